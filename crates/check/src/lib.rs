@@ -1,0 +1,2 @@
+//! The deterministic checker.
+#![forbid(unsafe_code)]

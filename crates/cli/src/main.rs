@@ -1,0 +1,3 @@
+//! The `pontoon` command.
+#![forbid(unsafe_code)]
+fn main() {}

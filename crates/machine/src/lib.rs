@@ -1,0 +1,2 @@
+//! Driver and hardware plugged into a host mm; profiles and behaviours.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! This process's real memory, moved by userfaultfd.

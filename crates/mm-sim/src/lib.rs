@@ -1,0 +1,2 @@
+//! A model of the Linux mm, deterministic, in two manners.
+#![forbid(unsafe_code)]

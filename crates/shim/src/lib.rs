@@ -1,0 +1,1 @@
+//! The LD_PRELOAD library: libc calls to the software GPU.

@@ -1,0 +1,2 @@
+//! The driver: faults, SVM policy, VMs, page tables, binds, queues, fences and ioctls.
+#![forbid(unsafe_code)]

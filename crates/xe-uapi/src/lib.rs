@@ -1,0 +1,3 @@
+//! The Xe DRM interface as user space sees it.
+#![forbid(unsafe_code)]
+#![no_std]

@@ -1,0 +1,3 @@
+//! Chores: `cargo xtask ci`, `cargo xtask tidy`.
+#![forbid(unsafe_code)]
+fn main() {}
