@@ -1,0 +1,84 @@
+//! Platform facts as data. One platform so far: PVC, two tiles.
+//!
+//! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
+//! chooses, and the only thing that driver code may ask instead of "is this a PVC".
+
+use units::{Dpa, SZ_1G, SZ_64K};
+
+/// Facts of one tile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tile {
+    /// Start of its VRAM in the device's address space.
+    pub vram_base: Dpa,
+    /// Bytes of VRAM that hold pages.
+    pub vram_size: u64,
+    /// Start of the pool that holds its page tables, apart from the pages.
+    pub tables_base: Dpa,
+    /// Bytes of that pool.
+    pub tables_size: u64,
+}
+
+/// Facts of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Platform {
+    /// Marketing or code name.
+    pub name: &'static str,
+    /// PCI device id.
+    pub devid: u16,
+    /// PCI revision.
+    pub revid: u8,
+    /// Bits of a GPU virtual address.
+    pub va_bits: u8,
+    /// Level of the root table (4: five levels).
+    pub root_level: u8,
+    /// VRAM leaves must be 64K or larger (`XE_VRAM_FLAGS_NEED64K`).
+    pub needs_64k: bool,
+    /// Atomics reach system memory (`has_device_atomics_on_smem`).
+    pub device_atomics_on_smem: bool,
+    /// Frequency of the engines' timestamps, Hz.
+    pub reference_clock: u32,
+    /// Copy engines a tile that programs may use; one more is the driver's own.
+    pub copy_engines: u16,
+    /// Compute engines a tile.
+    pub compute_engines: u16,
+    /// The tiles.
+    pub tiles: &'static [Tile],
+}
+
+impl Platform {
+    /// The smallest page of VRAM, in bytes.
+    pub const fn min_vram_page(&self) -> u64 {
+        if self.needs_64k { SZ_64K } else { units::SZ_4K }
+    }
+}
+
+/// Where the device's memory starts in its own address space (`dpa_base` of the device).
+pub const DEVICE_DPA_BASE: Dpa = Dpa(64 * SZ_1G);
+
+/// Ponte Vecchio, two tiles of 1 GiB.
+pub const PVC: Platform = Platform {
+    name: "pvc",
+    devid: 0x0bd5,
+    revid: 0x2f,
+    va_bits: 57,
+    root_level: 4,
+    needs_64k: true,
+    device_atomics_on_smem: false,
+    reference_clock: 19_200_000,
+    copy_engines: 1,
+    compute_engines: 1,
+    tiles: &[
+        Tile {
+            vram_base: DEVICE_DPA_BASE,
+            vram_size: SZ_1G,
+            tables_base: Dpa(DEVICE_DPA_BASE.0 + SZ_1G),
+            tables_size: SZ_1G / 16,
+        },
+        Tile {
+            vram_base: Dpa(DEVICE_DPA_BASE.0 + 64 * SZ_1G),
+            vram_size: SZ_1G,
+            tables_base: Dpa(DEVICE_DPA_BASE.0 + 65 * SZ_1G),
+            tables_size: SZ_1G / 16,
+        },
+    ],
+};
