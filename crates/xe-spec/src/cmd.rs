@@ -61,7 +61,7 @@ pub mod atomic {
     /// Subtract the operand.
     pub const SUB: u32 = 0x08;
     /// Store the second operand where memory equals the first.
-    pub const CMPWR: u32 = 0x0c;
+    pub const CMPWR: u32 = 0x0e;
     /// Added to an operation for its 64-bit form.
     pub const QWORD: u32 = 0x20;
 }
