@@ -5,17 +5,20 @@
 //! read, so a live run never touches one (see docs/soundness.md).
 #![no_std]
 #![deny(unsafe_code)]
+extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
-extern crate alloc;
 
 pub mod atomic;
+mod futex;
 mod lock;
+mod raw;
 #[cfg(feature = "std")]
 mod thread;
-#[cfg(feature = "std")]
 pub mod time;
 
-pub use lock::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use lock::{
+    Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 #[cfg(feature = "std")]
-pub use thread::{JoinHandle, choose, point, spawn, yield_now};
+pub use thread::{Body, JoinHandle, SpawnError, Spawner, choose, point, set_spawner, spawn, try_spawn, yield_now};

@@ -1,0 +1,76 @@
+//! The condition variable.
+//!
+//! A word counts the notifications. Who waits remembers the count, releases the mutex and sleeps until the
+//! count is another one; who notifies counts on, and makes a system call only where somebody waits.
+
+use super::MutexGuard;
+use crate::futex::{self, Waited};
+use crate::time;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// A condition variable for [`crate::Mutex`]. All waits may end without cause, so wait in a loop.
+#[derive(Default)]
+pub struct Condvar {
+    notified: AtomicU32,
+    waiting: AtomicU32,
+}
+
+impl Condvar {
+    /// A new one.
+    pub const fn new() -> Self {
+        Self { notified: AtomicU32::new(0), waiting: AtomicU32::new(0) }
+    }
+
+    /// Waits; may wake without cause.
+    pub fn wait<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.wait_until(guard, u64::MAX);
+    }
+
+    /// Waits at most `ns` nanoseconds; false where that time passed.
+    pub fn wait_for<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>, ns: u64) -> bool {
+        self.wait_until(guard, time::after_ns(ns))
+    }
+
+    /// Waits until `deadline_ns` of [`time::now_ns`] at most (`u64::MAX`: for ever); false where it passed.
+    pub fn wait_until<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>, deadline_ns: u64) -> bool {
+        let deadline = (deadline_ns != u64::MAX).then_some(deadline_ns);
+        // Counted while the mutex is held: a notifier that changed the condition after us sees us.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let seen = self.notified.load(Ordering::SeqCst);
+        let woken = MutexGuard::unlocked(guard, || self.sleep(seen, deadline));
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        woken
+    }
+
+    /// Wakes one.
+    pub fn notify_one(&self) {
+        if self.count_on() {
+            futex::wake_one(&self.notified);
+        }
+    }
+
+    /// Wakes all.
+    pub fn notify_all(&self) {
+        if self.count_on() {
+            futex::wake_all(&self.notified);
+        }
+    }
+
+    fn sleep(&self, seen: u32, deadline_ns: Option<u64>) -> bool {
+        while self.notified.load(Ordering::SeqCst) == seen {
+            if futex::wait_until(&self.notified, seen, deadline_ns) == Waited::TimedOut {
+                return self.notified.load(Ordering::SeqCst) != seen;
+            }
+        }
+        true
+    }
+
+    /// Counts a notification; true where somebody may wait for it.
+    fn count_on(&self) -> bool {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        self.notified.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
