@@ -27,6 +27,8 @@
 //! *reader class* in the live world: it takes notifier-level locks only, and waits for nothing but the bounded
 //! drain of a TLB flush.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod memory;
 mod notify;
 

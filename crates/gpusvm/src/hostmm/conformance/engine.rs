@@ -1,0 +1,303 @@
+//! The smallest engine: enough of one to drive a host mm, and nothing of ranges or of page tables.
+
+use super::{Mapping, World};
+use crate::hostmm::{
+    ClaimRequest, Claimed, CpuFault, Destination, DevicePage, FaultOutcome, HostMemory, HostMm, HostPage, MmError,
+    MmEvent, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Select, Seq, Transferred, Walk,
+};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec;
+use alloc::vec::Vec;
+use sync::Mutex;
+use units::{HostRange, HostVa, SZ_4K};
+
+/// Frames of each pagemap that a [`Bench`] inserts.
+pub const FRAMES: u64 = 2048;
+
+/// Serves CPU faults by bringing the window around the touch home; counts, and owns nothing.
+///
+/// Locking: one lock around the books, never held across a call of the mm.
+pub struct BringHome {
+    owner: OwnerId,
+    window: u64,
+    memory: Weak<dyn HostMemory>,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    faults: Vec<CpuFault>,
+    freed: BTreeMap<DevicePage, u32>,
+}
+
+impl BringHome {
+    /// Serves pagemaps of `owner`, `window` bytes (a power of two) around each touch.
+    pub fn new(owner: OwnerId, window: u64, memory: &Arc<dyn HostMemory>) -> Arc<Self> {
+        Arc::new(Self { owner, window, memory: Arc::downgrade(memory), books: Mutex::new(Books::default()) })
+    }
+    /// The faults that it was called for, in order.
+    pub fn faults(&self) -> Vec<CpuFault> {
+        self.books.lock().faults.clone()
+    }
+    /// How often `page` was freed.
+    pub fn freed(&self, page: DevicePage) -> u32 {
+        self.books.lock().freed.get(&page).copied().unwrap_or(0)
+    }
+    /// How many times pages were freed, in all.
+    pub fn freed_in_all(&self) -> u32 {
+        self.books.lock().freed.values().sum()
+    }
+}
+
+impl PagemapOps for BringHome {
+    fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome {
+        self.books.lock().faults.push(*fault);
+        let Some(memory) = self.memory.upgrade() else { return FaultOutcome::Fatal };
+        let Some(window) = HostRange::around(fault.addr, self.window).intersect(fault.vma) else {
+            return FaultOutcome::Retry;
+        };
+        let request =
+            ClaimRequest { range: window, owner: self.owner, select: Select::DeviceOnly, fault: Some(fault.addr) };
+        match carry_home(mm, &*memory, &request) {
+            Ok(_) | Err(MmError::Stale | MmError::NoVma) => FaultOutcome::Retry,
+            Err(MmError::Denied | MmError::NoMemory | MmError::Gone) => FaultOutcome::Fatal,
+        }
+    }
+
+    fn page_free(&self, page: DevicePage) {
+        *self.books.lock().freed.entry(page).or_insert(0) += 1;
+    }
+}
+
+/// Where the bytes of a claimed page are; nowhere for a hole and for what was not collected.
+fn source(claimed: Claimed) -> Option<Place> {
+    match claimed {
+        Claimed::No | Claimed::Hole => None,
+        Claimed::System(frame) => Some(Place::Host(frame)),
+        Claimed::Device(page) => Some(Place::Device(page)),
+    }
+}
+
+/// Transfers one page; whether the device reports it carried.
+fn transfer(memory: &dyn HostMemory, src: Place, dst: Place) -> bool {
+    let mut done = [Transferred::Failed];
+    memory.transfer(src, dst, &mut done);
+    matches!(done[0], Transferred::Moved | Transferred::Copied | Transferred::Hole)
+}
+
+/// A whole migration of `range` to the frames from `to` on; says of each page whether it moved. A page that is
+/// at its destination already stays.
+pub fn carry(
+    mm: &dyn HostMm,
+    memory: &dyn HostMemory,
+    range: HostRange,
+    owner: OwnerId,
+    to: DevicePage,
+) -> Result<Vec<bool>, MmError> {
+    let request = ClaimRequest { range, owner, select: Select::All, fault: None };
+    let mut claimed = vec![Claimed::No; range.pages()];
+    let claim = mm.claim(&request, &mut claimed)?;
+    let destinations: Vec<_> = (0u64..)
+        .zip(&claimed)
+        .map(|(i, page)| match *page {
+            Claimed::No => Destination::Stay,
+            Claimed::Device(at) if at == to.add(i) => Destination::Stay,
+            _ => Destination::Device(to.add(i)),
+        })
+        .collect();
+    let mut moved = vec![false; claimed.len()];
+    let staged = mm.stage(claim, &destinations, &mut vec![None; claimed.len()]);
+    if staged.is_ok() {
+        let wanted: Vec<_> = destinations
+            .iter()
+            .zip(&claimed)
+            .map(|(destination, page)| match (destination, source(*page)) {
+                (Destination::Device(dst), Some(src)) => transfer(memory, src, Place::Device(*dst)),
+                _ => *page == Claimed::Hole,
+            })
+            .collect();
+        mm.commit(claim, &wanted, &mut moved);
+    }
+    mm.finish(claim);
+    staged.map(|()| moved)
+}
+
+/// A whole migration home of what `request` selects; says of each page whether it moved.
+pub fn carry_home(mm: &dyn HostMm, memory: &dyn HostMemory, request: &ClaimRequest) -> Result<Vec<bool>, MmError> {
+    let mut claimed = vec![Claimed::No; request.range.pages()];
+    let claim = mm.claim(request, &mut claimed)?;
+    let destinations: Vec<_> = claimed
+        .iter()
+        .map(|page| if matches!(page, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
+        .collect();
+    let mut frames = vec![None; claimed.len()];
+    let mut moved = vec![false; claimed.len()];
+    let staged = mm.stage(claim, &destinations, &mut frames);
+    if staged.is_ok() {
+        let wanted: Vec<_> = claimed
+            .iter()
+            .zip(&frames)
+            .map(|(page, frame)| match (source(*page), frame) {
+                (Some(src), Some(frame)) => transfer(memory, src, Place::Host(*frame)),
+                _ => false,
+            })
+            .collect();
+        mm.commit(claim, &wanted, &mut moved);
+    }
+    mm.finish(claim);
+    staged.map(|()| moved)
+}
+
+/// What a [`Recorder`] saw of one event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// The event.
+    pub event: MmEvent,
+    /// Whether a mapping was at its start at that moment.
+    pub mapped: bool,
+    /// Whether the sequence taken beforehand was outdated at that moment (where one was given).
+    pub retry: Option<bool>,
+}
+
+/// A notifier that writes down what it is told.
+pub struct Recorder {
+    mm: Weak<dyn HostMm>,
+    seen: Mutex<Vec<Seen>>,
+    armed: Mutex<Option<(NotifierId, Seq)>>,
+}
+
+impl Recorder {
+    /// Inserts one over `range`.
+    pub fn insert(mm: &Arc<dyn HostMm>, range: HostRange) -> (Arc<Self>, NotifierId) {
+        let recorder = Arc::new(Self { mm: Arc::downgrade(mm), seen: Mutex::new(Vec::new()), armed: Mutex::new(None) });
+        let id = mm.notifier_insert(range, recorder.clone()).expect("a notifier can be inserted");
+        (recorder, id)
+    }
+    /// From now on, checks at each event whether `seq` is outdated.
+    pub fn arm(&self, id: NotifierId, seq: Seq) {
+        *self.armed.lock() = Some((id, seq));
+    }
+    /// Everything seen so far; forgets it.
+    pub fn take(&self) -> Vec<Seen> {
+        core::mem::take(&mut *self.seen.lock())
+    }
+}
+
+impl NotifierOps for Recorder {
+    fn invalidate(&self, event: &MmEvent) {
+        let Some(mm) = self.mm.upgrade() else { return };
+        let armed = *self.armed.lock();
+        let retry = armed.map(|(id, seq)| mm.read_retry(id, seq));
+        let mapped = mm.vma_lookup(event.range.start).is_some();
+        self.seen.lock().push(Seen { event: *event, mapped, retry });
+    }
+}
+
+/// Two tiles of one owner on a world, and the short words that cases are written in.
+pub struct Bench<'w> {
+    /// The world.
+    pub world: &'w dyn World,
+    /// Its memory manager.
+    pub mm: Arc<dyn HostMm>,
+    /// Its data plane.
+    pub memory: Arc<dyn HostMemory>,
+    /// What serves each tile's pagemap.
+    pub tiles: [Arc<BringHome>; 2],
+}
+
+impl<'w> Bench<'w> {
+    /// The owner of both tiles.
+    pub const OWNER: OwnerId = OwnerId(1);
+
+    /// Inserts the two pagemaps; touches bring home 4K.
+    pub fn new(world: &'w dyn World) -> Self {
+        let (mm, memory) = (world.mm(), world.memory());
+        let tiles = [0, 1].map(|n| {
+            let ops = BringHome::new(Self::OWNER, SZ_4K, &memory);
+            mm.pagemap_insert(world.pagemap(n), Self::OWNER, FRAMES, ops.clone());
+            ops
+        });
+        Self { world, mm, memory, tiles }
+    }
+    /// Pagemap of a tile.
+    pub fn pagemap(&self, tile: u16) -> PagemapId {
+        self.world.pagemap(tile)
+    }
+    /// Frame `frame` of a tile.
+    pub fn frame(&self, tile: u16, frame: u64) -> DevicePage {
+        DevicePage { pagemap: self.pagemap(tile), frame }
+    }
+    /// Maps anonymous pages and stores `first + i` at the start of page `i`.
+    pub fn filled(&self, pages: usize, first: u64) -> HostRange {
+        let range = self.world.mmap(pages, Mapping::Anonymous);
+        self.fill(range, first);
+        range
+    }
+    /// Stores `first + i` at the start of page `i`.
+    pub fn fill(&self, range: HostRange, first: u64) {
+        for i in 0..range.pages() {
+            self.world.store(range.page_at(i), first + i as u64);
+        }
+    }
+    /// Asserts that the CPU loads `first + i` at the start of page `i`.
+    pub fn assert_filled(&self, range: HostRange, first: u64) {
+        for i in 0..range.pages() {
+            assert_eq!(self.world.load(range.page_at(i)), first + i as u64, "page {i} of {range}");
+        }
+    }
+    /// Claims a range.
+    pub fn claim(&self, range: HostRange, select: Select) -> (crate::hostmm::ClaimId, Vec<Claimed>) {
+        let mut out = vec![Claimed::No; range.pages()];
+        let request = ClaimRequest { range, owner: Self::OWNER, select, fault: None };
+        let claim = self.mm.claim(&request, &mut out).expect("a claim of a mapped range succeeds");
+        (claim, out)
+    }
+    /// Migrates all of a range to a tile's frames from `frame` on, and asserts that every page moved.
+    pub fn to_tile(&self, range: HostRange, tile: u16, frame: u64) {
+        let moved = self.try_to_tile(range, tile, frame);
+        assert!(moved.iter().all(|moved| *moved), "every page of {range} moves to tile {tile}: {moved:?}");
+    }
+    /// The same without the assertion.
+    pub fn try_to_tile(&self, range: HostRange, tile: u16, frame: u64) -> Vec<bool> {
+        carry(&*self.mm, &*self.memory, range, Self::OWNER, self.frame(tile, frame)).expect("the migration is begun")
+    }
+    /// Migrates what is in VRAM home.
+    pub fn home(&self, range: HostRange) -> Vec<bool> {
+        let request = ClaimRequest { range, owner: Self::OWNER, select: Select::DeviceOnly, fault: None };
+        carry_home(&*self.mm, &*self.memory, &request).expect("the migration is begun")
+    }
+    /// An advisory walk, as the owner of the tiles.
+    pub fn look(&self, range: HostRange) -> Vec<HostPage> {
+        let mut pages = vec![HostPage::HOLE; range.pages()];
+        let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(Self::OWNER) };
+        self.mm.walk(&walk, &mut pages).expect("an advisory walk of a mapped range succeeds");
+        pages
+    }
+    /// The word at the start of a place.
+    pub fn peek(&self, place: Place) -> u64 {
+        let mut word = [0; 8];
+        self.memory.read(place, 0, &mut word).expect("the place holds bytes");
+        u64::from_le_bytes(word)
+    }
+    /// How often the pages of both tiles were freed.
+    pub fn freed(&self) -> u32 {
+        self.tiles.iter().map(|tile| tile.freed_in_all()).sum()
+    }
+    /// The page at index `i` of a range, as a range.
+    pub fn page(range: HostRange, i: usize) -> HostRange {
+        HostRange::sized(range.page_at(i), SZ_4K)
+    }
+    /// Asserts that the world's books balance.
+    pub fn audit(&self) {
+        self.world.settle();
+        if let Err(what) = self.world.audit() {
+            panic!("the books do not balance: {what}");
+        }
+    }
+}
+
+/// The address `words` 8-byte words behind the start of page `i`.
+pub fn word(range: HostRange, i: usize, words: u64) -> HostVa {
+    range.page_at(i).add(words * 8)
+}

@@ -1,0 +1,155 @@
+//! Cases: CPU threads that touch what is, or is about to be, in VRAM.
+
+use super::engine::{Bench, carry, word};
+use super::{ClaimedCpu, ForkWay, Recorder, World};
+use crate::hostmm::{Backing, Claimed, Destination, EventKind, Place, Select, Transferred};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use sync::atomic::AtomicU64;
+
+/// Row *CPU faults*: a touch calls `migrate_to_ram` of the page's own pagemap, with the address, the page and
+/// the VMA; the touched page comes home, its neighbours stay.
+pub(super) fn a_touch_calls_the_pages_own_pagemap(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(4, 20);
+    bench.to_tile(Bench::page(range, 0), 0, 0);
+    bench.to_tile(Bench::page(range, 1), 1, 1);
+    bench.to_tile(Bench::page(range, 2), 1, 2);
+    assert_eq!(world.load(word(range, 1, 0)), 21);
+    assert!(bench.tiles[0].faults().is_empty(), "nothing of tile 0 was touched");
+    let faults = bench.tiles[1].faults();
+    assert!(!faults.is_empty());
+    for fault in faults {
+        assert_eq!((fault.addr.page(), fault.page), (range.page_at(1), bench.frame(1, 1)));
+        assert!(fault.vma.contains(fault.addr));
+    }
+    let backing = bench.look(range);
+    assert_eq!(backing[0].backing, Backing::Device(bench.frame(0, 0)));
+    assert!(matches!(backing[1].backing, Backing::System(_)));
+    assert_eq!(backing[2].backing, Backing::Device(bench.frame(1, 2)));
+    world.store(word(range, 0, 1), 5);
+    assert_eq!(bench.tiles[0].faults()[0].page, bench.frame(0, 0));
+    bench.assert_filled(range, 20);
+    bench.audit();
+}
+
+/// Row *CPU during a claim*: a writer waits until the finish, or writes on until the transfer; either way its
+/// word survives.
+pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(1, 30);
+    let at = word(range, 0, 1);
+    let (claim, pages) = bench.claim(range, Select::All);
+    let Claimed::System(frame) = pages[0] else { panic!("a written page is collected") };
+    let done = Arc::new(AtomicU64::new(0));
+    let flag = done.clone();
+    let writer = world.spawn(Box::new(move |cpu| {
+        cpu.store(at, 31);
+        flag.store(1);
+    }));
+    let mut writer = Some(writer);
+    if world.contract().claimed == ClaimedCpu::WritesOn
+        && let Some(join) = writer.take()
+    {
+        join();
+    }
+    let dst = bench.frame(0, 0);
+    bench.mm.stage(claim, &[Destination::Device(dst)], &mut [None]).expect("staged");
+    let mut carried = [Transferred::Failed];
+    bench.memory.transfer(Place::Host(frame), Place::Device(dst), &mut carried);
+    assert!(matches!(carried[0], Transferred::Moved | Transferred::Copied));
+    for _ in 0..world.rounds() {
+        world.pause();
+    }
+    let mut moved = [false];
+    bench.mm.commit(claim, &[true], &mut moved);
+    assert!(moved[0]);
+    if world.contract().claimed == ClaimedCpu::Blocks {
+        assert_eq!(done.load(), 0, "the writer waits while the page is claimed");
+    }
+    bench.mm.finish(claim);
+    if let Some(join) = writer {
+        join();
+    }
+    assert_eq!((done.load(), world.load(at), world.load(range.start)), (1, 31, 30));
+    bench.audit();
+}
+
+/// Row *data*: a writer that goes on while its page is migrated to and fro loses no write.
+pub(super) fn a_writer_loses_nothing(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(1, 0);
+    let at = word(range, 0, 3);
+    let rounds = world.rounds();
+    let writer = world.spawn(Box::new(move |cpu| {
+        for i in 0..rounds {
+            assert_eq!(cpu.fetch_add(at, 1), i);
+        }
+    }));
+    for round in 0..rounds {
+        // Raced with by the writer's own faults: whether this round moves anything is open.
+        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, bench.frame((round % 2) as u16, 0));
+        world.pause();
+    }
+    writer();
+    assert_eq!(world.load(at), rounds);
+    bench.audit();
+}
+
+/// Row *data*: two writers on the same pages, one migrator over two tiles, one evictor.
+pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(2, 0);
+    let rounds = world.rounds();
+    let join = [0, 1].map(|n| {
+        world.spawn(Box::new(move |cpu| {
+            for i in 0..rounds {
+                cpu.fetch_add(word(range, (i % 2) as usize, 4), 1);
+                assert_eq!(cpu.fetch_add(word(range, 1, 5 + n), 1), i);
+            }
+        }))
+    });
+    for round in 0..rounds {
+        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, bench.frame((round % 2) as u16, 0));
+        let request = crate::hostmm::ClaimRequest {
+            range: Bench::page(range, 0),
+            owner: Bench::OWNER,
+            select: Select::DeviceOnly,
+            fault: None,
+        };
+        let _ = super::engine::carry_home(&*bench.mm, &*bench.memory, &request);
+        world.pause();
+    }
+    for join in join {
+        join();
+    }
+    let sum: u64 = (0..2).map(|i| world.load(word(range, i, 4))).sum();
+    assert_eq!(sum, 2 * rounds);
+    assert_eq!([5, 6].map(|w| world.load(word(range, 1, w))), [rounds; 2]);
+    bench.audit();
+}
+
+/// Row *fork*: the child sees what was in VRAM; the parent's pages are protected and told, or at home before.
+pub(super) fn fork_shows_the_data(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(3, 60);
+    bench.to_tile(super::engine::Bench::page(range, 0), 0, 0);
+    bench.to_tile(super::engine::Bench::page(range, 1), 1, 0);
+    let (recorder, id) = Recorder::insert(&bench.mm, range);
+    let seen = world.fork_loads(&[range.page_at(0), range.page_at(1), range.page_at(2)]);
+    assert_eq!(seen, [60, 61, 62]);
+    world.settle();
+    match world.contract().fork {
+        ForkWay::Protects => {
+            assert!(recorder.take().iter().any(|seen| seen.event.kind == EventKind::Protection));
+            assert!(bench.look(range).iter().all(|page| !page.write), "nothing of it may be written as it is");
+        }
+        ForkWay::BringsHome => {
+            assert!(bench.look(range).iter().all(|page| !matches!(page.backing, Backing::Device(_))));
+        }
+    }
+    bench.mm.notifier_remove(id);
+    bench.fill(range, 80);
+    bench.assert_filled(range, 80);
+    bench.audit();
+}
