@@ -1,0 +1,184 @@
+//! What the driver tells an observer: one enum of plain data. Counters, traces and reports are folds over it.
+//!
+//! The engine has an event enum of its own (`gpusvm::Event`), and so has the hardware; `machine` joins them.
+//! An observer is called with driver locks held, down to notifier rank: it takes no lock of the driver and
+//! waits for nothing.
+//!
+//! Upstream: the counters of `xe_gt_stats.c` and the tracepoints of `xe_trace*.h` are folds over this.
+
+use units::{GpuRange, GpuVa, TileId};
+use xe_spec::fault::{Access, Asid, ContextId};
+
+use crate::errno::Errno;
+
+/// How a fault ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serviced {
+    /// Resolved: the access is tried again.
+    Resolved,
+    /// The mapping was there already (another engine's fault brought it): tried again.
+    Valid,
+    /// Cannot be served, for this reason: the context is killed.
+    Refused(Errno),
+}
+
+/// Something that the driver did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A page fault was taken from its queue and answered.
+    Fault {
+        /// Address space.
+        asid: Asid,
+        /// Tile that faulted.
+        tile: TileId,
+        /// Where.
+        addr: GpuVa,
+        /// How it was meant.
+        access: Access,
+        /// How it ended.
+        outcome: Serviced,
+        /// Time from queue to answer, nanoseconds.
+        ns: u64,
+    },
+    /// The handler of an SVM fault goes round again.
+    Retry {
+        /// Address space.
+        asid: Asid,
+        /// Where.
+        addr: GpuVa,
+        /// Which step wants it.
+        step: RetryStep,
+    },
+    /// A span was bound in one tile's page table.
+    Bind {
+        /// Address space.
+        asid: Asid,
+        /// Tile.
+        tile: TileId,
+        /// What.
+        span: GpuRange,
+        /// Leaves written.
+        leaves: u32,
+        /// Nanoseconds.
+        ns: u64,
+    },
+    /// Leaves of a span were cleared in one tile's page table.
+    Zap {
+        /// Address space.
+        asid: Asid,
+        /// Tile.
+        tile: TileId,
+        /// What.
+        span: GpuRange,
+    },
+    /// A tile's TLB was flushed.
+    TlbFlush {
+        /// Address space.
+        asid: Asid,
+        /// Tile.
+        tile: TileId,
+        /// What was asked for; the device is told its normal form.
+        span: GpuRange,
+        /// Nanoseconds.
+        ns: u64,
+    },
+    /// A copy job of a tile's own engine ended.
+    Copy {
+        /// Whose engine.
+        tile: TileId,
+        /// To VRAM of that tile, or away from it.
+        direction: CopyDirection,
+        /// Pages of the job.
+        pages: u32,
+        /// Of these, how many the device reports carried.
+        carried: u32,
+        /// Nanoseconds.
+        ns: u64,
+    },
+    /// A range was removed after its mapping went.
+    Collected {
+        /// Address space.
+        asid: Asid,
+        /// Where it was.
+        span: GpuRange,
+    },
+    /// A VM exists.
+    VmCreated {
+        /// Its address space.
+        asid: Asid,
+    },
+    /// A VM is closed.
+    VmClosed {
+        /// Its address space.
+        asid: Asid,
+    },
+    /// A VM_BIND changed the VMAs.
+    VmBind {
+        /// Address space.
+        asid: Asid,
+        /// Where.
+        span: GpuRange,
+        /// `DRM_XE_VM_BIND_OP_*`.
+        op: u32,
+    },
+    /// A job was handed to the device.
+    JobSubmitted {
+        /// Context.
+        context: ContextId,
+        /// Job.
+        seqno: u64,
+    },
+    /// The device says that a job is done.
+    JobDone {
+        /// Context.
+        context: ContextId,
+        /// Job.
+        seqno: u64,
+    },
+    /// A queue is banned.
+    Banned {
+        /// Context.
+        context: ContextId,
+        /// Job that ran.
+        seqno: u64,
+    },
+    /// A program asked for something that this driver does not do.
+    Stub {
+        /// Number of the ioctl (its low byte).
+        ioctl: u8,
+        /// What was missing.
+        what: &'static str,
+    },
+}
+
+/// Step of the fault handler that asks for another round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetryStep {
+    /// Garbage collection changed the VMAs.
+    Vma,
+    /// Migration to VRAM failed; now without it.
+    Migrate,
+    /// Pages could not be collected as they are.
+    Pages,
+    /// Pages changed before they were bound.
+    Bind,
+}
+
+/// Direction of a copy job, seen from the tile whose engine runs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyDirection {
+    /// Into the tile's VRAM.
+    ToVram,
+    /// Out of the tile's VRAM: to system memory, or to another tile's VRAM.
+    FromVram,
+}
+
+/// Receives events.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+impl Observer for () {
+    fn event(&self, _event: &Event) {}
+}

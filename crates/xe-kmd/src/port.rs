@@ -1,0 +1,94 @@
+//! What the driver may ask of a device: the one door between driver and hardware.
+//!
+//! The driver owns this trait and knows no implementor; `machine` implements it over the hardware model. All
+//! meaning that crosses it besides these calls is in bits of `xe-spec`: so a page table that the driver wrote
+//! wrongly does to the device what it would do to silicon.
+//!
+//! Interrupts come the other way, as calls of [`Device::page_fault`](crate::Device::page_fault),
+//! [`job_done`](crate::Device::job_done) and [`context_killed`](crate::Device::context_killed).
+//!
+//! Locking: everything here may be called with any driver lock held, the innermost included, and takes no
+//! lock of the driver. Nothing waits for another thread but [`Hw::tlb_invalidate`] and [`Hw::context_destroy`],
+//! which wait for a bounded drain.
+//!
+//! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
+
+use units::{Dpa, DpaRange, GpuRange, GpuVa, HostFrame, Iova, TileId};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
+
+/// One job of a context: a batch, then a fence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HwJob {
+    /// Counts the jobs of its context from 1.
+    pub seqno: u64,
+    /// Batch to run; `None`: the fence only.
+    pub batch: Option<GpuVa>,
+    /// Eight bytes that the ring stores when the batch is done, through the context's own page tables.
+    pub fence: Option<(GpuVa, u64)>,
+}
+
+/// How one page of a copy ended.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum PageOutcome {
+    /// The page itself moved; no byte was copied.
+    Moved,
+    /// Its bytes were copied.
+    Copied,
+    /// The source held nothing; the destination reads as zeros.
+    Hole,
+    /// Memory refused this page, or no table covers it.
+    #[default]
+    Failed,
+    /// The writes went to a bus address that the IOMMU does not know. Hardware does not learn of it, so the
+    /// driver must not act on it: it counts as carried.
+    Dropped,
+}
+
+impl PageOutcome {
+    /// Whether the device believes that it carried the page.
+    pub const fn carried(self) -> bool {
+        !matches!(self, Self::Failed)
+    }
+}
+
+/// The device, as its driver reaches it.
+pub trait Hw: Send + Sync + 'static {
+    /// Writes entry `index` of the table at `table`, 64 bits, atomically.
+    fn table_write(&self, table: Dpa, index: usize, entry: u64);
+    /// Reads it back.
+    fn table_read(&self, table: Dpa, index: usize) -> u64;
+    /// Gives an address space its root table on a tile (context image: PDP0). `needs_64k`: leaves in VRAM
+    /// below 64K are malformed (`XE_VM_FLAG_64K`).
+    fn set_root(&self, tile: TileId, asid: Asid, root: Dpa, needs_64k: bool);
+    /// Takes it away: every access of the address space faults. Follow it by a flush.
+    fn clear_root(&self, tile: TileId, asid: Asid);
+    /// Forgets cached translations of an address space in `range`; on return no access that used one of them
+    /// to reach VRAM is under way.
+    fn tlb_invalidate(&self, tile: TileId, asid: Asid, range: GpuRange);
+
+    /// Lets the device reach `pages` contiguous frames; `None` where bus addresses ran out. An address is
+    /// never the frame's number and is not given again at once.
+    fn iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Option<Iova>;
+    /// Ends that. The range is exactly one that [`iommu_map`](Hw::iommu_map) gave.
+    fn iommu_unmap(&self, iova: Iova, pages: usize);
+
+    /// A new context of `asid` on `engine` (an LRC).
+    fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId;
+    /// Ends a context; on return it runs nothing and reports nothing any more. Faults of it that wait for an
+    /// answer are dropped.
+    fn context_destroy(&self, context: ContextId);
+    /// Appends a job to a context's ring.
+    fn submit(&self, context: ContextId, job: HwJob);
+    /// Answers a fault. An answer to a context that is gone meanwhile is ignored.
+    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck);
+
+    /// Carries `done.len()` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the
+    /// tile's own copy engine; returns when it is done. The engine translates both sides page by page.
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]);
+
+    /// A 2M slot of VRAM that was used in pieces is whole and empty again: where frames are backed by the
+    /// host's memory, what backs it may be given back, so that a huge page fits in one piece.
+    fn vram_slot_emptied(&self, slot: DpaRange) {
+        let _ = slot;
+    }
+}
