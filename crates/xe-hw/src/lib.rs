@@ -1,2 +1,44 @@
 //! The software GPU: tiles, VRAM, walker, TLB, IOMMU, command streamers and copy engines.
+//!
+//! The hardware obeys the page tables it is given. They lie in pools of VRAM as the 64-bit words that
+//! [`xe_spec::pte`] defines, and every access walks them: a wrong entry does here what it would do to silicon.
+//! The hardware knows neither the driver nor the host's memory; both are behind [`port`].
+//!
+//! The way of one access of a command streamer, file by file:
+//!
+//! | step | file |
+//! |---|---|
+//! | a command is fetched and decoded | `engine/exec.rs` |
+//! | its access asks the TLB, inside a window that a flush waits for | `access.rs`, `mmu.rs`, `tlb.rs` |
+//! | a miss walks the tables | `walker.rs`, `tables.rs` |
+//! | a refusal becomes a fault record, the context stalls until the ack | `fault.rs` |
+//! | a system page goes through the IOMMU | `iommu.rs` |
+//! | the memory answers | [`port::Bus`] |
+//!
+//! The driver's own copies do not pass the TLB and run on the caller's thread: `engine/copy.rs`. What a driver
+//! or a program did wrong is a [`Record`]; nothing here panics because of it.
+//!
+//! Locking: every lock is a leaf or nearly so, in this order: engine, TLB of a tile, address spaces, table pool
+//! or IOMMU, log. None is held while the bus reaches system memory or while [`port::Interrupts`] is called.
+//!
+//! Upstream: none, this is the device. What the model has stands in `docs/hardware.md`; not listed there means
+//! not modelled.
 #![forbid(unsafe_code)]
+
+mod access;
+mod engine;
+mod fault;
+mod gpu;
+mod inject;
+mod iommu;
+mod mmu;
+pub mod port;
+mod record;
+mod tables;
+mod tlb;
+mod walker;
+
+pub use engine::{CopyJob, Job, Step};
+pub use gpu::Gpu;
+pub use inject::{FlushFault, Injection};
+pub use record::{Counters, Record, Violation};

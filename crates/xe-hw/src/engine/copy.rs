@@ -1,0 +1,222 @@
+//! The driver's own copy engine of a tile.
+//!
+//! A job is a run of pages between two ranges of the address space of migrations. Every page is walked on both
+//! sides, in tables as they stand (a job starts by flushing, so there is no TLB), then taken through the frame
+//! check or the IOMMU. Only pages whose both sides came through are handed to the bus, as long contiguous runs:
+//! the bus may execute them as moves. What the tables get wrong happens to the data:
+//!
+//! | destination | source | result |
+//! |---|---|---|
+//! | does not translate | any | engine fault: the page failed, a record |
+//! | any | does not translate | the same |
+//! | not in the IOMMU, or read-only there | any | the writes are dropped, a record; the device believes in success |
+//! | NULL leaf | any | dropped, as asked |
+//! | translated | not in the IOMMU | 0xff in every byte, a record |
+//! | translated | NULL leaf | zeros |
+//!
+//! Locking: none of its own. Runs on the caller's thread.
+//!
+//! Upstream: `xe_migrate.c` (`xe_migrate_vram`) emits such jobs.
+
+use crate::gpu::Gpu;
+use crate::port::{BusAddr, PageCopy};
+use crate::record::{Record, Violation};
+use crate::walker::Page;
+use core::ops::Range;
+use units::{Dpa, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_4K, TileId, bytes_of};
+use xe_spec::fault::{Access, Asid, FaultType};
+
+/// Pages that are handed to the bus at once, at most.
+const LONGEST_RUN: usize = (SZ_2M >> PAGE_SHIFT) as usize;
+
+/// A copy of consecutive pages, as many as there are results to report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyJob {
+    /// Address space of the migrations.
+    pub asid: Asid,
+    /// First page read.
+    pub src: GpuVa,
+    /// First page written.
+    pub dst: GpuVa,
+}
+
+/// Where one side of a page ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Memory.
+    At(BusAddr),
+    /// A NULL leaf.
+    Null,
+    /// The IOMMU refuses.
+    Stray(Iova),
+    /// The tables refuse.
+    Fault(FaultType),
+}
+
+/// One side of a job: remembers the leaf that the last page was found in.
+struct Side<'a> {
+    gpu: &'a Gpu,
+    tile: TileId,
+    asid: Asid,
+    access: Access,
+    leaf: Option<Page>,
+}
+
+impl Gpu {
+    /// Executes a copy job on `tile`'s own engine, on the calling thread; `done` gets how each page ended.
+    /// The bus may take locks of the host's memory and may block.
+    pub fn copy(&self, tile: TileId, job: &CopyJob, done: &mut [PageCopy]) {
+        if self.mmus.get(tile.index()).is_none() {
+            done.fill(PageCopy::Failed);
+            return;
+        }
+        let side = |access| Side { gpu: self, tile, asid: job.asid, access, leaf: None };
+        let (mut src, mut dst) = (side(Access::Read), side(Access::Write));
+        let failing = self.failing_page(done.len());
+        let mut run: Option<Pairs> = None;
+        for page in 0..done.len() {
+            let ends = (src.resolve(job.src.add(bytes_of(page))), dst.resolve(job.dst.add(bytes_of(page))));
+            let pair = match ends {
+                _ if failing == Some(page) => None,
+                (End::At(from), End::At(to)) => Some((from, to)),
+                _ => None,
+            };
+            if let (Some((from, to)), Some(pairs)) = (pair, &mut run)
+                && pairs.extend(from, to)
+            {
+                continue;
+            }
+            if let Some(pairs) = run.take() {
+                pairs.transfer(self, done);
+            }
+            match pair {
+                Some((from, to)) => run = Some(Pairs { from, to, pages: page..page + 1 }),
+                None if failing == Some(page) => done[page] = PageCopy::Failed,
+                None => done[page] = self.copy_odd(tile, job, page, ends),
+            }
+        }
+        if let Some(pairs) = run {
+            pairs.transfer(self, done);
+        }
+        self.log.count_copies(done);
+    }
+
+    /// A page of which at least one side is not memory.
+    fn copy_odd(&self, tile: TileId, job: &CopyJob, page: usize, (src, dst): (End, End)) -> PageCopy {
+        let bytes = SZ_4K;
+        let fault = |addr: GpuVa, access, fault_type| {
+            let addr = self.strip(addr.add(bytes_of(page)));
+            self.log.record(Record::CopyFault { tile, asid: job.asid, addr, access, fault_type });
+        };
+        if let End::Fault(fault_type) = src {
+            fault(job.src, Access::Read, fault_type);
+        }
+        if let End::Fault(fault_type) = dst {
+            fault(job.dst, Access::Write, fault_type);
+        }
+        if matches!(src, End::Fault(_)) || matches!(dst, End::Fault(_)) {
+            return PageCopy::Failed;
+        }
+        if let End::Stray(iova) = src {
+            self.log.record(Record::StrayRead { tile, iova, bytes });
+        }
+        let to = match dst {
+            End::At(to) => to,
+            End::Stray(iova) => {
+                self.log.record(Record::StrayWrite { tile, iova, bytes });
+                return PageCopy::Dropped;
+            }
+            End::Null | End::Fault(_) => return PageCopy::Dropped,
+        };
+        let fill = if src == End::Null { 0 } else { 0xff };
+        sync::point();
+        match self.bus.write(to, 0, &[fill; SZ_4K as usize]) {
+            Ok(()) => PageCopy::Copied,
+            Err(_) => PageCopy::Failed,
+        }
+    }
+
+    /// The page of this job that the injection makes fail.
+    fn failing_page(&self, pages: usize) -> Option<usize> {
+        let fail = self.injection.fail_copy?;
+        let before = self.copies.fetch_add(pages as u64);
+        fail.checked_sub(before).map(|page| page as usize).filter(|&page| page < pages)
+    }
+}
+
+impl Side<'_> {
+    fn resolve(&mut self, addr: GpuVa) -> End {
+        let addr = self.gpu.strip(addr);
+        let page = match self.leaf.filter(|leaf| leaf.contains(addr)) {
+            Some(page) => page,
+            None => match self.gpu.mmus[self.tile.index()].walk(self.gpu, self.asid, addr) {
+                Ok(page) => *self.leaf.insert(page),
+                Err(refusal) => return End::Fault(refusal.fault_type),
+            },
+        };
+        if let Err(refusal) = page.permit(self.access, self.gpu.platform) {
+            return End::Fault(refusal.fault_type);
+        }
+        if page.leaf.null {
+            End::Null
+        } else if page.leaf.device {
+            self.frame(addr, Dpa(page.target(addr)))
+        } else {
+            self.bus_page(Iova(page.target(addr)))
+        }
+    }
+
+    fn frame(&self, addr: GpuVa, dpa: Dpa) -> End {
+        if self.gpu.is_frame(dpa) {
+            return End::At(BusAddr::Vram(dpa));
+        }
+        let violation = Violation::OutsideVram(dpa);
+        self.gpu.log.record(Record::Malformed { tile: self.tile, asid: self.asid, addr, violation });
+        End::Fault(FaultType::Malformed)
+    }
+
+    fn bus_page(&self, iova: Iova) -> End {
+        match self.gpu.iommu.lookup(iova) {
+            Some(mapped) if mapped.write || self.access == Access::Read => End::At(BusAddr::System(mapped.frame)),
+            _ => End::Stray(iova),
+        }
+    }
+}
+
+/// Consecutive pages whose both sides are consecutive memory.
+struct Pairs {
+    from: BusAddr,
+    to: BusAddr,
+    pages: Range<usize>,
+}
+
+impl Pairs {
+    /// Takes one more page, if it is the next on both sides. A run ends where VRAM crosses a multiple of 2M, so
+    /// that a huge page is in one run, whole.
+    fn extend(&mut self, from: BusAddr, to: BusAddr) -> bool {
+        let pages = self.pages.len();
+        let fits = pages < LONGEST_RUN
+            && from == further(self.from, pages)
+            && to == further(self.to, pages)
+            && !starts_huge(from)
+            && !starts_huge(to);
+        self.pages.end += fits as usize;
+        fits
+    }
+
+    fn transfer(self, gpu: &Gpu, done: &mut [PageCopy]) {
+        sync::point();
+        gpu.bus.transfer(self.from, self.to, &mut done[self.pages]);
+    }
+}
+
+fn further(addr: BusAddr, pages: usize) -> BusAddr {
+    match addr {
+        BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(bytes_of(pages))),
+        BusAddr::System(HostFrame(frame)) => BusAddr::System(HostFrame(frame + pages as u64)),
+    }
+}
+
+fn starts_huge(addr: BusAddr) -> bool {
+    matches!(addr, BusAddr::Vram(dpa) if dpa.is_aligned(SZ_2M))
+}

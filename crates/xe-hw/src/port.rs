@@ -1,0 +1,86 @@
+//! What the hardware asks of the world around it. `machine` implements both; the hardware knows neither the
+//! driver nor the host's memory.
+
+use units::{Dpa, HostFrame};
+use xe_spec::fault::{ContextId, EngineId, FaultRecord};
+
+/// Where a page is, after page tables (and, for system memory, the IOMMU).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BusAddr {
+    /// VRAM, by device physical address of the page.
+    Vram(Dpa),
+    /// System memory, by the frame that the IOMMU gave.
+    System(HostFrame),
+}
+
+/// Why memory did not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BusError {
+    /// A frame of VRAM that holds nothing: a stale translation led here.
+    Empty,
+    /// Nothing there.
+    Fault,
+}
+
+/// A read-modify-write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rmw {
+    /// Store the operand.
+    Exchange(u64),
+    /// Add, wrapping.
+    Add(u64),
+    /// Subtract, wrapping.
+    Sub(u64),
+    /// Store `new` where memory equals `expected`.
+    CompareExchange {
+        /// Must be there.
+        expected: u64,
+        /// Is stored.
+        new: u64,
+    },
+}
+
+/// How one page of a copy job ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageCopy {
+    /// The page itself moved.
+    Moved,
+    /// Its bytes were copied.
+    Copied,
+    /// The source held nothing; the destination reads as zeros.
+    Hole,
+    /// The memory refused this page.
+    Failed,
+    /// The writes went nowhere: no mapping of the IOMMU covers them. The device does not learn of it.
+    Dropped,
+}
+
+/// The memory behind VRAM frames and behind the IOMMU. Accesses do not cross a 4K page.
+pub trait Bus: Send + Sync {
+    /// Reads.
+    fn read(&self, page: BusAddr, offset: usize, buf: &mut [u8]) -> Result<(), BusError>;
+    /// Writes.
+    fn write(&self, page: BusAddr, offset: usize, bytes: &[u8]) -> Result<(), BusError>;
+    /// Read-modify-write of 4 or 8 bytes, gives the old value.
+    fn rmw(&self, page: BusAddr, offset: usize, size: usize, op: Rmw) -> Result<u64, BusError>;
+    /// Carries `done.len()` pages between two contiguous runs, both translated; moves where the host mm has
+    /// staged exactly these pairs, copies otherwise.
+    fn transfer(&self, src: BusAddr, dst: BusAddr, done: &mut [PageCopy]);
+    /// Whether an access to system memory may block in a page fault of the host. If so, it runs outside of the
+    /// window that a TLB flush waits for; if not, inside, as on silicon: after the flush nothing is in flight.
+    fn system_access_may_block(&self) -> bool {
+        true
+    }
+}
+
+/// What the hardware tells the driver.
+pub trait Interrupts: Send + Sync {
+    /// A context faulted and waits for [`Gpu::fault_ack`](crate::Gpu::fault_ack).
+    fn page_fault(&self, fault: FaultRecord);
+    /// Job `seqno` of a context is done, its fence written.
+    fn job_done(&self, context: ContextId, seqno: u64);
+    /// A context was killed: `seqno` is the job that ran. Its later jobs do not run.
+    fn context_killed(&self, context: ContextId, seqno: u64);
+    /// An engine has work: somebody must call [`Gpu::step`](crate::Gpu::step) for it.
+    fn engine_ready(&self, engine: EngineId);
+}

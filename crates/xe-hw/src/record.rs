@@ -1,0 +1,242 @@
+//! What the device noticed: records of things that must not happen, and counters of all that does.
+//!
+//! A record is plain data; a test, the checker or a report reads them with [`Gpu::take_records`](crate::Gpu::take_records).
+//! The first [`KEPT`] are kept, later ones are only counted.
+//!
+//! Locking: one leaf lock, held to push a record.
+
+use crate::port::PageCopy;
+use sync::Mutex;
+use units::{Dpa, GpuVa, HostFrame, Iova, TileId};
+use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultType};
+
+/// Records kept until somebody takes them.
+pub const KEPT: usize = 4096;
+
+/// What the walker found that no page table of this device may contain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// An entry or a root points to a table outside of every tile's pool.
+    TableOutsidePool(Dpa),
+    /// A VRAM leaf of 4K without PS64 in an address space that needs 64K.
+    SmallVramLeaf(Dpa),
+    /// PS64 is set, but the 16 entries around do not form one aligned 64K page.
+    BrokenGroup,
+    /// The address of a leaf is not aligned to its size.
+    MisalignedLeaf(u64),
+    /// A DM leaf leads to an address that no tile's frames contain.
+    OutsideVram(Dpa),
+}
+
+/// Something that must not happen, with what a report needs to explain it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// A walk met a forbidden entry; the access got a `Malformed` fault.
+    Malformed {
+        /// Whose walker.
+        tile: TileId,
+        /// Address space.
+        asid: Asid,
+        /// Address of the access.
+        addr: GpuVa,
+        /// What was found.
+        violation: Violation,
+    },
+    /// A write to a bus address that the IOMMU does not map, or maps read-only. It was dropped.
+    StrayWrite {
+        /// Whose engine.
+        tile: TileId,
+        /// First byte.
+        iova: Iova,
+        /// Length.
+        bytes: u64,
+    },
+    /// A read of a bus address that the IOMMU does not map. It gave all ones.
+    StrayRead {
+        /// Whose engine.
+        tile: TileId,
+        /// First byte.
+        iova: Iova,
+        /// Length.
+        bytes: u64,
+    },
+    /// An access reached a frame of VRAM that holds nothing: a stale translation. A write was lost, a read
+    /// gave all ones.
+    StaleVram {
+        /// Which engine.
+        engine: EngineId,
+        /// Address space.
+        asid: Asid,
+        /// Address of the access.
+        addr: GpuVa,
+        /// The page that was reached.
+        dpa: Dpa,
+        /// How it was meant.
+        access: Access,
+    },
+    /// The IOMMU gave a frame, but the host had no memory there (any more). The access became a page fault.
+    SystemFault {
+        /// Which engine.
+        engine: EngineId,
+        /// Address space.
+        asid: Asid,
+        /// Address of the access.
+        addr: GpuVa,
+        /// The frame that was reached.
+        frame: HostFrame,
+        /// How it was meant.
+        access: Access,
+    },
+    /// The driver's copy engine met an address that does not translate; the page failed.
+    CopyFault {
+        /// Whose copy engine.
+        tile: TileId,
+        /// Address space of the migrations.
+        asid: Asid,
+        /// The page.
+        addr: GpuVa,
+        /// Read for a source, write for a destination.
+        access: Access,
+        /// Why it was refused.
+        fault_type: FaultType,
+    },
+    /// A batch contained what the command streamer does not know; the context hangs and is killed.
+    UnknownCommand {
+        /// Which context.
+        context: ContextId,
+        /// Where.
+        at: GpuVa,
+        /// The first dword.
+        dword: u32,
+    },
+    /// The driver read or wrote a table entry outside of every pool (or beyond a table's end); ignored.
+    TableAccessOutsidePool {
+        /// The table.
+        table: Dpa,
+        /// The entry.
+        index: usize,
+    },
+    /// The driver unmapped bus addresses that were not mapped.
+    BadUnmap {
+        /// First address.
+        iova: Iova,
+        /// Length in pages.
+        pages: usize,
+    },
+    /// The driver named an engine that the platform does not have.
+    NoSuchEngine(EngineId),
+    /// The driver named a context that does not exist (any more).
+    NoSuchContext(ContextId),
+    /// The driver answered a fault that this context does not have.
+    BadAck(ContextId),
+}
+
+/// What the device did so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Accesses of command streamers that the TLB answered.
+    pub tlb_hits: u64,
+    /// Walks for command streamers (TLB misses).
+    pub walks: u64,
+    /// Faults: nothing mapped.
+    pub faults_not_present: u64,
+    /// Faults: leaf without RW.
+    pub faults_write: u64,
+    /// Faults: leaf without AE, or an atomic that the platform cannot do there.
+    pub faults_atomic: u64,
+    /// Faults: forbidden entry.
+    pub faults_malformed: u64,
+    /// TLB flushes that were done.
+    pub flushes: u64,
+    /// Flushes that had to wait for accesses in flight.
+    pub drains: u64,
+    /// Commands executed.
+    pub commands: u64,
+    /// Jobs done.
+    pub jobs: u64,
+    /// Contexts killed.
+    pub kills: u64,
+    /// Pages that copy jobs moved.
+    pub pages_moved: u64,
+    /// Pages that copy jobs copied.
+    pub pages_copied: u64,
+    /// Pages of copy jobs whose source was empty.
+    pub pages_hole: u64,
+    /// Pages of copy jobs that failed.
+    pub pages_failed: u64,
+    /// Pages of copy jobs whose writes went nowhere.
+    pub pages_dropped: u64,
+    /// Writes that no mapping of the IOMMU covered.
+    pub stray_writes: u64,
+    /// Reads that no mapping of the IOMMU covered.
+    pub stray_reads: u64,
+    /// Accesses to empty frames of VRAM.
+    pub stale_vram: u64,
+    /// Records that were not kept, because too many waited.
+    pub records_lost: u64,
+}
+
+/// Records and the counters of rare events.
+#[derive(Default)]
+pub(crate) struct Log {
+    state: Mutex<LogState>,
+}
+
+#[derive(Default)]
+struct LogState {
+    records: Vec<Record>,
+    counters: Counters,
+}
+
+impl Log {
+    /// Keeps a record and counts it.
+    pub(crate) fn record(&self, record: Record) {
+        let mut log = self.state.lock();
+        match record {
+            Record::StrayWrite { .. } => log.counters.stray_writes += 1,
+            Record::StrayRead { .. } => log.counters.stray_reads += 1,
+            Record::StaleVram { .. } => log.counters.stale_vram += 1,
+            _ => {}
+        }
+        if log.records.len() < KEPT {
+            log.records.push(record);
+        } else {
+            log.counters.records_lost += 1;
+        }
+    }
+
+    /// Counts a fault that goes to the driver.
+    pub(crate) fn count_fault(&self, fault_type: FaultType) {
+        let counters = &mut self.state.lock().counters;
+        match fault_type {
+            FaultType::NotPresent => counters.faults_not_present += 1,
+            FaultType::WriteViolation => counters.faults_write += 1,
+            FaultType::AtomicViolation => counters.faults_atomic += 1,
+            FaultType::Malformed => counters.faults_malformed += 1,
+        }
+    }
+
+    /// Counts how the pages of a copy job ended.
+    pub(crate) fn count_copies(&self, done: &[PageCopy]) {
+        let counters = &mut self.state.lock().counters;
+        for page in done {
+            match page {
+                PageCopy::Moved => counters.pages_moved += 1,
+                PageCopy::Copied => counters.pages_copied += 1,
+                PageCopy::Hole => counters.pages_hole += 1,
+                PageCopy::Failed => counters.pages_failed += 1,
+                PageCopy::Dropped => counters.pages_dropped += 1,
+            }
+        }
+    }
+
+    /// Takes the records that waited.
+    pub(crate) fn take(&self) -> Vec<Record> {
+        core::mem::take(&mut self.state.lock().records)
+    }
+
+    /// The counters of this log; those of TLBs and engines are kept with them.
+    pub(crate) fn counters(&self) -> Counters {
+        self.state.lock().counters
+    }
+}

@@ -1,0 +1,145 @@
+//! The page-table walker: root to leaf through real tables, and the rules that a leaf must obey.
+//!
+//! [`walk`] says what an address is mapped to, whoever asks; [`Page::permit`] says whether an access may use it.
+//! The TLB keeps [`Page`]s, so a hit and a walk are judged by the same rule.
+//!
+//! A group of 16 PS64 entries must be one 64K page. Entries of a group that are absent mean that the driver is
+//! just writing or clearing it: that is an ordinary not-present fault. Entries that are there and do not fit
+//! are a violation.
+
+use crate::record::Violation;
+use crate::tables::Pools;
+use units::{Dpa, GpuVa, SZ_4K, SZ_64K};
+use xe_spec::fault::{Access, FaultType};
+use xe_spec::platform::Platform;
+use xe_spec::pte::{ENTRIES, Entry, LEVEL_SHIFT, Leaf};
+
+const SHIFT_4K: u32 = 12;
+const SHIFT_64K: u32 = 16;
+/// Entries of a compact table that are used: 32 of 64K.
+const COMPACT_ENTRIES: u64 = 32;
+/// Entries that form one 64K page in a normal table.
+const GROUP: usize = 16;
+
+/// One address space of one tile, as the context registers hold it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    pub(crate) root: Dpa,
+    pub(crate) needs_64k: bool,
+}
+
+/// A translation: what a naturally aligned page of the address space is mapped to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Page {
+    /// First address.
+    pub(crate) base: GpuVa,
+    /// log2 of its size.
+    pub(crate) shift: u32,
+    /// Level of the table that the leaf stands in.
+    pub(crate) level: u8,
+    /// What it is mapped to.
+    pub(crate) leaf: Leaf,
+}
+
+/// Why an access does not get its translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    /// What the driver is told.
+    pub(crate) fault_type: FaultType,
+    /// Level of the table at which the walk ended.
+    pub(crate) level: u8,
+    /// The forbidden thing that was found.
+    pub(crate) violation: Option<Violation>,
+}
+
+impl Refusal {
+    pub(crate) fn plain(fault_type: FaultType, level: u8) -> Self {
+        Self { fault_type, level, violation: None }
+    }
+
+    pub(crate) fn malformed(level: u8, violation: Violation) -> Self {
+        Self { fault_type: FaultType::Malformed, level, violation: Some(violation) }
+    }
+}
+
+impl Page {
+    /// The 4K page, DPA or bus address, that `addr` (inside this translation) leads to.
+    pub(crate) fn target(&self, addr: GpuVa) -> u64 {
+        self.leaf.addr + addr.page().offset_from(self.base)
+    }
+
+    pub(crate) fn contains(&self, addr: GpuVa) -> bool {
+        addr.align_down(1 << self.shift) == self.base
+    }
+
+    /// Whether `access` may use this translation. A NULL page allows everything and does nothing.
+    pub(crate) fn permit(&self, access: Access, platform: &Platform) -> Result<(), Refusal> {
+        if self.leaf.null {
+            return Ok(());
+        }
+        if access != Access::Read && !self.leaf.write {
+            return Err(Refusal::plain(FaultType::WriteViolation, self.level));
+        }
+        let reaches = self.leaf.device || platform.device_atomics_on_smem;
+        if access == Access::Atomic && !(self.leaf.atomic && reaches) {
+            return Err(Refusal::plain(FaultType::AtomicViolation, self.level));
+        }
+        Ok(())
+    }
+}
+
+/// Walks from the root of `space` to the leaf of `addr`, which is already cut to the device's address bits.
+pub(crate) fn walk(platform: &Platform, pools: &Pools, space: Space, addr: GpuVa) -> Result<Page, Refusal> {
+    let (mut level, mut table, mut compact) = (platform.root_level, space.root, false);
+    loop {
+        let shift = if compact { SHIFT_64K } else { LEVEL_SHIFT[level as usize] };
+        let used = if compact { COMPACT_ENTRIES } else { ENTRIES as u64 };
+        let index = ((addr.0 >> shift) & (used - 1)) as usize;
+        let outside = || Refusal::malformed(level, Violation::TableOutsidePool(table));
+        let entry = pools.entry(table, index).ok_or_else(outside)?;
+        match Entry::decode(entry, level) {
+            Entry::Absent => return Err(Refusal::plain(FaultType::NotPresent, level)),
+            Entry::Table { table: next, compact: next_compact } => {
+                (level, table, compact) = (level - 1, next, next_compact);
+            }
+            Entry::Leaf(leaf) if level == 0 && !compact => return small_leaf(pools, space, table, index, addr, leaf),
+            Entry::Leaf(leaf) => return page(addr, shift, level, leaf),
+        }
+    }
+}
+
+/// A leaf of a normal level-0 table: 4K, or one of the 16 entries of a 64K page.
+fn small_leaf(pools: &Pools, space: Space, table: Dpa, index: usize, addr: GpuVa, leaf: Leaf) -> Result<Page, Refusal> {
+    if !leaf.ps64 {
+        if space.needs_64k && leaf.device && !leaf.null {
+            return Err(Refusal::malformed(0, Violation::SmallVramLeaf(Dpa(leaf.addr))));
+        }
+        return page(addr, SHIFT_4K, 0, leaf);
+    }
+    let first = index & !(GROUP - 1);
+    let mut absent = false;
+    for at in first..first + GROUP {
+        let expected = if leaf.null { 0 } else { leaf.addr.wrapping_add(at as u64 * SZ_4K - index as u64 * SZ_4K) };
+        match Entry::decode(pools.entry(table, at).unwrap_or(0), 0) {
+            Entry::Leaf(other) if other == (Leaf { addr: expected, ..leaf }) => {}
+            Entry::Absent => absent = true,
+            _ => return Err(Refusal::malformed(0, Violation::BrokenGroup)),
+        }
+    }
+    if absent {
+        return Err(Refusal::plain(FaultType::NotPresent, 0));
+    }
+    let head = if leaf.null { 0 } else { leaf.addr.wrapping_sub((index - first) as u64 * SZ_4K) };
+    if head & (SZ_64K - 1) != 0 {
+        return Err(Refusal::malformed(0, Violation::BrokenGroup));
+    }
+    page(addr, SHIFT_64K, 0, Leaf { addr: head, ..leaf })
+}
+
+fn page(addr: GpuVa, shift: u32, level: u8, leaf: Leaf) -> Result<Page, Refusal> {
+    let size = 1u64 << shift;
+    if leaf.addr & (size - 1) != 0 && !leaf.null {
+        return Err(Refusal::malformed(level, Violation::MisalignedLeaf(leaf.addr)));
+    }
+    Ok(Page { base: addr.align_down(size), shift, level, leaf })
+}
