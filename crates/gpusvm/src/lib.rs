@@ -5,9 +5,66 @@
 //!
 //! A fault's way through this crate: `range` (find or insert) → `migrate::to_devmem` → `pages` (collect,
 //! map for the device) and, on the way back, `notifier` (invalidate) and `migrate::to_ram` (CPU fault).
+//!
+//! # Key types
+//!
+//! | type | is | Linux |
+//! |---|---|---|
+//! | [`GpuSvm`] | the mirror of a process in one GPU VM | `drm_gpusvm` |
+//! | `Notifier` ([`NotifierKey`]) | a granule that the host mm reports changes of | `drm_gpusvm_notifier` |
+//! | [`Range`] ([`RangeKey`]) | a chunk that is migrated and mapped as one | `drm_gpusvm_range` |
+//! | [`Pages`] | what a range's pages are for the device: DMA mappings, device addresses | `drm_gpusvm_pages` |
+//! | [`PagemapSet`], [`Pagemap`] | the VRAM of each tile as device-private pages | `drm_pagemap` |
+//! | [`Devmem`], `Zdd` | one allocation of VRAM, and the count of pages that live in it | `drm_pagemap_devmem`, `drm_pagemap_zdd` |
+//!
+//! # Locking
+//!
+//! From the outside to the inside; a lock is taken only while holding locks above it:
+//!
+//! | rank | lock | protects |
+//! |---|---|---|
+//! | 1 | the driver's SVM lock (`Vm::lock`) | the set of ranges: find, insert, remove, get pages. Never taken here |
+//! | 2 | the host mm's own | claims, walks, the calls of notifiers and of `PagemapOps` |
+//! | 3 | **notifier lock** ([`GpuSvm::notifier_lock`]) | notifier and range trees, pages, the driver's range data |
+//! | 4 | the driver's page-table lock | page tables |
+//! | 5 | **zdd lock** of a [`Pagemap`] | its allocations and their counts; a leaf but for 6 |
+//! | 6 | TLB, IOMMU, VRAM allocator | hardware and driver leaves |
+//! | 6 | **scratch lock** | spare buffers; a leaf |
+//!
+//! No method of [`hostmm::HostMm`] that may call back is called with rank 3 or below held; only
+//! `read_retry` is, as its exactness is *defined* under the notifier lock. [`DevmemOps::devmem_release`]
+//! and both copies are called with no engine lock held. Observers are called with none either, save where
+//! the caller of the engine holds the notifier lock itself.
+//!
+//! The *reader class* (threads that serve CPU faults: `migrate::to_ram` and the notifier callbacks beneath)
+//! takes rank 3 and below only, and waits for nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod hostmm;
+
+mod device;
+mod devmem;
+mod event;
+mod evict;
+mod migrate;
+mod notifier;
+mod pagemap;
+mod pages;
+mod range;
+mod scratch;
+mod svm;
+mod zdd;
+
+pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
+pub use devmem::{CopyError, Devmem, DevmemOps};
+pub use event::{Event, Observer, Where};
+pub use evict::ScanState;
+pub use migrate::{MigrateDetails, MigrateError};
+pub use notifier::{NotifierKey, NotifierLocked};
+pub use pagemap::{Pagemap, PagemapConfig, PagemapSet};
+pub use pages::Pages;
+pub use range::{Range, RangeKey};
+pub use svm::{Ctx, GpuSvm, GpuSvmOps, SvmConfig, SvmError};

@@ -1,0 +1,69 @@
+//! What the engine asks of the driver's device: DMA mappings, and how an address is named to it.
+//!
+//! A page that a device shall reach is in one of three places, and [`Proto`] says in which: an address
+//! without it means nothing. (Linux: the cross-tile defect is exactly an address that lost its `proto`.)
+//!
+//! Locking: [`Device`] is called with the notifier lock held or with none; its own locks are leaves.
+//! Upstream: `drm_pagemap.h` (`struct drm_pagemap_addr`), `dma_map_page`.
+
+use units::{HostFrame, Iova};
+
+/// Who reads and who writes through a mapping (`enum dma_data_direction`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// The device reads.
+    ToDevice,
+    /// The device writes.
+    FromDevice,
+    /// The device reads and writes.
+    Both,
+}
+
+/// Which way an address is reached (`enum drm_interconnect_protocol`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Proto {
+    /// System memory: the address is an `Iova` of the device.
+    System,
+    /// VRAM of the same device: the address is a `Dpa`.
+    Vram,
+    /// VRAM of another device, through the bus: the address is an `Iova`.
+    P2p,
+}
+
+/// One chunk of memory as a device sees it (`struct drm_pagemap_addr`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PagemapAddr {
+    /// Bus address of the first byte, in the space that `proto` names.
+    pub addr: u64,
+    /// Which space.
+    pub proto: Proto,
+    /// log2 of the 4K pages of the chunk, which is contiguous.
+    pub order: u8,
+    /// For which direction it was mapped.
+    pub dir: Direction,
+}
+
+impl PagemapAddr {
+    /// Number of 4K pages of the chunk.
+    pub const fn pages(self) -> usize {
+        1 << self.order
+    }
+}
+
+/// Why memory could not be mapped for a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// No bus address left, or no memory for the mapping.
+    NoSpace,
+    /// The device has no way to that memory.
+    Unreachable,
+}
+
+/// A device that does DMA. Implementor: the driver, over its hardware port.
+pub trait Device: Send + Sync + 'static {
+    /// Maps `pages` frames, contiguous from `frame`; the bus addresses are contiguous too (`dma_map_page`,
+    /// `dma_iova_link`). With [`Direction::ToDevice`] a write of the device is refused.
+    fn dma_map(&self, frame: HostFrame, pages: usize, dir: Direction) -> Result<Iova, MapError>;
+    /// Ends a mapping, with exactly the run that [`dma_map`](Self::dma_map) gave (`dma_unmap_page`).
+    fn dma_unmap(&self, iova: Iova, pages: usize);
+}

@@ -1,0 +1,78 @@
+//! Device memory: one allocation, and what the engine asks of the driver that owns it.
+//!
+//! Upstream: `struct drm_pagemap_devmem`, `struct drm_pagemap_devmem_ops`, `struct drm_pagemap_ops`.
+
+use crate::device::{Device, Direction, MapError, PagemapAddr};
+use crate::hostmm::DevicePage;
+
+/// One allocation of VRAM: a contiguous run of one pagemap (`struct drm_pagemap_devmem`).
+///
+/// It has one owner at a time, so it is neither `Clone` nor `Copy`: the driver makes it, a migration consumes
+/// it, and [`DevmemOps::devmem_release`] gives it back, once.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Devmem {
+    /// First page.
+    pub base: DevicePage,
+    /// Number of 4K pages.
+    pub pages: usize,
+    /// The driver's own name for it; the engine never looks inside.
+    pub cookie: u64,
+}
+
+impl Devmem {
+    /// Whether `page` lies in the allocation.
+    pub const fn contains(&self, page: DevicePage) -> bool {
+        page.pagemap.0 == self.base.pagemap.0
+            && self.base.frame <= page.frame
+            && page.frame - self.base.frame < self.pages as u64
+    }
+}
+
+/// Why a copy as a whole did not happen. Single pages report through `carried`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyError {
+    /// The engine met an address that nothing maps.
+    Fault,
+    /// The engine was reset, or the device is gone.
+    Reset,
+    /// No memory for the job.
+    NoMemory,
+}
+
+/// What a driver does for one pagemap (`drm_pagemap_ops` and `drm_pagemap_devmem_ops` in one).
+///
+/// The three slices of a copy have the same length and one entry a 4K page: where both `pages[i]` and
+/// `addr[i]` are there, page `i` is to be copied and `carried[i]` set to whether it was; where either is
+/// `None`, nothing is to be done. Entries of `addr` have order 0; runs are what is contiguous. `carried`
+/// comes in all `false`.
+pub trait DevmemOps: Send + Sync + 'static {
+    /// The device whose VRAM this is.
+    fn device(&self) -> &dyn Device;
+    /// The address of `1 << order` pages from `page`, as the device that will reach them sees it
+    /// (`drm_pagemap_ops.device_map`). May be called with the notifier lock held.
+    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError>;
+    /// Ends that (`drm_pagemap_ops.device_unmap`). Nothing to do where the device is its own.
+    fn device_unmap(&self, addr: PagemapAddr) {
+        let _ = addr;
+    }
+    /// Copies into this VRAM: `pages` are the destinations, `addr` the sources as the device sees them.
+    /// Returns when the copy is done. No engine lock is held.
+    fn copy_to_devmem(
+        &self,
+        pages: &[Option<DevicePage>],
+        addr: &[Option<PagemapAddr>],
+        carried: &mut [bool],
+    ) -> Result<(), CopyError>;
+    /// Copies out of this VRAM: `pages` are the sources, `addr` the destinations: system memory, or the VRAM
+    /// of another tile, into which this one's engine pushes. Returns when the copy is done. No engine lock is
+    /// held; runs in reader class where a CPU fault asked for it.
+    fn copy_to_ram(
+        &self,
+        pages: &[Option<DevicePage>],
+        addr: &[Option<PagemapAddr>],
+        carried: &mut [bool],
+    ) -> Result<(), CopyError>;
+    /// No page lives in `devmem` any more: its VRAM may be used again. Called exactly once for each, with no
+    /// engine lock held, possibly in reader class.
+    fn devmem_release(&self, devmem: Devmem);
+}

@@ -1,0 +1,128 @@
+//! Pagemaps: the VRAM of each tile as device-private pages of the host.
+//!
+//! The pagemaps of a device are made together, as a [`PagemapSet`]: a migration from tile to tile asks the
+//! *source's* operations to push, and collecting pages asks those of whatever pagemap a page is in.
+//!
+//! References: the set holds its pagemaps, the host mm holds them too (as [`PagemapOps`]); a pagemap refers
+//! to both weakly, so that dropping the driver's set and the mm ends everything.
+//!
+//! Neighbours: `zdd` counts what lives here, `migrate` moves it. Upstream: `struct drm_pagemap`,
+//! `struct xe_pagemap`, `drm_pagemap_pagemap_ops`.
+//!
+//! Locking: nothing but the zdd lock and the scratch lock are taken here.
+
+use crate::devmem::{Devmem, DevmemOps};
+use crate::event::Observer;
+use crate::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
+use crate::migrate::Buffers;
+use crate::scratch::Pool;
+use crate::zdd::Zdds;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+/// What a pagemap is made from.
+pub struct PagemapConfig {
+    /// Its name towards the host mm; unused there so far.
+    pub id: PagemapId,
+    /// Which pagemaps may see each other's pages: the same for all tiles of a device (`dev_pagemap.owner`).
+    pub owner: OwnerId,
+    /// Number of 4K frames.
+    pub frames: u64,
+    /// What the driver does for it.
+    pub ops: Arc<dyn DevmemOps>,
+}
+
+/// The pagemaps of one device, one a tile.
+pub struct PagemapSet {
+    maps: Vec<Arc<Pagemap>>,
+}
+
+impl PagemapSet {
+    /// Makes the pagemaps and introduces them to the host mm (`drm_pagemap_create`, `devm_memremap_pages`).
+    ///
+    /// Whoever keeps the set keeps the pagemaps working: without it, or without `mm`, migrations end with
+    /// [`MigrateError::Gone`](crate::MigrateError::Gone). Call with no lock held.
+    pub fn new(mm: &Arc<dyn HostMm>, observer: &Arc<dyn Observer>, pagemaps: Vec<PagemapConfig>) -> Arc<Self> {
+        let set = Arc::new_cyclic(|set: &Weak<Self>| {
+            let make = |config| Arc::new(Pagemap::new(config, set.clone(), mm, observer));
+            Self { maps: pagemaps.into_iter().map(make).collect() }
+        });
+        for map in &set.maps {
+            mm.pagemap_insert(map.id, map.owner, map.frames, map.clone());
+        }
+        set
+    }
+
+    /// The pagemap of that name, if it belongs to this device.
+    pub fn get(&self, id: PagemapId) -> Option<&Arc<Pagemap>> {
+        self.maps.iter().find(|map| map.id == id)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Pagemap>> {
+        self.maps.iter()
+    }
+}
+
+/// The VRAM of one tile as device-private pages (`struct drm_pagemap`).
+pub struct Pagemap {
+    pub(crate) id: PagemapId,
+    pub(crate) owner: OwnerId,
+    pub(crate) frames: u64,
+    pub(crate) ops: Arc<dyn DevmemOps>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) mm: Weak<dyn HostMm>,
+    pub(crate) set: Weak<PagemapSet>,
+    pub(crate) zdds: Zdds,
+    pub(crate) scratch: Pool<Buffers>,
+}
+
+impl Pagemap {
+    fn new(config: PagemapConfig, set: Weak<PagemapSet>, mm: &Arc<dyn HostMm>, observer: &Arc<dyn Observer>) -> Self {
+        let PagemapConfig { id, owner, frames, ops } = config;
+        let (mm, observer) = (Arc::downgrade(mm), observer.clone());
+        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default() }
+    }
+
+    /// Its name towards the host mm.
+    pub fn id(&self) -> PagemapId {
+        self.id
+    }
+
+    /// Who may see its pages.
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    /// Number of 4K frames.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Pages that live here now. Takes the zdd lock.
+    pub fn live_pages(&self) -> u64 {
+        self.zdds.totals().1
+    }
+
+    /// Allocations that are not released yet. Takes the zdd lock.
+    pub fn allocations(&self) -> usize {
+        self.zdds.totals().0
+    }
+
+    /// Gives an allocation back to the driver, if the put before this was the last.
+    pub(crate) fn release(&self, devmem: Option<Devmem>) {
+        if let Some(devmem) = devmem {
+            self.ops.devmem_release(devmem);
+        }
+    }
+}
+
+impl PagemapOps for Pagemap {
+    fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome {
+        self.cpu_fault(mm, fault)
+    }
+
+    fn page_free(&self, page: DevicePage) {
+        self.release(self.zdds.page_put(page));
+    }
+}

@@ -1,0 +1,59 @@
+//! Spare buffers: one entry a page, kept from one migration to the next, so that the hot paths allocate little.
+//!
+//! Locking: a leaf lock, held for a push or a pop.
+
+use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
+use sync::Mutex;
+
+/// Buffers kept at most; more are in flight only when more threads are.
+const SPARES: usize = 8;
+
+/// Spare values of `T`, which are cleared by whoever takes one.
+#[derive(Default)]
+pub(crate) struct Pool<T> {
+    spare: Mutex<Vec<T>>,
+}
+
+/// One of them, borrowed.
+pub(crate) struct Borrowed<'a, T: Default> {
+    pool: &'a Pool<T>,
+    value: T,
+}
+
+impl<T: Default> Pool<T> {
+    /// A spare one, holding whatever its last user left, or a new one.
+    pub(crate) fn take(&self) -> Borrowed<'_, T> {
+        let value = self.spare.lock().pop().unwrap_or_default();
+        Borrowed { pool: self, value }
+    }
+}
+
+impl<T: Default> Drop for Borrowed<'_, T> {
+    fn drop(&mut self) {
+        let value = core::mem::take(&mut self.value);
+        let mut spare = self.pool.spare.lock();
+        if spare.len() < SPARES {
+            spare.push(value);
+        }
+    }
+}
+
+impl<T: Default> Deref for Borrowed<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Default> DerefMut for Borrowed<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+/// Makes `buffer` hold `len` times `value`.
+pub(crate) fn refill<T: Copy>(buffer: &mut Vec<T>, len: usize, value: T) {
+    buffer.clear();
+    buffer.resize(len, value);
+}

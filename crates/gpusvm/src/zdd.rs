@@ -1,0 +1,252 @@
+//! Zdd: which pages live in an allocation of device memory, and the end of it when the last one leaves.
+//!
+//! A zdd is made with each migration into VRAM, owns the [`Devmem`], and counts: one reference for each page
+//! that lives in it, one for the migration while it runs, one for whoever evicts it. The last put takes it
+//! out of the table and hands the `Devmem` back for release. Keys are generational and each live page has
+//! its own bit, so that a put too many is found instead of ending somebody else's memory.
+//!
+//! One allocation is one contiguous run, so a page's zdd is found by its frame: the last run that starts at
+//! or below it.
+//!
+//! Locking: the zdd lock (rank 5 of the crate header) around the whole table; nothing is called under it.
+//! Upstream: `struct drm_pagemap_zdd`, `drm_pagemap_zdd_alloc/get/put`.
+
+use crate::devmem::Devmem;
+use crate::hostmm::DevicePage;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use slotmap::SlotMap;
+use sync::Mutex;
+
+slotmap::new_key_type! {
+    /// Names a zdd; never one that came later at the same frames.
+    pub(crate) struct ZddKey;
+}
+
+/// What a reader needs to know of a zdd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ZddView {
+    /// Which.
+    pub key: ZddKey,
+    /// First page of its allocation.
+    pub base: DevicePage,
+    /// Pages of its allocation.
+    pub pages: usize,
+    /// Until when (`sync::time::now_ns`) CPU faults leave it alone.
+    pub timeslice_end_ns: u64,
+}
+
+struct Zdd {
+    devmem: Devmem,
+    /// References of migrations and evictions under way.
+    users: u32,
+    /// Pages that live here.
+    live: usize,
+    /// A bit for each of them.
+    bits: Vec<u64>,
+    timeslice_end_ns: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    zdds: SlotMap<ZddKey, Zdd>,
+    /// First frame → zdd. Runs do not overlap.
+    runs: BTreeMap<u64, ZddKey>,
+}
+
+/// All zdds of one pagemap.
+#[derive(Default)]
+pub(crate) struct Zdds {
+    table: Mutex<Table>,
+}
+
+impl Zdds {
+    /// A new zdd around `devmem`, with the creator's reference.
+    pub(crate) fn create(&self, devmem: Devmem) -> ZddKey {
+        let first = devmem.base.frame;
+        let bits = vec![0; devmem.pages.div_ceil(64)];
+        let mut table = self.table.lock();
+        debug_assert!(table.run_is_free(first, devmem.pages), "two allocations share a frame: {devmem:?}");
+        let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits, timeslice_end_ns: 0 });
+        table.runs.insert(first, key);
+        key
+    }
+
+    /// Takes a reference to the zdd that `page` lies in.
+    pub(crate) fn get(&self, page: DevicePage) -> Option<ZddView> {
+        let mut table = self.table.lock();
+        let view = table.find(page.frame)?;
+        table.zdds.get_mut(view.key)?.users += 1;
+        Some(view)
+    }
+
+    /// Puts a reference that `create` or `get` gave. The last one gives back what is to be released.
+    #[must_use]
+    pub(crate) fn put(&self, key: ZddKey) -> Option<Devmem> {
+        let mut table = self.table.lock();
+        let Some(zdd) = table.zdds.get_mut(key) else {
+            debug_assert!(false, "zdd put after its last put");
+            return None;
+        };
+        debug_assert!(zdd.users > 0, "zdd put without a get");
+        zdd.users = zdd.users.saturating_sub(1);
+        table.reap(key)
+    }
+
+    /// The first `pages` pages of the allocation live from now on.
+    pub(crate) fn populate(&self, key: ZddKey, pages: usize) {
+        let mut table = self.table.lock();
+        let Some(zdd) = table.zdds.get_mut(key) else { return };
+        for index in 0..pages {
+            zdd.set_live(index);
+        }
+    }
+
+    /// `page` does not live any more. The last one gives back what is to be released.
+    #[must_use]
+    pub(crate) fn page_put(&self, page: DevicePage) -> Option<Devmem> {
+        let mut table = self.table.lock();
+        let Some(view) = table.find(page.frame) else {
+            debug_assert!(false, "a page was freed that lies in no allocation: {page:?}");
+            return None;
+        };
+        let zdd = table.zdds.get_mut(view.key)?;
+        let was_live = zdd.clear_live((page.frame - view.base.frame) as usize);
+        debug_assert!(was_live, "a page was freed twice: {page:?}");
+        table.reap(view.key)
+    }
+
+    /// The zdd that `page` lies in, as it is now.
+    pub(crate) fn find(&self, page: DevicePage) -> Option<ZddView> {
+        self.table.lock().find(page.frame)
+    }
+
+    /// Sets the end of the minimum residency.
+    pub(crate) fn set_timeslice_end(&self, key: ZddKey, end_ns: u64) {
+        if let Some(zdd) = self.table.lock().zdds.get_mut(key) {
+            zdd.timeslice_end_ns = end_ns;
+        }
+    }
+
+    /// Appends the pages that live in `key`'s allocation.
+    pub(crate) fn live_pages(&self, key: ZddKey, out: &mut Vec<DevicePage>) {
+        let table = self.table.lock();
+        let Some(zdd) = table.zdds.get(key) else { return };
+        let base = zdd.devmem.base;
+        out.extend((0..zdd.devmem.pages).filter(|&i| zdd.is_live(i)).map(|i| base.add(i as u64)));
+    }
+
+    /// Number of allocations, and of pages that live in them.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        let table = self.table.lock();
+        (table.zdds.len(), table.zdds.values().map(|zdd| zdd.live as u64).sum())
+    }
+}
+
+impl Table {
+    fn find(&self, frame: u64) -> Option<ZddView> {
+        let (_, &key) = self.runs.range(..=frame).next_back()?;
+        let zdd = self.zdds.get(key)?;
+        let Devmem { base, pages, .. } = zdd.devmem;
+        (frame - base.frame < pages as u64).then_some(ZddView {
+            key,
+            base,
+            pages,
+            timeslice_end_ns: zdd.timeslice_end_ns,
+        })
+    }
+
+    /// Takes the zdd out where nothing refers to it any more.
+    fn reap(&mut self, key: ZddKey) -> Option<Devmem> {
+        let zdd = self.zdds.get(key)?;
+        if zdd.users > 0 || zdd.live > 0 {
+            return None;
+        }
+        let zdd = self.zdds.remove(key)?;
+        self.runs.remove(&zdd.devmem.base.frame);
+        Some(zdd.devmem)
+    }
+
+    fn run_is_free(&self, first: u64, pages: usize) -> bool {
+        let last = first + pages as u64 - 1;
+        self.find(first).is_none() && self.runs.range(first..=last).next().is_none()
+    }
+}
+
+impl Zdd {
+    fn is_live(&self, index: usize) -> bool {
+        self.bits[index / 64] >> (index % 64) & 1 != 0
+    }
+    fn set_live(&mut self, index: usize) {
+        self.live += usize::from(!self.is_live(index));
+        self.bits[index / 64] |= 1 << (index % 64);
+    }
+    /// Whether it was live.
+    fn clear_live(&mut self, index: usize) -> bool {
+        let was = self.is_live(index);
+        self.live -= usize::from(was);
+        self.bits[index / 64] &= !(1 << (index % 64));
+        was
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostmm::PagemapId;
+
+    fn page(frame: u64) -> DevicePage {
+        DevicePage { pagemap: PagemapId(0), frame }
+    }
+    fn devmem(first: u64, pages: usize) -> Devmem {
+        Devmem { base: page(first), pages, cookie: first }
+    }
+
+    #[test]
+    fn the_last_page_releases_and_only_the_last() {
+        let zdds = Zdds::default();
+        let key = zdds.create(devmem(16, 3));
+        zdds.populate(key, 3);
+        assert_eq!(zdds.put(key), None);
+        assert_eq!(zdds.page_put(page(17)), None);
+        assert_eq!(zdds.page_put(page(16)), None);
+        assert_eq!(zdds.totals(), (1, 1));
+        assert_eq!(zdds.page_put(page(18)), Some(devmem(16, 3)));
+        assert_eq!(zdds.totals(), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_finds_its_run_and_no_other() {
+        let zdds = Zdds::default();
+        let low = zdds.create(devmem(0, 16));
+        let high = zdds.create(devmem(32, 16));
+        assert_eq!(zdds.find(page(15)).map(|v| v.key), Some(low));
+        assert_eq!(zdds.find(page(16)), None);
+        assert_eq!(zdds.find(page(31)), None);
+        assert_eq!(zdds.find(page(47)).map(|v| v.key), Some(high));
+        assert_eq!(zdds.find(page(48)), None);
+        assert!(zdds.put(low).is_some() && zdds.put(high).is_some());
+    }
+
+    #[test]
+    fn who_looks_keeps_it_alive() {
+        let zdds = Zdds::default();
+        let key = zdds.create(devmem(0, 1));
+        zdds.populate(key, 1);
+        let view = zdds.get(page(0)).expect("live");
+        assert_eq!(zdds.put(key), None);
+        assert_eq!(zdds.page_put(page(0)), None);
+        assert_eq!(zdds.put(view.key), Some(devmem(0, 1)));
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn a_page_freed_twice_is_found() {
+        let zdds = Zdds::default();
+        let key = zdds.create(devmem(0, 2));
+        zdds.populate(key, 2);
+        assert_eq!(zdds.page_put(page(0)), None);
+        let _ = zdds.page_put(page(0));
+    }
+}
