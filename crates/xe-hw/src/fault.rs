@@ -38,16 +38,16 @@ impl Gpu {
     }
 
     /// The driver's answer to the pending fault of `context`. Calls `engine_ready`, never another interrupt.
-    /// An answer to nothing is a record.
+    /// A context that is gone meanwhile is no matter; one that has no fault pending is a record.
     pub fn fault_ack(&self, engine: EngineId, context: ContextId, ack: FaultAck) {
         let Some((_, unit)) = self.engines.find(engine) else {
             self.log.record(Record::NoSuchEngine(engine));
             return;
         };
-        if unit.acknowledge(context, ack) {
-            self.irq.engine_ready(engine);
-        } else {
-            self.log.record(Record::BadAck(context));
+        match unit.acknowledge(context, ack) {
+            Some(true) => self.irq.engine_ready(engine),
+            Some(false) => self.log.record(Record::BadAck(context)),
+            None => {}
         }
     }
 }

@@ -117,9 +117,10 @@ fn small_leaf(pools: &Pools, space: Space, table: Dpa, index: usize, addr: GpuVa
         return page(addr, SHIFT_4K, 0, leaf);
     }
     let first = index & !(GROUP - 1);
+    let head = if leaf.null { 0 } else { leaf.addr.wrapping_sub((index - first) as u64 * SZ_4K) };
     let mut absent = false;
     for at in first..first + GROUP {
-        let expected = if leaf.null { 0 } else { leaf.addr.wrapping_add(at as u64 * SZ_4K - index as u64 * SZ_4K) };
+        let expected = if leaf.null { 0 } else { head.wrapping_add((at - first) as u64 * SZ_4K) };
         match Entry::decode(pools.entry(table, at).unwrap_or(0), 0) {
             Entry::Leaf(other) if other == (Leaf { addr: expected, ..leaf }) => {}
             Entry::Absent => absent = true,
@@ -129,7 +130,6 @@ fn small_leaf(pools: &Pools, space: Space, table: Dpa, index: usize, addr: GpuVa
     if absent {
         return Err(Refusal::plain(FaultType::NotPresent, 0));
     }
-    let head = if leaf.null { 0 } else { leaf.addr.wrapping_sub((index - first) as u64 * SZ_4K) };
     if head & (SZ_64K - 1) != 0 {
         return Err(Refusal::malformed(0, Violation::BrokenGroup));
     }

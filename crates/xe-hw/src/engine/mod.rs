@@ -178,7 +178,8 @@ impl Gpu {
     }
 
     /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the command that it is
-    /// executing, which may block in a host page fault; an interrupt already on its way may still arrive.
+    /// executing, which may block in a host page fault. An interrupt that is just being delivered by another
+    /// thread may still arrive; ids are not reused, so the driver can tell.
     pub fn context_destroy(&self, context: ContextId) {
         let Some(unit) = self.engines.owner(context) else {
             self.log.record(Record::NoSuchContext(context));
@@ -285,19 +286,19 @@ impl Engine {
         self.returned.notify_all();
     }
 
-    /// Takes the driver's answer; whether `context` has a fault pending at all.
-    pub(crate) fn acknowledge(&self, context: ContextId, ack: FaultAck) -> bool {
+    /// Takes the driver's answer; whether `context` has a fault pending, `None` where it does not exist.
+    pub(crate) fn acknowledge(&self, context: ContextId, ack: FaultAck) -> Option<bool> {
         let mut schedule = self.schedule.lock();
-        let Some(entry) = schedule.contexts.get_mut(&context) else { return false };
+        let entry = schedule.contexts.get_mut(&context)?;
         if entry.state != State::Faulted {
-            return false;
+            return Some(false);
         }
         entry.state = match ack {
             FaultAck::Replay => State::Ready,
             FaultAck::Kill => State::Doomed,
         };
         schedule.turn.push_back(context);
-        true
+        Some(true)
     }
 }
 

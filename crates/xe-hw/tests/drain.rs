@@ -1,0 +1,113 @@
+//! A flush waits for the accesses to VRAM that were in flight, with real threads.
+
+mod support;
+
+use std::sync::Arc;
+use support::*;
+use sync::Mutex;
+use units::{GpuRange, GpuVa, HostFrame, SZ_64K};
+use xe_hw::port::BusAddr;
+use xe_hw::{FlushFault, Injection, Step};
+use xe_spec::platform::PVC;
+
+const VA: GpuVa = GpuVa(0x4000_0000);
+const A_WHILE_NS: u64 = 50_000_000;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Did {
+    Access,
+    Flush,
+}
+
+/// What ends first: an access whose memory answers only after a while, or a flush that began meanwhile.
+fn order(rig: Rig, page: BusAddr) -> Vec<Did> {
+    let did = Arc::new(Mutex::new(Vec::new()));
+    let context = rig.context();
+    rig.submit(context, 1, &store_batch(VA, 1));
+    rig.bus.shut_gate(page);
+    let rig = Arc::new(rig);
+    let engine = {
+        let (rig, did) = (rig.clone(), did.clone());
+        sync::spawn("engine", move || {
+            assert_eq!(rig.gpu.step(CCS), Step::Ran);
+            did.lock().push(Did::Access);
+        })
+    };
+    rig.bus.await_visitor();
+    let driver = {
+        let (rig, did) = (rig.clone(), did.clone());
+        sync::spawn("driver", move || {
+            rig.gpu.tlb_invalidate(TILE, ASID, GpuRange::sized(VA, SZ_64K));
+            did.lock().push(Did::Flush);
+        })
+    };
+    sync::time::sleep_ns(A_WHILE_NS);
+    let early = did.lock().clone();
+    rig.bus.open_gate();
+    engine.join();
+    driver.join();
+    let all = did.lock().clone();
+    assert_eq!(all.len(), 2);
+    if early.is_empty() { vec![Did::Access, Did::Flush] } else { all }
+}
+
+fn with_vram(injection: Injection) -> (Rig, BusAddr) {
+    let mut rig = Rig::with(&PVC, injection, true);
+    let gpu = rig.gpu.clone();
+    rig.tables.map_group(&gpu, VA, device(vram(0)));
+    (rig, BusAddr::Vram(vram(0)))
+}
+
+fn with_system(blocks: bool) -> (Rig, BusAddr) {
+    let mut rig = Rig::with(&PVC, Injection::default(), blocks);
+    let gpu = rig.gpu.clone();
+    rig.tables.map(&gpu, VA, 0, system(gpu.iommu_map(HostFrame(3), 1, true)));
+    (rig, BusAddr::System(HostFrame(3)))
+}
+
+#[test]
+fn an_access_to_vram_is_waited_for() {
+    let (rig, page) = with_vram(Injection::default());
+    let gpu = rig.gpu.clone();
+    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
+    assert_eq!(gpu.counters().drains, 1);
+}
+
+#[test]
+fn without_the_drain_the_flush_is_first() {
+    let (rig, page) = with_vram(Injection { flush: FlushFault::SkipDrain, ..Injection::default() });
+    assert_eq!(order(rig, page), [Did::Flush, Did::Access]);
+}
+
+#[test]
+fn an_access_to_system_memory_that_may_block_is_not() {
+    let (rig, page) = with_system(true);
+    assert_eq!(order(rig, page), [Did::Flush, Did::Access]);
+}
+
+#[test]
+fn where_system_memory_never_blocks_it_is_inside_the_window() {
+    let (rig, page) = with_system(false);
+    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
+}
+
+#[test]
+fn accesses_and_flushes_by_the_thousand_end() {
+    let (rig, _) = with_vram(Injection::default());
+    let context = rig.context();
+    rig.submit(context, 1, &[&store(VA, 1)[..], &[0x1880_0001, BATCH.0 as u32, 0]].concat());
+    let rig = Arc::new(rig);
+    let engine = {
+        let rig = rig.clone();
+        sync::spawn("engine", move || while rig.gpu.step(CCS) == Step::Ran {})
+    };
+    for _ in 0..2_000 {
+        rig.flush(VA, SZ_64K);
+    }
+    rig.gpu.context_destroy(context);
+    engine.join();
+    let counters = rig.gpu.counters();
+    assert_eq!(counters.flushes, 2_000);
+    assert!(counters.walks > 0 && counters.tlb_hits > 0);
+    assert_eq!(rig.gpu.take_records(), []);
+}
