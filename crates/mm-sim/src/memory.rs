@@ -1,0 +1,67 @@
+//! The data plane: device accesses by place, and copies on behalf of the program's threads.
+
+use crate::access::{CpuError, Touch};
+use crate::content::Content;
+use crate::sim::Sim;
+use crate::{Manner, State};
+use gpusvm::hostmm::{AccessError, AtomicOp, HostMemory, Place, Transferred};
+use units::HostVa;
+
+impl Sim {
+    /// One access of a device, in one step.
+    fn with_place<R>(
+        &self,
+        place: Place,
+        touch: Touch,
+        access: impl FnOnce(&mut Content) -> R,
+    ) -> Result<R, AccessError> {
+        match (place, self.manner()) {
+            (Place::Device(page), _) => {
+                let mut state = self.lock();
+                if state.uffd.closed() {
+                    return Err(AccessError::Again);
+                }
+                let cell = state.vram.cell_mut(page).ok_or(AccessError::Empty)?;
+                Ok(access(&mut cell.content))
+            }
+            (Place::Host(frame), Manner::Linux) => {
+                let mut state = self.lock();
+                let held = state.frames.get_mut(frame).ok_or(AccessError::Fault)?;
+                Ok(access(&mut held.content))
+            }
+            (Place::Host(frame), Manner::Userfaultfd) => {
+                self.with_page(State::named_address(frame), touch, access).map_err(told)
+            }
+        }
+    }
+}
+
+/// What a device or a system call is told where a program would get a signal.
+fn told(error: CpuError) -> AccessError {
+    match error {
+        CpuError::Segv | CpuError::Bus => AccessError::Fault,
+    }
+}
+
+impl HostMemory for Sim {
+    fn read(&self, place: Place, offset: usize, buf: &mut [u8]) -> Result<(), AccessError> {
+        self.with_place(place, Touch::Load, |content| content.read(offset, buf))
+    }
+    fn write(&self, place: Place, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
+        self.with_place(place, Touch::Store, |content| content.write(offset, bytes))
+    }
+    fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError> {
+        self.with_place(place, Touch::Store, |content| content.atomic(offset, size, op))
+    }
+    fn transfer(&self, src: Place, dst: Place, done: &mut [Transferred]) {
+        for (i, done) in (0..).zip(done) {
+            *done = self.transfer_page(src.add(i), dst.add(i));
+        }
+    }
+    fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
+        self.load(from, buf).map_err(told)
+    }
+    fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), AccessError> {
+        self.store(to, bytes).map_err(told)
+    }
+}

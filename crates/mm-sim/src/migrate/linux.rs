@@ -1,0 +1,186 @@
+//! Migrations in the Linux manner: migration entries, copies, and everything settled at the finish.
+//!
+//! A claimed page's entry is a migration entry: CPUs wait. Transfers copy. `commit` decides page by page;
+//! holes are inserted there, with an invalidation of their own, unless a CPU filled them meanwhile. `finish`
+//! replaces the migration entries by the new home or the old one; a page whose entry was zapped meanwhile has
+//! no home and is freed where it is.
+//!
+//! Upstream: migrate_vma_pages, migrate_vma_finalize (mm/migrate_device.c), remove_migration_ptes (mm/migrate.c).
+
+use super::{Carry, ClaimPage};
+use crate::content::Content;
+use crate::sim::Sim;
+use crate::space::Entry;
+use crate::state::State;
+use crate::{Event, Manner};
+use gpusvm::hostmm::{Backing, ClaimId, Claimed, DevicePage, EventKind, MmEvent, Place, Transferred};
+use units::{HostFrame, HostRange, SZ_4K};
+
+/// Whether a claim collects a frame: not shared, and in the Linux manner not pinned.
+pub(crate) fn collects(state: &State, frame: HostFrame) -> bool {
+    let free = state.frames.get(frame).is_some_and(|held| held.pins == 0 && !held.shared());
+    free || state.config.manner == Manner::Userfaultfd
+}
+
+impl State {
+    /// Carries a staged pair: copies its bytes.
+    pub(crate) fn carry_copy(&mut self, id: ClaimId, index: usize, src: Place, dst: Place) -> Transferred {
+        let content = match src {
+            Place::Host(frame) => self.frames.get(frame).map(|held| held.content.clone()),
+            Place::Device(page) => self.vram.cell(page).map(|cell| cell.content.clone()),
+        };
+        let Some(content) = content else { return Transferred::Failed };
+        match dst {
+            Place::Host(frame) => self.frames.held(frame).content = content,
+            Place::Device(page) => self.vram.fill(page, content, None),
+        }
+        self.claims.held(id).pages[index].carry = Carry::Copied;
+        Transferred::Copied
+    }
+
+    /// Whether a wanted page commits: its source has no reference that nobody accounts for.
+    fn commits(&mut self, page: &ClaimPage) -> bool {
+        match page.source {
+            Claimed::No | Claimed::Hole => false,
+            Claimed::Device(_) => true,
+            Claimed::System(frame) => {
+                let held = self.frames.held(frame);
+                let raced = core::mem::take(&mut held.raced);
+                !raced && held.pins == 0
+            }
+        }
+    }
+    /// Fills the destination with zeros, where nothing was carried to it.
+    fn settle_destination(&mut self, page: &ClaimPage) {
+        if let (Some(Place::Device(to)), Carry::Nothing) = (page.to, page.carry) {
+            self.vram.fill(to, Content::Zero, None);
+        }
+    }
+    /// Puts a fresh page where a hole was claimed; whether it is still a hole.
+    fn insert_page(&mut self, page: &ClaimPage) -> bool {
+        let Some(Place::Device(to)) = page.to else { return false };
+        let hole = self.space.entry(page.at).is_none() && self.space.vma(page.at).is_some();
+        if hole {
+            self.settle_destination(page);
+            if let Some(cell) = self.vram.cell_mut(to) {
+                cell.at = Some(page.at);
+            }
+            self.space.set(page.at, Entry::Device { page: to, write: page.write });
+        }
+        hole
+    }
+}
+
+impl Sim {
+    /// `commit` in the Linux manner.
+    pub(crate) fn commit_linux(&self, id: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+        let (owner, pages) = {
+            let mut state = self.lock();
+            let claim = state.claims.held(id);
+            (claim.owner, claim.pages.clone())
+        };
+        let to_fill =
+            |(page, wanted): &(&ClaimPage, &bool)| **wanted && page.source == Claimed::Hole && page.to.is_some();
+        let holes: Vec<_> = pages.iter().zip(wanted).filter(to_fill).map(|(page, _)| page.at).collect();
+        let event = match holes[..] {
+            [] => None,
+            [first, ..] => {
+                let last = holes[holes.len() - 1];
+                Some(MmEvent { range: HostRange::new(first, last.add(SZ_4K)), kind: EventKind::Migrate(owner) })
+            }
+        };
+        let invalidation = event.map(|event| self.begin(event));
+        let mut state = self.lock();
+        for (i, page) in pages.iter().enumerate() {
+            moved[i] = wanted[i]
+                && page.to.is_some()
+                && if page.source == Claimed::Hole { state.insert_page(page) } else { state.commits(page) };
+            if moved[i] && page.source != Claimed::Hole {
+                state.settle_destination(page);
+            }
+            state.claims.held(id).pages[i].moved = moved[i];
+        }
+        if let Some(invalidation) = invalidation {
+            self.end(&mut state, invalidation);
+        }
+    }
+
+    /// `finish` in the Linux manner.
+    pub(crate) fn finish_linux(&self, id: ClaimId) {
+        let mut state = self.lock();
+        let Some(claim) = state.claims.close(id) else { return };
+        let mut freed = Vec::new();
+        for page in claim.pages.iter().filter(|page| page.source != Claimed::No) {
+            settle(&mut state, id, page, &mut freed);
+        }
+        state.space.split_ragged(claim.pages.iter().filter(|page| page.source != Claimed::No).map(|page| page.at));
+        if claim.holds_mmap {
+            self.leave(&mut state);
+        }
+        self.changed.notify_all();
+        drop(state);
+        self.free_pages(&freed);
+    }
+}
+
+/// Ends the migration of one page.
+fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
+    if page.source == Claimed::Hole {
+        return settle_hole(state, id, page, freed);
+    }
+    let mapped = state.space.entry(page.at) == Some(Entry::Migration { claim: id });
+    let write = page.write && state.space.vma(page.at).is_some_and(|mapped| mapped.vma.write);
+    let (home, other) = if page.moved { (page.to, page.place()) } else { (page.place(), page.to) };
+    if let Some(Place::Host(frame)) = other {
+        state.frames.put(frame);
+    }
+    if let Some(Place::Device(dropped)) = other
+        && state.vram.drop_page(dropped)
+        && page.moved
+    {
+        freed.push(dropped);
+    }
+    let event = match home {
+        Some(Place::Host(frame)) if mapped => {
+            state.space.set(page.at, Entry::System { frame, write });
+            Backing::System(frame)
+        }
+        Some(Place::Device(kept)) if mapped => {
+            if let Some(cell) = state.vram.cell_mut(kept) {
+                cell.at = Some(page.at);
+            }
+            state.space.set(page.at, Entry::Device { page: kept, write });
+            Backing::Device(kept)
+        }
+        Some(Place::Host(frame)) => {
+            state.frames.put(frame);
+            Backing::None
+        }
+        Some(Place::Device(kept)) => {
+            freed.extend(state.vram.drop_page(kept).then_some(kept));
+            Backing::None
+        }
+        None => Backing::None,
+    };
+    state.note_outcome(id, page, event);
+}
+
+/// A hole's page was inserted at the commit; it may have been zapped since.
+fn settle_hole(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
+    let Some(Place::Device(to)) = page.to else { return };
+    let entry = state.space.entry(page.at);
+    let mapped = matches!(entry, Some(Entry::Device { page: there, .. }) if there == to);
+    if !mapped {
+        let gone = state.vram.drop_page(to);
+        freed.extend((gone && page.moved).then_some(to));
+    }
+    state.note_outcome(id, page, Backing::Device(to));
+}
+
+impl State {
+    /// Writes down how a page's migration ended.
+    pub(crate) fn note_outcome(&mut self, claim: ClaimId, page: &ClaimPage, now: Backing) {
+        let at = page.at;
+        self.note(if page.moved { Event::Moved { claim, at, now } } else { Event::Stayed { claim, at } });
+    }
+}

@@ -1,0 +1,251 @@
+//! Migrations in progress: what is common to both manners.
+//!
+//! A [`Claim`] holds its pages from `claim` to `finish`, by address and by frame of VRAM, so that no second
+//! one gets them. What a claim does to the page table, and when bytes travel, is the manner's: see `linux`
+//! (migration entries, copies, all settled at the finish) and `userfaultfd` (moves, settled page by page).
+
+pub(crate) mod collect;
+pub(crate) mod linux;
+pub(crate) mod transfer;
+pub(crate) mod userfaultfd;
+
+use crate::Manner;
+use crate::state::State;
+use gpusvm::hostmm::{Backing, ClaimId, Claimed, Destination, DevicePage, MmError, OwnerId, Place};
+use std::collections::BTreeMap;
+use units::{HostFrame, HostRange, HostVa};
+
+/// How far a page of a claim has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carry {
+    /// Nothing was carried.
+    Nothing,
+    /// The destination has bytes, the source has its own still.
+    Copied,
+    /// The page itself is at the destination, the source is empty.
+    Moved,
+}
+
+/// One page of a claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimPage {
+    /// Where it is mapped (follows an mremap).
+    pub(crate) at: HostVa,
+    /// What was collected.
+    pub(crate) source: Claimed,
+    /// Whether the CPU could write it.
+    pub(crate) write: bool,
+    /// Where it shall go; `None`: it stays.
+    pub(crate) to: Option<Place>,
+    /// How far it has come.
+    pub(crate) carry: Carry,
+    /// Whether it was committed to its destination.
+    pub(crate) moved: bool,
+    /// Its mapping changed meanwhile: it cannot commit any more.
+    pub(crate) spoiled: bool,
+}
+
+impl ClaimPage {
+    /// Whether `src` is where its bytes are; for a hole (manner userfaultfd) its address will do.
+    pub(crate) fn comes_from(&self, src: Place, manner: Manner) -> bool {
+        let hole = self.source == Claimed::Hole && manner == Manner::Userfaultfd;
+        self.place() == Some(src) || hole && src == Place::Host(HostFrame(self.at.page_number()))
+    }
+    /// The place of its bytes; none for a hole.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self.source {
+            Claimed::No | Claimed::Hole => None,
+            Claimed::System(frame) => Some(Place::Host(frame)),
+            Claimed::Device(page) => Some(Place::Device(page)),
+        }
+    }
+}
+
+/// One migration.
+pub(crate) struct Claim {
+    /// Its pages, in the order of the request. Not collected: `Claimed::No`.
+    pub(crate) pages: Vec<ClaimPage>,
+    /// Whose pages it collects.
+    pub(crate) owner: OwnerId,
+    /// Whether it holds the mmap lock for reading.
+    pub(crate) holds_mmap: bool,
+}
+
+impl Claim {
+    /// The frames that it holds a reference of: claimed sources and staged destinations (manner linux).
+    pub(crate) fn held_frames(&self) -> impl Iterator<Item = HostFrame> {
+        self.pages.iter().flat_map(|page| {
+            let source = match page.source {
+                Claimed::System(frame) => Some(frame),
+                Claimed::No | Claimed::Hole | Claimed::Device(_) => None,
+            };
+            let to = match page.to {
+                Some(Place::Host(frame)) => Some(frame),
+                Some(Place::Device(_)) | None => None,
+            };
+            source.into_iter().chain(to)
+        })
+    }
+    /// What was collected at an address.
+    pub(crate) fn source_at(&self, at: HostVa) -> Option<Claimed> {
+        self.pages.iter().find(|page| page.at == at.page()).map(|page| page.source)
+    }
+    /// Where a collected page is.
+    pub(crate) fn backing(source: Claimed) -> Backing {
+        match source {
+            Claimed::No | Claimed::Hole => Backing::None,
+            Claimed::System(frame) => Backing::System(frame),
+            Claimed::Device(page) => Backing::Device(page),
+        }
+    }
+}
+
+/// All migrations in progress, and by what they can be found.
+#[derive(Default)]
+pub(crate) struct Claims {
+    map: BTreeMap<ClaimId, Claim>,
+    by_address: BTreeMap<HostVa, ClaimId>,
+    by_page: BTreeMap<DevicePage, ClaimId>,
+    by_destination: BTreeMap<HostFrame, ClaimId>,
+    next: u64,
+}
+
+impl Claims {
+    /// Opens a migration with no page yet.
+    pub(crate) fn open(&mut self, owner: OwnerId, holds_mmap: bool) -> ClaimId {
+        self.next += 1;
+        let id = ClaimId(self.next);
+        self.map.insert(id, Claim { pages: Vec::new(), owner, holds_mmap });
+        id
+    }
+    /// Adds a page to it.
+    pub(crate) fn add(&mut self, id: ClaimId, at: HostVa, source: Claimed, write: bool) {
+        if source != Claimed::No {
+            self.by_address.insert(at, id);
+        }
+        if let Claimed::Device(page) = source {
+            self.by_page.insert(page, id);
+        }
+        let page = ClaimPage { at, source, write, to: None, carry: Carry::Nothing, moved: false, spoiled: false };
+        self.held(id).pages.push(page);
+    }
+    /// Sets the destination of a page.
+    pub(crate) fn aim(&mut self, id: ClaimId, index: usize, to: Place) {
+        self.held(id).pages[index].to = Some(to);
+        match to {
+            Place::Device(page) => self.by_page.insert(page, id),
+            Place::Host(frame) => self.by_destination.insert(frame, id),
+        };
+    }
+    /// Closes a migration.
+    pub(crate) fn close(&mut self, id: ClaimId) -> Option<Claim> {
+        let claim = self.map.remove(&id)?;
+        self.by_address.retain(|_, claim| *claim != id);
+        self.by_page.retain(|_, claim| *claim != id);
+        self.by_destination.retain(|_, claim| *claim != id);
+        Some(claim)
+    }
+    /// A migration.
+    pub(crate) fn get(&self, id: ClaimId) -> Option<&Claim> {
+        self.map.get(&id)
+    }
+    /// A migration that the caller holds.
+    ///
+    /// # Panics
+    /// Where it was finished already: the engine used a claim after its finish.
+    pub(crate) fn held(&mut self, id: ClaimId) -> &mut Claim {
+        match self.map.get_mut(&id) {
+            Some(claim) => claim,
+            None => panic!("{id:?} is used after its finish"),
+        }
+    }
+    /// Whether some migration holds the page at an address.
+    pub(crate) fn holds(&self, at: HostVa) -> bool {
+        self.by_address.contains_key(&at.page())
+    }
+    /// Whether some migration goes from or to a page of VRAM.
+    pub(crate) fn involves(&self, page: DevicePage) -> bool {
+        self.by_page.contains_key(&page)
+    }
+    /// The migration that a place is a destination of, and which of its pages is aimed there.
+    pub(crate) fn aimed_at(&self, to: Place) -> Option<(ClaimId, usize)> {
+        let id = match to {
+            Place::Device(page) => self.by_page.get(&page)?,
+            Place::Host(frame) => self.by_destination.get(&frame)?,
+        };
+        let index = self.map.get(id)?.pages.iter().position(|page| page.to == Some(to))?;
+        Some((*id, index))
+    }
+    /// The mapping of a range is gone or emptied: its pages cannot commit any more.
+    pub(crate) fn spoil(&mut self, range: HostRange) {
+        for page in self.map.values_mut().flat_map(|claim| &mut claim.pages).filter(|page| range.contains(page.at)) {
+            page.spoiled = true;
+        }
+    }
+    /// The mapping of a range moves: its pages follow.
+    pub(crate) fn follow(&mut self, from: HostRange, to: HostRange) {
+        for (id, claim) in &mut self.map {
+            for page in claim.pages.iter_mut().filter(|page| from.contains(page.at)) {
+                let at = to.page_at(from.page_index(page.at));
+                if self.by_address.remove(&page.at).is_some() {
+                    self.by_address.insert(at, *id);
+                }
+                page.at = at;
+            }
+        }
+    }
+    /// The mapping of a range is about to move, and pages are found by address: what was not carried yet cannot
+    /// be any more.
+    pub(crate) fn spoil_uncarried(&mut self, range: HostRange) {
+        let pages = self.map.values_mut().flat_map(|claim| &mut claim.pages);
+        for page in pages.filter(|page| range.contains(page.at) && page.carry == Carry::Nothing) {
+            page.spoiled = true;
+        }
+    }
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClaimId, &Claim)> {
+        self.map.iter().map(|(id, claim)| (*id, claim))
+    }
+    /// Whether none is in progress.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
+
+/// Names the destinations of a claim's pages; frames that `Ram` needs are reported.
+pub(crate) fn stage(
+    state: &mut State,
+    id: ClaimId,
+    to: &[Destination],
+    frames: &mut [Option<HostFrame>],
+) -> Result<(), MmError> {
+    let pages = state.claims.held(id).pages.clone();
+    let homeward = |i: usize| to[i] == Destination::Ram && matches!(pages[i].source, Claimed::Device(_));
+    if state.shortages > 0 && (0..pages.len()).any(homeward) {
+        state.shortages -= 1;
+        return Err(MmError::NoMemory);
+    }
+    for (i, page) in pages.iter().enumerate() {
+        match to[i] {
+            Destination::Device(dst) if page.source != Claimed::No => {
+                assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
+                state.claims.aim(id, i, Place::Device(dst));
+            }
+            Destination::Ram if homeward(i) => {
+                let frame = home_frame(state, page.at);
+                frames[i] = Some(frame);
+                state.claims.aim(id, i, Place::Host(frame));
+            }
+            Destination::Stay | Destination::Ram | Destination::Device(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A frame for a page to come home to: a fresh one, or (by address) its own.
+fn home_frame(state: &mut State, at: HostVa) -> HostFrame {
+    match state.config.manner {
+        Manner::Linux => state.frames.alloc(crate::content::Content::Zero),
+        Manner::Userfaultfd => HostFrame(at.page_number()),
+    }
+}

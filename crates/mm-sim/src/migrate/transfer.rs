@@ -1,0 +1,65 @@
+//! One page carried by a device: a staged pair is the migration itself, any other is a copy of bytes.
+
+use super::Carry;
+use crate::content::Content;
+use crate::sim::{Locked, Sim};
+use crate::{Manner, State};
+use gpusvm::hostmm::{AccessError, ClaimId, HostMemory, Place, Transferred};
+use units::SZ_4K;
+
+impl Sim {
+    /// Carries one page.
+    pub(crate) fn transfer_page(&self, src: Place, dst: Place) -> Transferred {
+        let mut state = self.lock();
+        let aimed = state.claims.aimed_at(dst);
+        let manner = state.config.manner;
+        let staged = aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src, manner));
+        match (staged, manner) {
+            (Some((id, index)), Manner::Linux) => state.carry_copy(id, index, src, dst),
+            (Some((id, index)), Manner::Userfaultfd) => state.carry_move(id, index),
+            (None, _) => self.copy_page(state, aimed, src, dst),
+        }
+    }
+
+    /// Copies the bytes of a pair that nobody staged. A staged destination takes them all the same.
+    fn copy_page(&self, state: Locked<'_>, aimed: Option<(ClaimId, usize)>, src: Place, dst: Place) -> Transferred {
+        drop(state);
+        let mut bytes = [0; SZ_4K as usize];
+        let copied = self.read(src, 0, &mut bytes).and_then(|()| {
+            let mut state = self.lock();
+            if state.uffd.closed() {
+                return Err(AccessError::Again);
+            }
+            if aimed.is_some() && aimed == state.claims.aimed_at(dst) && state.takes_bytes(dst, &bytes) {
+                return Ok(());
+            }
+            drop(state);
+            self.write(dst, 0, &bytes)
+        });
+        match copied {
+            Ok(()) => Transferred::Copied,
+            Err(AccessError::Again) => Transferred::Again,
+            Err(AccessError::Empty | AccessError::Fault) => Transferred::Failed,
+        }
+    }
+}
+
+impl State {
+    /// Gives a staged destination bytes from some other source; whether that destination was still waiting for any.
+    fn takes_bytes(&mut self, dst: Place, bytes: &[u8]) -> bool {
+        let Some((id, index)) = self.claims.aimed_at(dst) else { return false };
+        let page = self.claims.held(id).pages[index];
+        if page.carry != Carry::Nothing || page.spoiled {
+            return false;
+        }
+        let mut content = Content::Zero;
+        content.write(0, bytes);
+        match (dst, self.config.manner) {
+            (Place::Device(to), _) => self.vram.fill(to, content, None),
+            (Place::Host(frame), Manner::Linux) => self.frames.held(frame).content = content,
+            (Place::Host(_), Manner::Userfaultfd) => self.arrive(page.at, content),
+        }
+        self.claims.held(id).pages[index].carry = Carry::Copied;
+        true
+    }
+}

@@ -1,0 +1,227 @@
+//! Migrations in the userfaultfd manner: moves, page by page, and CPUs that write on until the very move.
+//!
+//! A claim marks pages in the engine's books only. A transfer of a staged pair takes the page itself from its
+//! source to its destination in one step (`UFFDIO_MOVE`): the CPU's next touch faults, and the reader that
+//! gets the fault sets it aside until the finish. Abort is moving back. While an event is pending no move
+//! happens (`EAGAIN`).
+
+use super::{Carry, ClaimPage};
+use crate::content::Content;
+use crate::sim::Sim;
+use crate::space::Entry;
+use crate::state::State;
+use gpusvm::hostmm::{Backing, ClaimId, Claimed, DevicePage, Place, Transferred};
+use units::{HostFrame, HostVa};
+
+impl State {
+    /// Carries a staged pair: moves the page.
+    pub(crate) fn carry_move(&mut self, id: ClaimId, index: usize) -> Transferred {
+        let page = self.claims.held(id).pages[index];
+        if self.uffd.closed() || page.spoiled || page.carry != Carry::Nothing {
+            return Transferred::Failed;
+        }
+        let hole = self.space.entry(page.at).is_none();
+        let carried = match (page.source, page.to) {
+            (Claimed::System(_) | Claimed::Hole, Some(Place::Device(to))) => self.move_in(&page, to),
+            (Claimed::Device(from), Some(Place::Device(to))) => self.move_across(&page, from, to),
+            (Claimed::Device(from), Some(Place::Host(_))) => self.move_home(page.at, from),
+            _ => false,
+        };
+        if carried {
+            self.claims.held(id).pages[index].carry = Carry::Moved;
+        }
+        match (carried, hole) {
+            (false, _) => Transferred::Failed,
+            (true, true) => Transferred::Hole,
+            (true, false) => Transferred::Moved,
+        }
+    }
+
+    /// Moves what is mapped at a page's address (zeros for a hole) into VRAM; whether it can move.
+    fn move_in(&mut self, page: &ClaimPage, to: DevicePage) -> bool {
+        let content = match self.space.entry(page.at) {
+            None => Some(Content::Zero),
+            Some(Entry::System { frame, .. }) => self.take_exclusive(frame),
+            Some(Entry::Device { .. } | Entry::Migration { .. }) => None,
+        };
+        let Some(content) = content else { return false };
+        self.vram.fill(to, content, Some(page.at));
+        self.space.set(page.at, Entry::Device { page: to, write: page.write });
+        true
+    }
+    /// Moves from frame to frame of VRAM.
+    fn move_across(&mut self, page: &ClaimPage, from: DevicePage, to: DevicePage) -> bool {
+        let Some(cell) = self.vram.take(from) else { return false };
+        self.vram.fill(to, cell.content, Some(page.at));
+        self.space.set(page.at, Entry::Device { page: to, write: page.write });
+        true
+    }
+    /// Moves a page of VRAM to the address that it belongs to, if it is still missed there.
+    fn move_home(&mut self, at: HostVa, from: DevicePage) -> bool {
+        if !self.missing(at, from) {
+            return false;
+        }
+        let Some(cell) = self.vram.take(from) else { return false };
+        self.arrive(at, cell.content);
+        true
+    }
+    /// Maps bytes at an address, as a fresh page.
+    pub(crate) fn arrive(&mut self, at: HostVa, content: Content) {
+        let write = self.space.vma(at).is_some_and(|mapped| mapped.vma.write);
+        let frame = self.frames.alloc(content);
+        self.space.set(at, Entry::System { frame, write });
+    }
+    /// Whether an address misses exactly this page of VRAM.
+    fn missing(&self, at: HostVa, page: DevicePage) -> bool {
+        matches!(self.space.entry(at), Some(Entry::Device { page: there, .. }) if there == page)
+    }
+    /// The bytes of a frame that one page table entry alone holds; it is freed.
+    fn take_exclusive(&mut self, frame: HostFrame) -> Option<Content> {
+        let held = self.frames.held(frame);
+        let exclusive = held.pins == 0 && !held.shared() && !core::mem::take(&mut held.raced);
+        exclusive.then(|| self.frames.take(frame))
+    }
+
+    /// Commits one page; whether it lives at its destination now.
+    fn commit_moved(&mut self, page: &ClaimPage) -> bool {
+        match (page.source, page.to, page.carry) {
+            (_, None, _) | (Claimed::No, _, _) => false,
+            _ if page.spoiled => false,
+            (_, _, Carry::Moved) => true,
+            (Claimed::Hole, Some(Place::Device(to)), _) => {
+                self.space.entry(page.at).is_none() && self.move_in(page, to)
+            }
+            (Claimed::System(_), Some(Place::Device(to)), carry) => self.replace(page, to, carry),
+            (Claimed::Device(from), Some(Place::Device(to)), carry) => {
+                self.vram.take(from);
+                self.land(page, to, carry);
+                true
+            }
+            (Claimed::Device(from), Some(Place::Host(_)), carry) => {
+                self.vram.take(from);
+                if carry == Carry::Nothing {
+                    self.space.clear(page.at);
+                }
+                true
+            }
+            (Claimed::System(_) | Claimed::Hole, Some(Place::Host(_)), _) => false,
+        }
+    }
+    /// Drops a page that was not moved, in favour of what its destination holds.
+    fn replace(&mut self, page: &ClaimPage, to: DevicePage, carry: Carry) -> bool {
+        let Some(Entry::System { frame, .. }) = self.space.entry(page.at) else { return false };
+        let dropped = self.take_exclusive(frame).is_some();
+        if dropped {
+            self.land(page, to, carry);
+        }
+        dropped
+    }
+    /// Makes a frame of VRAM the home of a page; with zeros where nothing was carried to it.
+    fn land(&mut self, page: &ClaimPage, to: DevicePage, carry: Carry) {
+        if carry == Carry::Nothing {
+            self.vram.fill(to, Content::Zero, None);
+        }
+        if let Some(cell) = self.vram.cell_mut(to) {
+            cell.at = Some(page.at);
+        }
+        self.space.set(page.at, Entry::Device { page: to, write: page.write });
+    }
+
+    /// Whether giving up this page means a move home.
+    fn goes_home(page: &ClaimPage) -> bool {
+        !page.moved && page.carry == Carry::Moved && matches!(page.source, Claimed::System(_) | Claimed::Hole)
+    }
+    /// Ends the migration of one page that committed.
+    fn settle_moved(&mut self, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
+        if let Claimed::Device(from) = page.source {
+            freed.push(from);
+        }
+        if let Some(Place::Device(to)) = page.to
+            && !self.missing(page.at, to)
+        {
+            self.vram.take(to);
+            freed.push(to);
+        }
+    }
+    /// Ends the migration of one page that did not: as it was, or freed where its mapping went meanwhile.
+    fn settle_restored(&mut self, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
+        match (page.source, page.to, page.carry) {
+            (Claimed::System(_) | Claimed::Hole, Some(Place::Device(to)), Carry::Moved) => {
+                let home = self.move_home(page.at, to);
+                if !home {
+                    self.vram.take(to);
+                }
+            }
+            (Claimed::Device(from), Some(Place::Device(to)), Carry::Moved) => {
+                if self.missing(page.at, to) {
+                    self.move_across(page, to, from);
+                } else {
+                    self.vram.take(to);
+                }
+            }
+            (Claimed::Device(from), Some(Place::Host(_)), Carry::Moved | Carry::Copied) => {
+                let arrived = match self.space.entry(page.at) {
+                    Some(Entry::System { frame, .. }) => self.take_exclusive(frame),
+                    _ => None,
+                };
+                if let Some(content) = arrived {
+                    self.space.set(page.at, Entry::Device { page: from, write: page.write });
+                    if page.carry == Carry::Moved {
+                        self.vram.fill(from, content, Some(page.at));
+                    }
+                }
+            }
+            (_, Some(Place::Device(to)), Carry::Copied) => {
+                self.vram.take(to);
+            }
+            _ => {}
+        }
+        if let Claimed::Device(from) = page.source
+            && !self.missing(page.at, from)
+        {
+            self.vram.take(from);
+            freed.push(from);
+        }
+    }
+}
+
+impl Sim {
+    /// `commit` in the userfaultfd manner.
+    pub(crate) fn commit_userfaultfd(&self, id: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+        let mut state = self.lock();
+        let pages = state.claims.held(id).pages.clone();
+        for (i, page) in pages.iter().enumerate() {
+            moved[i] = wanted[i] && state.commit_moved(page);
+            state.claims.held(id).pages[i].moved = moved[i];
+        }
+    }
+
+    /// `finish` in the userfaultfd manner. Giving up a migration to VRAM moves pages home, for which it waits
+    /// until no event is pending; a reader never does that.
+    pub(crate) fn finish_userfaultfd(&self, id: ClaimId) {
+        let mut state = self.lock();
+        while state.uffd.closed() && state.claims.held(id).pages.iter().any(State::goes_home) {
+            self.changed.wait(&mut state);
+        }
+        let Some(claim) = state.claims.close(id) else { return };
+        let mut freed = Vec::new();
+        for page in claim.pages.iter().filter(|page| page.source != Claimed::No) {
+            if page.moved {
+                state.settle_moved(page, &mut freed);
+            } else {
+                state.settle_restored(page, &mut freed);
+            }
+            let now = page.to.map_or(Backing::None, |to| match to {
+                Place::Device(page) => Backing::Device(page),
+                Place::Host(frame) => Backing::System(frame),
+            });
+            state.note_outcome(id, page, now);
+        }
+        state.space.split_ragged(claim.pages.iter().filter(|page| page.source != Claimed::No).map(|page| page.at));
+        state.uffd.take_up_again();
+        self.changed.notify_all();
+        self.work.notify_all();
+        drop(state);
+        self.free_pages(&freed);
+    }
+}

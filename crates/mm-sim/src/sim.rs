@@ -1,0 +1,195 @@
+//! The simulated mm itself: its lock, its invalidations, and the joint's trait.
+
+use crate::config::{Config, Manner};
+use crate::event::{Counters, Event};
+use crate::notifier::Invalidation;
+use crate::state::State;
+use gpusvm::hostmm::{
+    Backing, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMm, HostPage, MmError, MmEvent,
+    NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Seq, Vma, Walk,
+};
+use std::sync::Arc;
+use sync::{Condvar, JoinHandle, Mutex, MutexGuard};
+use units::{HostFrame, HostRange, HostVa};
+
+/// One simulated process' memory. See the crate's header.
+///
+/// A scene ends with [`exit`](Sim::exit), which also ends the reader tasks.
+pub struct Sim {
+    state: Mutex<State>,
+    /// Something changed that a thread may wait for.
+    pub(crate) changed: Condvar,
+    /// There is something for a reader.
+    pub(crate) work: Condvar,
+    pub(crate) readers: Mutex<Vec<JoinHandle>>,
+    manner: Manner,
+}
+
+/// The state, held.
+pub(crate) type Locked<'s> = MutexGuard<'s, State>;
+
+impl Sim {
+    /// An empty process. In the userfaultfd manner its readers start at once.
+    pub fn new(config: Config) -> Arc<Self> {
+        let sim = Arc::new(Self {
+            state: Mutex::new(State::new(config)),
+            changed: Condvar::new(),
+            work: Condvar::new(),
+            readers: Mutex::new(Vec::new()),
+            manner: config.manner,
+        });
+        if config.manner == Manner::Userfaultfd {
+            sim.start_readers(config.readers.max(1));
+        }
+        sim
+    }
+    /// Whose rules it follows.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+    /// Where the page at `at` is: a look from outside of the program, which touches nothing.
+    pub fn residency(&self, at: HostVa) -> Backing {
+        self.lock().residency(at.page())
+    }
+    /// What happened so far, counted.
+    pub fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+    /// What happened since the last call, where the configuration keeps it.
+    pub fn take_log(&self) -> Vec<Event> {
+        core::mem::take(&mut self.lock().log)
+    }
+    /// Checks every book against every other: frames and their references, pages of VRAM and their one mapping,
+    /// entries and VMAs, sequence counts. May be called at any moment.
+    pub fn check(&self) -> Result<(), String> {
+        self.lock().check()
+    }
+    /// Migrations that were not finished.
+    pub fn claims_in_progress(&self) -> usize {
+        self.lock().claims.iter().count()
+    }
+    /// Waits until every change of mappings so far has been told to the notifiers.
+    pub fn settle(&self) {
+        drop(self.wait_open(self.lock()));
+    }
+    /// The next `count` migrations home find no memory at their `stage`.
+    pub fn inject_shortage(&self, count: u32) {
+        self.lock().shortages += count;
+    }
+    /// Somebody takes a passing reference of the frame at `at` (or claimed from there): the next attempt to
+    /// commit (linux) or move (userfaultfd) this page fails. Whether there is such a frame.
+    pub fn inject_race(&self, at: HostVa) -> bool {
+        let mut state = self.lock();
+        let frame = match state.residency(at.page()) {
+            Backing::System(frame) => state.mapped_frame(at.page()).unwrap_or(frame),
+            Backing::None | Backing::Device(_) => return false,
+        };
+        state.frames.get_mut(frame).map(|held| held.raced = true).is_some()
+    }
+
+    /// Takes the lock.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        self.state.lock()
+    }
+    /// Begins an invalidation: counts move on, callbacks run. Call without the lock.
+    pub(crate) fn begin(&self, event: MmEvent) -> Invalidation {
+        let mut state = self.lock();
+        state.note(Event::Told(event));
+        let (invalidation, touched) = state.notifiers.begin(event.range);
+        drop(state);
+        for id in touched {
+            let ops = self.lock().notifiers.call(id);
+            if let Some(ops) = ops {
+                ops.invalidate(&event);
+                self.lock().notifiers.called(id);
+                self.changed.notify_all();
+            }
+        }
+        invalidation
+    }
+    /// Ends an invalidation, after the change was made under this very hold of the lock.
+    pub(crate) fn end(&self, state: &mut State, invalidation: Invalidation) {
+        state.notifiers.end(invalidation);
+        self.changed.notify_all();
+    }
+    /// Tells the pagemaps of pages that nothing maps any more. Call without the lock.
+    pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
+        for page in pages {
+            let mut state = self.lock();
+            state.note(Event::Freed(*page));
+            let ops = state.vram.pagemap(page.pagemap).map(|map| map.ops.clone());
+            drop(state);
+            if let Some(ops) = ops {
+                ops.page_free(*page);
+            }
+        }
+    }
+
+    /// The process ends: notifiers are told, every page is freed, the readers end. Idempotent.
+    pub fn exit(&self) {
+        let everything = HostRange::new(HostVa(0), HostVa(!0));
+        let invalidation = self.begin(MmEvent { range: everything, kind: EventKind::Release });
+        let mut state = self.lock();
+        state.space.cut_vmas(everything);
+        let freed = state.zap(everything);
+        self.end(&mut state, invalidation);
+        drop(state);
+        self.free_pages(&freed);
+        self.stop_readers();
+        self.lock().vram.clear();
+    }
+}
+
+impl HostMm for Sim {
+    fn vma_lookup(&self, addr: HostVa) -> Option<Vma> {
+        self.lock().space.vma(addr).map(|mapped| mapped.vma)
+    }
+    fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
+        self.lock().vram.insert(id, owner, frames, ops);
+    }
+    fn notifier_insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
+        Ok(self.lock().notifiers.insert(range, ops))
+    }
+    fn notifier_remove(&self, id: NotifierId) {
+        let mut state = self.lock();
+        while !state.notifiers.remove(id) {
+            self.changed.wait(&mut state);
+        }
+    }
+    fn read_begin(&self, id: NotifierId) -> Seq {
+        let mut state = self.lock();
+        loop {
+            if let Some(seq) = state.notifiers.read_begin(id) {
+                return seq;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+    fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
+        self.lock().notifiers.read_retry(id, seq)
+    }
+    fn walk(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
+        self.walk_range(walk, pages)
+    }
+    fn claim(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
+        self.claim_range(request, out)
+    }
+    fn claim_device(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
+        self.claim_pages(pages, out)
+    }
+    fn stage(&self, claim: ClaimId, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<(), MmError> {
+        crate::migrate::stage(&mut self.lock(), claim, to, frames)
+    }
+    fn commit(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+        match self.manner {
+            Manner::Linux => self.commit_linux(claim, wanted, moved),
+            Manner::Userfaultfd => self.commit_userfaultfd(claim, wanted, moved),
+        }
+    }
+    fn finish(&self, claim: ClaimId) {
+        match self.manner {
+            Manner::Linux => self.finish_linux(claim),
+            Manner::Userfaultfd => self.finish_userfaultfd(claim),
+        }
+    }
+}

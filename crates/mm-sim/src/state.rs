@@ -1,0 +1,211 @@
+//! Everything that the one lock of a simulated mm guards.
+
+use crate::config::{Config, Log, Manner};
+use crate::content::Content;
+use crate::event::{Counters, Event};
+use crate::frames::Frames;
+use crate::migrate::{Claim, Claims};
+use crate::notifier::Notifiers;
+use crate::space::{Entry, HUGE_PAGES, Mapped, Space};
+use crate::userfaultfd::Uffd;
+use crate::vram::Vram;
+use gpusvm::hostmm::{Backing, ClaimId, DevicePage, Place};
+use std::collections::BTreeMap;
+use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M};
+
+/// How a forked child is named.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChildId(pub u32);
+
+/// All of it.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) space: Space,
+    pub(crate) children: BTreeMap<ChildId, Space>,
+    pub(crate) frames: Frames,
+    pub(crate) vram: Vram,
+    pub(crate) notifiers: Notifiers,
+    pub(crate) claims: Claims,
+    pub(crate) mmap_lock: MmapLock,
+    pub(crate) uffd: Uffd,
+    pub(crate) pins: BTreeMap<HostVa, HostFrame>,
+    /// Allocations at `stage` that fail (injected).
+    pub(crate) shortages: u32,
+    pub(crate) counters: Counters,
+    pub(crate) log: Vec<Event>,
+    next_mapping: HostVa,
+    next_child: u32,
+}
+
+/// The mmap lock, as far as it is held across calls (manner linux). Readers may enter beside readers always.
+#[derive(Default)]
+pub(crate) struct MmapLock {
+    /// Migrations and CPU faults in progress.
+    pub(crate) readers: u32,
+    /// A thread changes mappings.
+    pub(crate) writer: bool,
+}
+
+impl State {
+    /// An empty process.
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            space: Space::default(),
+            children: BTreeMap::new(),
+            frames: Frames::new(),
+            vram: Vram::default(),
+            notifiers: Notifiers::default(),
+            claims: Claims::default(),
+            mmap_lock: MmapLock::default(),
+            uffd: Uffd::default(),
+            pins: BTreeMap::new(),
+            shortages: 0,
+            counters: Counters::default(),
+            log: Vec::new(),
+            next_mapping: HostVa(config.first_mapping).align_up(SZ_2M),
+            next_child: 0,
+        }
+    }
+    /// Writes an event down.
+    pub(crate) fn note(&mut self, event: Event) {
+        self.counters.fold(&event);
+        if self.config.log == Log::Keep {
+            self.log.push(event);
+        }
+    }
+    /// An address for a mapping of `len` bytes, with room before and behind.
+    pub(crate) fn place_mapping(&mut self, len: u64) -> HostRange {
+        let start = self.next_mapping;
+        self.next_mapping = start.add(len).align_up(SZ_2M).add(SZ_2M);
+        HostRange::sized(start, len)
+    }
+    /// A name for a child.
+    pub(crate) fn name_child(&mut self) -> ChildId {
+        self.next_child += 1;
+        ChildId(self.next_child)
+    }
+
+    /// What the joint calls the frame that is mapped at `at`.
+    pub(crate) fn frame_name(&self, frame: HostFrame, at: HostVa) -> HostFrame {
+        match self.config.manner {
+            Manner::Linux => frame,
+            Manner::Userfaultfd => HostFrame(at.page_number()),
+        }
+    }
+    /// The address that a frame's name means (manner userfaultfd).
+    pub(crate) fn named_address(name: HostFrame) -> HostVa {
+        HostVa(name.0 << PAGE_SHIFT)
+    }
+
+    /// Fills the hole at `at`, with 2M where the VMA likes that.
+    pub(crate) fn populate(&mut self, at: HostVa, mapped: &Mapped) {
+        let write = mapped.vma.write;
+        if self.space.takes_huge(at, mapped) {
+            let first = self.frames.alloc_run(HUGE_PAGES);
+            let block = HostRange::around(at, SZ_2M);
+            for i in 0..HUGE_PAGES {
+                self.space.set(block.page_at(i as usize), Entry::System { frame: first.add(i), write });
+            }
+            self.space.mark_huge(at);
+        } else {
+            let frame = self.frames.alloc(Content::Zero);
+            self.space.set(at, Entry::System { frame, write });
+        }
+    }
+    /// Takes the entries of a range away. Gives the pages of VRAM that nothing maps any more; their cells are
+    /// gone. Pages in a migration are left to its finish.
+    pub(crate) fn zap(&mut self, range: HostRange) -> Vec<DevicePage> {
+        let mut freed = Vec::new();
+        for (at, entry) in self.space.entries(range) {
+            self.space.clear(at);
+            match entry {
+                Entry::System { frame, .. } => self.frames.put(frame),
+                Entry::Migration { .. } => {}
+                Entry::Device { page, .. } if self.claims.involves(page) => {
+                    if let Some(cell) = self.vram.cell_mut(page) {
+                        cell.at = None;
+                    }
+                }
+                Entry::Device { page, .. } => freed.extend(self.vram.drop_page(page).then_some(page)),
+            }
+        }
+        freed
+    }
+
+    /// Checks every book against every other.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.notifiers.check()?;
+        self.check_entries()?;
+        self.check_cells()?;
+        self.check_frames()
+    }
+
+    fn check_entries(&self) -> Result<(), String> {
+        for (at, entry) in self.space.all_entries() {
+            if self.space.vma(at).is_none() {
+                return Err(format!("{at:?} has an entry and no VMA"));
+            }
+            match entry {
+                Entry::System { frame, .. } if self.frames.get(frame).is_none() => {
+                    return Err(format!("{at:?} maps {frame:?}, which is not in use"));
+                }
+                Entry::Device { page, .. } if self.vram.cell(page).is_none() && !self.claims.involves(page) => {
+                    return Err(format!("{at:?} names {page:?}, which holds nothing"));
+                }
+                Entry::Migration { claim } if self.claims.get(claim).is_none() => {
+                    return Err(format!("{at:?} waits for {claim:?}, which has ended"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cells(&self) -> Result<(), String> {
+        if self.uffd.closed() {
+            return Ok(()); // An event that is pending tells of cells whose mapping is gone already.
+        }
+        for (page, cell) in self.vram.cells().filter(|(page, cell)| !cell.doomed && !self.claims.involves(*page)) {
+            let mapped = cell.at.and_then(|at| self.space.entry(at));
+            if !matches!(mapped, Some(Entry::Device { page: there, .. }) if there == page) {
+                return Err(format!("{page:?} holds a page said to be at {:?}, where {mapped:?} is", cell.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_frames(&self) -> Result<(), String> {
+        let mut holders: BTreeMap<HostFrame, u32> = BTreeMap::new();
+        let mapped = self.children.values().chain([&self.space]).flat_map(Space::all_entries);
+        let mapped = mapped.filter_map(|(_, entry)| match entry {
+            Entry::System { frame, .. } => Some(frame),
+            Entry::Device { .. } | Entry::Migration { .. } => None,
+        });
+        let linux = self.config.manner == Manner::Linux;
+        let claimed = self.claims.iter().filter(|_| linux).flat_map(|(_, claim)| claim.held_frames());
+        for frame in mapped.chain(claimed).chain(self.pins.values().copied()) {
+            *holders.entry(frame).or_insert(0) += 1;
+        }
+        for (frame, held) in self.frames.iter() {
+            let found = holders.get(&frame).copied().unwrap_or(0);
+            if held.refs != found {
+                return Err(format!("{:?} counts {} references, {found} hold it", Place::Host(frame), held.refs));
+            }
+        }
+        if holders.len() == self.frames.len() { Ok(()) } else { Err("a frame is held that is not in use".into()) }
+    }
+
+    /// Where the page at `at` is, for scenes that look.
+    pub(crate) fn residency(&self, at: HostVa) -> Backing {
+        match self.space.entry(at) {
+            None => Backing::None,
+            Some(Entry::System { frame, .. }) => Backing::System(self.frame_name(frame, at)),
+            Some(Entry::Device { page, .. }) => Backing::Device(page),
+            Some(Entry::Migration { claim }) => self.claimed_residency(claim, at),
+        }
+    }
+    fn claimed_residency(&self, claim: ClaimId, at: HostVa) -> Backing {
+        self.claims.get(claim).and_then(|claim| claim.source_at(at)).map_or(Backing::None, Claim::backing)
+    }
+}

@@ -1,0 +1,110 @@
+//! The walk: what is mapped, page by page, with faults where the caller wants them.
+//!
+//! A fault drops the lock, so pages reported before it may have changed; the sequence tells, and the walk ends
+//! `Stale`. A hole makes the Linux manner fault to the end of what was asked for, which brings the caller's own
+//! pages of VRAM behind the hole home too, as the kernel does.
+//!
+//! Upstream: hmm_range_fault (mm/hmm.c).
+
+use crate::access::{CpuError, Touch};
+use crate::sim::Sim;
+use crate::space::Entry;
+use crate::{Manner, State};
+use gpusvm::hostmm::{Backing, HostPage, MmError, Walk};
+use units::{HostRange, HostVa, SZ_2M};
+
+/// What a look at one page says.
+enum Look {
+    Report(HostPage),
+    Fault,
+    FaultToTheEnd,
+    Wait,
+    Fail(MmError),
+}
+
+impl State {
+    fn look(&self, at: HostVa, walk: &Walk) -> Look {
+        let Some(mapped) = self.space.vma(at).filter(|mapped| mapped.vma.read && !mapped.vma.io) else {
+            return if walk.fault { Look::Fail(MmError::NoVma) } else { Look::Report(HostPage::HOLE) };
+        };
+        if walk.fault && walk.write && !mapped.vma.write {
+            return Look::Fail(MmError::Denied);
+        }
+        if walk.fault && self.config.manner == Manner::Userfaultfd && self.claims.holds(at) {
+            return Look::Fail(MmError::Stale);
+        }
+        let order = self.space.order(at);
+        match self.space.entry(at) {
+            None if walk.fault && self.config.manner == Manner::Linux => Look::FaultToTheEnd,
+            None if walk.fault => Look::Fault,
+            Some(Entry::System { write: false, .. }) if walk.fault && walk.write => Look::Fault,
+            Some(Entry::System { frame, write }) => {
+                let backing = Backing::System(self.frame_name(frame, at));
+                Look::Report(HostPage { backing, write, order })
+            }
+            Some(Entry::Device { page, write }) if self.shows(page, walk) => {
+                Look::Report(HostPage { backing: Backing::Device(page), write, order })
+            }
+            Some(Entry::Device { .. }) if walk.fault => Look::Fault,
+            Some(Entry::Migration { .. }) if walk.fault => Look::Wait,
+            None | Some(Entry::Device { .. } | Entry::Migration { .. }) => Look::Report(HostPage::HOLE),
+        }
+    }
+    /// Whether a page of VRAM is the walker's to see.
+    fn shows(&self, page: gpusvm::hostmm::DevicePage, walk: &Walk) -> bool {
+        walk.owner.is_some() && self.vram.owner(page) == walk.owner
+    }
+    fn outdated(&self, walk: &Walk) -> bool {
+        walk.valid_since.is_some_and(|(id, seq)| self.notifiers.read_retry(id, seq))
+    }
+}
+
+impl Sim {
+    /// [`HostMm::walk`](gpusvm::hostmm::HostMm::walk).
+    pub(crate) fn walk_range(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
+        let touch = if walk.write { Touch::Store } else { Touch::Load };
+        let mut state = self.wait_open(self.lock());
+        let mut index = 0;
+        while index < pages.len() {
+            if state.outdated(walk) {
+                return Err(MmError::Stale);
+            }
+            let at = walk.range.page_at(index);
+            match state.look(at, walk) {
+                Look::Report(page) => {
+                    pages[index] = page;
+                    index += 1;
+                }
+                Look::Fail(error) => return Err(error),
+                Look::Wait => self.changed.wait(&mut state),
+                Look::Fault => {
+                    drop(state);
+                    self.touch(at, touch).map_err(refused)?;
+                    state = self.lock();
+                }
+                Look::FaultToTheEnd => {
+                    drop(state);
+                    self.touch_step(at, walk.range, touch)?;
+                    state = self.lock();
+                }
+            }
+        }
+        if state.outdated(walk) { Err(MmError::Stale) } else { Ok(()) }
+    }
+
+    /// Touches every page from a hole to the end of its 2M, or of the walk.
+    fn touch_step(&self, from: HostVa, walked: HostRange, touch: Touch) -> Result<(), MmError> {
+        let step = HostRange::new(from, HostRange::around(from, SZ_2M).end.min(walked.end));
+        for i in 0..step.pages() {
+            self.touch(step.page_at(i), touch).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a walker is told where a program would get a signal.
+fn refused(error: CpuError) -> MmError {
+    match error {
+        CpuError::Segv | CpuError::Bus => MmError::NoVma,
+    }
+}
