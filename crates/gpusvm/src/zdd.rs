@@ -67,7 +67,7 @@ impl Zdds {
         let first = devmem.base.frame;
         let bits = vec![0; devmem.pages.div_ceil(64)];
         let mut table = self.table.lock();
-        debug_assert!(table.run_is_free(first, devmem.pages), "two allocations share a frame: {devmem:?}");
+        debug_assert!(table.run_is_free(&devmem), "two allocations share a frame: {devmem:?}");
         let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits, timeslice_end_ns: 0 });
         table.runs.insert(first, key);
         key
@@ -76,7 +76,7 @@ impl Zdds {
     /// Takes a reference to the zdd that `page` lies in.
     pub(crate) fn get(&self, page: DevicePage) -> Option<ZddView> {
         let mut table = self.table.lock();
-        let view = table.find(page.frame)?;
+        let view = table.find(page)?;
         table.zdds.get_mut(view.key)?.users += 1;
         Some(view)
     }
@@ -107,7 +107,7 @@ impl Zdds {
     #[must_use]
     pub(crate) fn page_put(&self, page: DevicePage) -> Option<Devmem> {
         let mut table = self.table.lock();
-        let Some(view) = table.find(page.frame) else {
+        let Some(view) = table.find(page) else {
             debug_assert!(false, "a page was freed that lies in no allocation: {page:?}");
             return None;
         };
@@ -119,7 +119,7 @@ impl Zdds {
 
     /// The zdd that `page` lies in, as it is now.
     pub(crate) fn find(&self, page: DevicePage) -> Option<ZddView> {
-        self.table.lock().find(page.frame)
+        self.table.lock().find(page)
     }
 
     /// Sets the end of the minimum residency.
@@ -145,14 +145,13 @@ impl Zdds {
 }
 
 impl Table {
-    fn find(&self, frame: u64) -> Option<ZddView> {
-        let (_, &key) = self.runs.range(..=frame).next_back()?;
+    fn find(&self, page: DevicePage) -> Option<ZddView> {
+        let (_, &key) = self.runs.range(..=page.frame).next_back()?;
         let zdd = self.zdds.get(key)?;
-        let Devmem { base, pages, .. } = zdd.devmem;
-        (frame - base.frame < pages as u64).then_some(ZddView {
+        zdd.devmem.contains(page).then_some(ZddView {
             key,
-            base,
-            pages,
+            base: zdd.devmem.base,
+            pages: zdd.devmem.pages,
             timeslice_end_ns: zdd.timeslice_end_ns,
         })
     }
@@ -168,9 +167,9 @@ impl Table {
         Some(zdd.devmem)
     }
 
-    fn run_is_free(&self, first: u64, pages: usize) -> bool {
-        let last = first + pages as u64 - 1;
-        self.find(first).is_none() && self.runs.range(first..=last).next().is_none()
+    fn run_is_free(&self, devmem: &Devmem) -> bool {
+        let first = devmem.base.frame;
+        self.find(devmem.base).is_none() && self.runs.range(first..first + devmem.pages as u64).next().is_none()
     }
 }
 
@@ -226,6 +225,7 @@ mod tests {
         assert_eq!(zdds.find(page(31)), None);
         assert_eq!(zdds.find(page(47)).map(|v| v.key), Some(high));
         assert_eq!(zdds.find(page(48)), None);
+        assert_eq!(zdds.find(DevicePage { pagemap: PagemapId(1), frame: 0 }), None, "another tile's frame 0");
         assert!(zdds.put(low).is_some() && zdds.put(high).is_some());
     }
 

@@ -87,7 +87,7 @@ fn transfer(memory: &dyn HostMemory, src: Place, dst: Place) -> bool {
 }
 
 /// A whole migration of `range` to the frames from `to` on; says of each page whether it moved. A page that is
-/// at its destination already stays.
+/// at its destination already stays. The frames must be free: never used, or told by `page_free`.
 pub fn carry(
     mm: &dyn HostMm,
     memory: &dyn HostMemory,

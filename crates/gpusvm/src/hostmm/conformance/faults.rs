@@ -1,8 +1,8 @@
 //! Cases: CPU threads that touch what is, or is about to be, in VRAM.
 
-use super::engine::{Bench, carry, word};
+use super::engine::{Bench, FRAMES, carry, word};
 use super::{ClaimedCpu, ForkWay, Recorder, World};
-use crate::hostmm::{Backing, Claimed, Destination, EventKind, Place, Select, Transferred};
+use crate::hostmm::{Backing, Claimed, Destination, DevicePage, EventKind, Place, Select, Transferred};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use sync::atomic::AtomicU64;
@@ -75,6 +75,12 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     bench.audit();
 }
 
+/// The frame for a round of two pages: none that the round before used, since a frame whose page just came home
+/// is free only when `page_free` says so.
+fn next_frame(bench: &Bench<'_>, round: u64) -> DevicePage {
+    bench.frame((round % 2) as u16, 2 * round % FRAMES)
+}
+
 /// Row *data*: a writer that goes on while its page is migrated to and fro loses no write.
 pub(super) fn a_writer_loses_nothing(world: &dyn World) {
     let bench = Bench::new(world);
@@ -88,7 +94,7 @@ pub(super) fn a_writer_loses_nothing(world: &dyn World) {
     }));
     for round in 0..rounds {
         // Raced with by the writer's own faults: whether this round moves anything is open.
-        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, bench.frame((round % 2) as u16, 0));
+        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, next_frame(&bench, round));
         world.pause();
     }
     writer();
@@ -110,7 +116,7 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
         }))
     });
     for round in 0..rounds {
-        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, bench.frame((round % 2) as u16, 0));
+        let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, next_frame(&bench, round));
         let request = crate::hostmm::ClaimRequest {
             range: Bench::page(range, 0),
             owner: Bench::OWNER,
@@ -133,8 +139,8 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
 pub(super) fn fork_shows_the_data(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(3, 60);
-    bench.to_tile(super::engine::Bench::page(range, 0), 0, 0);
-    bench.to_tile(super::engine::Bench::page(range, 1), 1, 0);
+    bench.to_tile(Bench::page(range, 0), 0, 0);
+    bench.to_tile(Bench::page(range, 1), 1, 0);
     let (recorder, id) = Recorder::insert(&bench.mm, range);
     let seen = world.fork_loads(&[range.page_at(0), range.page_at(1), range.page_at(2)]);
     assert_eq!(seen, [60, 61, 62]);
