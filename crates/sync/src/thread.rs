@@ -7,6 +7,7 @@
 //! Upstream: kthread_run, kthread_stop, cond_resched.
 
 use crate::futex;
+use crate::sim::{self, TaskKind, TaskRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -43,14 +44,17 @@ fn spawn_by_std(name: &'static str, body: Body) -> Result<(), SpawnError> {
 /// A thread that can be waited for. Dropping it lets the thread go on.
 pub struct JoinHandle {
     ended: Arc<Ended>,
+    /// Set where it is a task.
+    task: Option<TaskRef>,
 }
 
 impl JoinHandle {
     /// Waits for its end: its body has returned, or unwound. (Its stack may be in use a moment longer.)
     pub fn join(self) {
-        while !self.is_finished() {
-            futex::wait(&self.ended.0, RUNNING);
+        if let Some(task) = self.task {
+            checked!(|s| if s.knows(task) { s.join(task, || self.is_finished()) } else { self.ended.wait() });
         }
+        self.ended.wait();
     }
 
     /// Whether its body has returned or unwound.
@@ -62,51 +66,68 @@ impl JoinHandle {
 /// Starts a thread (live) or a task (checked).
 ///
 /// # Panics
-/// Where the system gives no thread; [`try_spawn`] says so instead.
+/// Where the system gives no thread ([`try_spawn`] says so instead), or too many tasks live
+/// ([`crate::sim::MAX_TASKS`]).
 pub fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> JoinHandle {
     try_spawn(name, body).expect("the system gave no thread")
 }
 
 /// Starts a thread (live) or a task (checked), or says that the system gave none.
+///
+/// # Errors
+/// [`SpawnError`], live only.
 pub fn try_spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle, SpawnError> {
+    start(name, TaskKind::Worker, body)
+}
+
+/// Starts a thread (live) or a task (checked) that serves the others for ever: a checked run is over when all but
+/// such tasks have ended.
+///
+/// # Panics
+/// As [`spawn`].
+pub fn spawn_daemon(name: &'static str, body: impl FnOnce() + Send + 'static) -> JoinHandle {
+    start(name, TaskKind::Daemon, body).expect("the system gave no thread")
+}
+
+fn start(name: &'static str, kind: TaskKind, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle, SpawnError> {
     let ended = Arc::new(Ended(AtomicU32::new(RUNNING)));
     let end = End(ended.clone());
+    let body: Body = Box::new(move || {
+        let _end = end;
+        body();
+    });
+    if sim::is_task() {
+        let task = sim::with(|s| s.spawn(name, kind, body)).flatten();
+        return Ok(JoinHandle { ended, task });
+    }
     let spawner = *SPAWNER.lock();
-    spawner(
-        name,
-        Box::new(move || {
-            let _end = end;
-            body();
-        }),
-    )?;
-    Ok(JoinHandle { ended })
-}
-
-/// A scheduling point: nothing, live.
-pub fn point() {}
-
-/// Lets others run.
-pub fn yield_now() {
-    rustix::thread::sched_yield();
-}
-
-/// A choice below `n`, made by the schedule; 0 live.
-pub fn choose(n: u32) -> u32 {
-    let _ = n;
-    0
+    spawner(name, body)?;
+    Ok(JoinHandle { ended, task: None })
 }
 
 const RUNNING: u32 = 0;
-const ENDED: u32 = 1;
+const WAITED_FOR: u32 = 1;
+const ENDED: u32 = 2;
 
+/// Whether a body has ended.
 struct Ended(AtomicU32);
+
+impl Ended {
+    fn wait(&self) {
+        let _ = self.0.compare_exchange(RUNNING, WAITED_FOR, Ordering::Relaxed, Ordering::Relaxed);
+        while self.0.load(Ordering::Acquire) != ENDED {
+            futex::wait(&self.0, WAITED_FOR);
+        }
+    }
+}
 
 /// Tells the end of a body, however it ends.
 struct End(Arc<Ended>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.0.store(ENDED, Ordering::Release);
-        futex::wake_all(&self.0.0);
+        if self.0.0.swap(ENDED, Ordering::Release) == WAITED_FOR {
+            futex::wake_all(&self.0.0);
+        }
     }
 }

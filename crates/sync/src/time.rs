@@ -2,7 +2,7 @@
 //!
 //! Live this is `CLOCK_MONOTONIC` as the kernel counts it, absolute, because user space hands such times in
 //! (the wait for a user fence takes one). Checked it is the virtual clock of the run, see [`crate::sim`].
-//! Without the `std` feature a clock has to be given by [`set_clock`].
+//! Without the `std` feature a clock has to be given (`set_clock`).
 
 #[cfg(not(feature = "std"))]
 pub use given::{now_ns, set_clock, sleep_ns};
@@ -24,14 +24,16 @@ mod real {
 
     const NS_PER_S: u64 = 1_000_000_000;
 
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// Nanoseconds of `CLOCK_MONOTONIC`, or of virtual time.
     pub fn now_ns() -> u64 {
+        checked!(|s| s.now_ns());
         let now = clock_gettime(ClockId::Monotonic);
         now.tv_sec as u64 * NS_PER_S + now.tv_nsec as u64
     }
 
     /// Sleeps `ns` nanoseconds or a little longer.
     pub fn sleep_ns(ns: u64) {
+        checked!(|s| s.sleep_ns(ns));
         let until = timespec(now_ns().saturating_add(ns));
         while thread::clock_nanosleep_absolute(ClockId::Monotonic, &until) == Err(Errno::INTR) {}
     }

@@ -5,20 +5,24 @@
 
 use super::MutexGuard;
 use crate::futex::{self, Waited};
+#[cfg(feature = "std")]
+use crate::raw::mutex_of;
+use crate::tag::Tag;
 use crate::time;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A condition variable for [`crate::Mutex`]. All waits may end without cause, so wait in a loop.
-#[derive(Default)]
 pub struct Condvar {
     notified: AtomicU32,
     waiting: AtomicU32,
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    tag: Tag,
 }
 
 impl Condvar {
     /// A new one.
     pub const fn new() -> Self {
-        Self { notified: AtomicU32::new(0), waiting: AtomicU32::new(0) }
+        Self { notified: AtomicU32::new(0), waiting: AtomicU32::new(0), tag: Tag::new() }
     }
 
     /// Waits; may wake without cause.
@@ -34,6 +38,7 @@ impl Condvar {
     /// Waits until `deadline_ns` of [`time::now_ns`] at most (`u64::MAX`: for ever); false where it passed.
     pub fn wait_until<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>, deadline_ns: u64) -> bool {
         let deadline = (deadline_ns != u64::MAX).then_some(deadline_ns);
+        checked!(|s| s.wait(&self.tag, mutex_of(guard), deadline));
         // Counted while the mutex is held: a notifier that changed the condition after us sees us.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let seen = self.notified.load(Ordering::SeqCst);
@@ -44,6 +49,8 @@ impl Condvar {
 
     /// Wakes one.
     pub fn notify_one(&self) {
+        #[cfg(feature = "std")]
+        crate::sim::with(|s| s.notify_one(&self.tag));
         if self.count_on() {
             futex::wake_one(&self.notified);
         }
@@ -51,6 +58,8 @@ impl Condvar {
 
     /// Wakes all.
     pub fn notify_all(&self) {
+        #[cfg(feature = "std")]
+        crate::sim::with(|s| s.notify_all(&self.tag));
         if self.count_on() {
             futex::wake_all(&self.notified);
         }
@@ -72,5 +81,11 @@ impl Condvar {
         }
         self.notified.fetch_add(1, Ordering::SeqCst);
         true
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -4,6 +4,10 @@
 //! sleepers and sleeps; who releases it makes a system call only where the mark is set.
 
 use crate::futex;
+use crate::rank::Rank;
+#[cfg(feature = "std")]
+use crate::sim::{Access, ObjectKind, Queue, Word};
+use crate::tag::Tag;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
@@ -16,25 +20,50 @@ const SPINS: u32 = 100;
 /// The lock under a [`crate::Mutex`].
 pub struct RawMutex {
     word: AtomicU32,
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    tag: Tag,
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    rank: Rank,
 }
 
 impl RawMutex {
-    /// A free lock.
+    /// A free lock without a rank.
     pub const fn new() -> Self {
-        Self { word: AtomicU32::new(FREE) }
+        Self::ranked(Rank::NONE)
     }
 
+    /// A free lock of that rank.
+    pub const fn ranked(rank: Rank) -> Self {
+        Self { word: AtomicU32::new(FREE), tag: Tag::new(), rank }
+    }
+
+    #[inline]
     pub(crate) fn acquire(&self) {
-        if !self.take() {
+        checked!(|s| s.acquire(self, Access::Exclusive));
+        self.acquire_live();
+    }
+
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> bool {
+        checked!(|s| s.try_acquire(self, Access::Exclusive));
+        self.take_free()
+    }
+
+    #[inline]
+    pub(crate) fn release(&self) {
+        checked!(|s| s.release(self, Access::Exclusive));
+        self.release_live();
+    }
+
+    #[inline]
+    fn acquire_live(&self) {
+        if !self.take_free() {
             self.acquire_slowly();
         }
     }
 
-    pub(crate) fn try_acquire(&self) -> bool {
-        self.take()
-    }
-
-    pub(crate) fn release(&self) {
+    #[inline]
+    fn release_live(&self) {
         if self.word.swap(FREE, Ordering::Release) == SLEPT_ON {
             futex::wake_one(&self.word);
         }
@@ -44,7 +73,8 @@ impl RawMutex {
         self.word.load(Ordering::Relaxed) != FREE
     }
 
-    fn take(&self) -> bool {
+    #[inline]
+    fn take_free(&self) -> bool {
         self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
@@ -54,7 +84,7 @@ impl RawMutex {
             if self.word.load(Ordering::Relaxed) == SLEPT_ON {
                 break;
             }
-            if self.take() {
+            if self.take_free() {
                 return;
             }
             core::hint::spin_loop();
@@ -70,4 +100,35 @@ impl Default for RawMutex {
     fn default() -> Self {
         Self::new()
     }
+}
+
+#[cfg(feature = "std")]
+impl Word for RawMutex {
+    const KIND: ObjectKind = ObjectKind::Mutex;
+
+    fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    fn admits(&self, _: Access) -> bool {
+        !self.is_held()
+    }
+
+    fn take(&self, _: Access) -> bool {
+        self.take_free()
+    }
+
+    fn take_live(&self, _: Access) {
+        self.acquire_live();
+    }
+
+    fn give_back(&self, _: Access) {
+        self.release_live();
+    }
+
+    fn queue(&self, _: Queue) {}
 }

@@ -8,6 +8,10 @@
 //! driver.
 
 use crate::futex;
+use crate::rank::Rank;
+#[cfg(feature = "std")]
+use crate::sim::{Access, ObjectKind, Queue, Word};
+use crate::tag::Tag;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const WRITER: u32 = 1 << 31;
@@ -18,57 +22,63 @@ const READERS: u32 = SLEPT_ON - 1;
 pub struct RawRwLock {
     state: AtomicU32,
     queued: AtomicU32,
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    tag: Tag,
+    #[cfg_attr(not(feature = "std"), expect(dead_code))]
+    rank: Rank,
 }
 
 impl RawRwLock {
-    /// A free lock.
+    /// A free lock without a rank.
     pub const fn new() -> Self {
-        Self { state: AtomicU32::new(0), queued: AtomicU32::new(0) }
+        Self::ranked(Rank::NONE)
     }
 
+    /// A free lock of that rank.
+    pub const fn ranked(rank: Rank) -> Self {
+        Self { state: AtomicU32::new(0), queued: AtomicU32::new(0), tag: Tag::new(), rank }
+    }
+
+    #[inline]
     pub(crate) fn acquire_shared(&self) {
-        while !self.take_shared() {
-            self.sleep_unless(|state| state & WRITER == 0 && self.queued.load(Ordering::SeqCst) == 0);
-        }
+        checked!(|s| s.acquire(self, Access::Shared));
+        self.acquire_shared_live();
     }
 
+    #[inline]
     pub(crate) fn try_acquire_shared(&self) -> bool {
+        checked!(|s| s.try_acquire(self, Access::Shared));
         self.take_shared()
     }
 
+    #[inline]
     pub(crate) fn release_shared(&self) {
-        let left = self.state.fetch_sub(1, Ordering::Release) - 1;
-        if left == SLEPT_ON {
-            self.wake_sleepers();
-        }
+        checked!(|s| s.release(self, Access::Shared));
+        self.release_shared_live();
     }
 
+    #[inline]
     pub(crate) fn acquire_exclusive(&self) {
-        if self.take_exclusive() {
-            return;
-        }
-        self.queued.fetch_add(1, Ordering::SeqCst);
-        while !self.take_exclusive() {
-            self.sleep_unless(|state| state & !SLEPT_ON == 0);
-        }
-        self.queued.fetch_sub(1, Ordering::SeqCst);
+        checked!(|s| s.acquire(self, Access::Exclusive));
+        self.acquire_exclusive_live();
     }
 
+    #[inline]
     pub(crate) fn try_acquire_exclusive(&self) -> bool {
+        checked!(|s| s.try_acquire(self, Access::Exclusive));
         self.take_exclusive()
     }
 
+    #[inline]
     pub(crate) fn release_exclusive(&self) {
-        if self.state.swap(0, Ordering::SeqCst) & SLEPT_ON != 0 {
-            futex::wake_all(&self.state);
-        }
+        checked!(|s| s.release(self, Access::Exclusive));
+        self.release_exclusive_live();
     }
 
     /// From writer to the only reader, without letting a writer in between.
     pub(crate) fn downgrade(&self) {
-        if self.state.swap(1, Ordering::SeqCst) & SLEPT_ON != 0 {
-            futex::wake_all(&self.state);
-        }
+        checked!(|s| s.downgrade(self, || self.downgrade_live()));
+        self.downgrade_live();
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -79,9 +89,45 @@ impl RawRwLock {
         self.state.load(Ordering::Relaxed) & WRITER != 0
     }
 
+    fn acquire_shared_live(&self) {
+        while !self.take_shared() {
+            self.sleep_unless(|state| self.admits_shared(state));
+        }
+    }
+
+    fn release_shared_live(&self) {
+        let left = self.state.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == SLEPT_ON {
+            self.wake_sleepers();
+        }
+    }
+
+    fn acquire_exclusive_live(&self) {
+        if self.take_exclusive() {
+            return;
+        }
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        while !self.take_exclusive() {
+            self.sleep_unless(admits_exclusive);
+        }
+        self.queued.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn release_exclusive_live(&self) {
+        if self.state.swap(0, Ordering::SeqCst) & SLEPT_ON != 0 {
+            futex::wake_all(&self.state);
+        }
+    }
+
+    fn downgrade_live(&self) {
+        if self.state.swap(1, Ordering::SeqCst) & SLEPT_ON != 0 {
+            futex::wake_all(&self.state);
+        }
+    }
+
     fn take_shared(&self) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
-        while state & WRITER == 0 && state & READERS != READERS && self.queued.load(Ordering::SeqCst) == 0 {
+        while self.admits_shared(state) {
             match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => state = now,
@@ -90,9 +136,13 @@ impl RawRwLock {
         false
     }
 
+    fn admits_shared(&self, state: u32) -> bool {
+        state & WRITER == 0 && state & READERS != READERS && self.queued.load(Ordering::SeqCst) == 0
+    }
+
     fn take_exclusive(&self) -> bool {
         let mut state = self.state.load(Ordering::Relaxed);
-        while state & !SLEPT_ON == 0 {
+        while admits_exclusive(state) {
             match self.state.compare_exchange_weak(state, state | WRITER, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => state = now,
@@ -127,8 +177,61 @@ impl RawRwLock {
     }
 }
 
+fn admits_exclusive(state: u32) -> bool {
+    state & !SLEPT_ON == 0
+}
+
 impl Default for RawRwLock {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(feature = "std")]
+impl Word for RawRwLock {
+    const KIND: ObjectKind = ObjectKind::RwLock;
+
+    fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    fn admits(&self, access: Access) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        match access {
+            Access::Shared => self.admits_shared(state),
+            Access::Exclusive => admits_exclusive(state),
+        }
+    }
+
+    fn take(&self, access: Access) -> bool {
+        match access {
+            Access::Shared => self.take_shared(),
+            Access::Exclusive => self.take_exclusive(),
+        }
+    }
+
+    fn take_live(&self, access: Access) {
+        match access {
+            Access::Shared => self.acquire_shared_live(),
+            Access::Exclusive => self.acquire_exclusive_live(),
+        }
+    }
+
+    fn give_back(&self, access: Access) {
+        match access {
+            Access::Shared => self.release_shared_live(),
+            Access::Exclusive => self.release_exclusive_live(),
+        }
+    }
+
+    fn queue(&self, step: Queue) {
+        match step {
+            Queue::Enter => self.queued.fetch_add(1, Ordering::SeqCst),
+            Queue::Leave => self.queued.fetch_sub(1, Ordering::SeqCst),
+        };
     }
 }

@@ -1,5 +1,7 @@
 //! Our locks, vouched for to `lock_api`.
 
+#[cfg(feature = "std")]
+use crate::lock::MutexGuard;
 use crate::lock::{RawMutex, RawRwLock};
 
 // SAFETY: `acquire` returns, and `try_acquire` returns true, only after the compare-exchange (or swap) that took
@@ -81,4 +83,12 @@ unsafe impl lock_api::RawRwLockDowngrade for RawRwLock {
     unsafe fn downgrade(&self) {
         RawRwLock::downgrade(self);
     }
+}
+
+/// The word of the mutex that a guard holds.
+#[cfg(feature = "std")]
+pub(crate) fn mutex_of<'a, T: ?Sized>(guard: &MutexGuard<'a, T>) -> &'a RawMutex {
+    // SAFETY: the caller holds the mutex by `guard`, and this crate gives it back only in exchange for having it
+    // again before the guard is used or dropped.
+    unsafe { MutexGuard::mutex(guard).raw() }
 }

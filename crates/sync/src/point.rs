@@ -1,0 +1,26 @@
+//! Scheduling points by name, and choices.
+
+/// A scheduling point: nothing, live.
+#[inline]
+pub fn point() {
+    #[cfg(feature = "std")]
+    crate::sim::with(|s| s.bare_point(crate::sim::OpKind::Point));
+}
+
+/// Lets others run. In a loop that waits without a lock, this is what lets the loop end.
+pub fn yield_now() {
+    #[cfg(feature = "std")]
+    {
+        checked!(|s| s.yield_now());
+        rustix::thread::sched_yield();
+    }
+    #[cfg(not(feature = "std"))]
+    core::hint::spin_loop();
+}
+
+/// A choice below `n`, made by the schedule; 0 live.
+pub fn choose(n: u32) -> u32 {
+    checked!(|s| s.choose(n));
+    let _ = n;
+    0
+}

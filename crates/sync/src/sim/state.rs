@@ -1,0 +1,442 @@
+//! The state of a run: who lives, who can run, what they wait for, what time it is, and the next decision.
+//!
+//! Nothing here switches stacks: [`super::scheduler`] does what this module decides.
+
+use super::op::{ObjectKind, Op, OpKind};
+use super::ops::Queue;
+use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
+use super::schedule::{Decision, Deviation, Schedule, Taken};
+use super::task::{Access, MAX_TASKS, Task, TaskId, TaskKind, TaskSet, Wait};
+use super::{Limits, TimeRule, TraceRule};
+use crate::rank::Rank;
+use crate::tag::Tag;
+use std::vec::Vec;
+
+/// Virtual time at the start of a run: not 0, so that "long ago" can be expressed.
+const START_NS: u64 = 1_000_000_000;
+
+/// An object that the run has seen.
+struct Object {
+    kind: ObjectKind,
+    rank: Rank,
+    /// Who holds it alone.
+    owner: Option<TaskId>,
+    /// How many hold it shared.
+    readers: u32,
+    /// How many queue up to hold it alone, and thereby hold up new readers.
+    queued: u32,
+}
+
+/// What the current task has to do after a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Go on.
+    Stay,
+    /// Let this one run.
+    Switch(TaskId),
+    /// Unwind: the run is over.
+    Abandon,
+}
+
+pub(super) struct State<'s> {
+    schedule: &'s mut dyn Schedule,
+    pub(super) limits: Limits,
+    pub(super) current: TaskId,
+    pub(super) tasks: Vec<Task>,
+    /// What each task does next.
+    pending: Vec<Op>,
+    pub(super) live: TaskSet,
+    pub(super) runnable: TaskSet,
+    /// Live tasks with [`Wait::Lock`].
+    locking: TaskSet,
+    /// Live tasks with [`Wait::Notification`].
+    waiting: TaskSet,
+    /// Tasks whose wait has a deadline.
+    timed: TaskSet,
+    workers: u32,
+    pub(super) now_ns: u64,
+    objects: Vec<Object>,
+    pub(super) epoch: u32,
+    waits: u64,
+    pub(super) steps: u64,
+    pub(super) switches: u64,
+    pub(super) trace_hash: u64,
+    pub(super) deviations: Vec<Deviation>,
+    pub(super) all_tasks: Vec<TaskInfo>,
+    pub(super) trace: Vec<Step>,
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl<'s> State<'s> {
+    pub(super) fn new(schedule: &'s mut dyn Schedule, limits: Limits) -> Self {
+        Self {
+            schedule,
+            limits,
+            current: TaskId(0),
+            tasks: Vec::with_capacity(8),
+            pending: Vec::with_capacity(8),
+            live: TaskSet::EMPTY,
+            runnable: TaskSet::EMPTY,
+            locking: TaskSet::EMPTY,
+            waiting: TaskSet::EMPTY,
+            timed: TaskSet::EMPTY,
+            workers: 0,
+            now_ns: START_NS,
+            objects: Vec::with_capacity(16),
+            epoch: Tag::next_epoch(),
+            waits: 0,
+            steps: 0,
+            switches: 0,
+            trace_hash: 0,
+            deviations: Vec::new(),
+            all_tasks: Vec::with_capacity(8),
+            trace: Vec::new(),
+            outcome: None,
+        }
+    }
+
+    pub(super) fn virtual_ns(&self) -> u64 {
+        self.now_ns - START_NS
+    }
+
+    // Tasks
+
+    /// Adds a runnable task; `None` where [`MAX_TASKS`] live.
+    pub(super) fn add_task(&mut self, name: &'static str, kind: TaskKind) -> Option<(TaskId, u32)> {
+        let place = (!self.live.0).trailing_zeros() as usize;
+        if place >= MAX_TASKS {
+            return None;
+        }
+        let (task, serial) = (TaskId(place as u8), self.all_tasks.len() as u32);
+        let new = Task::new(name, serial, kind);
+        if place == self.tasks.len() {
+            self.tasks.push(new);
+            self.pending.push(Op::bare(OpKind::Start));
+        } else {
+            self.tasks[place] = new;
+            self.pending[place] = Op::bare(OpKind::Start);
+        }
+        self.live.insert(task);
+        self.runnable.insert(task);
+        self.workers += u32::from(kind == TaskKind::Worker);
+        self.all_tasks.push(TaskInfo { task, name, kind });
+        self.schedule.started(task);
+        Some((task, serial))
+    }
+
+    /// Takes the current task, which has ended, out of the run; false where that was the last worker.
+    pub(super) fn end_current(&mut self) -> bool {
+        let (task, serial) = (self.current, self.current().serial);
+        self.wake(task);
+        self.live.remove(task);
+        self.runnable.remove(task);
+        self.pending[task.index()] = Op::bare(OpKind::End);
+        self.workers -= u32::from(self.current().kind == TaskKind::Worker);
+        for joiner in self.live {
+            if self.tasks[joiner.index()].wait == (Wait::End { serial }) {
+                self.wake(joiner);
+            }
+        }
+        self.workers > 0
+    }
+
+    #[inline]
+    pub(super) fn current(&mut self) -> &mut Task {
+        &mut self.tasks[self.current.index()]
+    }
+
+    #[inline]
+    pub(super) fn set_pending(&mut self, op: Op) {
+        self.pending[self.current.index()] = op;
+    }
+
+    // Waiting
+
+    /// The current task waits; it is runnable only where it waits for its turn, or `admitted` by the lock.
+    pub(super) fn set_wait(&mut self, wait: Wait, admitted: bool) {
+        let task = self.current;
+        self.current().wait = wait;
+        match wait {
+            Wait::Lock { .. } => self.locking.insert(task),
+            Wait::Notification { .. } => {
+                self.waits += 1;
+                self.current().waiting_since = self.waits;
+                self.waiting.insert(task);
+            }
+            _ => {}
+        }
+        if !admitted {
+            self.runnable.remove(task);
+        }
+    }
+
+    /// The current task's wait ends at that time.
+    pub(super) fn set_deadline(&mut self, deadline_ns: u64) {
+        self.current().deadline_ns = deadline_ns;
+        self.timed.insert(self.current);
+    }
+
+    /// The task waits for its turn only.
+    pub(super) fn wake(&mut self, task: TaskId) {
+        self.tasks[task.index()].wait = Wait::Turn;
+        self.locking.remove(task);
+        self.waiting.remove(task);
+        self.timed.remove(task);
+        self.runnable.insert(task);
+    }
+
+    /// Ends the wait of a task that was notified, or whose time has come: on to the mutex, where there is one.
+    fn end_wait(&mut self, task: TaskId) {
+        let wait = self.tasks[task.index()].wait;
+        self.wake(task);
+        if let Wait::Notification { mutex, .. } = wait {
+            self.tasks[task.index()].wait = Wait::Lock { object: mutex, access: Access::Exclusive };
+            self.pending[task.index()] = Op::new(OpKind::Lock, mutex);
+            self.locking.insert(task);
+            if self.owner(mutex).is_some() {
+                self.runnable.remove(task);
+            }
+        }
+    }
+
+    /// The tasks that wait for a notification of that condition variable, who waits longest first.
+    pub(super) fn waiters(&self, condvar: u32) -> Vec<TaskId> {
+        let waits_for_it = |task: &TaskId| matches!(self.tasks[task.index()].wait, Wait::Notification { condvar: other, .. } if other == condvar);
+        let mut waiters: Vec<TaskId> = self.waiting.into_iter().filter(waits_for_it).collect();
+        waiters.sort_by_key(|task| self.tasks[task.index()].waiting_since);
+        waiters
+    }
+
+    pub(super) fn notify(&mut self, task: TaskId) {
+        self.end_wait(task);
+    }
+
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    // Time
+
+    /// Lets time come to `ns`, and ends the waits whose time that is.
+    pub(super) fn pass_time_to(&mut self, ns: u64) {
+        self.now_ns = self.now_ns.max(ns);
+        for task in self.timed {
+            if self.tasks[task.index()].deadline_ns <= self.now_ns {
+                self.tasks[task.index()].timed_out = true;
+                self.end_wait(task);
+            }
+        }
+    }
+
+    /// Lets time pass to the earliest deadline; false where there is none.
+    fn pass_time(&mut self) -> bool {
+        let earliest = self.timed.into_iter().map(|task| self.tasks[task.index()].deadline_ns).min();
+        earliest.map(|ns| self.pass_time_to(ns)).is_some()
+    }
+
+    // Objects
+
+    /// The number of an object, given at its first use.
+    ///
+    /// # Panics
+    /// Where a run uses more than [`Tag::MAX`] objects.
+    #[inline]
+    pub(super) fn object(&mut self, tag: &Tag, kind: ObjectKind, rank: Rank) -> u32 {
+        tag.get(self.epoch).unwrap_or_else(|| self.new_object(tag, kind, rank))
+    }
+
+    #[cold]
+    fn new_object(&mut self, tag: &Tag, kind: ObjectKind, rank: Rank) -> u32 {
+        self.objects.push(Object { kind, rank, owner: None, readers: 0, queued: 0 });
+        let number = self.objects.len() as u32;
+        assert!(number <= Tag::MAX, "too many objects in one run");
+        tag.set(self.epoch, number);
+        number
+    }
+
+    fn of(&mut self, object: u32) -> &mut Object {
+        &mut self.objects[object as usize - 1]
+    }
+
+    fn owner(&self, object: u32) -> Option<TaskId> {
+        self.objects[object as usize - 1].owner
+    }
+
+    /// Whether a task of this run holds that lock, or holds it up.
+    pub(super) fn is_ours(&self, object: u32) -> bool {
+        let object = &self.objects[object as usize - 1];
+        object.owner.is_some() || object.readers > 0 || object.queued > 0
+    }
+
+    /// The current task queues up for a lock, or does no more.
+    pub(super) fn queue(&mut self, object: u32, step: Queue) {
+        let queued = &mut self.of(object).queued;
+        match step {
+            Queue::Enter => *queued += 1,
+            Queue::Leave => *queued -= 1,
+        }
+    }
+
+    /// The current task has taken a lock.
+    pub(super) fn taken(&mut self, object: u32, rank: Rank, access: Access) {
+        let task = self.current;
+        self.current().held_ranks |= rank.bit();
+        match access {
+            Access::Exclusive => self.of(object).owner = Some(task),
+            Access::Shared => self.of(object).readers += 1,
+        }
+    }
+
+    /// A lock was given back; by its owner, or by whoever the guard was sent to.
+    pub(super) fn given_back(&mut self, object: u32, rank: Rank, access: Access) {
+        let holder = match access {
+            Access::Exclusive => self.of(object).owner.take(),
+            Access::Shared => {
+                let readers = &mut self.of(object).readers;
+                *readers = readers.saturating_sub(1);
+                None
+            }
+        };
+        self.tasks[holder.unwrap_or(self.current).index()].held_ranks &= !rank.bit();
+    }
+
+    /// A lock changed: those who want it are runnable as far as it admits them now.
+    pub(super) fn refresh(&mut self, object: u32, admits_shared: bool, admits_exclusive: bool) {
+        for task in self.locking {
+            match self.tasks[task.index()].wait {
+                Wait::Lock { object: wanted, access } if wanted == object => {
+                    let admits = if access == Access::Shared { admits_shared } else { admits_exclusive };
+                    if admits {
+                        self.runnable.insert(task);
+                    } else {
+                        self.runnable.remove(task);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // Decisions
+
+    /// Whether the next decision ends the run.
+    pub(super) fn is_out_of_steps(&self) -> bool {
+        self.steps >= self.limits.steps
+    }
+
+    /// Decides who goes on, the current task having come to a point, a wait or its end.
+    pub(super) fn decide(&mut self) -> Next {
+        if self.is_out_of_steps() {
+            let (task, name) = (self.current, self.current().name);
+            self.outcome = Some(Outcome::StepLimit { task, name });
+            return Next::Abandon;
+        }
+        self.steps += 1;
+        let next = loop {
+            while self.runnable.is_empty() {
+                if !self.pass_time() {
+                    self.outcome = Some(Outcome::Deadlock { waiting: self.blocked() });
+                    return Next::Abandon;
+                }
+            }
+            let next = self.pick();
+            if self.runnable.contains(next) {
+                break next;
+            }
+            // A sleeper was picked: its time comes now, and with it that of all before it. It runs at once, unless
+            // it needs a lock first that another one has.
+            self.pass_time_to(self.tasks[next.index()].deadline_ns);
+            if self.runnable.contains(next) {
+                break next;
+            }
+            if !self.runnable.is_empty() {
+                break self.default_task();
+            }
+        };
+        self.record(next);
+        if next == self.current {
+            Next::Stay
+        } else {
+            self.switches += 1;
+            Next::Switch(next)
+        }
+    }
+
+    fn pick(&mut self) -> TaskId {
+        let default_task = self.default_task();
+        let sleeping = match self.limits.time {
+            TimeRule::WhenIdle => TaskSet::EMPTY,
+            TimeRule::Racing => self.timed.without(self.runnable),
+        };
+        let candidates = self.runnable.union(sleeping);
+        if candidates.len() == 1 {
+            return default_task;
+        }
+        let at = Decision {
+            step: self.steps,
+            current: self.current,
+            runnable: self.runnable,
+            sleeping,
+            default_task,
+            pending: &self.pending,
+        };
+        let picked = self.schedule.pick(&at);
+        if picked == default_task || !candidates.contains(picked) {
+            return default_task;
+        }
+        self.deviations.push(Deviation { step: self.steps, to: Taken::Task(picked) });
+        picked
+    }
+
+    fn default_task(&self) -> TaskId {
+        let stays = self.runnable.contains(self.current) && self.pending[self.current.index()].kind != OpKind::Yield;
+        if stays { self.current } else { self.runnable.after(self.current).unwrap_or(self.current) }
+    }
+
+    /// Chooses a number below `n` for the current task: a step, but not a switch.
+    pub(super) fn choose(&mut self, n: u32) -> u32 {
+        self.steps += 1;
+        let chosen = self.schedule.choose(self.steps, n).min(n - 1);
+        if chosen != 0 {
+            self.deviations.push(Deviation { step: self.steps, to: Taken::Choice(chosen) });
+        }
+        self.mix(u64::from(chosen) << 32 | u64::from(n));
+        chosen
+    }
+
+    fn record(&mut self, then: TaskId) {
+        let op = self.pending[self.current.index()];
+        let who = u64::from(self.current.0) << 8 | u64::from(then.0);
+        self.mix(u64::from(op.object) << 32 | (op.kind as u64) << 16 | who);
+        if self.limits.trace == TraceRule::Steps {
+            self.trace.push(Step { task: self.current, op, then });
+        }
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.trace_hash = (self.trace_hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    // Findings
+
+    fn blocked(&self) -> Vec<Blocked> {
+        let told = |task: TaskId| {
+            let Task { name, kind, wait, .. } = &self.tasks[task.index()];
+            Blocked { task, name, kind: *kind, on: self.blocked_on(*wait) }
+        };
+        self.live.into_iter().map(told).collect()
+    }
+
+    fn blocked_on(&self, wait: Wait) -> BlockedOn {
+        match wait {
+            Wait::Lock { object, .. } => {
+                let Object { kind, rank, owner, .. } = &self.objects[object as usize - 1];
+                let owner = owner.map(|task| self.tasks[task.index()].name);
+                BlockedOn::Lock { object, kind: *kind, rank: *rank, owner }
+            }
+            Wait::Notification { condvar, .. } => BlockedOn::Notification { condvar },
+            Wait::End { serial } => BlockedOn::End { of: self.all_tasks[serial as usize].name },
+            Wait::Turn | Wait::Time | Wait::Nothing => BlockedOn::Other,
+        }
+    }
+}

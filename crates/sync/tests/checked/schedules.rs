@@ -1,0 +1,93 @@
+//! Schedules, their text, and what a run tells of them.
+
+use crate::{lost_update, under};
+use std::sync::Arc;
+use sync::atomic::AtomicU32;
+use sync::sim::{Decision, Deviation, Limits, OpKind, Random, RunReport, Schedule, TaskId, TraceRule, run};
+use sync::spawn;
+
+#[test]
+fn the_trace_tells_what_was_done_and_its_hash_depends_on_it() {
+    let traced = Limits { trace: TraceRule::Steps, ..Limits::default() };
+    let mut hashes = std::collections::BTreeSet::new();
+    let runs: Vec<RunReport> = (0..20).map(|n| run(&mut Random::new(n), traced, lost_update)).collect();
+    for report in &runs {
+        hashes.insert(report.trace_hash);
+        assert_eq!(report.trace.len() as u64, report.steps);
+        let updates = report.trace.iter().filter(|step| step.op.kind == OpKind::Store && step.op.object == 1).count();
+        assert_eq!(updates, 10);
+    }
+    assert!(hashes.len() > 15, "20 seeds, {} runs", hashes.len());
+}
+
+#[test]
+fn a_deviation_is_read_as_it_is_written() {
+    for text in ["17>3", "4=21"] {
+        assert_eq!(text.parse::<Deviation>().map(|deviation| deviation.to_string()), Ok(text.to_owned()));
+    }
+    for text in ["", "17", "x>1", "3>64", "3>", "=1"] {
+        assert!(text.parse::<Deviation>().is_err(), "{text}");
+    }
+}
+
+/// Enumerates all schedules, depth first, as an explorer would.
+struct Exhaustive {
+    path: Vec<(u32, u32)>,
+    depth: usize,
+}
+
+impl Exhaustive {
+    fn next(&mut self, of: u32) -> u32 {
+        if self.depth == self.path.len() {
+            self.path.push((0, of));
+        }
+        self.depth += 1;
+        self.path[self.depth - 1].0
+    }
+
+    fn advance(&mut self) -> bool {
+        self.depth = 0;
+        while let Some((at, of)) = self.path.pop() {
+            if at + 1 < of {
+                self.path.push((at + 1, of));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Schedule for Exhaustive {
+    fn pick(&mut self, at: &Decision<'_>) -> TaskId {
+        let n = self.next(at.candidates().len());
+        at.candidates().nth(n).expect("one of the candidates")
+    }
+    fn choose(&mut self, _: u64, n: u32) -> u32 {
+        self.next(n)
+    }
+}
+
+#[test]
+fn all_schedules_can_be_enumerated() {
+    let mut schedule = Exhaustive { path: Vec::new(), depth: 0 };
+    let (mut runs, mut lost) = (0, 0);
+    let mut hashes = std::collections::BTreeSet::new();
+    loop {
+        let report = under(&mut schedule, || {
+            let count = Arc::new(AtomicU32::new(0));
+            let tasks = [(); 2].map(|()| {
+                let count = count.clone();
+                spawn("adder", move || count.store(count.load() + 1))
+            });
+            tasks.into_iter().for_each(sync::JoinHandle::join);
+            assert_eq!(count.load(), 2);
+        });
+        runs += 1;
+        lost += u32::from(report.outcome.is_finding());
+        assert!(hashes.insert(report.trace_hash), "no run twice");
+        if !schedule.advance() {
+            break;
+        }
+    }
+    assert!(lost > 0 && lost < runs, "{lost} of {runs}");
+}
