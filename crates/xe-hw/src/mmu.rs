@@ -161,3 +161,30 @@ impl Mmu {
         MmuCounts { hits: state.hits, walks: state.walks, flushes: state.flushes, drains: state.drains }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use units::SZ_4K;
+    use xe_spec::pte::{Entry, bits};
+
+    #[test]
+    fn a_walk_that_a_flush_overtook_is_not_kept() {
+        let (mmu, asid, addr) = (Mmu::new(TileId(0), 1), Asid(1), GpuVa(0x5000));
+        let Entry::Leaf(leaf) = Entry::decode(0x7000 | bits::PRESENT, 0) else { panic!("a leaf") };
+        let page = Page { base: addr, shift: 12, level: 0, leaf };
+        let access = |overtaken: bool| {
+            let (_window, hit, flushes) = mmu.open(0, asid, addr);
+            if overtaken {
+                mmu.flush(asid, GpuRange::sized(addr, SZ_4K), FlushFault::SkipDrain);
+            }
+            if hit.is_none() {
+                mmu.keep(asid, page, flushes);
+            }
+            hit
+        };
+        assert_eq!(access(true), None);
+        assert_eq!(access(false), None, "the overtaken walk left nothing");
+        assert_eq!(access(false), Some(page));
+    }
+}

@@ -1,14 +1,16 @@
-//! The TLB's array: direct-mapped, one set of slots for each size of page.
+//! The TLB's array: for each size of page some sets of [`WAYS`] slots.
 //!
-//! It forgets only what is flushed, or displaced by another page of the same slot: an entry that was cleared in
+//! It forgets only what is flushed, or displaced by further pages of the same set: an entry that was cleared in
 //! memory and not flushed goes on translating. Refusals are not kept.
 
 use crate::walker::Page;
 use units::{GpuRange, GpuVa, SZ_2M, SZ_4K};
 use xe_spec::fault::Asid;
 
-/// log2 of the page size and number of slots (a power of two) of each set.
-const SETS: [(u32, usize); 4] = [(12, 64), (16, 64), (21, 32), (30, 8)];
+/// log2 of the page size and number of sets (a power of two).
+const SIZES: [(u32, usize); 4] = [(12, 16), (16, 16), (21, 8), (30, 2)];
+/// Slots of a set.
+const WAYS: usize = 4;
 /// From 2M on, a ranged flush covers at least this much.
 const SZ_16M: u64 = 1 << 24;
 
@@ -16,33 +18,38 @@ type Slot = Option<(Asid, Page)>;
 
 /// The entries of one tile.
 pub(crate) struct Tlb {
-    sets: [Vec<Slot>; SETS.len()],
+    sizes: [Vec<[Slot; WAYS]>; SIZES.len()],
+    /// The way that the next displacement takes.
+    victim: usize,
 }
 
 impl Tlb {
     pub(crate) fn new() -> Self {
-        Self { sets: SETS.map(|(_, slots)| vec![None; slots]) }
+        Self { sizes: SIZES.map(|(_, sets)| vec![[None; WAYS]; sets]), victim: 0 }
     }
 
     pub(crate) fn lookup(&self, asid: Asid, addr: GpuVa) -> Option<Page> {
-        SETS.iter().zip(&self.sets).find_map(|(&(shift, _), slots)| match slots[slot(addr, shift, slots.len())] {
-            Some((owner, page)) if owner == asid && page.contains(addr) => Some(page),
-            _ => None,
-        })
+        let mut sets = SIZES.iter().zip(&self.sizes).map(|(&(shift, _), sets)| &sets[set(addr, shift, sets.len())]);
+        sets.find_map(|set| set.iter().flatten().find(|(owner, page)| *owner == asid && page.contains(addr)))
+            .map(|&(_, page)| page)
     }
 
     pub(crate) fn insert(&mut self, asid: Asid, page: Page) {
-        for (&(shift, _), slots) in SETS.iter().zip(&mut self.sets) {
-            if shift == page.shift {
-                let at = slot(page.base, shift, slots.len());
-                slots[at] = Some((asid, page));
-            }
-        }
+        let Some(size) = SIZES.iter().position(|&(shift, _)| shift == page.shift) else { return };
+        let sets = &mut self.sizes[size];
+        let at = set(page.base, page.shift, sets.len());
+        let same = |slot: &Slot| slot.is_some_and(|(owner, other)| owner == asid && other.base == page.base);
+        let ways = &mut sets[at];
+        let way = ways.iter().position(same).or_else(|| ways.iter().position(Option::is_none)).unwrap_or_else(|| {
+            self.victim = (self.victim + 1) % WAYS;
+            self.victim
+        });
+        ways[way] = Some((asid, page));
     }
 
     /// Forgets what `asid` has in `range`, which is already [`normalised`].
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
-        for slot in self.sets.iter_mut().flatten() {
+        for slot in self.sizes.iter_mut().flatten().flatten() {
             if slot.is_some_and(|(owner, page)| owner == asid && overlaps(&page, range)) {
                 *slot = None;
             }
@@ -50,8 +57,8 @@ impl Tlb {
     }
 }
 
-fn slot(addr: GpuVa, shift: u32, slots: usize) -> usize {
-    (addr.0 >> shift) as usize & (slots - 1)
+fn set(addr: GpuVa, shift: u32, sets: usize) -> usize {
+    (addr.0 >> shift) as usize & (sets - 1)
 }
 
 fn overlaps(page: &Page, range: GpuRange) -> bool {

@@ -6,7 +6,7 @@ use support::*;
 use units::{Dpa, GpuVa, HostFrame, Iova, SZ_2M, SZ_4K, SZ_64K};
 use xe_hw::port::BusAddr;
 use xe_hw::{FlushFault, Injection, Record, Step, Violation};
-use xe_spec::fault::{Access, FaultAck, FaultType};
+use xe_spec::fault::{Access, Asid, FaultAck, FaultType};
 use xe_spec::platform::{PVC, Platform};
 use xe_spec::pte::Leaf;
 
@@ -237,8 +237,11 @@ fn wild_tables_and_leaves_are_malformed() {
     rig.tables.write(&gpu, odd, 1, false, device(vram(SZ_64K)).encode(1));
     assert_eq!(malformed(&rig, odd), Violation::MisalignedLeaf(vram(SZ_64K).0));
     let nowhere = VA.add(2 * SZ_2M);
-    rig.tables.map_group(&gpu, nowhere, device(Dpa(SZ_64K)));
-    assert_eq!(malformed(&rig, nowhere), Violation::OutsideVram(Dpa(SZ_64K)));
+    for dpa in [Dpa(SZ_64K), PVC.tiles[0].tables_base] {
+        rig.tables.map_group(&gpu, nowhere, device(dpa));
+        rig.flush(nowhere, SZ_64K);
+        assert_eq!(malformed(&rig, nowhere), Violation::OutsideVram(dpa), "below the frames, and in the tables");
+    }
     gpu.table_write(wild, 3, 1);
     assert_eq!(gpu.table_read(rig.tables.root, 512), 0);
     let expected = [
@@ -265,12 +268,51 @@ fn a_cleared_entry_translates_until_it_is_flushed() {
     assert_eq!(gpu.take_records(), [stale], "the frame is empty: seen");
     assert_eq!(gpu.counters().stale_vram, 1);
 
-    gpu.tlb_invalidate(TILE, xe_spec::fault::Asid(6), units::GpuRange::sized(VA, SZ_64K));
+    gpu.tlb_invalidate(TILE, Asid(6), units::GpuRange::sized(VA, SZ_64K));
     gpu.tlb_invalidate(units::TileId(1), ASID, units::GpuRange::sized(VA, SZ_64K));
     rig.flush(VA.add(SZ_64K), SZ_64K);
     stored(&rig, VA.add(SZ_4K), 2);
     rig.flush(VA.add(7 * SZ_4K), SZ_4K);
     assert_eq!(refused(&rig, &store(VA.add(SZ_4K), 1)).fault_type, FaultType::NotPresent);
+}
+
+#[test]
+fn a_flush_covers_the_block_that_its_range_grows_to() {
+    let mut rig = Rig::new();
+    let gpu = rig.gpu.clone();
+    for (frame, inside) in [(3, true), (4, false)] {
+        let other = gpu.iommu_map(HostFrame(frame + 10), 1, true);
+        let at = if inside { VA } else { VA.add(4 * SZ_4K) };
+        rig.tables.map(&gpu, at, 0, system(gpu.iommu_map(HostFrame(frame), 1, true)));
+        stored(&rig, at, 1);
+        rig.tables.map(&gpu, at, 0, system(other));
+        rig.flush(VA.add(SZ_4K), 2 * SZ_4K);
+        stored(&rig, at, 2);
+        assert_eq!(rig.bus.word(BusAddr::System(HostFrame(frame + 10)), 0) == 2, inside, "4K..12K grows to 0..16K");
+    }
+}
+
+#[test]
+fn address_spaces_do_not_share_translations() {
+    let mut rig = Rig::new();
+    let gpu = rig.gpu.clone();
+    let other = Asid(6);
+    let mut tables = Tables::new(TILE, 0x10_0000);
+    gpu.set_root(TILE, other, tables.root, true);
+    rig.tables.map_group(&gpu, VA, device(vram(0)));
+    tables.map_group(&gpu, VA, device(vram(SZ_64K)));
+    tables.map(&gpu, BATCH, 0, system(gpu.iommu_map(rig.batch_frame, 1, false)));
+    stored(&rig, VA, 1);
+    let context = gpu.context_create(CCS, other);
+    rig.submit(context, 1, &store_batch(VA, 2));
+    assert_eq!(rig.run(), Step::Idle);
+    assert_eq!([0, SZ_64K].map(|offset| rig.bus.word(BusAddr::Vram(vram(offset)), 0)), [1, 2]);
+    gpu.clear_root(TILE, other);
+    gpu.tlb_invalidate(TILE, other, units::GpuRange::new(GpuVa(0), GpuVa(u64::MAX)));
+    rig.submit(context, 2, &[BBE]);
+    rig.irq.take();
+    assert_eq!(rig.run(), Step::Wait);
+    assert_eq!((rig.irq.the_fault().addr, gpu.counters().faults_not_present), (BATCH, 1));
 }
 
 #[test]
