@@ -90,7 +90,7 @@ impl Sim {
         let mut handles = self.readers.lock();
         for _ in 0..readers {
             let sim = self.clone();
-            handles.push(sync::spawn("uffd reader", move || sim.read_on()));
+            handles.push(sync::spawn_daemon("uffd reader", move || sim.read_on()));
         }
     }
     /// Ends the readers, and waits for them.

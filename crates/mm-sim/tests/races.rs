@@ -1,0 +1,308 @@
+//! Scenes of two and three parties, on many schedules: mappings that change under a migration, and a device
+//! whose translations are torn down by a notifier.
+
+use gpusvm::hostmm::conformance::{BringHome, carry, carry_home};
+use gpusvm::hostmm::{
+    AccessError, AtomicOp, Backing, ClaimRequest, DevicePage, HostMemory, HostMm, HostPage, MmEvent, NotifierOps,
+    OwnerId, PagemapId, Place, Select, Walk,
+};
+use mm_sim::{Config, Manner, MapKind, Sim};
+use std::sync::Arc;
+use sync::Mutex;
+use sync::sim::{self, Limits, Pct, Random, Schedule};
+use units::{HostRange, HostVa, SZ_4K};
+
+const OWNER: OwnerId = OwnerId(1);
+/// Schedules a scene is run on, of each kind and in each manner.
+const SEEDS: u64 = 200;
+
+/// A process with two tiles.
+#[derive(Clone)]
+struct Scene {
+    sim: Arc<Sim>,
+    mm: Arc<dyn HostMm>,
+    memory: Arc<dyn HostMemory>,
+    tiles: [Arc<BringHome>; 2],
+}
+
+impl Scene {
+    fn new(config: Config) -> Self {
+        let sim = Sim::new(config);
+        let (mm, memory): (Arc<dyn HostMm>, Arc<dyn HostMemory>) = (sim.clone(), sim.clone());
+        let tiles = [0, 1].map(|tile| {
+            let ops = BringHome::new(OWNER, 2 * SZ_4K, &memory);
+            mm.pagemap_insert(PagemapId(tile), OWNER, 64, ops.clone());
+            ops
+        });
+        Self { sim, mm, memory, tiles }
+    }
+    /// Maps pages and stores `first + i` in page `i`.
+    fn filled(&self, pages: usize, first: u64) -> HostRange {
+        let range = self.sim.mmap(pages, MapKind::Anonymous);
+        self.fill(range, first);
+        range
+    }
+    fn fill(&self, range: HostRange, first: u64) {
+        for i in 0..range.pages() {
+            self.sim.store_u64(range.page_at(i), first + i as u64).expect("mapped");
+        }
+    }
+    /// Migrates to and fro between the tiles, to frames from `at` on that nobody used; whatever does not move is well.
+    fn migrate(&self, range: HostRange, rounds: u16, at: u64) {
+        for round in 0..rounds {
+            let to = DevicePage { pagemap: PagemapId(round % 2), frame: at + 2 * u64::from(round) };
+            let _ = carry(&*self.mm, &*self.memory, range, OWNER, to);
+            self.check();
+        }
+    }
+    fn evict(&self, range: HostRange) {
+        let request = ClaimRequest { range, owner: OWNER, select: Select::DeviceOnly, fault: None };
+        let _ = carry_home(&*self.mm, &*self.memory, &request);
+        self.check();
+    }
+    fn check(&self) {
+        self.sim.check().expect("the books balance");
+    }
+    fn spawn(&self, body: impl FnOnce(Scene) + Send + 'static) -> sync::JoinHandle {
+        let scene = self.clone();
+        sync::spawn("party", move || body(scene))
+    }
+    fn end(self) {
+        self.sim.settle();
+        self.check();
+        self.sim.exit();
+        let counted = self.sim.counters();
+        let freed: u32 = self.tiles.iter().map(|tile| tile.freed_in_all()).sum();
+        assert_eq!(u64::from(freed), counted.freed);
+        self.check();
+        assert_eq!(self.sim.claims_in_progress(), 0);
+    }
+}
+
+/// Runs a scene in both manners on many schedules.
+fn explore(scene: fn(Scene)) {
+    let one_reader = Config { readers: 1, ..Config::USERFAULTFD };
+    for config in [Config::LINUX, Config::USERFAULTFD, one_reader] {
+        for seed in 0..SEEDS {
+            let schedules: [Box<dyn Schedule>; 2] = [Box::new(Random::new(seed)), Box::new(Pct::new(seed, 4, 300))];
+            for mut schedule in schedules {
+                let report = sim::run(&mut *schedule, Limits::default(), move || {
+                    let party = Scene::new(config);
+                    scene(party.clone());
+                    party.end();
+                });
+                assert!(!report.outcome.is_finding(), "{:?} seed {seed}: {:?}", config.manner, report.outcome);
+            }
+        }
+    }
+}
+
+/// A hole that is mapped anew shows nothing of what VRAM had of the old mapping.
+#[test]
+fn unmapped_and_mapped_anew_under_a_migration() {
+    explore(|scene| {
+        let range = scene.filled(2, 10);
+        let migrator = scene.spawn(move |scene| scene.migrate(range, 3, 0));
+        scene.sim.munmap(range);
+        scene.sim.mmap_at(range, MapKind::Anonymous).expect("nothing is there");
+        assert_eq!(scene.sim.load_u64(range.page_at(1)), Ok(0));
+        scene.fill(range, 20);
+        migrator.join();
+        for i in 0..2 {
+            assert_eq!(scene.sim.load_u64(range.page_at(i)), Ok(20 + i as u64));
+        }
+    });
+}
+
+/// What was given to DONTNEED is gone, wherever it was at that moment.
+#[test]
+fn dropped_under_a_migration() {
+    explore(|scene| {
+        let range = scene.filled(2, 10);
+        let migrator = scene.spawn(move |scene| scene.migrate(range, 3, 0));
+        scene.sim.madvise_dontneed(range);
+        for i in 0..2 {
+            assert_eq!(scene.sim.load_u64(range.page_at(i)), Ok(0));
+        }
+        scene.fill(range, 30);
+        migrator.join();
+        assert_eq!(scene.sim.load_u64(range.page_at(1)), Ok(31));
+    });
+}
+
+/// A mapping that moves keeps its data, wherever its pages are at that moment.
+#[test]
+fn moved_under_a_migration() {
+    explore(|scene| {
+        let range = scene.filled(2, 40);
+        let migrator = scene.spawn(move |scene| scene.migrate(range, 2, 0));
+        let to = scene.sim.mremap(range).expect("mapped");
+        let second = scene.spawn(move |scene| scene.migrate(to, 2, 8));
+        for i in 0..2 {
+            assert_eq!(scene.sim.load_u64(to.page_at(i)), Ok(40 + i as u64));
+        }
+        migrator.join();
+        second.join();
+        assert_eq!(scene.sim.load_u64(to.start), Ok(40));
+    });
+}
+
+/// A child sees what was there at the fork, and later stores of the parent are its own.
+#[test]
+fn forked_under_a_migration() {
+    explore(|scene| {
+        let range = scene.filled(2, 50);
+        let migrator = scene.spawn(move |scene| {
+            scene.migrate(range, 3, 0);
+            scene.evict(range);
+        });
+        let child = scene.sim.fork();
+        scene.fill(range, 60);
+        for i in 0..2 {
+            assert_eq!(scene.sim.child_load_u64(child, range.page_at(i)), Ok(50 + i as u64));
+            assert_eq!(scene.sim.load_u64(range.page_at(i)), Ok(60 + i as u64));
+        }
+        scene.sim.child_exit(child);
+        migrator.join();
+    });
+}
+
+/// A device: one translation, torn down by its notifier under the lock that its accesses hold.
+#[derive(Default)]
+struct Device {
+    translation: Mutex<Option<Place>>,
+}
+
+impl NotifierOps for Device {
+    fn invalidate(&self, _: &MmEvent) {
+        *self.translation.lock() = None;
+    }
+}
+
+/// Adds to the word at `at`, as a device with SVM does: translate, check the sequence, access, or begin again.
+/// Gives the old value.
+fn device_add(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, at: HostVa) -> u64 {
+    let add = |place| scene.memory.atomic(place, at.page_offset(), 8, AtomicOp::Add(1));
+    loop {
+        let translation = device.translation.lock();
+        let old = match *translation {
+            Some(place @ Place::Host(_)) if scene.sim.manner() == Manner::Userfaultfd => {
+                drop(translation); // By address, and it may wait for a reader: outside of what a flush drains.
+                add(place)
+            }
+            Some(place) => {
+                let old = add(place);
+                drop(translation); // `Again` must be waited for without it: the notifier needs it.
+                old
+            }
+            None => {
+                drop(translation);
+                translate(scene, device, id, at.page());
+                continue;
+            }
+        };
+        match old {
+            Ok(old) => return old,
+            Err(AccessError::Again) => scene.sim.settle(),
+            Err(error) => panic!("the device went by a stale translation: {error:?}"),
+        }
+    }
+}
+
+fn translate(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, page: HostVa) {
+    let seq = scene.mm.read_begin(id);
+    let mut found = [HostPage::HOLE];
+    let range = HostRange::sized(page, SZ_4K);
+    let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: true, owner: Some(OWNER) };
+    if scene.mm.walk(&walk, &mut found).is_err() {
+        return sync::yield_now();
+    }
+    let mut translation = device.translation.lock();
+    if !scene.mm.read_retry(id, seq) {
+        *translation = match found[0].backing {
+            Backing::None => None,
+            Backing::System(frame) => Some(Place::Host(frame)),
+            Backing::Device(page) => Some(Place::Device(page)),
+        };
+    }
+}
+
+/// CPU and device add to one word while its page is migrated and evicted: no addition is lost, and the device
+/// never uses a translation that is stale.
+#[test]
+fn a_device_and_a_cpu_on_one_word() {
+    explore(|scene| {
+        let range = scene.filled(1, 0);
+        let migrator = scene.spawn(move |scene| {
+            scene.migrate(range, 3, 0);
+            scene.evict(range);
+        });
+        let gpu = scene.spawn(move |scene| {
+            let device = Arc::new(Device::default());
+            let id = scene.mm.notifier_insert(range, device.clone()).expect("inserted");
+            let mut last = 0;
+            for _ in 0..4 {
+                let old = device_add(&scene, &device, id, range.start);
+                assert!(old >= last, "the word went back from {last} to {old}");
+                last = old + 1;
+            }
+            scene.mm.notifier_remove(id);
+        });
+        for _ in 0..4 {
+            scene.sim.fetch_add_u64(range.start, 1).expect("mapped");
+        }
+        migrator.join();
+        gpu.join();
+        assert_eq!(scene.sim.load_u64(range.start), Ok(8));
+    });
+}
+
+/// The same device, while the mapping goes and comes: it never reaches what is gone.
+#[test]
+fn a_device_and_a_changing_mapping() {
+    explore(|scene| {
+        let range = scene.filled(1, 0);
+        let gpu = scene.spawn(move |scene| {
+            let device = Arc::new(Device::default());
+            let id = scene.mm.notifier_insert(range, device.clone()).expect("inserted");
+            for frame in 0..3 {
+                scene.migrate(range, 1, frame);
+                device_add(&scene, &device, id, range.start.add(8));
+            }
+            scene.mm.notifier_remove(id);
+        });
+        scene.sim.madvise_dontneed(range);
+        scene.sim.protect_read_write(range);
+        assert_eq!(scene.sim.load_u64(range.start), Ok(0));
+        gpu.join();
+        assert!(scene.sim.load_u64(range.start.add(8)).is_ok_and(|sum| sum <= 3));
+    });
+}
+
+/// Two engines' faults, an eviction and a CPU on the same pages: everything ends, nothing is lost.
+#[test]
+fn everybody_wants_the_same_pages() {
+    explore(|scene| {
+        let range = scene.filled(2, 70);
+        let parties = [
+            scene.spawn(move |scene| scene.migrate(range, 2, 0)),
+            scene.spawn(move |scene| scene.migrate(range, 2, 32)),
+            scene.spawn(move |scene| {
+                let pages = [0, 1, 16, 17].map(|frame| DevicePage { pagemap: PagemapId(0), frame });
+                let mut at = [None; 4];
+                let claim = scene.mm.claim_device(&pages, &mut at).expect("begun");
+                scene.mm.finish(claim);
+                scene.check();
+            }),
+        ];
+        for i in 0..2 {
+            assert_eq!(scene.sim.fetch_add_u64(range.page_at(i), 1), Ok(70 + i as u64));
+        }
+        for party in parties {
+            party.join();
+        }
+        for i in 0..2 {
+            assert_eq!(scene.sim.load_u64(range.page_at(i)), Ok(71 + i as u64));
+        }
+    });
+}
