@@ -40,35 +40,35 @@ impl Scheduler<'_> {
 
     /// Takes a lock.
     pub(crate) fn acquire<W: Word>(&self, word: &W, access: Access) {
-        let object = self.state().object(word.tag(), W::KIND, word.rank());
         if self.mode() == Mode::Quiet {
+            let object = self.number(word);
             return self.acquire_quietly(word, object, access);
         }
-        self.check_rank(word.rank());
         let kind = match (W::KIND, access) {
             (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
             (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
             _ => OpKind::Lock,
         };
-        {
-            let mut state = self.state();
-            state.set_pending(Op::new(kind, object));
-            // A writer can always go on: it queues up, which others see.
-            if kind != OpKind::Write {
-                let admitted = word.admits(access) || !state.is_ours(object);
-                state.set_wait(Wait::Lock { object, access }, admitted);
-            }
+        let mut state = self.state();
+        let object = state.object(word.tag(), W::KIND, word.rank());
+        let (held, floor) = (state.current().held_ranks, state.current().floor);
+        state.set_pending(Op::new(kind, object));
+        // A writer can always go on: it queues up, which others see.
+        if kind != OpKind::Write {
+            let admitted = word.admits(access) || !state.is_ours(object);
+            state.set_wait(Wait::Lock { object, access }, admitted);
         }
+        drop(state);
+        check_rank(word.rank(), held, floor);
         if self.reschedule().is_err() {
             self.unwind();
         }
-        self.settle();
         self.take(word, object, access);
     }
 
     /// Takes a lock if it is free.
     pub(crate) fn try_acquire<W: Word>(&self, word: &W, access: Access) -> bool {
-        let object = self.state().object(word.tag(), W::KIND, word.rank());
+        let object = self.number(word);
         self.point(match (W::KIND, access) {
             (ObjectKind::RwLock, Access::Shared) => Op::new(OpKind::TryRead, object),
             (ObjectKind::RwLock, Access::Exclusive) => Op::new(OpKind::TryWrite, object),
@@ -76,32 +76,35 @@ impl Scheduler<'_> {
         });
         let taken = word.take(access);
         if taken {
-            self.state().taken(object, word.rank(), access);
-            self.refresh(word, object);
+            self.taken(word, object, access);
         }
         taken
     }
 
     /// Gives a lock back. Never unwinds, so it can be called by a guard that is dropped.
     pub(crate) fn release<W: Word>(&self, word: &W, access: Access) {
-        let object = self.state().object(word.tag(), W::KIND, word.rank());
-        if self.releases_at_points() {
-            self.state().set_pending(Op::new(OpKind::Unlock, object));
+        let mut state = self.state();
+        let object = state.object(word.tag(), W::KIND, word.rank());
+        if state.limits.unlock == UnlockRule::Point && self.is_scheduling() {
+            state.set_pending(Op::new(OpKind::Unlock, object));
+            drop(state);
             // Where the run is over now, the next operation will unwind.
             let _ = self.reschedule();
+        } else {
+            drop(state);
         }
         self.give_back(word, object, access);
     }
 
     /// Turns exclusive into shared access.
     pub(crate) fn downgrade<W: Word>(&self, word: &W, downgrade: impl FnOnce()) {
-        let object = self.state().object(word.tag(), W::KIND, word.rank());
+        let object = self.number(word);
         downgrade();
         self.state().given_back(object, word.rank(), Access::Exclusive);
-        self.state().taken(object, word.rank(), Access::Shared);
-        self.refresh(word, object);
+        self.taken(word, object, Access::Shared);
     }
 
+    /// Takes a lock that the current task waited for at a point.
     fn take<W: Word>(&self, word: &W, object: u32, access: Access) {
         while !word.take(access) {
             if !self.state().is_ours(object) {
@@ -112,13 +115,11 @@ impl Scheduler<'_> {
             self.state().set_wait(Wait::Lock { object, access }, false);
             let waited = self.reschedule();
             self.queue(word, object, Queue::Leave);
-            self.settle();
             if waited.is_err() {
                 self.unwind();
             }
         }
-        self.state().taken(object, word.rank(), access);
-        self.refresh(word, object);
+        self.taken(word, object, access);
     }
 
     fn acquire_quietly<W: Word>(&self, word: &W, object: u32, access: Access) {
@@ -129,42 +130,34 @@ impl Scheduler<'_> {
             }
             self.park_quietly(Wait::Lock { object, access });
         }
-        self.state().taken(object, word.rank(), access);
-        self.refresh(word, object);
+        self.taken(word, object, access);
+    }
+
+    /// The current task has the lock.
+    fn taken<W: Word>(&self, word: &W, object: u32, access: Access) {
+        let mut state = self.state();
+        let task = state.current;
+        state.wake(task);
+        state.taken(object, word.rank(), access);
+        state.refresh(object, |access| word.admits(access));
     }
 
     fn queue<W: Word>(&self, word: &W, object: u32, step: Queue) {
         word.queue(step);
-        self.state().queue(object, step);
-        self.refresh(word, object);
+        let mut state = self.state();
+        state.queue(object, step);
+        state.refresh(object, |access| word.admits(access));
     }
 
     fn give_back<W: Word>(&self, word: &W, object: u32, access: Access) {
         word.give_back(access);
-        self.state().given_back(object, word.rank(), access);
-        self.refresh(word, object);
+        let mut state = self.state();
+        state.given_back(object, word.rank(), access);
+        state.refresh(object, |access| word.admits(access));
     }
 
-    fn refresh<W: Word>(&self, word: &W, object: u32) {
-        self.state().refresh(object, word.admits(Access::Shared), word.admits(Access::Exclusive));
-    }
-
-    fn releases_at_points(&self) -> bool {
-        self.state().limits.unlock == UnlockRule::Point && self.is_scheduling()
-    }
-
-    /// The rules of [`crate::rank`].
-    fn check_rank(&self, rank: Rank) {
-        let (held, floor) = {
-            let mut state = self.state();
-            (state.current().held_ranks, state.current().floor)
-        };
-        assert!(rank >= floor, "a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
-        let highest = Rank::highest(held);
-        assert!(
-            rank == Rank::NONE || highest < rank,
-            "lock order: a lock of rank {rank:?} was taken under one of rank {highest:?}"
-        );
+    fn number<W: Word>(&self, word: &W) -> u32 {
+        self.state().object(word.tag(), W::KIND, word.rank())
     }
 
     /// From now on the current task takes nothing below `floor`; gives what that was before.
@@ -178,7 +171,7 @@ impl Scheduler<'_> {
     /// came first.
     pub(crate) fn wait<W: Word>(&self, condvar: &Tag, mutex: &W, deadline_ns: Option<u64>) -> bool {
         let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
-        let object = self.state().object(mutex.tag(), W::KIND, mutex.rank());
+        let object = self.number(mutex);
         let wait = Wait::Notification { condvar, mutex: object };
         if self.mode() == Mode::Quiet {
             if deadline_ns.is_some() {
@@ -204,7 +197,6 @@ impl Scheduler<'_> {
             self.acquire_quietly(mutex, object, Access::Exclusive);
             self.unwind();
         }
-        self.settle();
         self.take(mutex, object, Access::Exclusive);
         !self.state().current().timed_out
     }
@@ -275,8 +267,16 @@ impl Scheduler<'_> {
     /// The point before an access to an atomic.
     #[inline]
     pub(crate) fn access(&self, tag: &Tag, kind: OpKind) {
-        let object = self.state().object(tag, ObjectKind::Atomic, Rank::NONE);
-        self.point(Op::new(kind, object));
+        if self.mode() == Mode::Quiet {
+            return;
+        }
+        let mut state = self.state();
+        let object = state.object(tag, ObjectKind::Atomic, Rank::NONE);
+        state.set_pending(Op::new(kind, object));
+        drop(state);
+        if self.reschedule().is_err() {
+            self.unwind();
+        }
     }
 
     /// A point on no object.
@@ -326,4 +326,14 @@ impl Scheduler<'_> {
         }
         self.state().choose(n)
     }
+}
+
+/// The rules of [`crate::rank`], for a task that holds locks of the ranks `held`.
+fn check_rank(rank: Rank, held: u64, floor: Rank) {
+    assert!(rank >= floor, "a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
+    let highest = Rank::highest(held);
+    assert!(
+        rank == Rank::NONE || highest < rank,
+        "lock order: a lock of rank {rank:?} was taken under one of rank {highest:?}"
+    );
 }

@@ -88,7 +88,7 @@ impl<'s> State<'s> {
             steps: 0,
             switches: 0,
             trace_hash: 0,
-            deviations: Vec::new(),
+            deviations: Vec::with_capacity(32),
             all_tasks: Vec::with_capacity(8),
             trace: Vec::new(),
             outcome: None,
@@ -301,12 +301,12 @@ impl<'s> State<'s> {
     }
 
     /// A lock changed: those who want it are runnable as far as it admits them now.
-    pub(super) fn refresh(&mut self, object: u32, admits_shared: bool, admits_exclusive: bool) {
+    #[inline]
+    pub(super) fn refresh(&mut self, object: u32, admits: impl Fn(Access) -> bool) {
         for task in self.locking {
             match self.tasks[task.index()].wait {
                 Wait::Lock { object: wanted, access } if wanted == object => {
-                    let admits = if access == Access::Shared { admits_shared } else { admits_exclusive };
-                    if admits {
+                    if admits(access) {
                         self.runnable.insert(task);
                     } else {
                         self.runnable.remove(task);
@@ -388,6 +388,7 @@ impl<'s> State<'s> {
         picked
     }
 
+    #[inline]
     fn default_task(&self) -> TaskId {
         let stays = self.runnable.contains(self.current) && self.pending[self.current.index()].kind != OpKind::Yield;
         if stays { self.current } else { self.runnable.after(self.current).unwrap_or(self.current) }
@@ -404,6 +405,7 @@ impl<'s> State<'s> {
         chosen
     }
 
+    #[inline]
     fn record(&mut self, then: TaskId) {
         let op = self.pending[self.current.index()];
         let who = u64::from(self.current.0) << 8 | u64::from(then.0);

@@ -113,7 +113,7 @@ fn a_panic_is_a_finding_with_message_and_place() {
     });
     let Outcome::Panicked { name, location, .. } = &report.outcome else { panic!("{}", report.outcome) };
     assert_eq!((*name, message(&report)), ("unlucky", "number 13"));
-    assert!(location.contains("checked.rs"), "{location}");
+    assert!(location.contains("findings.rs"), "{location}");
 
     let caught = seed(1, || {
         let _ = std::panic::catch_unwind(|| panic!("caught"));
