@@ -51,7 +51,7 @@ impl Gpu {
             mmus: tiles.map(|tile| Mmu::new(TileId(tile as u8), engines.per_tile())).collect(),
             iommu: Iommu::new(),
             engines,
-            log: Log::default(),
+            log: Log::new(),
             flushes: AtomicU64::new(0),
             copies: AtomicU64::new(0),
         })

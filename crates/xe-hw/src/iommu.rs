@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use sync::RwLock;
+use sync::rank::{self, Rank};
 use units::{HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_4K, bytes_of};
 
 /// First bus address, as a page number.
@@ -47,7 +48,7 @@ struct Space {
 
 impl Iommu {
     pub(crate) fn new() -> Self {
-        Self { space: RwLock::new(Space { mappings: BTreeMap::new(), next: FIRST }) }
+        Self { space: rank::rwlock(Rank::LEAF, Space { mappings: BTreeMap::new(), next: FIRST }) }
     }
 
     /// Maps `pages` contiguous frames; aligned to their size up to 2M, so that large leaves are possible.

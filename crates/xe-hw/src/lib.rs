@@ -18,8 +18,8 @@
 //! The driver's own copies do not pass the TLB and run on the caller's thread: `engine/copy.rs`. What a driver
 //! or a program did wrong is a [`Record`]; nothing here panics because of it.
 //!
-//! Locking: every lock is a leaf or nearly so, in this order: engine, TLB of a tile, address spaces, table pool
-//! or IOMMU, log. None is held while the bus reaches system memory or while [`port::Interrupts`] is called.
+//! Locking: every lock is a leaf (`Rank::LEAF`): none is taken under another, and none is held while the bus or
+//! [`port::Interrupts`] is called. So all of the device may be called with any ranked lock of the driver held.
 //!
 //! Upstream: none, this is the device. What the model has stands in `docs/hardware.md`; not listed there means
 //! not modelled.

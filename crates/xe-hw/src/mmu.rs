@@ -16,6 +16,7 @@ use crate::tlb::{Tlb, normalised};
 use crate::walker::{Page, Refusal, Space, walk};
 use std::collections::BTreeMap;
 use sync::atomic::{AtomicU32, AtomicU64};
+use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuRange, GpuVa, TileId};
 use xe_spec::fault::{Access, Asid, FaultType};
@@ -74,8 +75,8 @@ impl Mmu {
         let state = State { tlb: Tlb::new(), stamp: 0, hits: 0, walks: 0, flushes: 0, drains: 0 };
         Self {
             tile,
-            spaces: RwLock::new(BTreeMap::new()),
-            state: Mutex::new(state),
+            spaces: rank::rwlock(Rank::LEAF, BTreeMap::new()),
+            state: rank::mutex(Rank::LEAF, state),
             windows: (0..engines).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicU32::new(0),
             closed: Condvar::new(),

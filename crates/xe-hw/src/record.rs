@@ -7,6 +7,7 @@
 
 use crate::port::PageCopy;
 use sync::Mutex;
+use sync::rank::{self, Rank};
 use units::{Dpa, GpuVa, HostFrame, Iova, TileId};
 use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultType};
 
@@ -177,7 +178,6 @@ pub struct Counters {
 }
 
 /// Records and the counters of rare events.
-#[derive(Default)]
 pub(crate) struct Log {
     state: Mutex<LogState>,
 }
@@ -189,6 +189,10 @@ struct LogState {
 }
 
 impl Log {
+    pub(crate) fn new() -> Self {
+        Self { state: rank::mutex(Rank::LEAF, LogState::default()) }
+    }
+
     /// Keeps a record and counts it.
     pub(crate) fn record(&self, record: Record) {
         let mut log = self.state.lock();

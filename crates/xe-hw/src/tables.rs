@@ -8,6 +8,7 @@
 //! exclusively: so one walk and one [`Tables::write`] exclude each other, and nothing finer is promised.
 
 use sync::RwLock;
+use sync::rank::{self, Rank};
 use units::Dpa;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, TABLE_BYTES};
@@ -26,7 +27,7 @@ impl Tables {
             tables: tile.tables_size / TABLE_BYTES,
             written: Vec::new(),
         });
-        Self { pools: RwLock::new(Pools(pools.collect())) }
+        Self { pools: rank::rwlock(Rank::LEAF, Pools(pools.collect())) }
     }
 
     /// Runs `body` with the pools standing still.

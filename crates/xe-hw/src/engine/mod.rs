@@ -23,6 +23,7 @@ use crate::gpu::Gpu;
 use crate::record::{Counters, Record};
 use exec::{Progress, Run};
 use std::collections::{BTreeMap, VecDeque};
+use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck};
@@ -117,13 +118,13 @@ impl Engines {
                 all.push(Engine {
                     id: EngineId { tile: TileId(tile), class, instance },
                     slot,
-                    schedule: Mutex::default(),
+                    schedule: rank::mutex(Rank::LEAF, Schedule::default()),
                     returned: Condvar::new(),
                 });
             }
         }
         let per_tile = (platform.copy_engines + platform.compute_engines) as usize;
-        Self { all, owners: RwLock::default(), per_tile }
+        Self { all, owners: rank::rwlock(Rank::LEAF, Owners::default()), per_tile }
     }
 
     pub(crate) fn per_tile(&self) -> usize {
