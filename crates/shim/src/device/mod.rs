@@ -1,0 +1,90 @@
+//! The face of the machine that the interposers use.
+//!
+//! The traits keep libc's side of this library apart from the machine's own types: one file (this one) changes when
+//! the machine does.
+
+mod bare;
+
+use crate::config::Config;
+use crate::nodes::Minor;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use units::{HostRange, HostVa};
+
+/// An error number, positive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub i32);
+
+/// What the device's files tell about it.
+pub struct Identity {
+    /// PCI device id.
+    pub devid: u16,
+    /// PCI revision.
+    pub revid: u8,
+    /// Tiles, each with one GT of the same number.
+    pub tiles: u32,
+    /// Level of the root page table.
+    pub vm_max_level: u32,
+    /// Names of the engine classes that a GT has.
+    pub engine_classes: &'static [&'static str],
+}
+
+/// A change of the program's mappings that the kernel either does not report, or refuses across a split mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// mprotect, pkey_mprotect: no event, and pages do not come home into a mapping that is not writable.
+    Protect,
+    /// mremap: EFAULT across the split that a registration makes.
+    Remap,
+    /// mlock: no event, and pages do not come home into a locked mapping.
+    Lock,
+}
+
+/// A running machine.
+pub trait Device: Send + Sync {
+    /// Opens the device: a new file with handles, VMs and queues of its own.
+    fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno>;
+    /// Never migrate this memory. May be called by a thread that the machine is just starting.
+    fn exclude(&self, range: HostRange);
+    /// Bring `range` home and unregister it: the caller is about to change its mappings.
+    fn before_change(&self, range: HostRange, change: Change);
+    /// Stop the GPU's threads and bring everything home, and keep it so.
+    fn fork_prepare(&self);
+    /// Go on after a fork, in the parent.
+    fn fork_parent(&self);
+    /// The machine's descriptors: the program may not close them, and a fork child closes them.
+    fn own_fds(&self) -> Vec<i32>;
+    /// Counters of a GT, in the order of debugfs.
+    fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)>;
+    /// Bring everything home and stop.
+    fn shutdown(&self);
+    /// What happened, as one JSON value.
+    fn report(&self) -> String;
+}
+
+/// An open file of the device.
+pub trait File: Send + Sync {
+    /// An ioctl of type 'd'; the result is what ioctl(2) returns.
+    fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
+    /// What lies behind an offset that GEM_MMAP_OFFSET gave: a descriptor to map, and the offset in it.
+    fn mmap(&self, offset: u64, length: u64) -> Result<(OwnedFd, u64), Errno>;
+    /// The last descriptor is closed.
+    fn close(&self);
+}
+
+/// What is shown: Ponte Vecchio with two tiles.
+pub const IDENTITY: Identity =
+    Identity { devid: 0x0bd5, revid: 0x2f, tiles: 2, vm_max_level: 4, engine_classes: &["bcs", "ccs"] };
+
+/// The machine does not start.
+pub struct Refusal {
+    /// What the open fails with.
+    pub errno: Errno,
+    /// One sentence for the user, with the remedy.
+    pub message: String,
+}
+
+/// Starts the machine. Its waits inside an ioctl ask `interrupted` every few milliseconds, and end with EINTR if so.
+pub fn start(config: &Config, interrupted: fn() -> bool) -> Result<Arc<dyn Device>, Refusal> {
+    bare::start(config, interrupted)
+}

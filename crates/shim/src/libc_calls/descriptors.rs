@@ -1,0 +1,145 @@
+//! close, dup, fcntl, ioctl and their kin.
+
+use super::open::{forget, is_the_machines};
+use super::signals::{self, Pending};
+use super::{errno, fail, interpose, real, set_errno};
+use crate::device::Errno;
+use crate::nodes::{self, Entry};
+use crate::session;
+use core::ffi::{c_int, c_uint, c_void};
+use libc::{DIR, EBADF, FILE};
+use units::HostVa;
+
+interpose! {
+    fn close(fd: c_int) -> c_int {
+        if is_the_machines(fd) {
+            return fail(EBADF);
+        }
+        forget(fd);
+        // SAFETY: the program's own argument.
+        unsafe { real::close(fd) }
+    }
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+        let keeps_open = flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0;
+        let mut start = first;
+        for fd in nodes::ours_in(first, last) {
+            if is_the_machines(fd) {
+                // SAFETY: a part of the program's own range.
+                if fd as c_uint > start && unsafe { real::close_range(start, fd as c_uint - 1, flags) } != 0 {
+                    return -1;
+                }
+                start = fd as c_uint + 1;
+            } else if !keeps_open {
+                forget(fd);
+            }
+        }
+        if start > last {
+            return 0;
+        }
+        // SAFETY: a part of the program's own range.
+        unsafe { real::close_range(start, last, flags) }
+    }
+    fn closefrom(first: c_int) {
+        // SAFETY: the program's own argument; closing descriptors cannot fail but where the range is wrong.
+        unsafe { close_range(first.max(0) as c_uint, c_uint::MAX, 0) };
+    }
+    fn fclose(file: *mut FILE) -> c_int {
+        // SAFETY: the program's own stream, still open.
+        forget(unsafe { libc::fileno(file) });
+        // SAFETY: the program's own argument.
+        unsafe { real::fclose(file) }
+    }
+    fn closedir(dir: *mut DIR) -> c_int {
+        if !dir.is_null() {
+            // SAFETY: the program's own directory stream, still open.
+            forget(unsafe { libc::dirfd(dir) });
+        }
+        // SAFETY: the program's own argument.
+        unsafe { real::closedir(dir) }
+    }
+    fn dup(fd: c_int) -> c_int {
+        // SAFETY: the program's own argument.
+        shared(fd, unsafe { real::dup(fd) })
+    }
+    fn dup2(old: c_int, new: c_int) -> c_int {
+        if is_the_machines(new) {
+            return fail(EBADF);
+        }
+        // SAFETY: the program's own arguments.
+        replaced(old, unsafe { real::dup2(old, new) })
+    }
+    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+        if is_the_machines(new) {
+            return fail(EBADF);
+        }
+        // SAFETY: the program's own arguments.
+        replaced(old, unsafe { real::dup3(old, new, flags) })
+    }
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+        // SAFETY: the program's own arguments; one that was not given is not looked at by this command.
+        let result = unsafe { real::fcntl(fd, command, argument) };
+        match command {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => shared(fd, result),
+            _ => result,
+        }
+    }
+    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { fcntl(fd, command, argument) }
+    }
+    fn ioctl(fd: c_int, request: usize, argument: *mut c_void) -> c_int {
+        // Programs with an `int` request give it sign-extended.
+        let command = request as u32;
+        match nodes::entry(fd) {
+            Entry::Node(_) if (command >> 8) & 0xff == u32::from(b'd') => device_ioctl(fd, command, argument),
+            // SAFETY: the program's own arguments.
+            _ => unsafe { real::ioctl(fd, request, argument) },
+        }
+    }
+}
+
+/// The driver's own ioctls. Waits end for a signal as the kernel's do: again where all its handlers restart.
+fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
+    let before = errno();
+    let Some((file, epoch)) = nodes::file(fd) else { return fail(EBADF) };
+    if !session::is_alive(epoch) {
+        // The machine lived in the parent of this process, or has been shut down.
+        nodes::leak(file);
+        return fail(libc::ENODEV);
+    }
+    loop {
+        let signals = signals::hold();
+        let waiting = signals.waiting();
+        let result = file.ioctl(command, HostVa(argument as u64));
+        drop(waiting);
+        let pending = signals.pending();
+        drop(signals);
+        match result {
+            Ok(value) => {
+                set_errno(before);
+                return value as c_int;
+            }
+            Err(Errno(libc::EINTR)) if pending == Pending::Restarts => {}
+            Err(Errno(errno)) => return fail(errno),
+        }
+    }
+}
+
+/// After a dup: the new number is what the old one is.
+fn shared(old: c_int, new: c_int) -> c_int {
+    if new >= 0 && nodes::entry(old) != Entry::Foreign {
+        let (before, signals) = (errno(), signals::hold());
+        nodes::share(old, new);
+        drop(signals);
+        set_errno(before);
+    }
+    new
+}
+
+/// After a dup onto a number that may have been ours.
+fn replaced(old: c_int, new: c_int) -> c_int {
+    if new >= 0 && new != old {
+        forget(new);
+    }
+    if new == old { new } else { shared(old, new) }
+}

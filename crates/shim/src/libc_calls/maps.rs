@@ -1,0 +1,63 @@
+//! Memory of libc, of the dynamic linker and of this library that must never be migrated: the threads that answer
+//! faults use it.
+//!
+//! File mappings do not move anyway; what follows them without a name is their `.bss`, which would.
+
+use units::{HostRange, HostVa};
+
+/// All mappings of libc, the dynamic linker and this library, with their `.bss`.
+pub fn own_memory() -> Vec<HostRange> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    of_maps(&maps, own_memory as *const () as u64)
+}
+
+fn of_maps(maps: &str, own_code: u64) -> Vec<HostRange> {
+    let lines: Vec<(HostRange, &str)> = maps.lines().filter_map(parse).collect();
+    let own_file = lines.iter().find(|(range, _)| range.contains(HostVa(own_code))).map_or("", |(_, file)| *file);
+    let mut found: Vec<HostRange> = Vec::new();
+    for (range, file) in lines {
+        let follows = found.last().is_some_and(|last| last.end == range.start);
+        if !file.is_empty() && (file == own_file || is_runtime(file)) || file.is_empty() && follows {
+            found.push(range);
+        }
+    }
+    found
+}
+
+fn is_runtime(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    ["libc.so", "libc-", "ld-", "libpthread", "libgcc_s", "[vdso]", "[vvar"].iter().any(|start| name.starts_with(start))
+}
+
+/// `start-end perms offset dev inode  file`
+fn parse(line: &str) -> Option<(HostRange, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok().map(HostVa);
+    let file = rest.splitn(5, ' ').nth(4).unwrap_or("").trim_start();
+    Some((HostRange::new(address(start)?, address(end)?), file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libc_and_the_library_are_found_with_what_follows_them() {
+        let maps = "1000-2000 r-xp 00000000 fe:00 11 /usr/bin/app\n\
+                    2000-3000 rw-p 00000000 00:00 0 \n\
+                    5000-6000 rw-p 00001000 fe:00 12                         /lib/x86_64-linux-gnu/libc.so.6\n\
+                    6000-9000 rw-p 00000000 00:00 0 \n\
+                    9000-a000 r-xp 00000000 fe:00 13 /opt/libpontoon_shim.so\n\
+                    b000-c000 rw-p 00000000 00:00 0                          [heap]\n";
+        let range = |start, end| HostRange::new(HostVa(start), HostVa(end));
+        let found = of_maps(maps, 0x9800);
+        assert_eq!(found, [range(0x5000, 0x6000), range(0x6000, 0x9000), range(0x9000, 0xa000)]);
+    }
+
+    #[test]
+    fn this_process_has_some() {
+        let own = own_memory();
+        assert!(own.iter().any(|range| range.contains(HostVa(own_memory as *const () as u64))));
+    }
+}

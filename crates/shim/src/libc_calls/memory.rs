@@ -1,0 +1,89 @@
+//! mmap of a node; mprotect, mremap and mlock before they happen.
+//!
+//! munmap, mmap over something, and madvise need nothing here: the kernel tells of them, also where libc calls them
+//! by itself.
+
+use super::signals;
+use super::{errno, fail, interpose, real, set_errno};
+use crate::device::{Change, Errno};
+use crate::nodes::{self, Entry};
+use crate::session;
+use core::ffi::{c_int, c_uint, c_void};
+use libc::{MAP_FAILED, PROT_READ, PROT_WRITE, off64_t, size_t};
+use rustix::fd::AsRawFd;
+
+interpose! {
+    fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
+        if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
+            return map_node(at, length, prot, flags, fd, offset);
+        }
+        // SAFETY: the program's own arguments.
+        unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
+    }
+    fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
+        // SAFETY: the program's own arguments; the two forms are one where off_t has 64 bits.
+        unsafe { mmap(at, length, prot, flags, fd, offset) }
+    }
+    fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
+        session::before_change(at as usize, length, Change::Protect);
+        // SAFETY: the program's own arguments.
+        unsafe { real::mprotect(at, length, prot) }
+    }
+    fn pkey_mprotect(at: *mut c_void, length: size_t, prot: c_int, key: c_int) -> c_int {
+        session::before_change(at as usize, length, Change::Protect);
+        // SAFETY: the program's own arguments.
+        unsafe { real::pkey_mprotect(at, length, prot, key) }
+    }
+    fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
+        session::before_change(at as usize, old, Change::Remap);
+        // SAFETY: the program's own arguments; `to` is looked at only where the flags ask for it.
+        unsafe { real::mremap(at, old, new, flags, to) }
+    }
+    fn mlock(at: *const c_void, length: size_t) -> c_int {
+        session::before_change(at as usize, length, Change::Lock);
+        // SAFETY: the program's own arguments.
+        unsafe { real::mlock(at, length) }
+    }
+    fn mlock2(at: *const c_void, length: size_t, flags: c_uint) -> c_int {
+        session::before_change(at as usize, length, Change::Lock);
+        // SAFETY: the program's own arguments.
+        unsafe { real::mlock2(at, length, flags) }
+    }
+    fn mlockall(flags: c_int) -> c_int {
+        if flags & libc::MCL_CURRENT != 0 {
+            session::before_change(0, ALL, Change::Lock);
+        }
+        // SAFETY: the program's own argument.
+        unsafe { real::mlockall(flags) }
+    }
+}
+
+/// The program's half of the address space.
+const ALL: usize = 1 << 47;
+
+/// A buffer of the device is a memory file of its own, mapped in the node's stead. Programs map for writing only and
+/// read all the same, which memory files do not allow: the right to read is added.
+fn map_node(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
+    let before = errno();
+    let signals = signals::hold();
+    let found = match nodes::file(fd) {
+        Some((file, epoch)) if session::is_alive(epoch) => file.mmap(offset as u64, length as u64),
+        Some((file, _)) => {
+            nodes::leak(file);
+            Err(Errno(libc::ENODEV))
+        }
+        None => Err(Errno(libc::EBADF)),
+    };
+    drop(signals);
+    set_errno(before);
+    let (buffer, inside) = match found {
+        Ok(found) => found,
+        Err(Errno(errno)) => {
+            fail(errno);
+            return MAP_FAILED;
+        }
+    };
+    let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
+    // SAFETY: the program's own arguments but for the file, which is at least as long as what it asked for.
+    unsafe { real::mmap64(at, length, prot, flags, buffer.as_raw_fd(), inside as off64_t) }
+}

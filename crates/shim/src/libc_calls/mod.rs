@@ -1,0 +1,120 @@
+//! The interposed functions, and what else needs libc itself.
+//!
+//! | module | functions |
+//! |---|---|
+//! | `open` | open and its kin, fopen, opendir, scandir |
+//! | `descriptors` | close, dup, fcntl, ioctl and their kin |
+//! | `stat` | stat, statx and their kin |
+//! | `paths` | access, readlink, realpath, chdir, getcwd |
+//! | `memory` | mmap of a node; mprotect, mremap, mlock |
+//! | `signals` | sigaction and signal; blocking the program's signals while we work |
+//! | `process` | load, end, fork |
+//! | `real` | the functions behind all of these |
+//! | `maps` | which memory of libc and this library must stay where it is |
+//!
+//! A call that is not ours costs one comparison of the path's first bytes, or one load from the table of descriptors.
+//! libc's own calls of these functions are invisible here (fopen does not call our open): so the outer functions are
+//! interposed too.
+#![allow(unsafe_code)]
+
+mod descriptors;
+pub mod maps;
+mod memory;
+mod open;
+mod paths;
+mod process;
+mod real;
+pub mod signals;
+mod stat;
+
+use crate::view::{self, Look};
+use core::ffi::{CStr, c_char, c_int};
+
+pub use process::prepare as prepare_process;
+
+/// Defines exported functions. In the unit tests' program they are ordinary functions: it keeps its own libc.
+macro_rules! interpose {
+    ($($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => { $(
+        $(#[$attribute])*
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[cfg_attr(test, allow(dead_code))]
+        unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
+    )* };
+}
+use interpose;
+
+/// A variable of the environment.
+pub fn env(name: &str) -> Option<String> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a C string; the program does not change its environment in another thread meanwhile (libc's own rule).
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: getenv gives a C string that lives as long as the variable is not changed; it is copied at once.
+    let value = unsafe { CStr::from_ptr(value) };
+    Some(value.to_string_lossy().into_owned())
+}
+
+/// One line on stderr, by a raw write: no stdio, no lock.
+pub fn complain(text: &str) {
+    let mut line = [0u8; 512];
+    let pieces = b"pontoon: ".iter().chain(text.as_bytes()).take(line.len() - 1).chain(b"\n");
+    let length = pieces.zip(&mut line).map(|(from, to)| *to = *from).count();
+    let _ = rustix::io::write(rustix::stdio::stderr(), &line[..length]);
+}
+
+/// Closes a descriptor that no code of this library owns any more.
+pub fn close_quietly(fd: c_int) {
+    // SAFETY: the fork child's copy of a descriptor of the parent's machine: nobody here uses it.
+    unsafe { rustix::io::close(fd) }
+}
+
+fn errno() -> c_int {
+    // SAFETY: no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: libc's errno of this thread.
+    unsafe { *errno }
+}
+
+fn set_errno(value: c_int) {
+    // SAFETY: no precondition.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: libc's errno of this thread.
+    unsafe { *errno = value }
+}
+
+/// Sets errno and gives the -1 to return.
+fn fail(errno: c_int) -> c_int {
+    set_errno(errno);
+    -1
+}
+
+/// The bytes of a path; none for a null pointer, which the real function refuses.
+///
+/// # Safety
+/// `path` is null or a C string that lives for `'a`.
+unsafe fn bytes<'a>(path: *const c_char) -> &'a [u8] {
+    if path.is_null() {
+        return &[];
+    }
+    // SAFETY: not null, so a C string.
+    unsafe { CStr::from_ptr(path) }.to_bytes()
+}
+
+/// Where a path leads, for functions that keep errno where nothing is ours.
+///
+/// # Safety
+/// `path` is null or a C string.
+unsafe fn look(dirfd: c_int, path: *const c_char) -> Look {
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { bytes(path) };
+    if !view::may_concern(dirfd, bytes) {
+        return Look::Foreign;
+    }
+    let (before, signals) = (errno(), signals::hold());
+    let look = view::look(dirfd, bytes);
+    drop(signals);
+    set_errno(before);
+    look
+}

@@ -1,0 +1,249 @@
+//! open and its kin, fopen, opendir, scandir.
+//!
+//! The real function opens the path (of the tree, where it is shown); then [`adopt`] looks at what was opened, and
+//! replaces the descriptor where it is special.
+
+use super::real::{self, Compare, Select};
+use super::{bytes, errno, fail, interpose, look, set_errno, signals};
+use crate::device::Errno;
+use crate::nodes::{self, Entry, MAX_FD, Minor};
+use crate::view::{self, Look, Special};
+use crate::{libc_calls, session};
+use core::ffi::{c_char, c_int, c_uint};
+use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fs::{FileType, MemfdFlags};
+use std::fmt::Write;
+
+interpose! {
+    fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        let real = |path| unsafe { real::open(path, flags, mode) };
+        // SAFETY: the program's own path.
+        unsafe { open_at(AT_FDCWD, path, flags, real) }
+    }
+    fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { open(path, flags, mode) }
+    }
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int {
+        // SAFETY: the program's own arguments; this form never creates, so there is no mode.
+        unsafe { open(path, flags, 0) }
+    }
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int {
+        // SAFETY: as for __open_2.
+        unsafe { open(path, flags, 0) }
+    }
+    fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        let real = |path| unsafe { real::openat(dirfd, path, flags, mode) };
+        // SAFETY: the program's own path.
+        unsafe { open_at(dirfd, path, flags, real) }
+    }
+    fn openat64(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { openat(dirfd, path, flags, mode) }
+    }
+    fn __openat_2(dirfd: c_int, path: *const c_char, flags: c_int) -> c_int {
+        // SAFETY: as for __open_2.
+        unsafe { openat(dirfd, path, flags, 0) }
+    }
+    fn __openat64_2(dirfd: c_int, path: *const c_char, flags: c_int) -> c_int {
+        // SAFETY: as for __open_2.
+        unsafe { openat(dirfd, path, flags, 0) }
+    }
+    fn creat(path: *const c_char, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        let real = |path| unsafe { real::creat(path, mode) };
+        // SAFETY: the program's own path.
+        unsafe { open_at(AT_FDCWD, path, libc::O_CREAT, real) }
+    }
+    fn creat64(path: *const c_char, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { creat(path, mode) }
+    }
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
+        // SAFETY: the program's own arguments.
+        if let Look::Foreign = unsafe { look(AT_FDCWD, path) } {
+            // SAFETY: the program's own arguments.
+            return unsafe { real::fopen(path, mode) };
+        }
+        // SAFETY: a C string of the program.
+        let Some(flags) = open_flags(unsafe { bytes(mode) }) else {
+            set_errno(libc::EINVAL);
+            return core::ptr::null_mut();
+        };
+        // SAFETY: the program's path; the mode is what fopen creates files with.
+        let fd = unsafe { open(path, flags, 0o666) };
+        if fd < 0 {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: a descriptor just opened, and the program's mode.
+        unsafe { libc::fdopen(fd, mode) }
+    }
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
+        // SAFETY: the program's own arguments.
+        unsafe { fopen(path, mode) }
+    }
+    fn opendir(path: *const c_char) -> *mut DIR {
+        // SAFETY: the program's own arguments.
+        match unsafe { look(AT_FDCWD, path) } {
+            // SAFETY: a path of the tree.
+            Look::Shown(shown) => mark(unsafe { real::opendir(shown.as_ptr()) }),
+            // SAFETY: the program's own arguments.
+            Look::Inside => mark(unsafe { real::opendir(path) }),
+            // SAFETY: the program's own arguments.
+            Look::Foreign | Look::Node(..) => unsafe { real::opendir(path) },
+        }
+    }
+    fn scandir(path: *const c_char, list: *mut *mut *mut dirent64, select: Select, compare: Compare) -> c_int {
+        // SAFETY: the program's own arguments.
+        match unsafe { look(AT_FDCWD, path) } {
+            // SAFETY: a path of the tree, and the program's functions.
+            Look::Shown(shown) => unsafe { real::scandir64(shown.as_ptr(), list, select, compare) },
+            // SAFETY: the program's own arguments.
+            _ => unsafe { real::scandir64(path, list, select, compare) },
+        }
+    }
+    fn scandir64(path: *const c_char, list: *mut *mut *mut dirent64, select: Select, compare: Compare) -> c_int {
+        // SAFETY: the program's own arguments; the two forms are one where off_t has 64 bits.
+        unsafe { scandir(path, list, select, compare) }
+    }
+}
+
+/// # Safety
+/// `path` is null or a C string; `real` opens what it is given.
+unsafe fn open_at(dirfd: c_int, path: *const c_char, flags: c_int, real: impl Fn(*const c_char) -> c_int) -> c_int {
+    // SAFETY: the caller's contract.
+    match unsafe { look(dirfd, path) } {
+        Look::Foreign => real(path),
+        Look::Shown(shown) => adopt(real(shown.as_ptr()), flags),
+        Look::Inside => adopt(real(path), flags),
+        Look::Node(minor) => open_node(minor, flags),
+    }
+}
+
+/// Looks at what the real function opened, and makes it what it shall be.
+fn adopt(fd: c_int, flags: c_int) -> c_int {
+    if fd < 0 || flags & O_PATH != 0 {
+        return fd;
+    }
+    let before = errno();
+    let signals = signals::hold();
+    // SAFETY: the descriptor was just opened, and its number is not the program's yet.
+    let opened = unsafe { OwnedFd::from_raw_fd(fd) };
+    let Ok(stat) = rustix::fs::fstat(&opened) else { return opened.into_raw_fd() };
+    let adopted = match view::special(stat.st_dev, stat.st_ino) {
+        Some(Special::Node(minor)) => node_over(opened, minor, flags),
+        Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
+        None => {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                nodes::mark_dir(fd);
+            }
+            Ok(opened.into_raw_fd())
+        }
+    };
+    drop(signals);
+    finish(adopted, before)
+}
+
+/// A new open file of a node, as `/proc/self/fd/N` of a node gives.
+fn open_node(minor: Minor, flags: c_int) -> c_int {
+    let before = errno();
+    let signals = signals::hold();
+    let made = memory_file(minor.path(), flags).and_then(|fd| node_over(fd, minor, flags));
+    drop(signals);
+    finish(made, before)
+}
+
+/// Keeps errno where all went well.
+fn finish(result: Result<c_int, Errno>, before: c_int) -> c_int {
+    match result {
+        Ok(fd) => {
+            set_errno(before);
+            fd
+        }
+        Err(Errno(errno)) => fail(errno),
+    }
+}
+
+/// `opened`'s number becomes a file of the machine: a memfd, which can be duplicated, polled and inherited.
+fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno> {
+    if opened.as_raw_fd() as usize >= MAX_FD {
+        return Err(Errno(libc::EMFILE));
+    }
+    let (file, epoch) = session::open(minor)?;
+    let opened = replace(opened, memory_file(minor.path(), flags)?, flags)?;
+    let fd = opened.into_raw_fd();
+    nodes::install(fd, minor, file, epoch);
+    Ok(fd)
+}
+
+/// `opened`'s number becomes a file with a GT's counters, as of now.
+fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
+    let Some(device) = session::running() else { return Ok(opened.into_raw_fd()) };
+    let mut text = String::new();
+    for (name, value) in device.gt_stats(gt) {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    let content = memory_file("stats", flags)?;
+    // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
+    rustix::io::pwrite(&content, text.as_bytes(), 0).map_err(errno_of)?;
+    Ok(replace(opened, content, flags)?.into_raw_fd())
+}
+
+fn memory_file(path: &str, flags: c_int) -> Result<OwnedFd, Errno> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let close = if flags & O_CLOEXEC != 0 { MemfdFlags::CLOEXEC } else { MemfdFlags::empty() };
+    rustix::fs::memfd_create(name, close).map_err(errno_of)
+}
+
+/// `new` takes the number of `old`.
+fn replace(mut old: OwnedFd, new: OwnedFd, flags: c_int) -> Result<OwnedFd, Errno> {
+    let close = if flags & O_CLOEXEC != 0 { rustix::io::DupFlags::CLOEXEC } else { rustix::io::DupFlags::empty() };
+    rustix::io::dup3(new.as_fd(), &mut old, close).map_err(errno_of)?;
+    Ok(old)
+}
+
+fn errno_of(errno: rustix::io::Errno) -> Errno {
+    Errno(errno.raw_os_error())
+}
+
+fn mark(dir: *mut DIR) -> *mut DIR {
+    if !dir.is_null() {
+        // SAFETY: a directory stream that was just opened.
+        nodes::mark_dir(unsafe { libc::dirfd(dir) });
+    }
+    dir
+}
+
+/// open(2)'s flags of an fopen mode; `None` where the mode has no meaning.
+fn open_flags(mode: &[u8]) -> Option<c_int> {
+    let plus = mode.contains(&b'+');
+    let access = |alone| if plus { libc::O_RDWR } else { alone };
+    let base = match mode.first()? {
+        b'r' => access(libc::O_RDONLY),
+        b'w' => access(libc::O_WRONLY) | libc::O_CREAT | libc::O_TRUNC,
+        b'a' => access(libc::O_WRONLY) | libc::O_CREAT | libc::O_APPEND,
+        _ => return None,
+    };
+    Some(base | if mode.contains(&b'e') { O_CLOEXEC } else { 0 })
+}
+
+/// Whether a descriptor may be closed or replaced by the program.
+pub fn is_the_machines(fd: c_int) -> bool {
+    nodes::entry(fd) == Entry::Machine
+}
+
+/// The descriptor is gone (or about to go): its open file is closed with the last one.
+pub fn forget(fd: c_int) {
+    if nodes::entry(fd) == Entry::Foreign {
+        return;
+    }
+    let (before, signals) = (errno(), libc_calls::signals::hold());
+    if let Some((file, epoch)) = nodes::forget(fd) {
+        if session::is_alive(epoch) { file.close() } else { nodes::leak(file) }
+    }
+    drop(signals);
+    set_errno(before);
+}

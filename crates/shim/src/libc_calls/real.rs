@@ -1,0 +1,114 @@
+//! The functions behind ours: the next definition in the search order, usually libc's.
+//!
+//! Found at first use. A variadic function is called through a type of fixed arity: on the Linux ABIs of x86-64,
+//! aarch64 and riscv64 integer arguments travel in the same registers either way.
+
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::mem;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use libc::{DIR, FILE, dirent64, off64_t, size_t, ssize_t};
+
+/// A function's address, looked up once.
+pub struct Symbol {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+impl Symbol {
+    /// The function of that name.
+    pub const fn new(name: &'static CStr) -> Self {
+        Self { name, address: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Its address. Ends the process where libc has no such function: a program that calls it could not have been
+    /// linked.
+    pub fn get(&self) -> *mut c_void {
+        let known = self.address.load(Ordering::Acquire);
+        if !known.is_null() {
+            return known;
+        }
+        // SAFETY: a symbol name that is a C string; RTLD_NEXT is allowed in a loaded library.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        if found.is_null() {
+            super::complain("libc lacks a function that this program calls:");
+            super::complain(self.name.to_str().unwrap_or("?"));
+            std::process::abort();
+        }
+        self.address.store(found, Ordering::Release);
+        found
+    }
+}
+
+/// `scandir`'s choice of entries.
+pub type Select = Option<unsafe extern "C" fn(*const dirent64) -> c_int>;
+/// `scandir`'s order of entries.
+pub type Compare = Option<unsafe extern "C" fn(*mut *const dirent64, *mut *const dirent64) -> c_int>;
+
+macro_rules! functions {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => { $(
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// As libc's manual says.
+        pub unsafe fn $name($($argument: $type),*) $(-> $result)? {
+            static SYMBOL: Symbol = Symbol::new(
+                match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!("a name with a NUL"),
+                }
+            );
+            // SAFETY: the function of this name has this type in libc's headers.
+            let function: unsafe extern "C" fn($($type),*) $(-> $result)? = unsafe { mem::transmute(SYMBOL.get()) };
+            // SAFETY: the caller keeps libc's contract.
+            unsafe { function($($argument),*) }
+        }
+    )* };
+}
+
+functions! {
+    fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    fn creat(path: *const c_char, mode: c_uint) -> c_int;
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE;
+    fn fclose(file: *mut FILE) -> c_int;
+    fn opendir(path: *const c_char) -> *mut DIR;
+    fn closedir(dir: *mut DIR) -> c_int;
+    fn scandir64(path: *const c_char, list: *mut *mut *mut dirent64, select: Select, compare: Compare) -> c_int;
+    fn close(fd: c_int) -> c_int;
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn dup(fd: c_int) -> c_int;
+    fn dup2(old: c_int, new: c_int) -> c_int;
+    fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
+    fn ioctl(fd: c_int, request: usize, argument: *mut c_void) -> c_int;
+    fn stat64(path: *const c_char, out: *mut libc::stat64) -> c_int;
+    fn lstat64(path: *const c_char, out: *mut libc::stat64) -> c_int;
+    fn fstat64(fd: c_int, out: *mut libc::stat64) -> c_int;
+    fn fstatat64(dirfd: c_int, path: *const c_char, out: *mut libc::stat64, flags: c_int) -> c_int;
+    fn statx(dirfd: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut libc::statx) -> c_int;
+    fn access(path: *const c_char, mode: c_int) -> c_int;
+    fn euidaccess(path: *const c_char, mode: c_int) -> c_int;
+    fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int;
+    fn readlink(path: *const c_char, out: *mut c_char, size: size_t) -> ssize_t;
+    fn readlinkat(dirfd: c_int, path: *const c_char, out: *mut c_char, size: size_t) -> ssize_t;
+    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char;
+    fn getxattr(path: *const c_char, name: *const c_char, out: *mut c_void, size: size_t) -> ssize_t;
+    fn lgetxattr(path: *const c_char, name: *const c_char, out: *mut c_void, size: size_t) -> ssize_t;
+    fn listxattr(path: *const c_char, out: *mut c_char, size: size_t) -> ssize_t;
+    fn llistxattr(path: *const c_char, out: *mut c_char, size: size_t) -> ssize_t;
+    fn chdir(path: *const c_char) -> c_int;
+    fn fchdir(fd: c_int) -> c_int;
+    fn getcwd(out: *mut c_char, size: size_t) -> *mut c_char;
+    fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void;
+    fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int;
+    fn pkey_mprotect(at: *mut c_void, length: size_t, prot: c_int, key: c_int) -> c_int;
+    fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void;
+    fn mlock(at: *const c_void, length: size_t) -> c_int;
+    fn mlock2(at: *const c_void, length: size_t, flags: c_uint) -> c_int;
+    fn mlockall(flags: c_int) -> c_int;
+    fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
+    fn signal(signal: c_int, handler: usize) -> usize;
+    fn __sysv_signal(signal: c_int, handler: usize) -> usize;
+    fn _exit(status: c_int) -> !;
+}

@@ -1,0 +1,324 @@
+//! Signals: blocked while we work, and SIGSEGV and SIGBUS kept for the machine's fixups.
+//!
+//! A handler of the program may jump out of whatever it interrupted, so a call that is ours runs with the program's
+//! signals blocked ([`hold`]). A wait inside the driver asks [`interrupted`] now and then, and ends with EINTR where a
+//! signal waits that the kernel would have ended it for.
+//!
+//! The machine's accesses to memory that may be gone end in SIGSEGV or SIGBUS at known instructions. When a machine
+//! starts, [`install`] puts a handler of ours in front of the program's, and the machine puts its own in front of that;
+//! from then on sigaction and signal change a record that our handler obeys as the kernel would.
+//!
+//! Locking: none; handlers and [`interrupted`] read atomics only.
+
+use super::{fail, interpose, real};
+use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
+use core::mem;
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use libc::{SIG_BLOCK, SIG_DFL, SIG_IGN, SIG_SETMASK, SIGBUS, SIGSEGV};
+
+/// Signals that are never blocked by us: faults of the thread itself, and what a debugger uses.
+const FAULTS: [c_int; 6] = [SIGSEGV, SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGABRT];
+
+/// The program's signals are blocked on this thread while this lives.
+pub struct Held {
+    before: u64,
+}
+
+/// What waits for this thread to unblock it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pending {
+    /// Nothing that would end a wait.
+    Nothing,
+    /// Handlers that ask for the call to be made again.
+    Restarts,
+    /// A handler that wants the call to end, or a signal that ends the process.
+    Interrupts,
+}
+
+/// Blocks the program's signals, and unblocks the faults.
+pub fn hold() -> Held {
+    let unblocked = FAULTS.iter().fold(0, |set, signal| set | bit(*signal));
+    Held { before: set_mask(!unblocked) }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        set_mask(self.before);
+    }
+}
+
+impl Held {
+    /// Signals that arrived meanwhile and that the program itself has not blocked.
+    pub fn pending(&self) -> Pending {
+        pending_beyond(self.before)
+    }
+
+    /// Lets [`interrupted`] know what this thread's program has blocked, while the result lives.
+    pub fn waiting(&self) -> Waiting<'_> {
+        let thread = this_thread();
+        let free =
+            |slot: &&Waiter| slot.thread.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let slot = WAITERS.iter().find(free);
+        if let Some(slot) = slot {
+            slot.before.store(self.before, Ordering::Release);
+        }
+        Waiting { slot, of: PhantomData }
+    }
+}
+
+/// A thread inside an ioctl.
+pub struct Waiting<'a> {
+    slot: Option<&'static Waiter>,
+    of: PhantomData<&'a Held>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            slot.thread.store(0, Ordering::Release);
+        }
+    }
+}
+
+struct Waiter {
+    thread: AtomicUsize,
+    before: AtomicU64,
+}
+
+/// Threads inside an ioctl; where all are taken, further ones are not interrupted.
+static WAITERS: [Waiter; 256] = [const { Waiter { thread: AtomicUsize::new(0), before: AtomicU64::new(0) } }; 256];
+
+/// Whether the ioctl that this thread is in should end with EINTR: for the driver's waits, every few milliseconds.
+pub fn interrupted() -> bool {
+    let thread = this_thread();
+    let slot = WAITERS.iter().find(|slot| slot.thread.load(Ordering::Acquire) == thread);
+    slot.is_some_and(|slot| pending_beyond(slot.before.load(Ordering::Acquire)) != Pending::Nothing)
+}
+
+/// In a fork child: no other thread is inside an ioctl.
+pub fn forked() {
+    for slot in &WAITERS {
+        slot.thread.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Whether this thread blocks a signal.
+#[cfg(test)]
+pub fn is_blocked(signal: c_int) -> bool {
+    let held = hold();
+    held.before & bit(signal) != 0
+}
+
+/// A number that no other live thread has, without a system call: where its errno lies.
+fn this_thread() -> usize {
+    // SAFETY: no precondition.
+    unsafe { libc::__errno_location() as usize }
+}
+
+fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+fn pending_beyond(before: u64) -> Pending {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: room for the set.
+    unsafe { libc::sigpending(set.as_mut_ptr()) };
+    // SAFETY: a set begins with the 64 bits of the kernel's own; zeroed before.
+    let set = unsafe { *set.as_ptr().cast::<u64>() } & !before;
+    let ends = |signal: &c_int| set & bit(*signal) != 0 && disposition(*signal) != Pending::Nothing;
+    (1..=64).filter(ends).map(disposition).fold(Pending::Nothing, |all, one| match (all, one) {
+        (Pending::Interrupts, _) | (_, Pending::Interrupts) => Pending::Interrupts,
+        _ => Pending::Restarts,
+    })
+}
+
+/// What the delivery of a signal would do to a system call that waits.
+fn disposition(signal: c_int) -> Pending {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only; room for the answer.
+    if unsafe { real::sigaction(signal, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Pending::Nothing;
+    }
+    // SAFETY: filled by sigaction, and all bit patterns are valid.
+    let action = unsafe { action.assume_init() };
+    let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH].contains(&signal);
+    match action.sa_sigaction {
+        SIG_IGN => Pending::Nothing,
+        SIG_DFL if harmless => Pending::Nothing,
+        SIG_DFL => Pending::Interrupts,
+        _ if action.sa_flags & libc::SA_RESTART != 0 => Pending::Restarts,
+        _ => Pending::Interrupts,
+    }
+}
+
+/// Sets this thread's blocked signals, gives those before.
+fn set_mask(mask: u64) -> u64 {
+    let mut new = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a set begins with the 64 bits of the kernel's own.
+    unsafe { *new.as_mut_ptr().cast::<u64>() = mask };
+    let mut old = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: two sets.
+    unsafe { libc::pthread_sigmask(SIG_SETMASK, new.as_ptr(), old.as_mut_ptr()) };
+    // SAFETY: as above.
+    unsafe { *old.as_ptr().cast::<u64>() }
+}
+
+/// What the program wants done with SIGSEGV or SIGBUS, word by word: a handler may read while it is changed, as with
+/// the kernel's own.
+struct Wanted {
+    handler: AtomicUsize,
+    flags: AtomicUsize,
+    mask: AtomicU64,
+}
+
+static WANTED: [Wanted; 2] =
+    [const { Wanted { handler: AtomicUsize::new(SIG_DFL), flags: AtomicUsize::new(0), mask: AtomicU64::new(0) } }; 2];
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+fn wanted(signal: c_int) -> Option<&'static Wanted> {
+    match signal {
+        SIGSEGV => Some(&WANTED[0]),
+        SIGBUS => Some(&WANTED[1]),
+        _ => None,
+    }
+}
+
+/// Puts our handler in front of the program's. Once in a process.
+pub fn install() {
+    for signal in [SIGSEGV, SIGBUS] {
+        let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
+        let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all bits zero is a valid action.
+        let action = unsafe { ours.assume_init_mut() };
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        // SAFETY: a valid action with a handler of the right type; room for the old one.
+        if unsafe { real::sigaction(signal, ours.as_ptr(), old.as_mut_ptr()) } == 0 {
+            // SAFETY: filled by sigaction.
+            let old = unsafe { old.assume_init() };
+            exchange(signal, Some(&old));
+        }
+    }
+    INSTALLED.store(true, Ordering::Release);
+}
+
+/// The program's action for SIGSEGV or SIGBUS, changed where there is a new one.
+fn exchange(signal: c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
+    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all bits zero is a valid action.
+    let old = unsafe { old.assume_init_mut() };
+    let Some(wanted) = wanted(signal) else { return *old };
+    old.sa_sigaction = wanted.handler.load(Ordering::Acquire);
+    old.sa_flags = wanted.flags.load(Ordering::Acquire) as c_int;
+    let mask = ptr::from_mut(&mut old.sa_mask).cast::<u64>();
+    // SAFETY: a set begins with the 64 bits of the kernel's own.
+    unsafe { *mask = wanted.mask.load(Ordering::Acquire) };
+    if let Some(new) = new {
+        let mask = ptr::from_ref(&new.sa_mask).cast::<u64>();
+        // SAFETY: as above.
+        wanted.mask.store(unsafe { *mask }, Ordering::Release);
+        wanted.flags.store(new.sa_flags as usize, Ordering::Release);
+        wanted.handler.store(new.sa_sigaction, Ordering::Release);
+    }
+    *old
+}
+
+/// Behind the machine's fixups, in front of the program's handler: does what the kernel would.
+extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Some(wanted) = wanted(signal) else { return };
+    // SAFETY: the kernel's own info of this signal.
+    let was_sent = unsafe { (*info).si_code } <= 0;
+    let handler = wanted.handler.load(Ordering::Acquire);
+    match handler {
+        SIG_IGN if was_sent => return,
+        SIG_DFL | SIG_IGN => return die(signal, was_sent),
+        _ => {}
+    }
+    let flags = wanted.flags.load(Ordering::Acquire) as c_int;
+    let itself = if flags & libc::SA_NODEFER == 0 { bit(signal) } else { 0 };
+    block(wanted.mask.load(Ordering::Acquire) | itself);
+    if flags & libc::SA_RESETHAND != 0 {
+        wanted.handler.store(SIG_DFL, Ordering::Release);
+    }
+    if flags & libc::SA_SIGINFO != 0 {
+        // SAFETY: the program registered this address with SA_SIGINFO, so it is a function of this type.
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = unsafe { mem::transmute(handler) };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: the program registered this address without SA_SIGINFO, so it is a function of this type.
+        let handler: extern "C" fn(c_int) = unsafe { mem::transmute(handler) };
+        handler(signal);
+    }
+}
+
+/// Blocks more; returning from the signal restores what was before.
+fn block(mask: u64) {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a set begins with the 64 bits of the kernel's own.
+    unsafe { *set.as_mut_ptr().cast::<u64>() = mask };
+    // SAFETY: a valid set.
+    unsafe { libc::pthread_sigmask(SIG_BLOCK, set.as_ptr(), ptr::null_mut()) };
+}
+
+/// The default action: the instruction faults again without a handler, or the signal is sent again.
+fn die(signal: c_int, was_sent: bool) {
+    let default = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all bits zero is the default action.
+    unsafe { real::sigaction(signal, default.as_ptr(), ptr::null_mut()) };
+    if was_sent {
+        // SAFETY: no precondition.
+        unsafe { libc::raise(signal) };
+    }
+}
+
+interpose! {
+    fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
+        if wanted(signal).is_none() || !INSTALLED.load(Ordering::Acquire) {
+            // SAFETY: the program's own arguments.
+            return unsafe { real::sigaction(signal, new, old) };
+        }
+        // SAFETY: null, or the program's own action.
+        let before = exchange(signal, unsafe { new.as_ref() });
+        // SAFETY: null, or room of the program's own.
+        if let Some(old) = unsafe { old.as_mut() } {
+            *old = before;
+        }
+        0
+    }
+    fn signal(signal: c_int, handler: usize) -> usize {
+        // SAFETY: the program's own arguments.
+        simple(signal, handler, libc::SA_RESTART, |signal, handler| unsafe { real::signal(signal, handler) })
+    }
+    fn bsd_signal(signal: c_int, handler: usize) -> usize {
+        // SAFETY: the program's own arguments.
+        simple(signal, handler, libc::SA_RESTART, |signal, handler| unsafe { real::signal(signal, handler) })
+    }
+    fn sysv_signal(signal: c_int, handler: usize) -> usize {
+        // SAFETY: the program's own arguments.
+        unsafe { __sysv_signal(signal, handler) }
+    }
+    fn __sysv_signal(signal: c_int, handler: usize) -> usize {
+        let flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+        // SAFETY: the program's own arguments.
+        simple(signal, handler, flags, |signal, handler| unsafe { real::__sysv_signal(signal, handler) })
+    }
+}
+
+/// signal(2) in one of its manners.
+fn simple(signal: c_int, handler: usize, flags: c_int, real: impl Fn(c_int, usize) -> usize) -> usize {
+    if wanted(signal).is_none() || !INSTALLED.load(Ordering::Acquire) {
+        return real(signal, handler);
+    }
+    if handler == libc::SIG_ERR {
+        fail(libc::EINVAL);
+        return libc::SIG_ERR;
+    }
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all bits zero is a valid action.
+    let action = unsafe { action.assume_init_mut() };
+    (action.sa_sigaction, action.sa_flags) = (handler, flags);
+    exchange(signal, Some(action)).sa_sigaction
+}

@@ -1,0 +1,207 @@
+//! Which file descriptors are ours, and the open files behind them.
+//!
+//! A table of one word a descriptor answers "is it ours?" without a lock; only for those that are, the list of open
+//! files is locked. Descriptors made by dup share an open file, which is closed with the last of them.
+//!
+//! A descriptor that libc closes by itself can leave a stale entry behind. So nothing trusts an entry alone: it is
+//! replaced when the number is opened anew through us, and `fstat` compares the inode.
+//!
+//! A vfork child shares this table with its parent and may close descriptors in its own table of the kernel: changes
+//! by another process than the owner are ignored.
+
+use crate::device::File;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::mem;
+use std::sync::Arc;
+use sync::{Mutex, MutexGuard};
+
+/// A device node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Minor {
+    /// `/dev/dri/card0`
+    Card,
+    /// `/dev/dri/renderD128`
+    Render,
+}
+
+impl Minor {
+    /// Its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Minor::Card => "/dev/dri/card0",
+            Minor::Render => "/dev/dri/renderD128",
+        }
+    }
+    /// Its number.
+    pub fn number(self) -> u32 {
+        match self {
+            Minor::Card => 0,
+            Minor::Render => 128,
+        }
+    }
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// None of ours.
+    Foreign,
+    /// A directory of the tree, or one that was.
+    Dir,
+    /// One of the machine's own.
+    Machine,
+    /// An open device node.
+    Node(Minor),
+}
+
+/// An open file of the device.
+struct OpenFile {
+    file: Arc<dyn File>,
+    /// Which start of the machine it belongs to.
+    epoch: u32,
+    descriptors: u32,
+}
+
+/// The open files; opaque to others but for holding them across a fork.
+pub struct Files(Vec<Option<OpenFile>>);
+
+/// Descriptors above this are never ours.
+pub const MAX_FD: usize = 1 << 16;
+
+const FOREIGN: u32 = 0;
+const DIR: u32 = 1;
+const MACHINE: u32 = 2;
+/// From here on: twice the index in the list of files, plus one for a render node.
+const FIRST_FILE: u32 = 16;
+
+static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
+static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
+/// The process whose descriptors these are; 0 before the first.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// What `fd` is. One load.
+pub fn entry(fd: i32) -> Entry {
+    match word(fd) {
+        FOREIGN => Entry::Foreign,
+        DIR => Entry::Dir,
+        MACHINE => Entry::Machine,
+        file => Entry::Node(if (file - FIRST_FILE) & 1 == 0 { Minor::Card } else { Minor::Render }),
+    }
+}
+
+/// The open file behind a node's descriptor, with the start of the machine that it belongs to.
+pub fn file(fd: i32) -> Option<(Arc<dyn File>, u32)> {
+    let index = index(word(fd))?;
+    let files = FILES.lock();
+    let open = files.0.get(index)?.as_ref()?;
+    Some((open.file.clone(), open.epoch))
+}
+
+/// `fd`, just made, is a new open file.
+pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
+    own();
+    let mut files = FILES.lock();
+    let slot = files.0.iter().position(Option::is_none).unwrap_or_else(|| {
+        files.0.push(None);
+        files.0.len() - 1
+    });
+    files.0[slot] = Some(OpenFile { file, epoch, descriptors: 1 });
+    set(fd, FIRST_FILE + slot as u32 * 2 + u32::from(minor == Minor::Render));
+}
+
+/// `fd` is a directory of the tree.
+pub fn mark_dir(fd: i32) {
+    own();
+    set(fd, DIR);
+}
+
+/// `fd` belongs to the machine.
+pub fn mark_machine(fd: i32) {
+    own();
+    set(fd, MACHINE);
+}
+
+/// `new` is a duplicate of `old`, just made.
+pub fn share(old: i32, new: i32) {
+    let word = word(old);
+    if word == MACHINE || !is_owner() {
+        return;
+    }
+    if let Some(index) = index(word)
+        && let Some(Some(open)) = FILES.lock().0.get_mut(index)
+    {
+        open.descriptors += 1;
+    }
+    set(new, word);
+}
+
+/// `fd` is about to be closed, or was just replaced: nothing of ours any more. Gives the open file and the start it
+/// belongs to where this was its last descriptor.
+pub fn forget(fd: i32) -> Option<(Arc<dyn File>, u32)> {
+    if word(fd) == FOREIGN || !is_owner() {
+        return None;
+    }
+    let index = index(TABLE.get(usize::try_from(fd).ok()?)?.swap(FOREIGN, Ordering::AcqRel))?;
+    let mut files = FILES.lock();
+    let slot = files.0.get_mut(index)?;
+    let open = slot.as_mut()?;
+    open.descriptors -= 1;
+    let last = open.descriptors == 0;
+    last.then(|| slot.take()).flatten().map(|open| (open.file, open.epoch))
+}
+
+/// Every descriptor in `[first, last]` that is ours.
+pub fn ours_in(first: u32, last: u32) -> impl Iterator<Item = i32> {
+    let end = (last as usize).saturating_add(1).min(MAX_FD);
+    let start = (first as usize).min(end);
+    (start..end).filter(|fd| TABLE[*fd].load(Ordering::Acquire) != FOREIGN).map(|fd| fd as i32)
+}
+
+/// Nobody else uses the open files while this lives: for the time of a fork.
+pub fn hold() -> MutexGuard<'static, Files> {
+    FILES.lock()
+}
+
+/// In a fork child: its descriptors are its own now, and the machine's are nobody's. The parent's open files stay
+/// where they are: their threads and locks are gone, so not even their destructors may run.
+pub fn forked(close: impl Fn(i32)) {
+    if OWNER.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+    for fd in ours_in(0, MAX_FD as u32) {
+        if entry(fd) == Entry::Machine {
+            set(fd, FOREIGN);
+            close(fd);
+        }
+    }
+}
+
+/// Gives up an open file of a machine that lives in another process.
+pub fn leak(file: Arc<dyn File>) {
+    mem::forget(file);
+}
+
+fn word(fd: i32) -> u32 {
+    usize::try_from(fd).ok().and_then(|fd| TABLE.get(fd)).map_or(FOREIGN, |word| word.load(Ordering::Acquire))
+}
+
+fn set(fd: i32, word: u32) {
+    if let Some(entry) = usize::try_from(fd).ok().and_then(|fd| TABLE.get(fd)) {
+        entry.store(word, Ordering::Release);
+    }
+}
+
+fn index(word: u32) -> Option<usize> {
+    word.checked_sub(FIRST_FILE).map(|file| file as usize / 2)
+}
+
+fn own() {
+    if OWNER.load(Ordering::Relaxed) == 0 {
+        OWNER.store(std::process::id(), Ordering::Relaxed);
+    }
+}
+
+fn is_owner() -> bool {
+    OWNER.load(Ordering::Relaxed) == std::process::id()
+}

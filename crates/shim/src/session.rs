@@ -1,0 +1,216 @@
+//! This process's machine: started at the first open of a node, quieted for a fork, shut down at the end.
+//!
+//! Locking: `START` is held while a machine starts and across a fork; `RUNNING` and `EXCLUDED` are leaves. No lock is
+//! held while a running machine is called, but `START` by those who fork.
+//!
+//! In a fork child the machine is dead: its threads do not exist, and its locks are in whatever state they were. It is
+//! never touched again, not even to free it; the child gets a machine of its own if it opens a node itself.
+
+use crate::config::{self, Config};
+use crate::device::{self, Change, Device, Errno, File};
+use crate::nodes::{self, Files, Minor};
+use crate::{heap, libc_calls, view};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::mem;
+use std::sync::Arc;
+use sync::{Mutex, MutexGuard};
+use units::{HostRange, HostVa};
+
+/// What is known about starting.
+struct Start {
+    /// Handlers that belong to the process image are installed.
+    prepared: bool,
+    /// The reason was printed.
+    complained: bool,
+}
+
+static START: Mutex<Start> = Mutex::new(Start { prepared: false, complained: false });
+static RUNNING: Mutex<Option<Arc<dyn Device>>> = Mutex::new(None);
+static EXCLUDED: Mutex<Vec<HostRange>> = Mutex::new(Vec::new());
+/// Whether `RUNNING` holds a machine: what calls that are not ours ask first.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// Grows by one with every start and every fork: tells files of a dead machine.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// The process in which the machine runs.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+static FINISHED: AtomicBool = AtomicBool::new(false);
+
+/// Opens a node: a new file of the machine, which is started if it does not run, and its epoch.
+pub fn open(minor: Minor) -> Result<(Arc<dyn File>, u32), Errno> {
+    let device = start()?;
+    let file = device.open(minor)?;
+    Ok((file, EPOCH.load(Ordering::Acquire)))
+}
+
+/// The running machine.
+pub fn running() -> Option<Arc<dyn Device>> {
+    if ACTIVE.load(Ordering::Acquire) { RUNNING.lock().clone() } else { None }
+}
+
+/// Whether a file of that epoch belongs to the machine that runs here.
+pub fn is_alive(epoch: u32) -> bool {
+    ACTIVE.load(Ordering::Acquire) && EPOCH.load(Ordering::Acquire) == epoch && in_own_process()
+}
+
+/// Tells the machine of a change of mappings that is about to be made. Nothing where no machine runs.
+pub fn before_change(start: usize, length: usize, change: Change) {
+    if !ACTIVE.load(Ordering::Acquire) || !in_own_process() {
+        return;
+    }
+    let signals = libc_calls::signals::hold();
+    if let Some(device) = running() {
+        let range = HostRange::sized(HostVa(start as u64), length as u64);
+        let pages = HostRange::new(range.start.page(), range.end.align_up(units::SZ_4K));
+        device.before_change(pages, change);
+    }
+    drop(signals);
+}
+
+/// Memory that must never be migrated: now, or as soon as a machine runs.
+pub fn never_migrate(range: HostRange) {
+    EXCLUDED.lock().push(range);
+    if let Some(device) = running() {
+        device.exclude(range);
+    }
+}
+
+/// Starts the machine at load, where the environment asks for it.
+pub fn loaded() {
+    if config::hostile() {
+        let _ = start();
+    }
+}
+
+/// The process ends: memory comes home, the report is written, the tree is removed.
+pub fn finish() {
+    if in_own_process() && ACTIVE.load(Ordering::Acquire) && !FINISHED.swap(true, Ordering::AcqRel) {
+        let signals = libc_calls::signals::hold();
+        if let Some(device) = running() {
+            device.shutdown();
+            ACTIVE.store(false, Ordering::Release);
+            write_report(device.as_ref());
+        }
+        drop(signals);
+    }
+    view::remove();
+}
+
+fn start() -> Result<Arc<dyn Device>, Errno> {
+    let mut state = START.lock();
+    if let Some(device) = running() {
+        return Ok(device);
+    }
+    if FINISHED.load(Ordering::Acquire) {
+        return Err(Errno(libc::ENODEV));
+    }
+    let device = begin(&mut state).map_err(|refusal| {
+        if !mem::replace(&mut state.complained, true) {
+            libc_calls::complain(&refusal.message);
+        }
+        refusal.errno
+    })?;
+    EPOCH.fetch_add(1, Ordering::AcqRel);
+    *RUNNING.lock() = Some(device.clone());
+    PROCESS.store(std::process::id(), Ordering::Relaxed);
+    ACTIVE.store(true, Ordering::Release);
+    for fd in device.own_fds() {
+        nodes::mark_machine(fd);
+    }
+    let known = EXCLUDED.lock().clone();
+    for range in known {
+        device.exclude(range);
+    }
+    Ok(device)
+}
+
+fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
+    let refuse = |message| device::Refusal { errno: Errno(libc::ENODEV), message };
+    let config = Config::from_env().map_err(refuse)?;
+    if !state.prepared {
+        libc_calls::prepare_process();
+        sync::set_spawner(heap::spawn_thread);
+        state.prepared = true;
+    }
+    let mut own = libc_calls::maps::own_memory();
+    own.extend(heap::window());
+    EXCLUDED.lock().extend(own);
+    device::start(&config, libc_calls::signals::interrupted)
+}
+
+fn in_own_process() -> bool {
+    PROCESS.load(Ordering::Relaxed) == std::process::id()
+}
+
+fn write_report(device: &dyn Device) {
+    let Some(path) = libc_calls::env("PONTOON_REPORT") else { return };
+    let line = format!("{}\n", device.report());
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::APPEND;
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    let written = rustix::fs::open(path.as_str(), flags | rustix::fs::OFlags::CLOEXEC, mode).and_then(|file| {
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(&file, rest)?..];
+        }
+        Ok(())
+    });
+    if let Err(error) = written {
+        libc_calls::complain(&format!("cannot write the report to {path}: {error}"));
+    }
+}
+
+/// Every lock of this library, and the machine quiet, while the process forks.
+struct Forking {
+    device: Option<Arc<dyn Device>>,
+    start: MutexGuard<'static, Start>,
+    tree: MutexGuard<'static, view::Slot>,
+    files: MutexGuard<'static, Files>,
+    excluded: MutexGuard<'static, Vec<HostRange>>,
+    running: MutexGuard<'static, Option<Arc<dyn Device>>>,
+    signals: libc_calls::signals::Held,
+}
+
+static FORKING: Mutex<Option<(Forking, heap::Held)>> = Mutex::new(None);
+
+/// Before a fork: memory is brought home, and nobody is in the middle of anything.
+pub fn fork_prepare() {
+    let signals = libc_calls::signals::hold();
+    let start = START.lock();
+    let device = running().filter(|_| in_own_process());
+    if let Some(device) = &device {
+        device.fork_prepare();
+    }
+    let (tree, files) = (view::hold(), nodes::hold());
+    let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
+    let forking = Forking { device, start, tree, files, excluded, running, signals };
+    let mut slot = FORKING.lock();
+    *slot = Some((forking, heap::hold()));
+}
+
+/// After a fork, in the parent.
+pub fn fork_parent() {
+    let Some((forking, heap)) = FORKING.lock().take() else { return };
+    drop(heap);
+    let Forking { device, start, tree, files, excluded, running, signals } = forking;
+    drop((running, excluded, files, tree));
+    if let Some(device) = device {
+        device.fork_parent();
+    }
+    drop(start);
+    drop(signals);
+}
+
+/// After a fork, in the child: every lock is free, and there is no machine.
+pub fn fork_child() {
+    let Some((forking, heap)) = FORKING.lock().take() else { return };
+    drop(heap);
+    let Forking { device, start, tree, files, excluded, mut running, signals } = forking;
+    ACTIVE.store(false, Ordering::Release);
+    EPOCH.fetch_add(1, Ordering::AcqRel);
+    mem::forget(running.take());
+    drop((running, excluded, files, tree));
+    mem::forget(device);
+    nodes::forked(libc_calls::close_quietly);
+    view::forked();
+    drop(start);
+    drop(signals);
+}

@@ -1,0 +1,205 @@
+//! Which paths are shown: a decision on bytes, without a lock or an allocation, for it stands before every open.
+//!
+//! A path is walked component by component until what was walked is one of the prefixes below; the rest is left to
+//! the kernel, which resolves it inside the tree (its links are relative).
+
+/// A path that is shown.
+struct Prefix {
+    path: &'static [u8],
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A directory of the tree: `..` behind it leads out, to the real one.
+    Directory,
+    /// A symbolic link of the tree: `..` behind it is resolved where the link leads.
+    Link,
+    /// Shown only itself: what lies below is real, unless it has a prefix of its own.
+    Alone,
+}
+
+macro_rules! prefixes {
+    ($($kind:ident $path:literal)*) => { &[$(Prefix { path: $path.as_bytes(), kind: Kind::$kind }),*] };
+}
+
+const PREFIXES: &[Prefix] = prefixes! {
+    Directory "/dev/dri"
+    Link "/dev/char/226:0"
+    Link "/dev/char/226:128"
+    Link "/sys/dev/char/226:0"
+    Link "/sys/dev/char/226:128"
+    Directory "/sys/class/drm"
+    Alone "/sys/kernel/debug"
+    Directory "/sys/kernel/debug/dri"
+    Directory "/sys/devices/pci0000:4c"
+    Link "/sys/bus/pci/devices/0000:4d:00.0"
+    Directory "/sys/bus/pci/drivers/xe"
+};
+
+/// What an absolute path means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning<'a> {
+    /// Nothing of ours.
+    Foreign,
+    /// Below a prefix: the prefix, and the rest of the path as it was written.
+    Shown(&'static [u8], &'a [u8]),
+    /// Out of a directory of the tree again, by `..`: this real path.
+    Left(Walked),
+    /// `/proc/self/fd/N` and its other names.
+    Descriptor(i32),
+}
+
+/// Decides; relative paths are foreign here.
+pub fn meaning(path: &[u8]) -> Meaning<'_> {
+    if path.first() != Some(&b'/') {
+        return Meaning::Foreign;
+    }
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    let inside = &path[start..];
+    if !(inside.starts_with(b"dev") || inside.starts_with(b"sys") || inside.starts_with(b"proc")) {
+        return Meaning::Foreign;
+    }
+    walk(path)
+}
+
+fn walk(path: &[u8]) -> Meaning<'_> {
+    let mut walked = Walked::default();
+    let (mut at, mut was_inside) = (0, false);
+    while let Some((component, after)) = next_component(path, at) {
+        at = after;
+        match component {
+            b".." => walked.pop(),
+            _ if !walked.push(component) => return Meaning::Foreign,
+            _ => {}
+        }
+        let Some(prefix) = PREFIXES.iter().find(|prefix| prefix.path == walked.bytes()) else { continue };
+        let rest = &path[at..];
+        let matched = match (prefix.kind, next_component(rest, 0)) {
+            (_, None) | (Kind::Link, _) => true,
+            (Kind::Directory, Some((next, _))) => next != b"..",
+            (Kind::Alone, Some(_)) => false,
+        };
+        if matched {
+            return Meaning::Shown(prefix.path, rest);
+        }
+        was_inside |= prefix.kind == Kind::Directory;
+    }
+    if was_inside {
+        return Meaning::Left(walked);
+    }
+    descriptor(walked.bytes()).map_or(Meaning::Foreign, Meaning::Descriptor)
+}
+
+/// The next component that is not `.`, and where it ends.
+fn next_component(path: &[u8], mut at: usize) -> Option<(&[u8], usize)> {
+    loop {
+        at += path[at..].iter().position(|byte| *byte != b'/')?;
+        let end = path[at..].iter().position(|byte| *byte == b'/').map_or(path.len(), |length| at + length);
+        if &path[at..end] != b"." {
+            return Some((&path[at..end], end));
+        }
+        at = end;
+    }
+}
+
+/// N of `/proc/self/fd/N`, `/proc/thread-self/fd/N`, `/proc/<own pid>/fd/N`, `/dev/fd/N`.
+fn descriptor(path: &[u8]) -> Option<i32> {
+    let number = if let Some(rest) = path.strip_prefix(b"/dev/fd/") {
+        rest
+    } else {
+        let rest = path.strip_prefix(b"/proc/")?;
+        let slash = rest.iter().position(|byte| *byte == b'/')?;
+        let (who, rest) = rest.split_at(slash);
+        let is_self = who == b"self" || who == b"thread-self" || decimal(who) == Some(std::process::id());
+        rest.strip_prefix(b"/fd/").filter(|_| is_self)?
+    };
+    decimal(number).and_then(|number| i32::try_from(number).ok())
+}
+
+fn decimal(digits: &[u8]) -> Option<u32> {
+    let digits = Some(digits).filter(|digits| !digits.is_empty() && digits.len() <= 9)?;
+    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
+}
+
+/// A path as walked so far, without `.`, `..` and double slashes. Longer ones than the room are none of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Walked {
+    bytes: [u8; 128],
+    length: usize,
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self { bytes: [0; 128], length: 0 }
+    }
+}
+
+impl Walked {
+    /// The path, absolute; empty for the root.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, component: &[u8]) -> bool {
+        let end = self.length + 1 + component.len();
+        let Some(room) = self.bytes.get_mut(self.length..end) else { return false };
+        room[0] = b'/';
+        room[1..].copy_from_slice(component);
+        self.length = end;
+        true
+    }
+
+    fn pop(&mut self) {
+        self.length = self.bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_paths_are_found_however_they_are_written() {
+        for (path, prefix, rest) in [
+            ("/dev/dri", "/dev/dri", ""),
+            ("//dev/./dri//card0", "/dev/dri", "//card0"),
+            ("/dev/../dev/dri/card0", "/dev/dri", "/card0"),
+            ("/sys/dev/char/226:0/device/tile0", "/sys/dev/char/226:0", "/device/tile0"),
+            ("/sys/dev/char/226:128/..", "/sys/dev/char/226:128", "/.."),
+            ("/sys/kernel/debug/.", "/sys/kernel/debug", "/."),
+            ("/sys/kernel/debug/dri/0/name", "/sys/kernel/debug/dri", "/0/name"),
+        ] {
+            assert_eq!(meaning(path.as_bytes()), Meaning::Shown(prefix.as_bytes(), rest.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_left_alone() {
+        let paths = ["", "dev/dri", "/dev", "/dev/drip", "/sys/kernel/debug/..", "/home/dev/dri"];
+        for path in
+            paths.into_iter().chain(["/sys/kernel/debug/tracing", "/sys/class", "/proc/self/fd", "/proc/1/fd/x"])
+        {
+            assert_eq!(meaning(path.as_bytes()), Meaning::Foreign, "{path}");
+        }
+        let long = format!("/dev/{}", "x".repeat(5000));
+        assert_eq!(meaning(long.as_bytes()), Meaning::Foreign);
+    }
+
+    #[test]
+    fn the_tree_can_be_left() {
+        for (path, real) in [("/dev/dri/../null", "/dev/null"), ("/sys/class/drm/..", "/sys/class")] {
+            let Meaning::Left(walked) = meaning(path.as_bytes()) else { panic!("{path} stays") };
+            assert_eq!(walked.bytes(), real.as_bytes());
+        }
+    }
+
+    #[test]
+    fn descriptors_have_many_names() {
+        let own = format!("/proc/{}/fd/7", std::process::id());
+        for path in ["/proc/self/fd/7", "/proc/self//fd/./7", "/proc/thread-self/fd/7", "/dev/fd/7", &own] {
+            assert_eq!(meaning(path.as_bytes()), Meaning::Descriptor(7), "{path}");
+        }
+        assert_eq!(meaning(b"/proc/self/fd/7/x"), Meaning::Foreign);
+    }
+}

@@ -1,0 +1,133 @@
+//! Programs under the preload library: what they see of the device, and that all else is as without it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The library, beside this test's executable.
+fn library() -> PathBuf {
+    let executable = std::env::current_exe().expect("a path");
+    let library = executable.with_file_name("libpontoon_shim.so");
+    assert!(library.exists(), "{} was not built", library.display());
+    library
+}
+
+/// A directory of this test's own, for what it compiles and for the tree.
+fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a directory");
+    dir
+}
+
+fn compile(source: &str, out: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let status = Command::new("cc").args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(out).arg(source).status();
+    assert!(status.expect("a C compiler").success());
+}
+
+/// The program under the library, with its places for files inside `dir`.
+fn preloaded(program: &Path, dir: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(program).env("LD_PRELOAD", library()).env("XDG_RUNTIME_DIR", dir);
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_c_program_sees_the_device() {
+    let dir = scratch("probe");
+    let program = dir.join("probe.bin");
+    compile("tests/probe.c", &program);
+    let output = preloaded(&program, &dir).output().expect("runs");
+    let text = text(&output);
+    assert!(output.status.success() && !text.contains("BAD"), "{text}");
+    assert!(text.ends_with("ok the program's SIGSEGV handler runs\n"), "{text}");
+    let left: Vec<_> = fs::read_dir(&dir).expect("readable").map(|e| e.expect("an entry").file_name()).collect();
+    assert_eq!(left, ["probe.bin"], "the tree is removed at the end");
+}
+
+#[test]
+fn the_tree_is_shared_where_it_is_given_a_place() {
+    let dir = scratch("root");
+    let root = dir.join("root");
+    fs::create_dir(&root).expect("a directory");
+    for _ in 0..2 {
+        let output = preloaded(Path::new("cat"), &dir)
+            .arg("/sys/kernel/debug/dri/0/name")
+            .env("PONTOON_ROOT", &root)
+            .output()
+            .expect("runs");
+        assert_eq!(text(&output), "xe dev=0000:4d:00.0 unique=0000:4d:00.0\n");
+    }
+    assert!(root.join("view/dev/dri/renderD128").exists());
+}
+
+#[test]
+fn coreutils_list_the_nodes() {
+    let dir = scratch("ls");
+    let output = preloaded(Path::new("ls"), &dir).args(["-la", "/dev/dri"]).output().expect("runs");
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    let of = |name: &str| text.lines().find(|line| line.ends_with(name)).unwrap_or("");
+    assert!(of("renderD128").starts_with("crw-rw-rw-") && of("renderD128").contains("226, 128"), "{text}");
+    assert!(of("card0").contains("226,   0") && of("..").starts_with('d') && !text.contains('?'), "{text}");
+}
+
+#[test]
+fn python_opens_the_device() {
+    let dir = scratch("python");
+    let script = "import os, stat, subprocess\n\
+        fd = os.open('/dev/dri/renderD128', os.O_RDWR)\n\
+        assert os.readlink('/proc/self/fd/%d' % fd) == '/dev/dri/renderD128'\n\
+        assert stat.S_ISCHR(os.fstat(fd).st_mode)\n\
+        assert os.listdir('/dev/dri').sort() == None\n\
+        out = subprocess.run(['echo', 'hello'], capture_output=True).stdout\n\
+        assert os.readlink('/proc/self/fd/%d' % fd) == '/dev/dri/renderD128', 'a spawn closed it'\n\
+        print(out.decode(), end='')\n";
+    let Ok(output) = preloaded(Path::new("python3"), &dir).args(["-c", script]).output() else { return };
+    if output.status.code() == Some(127) {
+        return; // no Python on this machine
+    }
+    assert_eq!(text(&output), "hello\n");
+}
+
+#[test]
+fn other_programs_do_not_notice() {
+    let dir = scratch("quiet");
+    let script = "set -e; cd /; for f in /etc/passwd /proc/self/comm; do cat $f; done; ls /usr | sort; \
+                  (echo a; echo b) | tac; realpath /proc/../usr/bin/env; stat -c %n%F /dev/null; exec 7</dev/null; \
+                  readlink /proc/$$/fd/7; exit 5";
+    let run = |library: Option<PathBuf>| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("XDG_RUNTIME_DIR", &dir);
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library);
+        }
+        let output = command.output().expect("runs");
+        assert_eq!(output.status.code(), Some(5), "{}", text(&output));
+        text(&output)
+    };
+    assert_eq!(run(Some(library())), run(None));
+    assert_eq!(fs::read_dir(&dir).expect("readable").count(), 0, "no tree is made for those who do not look");
+}
+
+#[test]
+fn the_library_exports_the_interposers_and_nothing_else() {
+    let output = Command::new("nm").args(["-D", "--defined-only"]).arg(library()).output().expect("nm");
+    let text = text(&output);
+    let exported: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    for name in "open open64 openat openat64 __open_2 __open64_2 __openat_2 __openat64_2 fopen fopen64 close close_range \
+                 dup dup2 dup3 fcntl fcntl64 ioctl mmap mmap64 mprotect mremap mlock stat stat64 lstat64 fstat64 fstatat64 \
+                 statx __xstat64 __fxstat64 access faccessat readlink readlinkat realpath __realpath_chk opendir scandir64 \
+                 sigaction signal _exit"
+        .split_whitespace()
+    {
+        assert!(exported.contains(&name), "{name} is not exported");
+    }
+    let stray: Vec<_> = exported.iter().filter(|name| name.contains("rust") || name.contains("pontoon")).collect();
+    assert!(stray.is_empty(), "{stray:?}");
+}
