@@ -19,25 +19,26 @@
 //!
 //! # Locking
 //!
-//! From the outside to the inside; a lock is taken only while holding locks above it:
+//! From the outside to the inside; a lock is taken only while holding locks above it. Names are those of
+//! `sync::rank::Rank`, which the checker enforces.
 //!
 //! | rank | lock | protects |
 //! |---|---|---|
-//! | 1 | the driver's SVM lock (`Vm::lock`) | the set of ranges: find, insert, remove, get pages. Never taken here |
-//! | 2 | the host mm's own | claims, walks, the calls of notifiers and of `PagemapOps` |
-//! | 3 | **notifier lock** ([`GpuSvm::notifier_lock`]) | notifier and range trees, pages, the driver's range data |
-//! | 4 | the driver's page-table lock | page tables |
-//! | 5 | **zdd lock** of a [`Pagemap`] | its allocations and their counts; a leaf but for 6 |
-//! | 6 | TLB, IOMMU, VRAM allocator | hardware and driver leaves |
-//! | 6 | **scratch lock** | spare buffers; a leaf |
+//! | `VM` | the driver's SVM lock (`Vm::lock`) | the set of ranges: find, insert, remove, get pages. Never taken here |
+//! | `MMAP` | the host mm's own | claims, walks, the calls of notifiers and of `PagemapOps` |
+//! | `NOTIFIER` | **notifier lock** ([`GpuSvm::notifier_lock`]) | notifier and range trees, pages, the driver's range data |
+//! | between | the driver's page-table lock | page tables |
+//! | `FRAMES` | **zdd lock** of a [`Pagemap`] | its allocations and their counts; nothing is taken under it |
+//! | `TLB` | TLB, IOMMU | the hardware's leaves, called under the notifier lock |
+//! | `LEAF` | **scratch lock** | spare buffers |
 //!
-//! No method of [`hostmm::HostMm`] that may call back is called with rank 3 or below held; only
+//! No method of [`hostmm::HostMm`] that may call back is called with `NOTIFIER` or below held; only
 //! `read_retry` is, as its exactness is *defined* under the notifier lock. [`DevmemOps::devmem_release`]
 //! and both copies are called with no engine lock held. Observers are called with none either, save where
 //! the caller of the engine holds the notifier lock itself.
 //!
 //! The *reader class* (threads that serve CPU faults: `migrate::to_ram` and the notifier callbacks beneath)
-//! takes rank 3 and below only, and waits for nothing.
+//! takes `NOTIFIER` and below only, and waits for nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 

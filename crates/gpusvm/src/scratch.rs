@@ -5,14 +5,20 @@
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use sync::Mutex;
+use sync::rank::{self, Rank};
 
 /// Buffers kept at most; more are in flight only when more threads are.
 const SPARES: usize = 8;
 
 /// Spare values of `T`, which are cleared by whoever takes one.
-#[derive(Default)]
 pub(crate) struct Pool<T> {
     spare: Mutex<Vec<T>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { spare: rank::mutex(Rank::LEAF, Vec::new()) }
+    }
 }
 
 /// One of them, borrowed.

@@ -130,7 +130,8 @@ pub struct GpuSvm<O: GpuSvmOps> {
 impl<O: GpuSvmOps> GpuSvm<O> {
     /// A mirror without ranges (`drm_gpusvm_init`). [`SvmError::Invalid`] where `config` breaks its own rules.
     ///
-    /// `ops` is weak: the driver's object owns the mirror. [`fini`](Self::fini) ends it.
+    /// `ops` is weak: the driver's object owns the mirror. [`fini`](Self::fini) ends it, and must have been
+    /// called before the last reference to either goes: else that may happen in a callback.
     pub fn new(
         config: SvmConfig,
         mm: Arc<dyn HostMm>,
@@ -151,7 +152,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             pagemaps,
             ops,
             observer,
-            state: Mutex::new(state),
+            state: sync::rank::mutex(sync::rank::Rank::NOTIFIER, state),
             walks: Pool::default(),
             this: this.clone(),
         }))

@@ -8,7 +8,7 @@
 //! One allocation is one contiguous run, so a page's zdd is found by its frame: the last run that starts at
 //! or below it.
 //!
-//! Locking: the zdd lock (rank 5 of the crate header) around the whole table; nothing is called under it.
+//! Locking: the zdd lock (`Rank::FRAMES`) around the whole table; nothing is called under it.
 //! Upstream: `struct drm_pagemap_zdd`, `drm_pagemap_zdd_alloc/get/put`.
 
 use crate::devmem::Devmem;
@@ -18,6 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use slotmap::SlotMap;
 use sync::Mutex;
+use sync::rank::{self, Rank};
 
 slotmap::new_key_type! {
     /// Names a zdd; never one that came later at the same frames.
@@ -56,9 +57,14 @@ struct Table {
 }
 
 /// All zdds of one pagemap.
-#[derive(Default)]
 pub(crate) struct Zdds {
     table: Mutex<Table>,
+}
+
+impl Default for Zdds {
+    fn default() -> Self {
+        Self { table: rank::mutex(Rank::FRAMES, Table::default()) }
+    }
 }
 
 impl Zdds {
