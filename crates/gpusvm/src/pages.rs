@@ -19,7 +19,7 @@ use crate::pagemap::PagemapSet;
 use crate::range::{Attempt, RangeKey};
 use crate::scratch::refill;
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, HMM_TIMEOUT_NS, SvmError};
-use crate::zdd::ZddKey;
+use crate::zdd::ZddView;
 use alloc::vec::Vec;
 use units::{HostFrame, HostRange, Iova, bytes_of};
 
@@ -223,7 +223,7 @@ struct Mapper<'a, O: GpuSvmOps> {
     ctx: &'a Ctx,
     pages: &'a mut Pages,
     /// Allocation of the last page in VRAM.
-    zdd: Option<(PagemapId, ZddKey)>,
+    zdd: Option<ZddView>,
 }
 
 impl<O: GpuSvmOps> Mapper<'_, O> {
@@ -276,8 +276,11 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
         }
         for (at, order) in chunks_of_run(first.frame, run) {
             let page = first.add(at as u64);
-            let zdd = pagemap.zdds.find(page).map(|view| (first.pagemap, view.key)).ok_or(Attempt::Stale)?;
-            if self.pages.valid() && self.zdd != Some(zdd) {
+            let zdd = match self.zdd.filter(|zdd| zdd.contains(page)) {
+                Some(same) => same,
+                None => pagemap.zdds.find(page).ok_or(Attempt::Stale)?,
+            };
+            if self.pages.valid() && self.zdd.is_none_or(|before| before.key != zdd.key) {
                 self.mix()?;
             }
             let mapped = pagemap.ops.device_map(page, order, self.direction());

@@ -38,6 +38,14 @@ pub(crate) struct ZddView {
     pub timeslice_end_ns: u64,
 }
 
+impl ZddView {
+    /// Whether `page` lies in its allocation. As long as a page of it is known to live, it is this zdd's.
+    pub(crate) fn contains(&self, page: DevicePage) -> bool {
+        page.pagemap == self.base.pagemap
+            && page.frame.checked_sub(self.base.frame).is_some_and(|index| index < self.pages as u64)
+    }
+}
+
 struct Zdd {
     devmem: Devmem,
     /// References of migrations and evictions under way.

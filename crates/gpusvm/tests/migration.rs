@@ -243,6 +243,14 @@ fn a_touch_takes_home_its_own_allocation_only() {
     assert!(all_in(&world, low, None) && all_in(&world, high, Some(1)));
     assert_eq!((world.tiles[0].outstanding(), world.tiles[1].outstanding()), (0, 1));
     world.assert_filled(range, 100);
+
+    // Two allocations of one tile in a window.
+    world.to_tile(0, range).expect("all can move");
+    world.to_tile(1, high).expect("all can move");
+    world.to_tile(0, high).expect("all can move");
+    assert_eq!(world.mm.load(range.start), 100);
+    assert!(all_in(&world, low, None) && all_in(&world, high, Some(0)));
+    world.assert_filled(range, 100);
     world.assert_empty();
 }
 

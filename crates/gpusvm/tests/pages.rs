@@ -194,6 +194,33 @@ fn an_unmap_after_the_walk_is_final() {
 }
 
 #[test]
+fn an_unmap_before_the_sequence_is_final_too() {
+    let world = World::new();
+    let (range, key) = block(&world);
+    world.mm.before_read_begin(move |mm| {
+        mm.munmap(range);
+        mm.mmap(range);
+    });
+    assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Fault), "the range was of the old mapping");
+    assert_eq!(world.device.mappings(), 0);
+    world.assert_empty();
+}
+
+#[test]
+fn a_shared_page_in_vram_is_not_written_there() {
+    let world = World::new();
+    let (range, key) = block(&world);
+    world.to_tile(0, range).expect("all can move");
+    world.mm.share(range.page_at(3));
+    assert_eq!(world.svm.get_pages(key, &Ctx { read_only: true, ..fault_ctx() }), Ok(()));
+    assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "home with it, where COW is broken");
+    world.svm.range_evict(key).expect("all can go home");
+    assert_eq!(world.svm.get_pages(key, &fault_ctx()), Ok(()));
+    assert_eq!(world.device_reads(key), (100..116).collect::<Vec<_>>());
+    world.assert_empty();
+}
+
+#[test]
 fn a_failed_mapping_leaves_none() {
     let world = World::new();
     let (range, key) = block(&world);

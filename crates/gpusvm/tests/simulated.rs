@@ -26,7 +26,8 @@ struct Tile {
 /// Bus addresses: each names a frame.
 #[derive(Default)]
 struct Dma {
-    mapped: Mutex<(u64, BTreeMap<u64, (HostFrame, usize)>)>,
+    next: Mutex<u64>,
+    mapped: Mutex<BTreeMap<u64, (HostFrame, usize)>>,
 }
 
 impl Dma {
@@ -37,7 +38,7 @@ impl Dma {
             return Place::Device(DevicePage { pagemap, frame: frame + page });
         }
         let mapped = self.mapped.lock();
-        let (start, (frame, pages)) = mapped.1.range(..=addr.addr).next_back().expect("mapped");
+        let (start, (frame, pages)) = mapped.range(..=addr.addr).next_back().expect("mapped");
         let index = ((addr.addr - start) >> 12) + page;
         assert!(index < *pages as u64, "behind the mapping");
         Place::Host(frame.add(index))
@@ -46,14 +47,13 @@ impl Dma {
 
 impl Device for Dma {
     fn dma_map(&self, frame: HostFrame, pages: usize, _: Direction) -> Result<Iova, MapError> {
-        let mut mapped = self.mapped.lock();
-        mapped.0 += 0x1000_0000;
-        let iova = mapped.0;
-        mapped.1.insert(iova, (frame, pages));
-        Ok(Iova(iova))
+        let mut next = self.next.lock();
+        *next += 0x1000_0000;
+        self.mapped.lock().insert(*next, (frame, pages));
+        Ok(Iova(*next))
     }
     fn dma_unmap(&self, iova: Iova, pages: usize) {
-        let gone = self.mapped.lock().1.remove(&iova.0);
+        let gone = self.mapped.lock().remove(&iova.0);
         assert_eq!(gone.map(|gone| gone.1), Some(pages), "unmapped as it was mapped");
     }
 }
@@ -255,7 +255,7 @@ impl Machine {
     fn end(self) {
         self.check();
         self.svm.fini();
-        assert!(self.dma.mapped.lock().1.is_empty(), "DMA mappings are left");
+        assert!(self.dma.mapped.lock().is_empty(), "DMA mappings are left");
         self.sim.exit();
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {
             assert_eq!((map.allocations(), map.live_pages()), (0, 0));

@@ -71,10 +71,15 @@ impl Pagemap {
         let claim = Claim::by_address(mm, &request, &mut buffers.claimed)?;
         for (i, claimed) in buffers.claimed.iter().enumerate() {
             if let Claimed::Device(page) = *claimed
-                && self.zdds.find(page).is_some_and(|found| found.key == zdd.key)
+                && zdd.contains(page)
             {
                 (buffers.pages[i], buffers.to[i]) = (Some(page), Destination::Ram);
             }
+        }
+        // The frames may be another allocation's by now. Claimed pages keep theirs, so one of them tells for all.
+        let first = buffers.pages.iter().flatten().next();
+        if first.and_then(|&page| self.zdds.find(page)).is_none_or(|found| found.key != zdd.key) {
+            return Ok(Homecoming::default());
         }
         self.carry_home(claim, buffers)
     }

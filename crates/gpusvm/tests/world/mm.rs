@@ -49,6 +49,7 @@ struct State {
     /// Frames that may still be allocated by `stage`.
     short: bool,
     after_walk: Vec<Hook>,
+    before_begin: Option<Hook>,
     walks: usize,
 }
 
@@ -130,6 +131,15 @@ impl FakeMm {
     /// Runs once, after the next walk found its pages and before its caller sees them.
     pub fn after_walk(&self, hook: impl FnOnce(&FakeMm) + Send + 'static) {
         self.state.lock().after_walk.insert(0, Box::new(hook));
+    }
+    /// Runs once, before the next sequence is taken.
+    pub fn before_read_begin(&self, hook: impl FnOnce(&FakeMm) + Send + 'static) {
+        self.state.lock().before_begin = Some(Box::new(hook));
+    }
+    /// Takes write permission off a page, wherever it is, as a fork does.
+    pub fn share(&self, at: HostVa) {
+        self.notify(HostRange::sized(at, 4096), EventKind::Protection);
+        self.state.lock().table.get_mut(&at).expect("the page is there").write = false;
     }
     pub fn walks(&self) -> usize {
         self.state.lock().walks
@@ -299,6 +309,10 @@ impl HostMm for FakeMm {
     }
 
     fn read_begin(&self, id: NotifierId) -> Seq {
+        let hook = self.state.lock().before_begin.take();
+        if let Some(hook) = hook {
+            hook(self);
+        }
         Seq(self.state.lock().watchers[&id].seq)
     }
 
