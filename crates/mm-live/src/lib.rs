@@ -1,1 +1,268 @@
 //! This process's real memory, moved by userfaultfd.
+//!
+//! Pages of the program migrate to VRAM by leaving their place: `UFFDIO_MOVE` takes the page itself from the
+//! program's address to a frame of the tile's arena, without copying and without a moment in which a write could
+//! be lost. A CPU touch of a page that left raises a fault, a reader thread asks the engine to bring the window
+//! home, and the toucher never knows.
+//!
+//! # The parts, along the way of a page
+//!
+//! | module | what |
+//! |---|---|
+//! | `vma` | what lies at an address, and what must never migrate |
+//! | `walk` | pages as a device will use them (`hmm_range_fault`) |
+//! | `claim` | claim, stage, commit, finish (`migrate_vma_*`) |
+//! | `transfer` | the move, and the copy where a move cannot be |
+//! | `arena` | VRAM: frames, who is in them |
+//! | `map` | per page of the program: home, and who is at it |
+//! | `events` | munmap, mremap, DONTNEED taken in |
+//! | `reader` | the threads that answer CPU faults |
+//! | `notifier` | the engine's notifiers and their sequences |
+//! | `gate` | why no device runs on a page whose munmap has returned |
+//! | `home` | fork, the end, wrappers: everything comes home |
+//! | `sys` | the kernel; the only `unsafe` |
+//!
+//! # Two userfaultfds
+//!
+//! The first has the program's chunks (MISSING, with events), the second the arenas (MISSING, as SIGBUS). Moves to
+//! VRAM go by the second with their source in the first, moves home by the first with their source in the
+//! second. So a move to VRAM never meets an unread event, and a missing page of an arena is a stale
+//! translation, found at the access and at once.
+//!
+//! # Locking
+//!
+//! In this order; each is short, none is held over a callback into the engine, over a touch of the program's
+//! memory, or over a wait for a reader:
+//!
+//! 1. `Gate` (closed by who reads; device accesses wait for it before they begin, holding nothing of ours)
+//! 2. `Gate::intake`: shared by movers over a look and its MOVE, COPY or ZEROPAGE; exclusive by who reads. These
+//!    ioctls wait for kernel locks only, never for a message to be read
+//! 3. `registration`: over REGISTER and UNREGISTER, so that a chunk is not unregistered while a claim begins
+//! 4. `map`: the page map; plain bookkeeping only
+//! 5. `scratch`, `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
+//!
+//! # Threads of the reader class
+//!
+//! A reader thread never waits for another thread but for those locks, and for what [`PagemapOps`] in the engine
+//! does. Whoever meets EAGAIN reads the events itself, so nobody depends on a reader that is busy.
+//!
+//! # Measured surprises
+//!
+//! * SIGBUS and MOVE agree: a userfaultfd with UFFD_FEATURE_SIGBUS takes and gives pages by UFFDIO_MOVE.
+//! * `UFFDIO_COPY` of nothing tells whether an event is unread: EAGAIN comes before EINVAL.
+//! * A REMOVE event (DONTNEED) can be anticipated: moving the pages out of the way while it is unread is exact.
+//!
+//! [`PagemapOps`]: gpusvm::hostmm::PagemapOps
+
+extern crate alloc;
+
+mod arena;
+mod claim;
+mod events;
+mod gate;
+mod home;
+mod host;
+mod map;
+mod notifier;
+mod reader;
+mod stats;
+#[allow(unsafe_code)]
+mod sys;
+mod transfer;
+mod vma;
+mod walk;
+
+pub use stats::Stats;
+pub use sys::access::{Chained, swap_chained};
+
+use std::sync::Arc;
+use sync::atomic::AtomicU32;
+use sync::{Condvar, JoinHandle, Mutex};
+use sys::uffd::{Source, Uffd, feature};
+use sys::{Errno, mem, task};
+use units::{HostRange, SZ_2M};
+
+/// How pages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// UFFDIO_MOVE (Linux 6.8): the page itself.
+    Move,
+    /// Write protection, copy, drop; home by UFFDIO_COPY. Slower, and pinned pages are not noticed.
+    Copy,
+}
+
+/// What the kernel lets us do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privilege {
+    /// Every touch of a page in VRAM is served, the kernel's own too.
+    Full,
+    /// System calls that meet a page in VRAM fail with EFAULT.
+    UserModeOnly,
+}
+
+/// What to start with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How pages shall travel; `Move` becomes `Copy` on a kernel that cannot move.
+    pub transport: Transport,
+    /// Reader threads; `None`: one a CPU, at most 8.
+    pub readers: Option<u32>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { transport: Transport::Move, readers: None }
+    }
+}
+
+/// Why it cannot start at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// The kernel's error number.
+    pub errno: i32,
+    /// What was refused.
+    pub what: &'static str,
+}
+
+impl Refused {
+    /// What the user may type, one command or sentence each; any one of them is enough.
+    pub const REMEDIES: [&'static str; 3] = [
+        "sudo sysctl vm.unprivileged_userfaultfd=1",
+        "sudo chmod 666 /dev/userfaultfd",
+        "run with CAP_SYS_PTRACE (for example as root)",
+    ];
+}
+
+impl core::fmt::Display for Refused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} refused (errno {})", self.what, self.errno)
+    }
+}
+
+impl core::error::Error for Refused {}
+
+const LIFE_RUNNING: u32 = 0;
+const LIFE_STOPPING: u32 = 1;
+const LIFE_DEAD: u32 = 2;
+
+/// The memory management of this process: implements [`HostMm`](gpusvm::hostmm::HostMm) and
+/// [`HostMemory`](gpusvm::hostmm::HostMemory). One a process is enough; several work side by side, but a chunk
+/// belongs to the first that registers it.
+pub struct LiveMm {
+    /// The first userfaultfd: the program's chunks.
+    program: Uffd,
+    /// The second: the arenas.
+    device: Uffd,
+    maps: sys::maps::Maps,
+    kick: task::Kick,
+    gate: gate::Gate,
+    registration: Mutex<()>,
+    map: Mutex<map::PageMap>,
+    /// Signalled with `map`: a claim ended, or a freeze.
+    claims_changed: Condvar,
+    notifiers: notifier::Notifiers,
+    /// 2M where pages go to be dropped.
+    scratch: Mutex<HostRange>,
+    /// DONTNEEDs of our own, whose events say nothing.
+    own_drops: Mutex<Vec<HostRange>>,
+    excluded: Mutex<Vec<HostRange>>,
+    queue: events::Queue,
+    places: arena::Places,
+    counters: stats::Counters,
+    transport: Transport,
+    privilege: Privilege,
+    life: AtomicU32,
+    readers: Mutex<Vec<JoinHandle>>,
+}
+
+impl LiveMm {
+    /// Opens userfaultfd, installs the fixup of SIGSEGV and SIGBUS, and starts the readers. End it with
+    /// [`stop`](Self::stop): what is in VRAM when the process simply exits is gone with it.
+    pub fn start(config: Config) -> Result<Arc<Self>, Refused> {
+        let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
+        let (transport, program, source) = Self::open_program(config.transport).map_err(refused("userfaultfd"))?;
+        let can_move = if transport == Transport::Move { feature::MOVE } else { 0 };
+        let (device, _) = Uffd::open(feature::SIGBUS | can_move).map_err(refused("userfaultfd for VRAM"))?;
+        let scratch = mem::map_arena(SZ_2M).map_err(refused("memory"))?;
+        device.register(scratch, sys::uffd::Watch::Missing).map_err(refused("registration of memory"))?;
+        sys::access::install();
+        let mm = Arc::new(Self {
+            program,
+            device,
+            maps: sys::maps::Maps::open().map_err(refused("/proc/self/maps"))?,
+            kick: task::Kick::new().map_err(refused("eventfd"))?,
+            gate: gate::Gate::new(),
+            registration: Mutex::new(()),
+            map: Mutex::new(map::PageMap::default()),
+            claims_changed: Condvar::new(),
+            notifiers: notifier::Notifiers::new(),
+            scratch: Mutex::new(scratch),
+            own_drops: Mutex::new(Vec::new()),
+            excluded: Mutex::new(vec![scratch]),
+            queue: events::Queue::new(),
+            places: arena::Places::default(),
+            counters: stats::Counters::default(),
+            transport,
+            privilege: if source == Source::UserModeOnly { Privilege::UserModeOnly } else { Privilege::Full },
+            life: AtomicU32::new(LIFE_RUNNING),
+            readers: Mutex::new(Vec::new()),
+        });
+        mm.start_readers(config.readers);
+        Ok(mm)
+    }
+
+    fn open_program(wanted: Transport) -> Result<(Transport, Uffd, Source), Errno> {
+        let moving = feature::EVENTS | feature::MOVE | feature::POISON;
+        let copying = feature::EVENTS | feature::WP;
+        if wanted == Transport::Move {
+            match Uffd::open(moving) {
+                Ok((uffd, source)) => return Ok((Transport::Move, uffd, source)),
+                Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Uffd::open(copying).map(|(uffd, source)| (Transport::Copy, uffd, source))
+    }
+
+    fn start_readers(self: &Arc<Self>, wanted: Option<u32>) {
+        let cpus = task::cpus();
+        let allowed: Vec<u32> = (0..64).filter(|cpu| cpus >> cpu & 1 != 0).collect();
+        let count = wanted.unwrap_or(allowed.len().min(8) as u32).max(1);
+        let handles = (0..count).map(|number| {
+            let cpu = allowed[number as usize % allowed.len()];
+            let mm = Arc::clone(self);
+            sync::spawn("pontoon-reader", move || reader::run(&mm, cpu))
+        });
+        let handles: Vec<JoinHandle> = handles.collect();
+        *self.readers.lock() = handles;
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// How pages travel.
+    pub const fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// What the kernel lets us do.
+    pub const fn privilege(&self) -> Privilege {
+        self.privilege
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.life.load() != LIFE_RUNNING
+    }
+}
+
+impl Drop for LiveMm {
+    fn drop(&mut self) {
+        let map = self.map.get_mut();
+        for id in 0..map.arenas.len() {
+            mem::unmap(self.places.range(gpusvm::hostmm::PagemapId(id as u16)));
+        }
+        mem::unmap(*self.scratch.get_mut());
+    }
+}

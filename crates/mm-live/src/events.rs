@@ -1,0 +1,334 @@
+//! Taking messages in: read, settle what changed, tell the engine afterwards.
+//!
+//! [`LiveMm::pump`] is the only reader of the first userfaultfd. Any thread may call it: the reader threads when
+//! a poll says so, and a mover that got EAGAIN. It never waits for another thread and calls no engine code:
+//!
+//! 1. close the gate, take the intake lock;
+//! 2. read messages until none is left (page faults come before events, so stopping early would leave the
+//!    event unread that makes every ioctl fail);
+//! 3. for each event: forget the pages, mark claimed ones dead, empty their frames, make the sequences of the
+//!    notifiers odd, and queue a notice;
+//! 4. open the gate; queue the faults.
+//!
+//! Reader threads deliver the notices: callbacks, sequences even, `page_free`.
+//!
+//! REMOVE (DONTNEED, FREE) is told *before* the pages go and nothing tells that they have gone. A page that is
+//! migrated in between would survive. So the event itself drops the pages that are in system memory, by moving
+//! them to a scratch arena: whatever the program's own call drops later is newer, and was written while the call
+//! ran. Where a page cannot be moved, the range is not migrated for a while instead.
+
+use crate::arena::Frame;
+use crate::map::{Home, Mark, PageMap};
+use crate::notifier::Begun;
+use crate::sys::mem;
+use crate::sys::uffd::{Message, RawMessage};
+use crate::{LiveMm, Transport};
+use gpusvm::hostmm::{DevicePage, EventKind, MmEvent};
+use std::collections::VecDeque;
+use sync::Mutex;
+use sync::atomic::AtomicU32;
+use units::{HostRange, HostVa, SZ_2M, SZ_4K};
+
+/// A page fault that waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fault {
+    pub addr: HostVa,
+    pub write: bool,
+    pub protected: bool,
+    /// How often it was taken up.
+    pub tries: u32,
+}
+
+/// What the engine is still to be told of.
+pub(crate) struct Notice {
+    begun: Begun,
+    freed: Vec<DevicePage>,
+}
+
+/// Work for the reader threads.
+pub(crate) struct Queue {
+    pub faults: Mutex<VecDeque<Fault>>,
+    pub notices: Mutex<VecDeque<Notice>>,
+    /// Notices that are queued or being delivered.
+    pub undelivered: AtomicU32,
+    /// Faults that are answered at a time (ns), because their page may not leave VRAM yet.
+    pub later: Mutex<Vec<(u64, Fault)>>,
+}
+
+impl Queue {
+    pub fn new() -> Self {
+        Self {
+            faults: Mutex::new(VecDeque::with_capacity(256)),
+            notices: Mutex::new(VecDeque::with_capacity(64)),
+            undelivered: AtomicU32::new(0),
+            later: Mutex::new(Vec::with_capacity(64)),
+        }
+    }
+}
+
+/// How long a range stays out of migration when its DONTNEED could not be anticipated.
+const QUARANTINE_NS: u64 = 20_000_000;
+const BATCH: usize = 16;
+
+/// Pages that an event took away.
+#[derive(Default)]
+struct Lost {
+    /// Frames to empty now, and to free when the engine was told.
+    frames: Vec<DevicePage>,
+}
+
+impl LiveMm {
+    /// Reads all messages and settles the events. True where it left work for the readers.
+    pub(crate) fn pump(&self) -> bool {
+        let mut batch = [RawMessage::default(); BATCH];
+        let mut faults = 0;
+        let mut notices = 0;
+        {
+            let _closed = self.gate.close();
+            loop {
+                let got = self.program.read(&mut batch);
+                for message in batch.iter().take(got) {
+                    match message.parse() {
+                        Message::Fault { addr, write, protected } => {
+                            faults += 1;
+                            let fault = Fault { addr: HostVa(addr), write, protected, tries: 0 };
+                            self.queue.faults.lock().push_back(fault);
+                        }
+                        event => {
+                            notices += 1;
+                            self.take_event(event);
+                        }
+                    }
+                }
+                if got < BATCH {
+                    break;
+                }
+            }
+        }
+        self.counters.faults.fetch_add(faults);
+        faults + notices > 0
+    }
+
+    /// One event, behind the closed gate.
+    fn take_event(&self, event: Message) {
+        let told = match event {
+            Message::Unmap { start, end } => {
+                self.counters.unmaps.fetch_add(1);
+                let range = HostRange::new(HostVa(start), HostVa(end));
+                Some((range, EventKind::Unmap, self.forget(range, Forget::Mapping)))
+            }
+            Message::Remove { start, end } => {
+                let range = HostRange::new(HostVa(start), HostVa(end));
+                if self.is_own_drop(range) {
+                    return;
+                }
+                self.counters.removes.fetch_add(1);
+                let lost = self.forget(range, Forget::Pages);
+                self.drop_ahead(range);
+                Some((range, EventKind::Clear, lost))
+            }
+            Message::Remap { from, to, len } => {
+                self.counters.remaps.fetch_add(1);
+                let range = HostRange::sized(HostVa(from), len);
+                self.map.lock().rekey(range, HostVa(to));
+                Some((range, EventKind::Unmap, Lost::default()))
+            }
+            Message::Fault { .. } | Message::Other(_) => None,
+        };
+        let Some((range, kind, lost)) = told else {
+            self.counters.unexpected.fetch_add(1);
+            return;
+        };
+        self.empty_frames(&lost.frames);
+        let begun = self.notifiers.begin(MmEvent { range, kind });
+        self.queue.undelivered.fetch_add(1);
+        self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames });
+    }
+
+    fn forget(&self, range: HostRange, what: Forget) -> Lost {
+        let mut guard = self.map.lock();
+        let map = &mut *guard;
+        let mut lost = Lost::default();
+        for (va, home, mark) in map.concerned(range) {
+            if let Mark::Claimed { claim, entry } = mark {
+                if let Some(mut state) = map.entry(claim, entry) {
+                    state.dead = true;
+                    self.counters.died.fetch_add(1);
+                    map.set_entry(claim, entry, state);
+                }
+            } else if let Home::Device(page) = home {
+                map.set_frame(page, Frame::Condemned);
+                lost.frames.push(page);
+            }
+            map.set_home(va, Home::System);
+            map.set_mark(va, Mark::Free);
+        }
+        if what == Forget::Mapping {
+            for number in map.chunks_in(range) {
+                if let Some(chunk) = map.chunks.get_mut(&number) {
+                    chunk.subtract_registered(range);
+                    if chunk.is_idle() && chunk.registered.is_empty() {
+                        map.chunks.remove(&number);
+                    }
+                }
+            }
+        }
+        lost
+    }
+
+    /// Drops what a REMOVE is about to drop from system memory.
+    fn drop_ahead(&self, range: HostRange) {
+        let parts: Vec<HostRange> = {
+            let map = self.map.lock();
+            let chunks = map.chunks_in(range);
+            let registered =
+                chunks.iter().filter_map(|number| map.chunks.get(number)).flat_map(|chunk| &chunk.registered);
+            registered.filter_map(|part| part.intersect(range)).collect()
+        };
+        for part in parts {
+            if !self.discard(part) {
+                let until = sync::time::now_ns() + QUARANTINE_NS;
+                self.map.lock().quarantine.push((part, until));
+            }
+        }
+    }
+
+    /// Drops pages of the program without madvise, which would raise an event. False where some could not go.
+    pub(crate) fn discard(&self, range: HostRange) -> bool {
+        let mut all = true;
+        let scratch = self.scratch.lock();
+        let mut start = range.start;
+        while start < range.end {
+            let end = start.add(SZ_2M).align_down(SZ_2M).min(range.end);
+            if self.transport == Transport::Copy {
+                all = false;
+                break;
+            }
+            let progress = self.device.move_pages(scratch.start.0, start.0, end.offset_from(start));
+            if progress.bytes > 0 {
+                let _ = mem::advise(HostRange::sized(scratch.start, progress.bytes), mem::Advice::DontNeed);
+            }
+            match (progress.bytes, progress.error) {
+                (0, Some(_)) => {
+                    all = false;
+                    start = start.add(SZ_4K);
+                }
+                (0, None) => start = end,
+                (bytes, _) => start = start.add(bytes),
+            }
+        }
+        drop(scratch);
+        if !all && self.transport == Transport::Copy {
+            self.drop_own(range);
+        }
+        all
+    }
+
+    /// Drops pages by DONTNEED, and knows its own event again.
+    pub(crate) fn drop_own(&self, range: HostRange) {
+        self.own_drops.lock().push(range);
+        let _ = mem::advise(range, mem::Advice::DontNeed);
+        self.own_drops.lock().retain(|&own| own != range);
+    }
+
+    fn is_own_drop(&self, range: HostRange) -> bool {
+        let mut own = self.own_drops.lock();
+        let before = own.len();
+        own.retain(|&own| own != range);
+        own.len() != before
+    }
+
+    /// Tells the engine of one event that was taken in. False where there is none.
+    pub(crate) fn deliver_notice(&self) -> bool {
+        let Some(notice) = self.queue.notices.lock().pop_front() else { return false };
+        self.notifiers.tell(&notice.begun);
+        self.notifiers.end(notice.begun);
+        self.free_pages(&notice.freed);
+        self.queue.undelivered.fetch_sub(1);
+        true
+    }
+
+    /// Waits until every event that was raised so far has been read, and the engine was told of it. Not for reader
+    /// threads, nor with a lock held that a notifier takes.
+    pub fn settle(&self) {
+        while self.alive().is_ok() {
+            let unread = self.program.event_pending();
+            // What was read is queued before the gate opens.
+            self.gate.wait_open();
+            if !unread && self.queue.undelivered.load() == 0 {
+                return;
+            }
+            crate::sys::task::relax();
+        }
+    }
+}
+
+/// What an event takes away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forget {
+    /// Pages; the mapping, and its registration, stay.
+    Pages,
+    /// The mapping.
+    Mapping,
+}
+
+impl PageMap {
+    /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
+    fn rekey(&mut self, from: HostRange, to: HostVa) {
+        let moved = |va: HostVa| to.add(va.offset_from(from.start));
+        let parts: Vec<HostRange> = self
+            .chunks_in(from)
+            .iter()
+            .filter_map(|number| self.chunks.get(number))
+            .flat_map(|chunk| chunk.registered.iter().filter_map(|part| part.intersect(from)))
+            .collect();
+        let pages = self.concerned(from);
+        for &(va, _, _) in &pages {
+            self.set_home(va, Home::System);
+            self.set_mark(va, Mark::Free);
+        }
+        for (va, home, mark) in pages {
+            self.set_home(moved(va), home);
+            match mark {
+                Mark::Free | Mark::Filling => {}
+                Mark::Claimed { claim, entry } => self.move_claimed(claim, entry, moved(va), mark),
+            }
+            match home {
+                Home::Device(page) if mark == Mark::Free => self.set_frame(page, Frame::Home(moved(va))),
+                _ => {}
+            }
+        }
+        for part in parts {
+            let (mut start, end) = (moved(part.start), moved(part.start).add(part.len()));
+            while start < end {
+                let piece = HostRange::new(start, end.min(start.add(SZ_2M).align_down(SZ_2M)));
+                self.chunk_mut(start).add_registered(piece);
+                start = piece.end;
+            }
+        }
+    }
+
+    fn move_claimed(&mut self, claim: u64, entry: usize, va: HostVa, mark: Mark) {
+        let Some(mut state) = self.entry(claim, entry) else { return };
+        state.va = va;
+        self.set_entry(claim, entry, state);
+        self.set_mark(va, mark);
+        let frames = [
+            match state.from {
+                crate::claim::From::Device(page) => Some(page),
+                _ => None,
+            },
+            match state.to {
+                gpusvm::hostmm::Destination::Device(page) => Some(page),
+                _ => None,
+            },
+        ];
+        for page in frames.into_iter().flatten() {
+            match self.frame(page) {
+                Some(Frame::Home(_)) => self.set_frame(page, Frame::Home(va)),
+                Some(Frame::Staged(_)) => self.set_frame(page, Frame::Staged(va)),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Bringing pages home without being asked by a fault: before fork, at the end, and for wrappers of libc calls.
+
+use crate::LiveMm;
+use crate::arena::Frame;
+use crate::claim::Entrance;
+use crate::map::Home;
+use crate::sys::{mem, task};
+use gpusvm::hostmm::{
+    ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId, Place, Select,
+    Transferred,
+};
+use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
+
+/// Rounds of evacuation before it is given up: each meets only what a migration in progress held back.
+const MAX_ROUNDS: u32 = 2000;
+
+impl LiveMm {
+    /// Brings every page of `range` home and unregisters its chunks: what a wrapper of mremap calls first, because
+    /// registration splits VMAs and mremap refuses to go across two. Migrations may begin again at once.
+    /// False where some page would not come.
+    pub fn bring_home(&self, range: HostRange) -> bool {
+        for _ in 0..MAX_ROUNDS {
+            let away: Vec<(HostVa, DevicePage)> = {
+                let map = self.map.lock();
+                let homes = map.concerned(range).into_iter().filter_map(|(va, home, _)| match home {
+                    Home::Device(page) => Some((va, page)),
+                    Home::System => None,
+                });
+                homes.collect()
+            };
+            let Some(&(va, page)) = away.first() else { return true };
+            let owner = self.map.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
+            if !self.evacuate(va, range, owner) {
+                task::relax();
+            }
+            if self.alive().is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Brings home what an owner has in the chunk of `va`.
+    fn evacuate(&self, va: HostVa, within: HostRange, owner: OwnerId) -> bool {
+        let Some(vma) = self.vma_at(va) else {
+            // Its munmap has not been read yet.
+            self.pump();
+            self.kick.ring();
+            return false;
+        };
+        let window = HostRange::around(va, SZ_2M).intersect(vma.range).and_then(|part| part.intersect(within));
+        let Some(range) = window else { return false };
+        let request = ClaimRequest { range, owner, select: Select::DeviceOnly, fault: None };
+        let mut claimed = vec![Claimed::No; range.pages()];
+        let Ok(claim) = self.claim_range(&request, EventKind::Clear, Entrance::Evacuation, &mut claimed) else {
+            return false;
+        };
+        let to: Vec<_> = claimed
+            .iter()
+            .map(|page| if matches!(page, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
+            .collect();
+        let mut frames = vec![None; range.pages()];
+        let staged = self.stage_claim(claim, &to, &mut frames).is_ok();
+        let mut wanted = vec![false; range.pages()];
+        let mut at = 0;
+        while staged && at < claimed.len() {
+            let Claimed::Device(first) = claimed[at] else {
+                at += 1;
+                continue;
+            };
+            let run =
+                (at..claimed.len()).take_while(|&i| claimed[i] == Claimed::Device(first.add((i - at) as u64))).count();
+            let mut done = vec![Transferred::Failed; run];
+            let home = Place::Host(HostFrame(range.page_at(at).page_number()));
+            self.transfer_run(Place::Device(first), home, &mut done);
+            for (offset, how) in done.iter().enumerate() {
+                wanted[at + offset] = *how != Transferred::Failed;
+            }
+            at += run;
+        }
+        let mut moved = vec![false; range.pages()];
+        self.commit_claim(claim, &wanted, &mut moved);
+        self.finish_claim(claim);
+        moved.contains(&true)
+    }
+
+    /// Stops migrations, waits for those in progress, and brings everything home: `pthread_atfork`'s prepare. A
+    /// child inherits no VRAM and no userfaultfd, so what is in VRAM at the fork reads as zeros there. Undone by
+    /// [`thaw`](Self::thaw) in the parent, [`after_fork_child`](Self::after_fork_child) in the child. Not to be
+    /// called by a thread that is inside a migration. False where some page would not come.
+    pub fn bring_all_home(&self) -> bool {
+        {
+            let mut map = self.map.lock();
+            map.frozen = true;
+            while !map.claims.is_empty() && self.alive().is_ok() {
+                self.claims_changed.wait_for(&mut map, 1_000_000);
+            }
+        }
+        loop {
+            let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
+            let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
+            let left = !self.map.lock().chunks.values().all(|chunk| chunk.is_idle());
+            if !all || !left || self.alive().is_err() {
+                let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
+                self.retire_chunks(chunks);
+                return all;
+            }
+            task::relax();
+        }
+    }
+
+    /// Lets migrations begin again: `pthread_atfork`'s parent.
+    pub fn thaw(&self) {
+        self.map.lock().frozen = false;
+        self.claims_changed.notify_all();
+    }
+
+    /// In a forked child: the threads are gone, so every call says [`MmError::Gone`] from now on. The program's
+    /// memory is all there and works natively. Takes no lock.
+    pub fn after_fork_child(&self) {
+        self.life.store(crate::LIFE_DEAD);
+    }
+
+    /// Tells the notifiers of a change that is about to happen, and runs it between start and end: what wrappers
+    /// of munmap, mprotect and madvise use, where the kernel tells late or not at all.
+    pub fn changing<R>(&self, range: HostRange, kind: EventKind, change: impl FnOnce() -> R) -> R {
+        if self.alive().is_err() {
+            return change();
+        }
+        let begun = self.notifiers.begin(MmEvent { range, kind });
+        self.notifiers.tell(&begun);
+        let result = change();
+        self.notifiers.end(begun);
+        result
+    }
+
+    /// Tells the notifiers of a change that has happened. Ranges that have no page in VRAM are not registered, so
+    /// the kernel raises no event for them; a device reaches their pages by address and needs none, but an engine
+    /// that wants to forget its ranges there relies on the wrapper of munmap to call this.
+    pub fn changed(&self, range: HostRange, kind: EventKind) {
+        self.changing(range, kind, || ());
+    }
+
+    /// Ends it: everything comes home, the readers end, the descriptors may be closed. What would be in VRAM when
+    /// they close is lost silently. False where some page would not come; then nothing is ended.
+    pub fn stop(&self) -> bool {
+        if self.alive().is_err() {
+            return false;
+        }
+        if !self.bring_all_home() {
+            self.thaw();
+            return false;
+        }
+        self.life.store(crate::LIFE_STOPPING);
+        self.kick.ring();
+        let readers = core::mem::take(&mut *self.readers.lock());
+        readers.into_iter().for_each(sync::JoinHandle::join);
+        while self.deliver_notice() {}
+        self.life.store(crate::LIFE_DEAD);
+        true
+    }
+
+    /// Frames that hold bytes, as accounted.
+    pub fn resident_frames(&self, id: PagemapId) -> u64 {
+        self.map.lock().arena(id).map_or(0, crate::arena::Arena::resident)
+    }
+
+    /// Frames that hold bytes, as the kernel says: the truth that accounting is compared with.
+    pub fn mincore_frames(&self, id: PagemapId) -> u64 {
+        let whole = self.places.range(id);
+        let mut resident = [0u8; 512];
+        let mut count = 0;
+        let mut block = HostRange::sized(whole.start, SZ_2M);
+        while whole.covers(block) {
+            if mem::mincore(block, &mut resident).is_ok() {
+                count += resident.iter().filter(|&&page| page & 1 != 0).count() as u64;
+            }
+            block = HostRange::sized(block.end, SZ_2M);
+        }
+        count
+    }
+
+    /// Where the page at `va` lives, in VRAM or not. For observers: it may be over when it returns.
+    pub fn device_page(&self, va: HostVa) -> Option<DevicePage> {
+        match self.map.lock().home(va) {
+            Home::Device(page) => Some(page),
+            Home::System => None,
+        }
+    }
+
+    /// A picture of the page map for a report on a stall: chunks, marks, claims, queues.
+    pub fn dump(&self) -> String {
+        let map = self.map.lock();
+        let mut text = String::new();
+        for (number, chunk) in &map.chunks {
+            text += &format!("chunk {} registered {:?}", crate::map::chunk_range(*number), chunk.registered);
+            let pages = map.concerned(crate::map::chunk_range(*number));
+            let away = pages.iter().filter(|page| page.1 != Home::System).count();
+            let marked = pages.iter().find(|page| page.2 != crate::map::Mark::Free);
+            text += &format!(" in VRAM {away}, first mark {marked:?}\n");
+        }
+        for (id, claim) in &map.claims {
+            let first = claim.entries.iter().find(|entry| entry.from != crate::claim::From::Nowhere);
+            text += &format!("claim {id}: {} entries, first {first:?}\n", claim.entries.len());
+        }
+        drop(map);
+        text += &format!(
+            "faults waiting {:?}, notices {}, event pending {}\n{:?}\n",
+            self.queue.faults.lock(),
+            self.queue.notices.lock().len(),
+            self.program.event_pending(),
+            self.stats()
+        );
+        text
+    }
+
+    pub(crate) fn alive(&self) -> Result<(), MmError> {
+        if self.life.load() == crate::LIFE_DEAD { Err(MmError::Gone) } else { Ok(()) }
+    }
+
+    /// Whether an empty frame is one that an event emptied.
+    pub(crate) fn count_stale(&self, page: DevicePage) {
+        self.counters.stale.fetch_add(1);
+        if self.map.lock().frame(page) == Some(Frame::Condemned) {
+            self.counters.stale_told.fetch_add(1);
+        }
+    }
+
+    /// Bytes of the program, as the calling thread would reach them: pieces inside of pages.
+    pub(crate) fn pieces(from: HostVa, len: usize) -> impl Iterator<Item = (HostVa, core::ops::Range<usize>)> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let here = from.add(at as u64);
+            let bytes = (len - at).min(SZ_4K as usize - here.page_offset());
+            let piece = at..at + bytes;
+            at += bytes;
+            (bytes > 0).then_some((here, piece))
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Counters: what happened, counted once, where it happened.
+
+use sync::atomic::AtomicU64;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters of a [`LiveMm`](crate::LiveMm) since its start.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Stats {
+            /// Every counter with its name, for reports.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub $name: AtomicU64,)* }
+
+        impl Counters {
+            pub fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.load(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Pages moved or copied from system memory to VRAM.
+    to_device,
+    /// Pages moved or copied home.
+    to_home,
+    /// Pages moved or copied between VRAMs, or inside one.
+    across,
+    /// Pages of these that were copied and not moved.
+    copied,
+    /// Pages that a failed or unwanted migration put back.
+    put_back,
+    /// Holes that became zero pages in VRAM.
+    holes,
+    /// Page fault messages read.
+    faults,
+    /// Faults on pages in VRAM, handed to the pagemap's owner.
+    device_faults,
+    /// Faults on holes, answered with zero pages.
+    hole_faults,
+    /// Faults on pages of a migration in progress, answered by its end.
+    claimed_faults,
+    /// Faults that were over when looked at.
+    stale_faults,
+    /// Faults set aside and taken up again.
+    postponed_faults,
+    /// Faults answered with SIGBUS.
+    fatal_faults,
+    /// munmap events.
+    unmaps,
+    /// madvise events.
+    removes,
+    /// mremap events.
+    remaps,
+    /// Messages that were not asked for.
+    unexpected,
+    /// System calls refused because an event was unread or its raiser had not run again.
+    again,
+    /// Accesses of VRAM frames that are empty: the translation was stale.
+    stale,
+    /// Of these, accesses of frames that an event had just emptied, before the device could be told.
+    stale_told,
+    /// Pages that could not move because they are pinned or shared copy-on-write.
+    busy,
+    /// Pages that could not move because of permissions, locks or VMAs.
+    invalid,
+    /// Pages that could not move for other reasons.
+    failed,
+    /// Pages whose mapping changed during their migration.
+    died,
+    /// Chunks registered.
+    registered,
+    /// Chunks unregistered.
+    unregistered,
+    /// Chunks that could not be registered.
+    refused,
+    /// Destinations named for a page that were in use.
+    occupied,
+    /// Pages that could be put back nowhere and stay at an uncommitted destination.
+    stranded,
+}

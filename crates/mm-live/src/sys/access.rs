@@ -1,0 +1,323 @@
+//! Bytes at addresses that may vanish under us: a few assembly routines, and a signal handler that knows them.
+//!
+//! All routines lie in one span of text, use no stack and report in `rax`. When one of them faults, the handler of
+//! SIGSEGV and SIGBUS finds the instruction pointer in the span, puts the signal's number into `rax` and continues
+//! at the span's end, a `ret`: so a fault costs about 2 us and an access that does not fault costs nothing.
+//! Any other fault goes to whoever handled the signal before ([`Chained`]); the preload library, which
+//! interposes `sigaction`, keeps that entry up to date by [`swap_chained`].
+
+use super::call;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+core::arch::global_asm!(
+    ".pushsection .text.pontoon_access,\"ax\",@progbits",
+    ".p2align 4",
+    ".globl pontoon_access_begin",
+    ".hidden pontoon_access_begin",
+    "pontoon_access_begin:",
+    // copy(dst, src, len) -> fault
+    ".globl pontoon_access_copy",
+    ".hidden pontoon_access_copy",
+    "pontoon_access_copy:",
+    "mov rcx, rdx",
+    "rep movsb",
+    "xor eax, eax",
+    "ret",
+    // load8/4/2(dst: *mut u64, src) -> fault
+    ".globl pontoon_access_load8",
+    ".hidden pontoon_access_load8",
+    "pontoon_access_load8:",
+    "mov rcx, [rsi]",
+    "mov [rdi], rcx",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_load4",
+    ".hidden pontoon_access_load4",
+    "pontoon_access_load4:",
+    "mov ecx, [rsi]",
+    "mov [rdi], ecx",
+    "xor eax, eax",
+    "ret",
+    // xchg8/4(value: *mut u64, addr), xadd8/4(value: *mut u64, addr) -> fault; the old value comes back
+    ".globl pontoon_access_xchg8",
+    ".hidden pontoon_access_xchg8",
+    "pontoon_access_xchg8:",
+    "mov rcx, [rdi]",
+    "xchg [rsi], rcx",
+    "mov [rdi], rcx",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_xchg4",
+    ".hidden pontoon_access_xchg4",
+    "pontoon_access_xchg4:",
+    "mov ecx, [rdi]",
+    "xchg [rsi], ecx",
+    "mov [rdi], rcx",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_xadd8",
+    ".hidden pontoon_access_xadd8",
+    "pontoon_access_xadd8:",
+    "mov rcx, [rdi]",
+    "lock xadd [rsi], rcx",
+    "mov [rdi], rcx",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_xadd4",
+    ".hidden pontoon_access_xadd4",
+    "pontoon_access_xadd4:",
+    "mov ecx, [rdi]",
+    "lock xadd [rsi], ecx",
+    "mov [rdi], rcx",
+    "xor eax, eax",
+    "ret",
+    // cmpxchg8/4(expected: *mut u64, addr, new) -> fault; the old value comes back
+    ".globl pontoon_access_cmpxchg8",
+    ".hidden pontoon_access_cmpxchg8",
+    "pontoon_access_cmpxchg8:",
+    "mov rax, [rdi]",
+    "lock cmpxchg [rsi], rdx",
+    "mov [rdi], rax",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_cmpxchg4",
+    ".hidden pontoon_access_cmpxchg4",
+    "pontoon_access_cmpxchg4:",
+    "mov eax, [rdi]",
+    "lock cmpxchg [rsi], edx",
+    "mov [rdi], rax",
+    "xor eax, eax",
+    "ret",
+    ".globl pontoon_access_end",
+    ".hidden pontoon_access_end",
+    "pontoon_access_end:",
+    "ret",
+    // what a signal handler returns to
+    ".globl pontoon_access_restorer",
+    ".hidden pontoon_access_restorer",
+    "pontoon_access_restorer:",
+    "mov eax, 15",
+    "syscall",
+    "ud2",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn pontoon_access_begin();
+    fn pontoon_access_end();
+    fn pontoon_access_restorer();
+    fn pontoon_access_copy(dst: u64, src: u64, len: usize) -> i64;
+    fn pontoon_access_load8(dst: *mut u64, src: u64) -> i64;
+    fn pontoon_access_load4(dst: *mut u64, src: u64) -> i64;
+    fn pontoon_access_xchg8(value: *mut u64, addr: u64) -> i64;
+    fn pontoon_access_xchg4(value: *mut u64, addr: u64) -> i64;
+    fn pontoon_access_xadd8(value: *mut u64, addr: u64) -> i64;
+    fn pontoon_access_xadd4(value: *mut u64, addr: u64) -> i64;
+    fn pontoon_access_cmpxchg8(value: *mut u64, addr: u64, new: u64) -> i64;
+    fn pontoon_access_cmpxchg4(value: *mut u64, addr: u64, new: u64) -> i64;
+}
+
+/// Why bytes were not reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// SIGSEGV: no mapping, or no permission.
+    Segv,
+    /// SIGBUS: a page that userfaultfd reports missing by signal, a poisoned page, or behind a file's end.
+    Bus,
+}
+
+fn outcome(ret: i64) -> Result<(), Fault> {
+    match ret {
+        0 => Ok(()),
+        code if code == i64::from(libc::SIGBUS) => Err(Fault::Bus),
+        _ => Err(Fault::Segv),
+    }
+}
+
+/// Copies bytes out of `src`. Naturally aligned words of 4 and 8 are read in one piece.
+pub(crate) fn read(src: u64, buf: &mut [u8]) -> Result<(), Fault> {
+    let mut word = 0u64;
+    let to = core::ptr::from_mut(&mut word);
+    match buf.len() {
+        8 if src.is_multiple_of(8) => {
+            // SAFETY: `to` is ours; the source may fault, which the handler turns into a result.
+            outcome(unsafe { pontoon_access_load8(to, src) })?;
+            buf.copy_from_slice(&word.to_le_bytes());
+            Ok(())
+        }
+        4 if src.is_multiple_of(4) => {
+            // SAFETY: as above.
+            outcome(unsafe { pontoon_access_load4(to, src) })?;
+            buf.copy_from_slice(&(word as u32).to_le_bytes());
+            Ok(())
+        }
+        // SAFETY: the destination is a slice of that length; the source may fault, which becomes a result.
+        len => outcome(unsafe { pontoon_access_copy(buf.as_mut_ptr() as u64, src, len) }),
+    }
+}
+
+/// Copies bytes to `dst`. Naturally aligned words of 4 and 8 are written in one piece.
+pub(crate) fn write(dst: u64, bytes: &[u8]) -> Result<(), Fault> {
+    match bytes.len() {
+        8 if dst.is_multiple_of(8) => {
+            exchange(dst, 8, u64::from_le_bytes(core::array::from_fn(|i| bytes[i]))).map(drop)
+        }
+        4 if dst.is_multiple_of(4) => {
+            exchange(dst, 4, u64::from(u32::from_le_bytes(core::array::from_fn(|i| bytes[i])))).map(drop)
+        }
+        // SAFETY: the source is a slice of that length; the destination is memory that no reference names, and
+        // a fault of it becomes a result.
+        len => outcome(unsafe { pontoon_access_copy(dst, bytes.as_ptr() as u64, len) }),
+    }
+}
+
+/// Stores a word of 4 or 8 bytes and gives the old one.
+pub(crate) fn exchange(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
+    let mut word = value;
+    let at = core::ptr::from_mut(&mut word);
+    let ret = if size == 8 {
+        // SAFETY: `at` is ours; a fault of the address becomes a result.
+        unsafe { pontoon_access_xchg8(at, addr) }
+    } else {
+        // SAFETY: as above.
+        unsafe { pontoon_access_xchg4(at, addr) }
+    };
+    outcome(ret).map(|()| word)
+}
+
+/// Adds to a word of 4 or 8 bytes and gives the old one.
+pub(crate) fn add(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
+    let mut word = value;
+    let at = core::ptr::from_mut(&mut word);
+    let ret = if size == 8 {
+        // SAFETY: `at` is ours; a fault of the address becomes a result.
+        unsafe { pontoon_access_xadd8(at, addr) }
+    } else {
+        // SAFETY: as above.
+        unsafe { pontoon_access_xadd4(at, addr) }
+    };
+    outcome(ret).map(|()| word)
+}
+
+/// Compares and exchanges a word of 4 or 8 bytes and gives the old one.
+pub(crate) fn compare_exchange(addr: u64, size: usize, expected: u64, new: u64) -> Result<u64, Fault> {
+    let mut word = expected;
+    let at = core::ptr::from_mut(&mut word);
+    let ret = if size == 8 {
+        // SAFETY: `at` is ours; a fault of the address becomes a result.
+        unsafe { pontoon_access_cmpxchg8(at, addr, new) }
+    } else {
+        // SAFETY: as above.
+        unsafe { pontoon_access_cmpxchg4(at, addr, new) }
+    };
+    outcome(ret).map(|()| word)
+}
+
+/// What handles a signal that is not ours: `sa_handler` or `sa_sigaction`, and `sa_flags`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Chained {
+    /// Address of the handler; 0 is SIG_DFL, 1 is SIG_IGN.
+    pub handler: usize,
+    /// SA_SIGINFO and its kin.
+    pub flags: usize,
+}
+
+/// The chained handlers of SIGSEGV and SIGBUS, as (handler, flags).
+static CHAINED: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
+static INSTALLED: AtomicUsize = AtomicUsize::new(0);
+
+fn slot(signal: i32) -> &'static [AtomicUsize; 2] {
+    &CHAINED[usize::from(signal == libc::SIGBUS)]
+}
+
+/// Sets who gets the SIGSEGVs and SIGBUSes that are not ours, and gives who got them before: what a wrapper of
+/// `sigaction` calls instead of the kernel. Other signals are none of this crate's business.
+pub fn swap_chained(signal: i32, new: Chained) -> Chained {
+    let [handler, flags] = slot(signal);
+    let flags = flags.swap(new.flags, Ordering::SeqCst);
+    Chained { handler: handler.swap(new.handler, Ordering::SeqCst), flags }
+}
+
+/// `struct kernel_sigaction` of x86-64.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelAction {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Installs the fixup for SIGSEGV and SIGBUS, once in a process; who was there before is chained.
+pub(crate) fn install() {
+    if INSTALLED.swap(1, Ordering::SeqCst) == 0 {
+        for signal in [libc::SIGSEGV, libc::SIGBUS] {
+            let old = set_action(signal, KernelAction::default(), Change::Ask);
+            swap_chained(signal, Chained { handler: old.handler, flags: old.flags });
+            set_action(signal, own_action(), Change::Set);
+        }
+    }
+}
+
+fn own_action() -> KernelAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    let flags = (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER) as usize | SA_RESTORER;
+    KernelAction {
+        handler: on_signal as *const () as usize,
+        flags,
+        restorer: pontoon_access_restorer as *const () as usize,
+        mask: 0,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Ask,
+    Set,
+}
+
+fn set_action(signal: i32, new: KernelAction, change: Change) -> KernelAction {
+    let mut old = KernelAction::default();
+    let new_at = if change == Change::Set { core::ptr::from_ref(&new) as usize } else { 0 };
+    let args = [signal as usize, new_at, core::ptr::from_mut(&mut old) as usize, 8, 0, 0];
+    // SAFETY: both structs are the kernel's, and the handler is a function of the right type.
+    let _ = unsafe { call(libc::SYS_rt_sigaction, args) };
+    old
+}
+
+/// The handler: no stack to speak of, no thread-locals, no locks.
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let context_at: *mut libc::ucontext_t = context.cast();
+    // SAFETY: the kernel gives a handler of SA_SIGINFO a context that is valid until it returns.
+    let registers = unsafe { &mut (*context_at).uc_mcontext.gregs };
+    let pc = registers[libc::REG_RIP as usize] as usize;
+    let (begin, end) = (pontoon_access_begin as *const () as usize, pontoon_access_end as *const () as usize);
+    if (begin..end).contains(&pc) {
+        registers[libc::REG_RAX as usize] = i64::from(signal);
+        registers[libc::REG_RIP as usize] = end as i64;
+        return;
+    }
+    forward(signal, info, context);
+}
+
+fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let [handler, flags] = slot(signal);
+    let (handler, flags) = (handler.load(Ordering::SeqCst), flags.load(Ordering::SeqCst));
+    match handler {
+        0 | 1 => {
+            // Nobody: the default action, by the same instruction faulting again without a handler.
+            set_action(signal, KernelAction::default(), Change::Set);
+        }
+        at if flags & libc::SA_SIGINFO as usize != 0 => {
+            // SAFETY: this address came from a sigaction with SA_SIGINFO, so it is a function of this type.
+            let function: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { core::mem::transmute(at) };
+            function(signal, info, context);
+        }
+        at => {
+            // SAFETY: this address came from a sigaction without SA_SIGINFO, so it is a function of this type.
+            let function: extern "C" fn(i32) = unsafe { core::mem::transmute(at) };
+            function(signal);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The kernel, by instruction: every `unsafe` of this crate is below here.
+//!
+//! System calls are made by the `syscall` instruction, never through libc's wrappers: our own preload library
+//! interposes those (a `mmap` of the arena would recurse into it), and they write `errno`, which is
+//! thread-local (a fault thread must not touch thread-locals: see the crate header).
+//!
+//! * [`uffd`]: the two userfaultfds and their ioctls
+//! * [`access`]: bytes at addresses that may vanish, with a fixup for SIGSEGV and SIGBUS
+//! * [`mem`]: mmap, madvise, mincore of arenas and of the program's pages
+//! * [`maps`]: what lies at an address (PROCMAP_QUERY, PAGEMAP_SCAN)
+//! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
+//!
+//! Soundness: the program's memory, and the arenas, are bytes outside of Rust's abstract machine. No Rust
+//! reference to them is ever formed; they are named by address (`u64`) and reached by assembly or by the kernel.
+
+pub(crate) mod access;
+pub(crate) mod maps;
+pub(crate) mod mem;
+pub(crate) mod task;
+pub(crate) mod uffd;
+
+/// A kernel error number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Errno(pub i32);
+
+#[allow(missing_docs)]
+impl Errno {
+    pub const PERM: Self = Self(1);
+    pub const NOENT: Self = Self(2);
+    pub const AGAIN: Self = Self(11);
+    pub const NOMEM: Self = Self(12);
+    pub const BUSY: Self = Self(16);
+    pub const EXIST: Self = Self(17);
+    pub const INVAL: Self = Self(22);
+}
+
+/// A descriptor of ours, closed with its owner.
+#[derive(Debug)]
+pub(crate) struct Fd(i32);
+
+impl Fd {
+    /// Its number.
+    pub fn raw(&self) -> i32 {
+        self.0
+    }
+
+    /// The same file under a high number, out of the way of a program that closes what it did not open.
+    pub fn raised(self, floor: i32) -> Self {
+        const F_DUPFD_CLOEXEC: usize = 1030;
+        // SAFETY: fcntl reads no memory.
+        match check(unsafe { call(libc::SYS_fcntl, [self.0 as usize, F_DUPFD_CLOEXEC, floor as usize, 0, 0, 0]) }) {
+            Ok(high) => Self(high as i32),
+            Err(_) => self,
+        }
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours and nobody uses it after its owner.
+        let _ = unsafe { call(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Opens a file read-only (or for both with `write`); `path` ends in NUL.
+pub(crate) fn open(path: &core::ffi::CStr, access: Access) -> Result<Fd, Errno> {
+    const AT_FDCWD: usize = -100isize as usize;
+    let flags = libc::O_CLOEXEC as usize | if access == Access::ReadWrite { libc::O_RDWR as usize } else { 0 };
+    // SAFETY: the path is a NUL-terminated string that outlives the call.
+    check(unsafe { call(libc::SYS_openat, [AT_FDCWD, path.as_ptr() as usize, flags, 0, 0, 0]) }).map(|fd| Fd(fd as i32))
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// O_RDONLY.
+    Read,
+    /// O_RDWR.
+    ReadWrite,
+}
+
+/// A system call's result as the kernel gives it: a negative errno or a value.
+fn check(ret: isize) -> Result<usize, Errno> {
+    if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
+}
+
+/// An ioctl with a struct argument.
+///
+/// # Safety
+/// `arg` must be the struct that `request` of `fd` takes, and what it points to must be valid for it.
+unsafe fn ioctl<T>(fd: &Fd, request: u32, arg: &mut T) -> Result<usize, Errno> {
+    let arg = core::ptr::from_mut(arg) as usize;
+    // SAFETY: the caller vouches for the struct.
+    check(unsafe { call(libc::SYS_ioctl, [fd.0 as usize, request as usize, arg, 0, 0, 0]) })
+}
+
+/// A raw system call.
+///
+/// # Safety
+/// As the system call says.
+#[inline]
+unsafe fn call(number: i64, a: [usize; 6]) -> isize {
+    let ret: isize;
+    // SAFETY: the caller vouches for the call; the kernel changes rax, rcx and r11 only.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => ret,
+            in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack)
+        )
+    };
+    ret
+}

@@ -1,0 +1,58 @@
+//! Lookup of VMAs, and what of them must never migrate.
+//!
+//! The kernel merges neighbouring mappings, so an excluded range may lie in the middle of a VMA: a lookup
+//! reports the part between exclusions, or the excluded part as one that cannot migrate.
+
+use crate::LiveMm;
+use crate::sys::task;
+use gpusvm::hostmm::Vma;
+use units::{HostRange, HostVa, SZ_4K};
+
+impl LiveMm {
+    /// Keeps `range` in system memory for ever: arenas, stacks, whatever the fault path itself touches. Pages are
+    /// excluded whole. Exclude before the first migration; what is in VRAM already comes home when touched.
+    pub fn exclude(&self, range: HostRange) {
+        let range = HostRange::new(range.start.page(), range.end.align_up(SZ_4K));
+        if !range.is_empty() {
+            self.excluded.lock().push(range);
+        }
+    }
+
+    /// Takes an exclusion back: a stack whose thread has ended. The same range as was excluded.
+    pub fn readmit(&self, range: HostRange) {
+        let range = HostRange::new(range.start.page(), range.end.align_up(SZ_4K));
+        self.excluded.lock().retain(|&excluded| excluded != range);
+    }
+
+    /// Excludes the calling thread's stack, thread control block and thread vector.
+    pub fn exclude_own_thread(&self) {
+        if let Some(mapping) = self.maps.at(task::stack_address()) {
+            task::own_ranges(mapping.range).into_iter().for_each(|range| self.exclude(range));
+        }
+    }
+
+    /// The VMA around `addr`, or the first one above it: what goes through an address space asks for. Like a lookup,
+    /// it reports the part between exclusions.
+    pub fn next_vma(&self, addr: HostVa) -> Option<Vma> {
+        let start = self.maps.next(addr)?.range.start;
+        self.vma_at(start.max(addr))
+    }
+
+    /// The VMA around `addr`, clipped to what is excluded or not.
+    pub(crate) fn vma_at(&self, addr: HostVa) -> Option<Vma> {
+        let mapping = self.maps.at(addr)?;
+        let mut range = mapping.range;
+        let mut anonymous = mapping.plain && mapping.read && mapping.write && !mapping.exec;
+        for excluded in self.excluded.lock().iter() {
+            if excluded.contains(addr) {
+                anonymous = false;
+                range = range.intersect(*excluded)?;
+            } else if excluded.end <= addr {
+                range.start = range.start.max(excluded.end);
+            } else {
+                range.end = range.end.min(excluded.start);
+            }
+        }
+        Some(Vma { range, read: mapping.read, write: mapping.write, anonymous, io: false })
+    }
+}

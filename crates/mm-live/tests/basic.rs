@@ -1,0 +1,364 @@
+//! One thing at a time: each rule of the mechanism, with what the kernel says beside what we say.
+#![allow(unsafe_code, reason = "tests play the program, which uses raw memory")]
+
+mod world;
+
+use gpusvm::hostmm::*;
+use mm_live::{Config, LiveMm};
+use std::sync::Arc;
+use units::{HostFrame, HostRange, SZ_2M, SZ_4K, SZ_64K};
+use world::*;
+
+fn accounting_is_true(mm: &LiveMm) {
+    mm.settle();
+    for id in [PagemapId(0), PagemapId(1)] {
+        assert_eq!(mm.resident_frames(id), mm.mincore_frames(id), "{id:?}");
+    }
+}
+
+#[test]
+fn the_mechanism_step_by_step() {
+    let Some(mm) = start(Config::default()) else { return };
+    let vram0 = Vram::insert(&mm, PagemapId(0), 8, SZ_2M);
+    let vram1 = Vram::insert(&mm, PagemapId(1), 8, SZ_64K);
+    eprintln!("transport {:?}, privilege {:?}", mm.transport(), mm.privilege());
+    let steps: &[(&str, fn(&Arc<LiveMm>, &Vram, &Vram))] = &[
+        ("there and back by a CPU touch", there_and_back),
+        ("holes become zeros", holes),
+        ("a huge page moves in one piece", huge),
+        ("tile to tile", across),
+        ("empty frames are found", stale),
+        ("munmap frees the frames", munmap),
+        ("DONTNEED reads zeros", dontneed),
+        ("mremap takes the pages along", mremap),
+        ("read-only meanwhile", read_only),
+        ("fork finds everything", fork),
+        ("an unwanted page goes back", unwanted),
+        ("walks", walks),
+        ("excluded ranges stay", excluded),
+        ("shared after fork", cow),
+        ("system calls reach it", syscalls),
+        ("a stray copy", stray),
+    ];
+    for (name, step) in steps {
+        let begun = std::time::Instant::now();
+        step(&mm, &vram0, &vram1);
+        accounting_is_true(&mm);
+        eprintln!("ok {name} ({:?})", begun.elapsed());
+    }
+    assert!(mm.stop());
+    eprintln!("{:#?}", mm.stats());
+}
+
+fn filled(bytes: u64) -> HostRange {
+    let range = map(bytes);
+    (0..range.pages()).for_each(|i| store(page(range, i), 1000 + i as u64));
+    range
+}
+
+fn there_and_back(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_2M);
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    assert_eq!(in_vram(mm, range), 512);
+    let device = mm.device_page(page(range, 7)).unwrap();
+    let mut word = [0; 8];
+    mm.read(Place::Device(device), 0, &mut word).unwrap();
+    assert_eq!(u64::from_le_bytes(word), 1007);
+    assert_eq!(mm.atomic(Place::Device(device), 0, 8, AtomicOp::Add(5)), Ok(1007));
+    let word_at = |offset, size, op| mm.atomic(Place::Device(device), offset, size, op).unwrap();
+    assert_eq!(word_at(16, 4, AtomicOp::Exchange(0x1_0000_0007)), 0);
+    assert_eq!(word_at(16, 4, AtomicOp::CompareExchange { expected: 7, new: 9 }), 7);
+    assert_eq!(word_at(16, 4, AtomicOp::CompareExchange { expected: 7, new: 1 }), 9);
+    assert_eq!(word_at(16, 8, AtomicOp::Sub(10)), 9);
+    assert_eq!(word_at(16, 8, AtomicOp::Add(0)), u64::MAX);
+    mm.write(Place::Device(device), 24, &[1, 2, 3]).unwrap();
+    assert_eq!(load(page(range, 7)), 1012);
+    assert_eq!(load(page(range, 7).add(24)), 0x03_0201);
+    assert_eq!(in_vram(mm, range), 0);
+    (0..512).filter(|&i| i != 7).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
+    assert_eq!(vram.free.lock().unwrap().len(), 8 * SLOT);
+    unmap(range);
+}
+
+fn holes(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = map(SZ_2M);
+    (0..512).step_by(3).for_each(|i| store(page(range, i), 77));
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    for i in 0..512 {
+        let mut word = [0; 8];
+        mm.read(Place::Device(mm.device_page(page(range, i)).unwrap()), 0, &mut word).unwrap();
+        assert_eq!(u64::from_le_bytes(word), if i % 3 == 0 { 77 } else { 0 });
+    }
+    store(page(range, 1), 5);
+    assert_eq!((load(page(range, 1)), load(page(range, 3)), load(page(range, 2))), (5, 77, 0));
+    unmap(range);
+    // A hole of a chunk with pages in VRAM is filled by a reader.
+    let range = map(SZ_2M);
+    store(page(range, 0), 1);
+    assert_eq!(migrate_to(mm, vram, HostRange::sized(range.start, SZ_64K)), 16);
+    store(page(range, 100), 2);
+    assert_eq!((load(page(range, 100)), load(page(range, 101))), (2, 0));
+    assert_eq!(in_vram(mm, range), 16);
+    assert!(mm.stats().hole_faults > 0);
+    unmap(range);
+}
+
+fn huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = map(SZ_2M);
+    madvise(range, libc::MADV_HUGEPAGE);
+    (0..512).for_each(|i| store(page(range, i), i as u64));
+    let mut pages = vec![HostPage::HOLE; 512];
+    let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
+    mm.walk(&walk, &mut pages).unwrap();
+    let whole = pages[0].order == 9;
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    assert_eq!(load(page(range, 9)), 9);
+    mm.walk(&walk, &mut pages).unwrap();
+    assert!(!whole || pages[0].order == 9, "the huge page came back whole");
+    unmap(range);
+}
+
+fn across(mm: &Arc<LiveMm>, vram0: &Vram, vram1: &Vram) {
+    let range = filled(SZ_2M);
+    assert_eq!(migrate_to(mm, vram0, range), 512);
+    assert_eq!(migrate_to(mm, vram1, range), 512);
+    assert_eq!(vram0.free.lock().unwrap().len(), 8 * SLOT);
+    assert_eq!(mm.device_page(page(range, 3)).unwrap().pagemap, PagemapId(1));
+    // Tile 1 brings 64K home at a time.
+    assert_eq!(load(page(range, 3)), 1003);
+    assert_eq!(in_vram(mm, range), 496);
+    let frames: Vec<_> = (0..512).filter_map(|i| mm.device_page(page(range, i))).collect();
+    let mut found = vec![None; frames.len()];
+    let claim = mm.claim_device(&frames, &mut found).unwrap();
+    assert!(found.iter().all(Option::is_some));
+    mm.finish(claim);
+    assert_eq!(in_vram(mm, range), 496);
+    assert!(mm.bring_home(range));
+    (0..512).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
+    unmap(range);
+}
+
+fn stale(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let nowhere = DevicePage { pagemap: PagemapId(0), frame: 5 };
+    let mut word = [0; 8];
+    assert_eq!(mm.read(Place::Device(nowhere), 0, &mut word), Err(AccessError::Empty));
+    assert_eq!(mm.write(Place::Device(nowhere), 100, &[1; 300]), Err(AccessError::Empty));
+    assert_eq!(mm.atomic(Place::Device(nowhere), 0, 4, AtomicOp::Add(1)), Err(AccessError::Empty));
+    assert_eq!(mm.read(Place::Host(HostFrame(3)), 0, &mut word), Err(AccessError::Fault));
+    let range = filled(SZ_64K);
+    assert_eq!(migrate_to(mm, vram, range), 16);
+    let device = mm.device_page(range.start).unwrap();
+    assert_eq!(load(range.start), 1000);
+    assert_eq!(mm.read(Place::Device(device), 0, &mut word), Err(AccessError::Empty));
+    unmap(range);
+}
+
+fn settled(vram: &Vram) {
+    for _ in 0..2000 {
+        if vram.free.lock().unwrap().len() == 8 * SLOT {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{} frames are free", vram.free.lock().unwrap().len());
+}
+
+fn munmap(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_2M);
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    unmap(range);
+    settled(vram);
+    assert_eq!(in_vram(mm, range), 0);
+    map_at(range);
+    (0..512).for_each(|i| assert_eq!(load(page(range, i)), 0));
+    unmap(range);
+}
+
+fn dontneed(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_2M);
+    let half = HostRange::sized(range.start, SZ_2M / 2);
+    assert_eq!(migrate_to(mm, vram, half), 256);
+    madvise(range, libc::MADV_DONTNEED);
+    (0..512).for_each(|i| assert_eq!(load(page(range, i)), 0, "page {i}"));
+    settled(vram);
+    unmap(range);
+}
+
+fn mremap(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_2M);
+    let target = map(SZ_2M);
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    // SAFETY: both ranges belong to this test.
+    let at = unsafe {
+        libc::mremap(range.start.0 as *mut _, SZ_2M as usize, SZ_2M as usize, 3, target.start.0 as *mut libc::c_void)
+    };
+    assert_eq!(at as u64, target.start.0);
+    assert_eq!(in_vram(mm, target), 512);
+    (0..512).for_each(|i| assert_eq!(load(page(target, i)), 1000 + i as u64));
+    settled(vram);
+    unmap(target);
+}
+
+fn read_only(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_64K);
+    assert_eq!(migrate_to(mm, vram, range), 16);
+    // SAFETY: the range belongs to this test.
+    assert_eq!(unsafe { libc::mprotect(range.start.0 as *mut _, SZ_64K as usize, libc::PROT_READ) }, 0);
+    (0..16).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
+    assert_eq!(migrate_to(mm, vram, range), 0);
+    assert!(!mm.vma_lookup(range.start).unwrap().anonymous);
+    settled(vram);
+    unmap(range);
+}
+
+fn fork(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_2M);
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    assert!(mm.bring_all_home());
+    // SAFETY: the child only reads memory and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        mm.after_fork_child();
+        let good = (0..512).all(|i| load(page(range, i)) == 1000 + i as u64);
+        let gone = mm.claim_device(&[], &mut []) == Err(MmError::Gone);
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(if good && gone { 0 } else { 1 }) };
+    }
+    mm.thaw();
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(status, 0);
+    unmap(range);
+}
+
+fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_64K);
+    let frames = vram.alloc(16).unwrap();
+    let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
+    let mut claimed = [Claimed::No; 16];
+    let claim = mm.claim(&request, &mut claimed).unwrap();
+    let mut again = [Claimed::Hole; 16];
+    let second = mm.claim(&request, &mut again).unwrap();
+    assert_eq!(again, [Claimed::No; 16]);
+    mm.finish(second);
+    let device = DevicePage { pagemap: vram.id, frame: frames[0] };
+    let to: Vec<_> = (0..16).map(|i| Destination::Device(device.add(i))).collect();
+    mm.stage(claim, &to, &mut [None; 16]).unwrap();
+    store(page(range, 2), 4711);
+    let mut done = [Transferred::Failed; 16];
+    mm.transfer(Place::Host(HostFrame(range.start.page_number())), Place::Device(device), &mut done);
+    assert_eq!(done, [Transferred::Moved; 16]);
+    let mut wanted = [false; 16];
+    wanted[5] = true;
+    let mut moved = [true; 16];
+    mm.commit(claim, &wanted, &mut moved);
+    assert_eq!(moved, wanted);
+    mm.finish(claim);
+    assert_eq!(in_vram(mm, range), 1);
+    assert_eq!((load(page(range, 2)), load(page(range, 3))), (4711, 1003));
+    vram.release(frames.iter().enumerate().filter(|(i, _)| *i != 5).map(|(_, &frame)| frame));
+    assert_eq!(load(page(range, 5)), 1005);
+    settled(vram);
+    unmap(range);
+}
+
+fn walks(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = map(SZ_64K);
+    store(page(range, 1), 1);
+    let look = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
+    let mut pages = [HostPage::HOLE; 16];
+    mm.walk(&look, &mut pages).unwrap();
+    assert_eq!(pages[0].backing, Backing::None);
+    assert_eq!(pages[1].backing, Backing::System(HostFrame(page(range, 1).page_number())));
+    assert_eq!(migrate_to(mm, vram, HostRange::sized(page(range, 1), SZ_4K)), 1);
+    let fault = Walk { fault: true, write: true, ..look };
+    mm.walk(&fault, &mut pages).unwrap();
+    assert!(matches!(pages[1].backing, Backing::Device(_)));
+    assert!(pages.iter().all(|page| page.backing != Backing::None && page.write));
+    mm.walk(&Walk { owner: None, ..fault }, &mut pages).unwrap();
+    assert!(matches!(pages[1].backing, Backing::System(_)));
+    assert_eq!(load(page(range, 1)), 1);
+    assert_eq!(
+        mm.walk(&Walk { range: HostRange::sized(units::HostVa(SZ_4K), SZ_4K), ..fault }, &mut pages),
+        Err(MmError::NoVma)
+    );
+    unmap(range);
+}
+
+fn excluded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_64K);
+    mm.exclude(HostRange::sized(page(range, 4), SZ_4K));
+    assert!(!mm.vma_lookup(page(range, 4)).unwrap().anonymous);
+    let below = mm.vma_lookup(page(range, 1)).unwrap();
+    assert!(below.anonymous && below.range.end == page(range, 4));
+    assert_eq!(migrate_to(mm, vram, range), 0);
+    mm.readmit(HostRange::sized(page(range, 4), SZ_4K));
+    assert_eq!(migrate_to(mm, vram, range), 16);
+    unmap(range);
+}
+
+fn cow(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_64K);
+    // SAFETY: the child waits to be killed and touches nothing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: waits.
+            unsafe { libc::pause() };
+        }
+    }
+    let moved = migrate_to(mm, vram, range);
+    // SAFETY: our own child.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    // SAFETY: our own child.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    assert_eq!(moved, 16, "copy-on-write was broken first");
+    (0..16).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
+    unmap(range);
+}
+
+fn syscalls(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = filled(SZ_64K);
+    assert_eq!(migrate_to(mm, vram, range), 16);
+    let mut fds = [0; 2];
+    // SAFETY: two descriptors into an array of two.
+    assert_eq!(unsafe { libc::pipe(fds.as_mut_ptr()) }, 0);
+    // SAFETY: the kernel reads eight mapped bytes.
+    let wrote = unsafe { libc::write(fds[1], range.start.0 as *const _, 8) };
+    assert_eq!(wrote, if mm.privilege() == mm_live::Privilege::Full { 8 } else { -1 });
+    fds.iter().for_each(|&fd| {
+        // SAFETY: ours.
+        unsafe { libc::close(fd) };
+    });
+    let mut word = [0; 8];
+    assert_eq!(migrate_to(mm, vram, range), 16);
+    mm.copy_from_user(page(range, 3), &mut word).unwrap();
+    assert_eq!(u64::from_le_bytes(word), 1003);
+    mm.copy_to_user(page(range, 3).add(4092), &[1; 8]).unwrap();
+    assert_eq!(load(page(range, 4)), 0x01010101);
+    unmap(range);
+    assert_eq!(mm.copy_from_user(page(range, 3), &mut word), Err(AccessError::Fault));
+}
+
+fn stray(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    // Page tables that are wrong by one page: the bytes go where the tables say, and that is copied.
+    let range = filled(2 * SZ_4K);
+    let other = filled(SZ_4K);
+    let frames = vram.alloc(1).unwrap();
+    let device = DevicePage { pagemap: vram.id, frame: frames[0] };
+    let window = HostRange::sized(range.start, SZ_4K);
+    let request = ClaimRequest { range: window, owner: OWNER, select: Select::All, fault: None };
+    let claim = mm.claim(&request, &mut [Claimed::No]).unwrap();
+    mm.stage(claim, &[Destination::Device(device)], &mut [None]).unwrap();
+    let mut done = [Transferred::Failed];
+    mm.transfer(Place::Host(HostFrame(other.start.page_number())), Place::Device(device), &mut done);
+    assert_eq!(done, [Transferred::Copied]);
+    mm.commit(claim, &[true], &mut [false]);
+    mm.finish(claim);
+    store(page(other, 0), 5);
+    assert_eq!((load(page(range, 0)), load(page(other, 0))), (1000, 5), "the wrong page, as the tables said");
+    settled(vram);
+    unmap(range);
+    unmap(other);
+}

@@ -1,0 +1,237 @@
+//! A test's own small world: memory of the program, a frame allocator, and the least that an engine would do.
+#![allow(
+    dead_code,
+    unsafe_code,
+    reason = "shared by several test binaries; tests play the program, which uses raw memory"
+)]
+
+use gpusvm::hostmm::*;
+use mm_live::{Config, LiveMm};
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
+
+pub const OWNER: OwnerId = OwnerId(1);
+pub const SLOT: usize = 512;
+
+/// Memory of the program, as it would get it: mmap by libc.
+pub fn map(bytes: u64) -> HostRange {
+    // SAFETY: a fresh anonymous mapping.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), (bytes + SZ_2M) as usize, 3, 0x22, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    let whole = HostRange::sized(HostVa(at as u64), bytes + SZ_2M);
+    let kept = HostRange::sized(whole.start.align_up(SZ_2M), bytes);
+    unmap(HostRange::new(whole.start, kept.start));
+    unmap(HostRange::new(kept.end, whole.end));
+    kept
+}
+
+/// mmap at a fixed place, over what is there.
+pub fn map_at(range: HostRange) {
+    // SAFETY: the range belongs to the test.
+    let at = unsafe { libc::mmap(range.start.0 as *mut _, range.len() as usize, 3, 0x32, -1, 0) };
+    assert_eq!(at as u64, range.start.0);
+}
+
+pub fn unmap(range: HostRange) {
+    if !range.is_empty() {
+        // SAFETY: the range belongs to the test.
+        unsafe { libc::munmap(range.start.0 as *mut _, range.len() as usize) };
+    }
+}
+
+pub fn madvise(range: HostRange, advice: i32) -> i32 {
+    // SAFETY: the range belongs to the test.
+    unsafe { libc::madvise(range.start.0 as *mut _, range.len() as usize, advice) }
+}
+
+/// A word of the program's memory, by the CPU.
+pub fn load(va: HostVa) -> u64 {
+    // SAFETY: the word is mapped memory of the test.
+    unsafe { std::ptr::read_volatile(va.0 as *const u64) }
+}
+
+pub fn store(va: HostVa, value: u64) {
+    // SAFETY: the word is mapped memory of the test.
+    unsafe { std::ptr::write_volatile(va.0 as *mut u64, value) }
+}
+
+/// The least engine: pages come home by the window of 2M around the fault; freed frames go back to a pool.
+pub struct Vram {
+    pub id: PagemapId,
+    pub free: StdMutex<Vec<u64>>,
+    pub window: u64,
+}
+
+impl Vram {
+    pub fn insert(mm: &LiveMm, id: PagemapId, slots: u64, window: u64) -> Arc<Self> {
+        let frames = slots * SLOT as u64;
+        let vram = Arc::new(Self { id, free: StdMutex::new((0..frames).rev().collect()), window });
+        mm.pagemap_insert(id, OWNER, frames, vram.clone());
+        vram
+    }
+
+    /// A run of frames: contiguous where the pool allows it.
+    pub fn alloc(&self, pages: usize) -> Option<Vec<u64>> {
+        let mut free = self.free.lock().unwrap();
+        if free.len() < pages {
+            return None;
+        }
+        free.sort_unstable_by(|a, b| b.cmp(a));
+        let at = free.len() - pages;
+        let mut frames = free.split_off(at);
+        frames.reverse();
+        Some(frames)
+    }
+
+    pub fn release(&self, frames: impl IntoIterator<Item = u64>) {
+        self.free.lock().unwrap().extend(frames);
+    }
+}
+
+impl PagemapOps for Vram {
+    fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome {
+        let window = HostRange::around(fault.addr, self.window).intersect(fault.vma).unwrap();
+        with_memory(mm, |mm, memory| migrate_home(mm, memory, window));
+        FaultOutcome::Retry
+    }
+
+    fn page_free(&self, page: DevicePage) {
+        assert_eq!(page.pagemap, self.id);
+        self.free.lock().unwrap().push(page.frame);
+    }
+}
+
+/// The one `LiveMm` of a test, for the callback, which is given a `HostMm` only.
+pub static WORLD: std::sync::OnceLock<Arc<LiveMm>> = std::sync::OnceLock::new();
+
+fn with_memory<R>(mm: &dyn HostMm, body: impl FnOnce(&dyn HostMm, &dyn HostMemory) -> R) -> R {
+    body(mm, WORLD.get().expect("a world").as_ref())
+}
+
+/// Starts, or says loudly why not.
+pub fn start(config: Config) -> Option<Arc<LiveMm>> {
+    match LiveMm::start(config) {
+        Ok(mm) => {
+            assert!(WORLD.set(mm.clone()).is_ok(), "one world a process");
+            Some(mm)
+        }
+        Err(refused) => {
+            eprintln!("SKIPPED: userfaultfd refused: {refused}");
+            None
+        }
+    }
+}
+
+pub fn migrate_home(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange) -> usize {
+    let request = ClaimRequest { range: window, owner: OWNER, select: Select::DeviceOnly, fault: None };
+    let mut claimed = vec![Claimed::No; window.pages()];
+    let Ok(claim) = mm.claim(&request, &mut claimed) else { return 0 };
+    let to: Vec<_> = claimed
+        .iter()
+        .map(|c| if matches!(c, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
+        .collect();
+    carry(mm, memory, window, claim, &claimed, &to).iter().filter(|&&moved| moved).count()
+}
+
+/// Stage, transfer, commit, finish; says of each page whether it moved.
+pub fn carry(
+    mm: &dyn HostMm,
+    memory: &dyn HostMemory,
+    window: HostRange,
+    claim: ClaimId,
+    claimed: &[Claimed],
+    to: &[Destination],
+) -> Vec<bool> {
+    let pages = claimed.len();
+    let mut frames = vec![None; pages];
+    let mut wanted = vec![false; pages];
+    let mut moved = vec![false; pages];
+    if mm.stage(claim, to, &mut frames).is_ok() {
+        let pair = |i: usize| {
+            let src = match claimed[i] {
+                Claimed::Device(page) => Place::Device(page),
+                Claimed::System(frame) => Place::Host(frame),
+                Claimed::Hole => Place::Host(HostFrame(page(window, i).page_number())),
+                Claimed::No => return None,
+            };
+            let dst = match to[i] {
+                Destination::Stay => return None,
+                Destination::Device(page) => Place::Device(page),
+                Destination::Ram => Place::Host(frames[i]?),
+            };
+            Some((src, dst))
+        };
+        let mut i = 0;
+        while i < pages {
+            let Some((src, dst)) = pair(i) else {
+                i += 1;
+                continue;
+            };
+            let mut run = 1;
+            while i + run < pages && pair(i + run) == Some((src.add(run as u64), dst.add(run as u64))) {
+                run += 1;
+            }
+            let mut done = vec![Transferred::Failed; run];
+            memory.transfer(src, dst, &mut done);
+            for (k, how) in done.iter().enumerate() {
+                wanted[i + k] = *how != Transferred::Failed;
+            }
+            i += run;
+        }
+        mm.commit(claim, &wanted, &mut moved);
+    }
+    mm.finish(claim);
+    moved
+}
+
+/// Migrates a range to VRAM; gives the number of pages that moved.
+pub fn migrate_to(mm: &LiveMm, vram: &Vram, window: HostRange) -> usize {
+    let Some(frames) = vram.alloc(window.pages()) else { return 0 };
+    let request = ClaimRequest { range: window, owner: OWNER, select: Select::All, fault: None };
+    let mut claimed = vec![Claimed::No; window.pages()];
+    let Ok(claim) = mm.claim(&request, &mut claimed) else {
+        vram.release(frames);
+        return 0;
+    };
+    let to: Vec<_> = claimed
+        .iter()
+        .zip(&frames)
+        .map(|(claimed, &frame)| match claimed {
+            Claimed::No => Destination::Stay,
+            Claimed::Device(page) if page.pagemap == vram.id => Destination::Stay,
+            _ => Destination::Device(DevicePage { pagemap: vram.id, frame }),
+        })
+        .collect();
+    let moved = carry(mm, mm, window, claim, &claimed, &to);
+    vram.release((0..frames.len()).filter(|&i| !moved[i]).map(|i| frames[i]));
+    moved.iter().filter(|&&moved| moved).count()
+}
+
+/// Pages of `range` as the page map has them.
+pub fn in_vram(mm: &LiveMm, range: HostRange) -> usize {
+    (0..range.pages()).filter(|&i| mm.device_page(range.page_at(i)).is_some()).count()
+}
+
+pub fn page(range: HostRange, index: usize) -> HostVa {
+    range.start.add(index as u64 * SZ_4K)
+}
+
+/// Pins the page at `at` as direct IO does: an io_uring that registers it as a buffer. Gives the ring.
+pub fn pin(at: HostVa) -> Option<i32> {
+    let mut params = [0u8; 120];
+    // SAFETY: the kernel reads and writes one io_uring_params of 120 bytes.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) } as i32;
+    let buffer = libc::iovec { iov_base: at.0 as *mut _, iov_len: SZ_4K as usize };
+    // SAFETY: IORING_REGISTER_BUFFERS (0) with one iovec.
+    let done = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 0, &raw const buffer, 1) };
+    (ring >= 0 && done == 0).then_some(ring)
+}
+
+/// Ends that: the buffers are unregistered, and the page is let go a moment later.
+pub fn unpin(ring: i32) {
+    // SAFETY: IORING_UNREGISTER_BUFFERS (1) takes nothing.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 1, 0, 0) };
+    // SAFETY: our own descriptor.
+    unsafe { libc::close(ring) };
+}
