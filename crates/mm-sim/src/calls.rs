@@ -60,9 +60,11 @@ impl Sim {
         self.wrote_mappings(state);
         range
     }
-    /// Maps a range where nothing is (`MAP_FIXED_NOREPLACE`).
+    /// Maps a range where nothing is (`MAP_FIXED_NOREPLACE`). Events that tell of the hole are taken in before
+    /// (userfaultfd: the wrapper of the call does that).
     pub fn mmap_at(&self, range: HostRange, kind: MapKind) -> Result<(), NotMapped> {
         let mut state = self.write_mappings();
+        self.take_in(&mut state);
         let free = !state.space.vmas().any(|mapped| mapped.vma.range.overlaps(range));
         if free {
             state.space.insert_vma(kind.mapped(range));
@@ -99,7 +101,8 @@ impl Sim {
     }
 
     /// Empties a range (`MADV_DONTNEED`). In the userfaultfd manner pages migrated between the event and the zap
-    /// would survive it, so a range just given to this is not claimed for a while.
+    /// would survive it, so the event drops them already; where one cannot be dropped, the range is not claimed
+    /// for a while.
     pub fn madvise_dontneed(&self, range: HostRange) {
         match self.manner() {
             Manner::Linux => {
@@ -119,9 +122,7 @@ impl Sim {
                 self.free_pages(&freed);
             }
             Manner::Userfaultfd => {
-                let mut state = self.lock();
-                state.claims.spoil(range);
-                self.post(state, Change::Remove(range));
+                self.post(self.lock(), Change::Remove(range));
                 self.lock().drop_entries(range, Drop::System);
             }
         }

@@ -27,8 +27,8 @@ pub struct Config {
     pub manner: Manner,
     /// Reader tasks that serve faults and events (manner userfaultfd).
     pub readers: usize,
-    /// For how long a range given to DONTNEED is not claimed, in ns: the zap follows the event, and nothing
-    /// tells of its end (manner userfaultfd).
+    /// For how long a page given to DONTNEED is not claimed where the event could not drop it, in ns: the zap
+    /// follows the event, and nothing tells of its end (manner userfaultfd).
     pub quarantine_ns: u64,
     /// What is kept of the events.
     pub log: Log,
@@ -45,7 +45,7 @@ impl Config {
         log: Log::Counters,
         first_mapping: 0x7000_0000_0000 + SZ_2M,
     };
-    /// The userfaultfd manner with two readers and a quarantine of 5 ms.
+    /// The userfaultfd manner with two readers and a quarantine of 20 ms.
     pub const USERFAULTFD: Self =
-        Self { manner: Manner::Userfaultfd, readers: 2, quarantine_ns: 5_000_000, ..Self::LINUX };
+        Self { manner: Manner::Userfaultfd, readers: 2, quarantine_ns: 20_000_000, ..Self::LINUX };
 }

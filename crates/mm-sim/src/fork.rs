@@ -77,7 +77,7 @@ impl Sim {
         loop {
             let away = state.space.all_entries().find(|(_, entry)| matches!(entry, Entry::Device { .. }));
             match away {
-                None if state.claims.is_empty() && !state.uffd.closed() => break,
+                None if state.claims.is_empty() => break,
                 None => self.changed.wait(&mut state),
                 Some((at, _)) => {
                     drop(state);

@@ -18,9 +18,6 @@ impl Sim {
         match (place, self.manner()) {
             (Place::Device(page), _) => {
                 let mut state = self.lock();
-                if state.uffd.closed() {
-                    return Err(AccessError::Again);
-                }
                 let cell = state.vram.cell_mut(page).ok_or(AccessError::Empty)?;
                 Ok(access(&mut cell.content))
             }

@@ -9,6 +9,7 @@ use gpusvm::hostmm::{
     NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Seq, Vma, Walk,
 };
 use std::sync::Arc;
+use sync::rank::{self, Rank};
 use sync::{Condvar, JoinHandle, Mutex, MutexGuard};
 use units::{HostFrame, HostRange, HostVa};
 
@@ -32,7 +33,7 @@ impl Sim {
     /// An empty process. In the userfaultfd manner its readers start at once.
     pub fn new(config: Config) -> Arc<Self> {
         let sim = Arc::new(Self {
-            state: Mutex::new(State::new(config)),
+            state: rank::mutex(Rank::LEAF, State::new(config)),
             changed: Condvar::new(),
             work: Condvar::new(),
             readers: Mutex::new(Vec::new()),
@@ -70,7 +71,16 @@ impl Sim {
     }
     /// Waits until every change of mappings so far has been told to the notifiers.
     pub fn settle(&self) {
-        drop(self.wait_open(self.lock()));
+        let mut state = self.lock();
+        while state.uffd.unread() || state.uffd.untold > 0 {
+            self.changed.wait(&mut state);
+        }
+    }
+    /// Whether a change was made that some notifier may not have been told of yet (manner userfaultfd). Until it
+    /// has, a device may meet frames of VRAM that are empty already.
+    pub fn owes_notice(&self) -> bool {
+        let state = self.lock();
+        state.uffd.unread() || state.uffd.untold > 0
     }
     /// The next `count` migrations home find no memory at their `stage`.
     pub fn inject_shortage(&self, count: u32) {
@@ -97,15 +107,19 @@ impl Sim {
         state.note(Event::Told(event));
         let (invalidation, touched) = state.notifiers.begin(event.range);
         drop(state);
-        for id in touched {
+        self.call(&touched, &event);
+        invalidation
+    }
+    /// Runs the callbacks of an invalidation that has begun. Call without the lock.
+    pub(crate) fn call(&self, touched: &[NotifierId], event: &MmEvent) {
+        for id in touched.iter().copied() {
             let ops = self.lock().notifiers.call(id);
             if let Some(ops) = ops {
-                ops.invalidate(&event);
+                ops.invalidate(event);
                 self.lock().notifiers.called(id);
                 self.changed.notify_all();
             }
         }
-        invalidation
     }
     /// Ends an invalidation, after the change was made under this very hold of the lock.
     pub(crate) fn end(&self, state: &mut State, invalidation: Invalidation) {

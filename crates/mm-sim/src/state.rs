@@ -163,8 +163,8 @@ impl State {
     }
 
     fn check_cells(&self) -> Result<(), String> {
-        if self.uffd.closed() {
-            return Ok(()); // An event that is pending tells of cells whose mapping is gone already.
+        if self.uffd.unread() {
+            return Ok(()); // An event that is not read tells of cells whose mapping is gone already.
         }
         for (page, cell) in self.vram.cells().filter(|(page, cell)| !cell.doomed && !self.claims.involves(*page)) {
             let mapped = cell.at.and_then(|at| self.space.entry(at));

@@ -1,22 +1,29 @@
 //! The program's side of userfaultfd: faults and events that reader tasks serve.
 //!
 //! A CPU thread that misses a page posts a fault and waits. A thread that changes mappings posts an event in
-//! the same step as the change (DONTNEED: before it) and waits until a reader has *read* it; the notifiers are
-//! told by the reader afterwards. From the posting until the notifiers have been told VRAM is *closed*: no
-//! claim begins, no page moves, accesses to VRAM answer `Again`. Readers get faults before events, and set a
-//! fault aside while an event is pending or the page is claimed; they wait for nothing.
+//! the same step as the change (DONTNEED: before it) and waits until it is *read*. Events are taken in by
+//! whoever comes first, reader or mover, in one step: frames whose mapping went are emptied, pages of claims are
+//! spoiled, the sequences of the notifiers become odd, and a notice is queued. Readers deliver notices later:
+//! callbacks, sequences even, `page_free`. So a device never reaches a page of VRAM after the call that took its
+//! mapping has returned: it meets an empty frame until the notice is delivered, and new translations wait.
+//!
+//! Readers set a fault aside while the page is claimed; they wait for nothing. What DONTNEED is about to drop
+//! the event drops already, since a page migrated between event and zap would survive; a page that cannot be
+//! dropped is kept out of migrations for a while instead.
 //!
 //! Posting in the same step as the change is kinder than the kernel, where another thread may map a hole
 //! between the two: mm-live closes that window by its wrappers of the libc calls.
 
 use crate::Event;
+use crate::notifier::Invalidation;
 use crate::sim::{Locked, Sim};
 use crate::space::Entry;
-use gpusvm::hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent};
+use crate::state::State;
+use gpusvm::hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, NotifierId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use sync::time;
-use units::{HostRange, HostVa};
+use units::{HostRange, HostVa, SZ_4K};
 
 /// For how long a reader leaves a fault that was deferred.
 const DEFER_NS: u64 = 20_000;
@@ -46,13 +53,23 @@ struct Fault {
     not_before_ns: u64,
 }
 
+/// What the notifiers are still to be told of.
+struct Notice {
+    event: MmEvent,
+    invalidation: Invalidation,
+    touched: Vec<NotifierId>,
+    freed: Vec<DevicePage>,
+}
+
 /// Faults, events and who waits for them.
 #[derive(Default)]
 pub(crate) struct Uffd {
     events: VecDeque<Change>,
     posted: u64,
     read: u64,
-    telling: bool,
+    notices: VecDeque<Notice>,
+    /// Notices that are queued or being delivered.
+    pub(crate) untold: u32,
     faults: VecDeque<Fault>,
     aside: Vec<Fault>,
     /// Tickets not answered yet, and answers not fetched yet.
@@ -65,9 +82,9 @@ pub(crate) struct Uffd {
 }
 
 impl Uffd {
-    /// Whether VRAM is closed: a change was posted that the notifiers have not been told of to the end.
-    pub(crate) fn closed(&self) -> bool {
-        self.telling || !self.events.is_empty()
+    /// Whether an event waits to be read.
+    pub(crate) fn unread(&self) -> bool {
+        !self.events.is_empty()
     }
     /// The ranges that touch `range` and may not be claimed at `now`.
     pub(crate) fn quarantined(&mut self, range: HostRange, now: u64) -> Vec<HostRange> {
@@ -120,10 +137,6 @@ impl Sim {
     }
     /// Posts a change and waits until it is read. The change itself is done by the caller, under the same hold.
     pub(crate) fn post(&self, mut state: Locked<'_>, change: Change) {
-        if let Change::Remove(range) = change {
-            let until = time::now_ns() + state.config.quarantine_ns;
-            state.uffd.quarantine.push((range, until));
-        }
         state.uffd.events.push_back(change);
         state.uffd.posted += 1;
         let mine = state.uffd.posted;
@@ -132,40 +145,56 @@ impl Sim {
             self.changed.wait(&mut state);
         }
     }
-    /// Waits until every change posted so far has been told.
-    pub(crate) fn wait_open<'s>(&self, mut state: Locked<'s>) -> Locked<'s> {
-        while state.uffd.closed() {
-            self.changed.wait(&mut state);
-        }
+    /// Takes the lock, and takes in what events there are.
+    pub(crate) fn lock_taken_in(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        self.take_in(&mut state);
         state
+    }
+    /// Reads all events and settles them in the books; the notices are the readers' to deliver.
+    pub(crate) fn take_in(&self, state: &mut State) {
+        if !state.uffd.unread() {
+            return;
+        }
+        while let Some(change) = state.uffd.events.pop_front() {
+            state.uffd.read += 1;
+            state.take_event(change);
+        }
+        self.changed.notify_all();
+        self.work.notify_one();
     }
 
     /// A reader's life.
     fn read_on(&self) {
+        let _class = sync::rank::reader();
         let mut state = self.lock();
         while !state.uffd.stop {
+            self.take_in(&mut state);
             let now = time::now_ns();
-            if let Some(fault) = state.uffd.take_fault(now) {
-                state = self.serve(state, fault);
-            } else if !state.uffd.telling
-                && let Some(change) = state.uffd.events.pop_front()
-            {
-                state.uffd.read += 1;
-                state.uffd.telling = true;
-                self.changed.notify_all();
+            if let Some(notice) = state.uffd.notices.pop_front() {
                 drop(state);
-                self.tell(change);
-                state = self.lock();
-                state.uffd.telling = false;
-                state.uffd.take_up_again();
-                self.changed.notify_all();
-                self.work.notify_all();
+                state = self.deliver(notice);
+            } else if let Some(fault) = state.uffd.take_fault(now) {
+                state = self.serve(state, fault);
             } else if let Some(ready) = state.uffd.faults.iter().map(|fault| fault.not_before_ns).min() {
                 self.work.wait_for(&mut state, ready.saturating_sub(now).max(1));
             } else {
                 self.work.wait(&mut state);
             }
         }
+    }
+
+    /// Tells the notifiers of a change that was taken in.
+    fn deliver(&self, notice: Notice) -> Locked<'_> {
+        self.call(&notice.touched, &notice.event);
+        let mut state = self.lock();
+        self.end(&mut state, notice.invalidation);
+        drop(state);
+        self.free_pages(&notice.freed);
+        let mut state = self.lock();
+        state.uffd.untold -= 1;
+        self.changed.notify_all();
+        state
     }
 
     /// Serves one fault, or sets it aside.
@@ -175,7 +204,7 @@ impl Sim {
             _ => None,
         };
         let Some((page, vma)) = missed else { return self.answer(state, fault, FaultOutcome::Retry) };
-        if state.uffd.closed() || state.claims.holds(fault.at) {
+        if state.claims.holds(fault.at) {
             state.uffd.aside.push(fault);
             return state;
         }
@@ -201,38 +230,62 @@ impl Sim {
         self.changed.notify_all();
         state
     }
+}
 
-    /// Tells the notifiers of a change, and lets go of the pages of VRAM that it took the mapping from.
-    fn tell(&self, change: Change) {
-        let (range, kind) = match change {
-            Change::Unmap(range) | Change::Remap { from: range, .. } => (range, EventKind::Unmap),
-            Change::Remove(range) => (range, EventKind::Clear),
+impl State {
+    /// Settles one event in the books, and queues the notice of it.
+    fn take_event(&mut self, change: Change) {
+        let (range, kind, freed) = match change {
+            Change::Unmap(range) => (range, EventKind::Unmap, self.empty_cells(range)),
+            Change::Remap { from, to } => {
+                self.rekey_cells(from, to);
+                (from, EventKind::Unmap, Vec::new())
+            }
+            Change::Remove(range) => {
+                self.claims.spoil(range);
+                self.drop_ahead(range);
+                (range, EventKind::Clear, self.empty_cells(range))
+            }
         };
-        let invalidation = self.begin(MmEvent { range, kind });
-        let mut state = self.lock();
-        let held: Vec<(DevicePage, HostVa)> = state
-            .vram
-            .cells()
-            .filter_map(|(page, cell)| Some((page, cell.at.filter(|at| range.contains(*at))?)))
-            .collect();
-        let mut freed = Vec::new();
-        for (page, at) in held {
-            if let Change::Remap { from, to } = change {
-                if let Some(cell) = state.vram.cell_mut(page) {
-                    cell.at = Some(to.page_at(from.page_index(at)));
-                }
-                continue;
-            }
-            if matches!(change, Change::Remove(_)) {
-                state.space.clear(at);
-            }
-            if !state.claims.involves(page) {
-                state.vram.take(page);
-                freed.push(page);
+        let event = MmEvent { range, kind };
+        self.note(Event::Told(event));
+        let (invalidation, touched) = self.notifiers.begin(range);
+        self.uffd.untold += 1;
+        self.uffd.notices.push_back(Notice { event, invalidation, touched, freed });
+    }
+    /// Empties the frames of VRAM that were mapped in a range; those of claims are left to their finish.
+    fn empty_cells(&mut self, range: HostRange) -> Vec<DevicePage> {
+        let mapped = |at: &HostVa| range.contains(*at);
+        let held = self.vram.cells().filter(|(_, cell)| cell.at.as_ref().is_some_and(mapped));
+        let held: Vec<_> = held.map(|(page, _)| page).collect();
+        let freed: Vec<_> = held.into_iter().filter(|page| !self.claims.involves(*page)).collect();
+        for page in &freed {
+            self.vram.take(*page);
+        }
+        freed
+    }
+    /// The pages of VRAM that were mapped in `from` are mapped in `to` now.
+    fn rekey_cells(&mut self, from: HostRange, to: HostRange) {
+        let held = self.vram.cells().filter_map(|(page, cell)| Some((page, cell.at?)));
+        let moved: Vec<_> = held.filter(|(_, at)| from.contains(*at)).collect();
+        for (page, at) in moved {
+            if let Some(cell) = self.vram.cell_mut(page) {
+                cell.at = Some(to.page_at(from.page_index(at)));
             }
         }
-        self.end(&mut state, invalidation);
-        drop(state);
-        self.free_pages(&freed);
+    }
+    /// Drops what a DONTNEED is about to drop; quarantines what cannot be.
+    fn drop_ahead(&mut self, range: HostRange) {
+        let until = time::now_ns() + self.config.quarantine_ns;
+        for (at, entry) in self.space.entries(range) {
+            match entry {
+                Entry::System { frame, .. } if self.take_exclusive(frame).is_none() => {
+                    self.uffd.quarantine.push((HostRange::sized(at, SZ_4K), until));
+                }
+                Entry::System { .. } | Entry::Device { .. } | Entry::Migration { .. } => {
+                    self.space.clear(at);
+                }
+            }
+        }
     }
 }

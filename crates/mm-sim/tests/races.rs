@@ -3,12 +3,14 @@
 
 use gpusvm::hostmm::conformance::{BringHome, carry, carry_home};
 use gpusvm::hostmm::{
-    AccessError, AtomicOp, Backing, ClaimRequest, DevicePage, HostMemory, HostMm, HostPage, MmEvent, NotifierOps,
-    OwnerId, PagemapId, Place, Select, Walk,
+    AccessError, AtomicOp, Backing, ClaimRequest, DevicePage, HostMemory, HostMm, HostPage, MmEvent, NotifierId,
+    NotifierOps, OwnerId, PagemapId, Place, Select, Walk,
 };
 use mm_sim::{Config, Manner, MapKind, Sim};
 use std::sync::Arc;
 use sync::Mutex;
+use sync::atomic::AtomicU64;
+use sync::rank::{self, Rank};
 use sync::sim::{self, Limits, Pct, Random, Schedule};
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -168,9 +170,16 @@ fn forked_under_a_migration() {
 }
 
 /// A device: one translation, torn down by its notifier under the lock that its accesses hold.
-#[derive(Default)]
 struct Device {
     translation: Mutex<Option<Place>>,
+}
+
+impl Device {
+    fn insert(scene: &Scene, range: HostRange) -> (Arc<Self>, NotifierId) {
+        let device = Arc::new(Self { translation: rank::mutex(Rank::TLB, None) });
+        let id = scene.mm.notifier_insert(range, device.clone()).expect("inserted");
+        (device, id)
+    }
 }
 
 impl NotifierOps for Device {
@@ -181,7 +190,7 @@ impl NotifierOps for Device {
 
 /// Adds to the word at `at`, as a device with SVM does: translate, check the sequence, access, or begin again.
 /// Gives the old value.
-fn device_add(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, at: HostVa) -> u64 {
+fn device_add(scene: &Scene, device: &Device, id: NotifierId, at: HostVa) -> u64 {
     let add = |place| scene.memory.atomic(place, at.page_offset(), 8, AtomicOp::Add(1));
     loop {
         let translation = device.translation.lock();
@@ -190,11 +199,15 @@ fn device_add(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, at
                 drop(translation); // By address, and it may wait for a reader: outside of what a flush drains.
                 add(place)
             }
-            Some(place) => {
-                let old = add(place);
-                drop(translation); // `Again` must be waited for without it: the notifier needs it.
-                old
-            }
+            Some(place) => match add(place) {
+                // Told late, and the notifier needs our lock: it has not been told yet, or it was no right of ours.
+                Err(AccessError::Empty) if scene.sim.owes_notice() => {
+                    drop(translation);
+                    scene.sim.settle();
+                    continue;
+                }
+                done => done,
+            },
             None => {
                 drop(translation);
                 translate(scene, device, id, at.page());
@@ -203,13 +216,12 @@ fn device_add(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, at
         };
         match old {
             Ok(old) => return old,
-            Err(AccessError::Again) => scene.sim.settle(),
             Err(error) => panic!("the device went by a stale translation: {error:?}"),
         }
     }
 }
 
-fn translate(scene: &Scene, device: &Device, id: gpusvm::hostmm::NotifierId, page: HostVa) {
+fn translate(scene: &Scene, device: &Device, id: NotifierId, page: HostVa) {
     let seq = scene.mm.read_begin(id);
     let mut found = [HostPage::HOLE];
     let range = HostRange::sized(page, SZ_4K);
@@ -238,8 +250,7 @@ fn a_device_and_a_cpu_on_one_word() {
             scene.evict(range);
         });
         let gpu = scene.spawn(move |scene| {
-            let device = Arc::new(Device::default());
-            let id = scene.mm.notifier_insert(range, device.clone()).expect("inserted");
+            let (device, id) = Device::insert(&scene, range);
             let mut last = 0;
             for _ in 0..4 {
                 let old = device_add(&scene, &device, id, range.start);
@@ -263,8 +274,7 @@ fn a_device_and_a_changing_mapping() {
     explore(|scene| {
         let range = scene.filled(1, 0);
         let gpu = scene.spawn(move |scene| {
-            let device = Arc::new(Device::default());
-            let id = scene.mm.notifier_insert(range, device.clone()).expect("inserted");
+            let (device, id) = Device::insert(&scene, range);
             for frame in 0..3 {
                 scene.migrate(range, 1, frame);
                 device_add(&scene, &device, id, range.start.add(8));
@@ -276,6 +286,31 @@ fn a_device_and_a_changing_mapping() {
         assert_eq!(scene.sim.load_u64(range.start), Ok(0));
         gpu.join();
         assert!(scene.sim.load_u64(range.start.add(8)).is_ok_and(|sum| sum <= 3));
+    });
+}
+
+/// What a device reads after the program mapped the range anew and stored is what was stored.
+#[test]
+fn nothing_old_after_a_mapping_anew() {
+    explore(|scene| {
+        let range = scene.filled(1, 1);
+        scene.migrate(range, 1, 0);
+        let (device, id) = Device::insert(&scene, range);
+        device_add(&scene, &device, id, range.start);
+        let stored = Arc::new(AtomicU64::new(0));
+        let flag = stored.clone();
+        let gpu = scene.spawn(move |scene| {
+            while flag.load() == 0 {
+                sync::yield_now();
+            }
+            assert_eq!(device_add(&scene, &device, id, range.start), 100);
+            scene.mm.notifier_remove(id);
+        });
+        scene.sim.munmap(range);
+        scene.sim.mmap_at(range, MapKind::Anonymous).expect("nothing is there");
+        scene.fill(range, 100);
+        stored.store(1);
+        gpu.join();
     });
 }
 

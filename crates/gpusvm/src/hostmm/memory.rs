@@ -28,13 +28,11 @@ impl Place {
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AccessError {
-    /// A frame of VRAM that holds nothing: the translation that led here is stale.
+    /// A frame of VRAM that holds nothing: the translation that led here is stale. In a world that tells of a
+    /// change after it (userfaultfd) this may be met until the notifiers were told: translate again, then fault.
     Empty,
     /// No memory there (unmapped meanwhile), or permission is missing.
     Fault,
-    /// The host is about to change mappings (userfaultfd: an event is pending) and VRAM is closed until the
-    /// notifiers have been told: nothing was done. Let go of what counts as in flight, translate again, retry.
-    Again,
 }
 
 /// An atomic read-modify-write of 4 or 8 naturally aligned bytes.
@@ -64,10 +62,8 @@ pub enum Transferred {
     Copied,
     /// The source was a hole; the destination reads as zeros.
     Hole,
-    /// It stays where it was: pinned, or gone meanwhile; or (staged pairs) VRAM is closed, see [`AccessError::Again`].
+    /// It stays where it was: pinned, or gone meanwhile.
     Failed,
-    /// An unstaged pair while VRAM is closed: nothing was done, see [`AccessError::Again`].
-    Again,
 }
 
 /// Bytes, by place. All accesses are atomic with regard to transfers of a *staged* pair.

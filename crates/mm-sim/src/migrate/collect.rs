@@ -14,35 +14,25 @@ impl Sim {
     /// [`HostMm::claim`](gpusvm::hostmm::HostMm::claim).
     pub(crate) fn claim_range(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
-        loop {
-            let mut state = self.admit(request.fault.is_some())?;
-            if let Err(error) = still_mapped(&state, request.range) {
-                self.leave(&mut state);
-                return Err(error);
-            }
-            drop(state);
-            let invalidation = self.begin(event);
-            let mut state = self.lock();
-            let interrupted = state.uffd.closed();
-            let mapped = still_mapped(&state, request.range);
-            if mapped.is_err() || interrupted {
-                self.end(&mut state, invalidation);
-                self.leave(&mut state);
-                match (mapped, request.fault) {
-                    (Err(error), _) => return Err(error),
-                    (Ok(()), Some(_)) => return Err(MmError::Stale),
-                    (Ok(()), None) => continue,
-                }
-            }
-            let id = collect_range(&mut state, request, out);
-            self.end(&mut state, invalidation);
-            return Ok(id);
+        let mut state = self.admit(request.fault.is_some());
+        if let Err(error) = still_mapped(&state, request.range) {
+            self.leave(&mut state);
+            return Err(error);
         }
+        drop(state);
+        let invalidation = self.begin(event);
+        let mut state = self.lock();
+        let claimed = still_mapped(&state, request.range).map(|()| collect_range(&mut state, request, out));
+        self.end(&mut state, invalidation);
+        if claimed.is_err() {
+            self.leave(&mut state);
+        }
+        claimed
     }
 
     /// [`HostMm::claim_device`](gpusvm::hostmm::HostMm::claim_device).
     pub(crate) fn claim_pages(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
-        let mut state = self.wait_open(self.lock());
+        let mut state = self.lock_taken_in();
         let owner = pages.first().and_then(|page| state.vram.owner(*page)).unwrap_or(OwnerId(0));
         let id = state.claims.open(owner, false);
         drop(state);
@@ -62,7 +52,7 @@ impl Sim {
         drop(state);
         let invalidation = self.begin(MmEvent { range: HostRange::sized(at, SZ_4K), kind });
         let mut state = self.lock();
-        let open = !state.uffd.closed() && free_to_claim(&state, page) == Some(at);
+        let open = free_to_claim(&state, page) == Some(at);
         if open {
             state.space.split(at);
             take(&mut state, id, at, Claimed::Device(page));
@@ -71,10 +61,10 @@ impl Sim {
         if open { Some(at) } else { not_claimed(state, id) }
     }
 
-    /// Waits until a claim may begin: no writer of mappings (linux; it is held off until the finish), no event
-    /// pending (userfaultfd; whoever serves a fault must not wait for one).
-    fn admit(&self, serves_fault: bool) -> Result<Locked<'_>, MmError> {
-        let mut state = self.lock();
+    /// Waits until a claim may begin: no writer of mappings (linux; it is held off until the finish), no thread
+    /// that forks (userfaultfd; but for faults: these bring pages home).
+    fn admit(&self, serves_fault: bool) -> Locked<'_> {
+        let mut state = self.lock_taken_in();
         match state.config.manner {
             Manner::Linux => {
                 while state.mmap_lock.writer {
@@ -82,18 +72,13 @@ impl Sim {
                 }
                 state.mmap_lock.readers += 1;
             }
-            Manner::Userfaultfd if serves_fault => {
-                if state.uffd.closed() {
-                    return Err(MmError::Stale);
-                }
-            }
             Manner::Userfaultfd => {
-                while state.uffd.closed() || state.uffd.frozen > 0 {
+                while !serves_fault && state.uffd.frozen > 0 {
                     self.changed.wait(&mut state);
                 }
             }
         }
-        Ok(state)
+        state
     }
     /// Gives back what [`admit`](Sim::admit) took.
     pub(crate) fn leave(&self, state: &mut State) {

@@ -10,7 +10,7 @@ use units::SZ_4K;
 impl Sim {
     /// Carries one page.
     pub(crate) fn transfer_page(&self, src: Place, dst: Place) -> Transferred {
-        let mut state = self.lock();
+        let mut state = self.lock_taken_in();
         let aimed = state.claims.aimed_at(dst);
         let manner = state.config.manner;
         let staged = aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src, manner));
@@ -27,9 +27,6 @@ impl Sim {
         let mut bytes = [0; SZ_4K as usize];
         let copied = self.read(src, 0, &mut bytes).and_then(|()| {
             let mut state = self.lock();
-            if state.uffd.closed() {
-                return Err(AccessError::Again);
-            }
             if aimed.is_some() && aimed == state.claims.aimed_at(dst) && state.takes_bytes(dst, &bytes) {
                 return Ok(());
             }
@@ -38,7 +35,6 @@ impl Sim {
         });
         match copied {
             Ok(()) => Transferred::Copied,
-            Err(AccessError::Again) => Transferred::Again,
             Err(AccessError::Empty | AccessError::Fault) => Transferred::Failed,
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A claim marks pages in the engine's books only. A transfer of a staged pair takes the page itself from its
 //! source to its destination in one step (`UFFDIO_MOVE`): the CPU's next touch faults, and the reader that
-//! gets the fault sets it aside until the finish. Abort is moving back. While an event is pending no move
-//! happens (`EAGAIN`).
+//! gets the fault sets it aside until the finish. Abort is moving back. Whoever moves takes pending events in
+//! first (the kernel refuses otherwise: `EAGAIN`).
 
 use super::{Carry, ClaimPage};
 use crate::content::Content;
@@ -17,7 +17,7 @@ impl State {
     /// Carries a staged pair: moves the page.
     pub(crate) fn carry_move(&mut self, id: ClaimId, index: usize) -> Transferred {
         let page = self.claims.held(id).pages[index];
-        if self.uffd.closed() || page.spoiled || page.carry != Carry::Nothing {
+        if page.spoiled || page.carry != Carry::Nothing {
             return Transferred::Failed;
         }
         let hole = self.space.entry(page.at).is_none();
@@ -76,7 +76,7 @@ impl State {
         matches!(self.space.entry(at), Some(Entry::Device { page: there, .. }) if there == page)
     }
     /// The bytes of a frame that one page table entry alone holds; it is freed.
-    fn take_exclusive(&mut self, frame: HostFrame) -> Option<Content> {
+    pub(crate) fn take_exclusive(&mut self, frame: HostFrame) -> Option<Content> {
         let held = self.frames.held(frame);
         let exclusive = held.pins == 0 && !held.shared() && !core::mem::take(&mut held.raced);
         exclusive.then(|| self.frames.take(frame))
@@ -127,10 +127,6 @@ impl State {
         self.space.set(page.at, Entry::Device { page: to, write: page.write });
     }
 
-    /// Whether giving up this page means a move home.
-    fn goes_home(page: &ClaimPage) -> bool {
-        !page.moved && page.carry == Carry::Moved && matches!(page.source, Claimed::System(_) | Claimed::Hole)
-    }
     /// Ends the migration of one page that committed.
     fn settle_moved(&mut self, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
         if let Claimed::Device(from) = page.source {
@@ -188,7 +184,7 @@ impl State {
 impl Sim {
     /// `commit` in the userfaultfd manner.
     pub(crate) fn commit_userfaultfd(&self, id: ClaimId, wanted: &[bool], moved: &mut [bool]) {
-        let mut state = self.lock();
+        let mut state = self.lock_taken_in();
         let pages = state.claims.held(id).pages.clone();
         for (i, page) in pages.iter().enumerate() {
             moved[i] = wanted[i] && state.commit_moved(page);
@@ -196,13 +192,9 @@ impl Sim {
         }
     }
 
-    /// `finish` in the userfaultfd manner. Giving up a migration to VRAM moves pages home, for which it waits
-    /// until no event is pending; a reader never does that.
+    /// `finish` in the userfaultfd manner.
     pub(crate) fn finish_userfaultfd(&self, id: ClaimId) {
-        let mut state = self.lock();
-        while state.uffd.closed() && state.claims.held(id).pages.iter().any(State::goes_home) {
-            self.changed.wait(&mut state);
-        }
+        let mut state = self.lock_taken_in();
         let Some(claim) = state.claims.close(id) else { return };
         let mut freed = Vec::new();
         for page in claim.pages.iter().filter(|page| page.source != Claimed::No) {

@@ -10,6 +10,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec;
 use alloc::vec::Vec;
 use sync::Mutex;
+use sync::rank::{self, Rank};
 use units::{HostRange, HostVa, SZ_4K};
 
 /// Frames of each pagemap that a [`Bench`] inserts.
@@ -34,7 +35,12 @@ struct Books {
 impl BringHome {
     /// Serves pagemaps of `owner`, `window` bytes (a power of two) around each touch.
     pub fn new(owner: OwnerId, window: u64, memory: &Arc<dyn HostMemory>) -> Arc<Self> {
-        Arc::new(Self { owner, window, memory: Arc::downgrade(memory), books: Mutex::new(Books::default()) })
+        Arc::new(Self {
+            owner,
+            window,
+            memory: Arc::downgrade(memory),
+            books: rank::mutex(Rank::LEAF, Books::default()),
+        })
     }
     /// The faults that it was called for, in order.
     pub fn faults(&self) -> Vec<CpuFault> {
@@ -170,7 +176,11 @@ pub struct Recorder {
 impl Recorder {
     /// Inserts one over `range`.
     pub fn insert(mm: &Arc<dyn HostMm>, range: HostRange) -> (Arc<Self>, NotifierId) {
-        let recorder = Arc::new(Self { mm: Arc::downgrade(mm), seen: Mutex::new(Vec::new()), armed: Mutex::new(None) });
+        let recorder = Arc::new(Self {
+            mm: Arc::downgrade(mm),
+            seen: rank::mutex(Rank::LEAF, Vec::new()),
+            armed: rank::mutex(Rank::LEAF, None),
+        });
         let id = mm.notifier_insert(range, recorder.clone()).expect("a notifier can be inserted");
         (recorder, id)
     }

@@ -75,6 +75,40 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     bench.audit();
 }
 
+/// Rows *CPU during a claim*, *eviction*: a touch of a page of VRAM that is claimed waits for the finish, and asks
+/// nobody to bring it home.
+pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(1, 33);
+    bench.to_tile(range, 0, 0);
+    let at = range.start;
+    let mut mapped = [None];
+    let claim = bench.mm.claim_device(&[bench.frame(0, 0)], &mut mapped).expect("an eviction is begun");
+    assert_eq!(mapped, [Some(at)]);
+    let seen = Arc::new(AtomicU64::new(0));
+    let loaded = seen.clone();
+    let toucher = world.spawn(Box::new(move |cpu| loaded.store(cpu.load(at))));
+    for _ in 0..world.rounds() {
+        world.pause();
+    }
+    assert_eq!(seen.load(), 0, "the touch waits");
+    let mut frames = [None];
+    bench.mm.stage(claim, &[Destination::Ram], &mut frames).expect("staged");
+    let mut carried = [Transferred::Failed];
+    if let Some(frame) = frames[0] {
+        bench.memory.transfer(Place::Device(bench.frame(0, 0)), Place::Host(frame), &mut carried);
+    }
+    assert!(matches!(carried[0], Transferred::Moved | Transferred::Copied));
+    let mut moved = [false];
+    bench.mm.commit(claim, &[true], &mut moved);
+    bench.mm.finish(claim);
+    toucher();
+    assert!(moved[0]);
+    assert_eq!(seen.load(), 33);
+    assert!(bench.tiles[0].faults().is_empty(), "nobody was asked");
+    bench.audit();
+}
+
 /// The frame for a round of two pages: none that the round before used, since a frame whose page just came home
 /// is free only when `page_free` says so.
 fn next_frame(bench: &Bench<'_>, round: u64) -> DevicePage {

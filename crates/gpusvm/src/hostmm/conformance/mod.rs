@@ -54,7 +54,8 @@ pub fn all() -> &'static [(&'static str, Case)] {
             an_unstaged_pair_is_copied, a_staged_destination_takes_what_comes, nothing_carried_reads_zeros,
             an_empty_frame_is_told, device_writes_reach_the_cpu, user_copies_serve_faults;
         faults:
-            a_touch_calls_the_pages_own_pagemap, a_claimed_page_and_its_writer, a_writer_loses_nothing,
+            a_touch_calls_the_pages_own_pagemap, a_claimed_page_and_its_writer,
+            a_touch_of_a_claimed_page_waits, a_writer_loses_nothing,
             two_writers_and_two_tiles, fork_shows_the_data;
         notices:
             a_claim_tells, an_unmap_tells_and_frees_once, dontneed_tells_and_reads_zero, mprotect_tells_or_is_denied,
