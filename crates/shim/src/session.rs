@@ -134,7 +134,7 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
     let mut own = libc_calls::maps::own_memory();
     own.extend(heap::window());
     EXCLUDED.lock().extend(own);
-    device::start(&config, libc_calls::signals::interrupted)
+    device::start(&config)
 }
 
 fn in_own_process() -> bool {

@@ -3,13 +3,12 @@
 use super::{Change, Device, Errno, File, Refusal};
 use crate::config::Config;
 use crate::nodes::Minor;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use units::{HostRange, HostVa};
 
 struct Bare;
 
-pub fn start(_config: &Config, _interrupted: fn() -> bool) -> Result<Arc<dyn Device>, Refusal> {
+pub fn start(_config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     Ok(Arc::new(Bare))
 }
 
@@ -36,9 +35,6 @@ impl Device for Bare {
 impl File for Bare {
     fn ioctl(&self, _command: u32, _argument: HostVa) -> Result<u32, Errno> {
         Err(Errno(libc::ENOTTY))
-    }
-    fn mmap(&self, _offset: u64, _length: u64) -> Result<(OwnedFd, u64), Errno> {
-        Err(Errno(libc::EINVAL))
     }
     fn close(&self) {}
 }

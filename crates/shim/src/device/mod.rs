@@ -7,7 +7,6 @@ mod bare;
 
 use crate::config::Config;
 use crate::nodes::Minor;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use units::{HostRange, HostVa};
 
@@ -62,12 +61,13 @@ pub trait Device: Send + Sync {
     fn report(&self) -> String;
 }
 
+/// Length of an open node's memory file: the driver gives each buffer a span of it (GEM_MMAP_OFFSET), and it is sparse.
+pub const FILE_BYTES: u64 = 1 << 40;
+
 /// An open file of the device.
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
-    /// What lies behind an offset that GEM_MMAP_OFFSET gave: a descriptor to map, and the offset in it.
-    fn mmap(&self, offset: u64, length: u64) -> Result<(OwnedFd, u64), Errno>;
     /// The last descriptor is closed.
     fn close(&self);
 }
@@ -84,7 +84,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Starts the machine. Its waits inside an ioctl ask `interrupted` every few milliseconds, and end with EINTR if so.
-pub fn start(config: &Config, interrupted: fn() -> bool) -> Result<Arc<dyn Device>, Refusal> {
-    bare::start(config, interrupted)
+/// Starts the machine.
+pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
+    bare::start(config)
 }

@@ -2,7 +2,7 @@
 
 use super::open::{forget, is_the_machines};
 use super::signals::{self, Pending};
-use super::{errno, fail, interpose, real, set_errno};
+use super::{errno, fail, interpose, real, set_errno, wait};
 use crate::device::Errno;
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -109,9 +109,10 @@ fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
     }
     loop {
         let signals = signals::hold();
-        let waiting = signals.waiting();
-        let result = file.ioctl(command, HostVa(argument as u64));
-        drop(waiting);
+        let result = match command {
+            wait::COMMAND if !argument.is_null() => wait::wait_user_fence(file.as_ref(), argument, &signals),
+            _ => file.ioctl(command, HostVa(argument as u64)),
+        };
         let pending = signals.pending();
         drop(signals);
         match result {

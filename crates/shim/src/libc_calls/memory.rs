@@ -3,19 +3,21 @@
 //! munmap, mmap over something, and madvise need nothing here: the kernel tells of them, also where libc calls them
 //! by itself.
 
-use super::signals;
-use super::{errno, fail, interpose, real, set_errno};
-use crate::device::{Change, Errno};
+use super::{interpose, real};
+use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
-use libc::{MAP_FAILED, PROT_READ, PROT_WRITE, off64_t, size_t};
-use rustix::fd::AsRawFd;
+use libc::{PROT_READ, PROT_WRITE, off64_t, size_t};
 
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
-            return map_node(at, length, prot, flags, fd, offset);
+            // A node is a memory file with a span for each buffer. Programs map buffers for writing only and read them
+            // all the same, which a memory file does not allow by itself: the right to read is added.
+            let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
+            // SAFETY: the program's own arguments, with one right more.
+            return unsafe { real::mmap64(at, length, prot, flags, fd, offset) };
         }
         // SAFETY: the program's own arguments.
         unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
@@ -60,30 +62,3 @@ interpose! {
 
 /// The program's half of the address space.
 const ALL: usize = 1 << 47;
-
-/// A buffer of the device is a memory file of its own, mapped in the node's stead. Programs map for writing only and
-/// read all the same, which memory files do not allow: the right to read is added.
-fn map_node(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
-    let before = errno();
-    let signals = signals::hold();
-    let found = match nodes::file(fd) {
-        Some((file, epoch)) if session::is_alive(epoch) => file.mmap(offset as u64, length as u64),
-        Some((file, _)) => {
-            nodes::leak(file);
-            Err(Errno(libc::ENODEV))
-        }
-        None => Err(Errno(libc::EBADF)),
-    };
-    drop(signals);
-    set_errno(before);
-    let (buffer, inside) = match found {
-        Ok(found) => found,
-        Err(Errno(errno)) => {
-            fail(errno);
-            return MAP_FAILED;
-        }
-    };
-    let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
-    // SAFETY: the program's own arguments but for the file, which is at least as long as what it asked for.
-    unsafe { real::mmap64(at, length, prot, flags, buffer.as_raw_fd(), inside as off64_t) }
-}

@@ -8,6 +8,7 @@
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
+//! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
 //! | `real` | the functions behind all of these |
 //! | `maps` | which memory of libc and this library must stay where it is |
@@ -26,6 +27,7 @@ mod process;
 mod real;
 pub mod signals;
 mod stat;
+mod wait;
 
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};

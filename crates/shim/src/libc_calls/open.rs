@@ -5,7 +5,7 @@
 
 use super::real::{self, Compare, Select};
 use super::{bytes, errno, fail, interpose, look, set_errno, signals};
-use crate::device::Errno;
+use crate::device::{Errno, FILE_BYTES};
 use crate::nodes::{self, Entry, MAX_FD, Minor};
 use crate::view::{self, Look, Special};
 use crate::{libc_calls, session};
@@ -151,7 +151,7 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
 fn open_node(minor: Minor, flags: c_int) -> c_int {
     let before = errno();
     let signals = signals::hold();
-    let made = memory_file(minor.path(), flags).and_then(|fd| node_over(fd, minor, flags));
+    let made = node_file(minor, flags).and_then(|fd| node_over(fd, minor, flags));
     drop(signals);
     finish(made, before)
 }
@@ -173,7 +173,7 @@ fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno
         return Err(Errno(libc::EMFILE));
     }
     let (file, epoch) = session::open(minor)?;
-    let opened = replace(opened, memory_file(minor.path(), flags)?, flags)?;
+    let opened = replace(opened, node_file(minor, flags)?, flags)?;
     let fd = opened.into_raw_fd();
     nodes::install(fd, minor, file, epoch);
     Ok(fd)
@@ -190,6 +190,13 @@ fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
     // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
     rustix::io::pwrite(&content, text.as_bytes(), 0).map_err(errno_of)?;
     Ok(replace(opened, content, flags)?.into_raw_fd())
+}
+
+/// A sparse file with room for every buffer.
+fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
+    let file = memory_file(minor.path(), flags)?;
+    rustix::fs::ftruncate(&file, FILE_BYTES).map_err(errno_of)?;
+    Ok(file)
 }
 
 fn memory_file(path: &str, flags: c_int) -> Result<OwnedFd, Errno> {

@@ -25,7 +25,6 @@ extern "C" fn fork_parent() {
 }
 
 extern "C" fn fork_child() {
-    signals::forked();
     session::fork_child();
 }
 

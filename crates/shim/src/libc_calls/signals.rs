@@ -1,18 +1,16 @@
 //! Signals: blocked while we work, and SIGSEGV and SIGBUS kept for the machine's fixups.
 //!
 //! A handler of the program may jump out of whatever it interrupted, so a call that is ours runs with the program's
-//! signals blocked ([`hold`]). A wait inside the driver asks [`interrupted`] now and then, and ends with EINTR where a
-//! signal waits that the kernel would have ended it for.
+//! signals blocked ([`hold`]). A long wait asks now and then what has arrived meanwhile ([`Held::pending`]).
 //!
 //! The machine's accesses to memory that may be gone end in SIGSEGV or SIGBUS at known instructions. When a machine
 //! starts, [`install`] puts a handler of ours in front of the program's, and the machine puts its own in front of that;
 //! from then on sigaction and signal change a record that our handler obeys as the kernel would.
 //!
-//! Locking: none; handlers and [`interrupted`] read atomics only.
+//! Locking: none; handlers read atomics only.
 
 use super::{fail, interpose, real};
 use core::ffi::{c_int, c_void};
-use core::marker::PhantomData;
 use core::mem;
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -55,54 +53,6 @@ impl Held {
     pub fn pending(&self) -> Pending {
         pending_beyond(self.before)
     }
-
-    /// Lets [`interrupted`] know what this thread's program has blocked, while the result lives.
-    pub fn waiting(&self) -> Waiting<'_> {
-        let thread = this_thread();
-        let free =
-            |slot: &&Waiter| slot.thread.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let slot = WAITERS.iter().find(free);
-        if let Some(slot) = slot {
-            slot.before.store(self.before, Ordering::Release);
-        }
-        Waiting { slot, of: PhantomData }
-    }
-}
-
-/// A thread inside an ioctl.
-pub struct Waiting<'a> {
-    slot: Option<&'static Waiter>,
-    of: PhantomData<&'a Held>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            slot.thread.store(0, Ordering::Release);
-        }
-    }
-}
-
-struct Waiter {
-    thread: AtomicUsize,
-    before: AtomicU64,
-}
-
-/// Threads inside an ioctl; where all are taken, further ones are not interrupted.
-static WAITERS: [Waiter; 256] = [const { Waiter { thread: AtomicUsize::new(0), before: AtomicU64::new(0) } }; 256];
-
-/// Whether the ioctl that this thread is in should end with EINTR: for the driver's waits, every few milliseconds.
-pub fn interrupted() -> bool {
-    let thread = this_thread();
-    let slot = WAITERS.iter().find(|slot| slot.thread.load(Ordering::Acquire) == thread);
-    slot.is_some_and(|slot| pending_beyond(slot.before.load(Ordering::Acquire)) != Pending::Nothing)
-}
-
-/// In a fork child: no other thread is inside an ioctl.
-pub fn forked() {
-    for slot in &WAITERS {
-        slot.thread.store(0, Ordering::Relaxed);
-    }
 }
 
 /// Whether this thread blocks a signal.
@@ -110,12 +60,6 @@ pub fn forked() {
 pub fn is_blocked(signal: c_int) -> bool {
     let held = hold();
     held.before & bit(signal) != 0
-}
-
-/// A number that no other live thread has, without a system call: where its errno lies.
-fn this_thread() -> usize {
-    // SAFETY: no precondition.
-    unsafe { libc::__errno_location() as usize }
 }
 
 fn bit(signal: c_int) -> u64 {

@@ -1,0 +1,55 @@
+//! WAIT_USER_FENCE, so that a signal ends it.
+//!
+//! The driver's own wait does not know of signals, which are blocked while it runs. So a long wait is made of short
+//! ones, and between them it is asked whether the kernel would have ended it.
+
+use super::signals::{Held, Pending};
+use crate::device::{Errno, File};
+use core::ffi::c_void;
+use core::ptr;
+use sync::time::now_ns;
+use units::HostVa;
+use xe_uapi::exec::{UFENCE_WAIT_FLAG_ABSTIME, WaitUserFence};
+
+/// The ioctl's number.
+pub const COMMAND: u32 = 0xc048_644a;
+
+/// How long a signal may go unnoticed, in nanoseconds.
+const SLICE_NS: u64 = 5_000_000;
+
+/// The ioctl. `argument` is the program's, not null. A relative timeout is what is left of it on return.
+pub fn wait_user_fence(file: &dyn File, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
+    let theirs: *mut WaitUserFence = argument.cast();
+    // SAFETY: the program gives the struct of this ioctl.
+    let asked = unsafe { ptr::read_unaligned(theirs) };
+    let is_absolute = asked.flags & UFENCE_WAIT_FLAG_ABSTIME != 0;
+    let deadline = match u64::try_from(asked.timeout) {
+        Ok(timeout) if is_absolute => timeout,
+        Ok(timeout) => now_ns().saturating_add(timeout),
+        Err(_) => u64::MAX,
+    };
+    let result = wait_in_slices(file, &asked, deadline, signals);
+    if !is_absolute && asked.timeout >= 0 {
+        let left = i64::try_from(deadline.saturating_sub(now_ns())).unwrap_or(i64::MAX);
+        // SAFETY: the program's own struct, as above; the field's place is inside of it.
+        let timeout = unsafe { &raw mut (*theirs).timeout };
+        // SAFETY: as above.
+        unsafe { ptr::write_unaligned(timeout, left) };
+    }
+    result
+}
+
+fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals: &Held) -> Result<u32, Errno> {
+    loop {
+        let until = deadline.min(now_ns().saturating_add(SLICE_NS));
+        let mut slice =
+            WaitUserFence { flags: asked.flags | UFENCE_WAIT_FLAG_ABSTIME, timeout: until as i64, ..*asked };
+        let result = file.ioctl(COMMAND, HostVa(&raw mut slice as u64));
+        if result != Err(Errno(libc::ETIME)) || now_ns() >= deadline {
+            return result;
+        }
+        if signals.pending() != Pending::Nothing {
+            return Err(Errno(libc::EINTR));
+        }
+    }
+}
