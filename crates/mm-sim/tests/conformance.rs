@@ -29,3 +29,11 @@ fn the_userfaultfd_manner_conforms() {
 fn one_reader_is_enough() {
     run(Config { readers: 1, ..Config::USERFAULTFD });
 }
+
+#[test]
+fn the_contract_names_every_case() {
+    let contract = include_str!("../../../docs/hostmm.md");
+    for (name, _) in conformance::all() {
+        assert!(contract.contains(&format!("`{name}`")), "docs/hostmm.md does not name {name}");
+    }
+}
