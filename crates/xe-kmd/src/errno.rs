@@ -5,6 +5,10 @@
 
 use core::fmt;
 
+use gpusvm::{MigrateError, SvmError};
+
+use crate::pt::NoTable;
+
 /// A positive Linux error number, as an ioctl reports it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Errno(pub i32);
@@ -72,5 +76,38 @@ impl fmt::Debug for Errno {
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<SvmError> for Errno {
+    fn from(error: SvmError) -> Self {
+        match error {
+            SvmError::Invalid => Self::EINVAL,
+            SvmError::NoVma => Self::ENOENT,
+            SvmError::Denied => Self::EPERM,
+            SvmError::Io => Self::EIO,
+            SvmError::Fault | SvmError::Gone => Self::EFAULT,
+            SvmError::NoMemory => Self::ENOMEM,
+            SvmError::Busy => Self::EBUSY,
+            SvmError::Mixed => Self::EOPNOTSUPP,
+        }
+    }
+}
+
+impl From<MigrateError> for Errno {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Busy => Self::EBUSY,
+            MigrateError::NoVma => Self::ENOENT,
+            MigrateError::Invalid => Self::EINVAL,
+            MigrateError::NoMemory => Self::ENOMEM,
+            MigrateError::Map(_) | MigrateError::Copy(_) | MigrateError::Gone => Self::EFAULT,
+        }
+    }
+}
+
+impl From<NoTable> for Errno {
+    fn from(NoTable: NoTable) -> Self {
+        Self::ENOMEM
     }
 }

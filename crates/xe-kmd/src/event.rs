@@ -154,9 +154,7 @@ pub enum Event {
 /// Step of the fault handler that asks for another round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RetryStep {
-    /// Garbage collection changed the VMAs.
-    Vma,
-    /// Migration to VRAM failed; now without it.
+    /// Migration to the VRAM that an atomic needs failed.
     Migrate,
     /// Pages could not be collected as they are.
     Pages,

@@ -1,32 +1,92 @@
-//! A DRM file: one open of the device node, with its own names for VMs and queues.
+//! A DRM file: one open of the device node, with its own names for VMs, queues and BOs.
+//!
+//! Locking: the file's lock is held for a look-up and nothing else; it is never held together with a VM's.
+//!
+//! Upstream: `struct xe_file`, `xe_file_open`, `xe_file_close`.
 
 use std::sync::Arc;
 
+use sync::Mutex;
 use units::HostVa;
 
 use crate::device::Device;
 use crate::errno::Errno;
+use crate::exec_queue::ExecQueue;
+use crate::gem::Gem;
+use crate::ids::IdTable;
+use crate::ioctl;
+use crate::vm::Vm;
 
-/// One open file. Upstream: `struct xe_file`.
+/// One open file.
 pub struct File {
-    device: Arc<Device>,
+    pub(crate) device: Arc<Device>,
+    pub(crate) names: Mutex<Names>,
+}
+
+/// What a file's names mean.
+#[derive(Default)]
+pub(crate) struct Names {
+    pub vms: IdTable<Arc<Vm>>,
+    pub queues: IdTable<Arc<ExecQueue>>,
+    pub gem: Gem,
+    closed: bool,
 }
 
 impl File {
     pub(crate) fn new(device: Arc<Device>) -> Self {
-        Self { device }
+        Self { device, names: Mutex::new(Names::default()) }
     }
 
-    /// One ioctl: `cmd` is the request's low 32 bits, `arg` its argument in the caller's memory.
-    pub fn ioctl(&self, _cmd: u32, _arg: HostVa) -> Result<u32, Errno> {
-        Err(Errno::ENOTTY)
+    /// One ioctl: `cmd` is the request's low 32 bits, `arg` its argument in the caller's memory. On `Ok` the call
+    /// returns that number (0 so far). May sleep, and may touch the caller's memory; the caller holds no lock,
+    /// and is not of the reader class.
+    pub fn ioctl(&self, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
+        ioctl::dispatch(self, cmd, arg)
     }
 
-    /// Closes the file: everything that it names ends.
-    pub fn close(&self) {}
+    /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
+    pub fn close(&self) {
+        let (queues, vms) = {
+            let mut names = self.names.lock();
+            names.closed = true;
+            (names.queues.take_all(), names.vms.take_all())
+        };
+        queues.iter().for_each(|queue| queue.close());
+        vms.iter().for_each(|vm| vm.close());
+    }
 
     /// The device behind it.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// Names a VM, unless the file is being closed.
+    pub(crate) fn add_vm(&self, vm: &Arc<Vm>) -> Result<u32, Errno> {
+        let mut names = self.names.lock();
+        let open = !names.closed;
+        open.then(|| names.vms.insert(vm.clone())).flatten().ok_or(Errno::ENOSPC)
+    }
+
+    /// Names a queue, unless the file is being closed.
+    pub(crate) fn add_queue(&self, queue: &Arc<ExecQueue>) -> Result<u32, Errno> {
+        let mut names = self.names.lock();
+        let open = !names.closed;
+        open.then(|| names.queues.insert(queue.clone())).flatten().ok_or(Errno::ENOSPC)
+    }
+
+    /// The VM of that name.
+    pub(crate) fn vm(&self, id: u32) -> Option<Arc<Vm>> {
+        self.names.lock().vms.get(id)
+    }
+
+    /// The queue of that name.
+    pub(crate) fn queue(&self, id: u32) -> Option<Arc<ExecQueue>> {
+        self.names.lock().queues.get(id)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -1,16 +1,57 @@
 //! The driver: faults, SVM policy, VMs, page tables, binds, queues, fences and ioctls.
+//!
+//! It is written against three things that others implement: the hardware ([`Hw`], a trait of its own), the
+//! engine's host mm and host memory (`gpusvm::hostmm`), and programs, which speak the Xe uAPI through
+//! [`File::ioctl`]. It never sees the hardware model: what the two share is bits in `xe-spec`.
+//!
+//! A fault's way: [`Device::page_fault`] queues it, [`Device::service_faults`] serves it: `fault` →
+//! `svm::handler` → the engine's range → `svm::devmem` and `migrate` → the engine's pages → `bind` and `pt` →
+//! `fault::ack`. And back: the engine's notifier → `svm::invalidate` → `tlb_inval`; later `svm::garbage`.
+//!
+//! # Locking
+//!
+//! From the outside to the inside:
+//!
+//! | lock | protects |
+//! |---|---|
+//! | a bind queue's or ring's own order | held around one submission; never together with the next |
+//! | `Vm::state` | VMAs, the life of a VM, and so the engine's set of ranges |
+//! | `Device::migrate_lock` | nothing; keeps fighting migrations apart |
+//! | the host mm's own | claims, walks |
+//! | the notifier lock (engine) | ranges, their pages, `RangeData` |
+//! | page tables, one a VM and tile | leaves |
+//! | leaves: VRAM, tables, slots, contexts, names, fault queues, waiters | allocators and tables |
+//!
+//! The *reader class* (threads that serve CPU faults) takes the notifier lock and what is below it, and waits
+//! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.
 #![forbid(unsafe_code)]
 
+mod bind;
 mod device;
 mod errno;
 mod event;
+mod exec_queue;
+mod fault;
+mod fence;
 mod file;
+mod gem;
+mod gpu;
+mod ids;
+mod ioctl;
 mod migrate;
 pub mod planted;
 mod port;
+mod pt;
 mod rules;
+mod svm;
+#[cfg(test)]
+mod testing;
 mod tlb_inval;
 pub mod upstream;
+mod user;
+mod vm;
+mod vma;
+mod vram;
 
 pub use device::{Device, Parts};
 pub use errno::Errno;

@@ -142,3 +142,46 @@ bitflags::bitflags! {
 
 /// Syncs an ioctl may carry.
 pub const MAX_SYNCS: u32 = 1024;
+
+uapi! {
+    /// Argument of VM_GET_PROPERTY.
+    VmGetProperty, 56 {
+        /// Zero.
+        extensions: u64 = 0,
+        /// VM.
+        vm_id: u32 = 8,
+        /// [`PROPERTY_FAULTS`].
+        property: u32 = 12,
+        /// Bytes of the reply; 0 asks for them.
+        size: u32 = 16,
+        /// Zero.
+        pad: u32 = 20,
+        /// Union: pointer to the reply, or the value.
+        data: u64 = 24,
+        /// Zero.
+        reserved: [u64; 3] = 32,
+    }
+}
+
+/// Property of VM_GET_PROPERTY: faults that were refused.
+pub const PROPERTY_FAULTS: u32 = 0;
+
+uapi! {
+    /// A fault that was refused.
+    VmFault, 48 {
+        /// Address.
+        address: u64 = 0,
+        /// Bytes that the address is exact to.
+        address_precision: u32 = 8,
+        /// Read 0, write 1, atomic 2.
+        access_type: u8 = 12,
+        /// Not present 0, write violation 1, atomic violation 2.
+        fault_type: u8 = 13,
+        /// Level of the table at which the walk ended.
+        fault_level: u8 = 14,
+        /// Zero.
+        pad: u8 = 15,
+        /// Zero.
+        reserved: [u64; 4] = 16,
+    }
+}

@@ -1,0 +1,97 @@
+//! Binding: a range's pages become leaves of a tile's page table.
+//!
+//! Optimistic, in three steps. Under the notifier lock the pages are read; without it the leaves are planned and
+//! the tables they need are made; under it again the leaves are written, if the pages are still valid. An
+//! invalidation in between makes the bind [`Stale`](BindError::Stale): the caller collects pages anew.
+//!
+//! Leaves are written by the CPU, at once: there are no bind jobs, so no fence to wait for.
+//!
+//! Locking: the VM's lock is held (it keeps tables and ranges); takes the notifier lock and below.
+//!
+//! Upstream: `xe_vm_range_rebind`, `xe_pt_update_ops_prepare`, `xe_pt_svm_pre_commit`, `xe_pt_update_ops_run`.
+
+use gpusvm::{PagemapAddr, Proto, RangeKey};
+use sync::time::now_ns;
+use units::{GpuRange, GpuVa, PAGE_SHIFT, TileId, bytes_of};
+
+use crate::event::Event;
+use crate::pt::NoTable;
+use crate::pt::build::{self, Access, Memory, PlanError, Run, Segment};
+use crate::svm::{Space, Svm};
+
+/// How a bind failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BindError {
+    /// The pages changed: collect them again. (`-EAGAIN`)
+    Stale,
+    /// Pages in VRAM that the device cannot map where they are: bring them home first.
+    Granule,
+    /// Tables are short. (`-ENOMEM`)
+    NoMemory,
+}
+
+impl From<NoTable> for BindError {
+    fn from(NoTable: NoTable) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<PlanError> for BindError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Granule => Self::Granule,
+        }
+    }
+}
+
+/// Binds a range's pages, which were collected, on one tile.
+pub(crate) fn bind_range(
+    space: &Space,
+    svm: &Svm,
+    key: RangeKey,
+    tile: TileId,
+    access: Access,
+) -> Result<(), BindError> {
+    let start = now_ns();
+    let (span, segments) = read_pages(svm, key)?;
+    let runs = build::plan(&segments, access, space.gpu.granule())?;
+    space.stage(tile, &runs)?;
+    let leaves = commit(space, svm, key, tile, &runs)?;
+    space.gpu.tell(Event::Bind { asid: space.asid, tile, span, leaves, ns: now_ns() - start });
+    Ok(())
+}
+
+/// The range's span, and its pages as the device addresses them.
+fn read_pages(svm: &Svm, key: RangeKey) -> Result<(GpuRange, Vec<Segment>), BindError> {
+    let locked = svm.notifier_lock();
+    let range = locked.range(key).filter(|range| range.pages().valid()).ok_or(BindError::Stale)?;
+    let span = range.span().mirror();
+    Ok((span, segments(span.start, range.pages().dma_addr())))
+}
+
+/// Packed chunks from `start`, joined where they go on.
+fn segments(start: GpuVa, chunks: &[PagemapAddr]) -> Vec<Segment> {
+    let mut page = 0u64;
+    build::coalesce(chunks.iter().map(|chunk| {
+        let va = start.add(page << PAGE_SHIFT);
+        page += chunk.pages() as u64;
+        let memory = if chunk.proto == Proto::Vram { Memory::Vram } else { Memory::System };
+        Segment { va, addr: chunk.addr, bytes: bytes_of(chunk.pages()), memory }
+    }))
+}
+
+/// Writes the leaves if the pages are still those of the plan; the number of leaves.
+fn commit(space: &Space, svm: &Svm, key: RangeKey, tile: TileId, runs: &[Run]) -> Result<u32, BindError> {
+    let mut locked = svm.notifier_lock();
+    if !locked.pages_valid(key) {
+        return Err(BindError::Stale);
+    }
+    let Some(range) = locked.range_mut(key) else { return Err(BindError::Stale) };
+    let done = space.commit(tile, runs).ok_or(BindError::Stale)?;
+    range.data.tile_present |= tile.bit();
+    range.data.tile_invalidated &= !tile.bit();
+    if done.replaced {
+        space.gpu.flush(tile, space.asid, range.span().mirror());
+    }
+    Ok(done.leaves)
+}

@@ -1,0 +1,131 @@
+//! Four queues of faults, by address space: faults of one VM, from all tiles, are served one after the other.
+//!
+//! A queue has one server at a time. Who wants to serve takes whatever queue is idle and drains it, on its own
+//! thread: usually the thread of the engine that faulted, so no hand-off to another CPU is paid. A fault that
+//! arrives while its queue is served is taken by that server: it looks once more before it leaves.
+//!
+//! Queues are as long as they must be: a context stalls at its first fault, so there are never more entries
+//! than contexts. (Hardware's queue has a size; upstream computes it so that it never overflows.)
+//!
+//! Locking: one leaf lock a queue, not held while a fault is served.
+//!
+//! Upstream: `struct xe_pagefault_queue`, `xe_pagefault_handler`, `xe_pagefault_queue_work`.
+
+use std::collections::VecDeque;
+
+use sync::Mutex;
+use sync::time::now_ns;
+use xe_spec::fault::{Asid, ContextId, FaultRecord};
+
+/// Number of queues.
+const QUEUES: usize = 4;
+
+/// A fault that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    pub record: FaultRecord,
+    /// When it was queued.
+    pub since_ns: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Queued>,
+    /// Somebody serves it.
+    served: bool,
+}
+
+/// All queues.
+#[derive(Default)]
+pub(crate) struct FaultQueues {
+    queues: [Mutex<Queue>; QUEUES],
+}
+
+impl FaultQueues {
+    /// Queues a fault. The interrupt's half: takes a leaf lock and returns.
+    pub(crate) fn push(&self, record: FaultRecord) {
+        self.of(record.asid).lock().waiting.push_back(Queued { record, since_ns: now_ns() });
+    }
+
+    /// Serves every queue that is idle until it is empty; the number of faults served.
+    pub(crate) fn drain(&self, mut serve: impl FnMut(Queued)) -> usize {
+        self.queues.iter().map(|queue| Self::drain_one(queue, &mut serve)).sum()
+    }
+
+    /// Forgets the faults of a context that ended.
+    pub(crate) fn squash(&self, context: ContextId, asid: Asid) {
+        self.of(asid).lock().waiting.retain(|fault| fault.record.context != context);
+    }
+
+    fn drain_one(queue: &Mutex<Queue>, serve: &mut impl FnMut(Queued)) -> usize {
+        let mut count = 0;
+        let Some(mut next) = Self::start(queue) else { return 0 };
+        loop {
+            serve(next);
+            count += 1;
+            match Self::go_on(queue) {
+                Some(fault) => next = fault,
+                None => return count,
+            }
+        }
+    }
+
+    /// Becomes the server of an idle queue that has something.
+    fn start(queue: &Mutex<Queue>) -> Option<Queued> {
+        let mut queue = queue.lock();
+        if queue.served {
+            return None;
+        }
+        let first = queue.waiting.pop_front()?;
+        queue.served = true;
+        Some(first)
+    }
+
+    /// The next fault; without one the queue is idle again.
+    fn go_on(queue: &Mutex<Queue>) -> Option<Queued> {
+        let mut queue = queue.lock();
+        let next = queue.waiting.pop_front();
+        queue.served = next.is_some();
+        next
+    }
+
+    const fn of(&self, asid: Asid) -> &Mutex<Queue> {
+        &self.queues[asid.0 as usize % QUEUES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::fault_record;
+
+    #[test]
+    fn one_space_is_served_in_order_and_a_served_queue_is_left_alone() {
+        let queues = FaultQueues::default();
+        for n in 0..3 {
+            queues.push(fault_record(5, n));
+        }
+        queues.push(fault_record(6, 9));
+        let mut seen = Vec::new();
+        let mut inner = 0;
+        let served = queues.drain(|fault| {
+            if seen.is_empty() {
+                queues.push(fault_record(5, 3));
+                // Re-entry: the queue of space 5 has its server; the other is idle.
+                inner = queues.drain(|other| assert_eq!(other.record.asid, Asid(6)));
+            }
+            seen.push((fault.record.asid.0, fault.record.context.0));
+        });
+        assert_eq!((served, inner), (4, 1));
+        assert_eq!(seen, [(5, 0), (5, 1), (5, 2), (5, 3)]);
+    }
+
+    #[test]
+    fn the_faults_of_an_ended_context_are_forgotten() {
+        let queues = FaultQueues::default();
+        queues.push(fault_record(5, 1));
+        queues.push(fault_record(5, 2));
+        queues.squash(ContextId(1), Asid(5));
+        assert_eq!(queues.drain(|fault| assert_eq!(fault.record.context, ContextId(2))), 1);
+    }
+}

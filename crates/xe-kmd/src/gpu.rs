@@ -1,0 +1,158 @@
+//! The device as the driver's inner layers need it: port, rules, observer, and of each tile its memory.
+//!
+//! Everything of the reader class lives on this; it knows no file, no VM and no host mm.
+//!
+//! Locking: each tile's allocators have their own leaf locks.
+//!
+//! Upstream: the parts of `struct xe_device` and `struct xe_tile` that `xe_pt`, `xe_migrate` and `xe_svm` use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sync::Mutex;
+use sync::time::now_ns;
+use units::{Dpa, DpaRange, GpuRange, SZ_2M, TileId};
+use xe_spec::fault::Asid;
+use xe_spec::platform::Platform;
+
+use crate::errno::Errno;
+use crate::event::{Event, Observer};
+use crate::migrate::Migrate;
+use crate::port::Hw;
+use crate::pt::TablePool;
+use crate::pt::build::VramGranule;
+use crate::rules::Rules;
+use crate::vram::{Freed, Vram};
+
+/// One tile's memory.
+pub(crate) struct Tile {
+    pub id: TileId,
+    /// First address of its VRAM.
+    pub base: Dpa,
+    pub tables: TablePool,
+    pub migrate: Migrate,
+    vram: Mutex<TileVram>,
+}
+
+/// A tile's VRAM, and the order in which its blocks were given.
+struct TileVram {
+    blocks: Vram,
+    /// Age → start of a block.
+    by_age: BTreeMap<u64, u64>,
+    /// Start of a block → age.
+    ages: BTreeMap<u64, u64>,
+    next_age: u64,
+}
+
+impl TileVram {
+    fn touch(&mut self, offset: u64) {
+        if let Some(age) = self.ages.insert(offset, self.next_age) {
+            self.by_age.remove(&age);
+        }
+        self.by_age.insert(self.next_age, offset);
+        self.next_age += 1;
+    }
+
+    fn forget(&mut self, offset: u64) {
+        if let Some(age) = self.ages.remove(&offset) {
+            self.by_age.remove(&age);
+        }
+    }
+}
+
+/// The device, for the inner layers.
+pub(crate) struct Gpu {
+    pub platform: &'static Platform,
+    pub hw: Arc<dyn Hw>,
+    pub rules: Rules,
+    pub tiles: Vec<Tile>,
+    observer: Arc<dyn Observer>,
+}
+
+/// Address space of a tile's migration context: the first ones.
+pub(crate) const fn migrate_asid(tile: TileId) -> Asid {
+    Asid(1 + tile.0 as u32)
+}
+
+impl Gpu {
+    /// Sets up each tile's allocators and its migration context.
+    pub(crate) fn new(
+        platform: &'static Platform,
+        hw: Arc<dyn Hw>,
+        rules: Rules,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Arc<Self>, Errno> {
+        let tiles = (0..platform.tiles.len()).map(|n| Tile::new(platform, &*hw, TileId(n as u8)));
+        let tiles = tiles.collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { platform, hw, rules, tiles, observer }))
+    }
+
+    /// A tile by its id; ids come from the platform's own list.
+    pub(crate) fn tile(&self, id: TileId) -> Option<&Tile> {
+        self.tiles.get(id.index())
+    }
+
+    /// Tells the observer.
+    pub(crate) fn tell(&self, event: Event) {
+        self.observer.event(&event);
+    }
+
+    /// Whether VRAM must be mapped by leaves of 64K or more.
+    pub(crate) const fn granule(&self) -> VramGranule {
+        if self.platform.needs_64k { VramGranule::Needs64K } else { VramGranule::Any }
+    }
+
+    /// A block of a tile's VRAM.
+    pub(crate) fn vram_alloc(&self, tile: TileId, bytes: u64) -> Option<u64> {
+        let mut vram = self.tile(tile)?.vram.lock();
+        let offset = vram.blocks.alloc(bytes)?;
+        vram.touch(offset);
+        Some(offset)
+    }
+
+    /// The block that was given (or named by this) the longest time ago; it counts as young from now on.
+    pub(crate) fn vram_oldest(&self, tile: TileId) -> Option<u64> {
+        let mut vram = self.tile(tile)?.vram.lock();
+        let (_, &offset) = vram.by_age.first_key_value()?;
+        vram.touch(offset);
+        Some(offset)
+    }
+
+    /// Gives it back. Reader class.
+    pub(crate) fn vram_free(&self, tile: TileId, offset: u64, bytes: u64) {
+        let Some(tile) = self.tile(tile) else { return };
+        let mut vram = tile.vram.lock();
+        // Under the lock: nobody may be given a piece of the slot before the host has emptied it.
+        vram.forget(offset);
+        if let Freed::Slot(at) = vram.blocks.free(offset, bytes) {
+            self.hw.vram_slot_emptied(DpaRange::sized(tile.base.add(at), SZ_2M));
+        }
+    }
+
+    /// Bytes of a tile's VRAM that are allocated.
+    pub(crate) fn vram_used(&self, tile: TileId) -> u64 {
+        self.tile(tile).map_or(0, |tile| tile.vram.lock().blocks.used())
+    }
+
+    /// Flushes a span from a tile's TLB, as the rule says. Reader class.
+    pub(crate) fn flush(&self, tile: TileId, asid: Asid, span: GpuRange) {
+        let start = now_ns();
+        (self.rules.flush)(&*self.hw, tile, asid, span);
+        self.tell(Event::TlbFlush { asid, tile, span, ns: now_ns() - start });
+    }
+}
+
+impl Tile {
+    fn new(platform: &'static Platform, hw: &dyn Hw, id: TileId) -> Result<Self, Errno> {
+        let facts = platform.tiles[id.index()];
+        if facts.vram_size % SZ_2M != 0 || !facts.vram_base.is_aligned(SZ_2M) || facts.vram_base.0 == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let tables = TablePool::new(facts.tables_base, facts.tables_size);
+        let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
+        let blocks = Vram::new(facts.vram_size, platform.min_vram_page());
+        let vram = TileVram { blocks, by_age: BTreeMap::new(), ages: BTreeMap::new(), next_age: 0 };
+        let vram = sync::rank::mutex(sync::rank::Rank::FRAMES, vram);
+        Ok(Self { id, base: facts.vram_base, tables, migrate, vram })
+    }
+}

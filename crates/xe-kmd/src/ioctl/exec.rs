@@ -1,0 +1,33 @@
+//! EXEC: a job for a queue.
+//!
+//! A VM that serves faults needs nothing prepared: the job runs and faults. Its user fence is written by the
+//! ring through the VM's own page tables, so that address is a GPU address.
+//!
+//! Upstream: `xe_exec_ioctl`.
+
+use units::GpuVa;
+use xe_uapi::exec::Exec;
+
+use super::sync::{self, UserFences, UserSync};
+use super::{Reply, require};
+use crate::errno::Errno;
+use crate::exec_queue::QueueKind;
+use crate::file::File;
+
+/// EXEC.
+pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
+    require(args.extensions == 0 && args.pad == [0; 3] && args.reserved == [0; 2])?;
+    let syncs = sync::read(file, args.syncs, args.num_syncs)?;
+    let queue = file.queue(args.exec_queue_id).ok_or(Errno::ENOENT)?;
+    require(matches!(queue.kind, QueueKind::Engine(_)))?;
+    require(args.num_batch_buffer <= 1)?;
+    if queue.is_banned() {
+        return Err(Errno::ECANCELED);
+    }
+    let fence = UserSync::parse(&syncs?, &queue.vm, UserFences::Allowed)?;
+    if args.num_batch_buffer == 0 {
+        return Ok(0);
+    }
+    queue.submit(GpuVa(args.address), fence.map(|fence| (GpuVa(fence.addr), fence.value)))?;
+    Ok(0)
+}

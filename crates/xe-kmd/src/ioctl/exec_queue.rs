@@ -1,0 +1,131 @@
+//! EXEC_QUEUE_CREATE, _DESTROY, _GET_PROPERTY.
+//!
+//! Properties are checked and kept by nobody: contexts rotate at command boundaries, all alike.
+//!
+//! Upstream: `xe_exec_queue_create_ioctl`, `xe_exec_queue_destroy_ioctl`, `xe_exec_queue_get_property_ioctl`.
+
+use std::sync::Arc;
+
+use xe_spec::fault::{EngineClass, EngineId};
+use xe_spec::platform::Platform;
+use xe_uapi::exec::{
+    CLASS_COMPUTE, CLASS_COPY, CLASS_MAX, CLASS_VM_BIND, ExecQueueCreate, ExecQueueDestroy, ExecQueueGetProperty,
+    MAX_ENGINE_INSTANCE, QUEUE_EXTENSION_SET_PROPERTY, QUEUE_GET_PROPERTY_BAN, QUEUE_LOW_LATENCY_HINT,
+    QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_TIMESLICE,
+};
+use xe_uapi::query::EngineClassInstance;
+use xe_uapi::{ExtSetProperty, UserExtension};
+
+use super::stub::missing;
+use super::{Reply, require};
+use crate::errno::Errno;
+use crate::exec_queue::ExecQueue;
+use crate::file::File;
+use units::TileId;
+
+/// Extensions in one chain.
+const MAX_EXTENSIONS: usize = 16;
+/// The highest priority that a program may ask for.
+const MAX_PRIORITY: u64 = 1;
+/// Timeslices, microseconds.
+const TIMESLICE_US: std::ops::RangeInclusive<u64> = 1..=10_000_000;
+
+/// EXEC_QUEUE_CREATE.
+pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
+    require(args.flags & !QUEUE_LOW_LATENCY_HINT == 0 && args.reserved == [0; 2])?;
+    let engines = usize::from(args.width) * usize::from(args.num_placements);
+    require((1..=MAX_ENGINE_INSTANCE).contains(&engines))?;
+    let engines: Vec<EngineClassInstance> = file.device.copy_in_vec(args.instances, engines)?;
+    require(usize::from(engines[0].gt_id) < file.device.platform().tiles.len())?;
+    check_properties(file, args.extensions)?;
+    let queue = if engines[0].engine_class == CLASS_VM_BIND {
+        bind_queue(file, args, &engines)?
+    } else {
+        engine_queue(file, args, &engines)?
+    };
+    args.exec_queue_id = file.add_queue(&queue).inspect_err(|_| queue.close())?;
+    Ok(0)
+}
+
+fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
+    require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
+    let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
+    if vm.state.lock().closed {
+        return Err(Errno::ENOENT);
+    }
+    Ok(ExecQueue::bind(vm))
+}
+
+fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
+    let first = &engines[0];
+    require(engines.iter().all(|one| (one.engine_class, one.gt_id, one.pad) == (first.engine_class, first.gt_id, 0)))?;
+    let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.device.platform(), one)).collect();
+    let engine = *known?.first().ok_or(Errno::EINVAL)?;
+    let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
+    if vm.state.lock().closed {
+        return Err(Errno::ENOENT);
+    }
+    if args.width > 1 {
+        return Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "parallel queue"));
+    }
+    // With several placements the first is taken: there is one engine of a class to run on.
+    Ok(ExecQueue::engine(vm, engine))
+}
+
+/// The engine of that name, if programs may use it.
+pub(super) fn engine_id(platform: &Platform, engine: &EngineClassInstance) -> Result<EngineId, Errno> {
+    let (class, count) = match engine.engine_class {
+        CLASS_COPY => (EngineClass::Copy, platform.copy_engines),
+        CLASS_COMPUTE => (EngineClass::Compute, platform.compute_engines),
+        class => {
+            require(class <= CLASS_MAX)?;
+            return Err(Errno::EINVAL);
+        }
+    };
+    require(engine.engine_instance < count && usize::from(engine.gt_id) < platform.tiles.len())?;
+    Ok(EngineId { tile: TileId(engine.gt_id as u8), class, instance: engine.engine_instance })
+}
+
+/// Walks the chain of extensions and checks each.
+fn check_properties(file: &File, mut next: u64) -> Result<(), Errno> {
+    for _ in 0..MAX_EXTENSIONS {
+        if next == 0 {
+            return Ok(());
+        }
+        let head: UserExtension = file.device.copy_in(next)?;
+        require(head.pad == 0 && head.name == QUEUE_EXTENSION_SET_PROPERTY)?;
+        check_property(file, &file.device.copy_in(next)?)?;
+        next = head.next_extension;
+    }
+    Err(Errno::E2BIG)
+}
+
+fn check_property(file: &File, ext: &ExtSetProperty) -> Result<(), Errno> {
+    require(ext.pad == 0 && ext.reserved == [0; 2])?;
+    match ext.property {
+        QUEUE_PROPERTY_PRIORITY if ext.value > 2 => Err(Errno::EINVAL),
+        QUEUE_PROPERTY_PRIORITY if ext.value > MAX_PRIORITY => Err(Errno::EPERM),
+        QUEUE_PROPERTY_PRIORITY => Ok(()),
+        QUEUE_PROPERTY_TIMESLICE => require(TIMESLICE_US.contains(&ext.value)),
+        3..=6 => Err(Errno::EINVAL),
+        2 => Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "protected content")),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// EXEC_QUEUE_DESTROY.
+pub(super) fn destroy(file: &File, args: &mut ExecQueueDestroy) -> Reply {
+    require(args.pad == 0 && args.reserved == [0; 2])?;
+    let queue = file.names.lock().queues.remove(args.exec_queue_id).ok_or(Errno::ENOENT)?;
+    queue.close();
+    Ok(0)
+}
+
+/// EXEC_QUEUE_GET_PROPERTY.
+pub(super) fn get_property(file: &File, args: &mut ExecQueueGetProperty) -> Reply {
+    require(args.extensions == 0 && args.reserved == [0; 2])?;
+    let queue = file.queue(args.exec_queue_id).ok_or(Errno::ENOENT)?;
+    require(args.property == QUEUE_GET_PROPERTY_BAN)?;
+    args.value = u64::from(queue.is_banned());
+    Ok(0)
+}

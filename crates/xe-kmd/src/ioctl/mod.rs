@@ -1,0 +1,108 @@
+//! Ioctls: from a request's number to what it does.
+//!
+//! Every argument is copied in before the first lock and out after the last, as it may lie in memory that is in
+//! VRAM. What a client may say is checked in upstream's order, so that a wrong call gets upstream's errno; nothing
+//! that a client says can make the driver panic.
+//!
+//! | module | ioctls |
+//! |---|---|
+//! | [`core`] | VERSION, GET_CAP, masters |
+//! | [`query`] | DEVICE_QUERY |
+//! | [`vm`] | VM_CREATE, VM_DESTROY, VM_GET_PROPERTY |
+//! | [`bind`] | VM_BIND |
+//! | [`attr`] | MADVISE, VM_QUERY_MEM_RANGE_ATTRS |
+//! | [`exec_queue`] | EXEC_QUEUE_CREATE, _DESTROY, _GET_PROPERTY |
+//! | [`exec`] | EXEC |
+//! | [`wait`] | WAIT_USER_FENCE |
+//! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET, GEM_CLOSE |
+//! | [`stub`] | what is not there |
+//!
+//! Locking: none here; each module says its own.
+//!
+//! Upstream: `drm_ioctl.c` (copying, sizes), `xe_device.c` (the table).
+
+mod attr;
+mod bind;
+mod core;
+mod exec;
+mod exec_queue;
+mod gem;
+mod query;
+mod stub;
+mod sync;
+mod vm;
+mod wait;
+
+use units::HostVa;
+use xe_uapi::ioctl::{self as nr, READ, WRITE};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::errno::Errno;
+use crate::file::File;
+
+/// Result of an ioctl.
+type Reply = Result<u32, Errno>;
+
+/// Does what `cmd` asks.
+pub(crate) fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
+    if nr::kind(cmd) != b'd' {
+        return Err(Errno::ENOTTY);
+    }
+    let call = Call { file, cmd, arg };
+    let is = |request: u32| nr::number(cmd) == nr::number(request);
+    match cmd {
+        _ if is(nr::VERSION) => call.with(core::version),
+        _ if is(nr::GET_CAP) => call.with(core::get_cap),
+        _ if is(nr::SET_CLIENT_CAP) => Err(Errno::EINVAL),
+        _ if is(nr::SET_MASTER) || is(nr::DROP_MASTER) => Ok(0),
+        _ if is(nr::GEM_CLOSE) => call.with(gem::close),
+        _ if is(nr::DEVICE_QUERY) => call.with(query::device_query),
+        _ if is(nr::GEM_CREATE) => call.with(gem::create),
+        _ if is(nr::GEM_MMAP_OFFSET) => call.with(gem::mmap_offset),
+        _ if is(nr::VM_CREATE) => call.with(vm::create),
+        _ if is(nr::VM_DESTROY) => call.with(vm::destroy),
+        _ if is(nr::VM_BIND) => call.with(bind::vm_bind),
+        _ if is(nr::EXEC_QUEUE_CREATE) => call.with(exec_queue::create),
+        _ if is(nr::EXEC_QUEUE_DESTROY) => call.with(exec_queue::destroy),
+        _ if is(nr::EXEC_QUEUE_GET_PROPERTY) => call.with(exec_queue::get_property),
+        _ if is(nr::EXEC) => call.with(exec::exec),
+        _ if is(nr::WAIT_USER_FENCE) => call.with(wait::wait_user_fence),
+        _ if is(nr::MADVISE) => call.with(attr::madvise),
+        _ if is(nr::VM_QUERY_MEM_RANGE_ATTRS) => call.with(attr::query),
+        _ if is(nr::VM_GET_PROPERTY) => call.with(vm::get_property),
+        _ => stub::unknown(file, nr::number(cmd)),
+    }
+}
+
+/// One call of an ioctl.
+struct Call<'a> {
+    file: &'a File,
+    cmd: u32,
+    arg: HostVa,
+}
+
+impl Call<'_> {
+    /// Copies the argument in, runs `body`, copies it out. A caller compiled with a shorter or longer struct is
+    /// served: what is missing is zero. The argument is copied out after an error too, as upstream does.
+    fn with<T: FromBytes + IntoBytes + Immutable>(&self, body: impl FnOnce(&File, &mut T) -> Reply) -> Reply {
+        let device = &self.file.device;
+        let mut value = T::new_zeroed();
+        let size = nr::size(self.cmd).min(size_of::<T>());
+        if nr::direction(self.cmd) & WRITE != 0 {
+            device.copy_in_bytes(self.arg, &mut value.as_mut_bytes()[..size])?;
+        }
+        let reply = body(self.file, &mut value);
+        if nr::direction(self.cmd) & READ != 0 {
+            device.copy_out(self.arg.0, &value.as_bytes()[..size])?;
+        }
+        reply
+    }
+}
+
+/// `Ok` where `condition` holds, `EINVAL` else.
+const fn require(condition: bool) -> Result<(), Errno> {
+    if condition { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+#[cfg(test)]
+mod tests;

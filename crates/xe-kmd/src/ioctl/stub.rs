@@ -1,0 +1,28 @@
+//! What the real driver does and this one does not: said once, to the observer and to the caller.
+//!
+//! docs/coverage.md lists all of it.
+
+use super::Reply;
+use crate::errno::Errno;
+use crate::event::Event;
+use crate::file::File;
+
+/// Tells the observer that a program asked for `what`; the answer is `EOPNOTSUPP`.
+pub(super) fn missing(file: &File, ioctl: u32, what: &'static str) -> Errno {
+    file.device.gpu.tell(Event::Stub { ioctl: ioctl as u8, what });
+    Errno::EOPNOTSUPP
+}
+
+/// An ioctl that is not in the table.
+pub(super) fn unknown(file: &File, number: u8) -> Reply {
+    use xe_uapi::ioctl::{NR_EXEC_QUEUE_SET_PROPERTY, NR_OBSERVATION};
+    let what = match number {
+        NR_OBSERVATION => "OBSERVATION",
+        NR_EXEC_QUEUE_SET_PROPERTY => "EXEC_QUEUE_SET_PROPERTY",
+        0x2d | 0x2e => "PRIME",
+        0xbf..=0xcf => "SYNCOBJ",
+        0x0a | 0x0b => "FLINK",
+        _ => return Err(Errno::EINVAL),
+    };
+    Err(missing(file, u32::from(number), what))
+}

@@ -1,0 +1,699 @@
+//! What a program sees: errno by errno, and what its calls do to a recorded device.
+
+use gpusvm::hostmm::EventKind;
+use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
+use xe_spec::fault::{Access, Asid, FaultAck};
+use xe_uapi::attr::*;
+use xe_uapi::exec::{self, *};
+use xe_uapi::gem::*;
+use xe_uapi::ioctl as nr;
+use xe_uapi::query::{self, *};
+use xe_uapi::vm::{self, *};
+use xe_uapi::{drm, *};
+
+use crate::Errno;
+use crate::event::{Event, Serviced};
+use crate::testing::{Rig, USER};
+
+const OK: Result<u32, Errno> = Ok(0);
+const fn err(errno: Errno) -> Result<u32, Errno> {
+    Err(errno)
+}
+const EINVAL: Result<u32, Errno> = err(Errno::EINVAL);
+const ENOENT: Result<u32, Errno> = err(Errno::ENOENT);
+/// The whole of a VM.
+const EVERYTHING: u64 = 1 << 57;
+/// Where tests map memory.
+const DATA: u64 = 0x7f00_0000_0000;
+
+fn fault_vm(rig: &Rig) -> u32 {
+    let mut args = VmCreate { flags: 6, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
+    args.vm_id
+}
+
+fn mirror_op() -> VmBindOp {
+    VmBindOp { range: EVERYTHING, flags: BindFlags::CPU_ADDR_MIRROR.bits(), pat_index: 3, ..Default::default() }
+}
+
+fn bind(rig: &Rig, vm_id: u32, op: VmBindOp) -> Result<u32, Errno> {
+    rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id, num_binds: 1, bind: op, ..Default::default() })
+}
+
+/// A fault VM that mirrors everything.
+fn mirrored(rig: &Rig) -> (u32, Asid) {
+    let vm = fault_vm(rig);
+    assert_eq!(bind(rig, vm, mirror_op()), OK);
+    (vm, rig.file.vm(vm).unwrap().asid)
+}
+
+fn unmap_op(addr: u64, range: u64) -> VmBindOp {
+    VmBindOp { op: BIND_OP_UNMAP, addr, range, ..Default::default() }
+}
+
+fn queue(rig: &Rig, vm_id: u32, class: u16, gt_id: u16) -> Result<u32, Errno> {
+    rig.put(USER, &EngineClassInstance { engine_class: class, engine_instance: 0, gt_id, pad: 0 });
+    let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: USER, ..Default::default() };
+    rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args).map(|_| args.exec_queue_id)
+}
+
+fn mapped(rig: &Rig, start: u64, bytes: u64) -> HostRange {
+    let range = HostRange::sized(HostVa(start), bytes);
+    rig.mm.mmap(range);
+    range
+}
+
+fn refusal(rig: &Rig) -> Option<Errno> {
+    let log = rig.log.0.lock();
+    log.iter().rev().find_map(|event| match event {
+        Event::Fault { outcome: Serviced::Refused(errno), .. } => Some(*errno),
+        _ => None,
+    })
+}
+
+#[test]
+fn foreign_and_unknown_requests() {
+    let rig = Rig::new();
+    assert_eq!(rig.file.ioctl(0x5401, HostVa(USER)), err(Errno::ENOTTY));
+    assert_eq!(rig.file.ioctl(nr::request(3, 0x7f, 8), HostVa(USER)), EINVAL);
+    assert_eq!(rig.file.ioctl(nr::request(3, 0x2d, 12), HostVa(USER)), err(Errno::EOPNOTSUPP));
+    assert_eq!(rig.file.ioctl(nr::VM_CREATE, HostVa(8)), err(Errno::EFAULT));
+    assert_eq!(rig.file.ioctl(nr::SET_MASTER, HostVa(0)), OK);
+}
+
+#[test]
+fn version_copies_what_fits_and_says_the_length() {
+    let rig = Rig::new();
+    let mut args = drm::Version { name_len: 1, name: USER, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VERSION, &mut args), OK);
+    assert_eq!((args.name_len, rig.get::<[u8; 2]>(USER)), (2, *b"x\0"));
+    args.name_len = 11;
+    assert_eq!(rig.ioctl(nr::VERSION, &mut args), OK);
+    assert_eq!(rig.get::<[u8; 3]>(USER), *b"xe\0");
+}
+
+#[test]
+fn queries_are_asked_twice() {
+    let rig = Rig::new();
+    let sizes = [(CONFIG, 48), (GT_LIST, 200), (ENGINES, 8 + 32 * 4), (MEM_REGIONS, 272), (HWCONFIG, 0), (OA_UNITS, 8)];
+    for (what, size) in sizes {
+        let mut args = DeviceQuery { query: what, ..Default::default() };
+        assert_eq!((rig.ioctl(nr::DEVICE_QUERY, &mut args), args.size), (OK, size), "query {what}");
+        args.data = USER;
+        assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut args), OK);
+        args.size = size + 1;
+        assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut args), EINVAL);
+        if size > 0 {
+            (args.size, args.data) = (size, 8);
+            assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut args), err(Errno::EFAULT));
+        }
+    }
+    let bad = |change: fn(&mut DeviceQuery)| {
+        let mut args = DeviceQuery { query: CONFIG, ..Default::default() };
+        change(&mut args);
+        rig.ioctl(nr::DEVICE_QUERY, &mut args)
+    };
+    assert_eq!(bad(|args| args.extensions = 1), EINVAL);
+    assert_eq!(bad(|args| args.reserved[1] = 1), EINVAL);
+    assert_eq!(bad(|args| args.query = 77), EINVAL);
+    assert_eq!(bad(|args| args.query = EU_STALL), err(Errno::ENODEV));
+}
+
+#[test]
+fn the_device_is_a_two_tile_ponte_vecchio() {
+    let rig = Rig::new();
+    let ask = |query, size| {
+        assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut DeviceQuery { query, size, data: USER, ..Default::default() }), OK);
+    };
+    ask(CONFIG, 48);
+    assert_eq!(rig.get::<[u64; 6]>(USER), [5, 0x2f_0bd5, 7, SZ_64K, 57, 1]);
+    ask(GT_LIST, 200);
+    let gts: [Gt; 2] = [rig.get(USER + 8), rig.get(USER + 104)];
+    assert_eq!(gts.map(|gt| (gt.tile_id, gt.gt_id)), [(0, 0), (1, 1)]);
+    assert_eq!(gts.map(|gt| (gt.near_mem_regions, gt.far_mem_regions)), [(2, 5), (4, 3)]);
+    ask(MEM_REGIONS, 272);
+    let regions: [MemRegion; 3] = [0, 1, 2].map(|n| rig.get(USER + 8 + 88 * n));
+    assert_eq!(regions.map(|region| (region.mem_class, region.instance)), [(0, 0), (1, 1), (1, 2)]);
+    assert_eq!(regions.map(|region| region.min_page_size), [4096, 65536, 65536]);
+    ask(ENGINES, 8 + 32 * 4);
+    let engine: query::Engine = rig.get(USER + 8 + 3 * 32);
+    assert_eq!((engine.instance.engine_class, engine.instance.gt_id), (CLASS_COMPUTE, 1));
+}
+
+#[test]
+fn vm_create_checks_its_flags() {
+    let rig = Rig::new();
+    let create = |flags: u32, change: fn(&mut VmCreate)| {
+        let mut args = VmCreate { flags, ..Default::default() };
+        change(&mut args);
+        rig.ioctl(nr::VM_CREATE, &mut args)
+    };
+    for (flags, want) in [
+        (0, OK),
+        (1, OK),
+        (2, OK),
+        (3, OK),
+        (4, EINVAL),
+        (5, EINVAL),
+        (6, OK),
+        (7, EINVAL),
+        (8, EINVAL),
+        (14, OK),
+        (16, EINVAL),
+    ] {
+        assert_eq!(create(flags, |_| ()), want, "flags {flags}");
+    }
+    assert_eq!(create(6, |args| args.extensions = 1), EINVAL);
+    assert_eq!(create(6, |args| args.reserved[0] = 1), EINVAL);
+}
+
+#[test]
+fn a_destroyed_vm_is_gone_and_its_name_is_free() {
+    let rig = Rig::new();
+    let (first, second) = (fault_vm(&rig), fault_vm(&rig));
+    assert_eq!((first, second), (1, 2));
+    let destroy = |vm_id, pad| rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id, pad, ..Default::default() });
+    assert_eq!((destroy(first, 1), destroy(first, 0), destroy(first, 0)), (EINVAL, OK, ENOENT));
+    assert_eq!([0, 0xffff, 0xdead_beef].map(|id| destroy(id, 0)), [ENOENT; 3]);
+    assert_eq!(fault_vm(&rig), 1);
+}
+
+#[test]
+fn closing_the_file_ends_everything() {
+    let rig = Rig::new();
+    let before = rig.hw.live_entries();
+    let (vm, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_2M);
+    queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert!(!rig.dma_frames().is_empty());
+    rig.file.close();
+    assert_eq!(rig.hw.live_entries(), before, "every table is empty again");
+    assert!(rig.dma_frames().is_empty() && rig.hw.walk(TileId(0), asid, GpuVa(DATA)).is_none());
+    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Kill);
+    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut VmCreate::default()), err(Errno::ENOSPC));
+}
+
+#[test]
+fn vm_bind_checks_each_op() {
+    let rig = Rig::new();
+    let (vm, _) = mirrored(&rig);
+    let cases: [(&str, fn(&mut VmBindOp), Result<u32, Errno>); 21] = [
+        ("nothing wrong", |_| (), OK),
+        ("pat index", |op| op.pat_index = 8, EINVAL),
+        ("op", |op| op.op = 5, EINVAL),
+        ("flag", |op| op.flags |= 1 << 30, EINVAL),
+        ("mirror with an object", |op| op.obj = 1, EINVAL),
+        ("mirror with an offset", |op| op.obj_offset = SZ_4K, EINVAL),
+        ("mirror on unmap", |op| op.op = BIND_OP_UNMAP, EINVAL),
+        ("map of nothing", |op| op.flags = 0, EINVAL),
+        ("map of no such object", |op| (op.flags, op.obj) = (0, 9), ENOENT),
+        ("unmap all of nothing", |op| (op.op, op.flags) = (BIND_OP_UNMAP_ALL, 0), EINVAL),
+        ("userptr with an object", |op| (op.op, op.flags, op.obj) = (BIND_OP_MAP_USERPTR, 0, 1), EINVAL),
+        ("incoherent userptr", |op| (op.op, op.flags, op.pat_index) = (BIND_OP_MAP_USERPTR, 0, 0), EINVAL),
+        ("userptr", |op| (op.op, op.flags) = (BIND_OP_MAP_USERPTR, 0), err(Errno::EOPNOTSUPP)),
+        ("region on map", |op| op.prefetch_mem_region_instance = 1, EINVAL),
+        ("no such region", |op| (op.op, op.flags, op.prefetch_mem_region_instance) = (BIND_OP_PREFETCH, 0, 3), EINVAL),
+        ("autoreset of NULL", |op| op.flags = 0x44, EINVAL),
+        ("address", |op| (op.addr, op.range) = (1, SZ_4K), EINVAL),
+        ("range", |op| op.range = 1, EINVAL),
+        ("no range", |op| op.range = 0, EINVAL),
+        ("beyond the VM", |op| op.addr = SZ_4K, EINVAL),
+        ("padding", |op| op.pad2 = 1, EINVAL),
+    ];
+    for (what, change, want) in cases {
+        let mut op = mirror_op();
+        change(&mut op);
+        assert_eq!(bind(&rig, vm, op), want, "{what}");
+    }
+    let other = {
+        let mut args = VmCreate { flags: 2, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
+        args.vm_id
+    };
+    assert_eq!(bind(&rig, other, mirror_op()), EINVAL, "only a VM that serves faults can mirror");
+    assert_eq!(bind(&rig, 77, mirror_op()), EINVAL);
+}
+
+#[test]
+fn vm_bind_checks_its_frame_and_its_syncs() {
+    let rig = Rig::new();
+    let (vm, _) = mirrored(&rig);
+    let fence = exec::Sync { sync_type: 2, flags: 1, addr: USER + 64, timeline_value: 7, ..Default::default() };
+    let with = |sync: exec::Sync, change: &dyn Fn(&mut VmBind)| {
+        rig.put(USER, &[sync, sync]);
+        let mut args =
+            VmBind { vm_id: vm, num_binds: 1, bind: mirror_op(), num_syncs: 1, syncs: USER, ..Default::default() };
+        change(&mut args);
+        rig.ioctl(nr::VM_BIND, &mut args)
+    };
+    assert_eq!(with(fence, &|_| ()), OK);
+    assert_eq!(with(fence, &|args| args.num_syncs = 2), EINVAL, "one user fence only");
+    assert_eq!(with(fence, &|args| args.num_syncs = 1025), EINVAL);
+    assert_eq!(with(fence, &|args| args.num_binds = 0), err(Errno::EOPNOTSUPP));
+    assert_eq!(with(fence, &|args| args.pad = 1), EINVAL);
+    assert_eq!(with(fence, &|args| args.syncs = 8), err(Errno::EFAULT));
+    assert_eq!(with(fence, &|args| args.exec_queue_id = 0xffff), ENOENT);
+    assert_eq!(with(fence, &|args| args.num_binds = u32::MAX), err(Errno::ENOBUFS));
+    assert_eq!(with(exec::Sync { addr: USER + 4, ..fence }, &|_| ()), EINVAL);
+    assert_eq!(with(exec::Sync { addr: 64, ..fence }, &|_| ()), err(Errno::EFAULT));
+    assert_eq!(with(exec::Sync { flags: 0, ..fence }, &|_| ()), err(Errno::EOPNOTSUPP));
+    assert_eq!(with(exec::Sync { flags: 3, ..fence }, &|_| ()), EINVAL);
+    assert_eq!(with(exec::Sync { sync_type: 0, addr: 1, ..fence }, &|_| ()), err(Errno::EOPNOTSUPP));
+    assert_eq!(with(exec::Sync { sync_type: 0, addr: 1, flags: 0, ..fence }, &|_| ()), ENOENT);
+    assert_eq!(with(exec::Sync { sync_type: 9, ..fence }, &|_| ()), EINVAL);
+}
+
+#[test]
+fn a_binds_fence_is_written_and_found_by_a_wait() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let q = queue(&rig, vm, CLASS_VM_BIND, 0).unwrap();
+    let at = USER + 0x100;
+    rig.put(USER, &exec::Sync { sync_type: 2, flags: 1, addr: at, timeline_value: 0xdead_beef, ..Default::default() });
+    let mut args =
+        VmBind { vm_id: vm, num_binds: 1, bind: mirror_op(), num_syncs: 1, syncs: USER, ..Default::default() };
+    args.exec_queue_id = q;
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut args), OK);
+    let mut wait = WaitUserFence { addr: at, value: 0xdead_beef, mask: !0, timeout: 1 << 40, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::WAIT_USER_FENCE, &mut wait), OK);
+    assert!(wait.timeout > 0 && wait.timeout <= 1 << 40);
+    let other = fault_vm(&rig);
+    args.vm_id = other;
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut args), EINVAL, "another VM's queue");
+}
+
+#[test]
+fn an_array_of_binds_is_all_or_nothing() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let null = VmBindOp { range: SZ_2M, flags: BindFlags::NULL.bits(), pat_index: 3, ..Default::default() };
+    let array = |ops: &[VmBindOp]| {
+        rig.put(USER, ops);
+        let bind = VmBindOp { extensions: USER, ..Default::default() };
+        rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id: vm, num_binds: ops.len() as u32, bind, ..Default::default() })
+    };
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, range: SZ_4K, pat_index: 3, ..Default::default() };
+    assert_eq!(array(&[null, userptr]), err(Errno::EOPNOTSUPP));
+    let asid = rig.file.vm(vm).unwrap().asid;
+    assert_eq!(rig.fault(0, asid, 0, Access::Read), FaultAck::Kill, "the first bind was taken back");
+    assert_eq!(array(&[null, VmBindOp { addr: SZ_2M, ..null }]), OK);
+    assert_eq!(rig.fault(0, asid, SZ_2M, Access::Write), FaultAck::Replay);
+}
+
+#[test]
+fn null_spans_read_zeros_until_they_are_unmapped() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let asid = rig.file.vm(vm).unwrap().asid;
+    let null = VmBindOp { range: 4 * SZ_2M, flags: BindFlags::NULL.bits(), pat_index: 3, ..Default::default() };
+    assert_eq!(bind(&rig, vm, null), OK);
+    assert_eq!(rig.fault(1, asid, SZ_2M + 8, Access::Write), FaultAck::Replay);
+    let (level, leaf) = rig.hw.walk(TileId(1), asid, GpuVa(SZ_2M)).unwrap();
+    assert!(level == 1 && leaf.null && leaf.write);
+    assert_eq!(bind(&rig, vm, unmap_op(SZ_2M + SZ_64K, SZ_64K)), OK);
+    assert_eq!(rig.hw.walk(TileId(1), asid, GpuVa(SZ_2M)), None);
+    assert_eq!(rig.fault(1, asid, SZ_2M, Access::Atomic), FaultAck::Kill);
+    assert_eq!(rig.fault(1, asid, SZ_2M, Access::Read), FaultAck::Replay);
+    assert_eq!(rig.fault(1, asid, SZ_2M + SZ_64K, Access::Read), FaultAck::Kill);
+}
+
+#[test]
+fn a_fault_binds_system_memory_on_the_faulting_tile_alone() {
+    let rig = Rig::new();
+    let (_, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_2M);
+    assert_eq!(rig.fault(1, asid, DATA + 0x1_2345, Access::Write), FaultAck::Replay);
+    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None);
+    for page in [0, 0xf000, 0x1_0000, SZ_2M - SZ_4K] {
+        let (_, leaf) = rig.hw.walk(TileId(1), asid, GpuVa(DATA + page)).expect("bound");
+        assert!(leaf.write && !leaf.device && !leaf.atomic);
+        let frame = (DATA + page) >> 12 ^ ((DATA + page) >> 16 & 1) << 20;
+        let state = rig.hw.state.lock();
+        let (iova, (first, pages)) = state.iommu.range(..=units::Iova(leaf.addr)).next_back().unwrap();
+        let offset = (leaf.addr - iova.0) >> 12;
+        assert!(offset < *pages as u64 && first.0 + offset == frame, "the leaf leads to the page's own frame");
+    }
+    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
+    let log = rig.log.0.lock();
+    let outcomes = log.iter().filter_map(|event| match event {
+        Event::Fault { outcome, .. } => Some(*outcome),
+        _ => None,
+    });
+    assert_eq!(outcomes.collect::<Vec<_>>(), [Serviced::Resolved, Serviced::Valid]);
+}
+
+#[test]
+fn an_invalidation_zaps_flushes_and_unmaps_and_the_next_fault_binds_again() {
+    let rig = Rig::new();
+    let (_, asid) = mirrored(&rig);
+    let range = mapped(&rig, DATA, SZ_2M);
+    for tile in [0, 1] {
+        assert_eq!(rig.fault(tile, asid, DATA, Access::Read), FaultAck::Replay);
+    }
+    rig.hw.state.lock().flushes.clear();
+    rig.mm.event(HostRange::sized(range.start.add(0x5000), SZ_4K), EventKind::Clear);
+    for tile in [0, 1] {
+        assert_eq!(rig.hw.walk(TileId(tile), asid, GpuVa(DATA + 0x5000)), None);
+    }
+    assert!(rig.dma_frames().is_empty());
+    let flushed: Vec<_> = rig.hw.state.lock().flushes.iter().map(|(tile, asid, _)| (*tile, *asid)).collect();
+    assert_eq!(flushed, [(TileId(0), asid), (TileId(1), asid)]);
+    assert_eq!(rig.fault(0, asid, DATA + 0x5000, Access::Write), FaultAck::Replay);
+    rig.hw.state.lock().flushes.clear();
+    rig.mm.event(range, EventKind::Clear);
+    let flushes = rig.hw.state.lock().flushes.clone();
+    assert_eq!(flushes.len(), 1, "only the tile that was bound: {flushes:?}");
+    assert!(flushes[0].2.covers(GpuRange::sized(GpuVa(DATA), SZ_2M)));
+}
+
+#[test]
+fn a_mirror_is_busy_while_ranges_live_and_free_after_munmap() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    let range = mapped(&rig, DATA, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!(bind(&rig, vm, unmap_op(0, EVERYTHING)), err(Errno::EBUSY));
+    assert_eq!(bind(&rig, vm, unmap_op(DATA + 2 * SZ_2M, SZ_2M)), OK, "elsewhere it is not");
+    assert_eq!(bind(&rig, vm, mirror_op()), OK, "a mirror over a mirror keeps its ranges");
+    assert!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)).is_some());
+    rig.mm.munmap(range);
+    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None);
+    assert_eq!(bind(&rig, vm, unmap_op(0, EVERYTHING)), OK);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Kill);
+}
+
+#[test]
+fn faults_that_cannot_be_served_are_refused_with_their_reason() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    assert_eq!((rig.fault(0, asid, DATA, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::ENOENT)));
+    mapped(&rig, DATA, SZ_4K);
+    assert_eq!((rig.fault(0, asid, DATA, Access::Atomic), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
+    assert_eq!((rig.fault(0, Asid(999), DATA, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::EINVAL)));
+    let range = mapped(&rig, DATA + SZ_2M, SZ_64K);
+    rig.mm.protect(range);
+    assert_eq!((rig.fault(0, asid, DATA + SZ_2M, Access::Write), refusal(&rig)), (FaultAck::Kill, Some(Errno::EPERM)));
+    let mut args = VmGetProperty { vm_id: vm, ..Default::default() };
+    assert_eq!((rig.ioctl(nr::VM_GET_PROPERTY, &mut args), args.size), (OK, 3 * 48));
+    args.data = USER;
+    assert_eq!(rig.ioctl(nr::VM_GET_PROPERTY, &mut args), OK);
+    let saved: [vm::VmFault; 3] = [0, 48, 96].map(|at| rig.get(USER + at));
+    assert_eq!(saved.map(|fault| (fault.address, fault.access_type)), [(DATA, 0), (DATA, 2), (DATA + SZ_2M, 1)]);
+}
+
+#[test]
+fn an_atomic_that_never_gets_vram_ends() {
+    let rig = Rig::new();
+    let (_, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_64K);
+    // The fake mm never lets a page migrate: three tries, then the truth.
+    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Kill);
+    assert!(refusal(&rig).is_some());
+    assert_eq!(rig.device.vram_used(TileId(0)), 0, "every block came back");
+}
+
+#[test]
+fn a_range_that_outgrew_its_vma_is_made_anew() {
+    let rig = Rig::new();
+    let (_, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.protect(HostRange::sized(HostVa(DATA + 0x8000), 0x8000));
+    assert_eq!(rig.fault(0, asid, DATA + 0x1000, Access::Write), FaultAck::Replay, "its half is still writable");
+    assert!(rig.hw.walk(TileId(0), asid, GpuVa(DATA + 0x1000)).is_some());
+    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA + 0x8000)), None);
+    assert_eq!(rig.fault(0, asid, DATA + 0x8000, Access::Write), FaultAck::Kill);
+}
+
+#[test]
+fn queues_check_their_engines() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let create = |engine: EngineClassInstance, change: &dyn Fn(&mut ExecQueueCreate)| {
+        rig.put(USER, &[engine, engine]);
+        let mut args =
+            ExecQueueCreate { width: 1, num_placements: 1, vm_id: vm, instances: USER, ..Default::default() };
+        change(&mut args);
+        rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+    };
+    let copy = EngineClassInstance { engine_class: CLASS_COPY, ..Default::default() };
+    assert_eq!(create(copy, &|_| ()), OK);
+    assert_eq!(create(copy, &|args| args.flags = 1), OK);
+    assert_eq!(create(copy, &|args| args.flags = 2), EINVAL);
+    assert_eq!(create(copy, &|args| args.width = 0), EINVAL);
+    assert_eq!(create(copy, &|args| (args.width, args.num_placements) = (9, 9)), EINVAL);
+    assert_eq!(create(copy, &|args| args.num_placements = 2), OK);
+    assert_eq!(create(copy, &|args| args.width = 2), err(Errno::EOPNOTSUPP));
+    assert_eq!(create(copy, &|args| args.instances = 8), err(Errno::EFAULT));
+    assert_eq!(create(copy, &|args| args.vm_id = 99), ENOENT);
+    assert_eq!(create(EngineClassInstance { gt_id: 2, ..copy }, &|_| ()), EINVAL);
+    assert_eq!(create(EngineClassInstance { engine_instance: 1, ..copy }, &|_| ()), EINVAL, "the driver's own engine");
+    assert_eq!(create(EngineClassInstance { engine_class: 0, ..copy }, &|_| ()), EINVAL);
+    assert_eq!(create(EngineClassInstance { engine_class: 6, ..copy }, &|_| ()), EINVAL);
+    let bind = EngineClassInstance { engine_class: CLASS_VM_BIND, ..copy };
+    assert_eq!(create(bind, &|_| ()), OK);
+    assert_eq!(create(bind, &|args| args.num_placements = 2), EINVAL);
+    assert_eq!(create(bind, &|args| args.vm_id = 0), ENOENT);
+}
+
+#[test]
+fn queue_properties_are_checked_along_the_chain() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let with = |next: u64, property: u32, value: u64| {
+        rig.put(USER, &EngineClassInstance { engine_class: CLASS_COPY, ..Default::default() });
+        let base = UserExtension { next_extension: next, name: 0, pad: 0 };
+        rig.put(USER + 64, &ExtSetProperty { base, property, value, ..Default::default() });
+        let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id: vm, ..Default::default() };
+        (args.instances, args.extensions) = (USER, USER + 64);
+        rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+    };
+    assert_eq!([0, 1, 2, 3].map(|n| with(0, 0, n)), [OK, OK, err(Errno::EPERM), EINVAL]);
+    assert_eq!([0, 1, 10_000_000, 10_000_001].map(|n| with(0, 1, n)), [EINVAL, OK, OK, EINVAL]);
+    assert_eq!((with(0, 3, 0), with(0, 7, 0)), (EINVAL, EINVAL));
+    assert_eq!(with(8, 0, 1), err(Errno::EFAULT));
+    assert_eq!(with(USER + 64, 0, 1), err(Errno::E2BIG), "a chain that bites its tail");
+}
+
+#[test]
+fn exec_hands_over_jobs_until_the_queue_is_banned() {
+    let rig = Rig::new();
+    let (vm, _) = mirrored(&rig);
+    let q = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let binds = queue(&rig, vm, CLASS_VM_BIND, 0).unwrap();
+    rig.put(USER, &exec::Sync { sync_type: 2, flags: 1, addr: DATA, timeline_value: 5, ..Default::default() });
+    let exec = |id: u32, change: &dyn Fn(&mut Exec)| {
+        let mut args = Exec { exec_queue_id: id, num_batch_buffer: 1, address: 0x4000, ..Default::default() };
+        (args.num_syncs, args.syncs) = (1, USER);
+        change(&mut args);
+        rig.ioctl(nr::EXEC, &mut args)
+    };
+    assert_eq!(exec(q, &|_| ()), OK);
+    assert_eq!(exec(q, &|args| args.num_batch_buffer = 0), OK);
+    assert_eq!(exec(q, &|args| args.num_batch_buffer = 2), EINVAL);
+    assert_eq!(exec(q, &|args| args.pad[0] = 1), EINVAL);
+    assert_eq!(exec(q, &|args| args.num_syncs = 1025), EINVAL);
+    assert_eq!(exec(q, &|args| args.syncs = 8), err(Errno::EFAULT));
+    assert_eq!((exec(binds, &|_| ()), exec(99, &|_| ())), (EINVAL, ENOENT));
+    let (context, job) = {
+        let state = rig.hw.state.lock();
+        assert_eq!(state.jobs.len(), 1);
+        state.jobs[0]
+    };
+    assert_eq!((job.seqno, job.batch, job.fence), (1, Some(GpuVa(0x4000)), Some((GpuVa(DATA), 5))));
+    for _ in 1..1000 {
+        assert_eq!(exec(q, &|_| ()), OK);
+    }
+    assert_eq!(exec(q, &|_| ()), err(Errno::EAGAIN));
+    rig.device.job_done(context, 1);
+    assert_eq!(exec(q, &|_| ()), OK);
+
+    let ban = |rig: &Rig| {
+        let mut args = ExecQueueGetProperty { exec_queue_id: q, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::EXEC_QUEUE_GET_PROPERTY, &mut args), OK);
+        args.value
+    };
+    assert_eq!(ban(&rig), 0);
+    rig.device.context_killed(context, 2);
+    assert_eq!((ban(&rig), exec(q, &|_| ())), (1, err(Errno::ECANCELED)));
+    let mut wait = WaitUserFence { addr: USER + 0x200, value: 1, mask: !0, timeout: -1, ..Default::default() };
+    wait.exec_queue_id = q;
+    assert_eq!(rig.ioctl(nr::WAIT_USER_FENCE, &mut wait), err(Errno::EIO));
+    let destroy =
+        |id| rig.ioctl(nr::EXEC_QUEUE_DESTROY, &mut ExecQueueDestroy { exec_queue_id: id, ..Default::default() });
+    assert_eq!((destroy(q), destroy(q), destroy(0xffff)), (OK, ENOENT, ENOENT));
+}
+
+#[test]
+fn waits_compare_under_the_mask_and_end_in_time() {
+    let rig = Rig::new();
+    let at = USER + 0x100;
+    rig.put(at, &0xff05u64);
+    let wait = |op: u16, value: u64, change: &dyn Fn(&mut WaitUserFence)| {
+        let mut args = WaitUserFence { addr: at, op, value, mask: 0xff, ..Default::default() };
+        change(&mut args);
+        (rig.ioctl(nr::WAIT_USER_FENCE, &mut args), args.timeout)
+    };
+    let holds = |op, value| wait(op, value, &|_| ()).0 == OK;
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_EQ, n)), [false, true, false]);
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_NEQ, n)), [true, false, true]);
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_GT, n)), [true, false, false]);
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_GTE, n)), [true, true, false]);
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_LT, n)), [false, false, true]);
+    assert_eq!([4, 5, 6].map(|n| holds(UFENCE_WAIT_LTE, n)), [false, true, true]);
+    assert_eq!(wait(0, 9, &|args| args.timeout = 2_000_000), (err(Errno::ETIME), 0));
+    assert_eq!(wait(0, 9, &|args| (args.flags, args.timeout) = (1, 1)), (err(Errno::ETIME), 1), "long ago");
+    assert_eq!(wait(0, 5, &|args| args.addr = 8).0, err(Errno::EFAULT));
+    assert_eq!(wait(0, 5, &|args| args.addr += 4).0, EINVAL);
+    assert_eq!(wait(6, 5, &|_| ()).0, EINVAL);
+    assert_eq!(wait(0, 5, &|args| args.flags = 2).0, EINVAL);
+    assert_eq!(wait(0, 5, &|args| args.exec_queue_id = 3).0, ENOENT);
+}
+
+#[test]
+fn a_wait_wakes_when_a_job_is_done() {
+    let rig = std::sync::Arc::new(Rig::new());
+    let (vm, _) = mirrored(&rig);
+    queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let context = *rig.hw.state.lock().contexts.keys().next().unwrap();
+    let at = USER + 0x100;
+    let device = {
+        let rig = rig.clone();
+        sync::spawn("device", move || {
+            sync::time::sleep_ns(5_000_000);
+            rig.put(at, &7u64);
+            rig.device.job_done(context, 1);
+        })
+    };
+    let mut wait = WaitUserFence { addr: at, value: 7, mask: !0, timeout: -1, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::WAIT_USER_FENCE, &mut wait), OK);
+    device.join();
+}
+
+#[test]
+fn buffer_objects_check_their_arguments() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let create = |change: &dyn Fn(&mut GemCreate)| {
+        let mut args =
+            GemCreate { size: SZ_4K, placement: 1, vm_id: vm, cpu_caching: CACHING_WB, ..Default::default() };
+        change(&mut args);
+        (rig.ioctl(nr::GEM_CREATE, &mut args), args.handle)
+    };
+    assert_eq!(create(&|_| ()), (OK, 1));
+    assert_eq!(create(&|args| (args.placement, args.size, args.cpu_caching) = (2, SZ_64K, CACHING_WC)), (OK, 2));
+    let refused: [(fn(&mut GemCreate), Errno); 13] = [
+        (|args| args.size = 100, Errno::EINVAL),
+        (|args| args.size = 0, Errno::EINVAL),
+        (|args| args.size = u64::MAX << 32, Errno::ENOSPC),
+        (|args| args.placement = 0, Errno::EINVAL),
+        (|args| args.placement = 8, Errno::EINVAL),
+        (|args| (args.placement, args.cpu_caching) = (2, CACHING_WC), Errno::EINVAL),
+        (|args| (args.placement, args.size) = (2, SZ_64K), Errno::EINVAL),
+        (|args| args.cpu_caching = 0, Errno::EINVAL),
+        (|args| args.flags = 16, Errno::EINVAL),
+        (|args| args.flags = 4, Errno::EINVAL),
+        (|args| args.flags = 8, Errno::EOPNOTSUPP),
+        (|args| args.vm_id = 77, Errno::ENOENT),
+        (|args| args.pad[1] = 1, Errno::EINVAL),
+    ];
+    for (n, (change, errno)) in refused.into_iter().enumerate() {
+        assert_eq!(create(&change).0, err(errno), "case {n}");
+    }
+    let offset = |handle, flags| {
+        let mut args = GemMmapOffset { handle, flags, ..Default::default() };
+        rig.ioctl(nr::GEM_MMAP_OFFSET, &mut args).map(|_| args.offset)
+    };
+    assert_eq!((offset(1, 0), offset(2, 0)), (Ok(0x1_0000_0000), Ok(0x1_0000_1000)));
+    assert_eq!((offset(0, 1), offset(1, 1), offset(9, 0)), (Ok(0x50000), Err(Errno::EINVAL), Err(Errno::ENOENT)));
+    let close = |handle| rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle, pad: 0 });
+    assert_eq!((close(1), close(1), close(0)), (OK, EINVAL, EINVAL));
+    assert_eq!(create(&|_| ()), (OK, 1), "the lowest free handle");
+    assert_eq!(offset(1, 0), Ok(0x1_0001_1000), "and never the same place in the file");
+}
+
+#[test]
+fn advice_splits_vmas_and_is_told_back() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    let range = mapped(&rig, DATA, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Replay);
+    let advise = |attr: u32, val: u32, change: &dyn Fn(&mut Madvise)| {
+        let mut args = Madvise { start: DATA, range: SZ_64K, vm_id: vm, attr, val, ..Default::default() };
+        change(&mut args);
+        rig.ioctl(nr::MADVISE, &mut args)
+    };
+    assert_eq!(advise(ATTR_ATOMIC, ATOMIC_CPU, &|_| ()), OK);
+    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None, "it takes effect at the next fault");
+    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Kill);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!(advise(ATTR_ATOMIC, 4, &|_| ()), EINVAL);
+    assert_eq!(advise(ATTR_PAT, 8, &|_| ()), EINVAL);
+    assert_eq!(advise(ATTR_PREFERRED_LOC, u32::MAX, &|_| ()), OK);
+    assert_eq!(advise(ATTR_PREFERRED_LOC, 0, &|args| args.policy_region = 1 << 16), EINVAL);
+    assert_eq!(advise(ATTR_PREFERRED_LOC, 5, &|_| ()), err(Errno::EOPNOTSUPP));
+    assert_eq!(advise(9, 0, &|_| ()), EINVAL);
+    assert_eq!(advise(ATTR_PAT, 0, &|args| args.start = 1), EINVAL);
+    assert_eq!(advise(ATTR_PAT, 0, &|args| args.vm_id = 9), EINVAL);
+
+    let mut args = VmQueryMemRangeAttr { vm_id: vm, start: DATA, range: range.len(), ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), OK);
+    assert_eq!((args.num_mem_ranges, args.sizeof_mem_range_attr), (2, 64));
+    args.vector_of_mem_attr = USER;
+    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), OK);
+    let attrs: [MemRangeAttr; 2] = [rig.get(USER), rig.get(USER + 64)];
+    assert_eq!(
+        attrs.map(|attr| (attr.start, attr.atomic_val, attr.devmem_fd)),
+        [(DATA, ATOMIC_CPU, u32::MAX), (DATA + SZ_64K, 0, 0)]
+    );
+    args.num_mem_ranges = 1;
+    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), err(Errno::ENOSPC));
+    args.sizeof_mem_range_attr = 63;
+    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), EINVAL);
+}
+
+#[test]
+fn a_prefetch_binds_every_tile_before_any_fault() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_2M + SZ_64K);
+    let op = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: 4 * SZ_2M, ..Default::default() };
+    for region in [0, 1, 2, u32::MAX] {
+        assert_eq!(bind(&rig, vm, VmBindOp { prefetch_mem_region_instance: region, ..op }), OK);
+    }
+    for tile in [0, 1] {
+        for page in [0, SZ_2M - SZ_4K, SZ_2M + SZ_64K - SZ_4K] {
+            assert!(rig.hw.walk(TileId(tile), asid, GpuVa(DATA + page)).is_some(), "tile {tile} at {page:#x}");
+        }
+    }
+    assert_eq!(rig.device.vram_used(TileId(0)) + rig.device.vram_used(TileId(1)), 0);
+}
+
+#[test]
+fn no_bytes_make_the_driver_panic() {
+    let rig = Rig::new();
+    let (vm, _) = mirrored(&rig);
+    queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let mut state = 7u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 11
+    };
+    for _ in 0..20_000 {
+        let number = if random() % 8 == 0 { random() as u8 } else { 0x40 + (random() % 16) as u8 };
+        let words: [u64; 20] = std::array::from_fn(|_| match random() % 8 {
+            0..=3 => 0,
+            4 => 1 + random() % 4,
+            5 => USER + random() % 64,
+            6 => DATA + random() % 4 * SZ_4K,
+            _ => random(),
+        });
+        // A wait without an end would be one.
+        if number == nr::number(nr::WAIT_USER_FENCE) {
+            continue;
+        }
+        rig.put(USER + 0x4000, &words);
+        let _ = rig.file.ioctl(nr::request(3, number, 8 + random() as usize % 150), HostVa(USER + 0x4000));
+    }
+}

@@ -1,0 +1,51 @@
+//! The pool of one tile's page tables: 4K each, in VRAM, apart from the pages.
+//!
+//! Every table in the pool is all zeros: the device's pool starts so, and whoever gives a table back has cleared
+//! what it had written.
+//!
+//! Locking: a leaf lock. Not taken in reader class: what is zapped keeps its tables.
+//!
+//! Upstream: `xe_pt_create` (a BO of 4K), `xe_pt_destroy`.
+
+use sync::Mutex;
+use units::Dpa;
+use xe_spec::pte::TABLE_BYTES;
+
+/// The pool.
+pub(crate) struct TablePool {
+    free: Mutex<Free>,
+}
+
+struct Free {
+    /// Tables that came back.
+    back: Vec<Dpa>,
+    /// First table that was never given.
+    next: Dpa,
+    end: Dpa,
+}
+
+impl TablePool {
+    /// A pool of `bytes` bytes from `base`.
+    pub(crate) const fn new(base: Dpa, bytes: u64) -> Self {
+        Self { free: sync::rank::mutex(sync::rank::Rank::level(60), Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
+    }
+
+    /// An empty table; `None` where the pool is used up.
+    pub(crate) fn alloc(&self) -> Option<Dpa> {
+        let mut free = self.free.lock();
+        if let Some(table) = free.back.pop() {
+            return Some(table);
+        }
+        if free.end.0 - free.next.0 < TABLE_BYTES {
+            return None;
+        }
+        let table = free.next;
+        free.next = table.add(TABLE_BYTES);
+        Some(table)
+    }
+
+    /// Takes an empty table back; no walk of the device may lead to it any more.
+    pub(crate) fn free(&self, table: Dpa) {
+        self.free.lock().back.push(table);
+    }
+}

@@ -1,0 +1,245 @@
+//! Page tables of one VM on one tile.
+//!
+//! The tables themselves lie in the tile's VRAM and are reached through the port only; [`PageTable`] is the
+//! driver's own tree beside them, which knows where each table is and which of its entries are leaves. Three
+//! verbs change it:
+//!
+//! 1. [`stage`](PageTable::stage) makes the tables that a plan needs. It may fail, and what it leaves behind
+//!    is harmless: empty tables.
+//! 2. [`commit`](PageTable::commit) writes the plan's leaves. It cannot fail for want of memory, so it can run
+//!    under the notifier lock, behind the check that the pages are still those of the plan.
+//! 3. [`zap`](PageTable::zap) clears leaves. It frees nothing: the notifier calls it, in reader class.
+//!
+//! [`prune`](PageTable::prune) takes out tables that are empty; their memory is free only after a flush.
+//!
+//! What the leaves are is decided in [`build`], from segments of device addresses.
+//!
+//! A 2M leaf may stand where a table of 4K entries was linked before. That table stays in the tree, empty
+//! and unlinked, for the day when the entry is a table again: so no table is ever freed under the notifier lock.
+//!
+//! Locking: each `PageTable` lies in its own lock, below the notifier lock. `stage` and `prune` need the VM's
+//! lock besides, so between a `stage` and its `commit` tables only become more.
+//!
+//! Upstream: `xe_pt.c` (stage, commit, zap), `xe_pt_walk.c`.
+
+mod alloc;
+pub(crate) mod build;
+mod zap;
+
+use std::collections::BTreeMap;
+
+use units::{Dpa, GpuRange, GpuVa};
+use xe_spec::pte::{ENTRIES, LEVEL_SHIFT, Leaf, table_entry};
+
+pub(crate) use alloc::TablePool;
+use build::Run;
+
+use crate::port::Hw;
+
+/// Bytes that one entry of a table of `level` covers.
+pub(crate) const fn entry_bytes(level: u8) -> u64 {
+    1 << LEVEL_SHIFT[level as usize]
+}
+
+/// Index of the entry for `va` in a table of `level`.
+const fn index_of(va: GpuVa, level: u8) -> usize {
+    (va.0 >> LEVEL_SHIFT[level as usize]) as usize % ENTRIES
+}
+
+/// A bit for each entry of a table.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct EntrySet([u64; ENTRIES / 64]);
+
+impl EntrySet {
+    const fn contains(&self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 != 0
+    }
+    const fn insert(&mut self, index: usize) {
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+    const fn remove(&mut self, index: usize) {
+        self.0[index / 64] &= !(1 << (index % 64));
+    }
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+/// One table, as the driver knows it.
+struct Node {
+    table: Dpa,
+    level: u8,
+    /// Entries that are leaves.
+    leaves: EntrySet,
+    /// Entries that point to the child of the same index. A child without it is parked: empty.
+    linked: EntrySet,
+    children: BTreeMap<usize, Node>,
+}
+
+impl Node {
+    const fn new(table: Dpa, level: u8) -> Self {
+        Self {
+            table,
+            level,
+            leaves: EntrySet([0; ENTRIES / 64]),
+            linked: EntrySet([0; ENTRIES / 64]),
+            children: BTreeMap::new(),
+        }
+    }
+}
+
+/// No table could be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoTable;
+
+/// What a commit did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Committed {
+    /// Leaves written.
+    pub leaves: u32,
+    /// A valid leaf was replaced by another: a TLB may know the old one.
+    pub replaced: bool,
+}
+
+/// The tables of one VM on one tile.
+pub(crate) struct PageTable {
+    root: Node,
+}
+
+impl PageTable {
+    /// An empty root of `level`.
+    pub(crate) fn new(pool: &TablePool, level: u8) -> Result<Self, NoTable> {
+        Ok(Self { root: Node::new(pool.alloc().ok_or(NoTable)?, level) })
+    }
+
+    /// Where the root table lies.
+    pub(crate) const fn root(&self) -> Dpa {
+        self.root.table
+    }
+
+    /// The table of `level` that `va` lies in, if it was staged.
+    pub(crate) fn table_at(&self, va: GpuVa, level: u8) -> Option<Dpa> {
+        let mut node = &self.root;
+        while node.level > level {
+            node = node.children.get(&index_of(va, node.level))?;
+        }
+        Some(node.table)
+    }
+
+    /// Makes sure that every table that `runs` write to exists and is linked.
+    pub(crate) fn stage(&mut self, hw: &dyn Hw, pool: &TablePool, runs: &[Run]) -> Result<(), NoTable> {
+        for run in runs {
+            let mut va = run.va;
+            while va.0 < run.end().0 {
+                self.ensure(hw, pool, va, run.level)?;
+                va = va.align_down(table_bytes(run.level)).add(table_bytes(run.level));
+            }
+        }
+        Ok(())
+    }
+
+    fn ensure(&mut self, hw: &dyn Hw, pool: &TablePool, va: GpuVa, level: u8) -> Result<(), NoTable> {
+        let mut node = &mut self.root;
+        while node.level > level {
+            let (index, below) = (index_of(va, node.level), node.level - 1);
+            let child = match node.children.entry(index) {
+                std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
+                std::collections::btree_map::Entry::Vacant(slot) => {
+                    slot.insert(Node::new(pool.alloc().ok_or(NoTable)?, below))
+                }
+            };
+            if !node.linked.contains(index) && !node.leaves.contains(index) {
+                hw.table_write(node.table, index, table_entry(child.table, false));
+                node.linked.insert(index);
+            }
+            node = child;
+        }
+        Ok(())
+    }
+
+    /// Writes the leaves of `runs`, which were staged. Gives what it did; `None` where a table is missing, with
+    /// nothing lost: the plan can be staged again.
+    pub(crate) fn commit(&mut self, hw: &dyn Hw, encode: fn(&Leaf, u8) -> u64, runs: &[Run]) -> Option<Committed> {
+        let mut done = Committed::default();
+        for run in runs {
+            let mut n = 0;
+            while n < run.count {
+                let va = run.va.add(n * entry_bytes(run.level));
+                let (node, replaced) = self.root.descend(hw, va, run.level)?;
+                done.replaced |= replaced;
+                let first = index_of(va, run.level);
+                let here = (run.count - n).min((ENTRIES - first) as u64);
+                for step in 0..here {
+                    done.replaced |= node.set_leaf(hw, first + step as usize, encode(&run.leaf(n + step), run.level));
+                }
+                n += here;
+                done.leaves += here as u32;
+            }
+        }
+        Some(done)
+    }
+
+    /// Clears every leaf that covers an address of `span`; the number of leaves cleared.
+    pub(crate) fn zap(&mut self, hw: &dyn Hw, span: GpuRange) -> u32 {
+        zap::zap(&mut self.root, hw, GpuVa(0), span)
+    }
+
+    /// Takes out the tables below the root that cover an address of `span` and hold nothing; they can be freed
+    /// once the span's tables were flushed from the TLB.
+    #[must_use]
+    pub(crate) fn prune(&mut self, hw: &dyn Hw, span: GpuRange) -> Vec<Dpa> {
+        let mut out = Vec::new();
+        zap::prune(&mut self.root, hw, GpuVa(0), span, &mut out);
+        out
+    }
+
+    /// Clears all tables and gives them back. No walk of the device may lead to them any more.
+    pub(crate) fn destroy(mut self, hw: &dyn Hw, pool: &TablePool) {
+        zap::destroy(&mut self.root, hw, pool);
+        pool.free(self.root.table);
+    }
+}
+
+/// Bytes that a whole table of `level` covers.
+const fn table_bytes(level: u8) -> u64 {
+    entry_bytes(level) * ENTRIES as u64
+}
+
+impl Node {
+    /// The table of `level` that `va` lies in. Where a leaf stands on the way, it gives way to its parked table;
+    /// the second value says whether one did.
+    fn descend(&mut self, hw: &dyn Hw, va: GpuVa, level: u8) -> Option<(&mut Self, bool)> {
+        let (mut node, mut replaced) = (self, false);
+        while node.level > level {
+            let index = index_of(va, node.level);
+            let child = node.children.get_mut(&index)?;
+            if node.leaves.contains(index) {
+                node.leaves.remove(index);
+                replaced = true;
+            }
+            if !node.linked.contains(index) {
+                hw.table_write(node.table, index, table_entry(child.table, false));
+                node.linked.insert(index);
+            }
+            node = child;
+        }
+        Some((node, replaced))
+    }
+
+    /// Writes a leaf; whether it took the place of another, or of a table with leaves.
+    fn set_leaf(&mut self, hw: &dyn Hw, index: usize, entry: u64) -> bool {
+        let mut replaced = self.leaves.contains(index) && hw.table_read(self.table, index) != entry;
+        if self.linked.contains(index) {
+            self.linked.remove(index);
+            if let Some(child) = self.children.get_mut(&index) {
+                replaced |= zap::clear(child, hw) > 0;
+            }
+        }
+        hw.table_write(self.table, index, entry);
+        self.leaves.insert(index);
+        replaced
+    }
+}
+
+#[cfg(test)]
+mod tests;

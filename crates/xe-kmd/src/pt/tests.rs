@@ -1,0 +1,172 @@
+//! Page tables against a recorded device: what is planned is what a walk finds.
+
+use super::build::{Access, Memory, PlanError, Segment, VramGranule, coalesce, plan};
+use super::*;
+use crate::testing::FakeHw;
+use units::{SZ_2M, SZ_4K, SZ_64K, TileId};
+use xe_spec::fault::Asid;
+use xe_spec::platform::PVC;
+
+const ACCESS: Access = Access { write: true, atomic_vram: true, atomic_system: false, pat: 3 };
+const HERE: (TileId, Asid) = (TileId(0), Asid(7));
+
+struct Bench {
+    hw: FakeHw,
+    pool: TablePool,
+    pt: PageTable,
+}
+
+fn bench() -> Bench {
+    let hw = FakeHw::default();
+    let pool = TablePool::new(PVC.tiles[0].tables_base, 64 * SZ_4K);
+    let pt = PageTable::new(&pool, 4).unwrap();
+    hw.set_root(HERE.0, HERE.1, pt.root(), true);
+    Bench { hw, pool, pt }
+}
+
+impl Bench {
+    fn bind(&mut self, segments: &[Segment]) -> Committed {
+        let runs = plan(segments, ACCESS, VramGranule::Needs64K).unwrap();
+        self.pt.stage(&self.hw, &self.pool, &runs).unwrap();
+        self.pt.commit(&self.hw, Leaf::encode, &runs).unwrap()
+    }
+
+    /// Device address of `va`, its level and leaf.
+    fn at(&self, va: u64) -> Option<(u64, u8, Leaf)> {
+        let (level, leaf) = self.hw.walk(HERE.0, HERE.1, GpuVa(va))?;
+        Some((leaf.addr + va % entry_bytes(level), level, leaf))
+    }
+}
+
+fn segment(va: u64, addr: u64, bytes: u64, memory: Memory) -> Segment {
+    Segment { va: GpuVa(va), addr, bytes, memory }
+}
+
+#[test]
+fn leaves_are_as_large_as_both_sides_allow() {
+    let mut b = bench();
+    let done = b.bind(&[
+        segment(0x4000_0000, 0x10_0020_0000, SZ_2M, Memory::Vram),
+        segment(0x4020_0000, 0x10_0041_0000, SZ_64K, Memory::Vram),
+        segment(0x4021_0000, 0x9_1000, 2 * SZ_4K, Memory::System),
+        segment(0x4022_0000, 0x20_0000, SZ_64K, Memory::System),
+    ]);
+    assert_eq!(done, Committed { leaves: 1 + 16 + 2 + 16, replaced: false });
+    let (addr, level, leaf) = b.at(0x4000_5008).unwrap();
+    assert_eq!((addr, level, leaf.device, leaf.atomic, leaf.write), (0x10_0020_5008, 1, true, true, true));
+    let (addr, level, leaf) = b.at(0x4020_f000).unwrap();
+    assert_eq!((addr, level, leaf.ps64, leaf.device), (0x10_0041_f000, 0, true, true));
+    let (addr, level, leaf) = b.at(0x4021_1000).unwrap();
+    assert_eq!((addr, level, leaf.ps64, leaf.device, leaf.atomic), (0x9_2000, 0, false, false, false));
+    assert!(b.at(0x4022_0000).unwrap().2.ps64, "aligned system memory carries it too");
+    assert_eq!(b.at(0x4021_2000), None);
+}
+
+#[test]
+fn vram_below_64k_is_refused_where_it_must_be() {
+    let cases = [
+        segment(0x1_0000, 0x10_0000_0000, SZ_4K, Memory::Vram),
+        segment(0x1_0000, 0x10_0000_1000, SZ_64K, Memory::Vram),
+        segment(0x1_1000, 0x10_0000_0000, 2 * SZ_64K, Memory::Vram),
+        segment(0x1_0000, 0x10_0000_0000, SZ_64K + SZ_4K, Memory::Vram),
+    ];
+    for case in cases {
+        assert_eq!(plan(&[case], ACCESS, VramGranule::Needs64K), Err(PlanError::Granule), "{case:?}");
+        assert!(plan(&[case], ACCESS, VramGranule::Any).is_ok());
+    }
+}
+
+#[test]
+fn chunks_join_only_where_both_sides_go_on() {
+    let pieces = [
+        segment(0x1000, 0x8000, SZ_4K, Memory::System),
+        segment(0x2000, 0x9000, SZ_4K, Memory::System),
+        segment(0x3000, 0xa000, SZ_4K, Memory::Vram),
+        segment(0x4000, 0xf000, SZ_4K, Memory::Vram),
+    ];
+    let joined = coalesce(pieces.into_iter());
+    assert_eq!(joined.iter().map(|s| s.bytes).collect::<Vec<_>>(), [2 * SZ_4K, SZ_4K, SZ_4K]);
+}
+
+#[test]
+fn a_zap_clears_its_span_and_frees_nothing() {
+    let mut b = bench();
+    b.bind(&[segment(0, 0x10_0020_0000, 2 * SZ_64K, Memory::Vram)]);
+    let free_before = b.hw.live_entries();
+    assert_eq!(b.pt.zap(&b.hw, GpuRange::sized(GpuVa(0), SZ_64K)), 16);
+    assert_eq!((b.at(0), b.at(0xf000)), (None, None));
+    assert!(b.at(0x1_0000).is_some());
+    assert_eq!(b.hw.live_entries(), free_before - 16);
+    assert_eq!(b.pt.prune(&b.hw, GpuRange::sized(GpuVa(0), SZ_64K)), [], "the table is still in use");
+    assert_eq!(b.pt.zap(&b.hw, GpuRange::sized(GpuVa(0), SZ_2M)), 16);
+    assert_eq!(b.pt.prune(&b.hw, GpuRange::sized(GpuVa(0), SZ_64K)).len(), 4);
+    assert_eq!(b.hw.live_entries(), 0);
+}
+
+#[test]
+fn a_2m_leaf_and_a_table_take_turns_at_one_entry() {
+    let mut b = bench();
+    let small = segment(0, 0x10_0020_0000, SZ_64K, Memory::Vram);
+    let large = segment(0, 0x10_0040_0000, SZ_2M, Memory::Vram);
+    assert!(!b.bind(&[small]).replaced);
+    assert!(b.bind(&[large]).replaced, "a table with leaves gave way");
+    assert_eq!(b.at(0x5000).map(|(addr, level, _)| (addr, level)), Some((0x10_0040_5000, 1)));
+    b.pt.zap(&b.hw, GpuRange::sized(GpuVa(0), SZ_2M));
+    assert!(!b.bind(&[small]).replaced);
+    assert_eq!(b.at(0x5000).map(|(addr, level, _)| (addr, level)), Some((0x10_0020_5000, 0)));
+    assert_eq!(b.at(0x1_0000), None, "the parked table kept no leaf");
+    assert!(b.bind(&[large]).replaced);
+    assert!(b.bind(&[small]).replaced, "a leaf gave way to its table");
+    assert!(!b.bind(&[small]).replaced, "the same leaf again is no change");
+}
+
+#[test]
+fn a_destroyed_table_leaves_an_empty_pool() {
+    let mut b = bench();
+    b.bind(&[segment(0x7fff_0000_0000, 0x10_0000_0000, 4 * SZ_2M, Memory::Vram)]);
+    b.bind(&[segment(0, 0x9000, SZ_4K, Memory::System)]);
+    b.pt.destroy(&b.hw, &b.pool);
+    assert_eq!(b.hw.live_entries(), 0);
+    let again: std::collections::BTreeSet<_> = std::iter::from_fn(|| b.pool.alloc()).collect();
+    assert_eq!(again.len(), 64, "every table came back, once");
+}
+
+#[test]
+fn random_binds_and_zaps_agree_with_a_flat_map() {
+    let mut state = 42u64;
+    let mut random = move |n: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % n
+    };
+    let mut b = bench();
+    let base = 0x7f00_0000_0000u64;
+    let mut flat: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+    let mut large = std::collections::BTreeSet::new();
+    for _ in 0..400 {
+        let size = [SZ_4K, SZ_64K, SZ_2M][random(3) as usize];
+        let va = base + random(6 * SZ_2M / size) * size;
+        let pages = (0..size / SZ_4K).map(|n| n * SZ_4K);
+        if random(3) == 0 {
+            b.pt.zap(&b.hw, GpuRange::sized(GpuVa(va), size));
+            pages.for_each(|at| _ = flat.remove(&(va + at)));
+            // A leaf that is touched goes whole.
+            flat.retain(|at, _| !large.contains(&(at / SZ_2M)) || at / SZ_2M != va / SZ_2M);
+        } else {
+            // As ranges do: what overlaps goes first, whole.
+            b.pt.zap(&b.hw, GpuRange::around(GpuVa(va), SZ_2M));
+            let block = va / SZ_2M * SZ_2M;
+            flat.retain(|at, _| at / SZ_2M * SZ_2M != block);
+            large.remove(&(va / SZ_2M));
+            large.extend((size == SZ_2M).then_some(va / SZ_2M));
+            let device = size > SZ_4K && random(2) == 0;
+            let addr = 0x10_0000_0000 + random(64) * size;
+            let memory = if device { Memory::Vram } else { Memory::System };
+            b.bind(&[segment(va, addr, size, memory)]);
+            pages.for_each(|at| _ = flat.insert(va + at, (addr + at, device)));
+        }
+        for page in (0..6 * SZ_2M / SZ_4K).map(|n| base + n * SZ_4K) {
+            let got = b.at(page).map(|(addr, _, leaf)| (addr, leaf.device));
+            assert_eq!(got, flat.get(&page).copied(), "{page:#x}");
+        }
+    }
+}

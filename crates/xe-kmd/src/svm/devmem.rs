@@ -1,0 +1,183 @@
+//! VRAM for migrations: where it comes from, and how pages travel.
+//!
+//! [`TileMemory`] is what the engine asks for one tile's pagemap: addresses of its pages, copies in and out, and
+//! the end of an allocation. [`to_vram`] is the driver's side of one migration: a block, and the engine's call,
+//! with the one retry that a race with another migration deserves.
+//!
+//! Locking: [`TileMemory`]'s calls take leaf locks only, and may run in reader class. [`to_vram`] holds the VM's
+//! lock and takes the migrate lock: shared for a first try, alone for the second, so that two VMs that fight
+//! for the same pages do not undo each other's work for ever.
+//!
+//! Upstream: `xe_svm_alloc_vram`, `xe_drm_pagemap_populate_mm`, `xe_svm_devmem_release`, `xe_svm_copy_to_devmem`,
+//! `xe_svm_copy_to_ram`, `xe_drm_pagemap_device_map`, `xe_svm_bo_evict` (here: oldest first).
+
+use std::sync::Arc;
+
+use gpusvm::hostmm::{DevicePage, OwnerId, PagemapId};
+use gpusvm::{
+    CopyError, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr, Proto,
+    RangeKey, ScanState,
+};
+use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, TileId, bytes_of};
+
+use super::{RangeView, Svm};
+use crate::device::Device;
+use crate::event::CopyDirection;
+use crate::gpu::Gpu;
+use crate::migrate::NoSlot;
+use crate::rules::Mapped;
+
+/// Who may see pages of this device's VRAM: all of its tiles.
+pub(crate) const OWNER: OwnerId = OwnerId(1);
+
+/// Allocations that one request for VRAM sends home at most.
+const MAX_EVICTIONS: usize = 64;
+
+/// DMA through the device's IOMMU.
+pub(crate) struct Dma {
+    gpu: Arc<Gpu>,
+}
+
+impl Dma {
+    /// The device's.
+    pub(crate) const fn new(gpu: Arc<Gpu>) -> Self {
+        Self { gpu }
+    }
+}
+
+impl gpusvm::Device for Dma {
+    fn dma_map(&self, frame: HostFrame, pages: usize, dir: Direction) -> Result<Iova, MapError> {
+        let write = dir != Direction::ToDevice;
+        self.gpu.hw.iommu_map(frame, pages, write).ok_or(MapError::NoSpace)
+    }
+
+    fn dma_unmap(&self, iova: Iova, pages: usize) {
+        self.gpu.hw.iommu_unmap(iova, pages);
+    }
+}
+
+/// What the engine asks of one tile's VRAM.
+pub(crate) struct TileMemory {
+    gpu: Arc<Gpu>,
+    tile: TileId,
+    dma: Dma,
+}
+
+impl TileMemory {
+    /// For the pagemap of `tile`.
+    pub(crate) fn new(gpu: &Arc<Gpu>, tile: TileId) -> Self {
+        Self { gpu: gpu.clone(), tile, dma: Dma::new(gpu.clone()) }
+    }
+
+    fn dpa(&self, page: DevicePage) -> Option<Dpa> {
+        let ours = page.pagemap == PagemapId::of_tile(self.tile);
+        Some(self.gpu.tile(self.tile).filter(|_| ours)?.base.add(page.frame << PAGE_SHIFT))
+    }
+
+    fn copy(
+        &self,
+        direction: CopyDirection,
+        pages: &[Option<DevicePage>],
+        addr: &[Option<PagemapAddr>],
+        carried: &mut [bool],
+    ) -> Result<(), CopyError> {
+        let near: Vec<_> = pages.iter().map(|page| page.and_then(|page| self.dpa(page))).collect();
+        let far: Vec<_> = addr.iter().map(|addr| addr.map(mapped)).collect();
+        let tile = self.gpu.tile(self.tile).ok_or(CopyError::Reset)?;
+        tile.migrate.copy(&self.gpu, direction, &near, &far, carried).map_err(|NoSlot| CopyError::NoMemory)
+    }
+}
+
+fn mapped(addr: PagemapAddr) -> Mapped {
+    match addr.proto {
+        Proto::Vram => Mapped::Vram(Dpa(addr.addr)),
+        Proto::System | Proto::P2p => Mapped::System(Iova(addr.addr)),
+    }
+}
+
+impl DevmemOps for TileMemory {
+    fn device(&self) -> &dyn gpusvm::Device {
+        &self.dma
+    }
+
+    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError> {
+        let addr = self.dpa(page).ok_or(MapError::Unreachable)?.0;
+        Ok(PagemapAddr { addr, proto: Proto::Vram, order, dir })
+    }
+
+    fn copy_to_devmem(
+        &self,
+        pages: &[Option<DevicePage>],
+        addr: &[Option<PagemapAddr>],
+        carried: &mut [bool],
+    ) -> Result<(), CopyError> {
+        self.copy(CopyDirection::ToVram, pages, addr, carried)
+    }
+
+    fn copy_to_ram(
+        &self,
+        pages: &[Option<DevicePage>],
+        addr: &[Option<PagemapAddr>],
+        carried: &mut [bool],
+    ) -> Result<(), CopyError> {
+        self.copy(CopyDirection::FromVram, pages, addr, carried)
+    }
+
+    fn devmem_release(&self, devmem: Devmem) {
+        self.gpu.vram_free(self.tile, devmem.base.frame << PAGE_SHIFT, bytes_of(devmem.pages));
+    }
+}
+
+/// Moves a range's pages to the VRAM of `target`, for at least `timeslice_ms`.
+pub(crate) fn to_vram(
+    device: &Device,
+    svm: &Svm,
+    key: RangeKey,
+    view: &RangeView,
+    target: PagemapId,
+    timeslice_ms: u32,
+) -> Result<(), MigrateError> {
+    if svm.scan_mm(key, target) == ScanState::Equal {
+        return Ok(());
+    }
+    let first = {
+        let _shared = device.migrate_lock.read();
+        populate(device, target, view.span, timeslice_ms)
+    };
+    if first != Err(MigrateError::Busy) {
+        return first;
+    }
+    let _alone = device.migrate_lock.write();
+    // Whatever was in the way is at home then, or it will be in the way again.
+    let _ = svm.range_evict(key);
+    populate(device, target, view.span, timeslice_ms)
+}
+
+/// A block of VRAM; where there is none, the oldest allocations go home until there is.
+fn alloc_evicting(device: &Device, tile: TileId, pagemap: &Pagemap, bytes: u64) -> Option<u64> {
+    for _ in 0..MAX_EVICTIONS {
+        if let Some(offset) = device.gpu.vram_alloc(tile, bytes) {
+            return Some(offset);
+        }
+        let oldest = device.gpu.vram_oldest(tile)?;
+        let page = DevicePage { pagemap: pagemap.id(), frame: oldest >> PAGE_SHIFT };
+        // One that cannot go now is young again; the next one may.
+        let _ = pagemap.evict_to_ram(page);
+    }
+    device.gpu.vram_alloc(tile, bytes)
+}
+
+/// Allocates a block and migrates `range` to it.
+pub(crate) fn populate(
+    device: &Device,
+    target: PagemapId,
+    range: HostRange,
+    timeslice_ms: u32,
+) -> Result<(), MigrateError> {
+    let tile = TileId(target.0 as u8);
+    let pagemap = device.pagemaps.get(target).ok_or(MigrateError::Gone)?;
+    let offset = alloc_evicting(device, tile, pagemap, range.len()).ok_or(MigrateError::NoMemory)?;
+    let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
+    let devmem = Devmem { base, pages: range.pages(), cookie: 0 };
+    pagemap.migrate_to_devmem(devmem, range, &MigrateDetails { timeslice_ms })
+}

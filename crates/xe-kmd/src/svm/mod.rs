@@ -1,0 +1,165 @@
+//! Shared virtual memory of one VM, and the half of a VM that the reader class may touch.
+//!
+//! A VM has two halves. [`Vm`](crate::vm::Vm) holds what its lock protects: VMAs, binds, the life of the VM.
+//! [`Space`] holds what an invalidation needs: the page tables and the list of ranges to collect. The engine's
+//! notifier calls it, on whatever thread changes the address space, so nothing here ever waits for a VM's lock
+//! or for a fence.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`handler`] | serves a GPU fault: the whole retry loop |
+//! | [`policy`] | where a fault's pages should live |
+//! | `invalidate` | pages change: zap, flush, unmap |
+//! | [`garbage`] | removes ranges whose mapping is gone |
+//! | [`devmem`] | VRAM for migrations, and the copies |
+//! | [`prefetch`] | the handler's work ahead of a fault |
+//!
+//! Locking: [`Space`]'s locks are below the notifier lock: page tables (one lock a tile), then the list.
+//!
+//! Upstream: `xe_svm.c`, `struct xe_svm_range`.
+
+pub(crate) mod devmem;
+pub(crate) mod garbage;
+pub(crate) mod handler;
+mod invalidate;
+pub(crate) mod policy;
+pub(crate) mod prefetch;
+
+use std::sync::Arc;
+
+use gpusvm::hostmm::PagemapId;
+use gpusvm::{GpuSvm, RangeKey};
+use sync::{Mutex, MutexGuard};
+use units::{GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
+use xe_spec::fault::Asid;
+
+use crate::event::Event;
+use crate::gpu::{Gpu, Tile};
+use crate::pt::build::Run;
+use crate::pt::{Committed, NoTable, PageTable};
+
+/// Sizes of ranges.
+pub(crate) const CHUNK_SIZES: &[u64] = &[SZ_2M, SZ_64K, SZ_4K];
+/// Granule of notifiers (`svm_notifier_size`).
+pub(crate) const NOTIFIER_SIZE: u64 = 512 << 20;
+
+/// What the driver keeps with each range, under the notifier lock. A bit a tile.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct RangeData {
+    /// The tile's page table has entries for the range, valid or zapped.
+    pub tile_present: u8,
+    /// They are zapped.
+    pub tile_invalidated: u8,
+}
+
+impl RangeData {
+    /// Whether a tile translates the range.
+    pub(crate) const fn bound_on(self, tile: TileId) -> bool {
+        self.tile_present & !self.tile_invalidated & tile.bit() != 0
+    }
+}
+
+/// The mirror of one VM.
+pub(crate) type Svm = GpuSvm<Space>;
+
+/// A range as it was at one moment, for decisions; what is decided by it is checked again at commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RangeView {
+    pub span: HostRange,
+    pub data: RangeData,
+    /// It may migrate.
+    pub migrate_devmem: bool,
+    /// The VRAM that its mapped pages are in, if any are.
+    pub pagemap: Option<PagemapId>,
+}
+
+impl RangeView {
+    /// Looks at a range; `None` where it was removed.
+    pub(crate) fn of(svm: &Svm, key: RangeKey) -> Option<Self> {
+        let locked = svm.notifier_lock();
+        let range = locked.range(key)?;
+        let pagemap = range.pages().pagemap().filter(|_| range.pages().valid());
+        Some(Self { span: range.span(), data: range.data, migrate_devmem: range.migrate_devmem(), pagemap })
+    }
+}
+
+/// One VM's page tables and what goes with them.
+pub(crate) struct Space {
+    pub gpu: Arc<Gpu>,
+    pub asid: Asid,
+    /// One a tile; `None` once the VM is closed.
+    tables: Vec<Mutex<Option<PageTable>>>,
+    /// Ranges whose mapping is gone.
+    garbage: Mutex<Vec<RangeKey>>,
+}
+
+impl Space {
+    /// Empty page tables on every tile, which the device walks from now on.
+    pub(crate) fn new(gpu: &Arc<Gpu>, asid: Asid) -> Result<Arc<Self>, NoTable> {
+        let mut tables: Vec<PageTable> = Vec::new();
+        for tile in &gpu.tiles {
+            match PageTable::new(&tile.tables, gpu.platform.root_level) {
+                Ok(table) => tables.push(table),
+                Err(short) => {
+                    tables.drain(..).zip(&gpu.tiles).for_each(|(table, tile)| table.destroy(&*gpu.hw, &tile.tables));
+                    return Err(short);
+                }
+            }
+        }
+        for (table, tile) in tables.iter().zip(&gpu.tiles) {
+            gpu.hw.set_root(tile.id, asid, table.root(), gpu.platform.needs_64k);
+        }
+        let tables = tables.into_iter().map(|table| sync::rank::mutex(sync::rank::Rank::level(36), Some(table))).collect();
+        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage: sync::rank::mutex(sync::rank::Rank::level(44), Vec::new()) }))
+    }
+
+    /// Ends translation on every tile and gives the tables back. The caller holds the VM's lock.
+    pub(crate) fn close(&self) {
+        let everything = GpuRange::new(GpuVa(0), GpuVa(1 << self.gpu.platform.va_bits));
+        for (slot, tile) in self.tables.iter().zip(&self.gpu.tiles) {
+            let Some(table) = slot.lock().take() else { continue };
+            self.gpu.hw.clear_root(tile.id, self.asid);
+            // Not by the rule: a closed VM's tables go back to the pool, whatever behaviour is tried.
+            self.gpu.hw.tlb_invalidate(tile.id, self.asid, everything);
+            table.destroy(&*self.gpu.hw, &tile.tables);
+        }
+    }
+
+    /// Makes the tables that `runs` need. The caller holds the VM's lock.
+    pub(crate) fn stage(&self, tile: TileId, runs: &[Run]) -> Result<(), NoTable> {
+        let (tile, mut table) = self.table(tile).ok_or(NoTable)?;
+        table.as_mut().ok_or(NoTable)?.stage(&*self.gpu.hw, &tile.tables, runs)
+    }
+
+    /// Writes the leaves of `runs`; `None` where they are not staged.
+    pub(crate) fn commit(&self, tile: TileId, runs: &[Run]) -> Option<Committed> {
+        let (_, mut table) = self.table(tile)?;
+        table.as_mut()?.commit(&*self.gpu.hw, self.gpu.rules.encode_leaf, runs)
+    }
+
+    /// Clears the leaves of a span on one tile. A flush must follow. Reader class.
+    pub(crate) fn zap(&self, tile: TileId, span: GpuRange) {
+        if let Some((_, mut table)) = self.table(tile)
+            && let Some(table) = table.as_mut()
+        {
+            table.zap(&*self.gpu.hw, span);
+            self.gpu.tell(Event::Zap { asid: self.asid, tile, span });
+        }
+    }
+
+    /// Frees the tables around a span that hold nothing any more. The caller holds the VM's lock.
+    pub(crate) fn prune(&self, span: GpuRange) {
+        let around = GpuRange::new(span.start.align_down(SZ_2M), span.end.align_up(SZ_2M));
+        for tile in &self.gpu.tiles {
+            let empty = self.table(tile.id).and_then(|(_, mut table)| Some(table.as_mut()?.prune(&*self.gpu.hw, span)));
+            let Some(empty) = empty.filter(|empty| !empty.is_empty()) else { continue };
+            // Not by the rule: what is tried there is stale leaves, not tables of somebody else.
+            self.gpu.hw.tlb_invalidate(tile.id, self.asid, around);
+            empty.into_iter().for_each(|table| tile.tables.free(table));
+        }
+    }
+
+    fn table(&self, tile: TileId) -> Option<(&Tile, MutexGuard<'_, Option<PageTable>>)> {
+        Some((self.gpu.tile(tile)?, self.tables.get(tile.index())?.lock()))
+    }
+}

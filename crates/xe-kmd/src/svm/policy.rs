@@ -1,0 +1,213 @@
+//! Where the pages of a fault should live.
+//!
+//! A [`Want`] is made from the VMA's attributes and the fault before the range is known; with the range it says
+//! whether the mapping that is there will do, and whether a migration is worth a try.
+//!
+//! Two rules of devices that need 64K in VRAM: a smaller range is never migrated; and as its pages may be in
+//! VRAM all the same (left there by a larger range), its collection names no owner, so that the host brings
+//! them home. An atomic on such a range cannot be served at all.
+//!
+//! Locking: none.
+//!
+//! Upstream: `xe_vma_need_vram_for_atomic`, `xe_vma_resolve_pagemap`, `xe_svm_range_needs_migrate_to_vram`,
+//! the head of `__xe_svm_handle_pagefault`.
+
+use gpusvm::Ctx;
+use gpusvm::hostmm::PagemapId;
+use units::{SZ_64K, TileId};
+use xe_spec::fault::Access;
+use xe_spec::platform::Platform;
+use xe_uapi::attr;
+
+use super::RangeView;
+use super::devmem::OWNER;
+use crate::errno::Errno;
+use crate::pt::build;
+use crate::vma::Vma;
+
+/// Minimum residency of pages that were migrated for an atomic, milliseconds.
+const ATOMIC_TIMESLICE_MS: u32 = 5;
+
+/// Whether pages must be in VRAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// Anywhere will do; VRAM is only better.
+    Anywhere,
+    /// In the VRAM of the target: an atomic.
+    Vram,
+}
+
+/// What a fault wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Want {
+    /// VRAM that the pages should be in; `None`: system memory.
+    pub target: Option<PagemapId>,
+    pub need: Need,
+    /// Minimum residency after a migration.
+    pub timeslice_ms: u32,
+    read_only: bool,
+    /// Smallest page of VRAM.
+    min_page: u64,
+}
+
+impl Want {
+    /// What an access of `tile` to `vma` wants. `EACCES` where the VMA's attribute forbids the device's atomics.
+    pub(crate) fn of(platform: &Platform, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
+        let need = need_vram_for_atomic(platform, vma, access)?;
+        let (target, timeslice_ms) = match need {
+            Need::Vram => (Some(PagemapId::of_tile(tile)), ATOMIC_TIMESLICE_MS),
+            Need::Anywhere => (resolve_pagemap(platform, vma, tile), 0),
+        };
+        let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
+        Ok(Self { target, need, timeslice_ms, read_only, min_page })
+    }
+
+    /// What a prefetch to `target` wants.
+    pub(crate) const fn prefetch(platform: &Platform, vma: &Vma, target: Option<PagemapId>) -> Self {
+        let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
+        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page }
+    }
+
+    /// For finding or making the range.
+    pub(crate) fn find_ctx(&self) -> Ctx {
+        Ctx {
+            owner: self.target.map(|_| OWNER),
+            check_pages_threshold: SZ_64K,
+            read_only: self.read_only,
+            devmem_possible: true,
+            ..Ctx::default()
+        }
+    }
+
+    /// For collecting the range's pages.
+    pub(crate) fn pages_ctx(&self, view: &RangeView) -> Ctx {
+        let owner = self.target.filter(|_| self.fits_vram(view)).map(|_| OWNER);
+        Ctx { owner, devmem_only: self.need == Need::Vram, ..self.find_ctx() }
+    }
+
+    /// Whether the mapping that `tile` has will do. Where VRAM is only better, any tile's will.
+    pub(crate) fn satisfied(&self, view: &RangeView, tile: TileId) -> bool {
+        view.data.bound_on(tile) && (self.need == Need::Anywhere || view.pagemap == self.target)
+    }
+
+    /// Whether what is wanted can never be had of this range.
+    pub(crate) fn impossible(&self, view: &RangeView) -> bool {
+        self.need == Need::Vram && !(view.migrate_devmem && self.fits_vram(view))
+    }
+
+    /// The VRAM that the range's pages should be brought to, if they are not known to be there.
+    pub(crate) fn migration(&self, view: &RangeView) -> Option<PagemapId> {
+        let possible = view.migrate_devmem && self.fits_vram(view);
+        self.target.filter(|target| possible && view.pagemap != Some(*target))
+    }
+
+    fn fits_vram(&self, view: &RangeView) -> bool {
+        view.span.len() >= self.min_page
+    }
+}
+
+fn need_vram_for_atomic(platform: &Platform, vma: &Vma, access: Access) -> Result<Need, Errno> {
+    if access != Access::Atomic {
+        return Ok(Need::Anywhere);
+    }
+    match vma.attr.atomic {
+        attr::ATOMIC_CPU => Err(Errno::EACCES),
+        attr::ATOMIC_DEVICE if platform.device_atomics_on_smem => Ok(Need::Anywhere),
+        _ => Ok(Need::Vram),
+    }
+}
+
+/// The VRAM that a VMA's attribute names, for a fault of `tile`.
+pub(crate) fn resolve_pagemap(platform: &Platform, vma: &Vma, tile: TileId) -> Option<PagemapId> {
+    match vma.attr.devmem_fd {
+        attr::PREFERRED_LOC_DEFAULT_SYSTEM => None,
+        attr::PREFERRED_LOC_DEFAULT_DEVICE => Some(PagemapId::of_tile(tile)),
+        _ => region_pagemap(platform, u32::from(vma.attr.region)),
+    }
+}
+
+/// The pagemap of a memory region: region 0 is system memory, 1 + n is tile n.
+pub(crate) fn region_pagemap(platform: &Platform, region: u32) -> Option<PagemapId> {
+    let tile = region.checked_sub(1).filter(|tile| (*tile as usize) < platform.tiles.len())?;
+    Some(PagemapId(tile as u16))
+}
+
+/// What a VMA's leaves allow.
+pub(crate) fn leaf_access(platform: &Platform, vma: &Vma) -> build::Access {
+    let may = vma.attr.atomic != attr::ATOMIC_CPU;
+    build::Access {
+        write: !vma.read_only,
+        atomic_vram: may,
+        atomic_system: may && platform.device_atomics_on_smem && vma.attr.atomic == attr::ATOMIC_DEVICE,
+        pat: vma.attr.pat as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::svm::RangeData;
+    use crate::vma::Kind;
+    use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K};
+    use xe_spec::platform::PVC;
+
+    const T0: Option<PagemapId> = Some(PagemapId(0));
+    const T1: Option<PagemapId> = Some(PagemapId(1));
+
+    fn vma(change: impl Fn(&mut Vma)) -> Vma {
+        let mut vma = Vma::new(GpuRange::sized(GpuVa(0), SZ_2M), Kind::Mirror, 3);
+        change(&mut vma);
+        vma
+    }
+
+    fn view(bytes: u64, pagemap: Option<PagemapId>, bound: u8) -> RangeView {
+        let data = RangeData { tile_present: bound, tile_invalidated: 0 };
+        RangeView { span: HostRange::sized(HostVa(0), bytes), data, migrate_devmem: true, pagemap }
+    }
+
+    fn want(vma: &Vma, tile: u8, access: Access) -> Result<Want, Errno> {
+        Want::of(&PVC, vma, TileId(tile), access)
+    }
+
+    #[test]
+    fn the_faulting_tile_is_the_default_target() {
+        let read = want(&vma(|_| ()), 1, Access::Read).unwrap();
+        assert_eq!((read.target, read.need, read.timeslice_ms), (T1, Need::Anywhere, 0));
+        assert_eq!(read.migration(&view(SZ_64K, None, 0)), T1);
+        assert_eq!(read.migration(&view(SZ_64K, T0, 1)), T1, "another tile's VRAM is not this tile's");
+        assert_eq!(read.migration(&view(SZ_64K, T1, 0)), None);
+        assert!(read.satisfied(&view(SZ_64K, T0, 0b10), TileId(1)), "any mapping will do");
+        assert!(!read.satisfied(&view(SZ_64K, T1, 0b01), TileId(1)));
+    }
+
+    #[test]
+    fn small_ranges_stay_home_and_their_pages_come_home() {
+        let read = want(&vma(|_| ()), 0, Access::Write).unwrap();
+        let (small, large) = (view(SZ_4K, None, 0), view(SZ_64K, None, 0));
+        assert_eq!((read.migration(&small), read.pages_ctx(&small).owner), (None, None));
+        assert_eq!((read.migration(&large), read.pages_ctx(&large).owner), (T0, Some(OWNER)));
+    }
+
+    #[test]
+    fn atomics_need_vram_unless_the_attribute_says_otherwise() {
+        let atomic = want(&vma(|_| ()), 1, Access::Atomic).unwrap();
+        assert_eq!((atomic.target, atomic.need, atomic.timeslice_ms), (T1, Need::Vram, 5));
+        assert!(!atomic.satisfied(&view(SZ_64K, T0, 0b10), TileId(1)));
+        assert!(atomic.satisfied(&view(SZ_64K, T1, 0b10), TileId(1)));
+        assert!(atomic.impossible(&view(SZ_4K, None, 0)), "4K cannot live in VRAM: refused, not retried");
+        let denied = vma(|vma| vma.attr.atomic = attr::ATOMIC_CPU);
+        assert_eq!(want(&denied, 0, Access::Atomic), Err(Errno::EACCES));
+        assert!(!leaf_access(&PVC, &denied).atomic_vram);
+        let device = vma(|vma| vma.attr.atomic = attr::ATOMIC_DEVICE);
+        assert_eq!(want(&device, 0, Access::Atomic).unwrap().need, Need::Vram, "no atomics on system memory here");
+    }
+
+    #[test]
+    fn preferred_locations_are_obeyed() {
+        let system = vma(|vma| vma.attr.devmem_fd = attr::PREFERRED_LOC_DEFAULT_SYSTEM);
+        let read = want(&system, 0, Access::Read).unwrap();
+        assert_eq!((read.target, read.pages_ctx(&view(SZ_2M, T0, 0)).owner), (None, None));
+        let far = vma(|vma| (vma.attr.devmem_fd, vma.attr.region) = (7, 2));
+        assert_eq!(want(&far, 0, Access::Read).unwrap().target, T1);
+    }
+}

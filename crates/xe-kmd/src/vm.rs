@@ -1,0 +1,144 @@
+//! A VM: an address space of the GPU, and what a program has put in it.
+//!
+//! This is the half that [`Vm::state`]'s lock protects: VMAs, and whether the VM still lives. The other half,
+//! which an invalidation may touch, is [`Space`](crate::svm::Space).
+//!
+//! A VM ends in a fixed order: the device stops translating, then the engine forgets ranges and notifiers, then
+//! the address space's number is free. Queues keep the object alive, and find it closed.
+//!
+//! Locking: `state` is the outermost lock of the driver. It is held while faults are served and binds are made;
+//! nothing of the reader class takes it. No argument of an ioctl is read or written with it held.
+//!
+//! Upstream: `xe_vm.c` (`xe_vm_create`, `xe_vm_close_and_put`), `struct xe_vm`.
+
+use std::sync::Arc;
+
+use sync::Mutex;
+use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M};
+use xe_spec::fault::{Access, Asid, FaultRecord};
+use xe_spec::platform::Platform;
+use xe_uapi::vm::CreateFlags;
+
+use crate::device::Device;
+use crate::errno::Errno;
+use crate::event::{Event, Serviced};
+use crate::fence::BindFences;
+use crate::pt::build::null_runs;
+use crate::svm::handler::Fault;
+use crate::svm::{CHUNK_SIZES, NOTIFIER_SIZE, Space, Svm, devmem};
+use crate::vma::{Vma, VmaTree};
+
+/// Faults that a VM remembers.
+const MAX_FAULTS_SAVED: usize = 50;
+
+/// One VM.
+pub(crate) struct Vm {
+    pub device: Arc<Device>,
+    pub asid: Asid,
+    pub flags: CreateFlags,
+    pub space: Arc<Space>,
+    /// The mirror; only a VM that serves faults has one.
+    pub svm: Option<Arc<Svm>>,
+    pub state: Mutex<VmState>,
+    /// User fences of binds on the VM's own queue.
+    pub fences: BindFences,
+}
+
+/// What the VM's lock protects.
+#[derive(Default)]
+pub(crate) struct VmState {
+    pub vmas: VmaTree,
+    pub closed: bool,
+    pub faults: Vec<FaultRecord>,
+}
+
+impl VmState {
+    /// Remembers a fault that was refused, for the program to ask after.
+    pub(crate) fn note_fault(&mut self, record: &FaultRecord) {
+        if self.faults.len() < MAX_FAULTS_SAVED {
+            self.faults.push(*record);
+        }
+    }
+}
+
+impl Vm {
+    /// A new VM.
+    pub(crate) fn create(device: &Arc<Device>, flags: CreateFlags) -> Result<Arc<Self>, Errno> {
+        let asid = device.asid_alloc().ok_or(Errno::ENOSPC)?;
+        let made = Self::build(device, flags, asid);
+        match &made {
+            Ok(vm) => device.asid_publish(vm),
+            Err(_) => device.asid_free(asid),
+        }
+        made
+    }
+
+    fn build(device: &Arc<Device>, flags: CreateFlags, asid: Asid) -> Result<Arc<Self>, Errno> {
+        let space = Space::new(&device.gpu, asid)?;
+        let svm = if flags.contains(CreateFlags::FAULT_MODE) {
+            let svm = mirror(device, &space);
+            Some(svm.inspect_err(|_| space.close())?)
+        } else {
+            None
+        };
+        device.gpu.tell(Event::VmCreated { asid });
+        let (state, fences) = (Mutex::new(VmState::default()), BindFences::default());
+        Ok(Arc::new(Self { device: device.clone(), asid, flags, space, svm, state, fences }))
+    }
+
+    /// Ends the VM. Idempotent.
+    pub(crate) fn close(&self) {
+        {
+            let mut state = self.state.lock();
+            if std::mem::replace(&mut state.closed, true) {
+                return;
+            }
+            state.vmas = VmaTree::default();
+            self.space.close();
+            if let Some(svm) = &self.svm {
+                svm.fini();
+            }
+        }
+        self.device.asid_free(self.asid);
+        self.device.gpu.tell(Event::VmClosed { asid: self.asid });
+    }
+
+    /// All addresses that the VM has.
+    pub(crate) fn window(&self) -> GpuRange {
+        GpuRange::new(GpuVa(0), GpuVa(1 << self.device.gpu.platform.va_bits))
+    }
+
+    /// Platform facts.
+    pub(crate) fn platform(&self) -> &'static Platform {
+        self.device.gpu.platform
+    }
+
+    /// Whether it is a VM without dma-fences.
+    pub(crate) const fn is_long_running(&self) -> bool {
+        self.flags.contains(CreateFlags::LR_MODE)
+    }
+
+    /// Binds the part of a NULL span around a fault. Atomics on it are refused, as no leaf of it allows them.
+    pub(crate) fn bind_null(&self, vma: &Vma, fault: &Fault) -> Result<Serviced, Errno> {
+        if fault.access == Access::Atomic {
+            return Err(Errno::EACCES);
+        }
+        let block = GpuRange::around(fault.addr, SZ_2M).intersect(vma.span).ok_or(Errno::EINVAL)?;
+        let runs = null_runs(block, !vma.read_only);
+        self.space.stage(fault.tile, &runs)?;
+        self.space.commit(fault.tile, &runs).ok_or(Errno::ENOMEM)?;
+        Ok(Serviced::Resolved)
+    }
+}
+
+fn mirror(device: &Device, space: &Arc<Space>) -> Result<Arc<Svm>, Errno> {
+    let config = gpusvm::SvmConfig {
+        name: "Xe SVM",
+        window: HostRange::new(HostVa(0), HostVa(1 << device.gpu.platform.va_bits)),
+        notifier_size: NOTIFIER_SIZE,
+        chunk_sizes: CHUNK_SIZES,
+    };
+    let dma = Arc::new(devmem::Dma::new(device.gpu.clone()));
+    let (mm, pagemaps) = (device.mm.clone(), device.pagemaps.clone());
+    Ok(Svm::new(config, mm, dma, pagemaps, Arc::downgrade(space), device.svm_observer.clone())?)
+}

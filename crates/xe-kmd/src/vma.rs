@@ -1,0 +1,222 @@
+//! VMAs of a GPU VM: what each span of GPU addresses is, and how the program wants it treated.
+//!
+//! The tree holds spans that never overlap, by start. A map or an unmap cuts what it touches: the parts that
+//! stick out stay, with all of their attributes. A new mirror of default attributes joins its neighbours of the
+//! same kind, as upstream does, so that programs that mirror piece by piece end with one span.
+//!
+//! Locking: the VM's lock.
+//!
+//! Upstream: `drm_gpuvm.c` (`drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`), `struct xe_vma`, `xe_vm_alloc_cpu_addr_mirror_vma`.
+
+use std::collections::BTreeMap;
+
+use units::{GpuRange, GpuVa};
+use xe_uapi::attr;
+
+/// What a span shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// The CPU's addresses.
+    Mirror,
+    /// Zeros; writes are dropped.
+    Null,
+}
+
+/// How MADVISE wants a span treated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attr {
+    /// `devmem_fd`: 0 the faulting tile, -1 system memory, else a device.
+    pub devmem_fd: u32,
+    /// Region of that device: 1 + tile; 0 with the two defaults.
+    pub region: u16,
+    /// Kept, and used by nobody.
+    pub migration_policy: u16,
+    /// `ATOMIC_*`.
+    pub atomic: u32,
+    /// PAT index of leaves.
+    pub pat: u16,
+}
+
+impl Attr {
+    /// What a bind with PAT index `pat` starts with.
+    pub(crate) const fn default_with(pat: u16) -> Self {
+        let devmem_fd = attr::PREFERRED_LOC_DEFAULT_DEVICE;
+        Self { devmem_fd, region: 0, migration_policy: 0, atomic: attr::ATOMIC_UNDEFINED, pat }
+    }
+}
+
+/// One span.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Vma {
+    pub span: GpuRange,
+    pub kind: Kind,
+    /// The GPU may not write.
+    pub read_only: bool,
+    /// PAT index of the bind: what `attr.pat` goes back to.
+    pub default_pat: u16,
+    pub attr: Attr,
+}
+
+impl Vma {
+    /// A span of default attributes.
+    pub(crate) const fn new(span: GpuRange, kind: Kind, pat: u16) -> Self {
+        Self { span, kind, read_only: false, default_pat: pat, attr: Attr::default_with(pat) }
+    }
+
+    /// Whether `next` could be one span with this one.
+    fn joins(&self, next: &Self) -> bool {
+        let is_default = self.attr == Attr::default_with(self.default_pat);
+        self.kind == Kind::Mirror && is_default && *next == Self { span: next.span, ..*self }
+    }
+}
+
+/// All spans of a VM.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct VmaTree {
+    by_start: BTreeMap<GpuVa, Vma>,
+}
+
+impl VmaTree {
+    /// The span that `addr` lies in.
+    pub(crate) fn find(&self, addr: GpuVa) -> Option<Vma> {
+        let (_, vma) = self.by_start.range(..=addr).next_back()?;
+        vma.span.contains(addr).then_some(*vma)
+    }
+
+    /// The spans that share an address with `span`, in order.
+    pub(crate) fn overlapping(&self, span: GpuRange) -> Vec<Vma> {
+        let first = self.find(span.start).map_or(span.start, |vma| vma.span.start);
+        self.by_start.range(first..).map(|(_, vma)| *vma).take_while(|vma| vma.span.start < span.end).collect()
+    }
+
+    /// Takes `span` out; what sticks out of it stays. Gives what was taken, clipped to `span`.
+    pub(crate) fn unmap(&mut self, span: GpuRange) -> Vec<Vma> {
+        let mut taken = Vec::new();
+        for vma in self.overlapping(span) {
+            self.by_start.remove(&vma.span.start);
+            self.put(Vma { span: GpuRange::new(vma.span.start, span.start), ..vma });
+            self.put(Vma { span: GpuRange::new(span.end, vma.span.end), ..vma });
+            taken.extend(vma.span.intersect(span).map(|span| Vma { span, ..vma }));
+        }
+        taken
+    }
+
+    /// Puts `vma` in the place of whatever is there, and joins it with its neighbours. Gives what was taken.
+    pub(crate) fn map(&mut self, vma: Vma) -> Vec<Vma> {
+        let taken = self.unmap(vma.span);
+        self.put(self.joined(vma));
+        taken
+    }
+
+    /// Changes the attributes of `span`, cutting what sticks out of it.
+    pub(crate) fn advise(&mut self, span: GpuRange, change: impl Fn(&mut Attr)) {
+        for mut vma in self.unmap(span) {
+            change(&mut vma.attr);
+            self.put(vma);
+        }
+    }
+
+    fn joined(&self, vma: Vma) -> Vma {
+        let mut span = vma.span;
+        let before = span.start.0.checked_sub(1).and_then(|last| self.find(GpuVa(last)));
+        if let Some(before) = before.filter(|before| before.joins(&vma)) {
+            span.start = before.span.start;
+        }
+        if let Some(after) = self.find(span.end).filter(|after| vma.joins(after)) {
+            span.end = after.span.end;
+        }
+        Vma { span, ..vma }
+    }
+
+    /// Inserts a span that overlaps none but those it has swallowed.
+    fn put(&mut self, vma: Vma) {
+        if vma.span.is_empty() {
+            return;
+        }
+        for old in self.overlapping(vma.span) {
+            self.by_start.remove(&old.span.start);
+        }
+        self.by_start.insert(vma.span.start, vma);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGES: usize = 24;
+
+    fn span(first: usize, last: usize) -> GpuRange {
+        GpuRange::new(GpuVa((first as u64) << 12), GpuVa((last as u64) << 12))
+    }
+
+    /// A page's content, as the oracle keeps it.
+    type Flat = [Option<(Kind, Attr)>; PAGES];
+
+    fn check(tree: &VmaTree, flat: &Flat) {
+        for (page, want) in flat.iter().enumerate() {
+            let got = tree.find(GpuVa((page as u64) << 12 | 0x123));
+            assert_eq!(got.map(|vma| (vma.kind, vma.attr)), *want, "page {page} of {tree:?}");
+        }
+        let all = tree.overlapping(span(0, PAGES));
+        assert!(all.windows(2).all(|two| two[0].span.end <= two[1].span.start), "{all:?}");
+        assert!(all.iter().all(|vma| !vma.span.is_empty()), "{all:?}");
+    }
+
+    #[test]
+    fn random_operations_agree_with_a_flat_map() {
+        let mut state = 0x9e37_79b9_u64;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % n
+        };
+        for _ in 0..300 {
+            let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), [None; PAGES]);
+            for _ in 0..40 {
+                let first = random(PAGES);
+                let last = first + 1 + random(PAGES - first);
+                let (where_, pages) = (span(first, last), first..last);
+                match random(4) {
+                    0 => {
+                        tree.unmap(where_);
+                        flat[pages].fill(None);
+                    }
+                    1 => {
+                        let atomic = random(3) as u32;
+                        tree.advise(where_, |attr| attr.atomic = atomic);
+                        flat[pages].iter_mut().flatten().for_each(|(_, attr)| attr.atomic = atomic);
+                    }
+                    n => {
+                        let kind = if n == 2 { Kind::Mirror } else { Kind::Null };
+                        tree.map(Vma::new(where_, kind, 3));
+                        flat[pages].fill(Some((kind, Attr::default_with(3))));
+                    }
+                }
+                check(&tree, &flat);
+            }
+        }
+    }
+
+    #[test]
+    fn default_mirrors_join_and_others_do_not() {
+        let mut tree = VmaTree::default();
+        tree.map(Vma::new(span(0, 4), Kind::Mirror, 3));
+        tree.map(Vma::new(span(8, 12), Kind::Mirror, 3));
+        assert_eq!(tree.map(Vma::new(span(4, 8), Kind::Mirror, 3)), []);
+        assert_eq!(tree.overlapping(span(0, PAGES)), [Vma::new(span(0, 12), Kind::Mirror, 3)]);
+        tree.map(Vma::new(span(12, 14), Kind::Null, 3));
+        tree.map(Vma::new(span(14, 16), Kind::Null, 3));
+        tree.map(Vma::new(span(16, 18), Kind::Mirror, 1));
+        tree.map(Vma::new(span(18, 20), Kind::Mirror, 3));
+        assert_eq!(tree.overlapping(span(0, PAGES)).len(), 5);
+    }
+
+    #[test]
+    fn what_a_map_takes_is_clipped() {
+        let mut tree = VmaTree::default();
+        tree.map(Vma::new(span(2, 6), Kind::Null, 3));
+        let taken = tree.map(Vma::new(span(4, 9), Kind::Mirror, 3));
+        assert_eq!(taken, [Vma::new(span(4, 6), Kind::Null, 3)]);
+        assert_eq!(tree.find(GpuVa(0x3000)), Some(Vma::new(span(2, 4), Kind::Null, 3)));
+    }
+}

@@ -1,0 +1,139 @@
+//! The VRAM of one tile: a buddy allocator of naturally aligned, contiguous blocks.
+//!
+//! Sizes are powers of two from the platform's smallest VRAM page (64K where the device needs it) up; every
+//! block of SVM is 64K or 2M. Small requests fill slots of 2M that are in pieces already before they break a
+//! whole one, lowest address first, so what is whole stays whole.
+//!
+//! When the last piece of a 2M slot comes back, the allocator says so: what backs the slot in the host may
+//! then be emptied, and the slot takes a huge page in one piece again.
+//!
+//! Locking: a leaf lock around [`Vram`]; taken by the reader class, for [`Vram::free`].
+//!
+//! Upstream: `xe_ttm_vram_mgr.c`, `drm_buddy.c`.
+
+use std::collections::BTreeSet;
+
+use units::SZ_2M;
+
+/// Free blocks by order; all numbers are bytes from the tile's base.
+pub(crate) struct Vram {
+    min: u64,
+    /// `free[n]`: starts of free blocks of `min << n` bytes.
+    free: Vec<BTreeSet<u64>>,
+    used: u64,
+    size: u64,
+}
+
+/// What giving a block back led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freed {
+    /// The slot around it is still in use, or was never in pieces.
+    Block,
+    /// It was the last piece of this 2M slot.
+    Slot(u64),
+}
+
+impl Vram {
+    /// A tile of `size` bytes with blocks of at least `min` bytes, a power of two.
+    pub(crate) fn new(size: u64, min: u64) -> Self {
+        let orders = (size / min).checked_ilog2().map_or(0, |top| top as usize + 1);
+        let mut vram = Self { min, free: vec![BTreeSet::new(); orders], used: 0, size: size / min * min };
+        vram.seed();
+        vram
+    }
+
+    fn seed(&mut self) {
+        let mut at = 0;
+        for order in (0..self.free.len()).rev() {
+            let block = self.min << order;
+            while self.size - at >= block {
+                self.free[order].insert(at);
+                at += block;
+            }
+        }
+    }
+
+    /// A block of `bytes` bytes, rounded up to a power of two; `None` where there is no such run.
+    pub(crate) fn alloc(&mut self, bytes: u64) -> Option<u64> {
+        let want = self.order(bytes)?;
+        let mut have = (want..self.free.len()).find(|&order| !self.free[order].is_empty())?;
+        let start = self.free[have].pop_first()?;
+        while have > want {
+            have -= 1;
+            self.free[have].insert(start + (self.min << have));
+        }
+        self.used += self.min << want;
+        Some(start)
+    }
+
+    /// Gives a block back: the start and the bytes that it was asked for with.
+    pub(crate) fn free(&mut self, start: u64, bytes: u64) -> Freed {
+        let Some(first) = self.order(bytes) else { return Freed::Block };
+        debug_assert!(!self.free[first].contains(&start), "a block of VRAM is given back twice: {start:#x}");
+        self.used -= self.min << first;
+        let (mut at, mut order, mut slot) = (start, first, None);
+        while order + 1 < self.free.len() && self.free[order].remove(&(at ^ (self.min << order))) {
+            at &= !(self.min << order);
+            order += 1;
+            if self.min << order == SZ_2M {
+                slot = Some(at);
+            }
+        }
+        self.free[order].insert(at);
+        slot.map_or(Freed::Block, Freed::Slot)
+    }
+
+    /// Bytes in use.
+    pub(crate) const fn used(&self) -> u64 {
+        self.used
+    }
+
+    fn order(&self, bytes: u64) -> Option<usize> {
+        let blocks = bytes.max(1).div_ceil(self.min).checked_next_power_of_two()?;
+        let order = blocks.trailing_zeros() as usize;
+        (order < self.free.len()).then_some(order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use units::SZ_64K;
+
+    #[test]
+    fn small_blocks_share_a_slot_and_the_slot_heals() {
+        let mut vram = Vram::new(8 * SZ_2M, SZ_64K);
+        let big = vram.alloc(SZ_2M).unwrap();
+        let small: Vec<_> = (0..32).map(|_| vram.alloc(SZ_64K).unwrap()).collect();
+        assert!(small.iter().all(|block| block / SZ_2M == small[0] / SZ_2M && big / SZ_2M != block / SZ_2M));
+        assert_eq!(vram.used(), 2 * SZ_2M);
+        for (n, block) in small.iter().enumerate() {
+            let last = n + 1 == small.len();
+            assert_eq!(vram.free(*block, SZ_64K), if last { Freed::Slot(small[0]) } else { Freed::Block });
+        }
+        assert_eq!(vram.free(big, SZ_2M), Freed::Block);
+        assert_eq!(vram.used(), 0);
+        assert_eq!(vram.alloc(8 * SZ_2M), Some(0), "all of it merged again");
+    }
+
+    #[test]
+    fn blocks_are_aligned_disjoint_and_all_can_be_had() {
+        let mut vram = Vram::new(5 * SZ_2M + 3 * SZ_64K, SZ_64K);
+        let mut got = BTreeSet::new();
+        while let Some(block) = vram.alloc(SZ_64K) {
+            assert!(block % SZ_64K == 0 && got.insert(block));
+        }
+        assert_eq!(got.len(), 5 * 32 + 3);
+        assert_eq!(vram.alloc(SZ_64K), None);
+        got.iter().for_each(|block| _ = vram.free(*block, SZ_64K));
+        assert!((0..5).all(|_| vram.alloc(SZ_2M).is_some_and(|block| block % SZ_2M == 0)));
+        assert_eq!(vram.alloc(SZ_2M), None);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        let mut vram = Vram::new(4 * SZ_2M, SZ_64K);
+        assert_eq!(vram.alloc(8 * SZ_2M), None);
+        assert_eq!(vram.alloc(u64::MAX), None);
+    }
+}
