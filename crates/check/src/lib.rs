@@ -1,2 +1,15 @@
-//! The deterministic checker.
+//! The checker: engine, driver and hardware on the simulated mm, under one schedule a seed.
+//!
+//! [`scene`] builds a small process and says what must hold when it is done (the oracle); [`explore`] runs it
+//! under seeds, stops at the lowest one that breaks something, and runs that again to see that it replays bit
+//! for bit; [`finding`] says in one sentence what went wrong.
+//!
+//! Nothing here knows how the driver works: a finding is what a user would see (data, signals, a hang) or what
+//! the device records (a write to a bus address that nothing maps).
 #![forbid(unsafe_code)]
+
+pub mod explore;
+pub mod finding;
+pub mod scene;
+
+pub use machine::behaviour;

@@ -1,2 +1,22 @@
-//! Driver and hardware plugged into a host mm; profiles and behaviours.
+//! Driver and hardware plugged into a host mm: the one crate that names both.
+//!
+//! [`wiring::Core`] is the device with its hardware and the threads of its engines. `live` puts it on the memory of
+//! this process, `checked` on the simulated one. [`behaviour`] is the registry of variants that a user may
+//! choose; [`ledger`] folds all events into one book, [`report`] writes it down.
+//!
+//! Neighbours: `shim` drives the live machine from libc calls, `check` the simulated one from scenes.
 #![forbid(unsafe_code)]
+
+pub mod behaviour;
+mod bus;
+pub mod checked;
+mod engines;
+mod hostile;
+pub mod ledger;
+pub mod live;
+pub mod program;
+pub mod report;
+pub mod wiring;
+
+pub use xe_hw::{Injection, Record};
+pub use xe_kmd::{Errno, File, Rules};

@@ -1,0 +1,109 @@
+//! Seeds: each is one schedule, run in both manners of the simulated mm.
+//!
+//! Two OS threads share the seeds; each run is on one thread and knows nothing of the other. The lowest seed that
+//! breaks something is the one that is told, whatever thread was faster: a search is as reproducible as a run.
+
+use crate::finding::Finding;
+use crate::scene::{self, Manner};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use sync::sim::{self, Limits, Outcome, Random, Replay, RunReport};
+
+/// What to search.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Seeds, each a schedule.
+    pub seeds: Range<u64>,
+    /// Behaviours, as on the command line.
+    pub behaviours: String,
+    /// Manners of the simulated mm.
+    pub manners: Vec<Manner>,
+}
+
+/// A seed that broke something.
+#[derive(Clone, Debug)]
+pub struct Caught {
+    /// Which.
+    pub seed: u64,
+    /// In which manner.
+    pub manner: Manner,
+    /// What.
+    pub finding: Finding,
+    /// The run.
+    pub report: RunReport,
+    /// Whether the seed, run again, and its schedule, replayed, gave the same finding by the same steps.
+    pub replays: bool,
+}
+
+/// What a search gave.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Runs that were made.
+    pub runs: u64,
+    /// The lowest seed that broke something.
+    pub caught: Option<Caught>,
+}
+
+const THREADS: u64 = 2;
+
+/// Runs the seeds until one breaks something.
+pub fn search(search: &Search) -> Found {
+    let lowest = AtomicU64::new(u64::MAX);
+    let runs = AtomicU64::new(0);
+    let (send, caught) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for first in 0..THREADS {
+            let (send, lowest, runs) = (send.clone(), &lowest, &runs);
+            scope.spawn(move || {
+                for seed in search.seeds.clone().skip(first as usize).step_by(THREADS as usize) {
+                    if seed > lowest.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    for &manner in &search.manners {
+                        runs.fetch_add(1, Ordering::Relaxed);
+                        let (report, finding) = run_seed(seed, manner, &search.behaviours);
+                        if let Some(finding) = finding {
+                            lowest.fetch_min(seed, Ordering::Relaxed);
+                            let _ = send.send((seed, manner, finding, report));
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    drop(send);
+    let caught = caught.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, manner, finding, report)| {
+        let replays = replays(seed, manner, &search.behaviours, &finding, &report);
+        Caught { seed, manner, finding, report, replays }
+    });
+    Found { runs: runs.into_inner(), caught }
+}
+
+/// One run of the scene under the schedule that `seed` names.
+pub fn run_seed(seed: u64, manner: Manner, behaviours: &str) -> (RunReport, Option<Finding>) {
+    run(&mut Random::new(seed), manner, behaviours)
+}
+
+fn replays(seed: u64, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
+    let again = run_seed(seed, manner, behaviours);
+    let replayed = run(&mut Replay::new(report.deviations.clone()), manner, behaviours);
+    let same = |(other, found): &(RunReport, Option<Finding>)| {
+        other.trace_hash == report.trace_hash && other.steps == report.steps && found.as_ref() == Some(finding)
+    };
+    same(&again) && same(&replayed)
+}
+
+fn run(schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> (RunReport, Option<Finding>) {
+    let (send, outcome) = mpsc::channel();
+    let behaviours = behaviours.to_owned();
+    let report = sim::run(schedule, Limits::default(), move || {
+        let _ = send.send(scene::run(manner, &behaviours));
+    });
+    let finding = match (&report.outcome, outcome.try_recv()) {
+        (Outcome::Finished, Ok(outcome)) => outcome.err(),
+        (outcome, _) => Some(Finding::Run(outcome.clone())),
+    };
+    (report, finding)
+}

@@ -1,0 +1,31 @@
+//! The built-in scene: ours holds under seeds, upstream's variant is found at once and replays.
+
+use check::explore::{Search, search};
+use check::finding::Finding;
+use check::scene::Manner;
+
+const BOTH: [Manner; 2] = [Manner::Linux, Manner::Userfaultfd];
+
+fn seeds(behaviours: &str, seeds: std::ops::Range<u64>) -> check::explore::Found {
+    search(&Search { seeds, behaviours: behaviours.into(), manners: BOTH.to_vec() })
+}
+
+#[test]
+fn ours_holds() {
+    let found = seeds("", 0..300);
+    if let Some(caught) = found.caught {
+        panic!("seed {} ({:?}): {}", caught.seed, caught.manner, caught.finding);
+    }
+    assert_eq!(found.runs, 600);
+}
+
+#[test]
+fn upstream_loses_data_by_stray_writes_and_the_seed_replays() {
+    let caught = seeds("a=upstream", 0..100).caught.expect("found");
+    assert!(
+        matches!(caught.finding, Finding::DataLost { stray_writes, first_stray: Some(_), .. } if stray_writes > 0),
+        "{}",
+        caught.finding
+    );
+    assert!(caught.replays);
+}

@@ -1,0 +1,91 @@
+//! The registry of behaviours: names that a user may choose, each with the kernel function it stands for.
+//!
+//! A behaviour is `KEY=VARIANT`. The default of every key is the correct one; `upstream` is what Linux 7.2
+//! does; `plant` switches on a mistake made on purpose, where a programmer would make it.
+
+use std::fmt::Write;
+use xe_kmd::{Rules, planted, upstream};
+
+/// One variant of a rule.
+pub struct Variant {
+    /// Which rule.
+    pub key: &'static str,
+    /// Which variant.
+    pub name: &'static str,
+    /// What it is and which function it stands for.
+    pub about: &'static str,
+    apply: fn(&mut Rules),
+}
+
+/// All variants that can be chosen.
+pub const VARIANTS: &[Variant] = &[
+    Variant {
+        key: "a",
+        name: "ours",
+        about: "tile to tile: both ends of the copy through the identity window, with DM (default)",
+        apply: |_| {},
+    },
+    Variant {
+        key: "a",
+        name: "upstream",
+        about: "the copy's far side is written as system memory whatever it is (build_pt_update_batch_sram)",
+        apply: |rules| rules.copy_far_side = upstream::copy::far_side,
+    },
+    Variant {
+        key: "plant",
+        name: "dm-dropped",
+        about: "leaves lose DM: VRAM pages look like system memory (pte_encode_vma)",
+        apply: |rules| rules.encode_leaf = planted::leaf::dm_dropped,
+    },
+    Variant {
+        key: "plant",
+        name: "ps64-missing",
+        about: "4K entries of a 64K page lose PS64 (xe_pt_stage_bind_entry)",
+        apply: |rules| rules.encode_leaf = planted::leaf::ps64_missing,
+    },
+    Variant {
+        key: "plant",
+        name: "rw-cleared",
+        about: "leaves lose RW (pte_encode_vma)",
+        apply: |rules| rules.encode_leaf = planted::leaf::rw_cleared,
+    },
+    Variant {
+        key: "plant",
+        name: "no-flush",
+        about: "entries are cleared and the TLB is not flushed (xe_tlb_inval_range)",
+        apply: |rules| rules.flush = planted::flush::left_out,
+    },
+];
+
+/// The rules that a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.
+pub fn parse(list: &str) -> Result<Rules, String> {
+    let mut rules = Rules::CORRECT;
+    for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let variant = VARIANTS.iter().find(|v| item.split_once('=') == Some((v.key, v.name)));
+        let variant = variant.ok_or_else(|| unknown(item))?;
+        (variant.apply)(&mut rules);
+    }
+    Ok(rules)
+}
+
+fn unknown(item: &str) -> String {
+    let mut text = format!("unknown behaviour '{item}'; there are:");
+    for variant in VARIANTS {
+        let _ = write!(text, "\n  {}={}  {}", variant.key, variant.name, variant.about);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_are_refused_with_the_list() {
+        let error = parse("a=upsteam").err().expect("refused");
+        assert!(error.contains("a=upstream"), "{error}");
+        assert!(parse("a").is_err());
+        assert!(parse("a=upstream, plant=no-flush,").is_ok());
+        assert!(parse("").is_ok());
+    }
+}

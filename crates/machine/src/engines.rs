@@ -1,0 +1,161 @@
+//! One thread an engine: it steps the hardware, and services the faults that its own steps raise.
+//!
+//! A thread starts when its engine first has work, sleeps while the engine says `Idle` or `Wait`, and can be
+//! parked: a fork, a shutdown and a quiet moment for a test need all engines outside of a step.
+//!
+//! Faults are serviced inline: the thread whose step faulted drains the fault queue itself where that is idle,
+//! which saves the hand-off to another thread (tens of microseconds, more than a 64K migration).
+//!
+//! Locking: `Engines::threads` and each thread's `state` are leaves; neither is held over a step.
+
+use crate::wiring::Core;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use sync::{Condvar, JoinHandle, Mutex};
+use xe_hw::Step;
+use xe_spec::fault::EngineId;
+
+/// All engine threads of a machine.
+#[derive(Default)]
+pub struct Engines {
+    threads: Mutex<BTreeMap<EngineId, Arc<EngineThread>>>,
+}
+
+struct EngineThread {
+    state: Mutex<State>,
+    changed: Condvar,
+    join: Mutex<Option<JoinHandle>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The engine was told of work since its last step.
+    ready: bool,
+    /// How many want the engine outside of a step.
+    parkers: u32,
+    /// It is.
+    parked: bool,
+    /// It shall end.
+    stop: bool,
+}
+
+impl Engines {
+    /// The engine has work: wakes its thread, or starts it.
+    pub fn ready(&self, core: &Weak<Core>, engine: EngineId) {
+        let (thread, fresh) = {
+            let mut threads = self.threads.lock();
+            match threads.get(&engine) {
+                Some(thread) => (thread.clone(), false),
+                None => {
+                    let thread = Arc::new(EngineThread {
+                        state: Mutex::new(State::default()),
+                        changed: Condvar::new(),
+                        join: Mutex::new(None),
+                    });
+                    threads.insert(engine, thread.clone());
+                    (thread, true)
+                }
+            }
+        };
+        thread.state.lock().ready = true;
+        thread.changed.notify_all();
+        if fresh {
+            let (core, me) = (core.clone(), thread.clone());
+            let handle = sync::spawn_daemon("engine", move || run(&core, engine, &me));
+            *thread.join.lock() = Some(handle);
+        }
+    }
+
+    /// Returns when no engine is inside a step; undone by [`unpark`](Self::unpark). A step that waits for the host
+    /// (a page fault on system memory) ends once the readers have served it, so they must be running.
+    pub fn park(&self) {
+        let threads = self.all();
+        for thread in &threads {
+            thread.state.lock().parkers += 1;
+            thread.changed.notify_all();
+        }
+        for thread in &threads {
+            let mut state = thread.state.lock();
+            while !state.parked {
+                thread.changed.wait(&mut state);
+            }
+        }
+    }
+
+    /// Lets the engines go on.
+    pub fn unpark(&self) {
+        for thread in self.all() {
+            let mut state = thread.state.lock();
+            state.parkers = state.parkers.saturating_sub(1);
+            drop(state);
+            thread.changed.notify_all();
+        }
+    }
+
+    /// Ends all threads after their current step.
+    pub fn stop(&self) {
+        for thread in self.all() {
+            thread.state.lock().stop = true;
+            thread.changed.notify_all();
+            let handle = thread.join.lock().take();
+            if let Some(handle) = handle {
+                handle.join();
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<EngineThread>> {
+        self.threads.lock().values().cloned().collect()
+    }
+}
+
+fn run(core: &Weak<Core>, engine: EngineId, me: &EngineThread) {
+    while me.wait_for_work() {
+        let Some(core) = core.upgrade() else { break };
+        loop {
+            match core.gpu().step(engine) {
+                Step::Ran => {}
+                Step::Fault => {
+                    core.device().service_faults();
+                }
+                Step::Wait | Step::Idle => break,
+            }
+            if me.interrupted() {
+                break;
+            }
+        }
+    }
+    me.state.lock().parked = true;
+    me.changed.notify_all();
+}
+
+impl EngineThread {
+    /// Sleeps until there is work and nobody wants the engine parked; false where it shall end.
+    fn wait_for_work(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return false;
+            }
+            if state.parkers > 0 {
+                state.parked = true;
+                self.changed.notify_all();
+            } else {
+                state.parked = false;
+                if state.ready {
+                    state.ready = false;
+                    return true;
+                }
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Whether the thread shall leave its loop; work that remains is not forgotten.
+    fn interrupted(&self) -> bool {
+        let mut state = self.state.lock();
+        let leave = state.stop || state.parkers > 0;
+        state.ready |= leave;
+        leave
+    }
+}

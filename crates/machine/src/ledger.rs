@@ -1,0 +1,162 @@
+//! The machine's book: every event of engine and driver is folded into counters and a list of migrations.
+//!
+//! Nothing is counted anywhere else; reports, tables and test assertions read this.
+//!
+//! Locking: one leaf lock. It is taken by observers in reader class, so nothing under it waits or allocates
+//! beyond the first use of a counter (the list has a fixed capacity).
+
+use gpusvm::Where;
+use std::collections::BTreeMap;
+use sync::Mutex;
+use sync::rank::{self, Rank};
+use units::{HostRange, TileId};
+use xe_kmd::Serviced;
+
+/// Migrations kept in full; later ones are only counted.
+const KEPT: usize = 4096;
+
+/// One migration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Migration {
+    /// The range that it was asked for.
+    pub range: HostRange,
+    /// Where its pages were.
+    pub from: Where,
+    /// Where they are.
+    pub to: Where,
+    /// How many.
+    pub pages: usize,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+/// One GPU fault that was serviced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GpuFault {
+    /// Faulting tile.
+    pub tile: TileId,
+    /// Faulting address.
+    pub addr: u64,
+    /// How it ended.
+    pub outcome: Serviced,
+    /// From queue to answer, nanoseconds.
+    pub ns: u64,
+}
+
+/// Counts of one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flow {
+    /// Migrations.
+    pub times: u64,
+    /// Pages of them.
+    pub pages: u64,
+}
+
+/// What happened so far.
+#[derive(Clone, Default, Debug)]
+pub struct Book {
+    /// Per direction.
+    pub flows: BTreeMap<(Where, Where), Flow>,
+    /// The first migrations in full.
+    pub migrations: Vec<Migration>,
+    /// The first GPU faults in full.
+    pub gpu_faults: Vec<GpuFault>,
+    /// GPU faults answered.
+    pub gpu_fault_count: u64,
+    /// Of these, refused.
+    pub gpu_faults_refused: u64,
+    /// CPU faults that brought pages home, with address and nanoseconds of the first ones.
+    pub cpu_faults: Vec<(u64, usize, u64)>,
+    /// CPU faults that brought pages home.
+    pub cpu_fault_count: u64,
+    /// Notifier calls.
+    pub invalidations: u64,
+    /// Spans bound.
+    pub binds: u64,
+    /// TLB flushes that the driver asked for.
+    pub flushes: u64,
+    /// Migrations that failed.
+    pub failed_migrations: u64,
+    /// Queues banned.
+    pub bans: u64,
+    /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
+    pub stubs: BTreeMap<(u8, &'static str), u64>,
+}
+
+/// The shared book.
+pub struct Ledger {
+    book: Mutex<Book>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { book: rank::mutex(Rank::LEAF, Book::default()) }
+    }
+}
+
+impl Ledger {
+    /// A copy of the book as it stands.
+    pub fn read(&self) -> Book {
+        self.book.lock().clone()
+    }
+
+    /// Times that pages went this way.
+    pub fn flow(&self, from: Where, to: Where) -> Flow {
+        self.book.lock().flows.get(&(from, to)).copied().unwrap_or_default()
+    }
+}
+
+impl gpusvm::Observer for Ledger {
+    fn event(&self, event: &gpusvm::Event) {
+        use gpusvm::Event;
+        let mut book = self.book.lock();
+        match *event {
+            Event::Migrated { range, from, to, pages, ns, .. } => {
+                let flow = book.flows.entry((from, to)).or_default();
+                flow.times += 1;
+                flow.pages += pages as u64;
+                keep(&mut book.migrations, Migration { range, from, to, pages, ns });
+            }
+            Event::CpuFault { addr, pages, ns } => {
+                book.cpu_fault_count += 1;
+                keep(&mut book.cpu_faults, (addr.0, pages, ns));
+            }
+            Event::Invalidated { .. } => book.invalidations += 1,
+            Event::MigrateFailed { .. } => book.failed_migrations += 1,
+            _ => {}
+        }
+    }
+}
+
+impl xe_kmd::Observer for Ledger {
+    fn event(&self, event: &xe_kmd::Event) {
+        use xe_kmd::Event;
+        let mut book = self.book.lock();
+        match *event {
+            Event::Fault { tile, addr, outcome, ns, .. } => {
+                book.gpu_fault_count += 1;
+                book.gpu_faults_refused += u64::from(matches!(outcome, Serviced::Refused(_)));
+                keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
+            }
+            Event::Bind { .. } => book.binds += 1,
+            Event::TlbFlush { .. } => book.flushes += 1,
+            Event::Banned { .. } => book.bans += 1,
+            Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
+            _ => {}
+        }
+    }
+}
+
+fn keep<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < KEPT {
+        list.push(item);
+    }
+}
+
+/// The name of a place in reports: SYSTEM, VRAM0, VRAM1.
+pub fn place_name(place: Where) -> String {
+    match place {
+        Where::System => "SYSTEM".into(),
+        Where::Vram(pagemap) => format!("VRAM{}", pagemap.0),
+    }
+}

@@ -1,0 +1,183 @@
+//! The machine on this process's real memory.
+//!
+//! It is started once a process (by the preload library, or by a bench), lives beside the program's threads, and
+//! must be shut down before the process ends: pages that are in VRAM then would be lost.
+//!
+//! Fork: [`Live::fork_prepare`] parks the engines and brings everything home, because a child inherits no VRAM; the
+//! parent goes on with [`Live::fork_parent`], the child must never touch the machine again.
+
+use crate::behaviour;
+use crate::bus::SystemAccess;
+use crate::hostile::Hostile;
+use crate::report::{Memory, Report};
+use crate::wiring::{Core, Plan};
+use mm_live::{LiveMm, Privilege, Refused, Transport};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use sync::Mutex;
+use units::HostRange;
+use xe_hw::Injection;
+use xe_kmd::{Errno, File};
+use xe_spec::platform::PVC;
+
+pub use mm_live::Transport as Travel;
+
+/// What to start with.
+#[derive(Clone, Debug)]
+pub struct LiveConfig {
+    /// Behaviours, as on the command line.
+    pub behaviours: String,
+    /// How pages travel.
+    pub travel: Travel,
+    /// Whether the program's memory is migrated all the time, asked for or not.
+    pub hostility: Hostility,
+}
+
+/// Whether memory migrates without being asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hostility {
+    /// By GPU faults only.
+    None,
+    /// Every movable page, to VRAM and back.
+    Everything,
+}
+
+/// Why there is no machine. Its text is for the user and says what to type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StartError {
+    /// A behaviour that does not exist.
+    Behaviour(String),
+    /// The kernel refuses userfaultfd.
+    Refused(Refused),
+    /// The device did not probe.
+    Probe(Errno),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Behaviour(text) => f.write_str(text),
+            Self::Refused(refused) => {
+                write!(f, "memory cannot be moved: {refused}; any one of these helps:")?;
+                Refused::REMEDIES.iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
+            }
+            Self::Probe(errno) => write!(f, "the device did not start: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The machine of this process.
+pub struct Live {
+    core: Arc<Core>,
+    mm: Arc<LiveMm>,
+    hostile: Mutex<Option<Hostile>>,
+}
+
+impl Live {
+    /// Opens userfaultfd, starts its readers, and probes the device.
+    pub fn start(config: &LiveConfig) -> Result<Arc<Self>, StartError> {
+        let rules = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
+        let mm = LiveMm::start(mm_live::Config { transport: config.travel, ..Default::default() })
+            .map_err(StartError::Refused)?;
+        let core = Core::new(Plan {
+            platform: &PVC,
+            rules,
+            injection: Injection::default(),
+            mm: mm.clone(),
+            memory: mm.clone(),
+            system: SystemAccess::MayBlock,
+        })
+        .map_err(StartError::Probe)?;
+        let live = Arc::new(Self { core, mm, hostile: Mutex::new(None) });
+        if config.hostility == Hostility::Everything {
+            *live.hostile.lock() = Some(Hostile::start(live.core.clone(), live.mm.clone()));
+        }
+        Ok(live)
+    }
+
+    /// Driver and hardware.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The process's memory.
+    pub fn mm(&self) -> &Arc<LiveMm> {
+        &self.mm
+    }
+
+    /// Opens the device.
+    pub fn open(&self) -> Arc<File> {
+        self.core.device().open()
+    }
+
+    /// What is limited on this kernel and for this user, in one line; `None` where nothing is.
+    pub fn limits(&self) -> Option<&'static str> {
+        match (self.mm.privilege(), self.mm.transport()) {
+            (Privilege::UserModeOnly, _) => Some(
+                "limited: system calls that meet a page in VRAM fail with EFAULT \
+                 (to lift this: sudo sysctl vm.unprivileged_userfaultfd=1, or run as root)",
+            ),
+            (Privilege::Full, Transport::Copy) => Some("limited: pages are copied, not moved"),
+            (Privilege::Full, Transport::Move) => None,
+        }
+    }
+
+    /// Never migrate this memory.
+    pub fn exclude(&self, range: HostRange) {
+        self.mm.exclude(range);
+    }
+
+    /// Brings `range` home because the program is about to change its mapping in a way that the kernel does not
+    /// report or refuses.
+    pub fn before_change(&self, range: HostRange) {
+        self.mm.bring_home(range);
+    }
+
+    /// Quiet before a fork: no engine steps, nothing is in VRAM, and nothing goes there.
+    pub fn fork_prepare(&self) {
+        if let Some(hostile) = &*self.hostile.lock() {
+            hostile.pause();
+        }
+        self.core.engines().park();
+        self.mm.bring_all_home();
+    }
+
+    /// Goes on after a fork, in the parent.
+    pub fn fork_parent(&self) {
+        self.mm.thaw();
+        self.core.engines().unpark();
+        if let Some(hostile) = &*self.hostile.lock() {
+            hostile.resume();
+        }
+    }
+
+    /// Brings everything home and stops.
+    pub fn shutdown(&self) {
+        if let Some(hostile) = self.hostile.lock().take() {
+            hostile.stop();
+        }
+        self.core.engines().stop();
+        self.mm.stop();
+    }
+
+    /// What happened so far.
+    pub fn report(&self) -> Report {
+        let tiles = self.core.device().platform().tiles.len() as u16;
+        let pagemaps = || (0..tiles).map(gpusvm::hostmm::PagemapId);
+        let stats = self.mm.stats();
+        let memory = Memory {
+            mechanism: match (self.mm.transport(), self.mm.privilege()) {
+                (Transport::Move, Privilege::Full) => "userfaultfd: pages move".into(),
+                (Transport::Move, Privilege::UserModeOnly) => "userfaultfd, user mode only: pages move".into(),
+                (Transport::Copy, _) => "userfaultfd: pages are copied".into(),
+            },
+            accounted_frames: pagemaps().map(|id| self.mm.resident_frames(id)).collect(),
+            mincore_frames: pagemaps().map(|id| self.mm.mincore_frames(id)).collect(),
+            counters: stats.named().into_iter().map(|(name, n)| (name.to_owned(), n)).collect::<BTreeMap<_, _>>(),
+        };
+        Report::of(&self.core, memory)
+    }
+}

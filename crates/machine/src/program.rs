@@ -1,0 +1,200 @@
+//! The program's side of the uAPI, for scenes, benches and tests: ioctls whose arguments lie in the program's own
+//! memory, whichever world that is in.
+//!
+//! Key types: [`Program`] (an open file and a scratch page for arguments), [`Batch`] (GPU commands in the making).
+//! A `Program` belongs to one thread: its scratch page is not shared.
+
+use gpusvm::hostmm::HostMemory;
+use std::sync::Arc;
+use units::{GpuVa, HostVa, TileId};
+use xe_kmd::{Errno, File};
+use xe_spec::cmd;
+use xe_uapi::exec::{self, Exec, ExecQueueCreate, ExecQueueDestroy, Sync, WaitUserFence};
+use xe_uapi::ioctl;
+use xe_uapi::query::EngineClassInstance;
+use xe_uapi::vm::{self, BindFlags, CreateFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Where the second argument of an ioctl lies in the scratch page.
+const SECOND: u64 = 1024;
+/// Write-back, as user-mode drivers ask for it on PVC.
+const PAT_WB: u16 = xe_spec::pat::PVC_WB as u16;
+
+/// A thread of a program with an open DRM file.
+#[derive(Clone)]
+pub struct Program {
+    file: Arc<File>,
+    memory: Arc<dyn HostMemory>,
+    scratch: HostVa,
+}
+
+/// An engine of the uAPI's classes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Blitter.
+    Copy,
+    /// Compute.
+    Compute,
+}
+
+impl Program {
+    /// `scratch` is a page of the program's memory that nothing else uses.
+    pub fn new(file: Arc<File>, memory: Arc<dyn HostMemory>, scratch: HostVa) -> Self {
+        Self { file, memory, scratch }
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// A fault-mode VM.
+    pub fn vm_create(&self) -> Result<u32, Errno> {
+        let flags = (CreateFlags::LR_MODE | CreateFlags::FAULT_MODE).bits();
+        let mut arg = VmCreate { flags, ..Default::default() };
+        self.ioctl(ioctl::VM_CREATE, &mut arg)?;
+        Ok(arg.vm_id)
+    }
+
+    /// Ends a VM.
+    pub fn vm_destroy(&self, vm_id: u32) -> Result<(), Errno> {
+        self.ioctl(ioctl::VM_DESTROY, &mut VmDestroy { vm_id, ..Default::default() })
+    }
+
+    /// Mirrors the process's addresses over the whole VM; `fence` gets `value` when that is done.
+    pub fn bind_mirror(&self, vm_id: u32, va_bits: u8, fence: Option<(HostVa, u64)>) -> Result<(), Errno> {
+        let sync = fence.map(|(addr, value)| user_fence(addr.0, value));
+        let mut arg = VmBind {
+            vm_id,
+            num_binds: 1,
+            bind: VmBindOp {
+                pat_index: PAT_WB,
+                range: 1 << va_bits,
+                op: vm::BIND_OP_MAP,
+                flags: BindFlags::CPU_ADDR_MIRROR.bits(),
+                ..Default::default()
+            },
+            num_syncs: u32::from(sync.is_some()),
+            syncs: if sync.is_some() { self.second().0 } else { 0 },
+            ..Default::default()
+        };
+        if let Some(sync) = sync {
+            self.put(self.second(), &sync)?;
+        }
+        self.ioctl(ioctl::VM_BIND, &mut arg)
+    }
+
+    /// A queue on the first engine of a class on a tile.
+    pub fn queue_create(&self, vm_id: u32, class: Class, tile: TileId) -> Result<u32, Errno> {
+        let engine_class = match class {
+            Class::Copy => exec::CLASS_COPY,
+            Class::Compute => exec::CLASS_COMPUTE,
+        };
+        let engine = EngineClassInstance { engine_class, gt_id: tile.0.into(), ..Default::default() };
+        self.put(self.second(), &engine)?;
+        let mut arg =
+            ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: self.second().0, ..Default::default() };
+        self.ioctl(ioctl::EXEC_QUEUE_CREATE, &mut arg)?;
+        Ok(arg.exec_queue_id)
+    }
+
+    /// Ends a queue.
+    pub fn queue_destroy(&self, exec_queue_id: u32) -> Result<(), Errno> {
+        self.ioctl(ioctl::EXEC_QUEUE_DESTROY, &mut ExecQueueDestroy { exec_queue_id, ..Default::default() })
+    }
+
+    /// Runs the batch at `batch`; its end stores `value` at `fence`.
+    pub fn exec(&self, exec_queue_id: u32, batch: GpuVa, fence: GpuVa, value: u64) -> Result<(), Errno> {
+        self.put(self.second(), &user_fence(fence.0, value))?;
+        let mut arg = Exec {
+            exec_queue_id,
+            num_syncs: 1,
+            syncs: self.second().0,
+            address: batch.0,
+            num_batch_buffer: 1,
+            ..Default::default()
+        };
+        self.ioctl(ioctl::EXEC, &mut arg)
+    }
+
+    /// Waits until eight bytes at `fence` equal `value`, at most `timeout_ns`.
+    pub fn wait(&self, fence: HostVa, value: u64, timeout_ns: i64, exec_queue_id: u32) -> Result<(), Errno> {
+        let mut arg = WaitUserFence {
+            addr: fence.0,
+            op: exec::UFENCE_WAIT_EQ,
+            value,
+            mask: u64::MAX,
+            timeout: timeout_ns,
+            exec_queue_id,
+            ..Default::default()
+        };
+        self.ioctl(ioctl::WAIT_USER_FENCE, &mut arg)
+    }
+
+    /// One ioctl; what the driver writes back is in `arg` afterwards.
+    pub fn ioctl<T: IntoBytes + FromBytes + Immutable>(&self, request: u32, arg: &mut T) -> Result<(), Errno> {
+        self.put(self.scratch, arg)?;
+        self.file.ioctl(request, self.scratch)?;
+        self.memory.copy_from_user(self.scratch, arg.as_mut_bytes()).map_err(|_| Errno::EFAULT)
+    }
+
+    fn second(&self) -> HostVa {
+        self.scratch.add(SECOND)
+    }
+
+    fn put<T: IntoBytes + Immutable>(&self, at: HostVa, value: &T) -> Result<(), Errno> {
+        self.memory.copy_to_user(at, value.as_bytes()).map_err(|_| Errno::EFAULT)
+    }
+}
+
+fn user_fence(addr: u64, timeline_value: u64) -> Sync {
+    Sync {
+        sync_type: exec::SYNC_TYPE_USER_FENCE,
+        flags: exec::SYNC_FLAG_SIGNAL,
+        addr,
+        timeline_value,
+        ..Default::default()
+    }
+}
+
+/// GPU commands in the making.
+#[derive(Clone, Default, Debug)]
+pub struct Batch {
+    dwords: Vec<u32>,
+}
+
+impl Batch {
+    /// MI_STORE_DATA_IMM of 32 bits.
+    pub fn store(&mut self, at: GpuVa, value: u32) -> &mut Self {
+        self.command(cmd::MI_STORE_DATA_IMM, 0, &[at.0 as u32, (at.0 >> 32) as u32, value])
+    }
+
+    /// MI_ATOMIC: 32-bit increment.
+    pub fn increment(&mut self, at: GpuVa) -> &mut Self {
+        self.command(cmd::MI_ATOMIC, cmd::atomic::INC << 8, &[at.0 as u32, (at.0 >> 32) as u32])
+    }
+
+    /// MI_BATCH_BUFFER_END; the batch as the bytes to put into memory.
+    pub fn end(&mut self) -> Vec<u8> {
+        self.dwords.push(cmd::MI_BATCH_BUFFER_END << 23);
+        self.dwords.iter().flat_map(|dword| dword.to_le_bytes()).collect()
+    }
+
+    fn command(&mut self, opcode: u32, flags: u32, operands: &[u32]) -> &mut Self {
+        self.dwords.push(opcode << 23 | flags | (operands.len() as u32 - 1));
+        self.dwords.extend_from_slice(operands);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_the_published_encodings() {
+        let bytes = Batch::default().store(GpuVa(0x7f00_0000_1000), 5).increment(GpuVa(0x8)).end();
+        let dwords: Vec<u32> = bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        assert_eq!(dwords, [0x1000_0002, 0x1000, 0x7f00, 5, 0x1780_0501, 8, 0, 0x0500_0000]);
+    }
+}

@@ -1,0 +1,154 @@
+//! The report that a run leaves behind, as data: the preload library writes it, the command reads it.
+
+use crate::ledger::{Book, place_name};
+use crate::wiring::Core;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use xe_kmd::Serviced;
+
+/// What a machine did between start and report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Migrations by direction ("SYSTEM->VRAM0"): how often.
+    pub migrations: BTreeMap<String, u64>,
+    /// The same, in 4K pages.
+    pub migrated_pages: BTreeMap<String, u64>,
+    /// The first migrations, in order.
+    pub moves: Vec<Move>,
+    /// The first GPU faults, in order.
+    pub gpu_faults: Vec<Fault>,
+    /// GPU faults answered, and of these refused.
+    pub gpu_fault_count: u64,
+    /// Refused ones.
+    pub gpu_faults_refused: u64,
+    /// CPU faults that brought pages home.
+    pub cpu_fault_count: u64,
+    /// The first of them.
+    pub cpu_faults: Vec<Fault>,
+    /// Writes of the device to bus addresses that nothing maps.
+    pub stray_writes: u64,
+    /// Reads of that kind.
+    pub stray_reads: u64,
+    /// Accesses that reached an empty frame of VRAM: stale translations.
+    pub stale_vram: u64,
+    /// Page-table entries that the hardware refused as malformed.
+    pub malformed: u64,
+    /// Pages that the copy engines moved without copying a byte.
+    pub pages_moved: u64,
+    /// Pages whose bytes they copied.
+    pub pages_copied: u64,
+    /// The first hardware records, as text.
+    pub records: Vec<String>,
+    /// Queues banned.
+    pub bans: u64,
+    /// Requests that the driver does not do yet.
+    pub stubs: BTreeMap<String, u64>,
+    /// What the host mm says of itself.
+    pub memory: Memory,
+}
+
+/// One migration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Move {
+    /// First address of the range.
+    pub addr: u64,
+    /// Where from ("SYSTEM", "VRAM0", ...).
+    pub from: String,
+    /// Where to.
+    pub to: String,
+    /// Bytes that moved.
+    pub bytes: u64,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+/// One fault.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Fault {
+    /// Who faulted: "tile0", "tile1", "cpu".
+    pub by: String,
+    /// Where.
+    pub addr: u64,
+    /// "resolved", "valid" or the error's name.
+    pub outcome: String,
+    /// Nanoseconds from queue to answer (GPU) or of the migration home (CPU).
+    pub ns: u64,
+}
+
+/// What the live host mm says.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// How pages travel: "userfaultfd", "userfaultfd, user mode only", "copying" or "simulated".
+    pub mechanism: String,
+    /// Frames in use by the accounts, per tile.
+    pub accounted_frames: Vec<u64>,
+    /// Frames that the kernel says are resident in the arenas (mincore), per tile, read at the same moment.
+    pub mincore_frames: Vec<u64>,
+    /// Further counters.
+    pub counters: BTreeMap<String, u64>,
+}
+
+const RECORDS: usize = 64;
+
+impl Report {
+    /// What `core` did so far. Takes the hardware's records.
+    pub fn of(core: &Core, memory: Memory) -> Self {
+        let book = core.ledger().read();
+        let counters = core.gpu().counters();
+        let mut report = Self {
+            stray_writes: counters.stray_writes,
+            stray_reads: counters.stray_reads,
+            stale_vram: counters.stale_vram,
+            malformed: counters.faults_malformed,
+            pages_moved: counters.pages_moved,
+            pages_copied: counters.pages_copied,
+            records: core.gpu().take_records().iter().take(RECORDS).map(|r| format!("{r:?}")).collect(),
+            memory,
+            ..Self::default()
+        };
+        report.fold(&book);
+        report
+    }
+
+    fn fold(&mut self, book: &Book) {
+        for (&(from, to), flow) in &book.flows {
+            let name = format!("{}->{}", place_name(from), place_name(to));
+            self.migrations.insert(name.clone(), flow.times);
+            self.migrated_pages.insert(name, flow.pages);
+        }
+        self.moves = book
+            .migrations
+            .iter()
+            .map(|m| Move {
+                addr: m.range.start.0,
+                from: place_name(m.from),
+                to: place_name(m.to),
+                bytes: units::bytes_of(m.pages),
+                ns: m.ns,
+            })
+            .collect();
+        self.gpu_faults = book
+            .gpu_faults
+            .iter()
+            .map(|f| Fault { by: f.tile.to_string(), addr: f.addr, outcome: outcome_name(f.outcome), ns: f.ns })
+            .collect();
+        self.cpu_faults = book
+            .cpu_faults
+            .iter()
+            .map(|&(addr, _, ns)| Fault { by: "cpu".into(), addr, outcome: "resolved".into(), ns })
+            .collect();
+        self.gpu_fault_count = book.gpu_fault_count;
+        self.gpu_faults_refused = book.gpu_faults_refused;
+        self.cpu_fault_count = book.cpu_fault_count;
+        self.bans = book.bans;
+        self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
+    }
+}
+
+fn outcome_name(outcome: Serviced) -> String {
+    match outcome {
+        Serviced::Resolved => "resolved".into(),
+        Serviced::Valid => "valid".into(),
+        Serviced::Refused(errno) => errno.to_string(),
+    }
+}

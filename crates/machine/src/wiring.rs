@@ -1,0 +1,191 @@
+//! Driver and hardware plugged together over a host mm: the driver's port on one side, interrupts on the other.
+//!
+//! ```text
+//!   Device (xe-kmd) --Hw--> HwPort --> Gpu (xe-hw) --Bus--> HostBus --> HostMemory (mm-sim, mm-live)
+//!       ^                                |
+//!       +--------- Irq <--Interrupts-----+
+//! ```
+//!
+//! Locking: `Irq::core` is a leaf, held to clone a weak pointer.
+
+use crate::bus::{HostBus, SystemAccess};
+use crate::engines::Engines;
+use crate::ledger::Ledger;
+use gpusvm::hostmm::{HostMemory, HostMm};
+use std::sync::{Arc, Weak};
+use sync::RwLock;
+use sync::rank::{self, Rank};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
+use xe_hw::port::{Interrupts, PageCopy};
+use xe_hw::{CopyJob, Gpu, Injection, Job};
+use xe_kmd::{Device, Errno, Hw, HwJob, PageOutcome, Parts, Rules};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
+use xe_spec::platform::Platform;
+
+/// What a machine is put together from.
+pub struct Plan {
+    /// Platform facts.
+    pub platform: &'static Platform,
+    /// Behaviours of the driver.
+    pub rules: Rules,
+    /// Faults of the hardware.
+    pub injection: Injection,
+    /// The host's memory management.
+    pub mm: Arc<dyn HostMm>,
+    /// The host's bytes.
+    pub memory: Arc<dyn HostMemory>,
+    /// How the device's accesses to system memory end.
+    pub system: SystemAccess,
+}
+
+/// One device, its hardware, and the threads of its engines, on some host mm.
+pub struct Core {
+    device: Arc<Device>,
+    gpu: Arc<Gpu>,
+    engines: Engines,
+    ledger: Arc<Ledger>,
+}
+
+impl Core {
+    /// Powers the device on and probes it.
+    pub fn new(plan: Plan) -> Result<Arc<Self>, Errno> {
+        let ledger = Arc::new(Ledger::default());
+        let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
+        let bus = Arc::new(HostBus::new(plan.platform, plan.memory.clone(), plan.system));
+        let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
+        let device = Device::new(Parts {
+            platform: plan.platform,
+            hw: Arc::new(HwPort { gpu: gpu.clone() }),
+            mm: plan.mm,
+            memory: plan.memory,
+            rules: plan.rules,
+            observer: ledger.clone(),
+            svm_observer: ledger.clone(),
+        })?;
+        let core = Arc::new(Self { device, gpu, engines: Engines::default(), ledger });
+        *irq.core.write() = Arc::downgrade(&core);
+        Ok(core)
+    }
+
+    /// The driver.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// The hardware.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// The threads of its engines.
+    pub fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// What happened so far.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+/// The driver's port over the hardware model.
+struct HwPort {
+    gpu: Arc<Gpu>,
+}
+
+impl Hw for HwPort {
+    fn table_write(&self, table: Dpa, index: usize, entry: u64) {
+        self.gpu.table_write(table, index, entry);
+    }
+
+    fn table_read(&self, table: Dpa, index: usize) -> u64 {
+        self.gpu.table_read(table, index)
+    }
+
+    fn set_root(&self, tile: TileId, asid: Asid, root: Dpa, needs_64k: bool) {
+        self.gpu.set_root(tile, asid, root, needs_64k);
+    }
+
+    fn clear_root(&self, tile: TileId, asid: Asid) {
+        self.gpu.clear_root(tile, asid);
+    }
+
+    fn tlb_invalidate(&self, tile: TileId, asid: Asid, range: GpuRange) {
+        self.gpu.tlb_invalidate(tile, asid, range);
+    }
+
+    fn iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Option<Iova> {
+        Some(self.gpu.iommu_map(frame, pages, write))
+    }
+
+    fn iommu_unmap(&self, iova: Iova, pages: usize) {
+        self.gpu.iommu_unmap(iova, pages);
+    }
+
+    fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId {
+        self.gpu.context_create(engine, asid)
+    }
+
+    fn context_destroy(&self, context: ContextId) {
+        self.gpu.context_destroy(context);
+    }
+
+    fn submit(&self, context: ContextId, job: HwJob) {
+        self.gpu.submit(context, Job { seqno: job.seqno, batch: job.batch, fence: job.fence });
+    }
+
+    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck) {
+        self.gpu.fault_ack(fault.engine, fault.context, ack);
+    }
+
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]) {
+        let mut pages = vec![PageCopy::Failed; done.len()];
+        self.gpu.copy(tile, &CopyJob { asid, src, dst }, &mut pages);
+        for (done, page) in done.iter_mut().zip(pages) {
+            *done = match page {
+                PageCopy::Moved => PageOutcome::Moved,
+                PageCopy::Copied => PageOutcome::Copied,
+                PageCopy::Hole => PageOutcome::Hole,
+                PageCopy::Failed => PageOutcome::Failed,
+                PageCopy::Dropped => PageOutcome::Dropped,
+            };
+        }
+    }
+}
+
+/// The hardware's interrupts, delivered to the driver and to the engines' threads.
+struct Irq {
+    core: RwLock<Weak<Core>>,
+}
+
+impl Irq {
+    fn core(&self) -> Option<Arc<Core>> {
+        self.core.read().upgrade()
+    }
+}
+
+impl Interrupts for Irq {
+    fn page_fault(&self, fault: FaultRecord) {
+        if let Some(core) = self.core() {
+            core.device.page_fault(fault);
+        }
+    }
+
+    fn job_done(&self, context: ContextId, seqno: u64) {
+        if let Some(core) = self.core() {
+            core.device.job_done(context, seqno);
+        }
+    }
+
+    fn context_killed(&self, context: ContextId, seqno: u64) {
+        if let Some(core) = self.core() {
+            core.device.context_killed(context, seqno);
+        }
+    }
+
+    fn engine_ready(&self, engine: EngineId) {
+        if let Some(core) = self.core() {
+            core.engines.ready(&Arc::downgrade(&core), engine);
+        }
+    }
+}
