@@ -1,3 +1,73 @@
-//! The `pontoon` command.
+//! The `pontoon` command. Without a word it gives the tour.
 #![forbid(unsafe_code)]
-fn main() {}
+#![allow(clippy::disallowed_types, reason = "the command is outside of what the checker controls")]
+
+mod bench;
+mod check;
+mod run;
+mod shim_library;
+mod tour;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole way: a C program's memory goes to both tiles and home, then defect A twice (the default)
+    Tour(tour::Options),
+    /// Run a program on the software GPU
+    Run(run::Options),
+    /// Run engine, driver and hardware on a simulated mm under many schedules
+    Check(check::Options),
+    /// Measure fault service beside its floors
+    Bench(bench::Options),
+    /// List the behaviours that --behaviour takes
+    Behaviours,
+}
+
+/// How pages travel and which variants of the rules run; common to `run` and `tour`.
+#[derive(Args, Clone, Default)]
+pub struct Device {
+    /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
+    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", value_parser = behaviours)]
+    behaviour: String,
+    /// Copy pages instead of moving them (for kernels without UFFDIO_MOVE)
+    #[arg(long)]
+    no_move: bool,
+}
+
+/// Refuses an unknown behaviour at the command line, where the message is seen.
+fn behaviours(list: &str) -> Result<String, String> {
+    machine::behaviour::parse(list).map(|_| list.to_owned())
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        None => tour::run(&tour::Options::default()),
+        Some(Command::Tour(options)) => tour::run(&options),
+        Some(Command::Run(options)) => run::run(&options),
+        Some(Command::Check(options)) => check::run(&options),
+        Some(Command::Bench(options)) => bench::run(&options),
+        Some(Command::Behaviours) => list_behaviours(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("pontoon: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn list_behaviours() -> Result<ExitCode> {
+    for variant in machine::behaviour::VARIANTS {
+        println!("{:<20} {}", format!("{}={}", variant.key, variant.name), variant.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! `pontoon check`: seeds of the built-in scene; what a seed breaks, in one sentence, and its replay.
+
+use anyhow::{Result, anyhow, bail};
+use check::explore::{self, Caught, Search};
+use check::scene::Manner;
+use clap::{Args, ValueEnum};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Options of `check`.
+#[derive(Args)]
+pub struct Options {
+    /// Which seeds; each names one schedule
+    #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
+    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", value_parser = crate::behaviours)]
+    behaviour: String,
+    /// Whose rules the simulated mm follows
+    #[arg(long, value_enum, default_value_t = Manners::Both)]
+    manner: Manners,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which manners of the simulated mm are run.
+#[derive(Clone, Copy, ValueEnum)]
+enum Manners {
+    /// A kernel's own mm
+    Linux,
+    /// A process that moves its memory by userfaultfd
+    Userfaultfd,
+    /// Each seed in both
+    Both,
+}
+
+impl Manners {
+    fn list(self) -> Vec<Manner> {
+        match self {
+            Self::Linux => vec![Manner::Linux],
+            Self::Userfaultfd => vec![Manner::Userfaultfd],
+            Self::Both => vec![Manner::Linux, Manner::Userfaultfd],
+        }
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>> {
+    let explain = || anyhow!("'{text}' is no range of seeds: write A..B (B is not run), or one seed");
+    let range = match text.split_once("..") {
+        Some((from, to)) => from.parse().map_err(|_| explain())?..to.parse().map_err(|_| explain())?,
+        None => {
+            let seed: u64 = text.parse().map_err(|_| explain())?;
+            seed..seed.checked_add(1).ok_or_else(explain)?
+        }
+    };
+    if range.is_empty() {
+        bail!("'{text}' has no seed in it: B must be above A");
+    }
+    Ok(range)
+}
+
+/// Searches; exit code 1 where something was found.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let search = Search {
+        seeds: options.seeds.clone(),
+        behaviours: options.behaviour.clone(),
+        manners: options.manner.list(),
+    };
+    let start = Instant::now();
+    let found = explore::search(&search);
+    let seconds = start.elapsed().as_secs_f64();
+    match &found.caught {
+        None => println!("{} runs in {seconds:.1} s: nothing found", found.runs),
+        Some(caught) => {
+            println!("found after {} runs in {seconds:.2} s, at seed {}", found.runs, caught.seed);
+            tell(caught, &options.behaviour);
+        }
+    }
+    if options.json {
+        println!("{}", json(&found));
+    }
+    Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// What a seed broke, for people.
+pub fn tell(caught: &Caught, behaviour: &str) {
+    let report = &caught.report;
+    println!("  {}", caught.finding);
+    println!(
+        "  manner {:?}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        caught.manner,
+        report.steps,
+        report.switches,
+        report.deviations.len(),
+        report.trace_hash
+    );
+    println!("  replay by seed and by schedule: {}", if caught.replays { "the same, step by step" } else { "DIFFERENT" });
+    let manner = match caught.manner {
+        Manner::Linux => "linux",
+        Manner::Userfaultfd => "userfaultfd",
+    };
+    let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
+    println!("  again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
+}
+
+/// The same for scripts.
+pub fn json(found: &explore::Found) -> serde_json::Value {
+    serde_json::json!({
+        "runs": found.runs,
+        "found": found.caught.as_ref().map(|caught| serde_json::json!({
+            "seed": caught.seed,
+            "manner": format!("{:?}", caught.manner).to_lowercase(),
+            "finding": caught.finding.to_string(),
+            "steps": caught.report.steps,
+            "trace": format!("{:016x}", caught.report.trace_hash),
+            "replays": caught.replays,
+        })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_seeds_are_read_and_nonsense_is_refused() {
+        assert_eq!(seeds("3..7").unwrap(), 3..7);
+        assert_eq!(seeds("12").unwrap(), 12..13);
+        for nonsense in ["", "7..3", "a..b", "1..", "18446744073709551615"] {
+            assert!(seeds(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The tour: a C program's memory goes to both tiles and home; then defect A, as upstream has it and as we do.
+//!
+//! The program is compiled here by the machine's own C compiler and runs as a separate process under the preload
+//! library: nothing in it knows of Pontoon. What it prints (data right or wrong, by its own comparison of every
+//! byte) and what the library reports (migrations, stray accesses) are two witnesses of one run.
+
+use crate::{Device, check, shim_library};
+use anyhow::{Context, Result, bail};
+use ::check::explore::{self, Search};
+use ::check::scene::Manner;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use machine::report::{Move, Report};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// The clients and their headers, so that the command needs no source tree beside it.
+const SOURCES: [(&str, &str); 4] = [
+    ("tour.c", include_str!("../../../clients/tour.c")),
+    ("peek.c", include_str!("../../../clients/peek.c")),
+    ("gpu.h", include_str!("../../../clients/gpu.h")),
+    ("xe.h", include_str!("../../../clients/xe.h")),
+];
+/// Defect A's trigger: 64K in VRAM0 that tile 1 touches next.
+const CROSS: [&str; 6] = ["-s", "65536", "-t", "01", "-p", "2"];
+
+/// Options of `tour`.
+#[derive(Args, Default)]
+pub struct Options {
+    #[command(flatten)]
+    device: Device,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One run of the client.
+struct Act {
+    /// The client's own verdict: it exited 0.
+    data_ok: bool,
+    /// What it printed, a step a line.
+    steps: Vec<String>,
+    report: Report,
+}
+
+impl Act {
+    fn summary(&self) -> serde_json::Value {
+        serde_json::json!({
+            "data_ok": self.data_ok,
+            "stray_writes": self.report.stray_writes,
+            "migrations": self.report.migrations,
+            "wrong": self.steps.iter().filter(|step| step.contains(" BAD")).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Gives the tour; success only where all of ours was right.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let start = Instant::now();
+    let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let dir = dir.path();
+    for (name, text) in SOURCES {
+        std::fs::write(dir.join(name), text)?;
+    }
+    let (tour, peek) = (compile(dir, "tour")?, compile(dir, "peek")?);
+
+    println!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
+    println!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
+    let whole = act(&tour, &[], &options.device, dir)?;
+    tell_steps(&whole);
+    tell_moves(&whole.report);
+
+    println!("2. Tile 1 touches what lies in VRAM0 (defect A's trigger).");
+    let defective = Device { behaviour: "a=upstream".into(), ..options.device.clone() };
+    let upstream = act(&peek, &CROSS, &defective, dir)?;
+    tell_cross("as upstream does it, the far side written as system memory:", &upstream);
+    let ours = act(&peek, &CROSS, &options.device, dir)?;
+    tell_cross("as Pontoon does it, both ends with DM:", &ours);
+
+    println!("3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
+    let checked = checked_world();
+    println!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
+
+    let a_ok = !upstream.data_ok && upstream.report.stray_writes > 0 && ours.data_ok && ours.report.stray_writes == 0;
+    let went_all_ways = ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"];
+    let moved = went_all_ways.iter().all(|way| whole.report.migrations.get(*way).is_some_and(|n| *n > 0));
+    let ok = whole.data_ok && moved && a_ok && checked.ok;
+    println!("{}", if ok { "\nAll of ours was right." } else { "\nNOT all of ours was right." });
+    if options.json {
+        let line = serde_json::json!({
+            "data_ok": whole.data_ok,
+            "migrations": whole.report.migrations,
+            "a": { "ok": a_ok, "upstream": upstream.summary(), "ours": ours.summary() },
+            "checked": checked.json,
+            "mechanism": whole.report.memory.mechanism,
+        });
+        println!("{line}");
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Compiles a client with the C compiler at hand.
+fn compile(dir: &Path, name: &str) -> Result<PathBuf> {
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let source = format!("{name}.c");
+    let output = Command::new(&compiler).current_dir(dir).args(["-O1", "-o", name, &source]).output();
+    let output = output.with_context(|| {
+        format!("cannot start the C compiler '{compiler}': install one (Debian: apt-get install gcc libc6-dev) or set CC")
+    })?;
+    if !output.status.success() {
+        bail!("{compiler} refused {source}:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(dir.join(name))
+}
+
+fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result<Act> {
+    let report_file = dir.join("report.json");
+    let _ = std::fs::remove_file(&report_file);
+    let output = shim_library::command(client, device, Some(&report_file))?.args(arguments).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if !errors.trim().is_empty() {
+        println!("   {}", errors.trim().replace('\n', "\n   "));
+    }
+    let report = std::fs::read(&report_file).context("the program left no report: did the device start?")?;
+    Ok(Act {
+        data_ok: output.status.success(),
+        steps: String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect(),
+        report: serde_json::from_slice(&report).context("the report is no JSON")?,
+    })
+}
+
+fn tell_steps(act: &Act) {
+    for step in &act.steps {
+        println!("   {step}");
+    }
+    println!("   pages travel by: {}", act.report.memory.mechanism);
+}
+
+fn tell_cross(title: &str, act: &Act) {
+    println!("   {title}");
+    for step in &act.steps {
+        println!("     {step}");
+    }
+    println!("     stray writes of the device: {}", act.report.stray_writes);
+    if let Some(first) = act.report.records.first() {
+        println!("     the first record: {first}");
+    }
+}
+
+/// What moved where, and how long that took, beside a memcpy of that size.
+fn tell_moves(report: &Report) {
+    let mut kinds: BTreeMap<(String, String, u64), Vec<&Move>> = BTreeMap::new();
+    for migration in &report.moves {
+        let key = (migration.from.clone(), migration.to.clone(), migration.bytes);
+        kinds.entry(key).or_default().push(migration);
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["from", "to", "size", "times", "median us", "memcpy us", "ratio"]);
+    for ((from, to, bytes), migrations) in kinds {
+        let mut ns: Vec<u64> = migrations.iter().map(|m| m.ns).collect();
+        ns.sort_unstable();
+        let median = ns[ns.len() / 2] as f64 / 1000.0;
+        let floor = memcpy_us(bytes as usize);
+        table.add_row([
+            from,
+            to,
+            size_name(bytes),
+            ns.len().to_string(),
+            format!("{median:.1}"),
+            format!("{floor:.1}"),
+            format!("{:.2}", median / floor),
+        ]);
+    }
+    for column in 2..7 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}\n");
+}
+
+fn size_name(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) { format!("{}M", bytes >> 20) } else { format!("{}K", bytes >> 10) }
+}
+
+/// Median of some copies of that size, in microseconds, between buffers that were touched before.
+fn memcpy_us(bytes: usize) -> f64 {
+    let (source, mut target) = (vec![1u8; bytes], vec![2u8; bytes]);
+    let mut times: Vec<f64> = (0..9)
+        .map(|_| {
+            let start = Instant::now();
+            target.copy_from_slice(std::hint::black_box(&source));
+            std::hint::black_box(&mut target);
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2].max(0.01)
+}
+
+struct CheckedWorld {
+    ok: bool,
+    json: serde_json::Value,
+}
+
+/// A short search of the checked world: upstream's variant must be found, ours must not.
+fn checked_world() -> CheckedWorld {
+    let search = |behaviours: &str, seeds| {
+        let manners = vec![Manner::Linux, Manner::Userfaultfd];
+        explore::search(&Search { seeds, behaviours: behaviours.into(), manners })
+    };
+    let upstream = search("a=upstream", 0..100);
+    match &upstream.caught {
+        Some(caught) => {
+            println!("   a=upstream: found at seed {}", caught.seed);
+            check::tell(caught, "a=upstream");
+        }
+        None => println!("   a=upstream: NOT found in {} runs", upstream.runs),
+    }
+    let ours = search("", 0..100);
+    match &ours.caught {
+        Some(caught) => check::tell(caught, ""),
+        None => println!("   ours: {} runs, nothing found", ours.runs),
+    }
+    CheckedWorld {
+        ok: ours.caught.is_none() && upstream.caught.as_ref().is_some_and(|caught| caught.replays),
+        json: serde_json::json!({ "upstream": check::json(&upstream), "ours": check::json(&ours) }),
+    }
+}
