@@ -139,6 +139,25 @@ pub enum TraceRule {
 /// The process asks for the current scheduler at every lock from the first call on, so the preload library never
 /// calls this.
 ///
+/// ```
+/// use std::sync::Arc;
+/// use sync::sim::{Limits, Random, Replay, run};
+/// use sync::{atomic::AtomicU32, spawn};
+///
+/// fn race() {
+///     let count = Arc::new(AtomicU32::new(0));
+///     let other = spawn("other", { let count = count.clone(); move || count.store(count.load() + 1) });
+///     count.store(count.load() + 1);
+///     other.join();
+///     assert_eq!(count.load(), 2);
+/// }
+///
+/// let mut runs = (0..100).map(|seed| run(&mut Random::new(seed), Limits::default(), race));
+/// let found = runs.find(|report| report.outcome.is_finding()).expect("an update is lost");
+/// let again = run(&mut Replay::new(found.deviations.clone()), Limits::default(), race);
+/// assert_eq!(again, found);
+/// ```
+///
 /// # Panics
 /// Where `schedule` panics, or the system has no memory for a stack.
 pub fn run(schedule: &mut dyn Schedule, limits: Limits, root: impl FnOnce() + Send + 'static) -> RunReport {

@@ -52,6 +52,10 @@ impl Scheduler<'_> {
         let mut state = self.state();
         let object = state.object(word.tag(), W::KIND, word.rank());
         let (held, floor) = (state.current().held_ranks, state.current().floor);
+        if breaks_rank(word.rank(), held, floor) {
+            drop(state);
+            blame_rank(word.rank(), held, floor);
+        }
         state.set_pending(Op::new(kind, object));
         // A writer can always go on: it queues up, which others see.
         if kind != OpKind::Write {
@@ -59,7 +63,6 @@ impl Scheduler<'_> {
             state.set_wait(Wait::Lock { object, access }, admitted);
         }
         drop(state);
-        check_rank(word.rank(), held, floor);
         if self.reschedule().is_err() {
             self.unwind();
         }
@@ -328,12 +331,17 @@ impl Scheduler<'_> {
     }
 }
 
-/// The rules of [`crate::rank`], for a task that holds locks of the ranks `held`.
-fn check_rank(rank: Rank, held: u64, floor: Rank) {
-    assert!(rank >= floor, "a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
-    let highest = Rank::highest(held);
-    assert!(
-        rank == Rank::NONE || highest < rank,
-        "lock order: a lock of rank {rank:?} was taken under one of rank {highest:?}"
-    );
+/// Whether to wait for a lock of `rank` breaks a rule of [`crate::rank`], for a task with that floor that holds locks
+/// of the ranks `held`.
+fn breaks_rank(rank: Rank, held: u64, floor: Rank) -> bool {
+    rank < floor || (rank != Rank::NONE && Rank::highest(held) >= rank)
+}
+
+/// Panics, and says which rule was broken.
+#[cold]
+fn blame_rank(rank: Rank, held: u64, floor: Rank) -> ! {
+    if rank < floor {
+        panic!("a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
+    }
+    panic!("lock order: a lock of rank {rank:?} was taken under one of rank {:?}", Rank::highest(held));
 }
