@@ -18,7 +18,8 @@ impl Sim {
         match (place, self.manner()) {
             (Place::Device(page), _) => {
                 let mut state = self.lock();
-                let cell = state.vram.cell_mut(page).ok_or(AccessError::Empty)?;
+                let empty = if state.uffd.condemned.contains(&page) { AccessError::Again } else { AccessError::Empty };
+                let cell = state.vram.cell_mut(page).ok_or(empty)?;
                 Ok(access(&mut cell.content))
             }
             (Place::Host(frame), Manner::Linux) => {

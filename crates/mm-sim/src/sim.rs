@@ -76,12 +76,7 @@ impl Sim {
             self.changed.wait(&mut state);
         }
     }
-    /// Whether a change was made that some notifier may not have been told of yet (manner userfaultfd). Until it
-    /// has, a device may meet frames of VRAM that are empty already.
-    pub fn owes_notice(&self) -> bool {
-        let state = self.lock();
-        state.uffd.unread() || state.uffd.untold > 0
-    }
+
     /// The next `count` migrations home find no memory at their `stage`.
     pub fn inject_shortage(&self, count: u32) {
         self.lock().shortages += count;

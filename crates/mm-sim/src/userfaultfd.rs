@@ -5,7 +5,7 @@
 //! whoever comes first, reader or mover, in one step: frames whose mapping went are emptied, pages of claims are
 //! spoiled, the sequences of the notifiers become odd, and a notice is queued. Readers deliver notices later:
 //! callbacks, sequences even, `page_free`. So a device never reaches a page of VRAM after the call that took its
-//! mapping has returned: it meets an empty frame until the notice is delivered, and new translations wait.
+//! mapping has returned: it is told to try `Again` until the notice is delivered, and new translations wait.
 //!
 //! Readers set a fault aside while the page is claimed; they wait for nothing. What DONTNEED is about to drop
 //! the event drops already, since a page migrated between event and zap would survive; a page that cannot be
@@ -20,7 +20,7 @@ use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use crate::state::State;
 use gpusvm::hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, NotifierId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use sync::time;
 use units::{HostRange, HostVa, SZ_4K};
@@ -70,6 +70,8 @@ pub(crate) struct Uffd {
     notices: VecDeque<Notice>,
     /// Notices that are queued or being delivered.
     pub(crate) untold: u32,
+    /// Frames that were emptied and whose notice is not delivered: an access to one is to try again.
+    pub(crate) condemned: BTreeSet<DevicePage>,
     faults: VecDeque<Fault>,
     aside: Vec<Fault>,
     /// Tickets not answered yet, and answers not fetched yet.
@@ -189,6 +191,7 @@ impl Sim {
         self.call(&notice.touched, &notice.event);
         let mut state = self.lock();
         self.end(&mut state, notice.invalidation);
+        state.uffd.condemned.retain(|page| !notice.freed.contains(page));
         drop(state);
         self.free_pages(&notice.freed);
         let mut state = self.lock();
@@ -251,6 +254,7 @@ impl State {
         self.note(Event::Told(event));
         let (invalidation, touched) = self.notifiers.begin(range);
         self.uffd.untold += 1;
+        self.uffd.condemned.extend(&freed);
         self.uffd.notices.push_back(Notice { event, invalidation, touched, freed });
     }
     /// Empties the frames of VRAM that were mapped in a range; those of claims are left to their finish.

@@ -3,7 +3,7 @@
 use gpusvm::hostmm::conformance::{BringHome, carry};
 use gpusvm::hostmm::{
     Backing, ClaimRequest, Claimed, Destination, DevicePage, HostMemory, HostMm, HostPage, MmError, OwnerId, PagemapId,
-    Select, Walk,
+    Place, Select, Transferred, Walk,
 };
 use mm_sim::{Config, Event, Log, MapKind, Sim};
 use std::sync::Arc;
@@ -171,6 +171,54 @@ fn mappings_do_not_change_under_a_claim() {
         });
         assert!(!report.outcome.is_finding(), "seed {seed}: {:?}", report.outcome);
     }
+}
+
+#[test]
+fn an_inserted_page_is_locked_until_the_finish() {
+    for seed in 0..100 {
+        let mut schedule = sync::sim::Random::new(seed);
+        let report = sync::sim::run(&mut schedule, sync::sim::Limits::default(), || {
+            let (sim, ops) = process(Config::LINUX);
+            let range = sim.mmap(1, MapKind::Anonymous);
+            let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
+            let claim = sim.claim(&request, &mut [Claimed::No]).expect("begun");
+            sim.stage(claim, &[Destination::Device(frame(0))], &mut [None]).expect("staged");
+            sim.commit(claim, &[true], &mut [false]);
+            assert_eq!(sim.residency(range.start), Backing::Device(frame(0)));
+            let other = sim.clone();
+            let toucher = sync::spawn("cpu", move || assert_eq!(other.load_u64(range.start), Ok(0)));
+            (0..5).for_each(|_| sync::yield_now());
+            assert!(ops.faults().is_empty());
+            sim.finish(claim);
+            toucher.join();
+            assert_eq!(ops.faults().len(), 1);
+            sim.exit();
+        });
+        assert!(!report.outcome.is_finding(), "seed {seed}: {:?}", report.outcome);
+    }
+}
+
+#[test]
+fn a_page_that_moved_away_is_not_carried_by_its_old_address() {
+    let (sim, _ops) = process(Config::USERFAULTFD);
+    let range = sim.mmap(1, MapKind::Anonymous);
+    sim.store_u64(range.start, 5).expect("mapped");
+    let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
+    let mut claimed = [Claimed::No];
+    let claim = sim.claim(&request, &mut claimed).expect("begun");
+    let Claimed::System(source) = claimed[0] else { panic!("a written page is collected") };
+    sim.stage(claim, &[Destination::Device(frame(0))], &mut [None]).expect("staged");
+    let to = sim.mremap(range).expect("mapped");
+    let mut done = [Transferred::Moved];
+    sim.transfer(Place::Host(source), Place::Device(frame(0)), &mut done);
+    let mut moved = [true];
+    sim.commit(claim, &[true], &mut moved);
+    sim.finish(claim);
+    assert_eq!((done[0], moved[0]), (Transferred::Failed, false));
+    assert_eq!(sim.load_u64(to.start), Ok(5));
+    sim.settle();
+    sim.check().expect("the books balance");
+    sim.exit();
 }
 
 #[test]

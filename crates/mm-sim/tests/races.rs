@@ -200,8 +200,8 @@ fn device_add(scene: &Scene, device: &Device, id: NotifierId, at: HostVa) -> u64
                 add(place)
             }
             Some(place) => match add(place) {
-                // Told late, and the notifier needs our lock: it has not been told yet, or it was no right of ours.
-                Err(AccessError::Empty) if scene.sim.owes_notice() => {
+                // Told late, and the notifier needs our lock.
+                Err(AccessError::Again) => {
                     drop(translation);
                     scene.sim.settle();
                     continue;
@@ -311,6 +311,25 @@ fn nothing_old_after_a_mapping_anew() {
         scene.fill(range, 100);
         stored.store(1);
         gpu.join();
+    });
+}
+
+/// The same where another thread takes the hole at once, before the thread that made it goes on.
+#[test]
+fn nothing_old_after_another_thread_mapped() {
+    explore(|scene| {
+        let range = scene.filled(1, 1);
+        scene.migrate(range, 1, 0);
+        let (device, id) = Device::insert(&scene, range);
+        device_add(&scene, &device, id, range.start);
+        let unmapper = scene.spawn(move |scene| scene.sim.munmap(range));
+        while scene.sim.mmap_at(range, MapKind::Anonymous).is_err() {
+            sync::yield_now();
+        }
+        scene.fill(range, 100);
+        assert_eq!(device_add(&scene, &device, id, range.start), 100);
+        unmapper.join();
+        scene.mm.notifier_remove(id);
     });
 }
 

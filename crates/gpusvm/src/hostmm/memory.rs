@@ -28,9 +28,12 @@ impl Place {
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AccessError {
-    /// A frame of VRAM that holds nothing: the translation that led here is stale. In a world that tells of a
-    /// change after it (userfaultfd) this may be met until the notifiers were told: translate again, then fault.
+    /// A frame of VRAM that holds nothing: the translation that led here is stale, and should have been torn down.
     Empty,
+    /// A frame of VRAM that a change of mappings emptied, of which the notifiers have not been told to the end yet
+    /// (userfaultfd tells late). Nothing was done, and nobody is to blame: let go of what a flush waits for,
+    /// translate again, retry.
+    Again,
     /// No memory there (unmapped meanwhile), or permission is missing.
     Fault,
 }

@@ -35,7 +35,7 @@ impl Sim {
         });
         match copied {
             Ok(()) => Transferred::Copied,
-            Err(AccessError::Empty | AccessError::Fault) => Transferred::Failed,
+            Err(AccessError::Empty | AccessError::Again | AccessError::Fault) => Transferred::Failed,
         }
     }
 }

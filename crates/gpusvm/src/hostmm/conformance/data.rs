@@ -1,7 +1,7 @@
 //! Cases: what a device does to bytes.
 
-use super::World;
 use super::engine::{Bench, word};
+use super::{Held, World};
 use crate::hostmm::{AccessError, AtomicOp, Backing, Claimed, Destination, Place, Select, Transferred};
 use units::HostVa;
 
@@ -61,7 +61,8 @@ pub(super) fn nothing_carried_reads_zeros(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *empty frames*: an access to a frame that holds nothing is told, whatever the access.
+/// Rows *empty frames*, *caller held*: an access to a frame that holds nothing is told, whatever the access; where
+/// the notifiers are told late, it may be asked to try again until they were.
 pub(super) fn an_empty_frame_is_told(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(1, 500);
@@ -80,6 +81,14 @@ pub(super) fn an_empty_frame_is_told(world: &dyn World) {
     assert_eq!(done, [Transferred::Failed; 2]);
     assert_eq!(world.load(range.start), 500);
     told(full);
+    bench.to_tile(range, 0, 41);
+    let gone = Place::Device(bench.frame(0, 41));
+    world.munmap(range);
+    let late = bench.memory.read(gone, 0, &mut [0; 8]);
+    let untold = world.contract().held == Held::UntilRead && late == Err(AccessError::Again);
+    assert!(untold || late == Err(AccessError::Empty), "{late:?}");
+    world.settle();
+    told(gone);
     bench.audit();
 }
 
