@@ -91,6 +91,7 @@ fn bus_error(error: AccessError) -> BusError {
     match error {
         AccessError::Empty => BusError::Empty,
         AccessError::Fault => BusError::Fault,
+        AccessError::Again => BusError::Again,
     }
 }
 

@@ -55,20 +55,28 @@ impl Gpu {
     /// Does `op` at `addr`, or says why the driver must be asked first.
     pub(crate) fn access(&self, by: Initiator, addr: GpuVa, mut op: Op<'_>) -> Result<(), Refusal> {
         let addr = self.strip(addr);
+        while !self.try_access(by, addr, &mut op)? {
+            sync::yield_now();
+        }
+        Ok(())
+    }
+
+    /// The same once; false where VRAM is closed and nothing was done.
+    fn try_access(&self, by: Initiator, addr: GpuVa, op: &mut Op<'_>) -> Result<bool, Refusal> {
         let mmu = &self.mmus[by.engine.tile.index()];
         let (window, page) = mmu.translate(self, by.slot, by.asid, addr, op.access())?;
         if page.leaf.null {
             op.unanswered(0);
         } else if page.leaf.device {
             let dpa = self.frame(by, addr, page)?;
-            self.access_vram(by, addr, dpa, op);
+            return Ok(self.access_vram(by, addr, dpa, op));
         } else {
             let iova = Iova(page.target(addr)).add(addr.page_offset() as u64);
             let window = (!self.bus.system_access_may_block()).then_some(window);
             self.access_system(by, addr, iova, op)?;
             drop(window);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The frame that a DM page leads to.
@@ -82,17 +90,23 @@ impl Gpu {
         Err(Refusal::malformed(page.level, violation))
     }
 
-    fn access_vram(&self, by: Initiator, addr: GpuVa, dpa: Dpa, mut op: Op<'_>) {
+    /// False where VRAM is closed and nothing was done.
+    fn access_vram(&self, by: Initiator, addr: GpuVa, dpa: Dpa, op: &mut Op<'_>) -> bool {
         let access = op.access();
-        if self.perform(BusAddr::Vram(dpa), addr.page_offset(), &mut op).is_err() {
-            op.unanswered(0xff);
-            self.log.record(Record::StaleVram { engine: by.engine, asid: by.asid, addr, dpa, access });
+        match self.perform(BusAddr::Vram(dpa), addr.page_offset(), op) {
+            Ok(()) => true,
+            Err(BusError::Again) => false,
+            Err(BusError::Empty | BusError::Fault) => {
+                op.unanswered(0xff);
+                self.log.record(Record::StaleVram { engine: by.engine, asid: by.asid, addr, dpa, access });
+                true
+            }
         }
     }
 
     /// Posted writes that the IOMMU refuses are dropped without the device's knowledge, reads give all ones.
     /// Memory that the host took away is a page fault: the driver knows what became of it.
-    fn access_system(&self, by: Initiator, addr: GpuVa, iova: Iova, mut op: Op<'_>) -> Result<(), Refusal> {
+    fn access_system(&self, by: Initiator, addr: GpuVa, iova: Iova, op: &mut Op<'_>) -> Result<(), Refusal> {
         let (tile, bytes, access) = (by.engine.tile, op.bytes(), op.access());
         let mapped = self.iommu.lookup(iova);
         let Some(mapped) = mapped.filter(|mapped| mapped.write || access == Access::Read) else {
@@ -103,7 +117,7 @@ impl Gpu {
             });
             return Ok(());
         };
-        self.perform(BusAddr::System(mapped.frame), addr.page_offset(), &mut op).map_err(|_| {
+        self.perform(BusAddr::System(mapped.frame), addr.page_offset(), op).map_err(|_| {
             let (engine, asid, frame) = (by.engine, by.asid, mapped.frame);
             self.log.record(Record::SystemFault { engine, asid, addr, frame, access });
             Refusal::plain(FaultType::NotPresent, 0)

@@ -20,6 +20,9 @@ pub enum BusError {
     Empty,
     /// Nothing there.
     Fault,
+    /// The host is changing what this VRAM holds, and the driver has not been told yet: nothing was done. The device
+    /// lets go of the access (a flush may be waiting for it), translates again and retries.
+    Again,
 }
 
 /// A read-modify-write.
