@@ -77,7 +77,7 @@ pub(crate) fn check_create(platform: &Platform, args: &GemCreate) -> Result<(), 
         return Err(Errno::EOPNOTSUPP);
     }
     let granule = if in_vram && platform.needs_64k { SZ_64K } else { SZ_4K };
-    if args.size == 0 || args.size % granule != 0 {
+    if args.size == 0 || !args.size.is_multiple_of(granule) {
         return Err(Errno::EINVAL);
     }
     if flags.contains(GemFlags::NEEDS_VISIBLE_VRAM) && !in_vram {

@@ -145,7 +145,7 @@ impl Gpu {
 impl Tile {
     fn new(platform: &'static Platform, hw: &dyn Hw, id: TileId) -> Result<Self, Errno> {
         let facts = platform.tiles[id.index()];
-        if facts.vram_size % SZ_2M != 0 || !facts.vram_base.is_aligned(SZ_2M) || facts.vram_base.0 == 0 {
+        if !facts.vram_size.is_multiple_of(SZ_2M) || !facts.vram_base.is_aligned(SZ_2M) || facts.vram_base.0 == 0 {
             return Err(Errno::EINVAL);
         }
         let tables = TablePool::new(facts.tables_base, facts.tables_size);

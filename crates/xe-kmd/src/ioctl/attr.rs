@@ -51,7 +51,8 @@ pub(super) fn madvise(file: &File, args: &mut Madvise) -> Reply {
 }
 
 fn span_of(start: u64, bytes: u64) -> Result<GpuRange, Errno> {
-    require(start % SZ_4K == 0 && bytes >= SZ_4K && bytes % SZ_4K == 0 && start.checked_add(bytes).is_some())?;
+    let aligned = start.is_multiple_of(SZ_4K) && bytes.is_multiple_of(SZ_4K);
+    require(aligned && bytes > 0 && start.checked_add(bytes).is_some())?;
     Ok(GpuRange::sized(GpuVa(start), bytes))
 }
 

@@ -95,7 +95,7 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     require(op.op != BIND_OP_MAP_USERPTR || *coherence != pat::Coherence::None)?;
     check_prefetch_region(vm, op)?;
     require(!flags.contains(BindFlags::MADVISE_AUTORESET) || (mirror && map))?;
-    require([op.obj_offset, op.addr, op.range].iter().all(|at| at % SZ_4K == 0))?;
+    require([op.obj_offset, op.addr, op.range].iter().all(|at| at.is_multiple_of(SZ_4K)))?;
     require(op.range != 0 || unmap_all)
 }
 

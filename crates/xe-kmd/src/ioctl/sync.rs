@@ -64,7 +64,7 @@ impl UserSync {
                 if !signal || user_fences == UserFences::Refused {
                     return Err(Errno::EOPNOTSUPP);
                 }
-                require(sync.addr % 8 == 0)?;
+                require(sync.addr.is_multiple_of(8))?;
                 Ok(Self { addr: sync.addr, value: sync.timeline_value })
             }
             _ => Err(Errno::EINVAL),

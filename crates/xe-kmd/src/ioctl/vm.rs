@@ -43,7 +43,7 @@ pub(super) fn get_property(file: &File, args: &mut VmGetProperty) -> Reply {
         return Ok(0);
     }
     let size = args.size as usize;
-    require(size <= bytes && size % size_of::<VmFault>() == 0)?;
+    require(size <= bytes && size.is_multiple_of(size_of::<VmFault>()))?;
     file.device.copy_out(args.data, &faults[..size / size_of::<VmFault>()])?;
     Ok(0)
 }

@@ -20,7 +20,7 @@ use crate::file::File;
 /// WAIT_USER_FENCE. A relative timeout is what is left of it on return.
 pub(super) fn wait_user_fence(file: &File, args: &mut WaitUserFence) -> Reply {
     require(args.extensions == 0 && args.pad == 0 && args.pad2 == 0 && args.reserved == [0; 2])?;
-    require(args.flags & !UFENCE_WAIT_FLAG_ABSTIME == 0 && args.op <= UFENCE_WAIT_LTE && args.addr % 8 == 0)?;
+    require(args.flags & !UFENCE_WAIT_FLAG_ABSTIME == 0 && args.op <= UFENCE_WAIT_LTE && args.addr.is_multiple_of(8))?;
     let queue = match args.exec_queue_id {
         0 => None,
         id => Some(file.queue(id).ok_or(Errno::ENOENT)?),

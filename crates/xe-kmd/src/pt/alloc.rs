@@ -27,7 +27,12 @@ struct Free {
 impl TablePool {
     /// A pool of `bytes` bytes from `base`.
     pub(crate) const fn new(base: Dpa, bytes: u64) -> Self {
-        Self { free: sync::rank::mutex(sync::rank::Rank::level(60), Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
+        Self {
+            free: sync::rank::mutex(
+                sync::rank::Rank::level(60),
+                Free { back: Vec::new(), next: base, end: base.add(bytes) },
+            ),
+        }
     }
 
     /// An empty table; `None` where the pool is used up.

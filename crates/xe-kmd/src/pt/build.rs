@@ -135,7 +135,9 @@ pub(crate) fn plan(segments: &[Segment], access: Access, granule: VramGranule) -
 fn level_at(segment: &Segment, at: u64) -> u8 {
     let fits = |level: u8| {
         let size = entry_bytes(level);
-        (segment.va.0 + at) % size == 0 && (segment.addr + at) % size == 0 && segment.bytes - at >= size
+        (segment.va.0 + at).is_multiple_of(size)
+            && (segment.addr + at).is_multiple_of(size)
+            && segment.bytes - at >= size
     };
     (1..=MAX_LEAF_LEVEL).rev().find(|level| fits(*level)).unwrap_or(0)
 }
@@ -144,7 +146,7 @@ fn level_at(segment: &Segment, at: u64) -> u8 {
 fn window_is_one_page(segment: &Segment, at: u64) -> bool {
     let window = GpuRange::around(segment.va.add(at), SZ_64K);
     let whole = GpuRange::sized(segment.va, segment.bytes).covers(window);
-    whole && (segment.addr + (window.start.0 - segment.va.0)) % SZ_64K == 0
+    whole && (segment.addr + (window.start.0 - segment.va.0)).is_multiple_of(SZ_64K)
 }
 
 fn leaf(segment: &Segment, at: u64, access: Access, ps64: bool) -> Leaf {

@@ -38,6 +38,9 @@ use crate::gpu::{Gpu, Tile};
 use crate::pt::build::Run;
 use crate::pt::{Committed, NoTable, PageTable};
 
+#[cfg(test)]
+mod tests;
+
 /// Sizes of ranges.
 pub(crate) const CHUNK_SIZES: &[u64] = &[SZ_2M, SZ_64K, SZ_4K];
 /// Granule of notifiers (`svm_notifier_size`).
@@ -109,8 +112,14 @@ impl Space {
         for (table, tile) in tables.iter().zip(&gpu.tiles) {
             gpu.hw.set_root(tile.id, asid, table.root(), gpu.platform.needs_64k);
         }
-        let tables = tables.into_iter().map(|table| sync::rank::mutex(sync::rank::Rank::level(36), Some(table))).collect();
-        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage: sync::rank::mutex(sync::rank::Rank::level(44), Vec::new()) }))
+        let tables =
+            tables.into_iter().map(|table| sync::rank::mutex(sync::rank::Rank::level(36), Some(table))).collect();
+        Ok(Arc::new(Self {
+            gpu: gpu.clone(),
+            asid,
+            tables,
+            garbage: sync::rank::mutex(sync::rank::Rank::level(44), Vec::new()),
+        }))
     }
 
     /// Ends translation on every tile and gives the tables back. The caller holds the VM's lock.

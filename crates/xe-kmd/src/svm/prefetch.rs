@@ -17,15 +17,19 @@ use crate::vma::Vma;
 
 /// Collections of one range.
 const ROUNDS: u32 = 4;
+/// Empty blocks in a row after which the rest of a span counts as empty: 1 GiB. (A span may be a whole VM.)
+const MAX_HOLES: u32 = 512;
 
 /// Prefetches `span`, which lies in the mirror `vma`.
 pub(crate) fn prefetch(vm: &Vm, svm: &Svm, vma: &Vma, span: GpuRange, want: &Want) {
-    let mut at = span.start;
-    while at < span.end {
+    let (mut at, mut holes) = (span.start, 0);
+    while at < span.end && holes < MAX_HOLES {
         let Some(cpu) = svm.mm().vma_lookup(at.mirrored()) else {
             at = next_block(at);
+            holes += 1;
             continue;
         };
+        holes = 0;
         at = match prefetch_range(vm, svm, vma, at, want) {
             Some(end) => end,
             None => cpu.range.end.mirror(),

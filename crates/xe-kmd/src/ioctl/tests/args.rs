@@ -1,75 +1,6 @@
-//! What a program sees: errno by errno, and what its calls do to a recorded device.
+//! Arguments: errno by errno.
 
-use gpusvm::hostmm::EventKind;
-use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
-use xe_spec::fault::{Access, Asid, FaultAck};
-use xe_uapi::attr::*;
-use xe_uapi::exec::{self, *};
-use xe_uapi::gem::*;
-use xe_uapi::ioctl as nr;
-use xe_uapi::query::{self, *};
-use xe_uapi::vm::{self, *};
-use xe_uapi::{drm, *};
-
-use crate::Errno;
-use crate::event::{Event, Serviced};
-use crate::testing::{Rig, USER};
-
-const OK: Result<u32, Errno> = Ok(0);
-const fn err(errno: Errno) -> Result<u32, Errno> {
-    Err(errno)
-}
-const EINVAL: Result<u32, Errno> = err(Errno::EINVAL);
-const ENOENT: Result<u32, Errno> = err(Errno::ENOENT);
-/// The whole of a VM.
-const EVERYTHING: u64 = 1 << 57;
-/// Where tests map memory.
-const DATA: u64 = 0x7f00_0000_0000;
-
-fn fault_vm(rig: &Rig) -> u32 {
-    let mut args = VmCreate { flags: 6, ..Default::default() };
-    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
-    args.vm_id
-}
-
-fn mirror_op() -> VmBindOp {
-    VmBindOp { range: EVERYTHING, flags: BindFlags::CPU_ADDR_MIRROR.bits(), pat_index: 3, ..Default::default() }
-}
-
-fn bind(rig: &Rig, vm_id: u32, op: VmBindOp) -> Result<u32, Errno> {
-    rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id, num_binds: 1, bind: op, ..Default::default() })
-}
-
-/// A fault VM that mirrors everything.
-fn mirrored(rig: &Rig) -> (u32, Asid) {
-    let vm = fault_vm(rig);
-    assert_eq!(bind(rig, vm, mirror_op()), OK);
-    (vm, rig.file.vm(vm).unwrap().asid)
-}
-
-fn unmap_op(addr: u64, range: u64) -> VmBindOp {
-    VmBindOp { op: BIND_OP_UNMAP, addr, range, ..Default::default() }
-}
-
-fn queue(rig: &Rig, vm_id: u32, class: u16, gt_id: u16) -> Result<u32, Errno> {
-    rig.put(USER, &EngineClassInstance { engine_class: class, engine_instance: 0, gt_id, pad: 0 });
-    let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: USER, ..Default::default() };
-    rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args).map(|_| args.exec_queue_id)
-}
-
-fn mapped(rig: &Rig, start: u64, bytes: u64) -> HostRange {
-    let range = HostRange::sized(HostVa(start), bytes);
-    rig.mm.mmap(range);
-    range
-}
-
-fn refusal(rig: &Rig) -> Option<Errno> {
-    let log = rig.log.0.lock();
-    log.iter().rev().find_map(|event| match event {
-        Event::Fault { outcome: Serviced::Refused(errno), .. } => Some(*errno),
-        _ => None,
-    })
-}
+use super::*;
 
 #[test]
 fn foreign_and_unknown_requests() {
@@ -179,26 +110,10 @@ fn a_destroyed_vm_is_gone_and_its_name_is_free() {
 }
 
 #[test]
-fn closing_the_file_ends_everything() {
-    let rig = Rig::new();
-    let before = rig.hw.live_entries();
-    let (vm, asid) = mirrored(&rig);
-    mapped(&rig, DATA, SZ_2M);
-    queue(&rig, vm, CLASS_COPY, 0).unwrap();
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    assert!(!rig.dma_frames().is_empty());
-    rig.file.close();
-    assert_eq!(rig.hw.live_entries(), before, "every table is empty again");
-    assert!(rig.dma_frames().is_empty() && rig.hw.walk(TileId(0), asid, GpuVa(DATA)).is_none());
-    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Kill);
-    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut VmCreate::default()), err(Errno::ENOSPC));
-}
-
-#[test]
 fn vm_bind_checks_each_op() {
     let rig = Rig::new();
     let (vm, _) = mirrored(&rig);
-    let cases: [(&str, fn(&mut VmBindOp), Result<u32, Errno>); 21] = [
+    let cases: [(&str, Change<VmBindOp>, Result<u32, Errno>); 21] = [
         ("nothing wrong", |_| (), OK),
         ("pat index", |op| op.pat_index = 8, EINVAL),
         ("op", |op| op.op = 5, EINVAL),
@@ -299,131 +214,6 @@ fn an_array_of_binds_is_all_or_nothing() {
     assert_eq!(rig.fault(0, asid, 0, Access::Read), FaultAck::Kill, "the first bind was taken back");
     assert_eq!(array(&[null, VmBindOp { addr: SZ_2M, ..null }]), OK);
     assert_eq!(rig.fault(0, asid, SZ_2M, Access::Write), FaultAck::Replay);
-}
-
-#[test]
-fn null_spans_read_zeros_until_they_are_unmapped() {
-    let rig = Rig::new();
-    let vm = fault_vm(&rig);
-    let asid = rig.file.vm(vm).unwrap().asid;
-    let null = VmBindOp { range: 4 * SZ_2M, flags: BindFlags::NULL.bits(), pat_index: 3, ..Default::default() };
-    assert_eq!(bind(&rig, vm, null), OK);
-    assert_eq!(rig.fault(1, asid, SZ_2M + 8, Access::Write), FaultAck::Replay);
-    let (level, leaf) = rig.hw.walk(TileId(1), asid, GpuVa(SZ_2M)).unwrap();
-    assert!(level == 1 && leaf.null && leaf.write);
-    assert_eq!(bind(&rig, vm, unmap_op(SZ_2M + SZ_64K, SZ_64K)), OK);
-    assert_eq!(rig.hw.walk(TileId(1), asid, GpuVa(SZ_2M)), None);
-    assert_eq!(rig.fault(1, asid, SZ_2M, Access::Atomic), FaultAck::Kill);
-    assert_eq!(rig.fault(1, asid, SZ_2M, Access::Read), FaultAck::Replay);
-    assert_eq!(rig.fault(1, asid, SZ_2M + SZ_64K, Access::Read), FaultAck::Kill);
-}
-
-#[test]
-fn a_fault_binds_system_memory_on_the_faulting_tile_alone() {
-    let rig = Rig::new();
-    let (_, asid) = mirrored(&rig);
-    mapped(&rig, DATA, SZ_2M);
-    assert_eq!(rig.fault(1, asid, DATA + 0x1_2345, Access::Write), FaultAck::Replay);
-    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None);
-    for page in [0, 0xf000, 0x1_0000, SZ_2M - SZ_4K] {
-        let (_, leaf) = rig.hw.walk(TileId(1), asid, GpuVa(DATA + page)).expect("bound");
-        assert!(leaf.write && !leaf.device && !leaf.atomic);
-        let frame = (DATA + page) >> 12 ^ ((DATA + page) >> 16 & 1) << 20;
-        let state = rig.hw.state.lock();
-        let (iova, (first, pages)) = state.iommu.range(..=units::Iova(leaf.addr)).next_back().unwrap();
-        let offset = (leaf.addr - iova.0) >> 12;
-        assert!(offset < *pages as u64 && first.0 + offset == frame, "the leaf leads to the page's own frame");
-    }
-    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
-    let log = rig.log.0.lock();
-    let outcomes = log.iter().filter_map(|event| match event {
-        Event::Fault { outcome, .. } => Some(*outcome),
-        _ => None,
-    });
-    assert_eq!(outcomes.collect::<Vec<_>>(), [Serviced::Resolved, Serviced::Valid]);
-}
-
-#[test]
-fn an_invalidation_zaps_flushes_and_unmaps_and_the_next_fault_binds_again() {
-    let rig = Rig::new();
-    let (_, asid) = mirrored(&rig);
-    let range = mapped(&rig, DATA, SZ_2M);
-    for tile in [0, 1] {
-        assert_eq!(rig.fault(tile, asid, DATA, Access::Read), FaultAck::Replay);
-    }
-    rig.hw.state.lock().flushes.clear();
-    rig.mm.event(HostRange::sized(range.start.add(0x5000), SZ_4K), EventKind::Clear);
-    for tile in [0, 1] {
-        assert_eq!(rig.hw.walk(TileId(tile), asid, GpuVa(DATA + 0x5000)), None);
-    }
-    assert!(rig.dma_frames().is_empty());
-    let flushed: Vec<_> = rig.hw.state.lock().flushes.iter().map(|(tile, asid, _)| (*tile, *asid)).collect();
-    assert_eq!(flushed, [(TileId(0), asid), (TileId(1), asid)]);
-    assert_eq!(rig.fault(0, asid, DATA + 0x5000, Access::Write), FaultAck::Replay);
-    rig.hw.state.lock().flushes.clear();
-    rig.mm.event(range, EventKind::Clear);
-    let flushes = rig.hw.state.lock().flushes.clone();
-    assert_eq!(flushes.len(), 1, "only the tile that was bound: {flushes:?}");
-    assert!(flushes[0].2.covers(GpuRange::sized(GpuVa(DATA), SZ_2M)));
-}
-
-#[test]
-fn a_mirror_is_busy_while_ranges_live_and_free_after_munmap() {
-    let rig = Rig::new();
-    let (vm, asid) = mirrored(&rig);
-    let range = mapped(&rig, DATA, SZ_64K);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    assert_eq!(bind(&rig, vm, unmap_op(0, EVERYTHING)), err(Errno::EBUSY));
-    assert_eq!(bind(&rig, vm, unmap_op(DATA + 2 * SZ_2M, SZ_2M)), OK, "elsewhere it is not");
-    assert_eq!(bind(&rig, vm, mirror_op()), OK, "a mirror over a mirror keeps its ranges");
-    assert!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)).is_some());
-    rig.mm.munmap(range);
-    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None);
-    assert_eq!(bind(&rig, vm, unmap_op(0, EVERYTHING)), OK);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Kill);
-}
-
-#[test]
-fn faults_that_cannot_be_served_are_refused_with_their_reason() {
-    let rig = Rig::new();
-    let (vm, asid) = mirrored(&rig);
-    assert_eq!((rig.fault(0, asid, DATA, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::ENOENT)));
-    mapped(&rig, DATA, SZ_4K);
-    assert_eq!((rig.fault(0, asid, DATA, Access::Atomic), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
-    assert_eq!((rig.fault(0, Asid(999), DATA, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::EINVAL)));
-    let range = mapped(&rig, DATA + SZ_2M, SZ_64K);
-    rig.mm.protect(range);
-    assert_eq!((rig.fault(0, asid, DATA + SZ_2M, Access::Write), refusal(&rig)), (FaultAck::Kill, Some(Errno::EPERM)));
-    let mut args = VmGetProperty { vm_id: vm, ..Default::default() };
-    assert_eq!((rig.ioctl(nr::VM_GET_PROPERTY, &mut args), args.size), (OK, 3 * 48));
-    args.data = USER;
-    assert_eq!(rig.ioctl(nr::VM_GET_PROPERTY, &mut args), OK);
-    let saved: [vm::VmFault; 3] = [0, 48, 96].map(|at| rig.get(USER + at));
-    assert_eq!(saved.map(|fault| (fault.address, fault.access_type)), [(DATA, 0), (DATA, 2), (DATA + SZ_2M, 1)]);
-}
-
-#[test]
-fn an_atomic_that_never_gets_vram_ends() {
-    let rig = Rig::new();
-    let (_, asid) = mirrored(&rig);
-    mapped(&rig, DATA, SZ_64K);
-    // The fake mm never lets a page migrate: three tries, then the truth.
-    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Kill);
-    assert!(refusal(&rig).is_some());
-    assert_eq!(rig.device.vram_used(TileId(0)), 0, "every block came back");
-}
-
-#[test]
-fn a_range_that_outgrew_its_vma_is_made_anew() {
-    let rig = Rig::new();
-    let (_, asid) = mirrored(&rig);
-    mapped(&rig, DATA, SZ_64K);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    rig.mm.protect(HostRange::sized(HostVa(DATA + 0x8000), 0x8000));
-    assert_eq!(rig.fault(0, asid, DATA + 0x1000, Access::Write), FaultAck::Replay, "its half is still writable");
-    assert!(rig.hw.walk(TileId(0), asid, GpuVa(DATA + 0x1000)).is_some());
-    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA + 0x8000)), None);
-    assert_eq!(rig.fault(0, asid, DATA + 0x8000, Access::Write), FaultAck::Kill);
 }
 
 #[test]
@@ -583,7 +373,7 @@ fn buffer_objects_check_their_arguments() {
     };
     assert_eq!(create(&|_| ()), (OK, 1));
     assert_eq!(create(&|args| (args.placement, args.size, args.cpu_caching) = (2, SZ_64K, CACHING_WC)), (OK, 2));
-    let refused: [(fn(&mut GemCreate), Errno); 13] = [
+    let refused: [(Change<GemCreate>, Errno); 13] = [
         (|args| args.size = 100, Errno::EINVAL),
         (|args| args.size = 0, Errno::EINVAL),
         (|args| args.size = u64::MAX << 32, Errno::ENOSPC),
@@ -614,63 +404,6 @@ fn buffer_objects_check_their_arguments() {
 }
 
 #[test]
-fn advice_splits_vmas_and_is_told_back() {
-    let rig = Rig::new();
-    let (vm, asid) = mirrored(&rig);
-    let range = mapped(&rig, DATA, SZ_2M);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Replay);
-    let advise = |attr: u32, val: u32, change: &dyn Fn(&mut Madvise)| {
-        let mut args = Madvise { start: DATA, range: SZ_64K, vm_id: vm, attr, val, ..Default::default() };
-        change(&mut args);
-        rig.ioctl(nr::MADVISE, &mut args)
-    };
-    assert_eq!(advise(ATTR_ATOMIC, ATOMIC_CPU, &|_| ()), OK);
-    assert_eq!(rig.hw.walk(TileId(0), asid, GpuVa(DATA)), None, "it takes effect at the next fault");
-    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Kill);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    assert_eq!(advise(ATTR_ATOMIC, 4, &|_| ()), EINVAL);
-    assert_eq!(advise(ATTR_PAT, 8, &|_| ()), EINVAL);
-    assert_eq!(advise(ATTR_PREFERRED_LOC, u32::MAX, &|_| ()), OK);
-    assert_eq!(advise(ATTR_PREFERRED_LOC, 0, &|args| args.policy_region = 1 << 16), EINVAL);
-    assert_eq!(advise(ATTR_PREFERRED_LOC, 5, &|_| ()), err(Errno::EOPNOTSUPP));
-    assert_eq!(advise(9, 0, &|_| ()), EINVAL);
-    assert_eq!(advise(ATTR_PAT, 0, &|args| args.start = 1), EINVAL);
-    assert_eq!(advise(ATTR_PAT, 0, &|args| args.vm_id = 9), EINVAL);
-
-    let mut args = VmQueryMemRangeAttr { vm_id: vm, start: DATA, range: range.len(), ..Default::default() };
-    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), OK);
-    assert_eq!((args.num_mem_ranges, args.sizeof_mem_range_attr), (2, 64));
-    args.vector_of_mem_attr = USER;
-    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), OK);
-    let attrs: [MemRangeAttr; 2] = [rig.get(USER), rig.get(USER + 64)];
-    assert_eq!(
-        attrs.map(|attr| (attr.start, attr.atomic_val, attr.devmem_fd)),
-        [(DATA, ATOMIC_CPU, u32::MAX), (DATA + SZ_64K, 0, 0)]
-    );
-    args.num_mem_ranges = 1;
-    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), err(Errno::ENOSPC));
-    args.sizeof_mem_range_attr = 63;
-    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), EINVAL);
-}
-
-#[test]
-fn a_prefetch_binds_every_tile_before_any_fault() {
-    let rig = Rig::new();
-    let (vm, asid) = mirrored(&rig);
-    mapped(&rig, DATA, SZ_2M + SZ_64K);
-    let op = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: 4 * SZ_2M, ..Default::default() };
-    for region in [0, 1, 2, u32::MAX] {
-        assert_eq!(bind(&rig, vm, VmBindOp { prefetch_mem_region_instance: region, ..op }), OK);
-    }
-    for tile in [0, 1] {
-        for page in [0, SZ_2M - SZ_4K, SZ_2M + SZ_64K - SZ_4K] {
-            assert!(rig.hw.walk(TileId(tile), asid, GpuVa(DATA + page)).is_some(), "tile {tile} at {page:#x}");
-        }
-    }
-    assert_eq!(rig.device.vram_used(TileId(0)) + rig.device.vram_used(TileId(1)), 0);
-}
-
-#[test]
 fn no_bytes_make_the_driver_panic() {
     let rig = Rig::new();
     let (vm, _) = mirrored(&rig);
@@ -680,7 +413,7 @@ fn no_bytes_make_the_driver_panic() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 11
     };
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         let number = if random() % 8 == 0 { random() as u8 } else { 0x40 + (random() % 16) as u8 };
         let words: [u64; 20] = std::array::from_fn(|_| match random() % 8 {
             0..=3 => 0,

@@ -1,0 +1,205 @@
+//! Faults, migrations and the way back, on a recorded device and the simplest mm.
+
+use gpusvm::hostmm::PagemapId;
+use units::{GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
+use xe_spec::fault::{Access, Asid, FaultAck};
+use xe_spec::platform::{PVC, Platform, Tile};
+use xe_spec::pte::Leaf;
+use xe_uapi::ioctl as nr;
+use xe_uapi::vm::{BindFlags, VmBind, VmBindOp, VmCreate};
+
+use crate::port::PageOutcome;
+use crate::testing::{Rig, frame_of};
+use crate::{Rules, planted, upstream};
+
+const DATA: u64 = 0x7f00_0000_0000;
+const T0: Option<PagemapId> = Some(PagemapId(0));
+const T1: Option<PagemapId> = Some(PagemapId(1));
+
+/// A VM that mirrors everything, and `bytes` of memory at [`DATA`].
+fn start(rig: &Rig, bytes: u64) -> Asid {
+    rig.mm.mmap(HostRange::sized(HostVa(DATA), bytes));
+    let mut args = VmCreate { flags: 6, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), Ok(0));
+    let flags = BindFlags::CPU_ADDR_MIRROR.bits();
+    let bind = VmBindOp { range: 1 << 57, flags, pat_index: 3, ..Default::default() };
+    let mut bind = VmBind { vm_id: args.vm_id, num_binds: 1, bind, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut bind), Ok(0));
+    rig.file.vm(args.vm_id).unwrap().asid
+}
+
+fn pagemap(rig: &Rig, va: u64) -> Option<PagemapId> {
+    rig.mm.home(va).map(|page| page.pagemap)
+}
+
+fn leaf(rig: &Rig, tile: u8, asid: Asid, va: u64) -> Option<(u8, Leaf)> {
+    rig.hw.walk(TileId(tile), asid, GpuVa(va))
+}
+
+/// Every leaf of every tile leads to where the page is.
+fn check_leaves(rig: &Rig, asid: Asid, bytes: u64) {
+    for va in (DATA..DATA + bytes).step_by(SZ_4K as usize) {
+        for tile in 0..2 {
+            let Some((level, leaf)) = leaf(rig, tile, asid, va) else { continue };
+            let addr = leaf.addr + va % if level == 1 { SZ_2M } else { SZ_4K };
+            match rig.mm.home(va) {
+                Some(page) => {
+                    let base = PVC.tiles[page.pagemap.index()].vram_base;
+                    assert_eq!((addr, leaf.device), (base.0 + (page.frame << 12), true), "{va:#x}");
+                    assert!(level == 1 || leaf.ps64, "{va:#x}");
+                }
+                None => assert!(!leaf.device && rig.hw.dma_reaches(addr), "{va:#x}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fault_brings_pages_to_the_faulting_tile() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_2M + SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA + 0x1234, Access::Write), FaultAck::Replay);
+    assert_eq!(rig.fault(1, asid, DATA + SZ_2M, Access::Read), FaultAck::Replay);
+    assert_eq!((pagemap(&rig, DATA), pagemap(&rig, DATA + SZ_2M)), (T0, T1));
+    let (level, large) = leaf(&rig, 0, asid, DATA).unwrap();
+    assert!(level == 1 && large.device && large.write && large.atomic);
+    let (level, small) = leaf(&rig, 1, asid, DATA + SZ_2M).unwrap();
+    assert!(level == 0 && small.device && small.ps64 && small.atomic);
+    assert_eq!([0, 1].map(|tile| rig.device.vram_used(TileId(tile))), [SZ_2M, SZ_64K]);
+    check_leaves(&rig, asid, SZ_2M + SZ_64K);
+    assert!(rig.dma_frames().is_empty(), "no page of system memory stays mapped");
+}
+
+#[test]
+fn tile_to_tile_copies_carry_dm_on_both_sides() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.hw.state.lock().copies.clear();
+    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
+    let copies = rig.hw.state.lock().copies.clone();
+    assert_eq!(copies.len(), 16);
+    for (n, page) in copies.iter().enumerate() {
+        let base = |tile: usize| PVC.tiles[tile].vram_base.0 + ((n as u64) << 12);
+        assert_eq!((page.tile, page.outcome), (TileId(0), PageOutcome::Copied), "the source's engine pushes");
+        assert_eq!((page.src, page.dst), (Some((base(0), true)), Some((base(1), true))));
+    }
+    assert_eq!((pagemap(&rig, DATA), leaf(&rig, 0, asid, DATA)), (T1, None));
+    assert_eq!([0, 1].map(|tile| rig.device.vram_used(TileId(tile))), [0, SZ_64K]);
+    check_leaves(&rig, asid, SZ_64K);
+}
+
+#[test]
+fn upstreams_far_side_writes_to_the_bus_and_says_nothing() {
+    let rules = Rules { copy_far_side: upstream::copy::far_side, ..Rules::CORRECT };
+    let rig = Rig::with(&PVC, rules);
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.hw.state.lock().copies.clear();
+    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
+    let copies = rig.hw.state.lock().copies.clone();
+    let base = PVC.tiles[1].vram_base.0;
+    assert!(copies.iter().all(|page| page.outcome == PageOutcome::Dropped));
+    assert_eq!(copies[3].dst, Some((base + 0x3000, false)), "a device address on the bus");
+    assert_eq!(pagemap(&rig, DATA), T1, "and the migration reports success");
+}
+
+#[test]
+fn a_cpu_touch_takes_the_allocation_home() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.touch(HostVa(DATA + 0x5000));
+    assert_eq!((pagemap(&rig, DATA), pagemap(&rig, DATA + 0x5000)), (None, None));
+    assert_eq!((leaf(&rig, 0, asid, DATA), rig.device.vram_used(TileId(0))), (None, 0));
+    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Replay);
+    assert_eq!(pagemap(&rig, DATA), T0);
+}
+
+#[test]
+fn what_a_munmap_leaves_in_vram_comes_home_when_it_is_too_small() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.munmap(HostRange::sized(HostVa(DATA + 0xf000), SZ_4K));
+    assert_eq!(pagemap(&rig, DATA), T0, "fifteen pages are left behind");
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    let (level, page) = leaf(&rig, 0, asid, DATA).unwrap();
+    assert!(level == 0 && !page.device && !page.ps64);
+    assert_eq!((pagemap(&rig, DATA + 0x3000), rig.device.vram_used(TileId(0))), (None, 0));
+}
+
+#[test]
+fn an_atomic_moves_pages_to_its_own_tile() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Replay);
+    assert_eq!(rig.fault(1, asid, DATA, Access::Atomic), FaultAck::Replay);
+    assert_eq!(pagemap(&rig, DATA), T1);
+    assert!(leaf(&rig, 1, asid, DATA).unwrap().1.atomic);
+}
+
+#[test]
+fn pages_that_cannot_migrate_are_reached_where_they_are() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    rig.mm.pin();
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    let (_, page) = leaf(&rig, 0, asid, DATA).unwrap();
+    assert!(!page.device && rig.dma_frames().contains(&frame_of(HostVa(DATA)).0));
+    assert_eq!(rig.device.vram_used(TileId(0)), 0);
+}
+
+#[test]
+fn full_vram_sends_the_oldest_home() {
+    let [t0, t1] = [0, 1].map(|n| Tile { vram_size: 2 * SZ_2M, ..PVC.tiles[n] });
+    let tiles: &'static [Tile] = Box::leak(Box::new([t0, t1]));
+    let platform: &'static Platform = Box::leak(Box::new(Platform { tiles, ..PVC }));
+    let rig = Rig::with(platform, Rules::CORRECT);
+    let asid = start(&rig, 4 * SZ_2M);
+    for n in 0..4 {
+        assert_eq!(rig.fault(0, asid, DATA + n * SZ_2M, Access::Write), FaultAck::Replay);
+    }
+    let homes = [0, 1, 2, 3].map(|n| pagemap(&rig, DATA + n * SZ_2M));
+    assert_eq!(homes, [None, None, T0, T0]);
+    assert_eq!(leaf(&rig, 0, asid, DATA), None);
+    check_leaves(&rig, asid, 4 * SZ_2M);
+    assert_eq!(rig.device.vram_used(TileId(0)), 2 * SZ_2M);
+}
+
+#[test]
+fn pages_migrate_without_a_vm() {
+    let rig = Rig::new();
+    rig.mm.mmap(HostRange::sized(HostVa(DATA), 4 * SZ_2M));
+    let range = HostRange::new(HostVa(DATA + SZ_2M - SZ_64K - SZ_4K), HostVa(DATA + 2 * SZ_2M + SZ_64K + SZ_4K));
+    assert_eq!(rig.device.migrate_range(TileId(1), range), Ok(()));
+    let at = |offset: u64| pagemap(&rig, DATA + offset);
+    assert_eq!((at(SZ_2M - SZ_64K - SZ_4K), at(SZ_2M - SZ_64K), at(SZ_2M)), (None, T1, T1));
+    assert_eq!((at(2 * SZ_2M + SZ_64K - SZ_4K), at(2 * SZ_2M + SZ_64K)), (T1, None));
+    assert_eq!(rig.device.vram_used(TileId(1)), SZ_2M + 2 * SZ_64K);
+    rig.mm.munmap(HostRange::sized(HostVa(DATA), 4 * SZ_2M));
+    assert_eq!(rig.device.vram_used(TileId(1)), 0);
+}
+
+#[test]
+fn planted_mistakes_are_in_the_tables_and_nowhere_else() {
+    type Encode = fn(&Leaf, u8) -> u64;
+    type Bit = fn(&Leaf) -> bool;
+    let wrong: [(Encode, Bit); 3] = [
+        (planted::leaf::dm_dropped, |leaf| leaf.device),
+        (planted::leaf::ps64_missing, |leaf| leaf.ps64),
+        (planted::leaf::rw_cleared, |leaf| leaf.write),
+    ];
+    for (encode_leaf, bit) in wrong {
+        let rig = Rig::with(&PVC, Rules { encode_leaf, ..Rules::CORRECT });
+        let asid = start(&rig, SZ_64K);
+        assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+        assert!(!bit(&leaf(&rig, 0, asid, DATA).unwrap().1));
+        assert!(rig.hw.state.lock().copies.iter().all(|page| page.outcome == PageOutcome::Copied));
+    }
+    let rig = Rig::with(&PVC, Rules { flush: planted::flush::left_out, ..Rules::CORRECT });
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.touch(HostVa(DATA));
+    assert!(rig.hw.state.lock().flushes.iter().all(|(_, space, _)| *space != asid));
+}

@@ -1,0 +1,128 @@
+//! Hardware that does nothing but remember, and copies by walking the tables that it was given.
+
+use std::collections::BTreeMap;
+
+use sync::Mutex;
+use units::*;
+use xe_spec::fault::*;
+use xe_spec::pte::{Entry, LEVEL_SHIFT, Leaf};
+
+use crate::port::{Hw, HwJob, PageOutcome};
+
+/// Hardware that does nothing but remember.
+#[derive(Default)]
+pub(crate) struct FakeHw {
+    pub state: Mutex<HwState>,
+}
+
+#[derive(Default)]
+pub(crate) struct HwState {
+    pub entries: BTreeMap<(Dpa, usize), u64>,
+    pub roots: BTreeMap<(TileId, Asid), Dpa>,
+    pub flushes: Vec<(TileId, Asid, GpuRange)>,
+    pub iommu: BTreeMap<Iova, (HostFrame, usize)>,
+    pub next_iova: u64,
+    pub contexts: BTreeMap<ContextId, EngineId>,
+    pub jobs: Vec<(ContextId, HwJob)>,
+    pub acks: Vec<(GpuVa, FaultAck)>,
+    pub copies: Vec<Copied>,
+}
+
+/// A page that a copy job was to carry: each side's address, and whether it is device memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copied {
+    pub tile: TileId,
+    pub src: Option<(u64, bool)>,
+    pub dst: Option<(u64, bool)>,
+    pub outcome: PageOutcome,
+}
+
+impl FakeHw {
+    /// What a tile's tables say of an address, and at which level.
+    pub fn walk(&self, tile: TileId, asid: Asid, va: GpuVa) -> Option<(u8, Leaf)> {
+        let state = self.state.lock();
+        let mut table = *state.roots.get(&(tile, asid))?;
+        for level in (0..=4u8).rev() {
+            let index = (va.0 >> LEVEL_SHIFT[level as usize]) as usize % 512;
+            let entry = state.entries.get(&(table, index)).copied().unwrap_or(0);
+            match Entry::decode(entry, level) {
+                Entry::Absent => return None,
+                Entry::Leaf(leaf) => return Some((level, leaf)),
+                Entry::Table { table: next, .. } => table = next,
+            }
+        }
+        None
+    }
+
+    /// Whether the IOMMU knows a bus address.
+    pub fn dma_reaches(&self, addr: u64) -> bool {
+        let state = self.state.lock();
+        let before = state.iommu.range(..=Iova(addr)).next_back();
+        before.is_some_and(|(iova, (_, pages))| addr - iova.0 < bytes_of(*pages))
+    }
+
+    /// Entries that are not zero.
+    pub fn live_entries(&self) -> usize {
+        self.state.lock().entries.values().filter(|entry| **entry != 0).count()
+    }
+}
+
+impl Hw for FakeHw {
+    fn table_write(&self, table: Dpa, index: usize, entry: u64) {
+        assert!(index < 512);
+        self.state.lock().entries.insert((table, index), entry);
+    }
+    fn table_read(&self, table: Dpa, index: usize) -> u64 {
+        self.state.lock().entries.get(&(table, index)).copied().unwrap_or(0)
+    }
+    fn set_root(&self, tile: TileId, asid: Asid, root: Dpa, _needs_64k: bool) {
+        self.state.lock().roots.insert((tile, asid), root);
+    }
+    fn clear_root(&self, tile: TileId, asid: Asid) {
+        self.state.lock().roots.remove(&(tile, asid));
+    }
+    fn tlb_invalidate(&self, tile: TileId, asid: Asid, range: GpuRange) {
+        self.state.lock().flushes.push((tile, asid, range));
+    }
+    fn iommu_map(&self, frame: HostFrame, pages: usize, _write: bool) -> Option<Iova> {
+        let mut state = self.state.lock();
+        let iova = Iova(0x8000_0000 + state.next_iova);
+        state.next_iova += bytes_of(pages) + SZ_64K;
+        state.iommu.insert(iova, (frame, pages));
+        Some(iova)
+    }
+    fn iommu_unmap(&self, iova: Iova, pages: usize) {
+        let gone = self.state.lock().iommu.remove(&iova);
+        assert_eq!(gone.map(|(_, pages)| pages), Some(pages));
+    }
+    fn context_create(&self, engine: EngineId, _asid: Asid) -> ContextId {
+        let mut state = self.state.lock();
+        let id = ContextId(1 + state.contexts.len() as u32);
+        state.contexts.insert(id, engine);
+        id
+    }
+    fn context_destroy(&self, _context: ContextId) {}
+    fn submit(&self, context: ContextId, job: HwJob) {
+        self.state.lock().jobs.push((context, job));
+    }
+    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck) {
+        self.state.lock().acks.push((fault.addr, ack));
+    }
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]) {
+        for (n, outcome) in done.iter_mut().enumerate() {
+            let side = |va: GpuVa| {
+                let va = va.add(bytes_of(n));
+                self.walk(tile, asid, va)
+                    .map(|(level, leaf)| (leaf.addr + (va.0 & ((1 << LEVEL_SHIFT[level as usize]) - 1)), leaf.device))
+            };
+            let (src, dst) = (side(src), side(dst));
+            *outcome = match (src, dst) {
+                (Some(_), Some((addr, false))) if !self.dma_reaches(addr) => PageOutcome::Dropped,
+                (Some((addr, false)), Some(_)) if !self.dma_reaches(addr) => PageOutcome::Failed,
+                (Some(_), Some(_)) => PageOutcome::Copied,
+                _ => PageOutcome::Failed,
+            };
+            self.state.lock().copies.push(Copied { tile, src, dst, outcome: *outcome });
+        }
+    }
+}

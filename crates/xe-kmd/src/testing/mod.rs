@@ -1,0 +1,154 @@
+//! Plain fakes for the driver's own tests: hardware that records, memory that is a map, an mm without migration.
+
+mod hw;
+mod mm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gpusvm::hostmm::*;
+use sync::Mutex;
+use units::*;
+use xe_spec::fault::*;
+use xe_spec::platform::{PVC, Platform};
+use xe_uapi::ioctl;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::event::{Event, Observer};
+use crate::{Device, Errno, File, Parts, Rules};
+pub(crate) use hw::FakeHw;
+pub(crate) use mm::{FakeMm, frame_of};
+
+/// A read fault of context `n` in space `asid`.
+pub(crate) fn fault_record(asid: u32, n: u32) -> FaultRecord {
+    FaultRecord {
+        engine: EngineId { tile: TileId(0), class: EngineClass::Copy, instance: 0 },
+        context: ContextId(n),
+        asid: Asid(asid),
+        addr: GpuVa(0),
+        access: Access::Read,
+        fault_type: FaultType::NotPresent,
+        level: 0,
+    }
+}
+
+/// First address of the program's memory; below it everything faults.
+pub(crate) const USER: u64 = 0x10_0000;
+
+/// The program's bytes.
+#[derive(Default)]
+pub(crate) struct FakeMemory {
+    bytes: Mutex<BTreeMap<u64, u8>>,
+}
+
+impl HostMemory for FakeMemory {
+    fn read(&self, _: Place, _: usize, _: &mut [u8]) -> Result<(), AccessError> {
+        Err(AccessError::Fault)
+    }
+    fn write(&self, _: Place, _: usize, _: &[u8]) -> Result<(), AccessError> {
+        Err(AccessError::Fault)
+    }
+    fn atomic(&self, _: Place, _: usize, _: usize, _: AtomicOp) -> Result<u64, AccessError> {
+        Err(AccessError::Fault)
+    }
+    fn transfer(&self, _: Place, _: Place, done: &mut [Transferred]) {
+        done.fill(Transferred::Failed);
+    }
+    fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
+        if !buf.is_empty() && from.0 < USER {
+            return Err(AccessError::Fault);
+        }
+        let bytes = self.bytes.lock();
+        buf.iter_mut().zip(from.0..).for_each(|(byte, at)| *byte = bytes.get(&at).copied().unwrap_or(0));
+        Ok(())
+    }
+    fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), AccessError> {
+        if !bytes.is_empty() && to.0 < USER {
+            return Err(AccessError::Fault);
+        }
+        self.bytes.lock().extend((to.0..).zip(bytes.iter().copied()));
+        Ok(())
+    }
+}
+
+/// Remembers every event.
+#[derive(Default)]
+pub(crate) struct Log(pub Mutex<Vec<Event>>);
+
+impl Observer for Log {
+    fn event(&self, event: &Event) {
+        self.0.lock().push(*event);
+    }
+}
+
+/// A device on fakes, one open file, and the program's side of both.
+pub(crate) struct Rig {
+    pub hw: Arc<FakeHw>,
+    pub mm: Arc<FakeMm>,
+    pub memory: Arc<FakeMemory>,
+    pub log: Arc<Log>,
+    pub device: Arc<Device>,
+    pub file: Arc<File>,
+}
+
+impl Rig {
+    /// A PVC as it should be.
+    pub fn new() -> Self {
+        Self::with(&PVC, Rules::default())
+    }
+
+    /// Another device, or other behaviours.
+    pub fn with(platform: &'static Platform, rules: Rules) -> Self {
+        let (hw, mm) = (Arc::new(FakeHw::default()), Arc::new(FakeMm::default()));
+        let (memory, log) = (Arc::new(FakeMemory::default()), Arc::new(Log::default()));
+        let parts = Parts {
+            platform,
+            hw: hw.clone(),
+            mm: mm.clone(),
+            memory: memory.clone(),
+            rules,
+            observer: log.clone(),
+            svm_observer: Arc::new(()),
+        };
+        let device = Device::new(parts).expect("probe");
+        let file = device.open();
+        Self { hw, mm, memory, log, device, file }
+    }
+
+    /// Writes a value where the program can point to it.
+    pub fn put<T: IntoBytes + Immutable + ?Sized>(&self, at: u64, value: &T) {
+        self.memory.copy_to_user(HostVa(at), value.as_bytes()).expect("user memory");
+    }
+
+    /// Reads a value of the program's.
+    pub fn get<T: FromBytes + IntoBytes>(&self, at: u64) -> T {
+        let mut value = T::new_zeroed();
+        self.memory.copy_from_user(HostVa(at), value.as_mut_bytes()).expect("user memory");
+        value
+    }
+
+    /// An ioctl with `args`, which take its answer.
+    pub fn ioctl<T: FromBytes + IntoBytes + Immutable>(&self, cmd: u32, args: &mut T) -> Result<u32, Errno> {
+        const ARGS: u64 = USER + 0x8000;
+        assert!(ioctl::size(cmd) <= 0x1000);
+        self.put(ARGS, args);
+        let reply = self.file.ioctl(cmd, HostVa(ARGS));
+        *args = self.get(ARGS);
+        reply
+    }
+
+    /// Reports a fault of context 99 and serves it; the answer.
+    pub fn fault(&self, tile: u8, asid: Asid, addr: u64, access: Access) -> FaultAck {
+        let mut record = FaultRecord { asid, addr: GpuVa(addr), access, ..fault_record(0, 99) };
+        record.engine.tile = TileId(tile);
+        self.device.page_fault(record);
+        assert_eq!(self.device.service_faults(), 1);
+        self.hw.state.lock().acks.last().expect("an answer").1
+    }
+
+    /// Frames that the device may reach.
+    pub fn dma_frames(&self) -> BTreeSet<u64> {
+        let state = self.hw.state.lock();
+        state.iommu.values().flat_map(|(frame, pages)| frame.0..frame.0 + *pages as u64).collect()
+    }
+}
