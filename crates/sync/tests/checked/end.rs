@@ -1,9 +1,9 @@
 //! The end of a run: everything unwinds, and what does not is counted.
 
-use crate::{message, seed};
+use crate::{message, seed, under};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use sync::sim::Outcome;
+use sync::sim::{Outcome, Replay};
 use sync::{Condvar, Mutex, RwLock, choose, spawn, time, yield_now};
 
 struct Dropped(Arc<AtomicUsize>);
@@ -60,17 +60,49 @@ fn a_destructor_that_needs_a_lock_of_another_task_gets_it() {
     }
     let lock = Arc::new(Mutex::new(0));
     let shared = lock.clone();
-    let report = seed(0, move || {
+    let report = under(&mut Replay::default(), move || {
         let needs = Needs(shared.clone());
         let holder = spawn("holder", move || {
             let _guard = shared.lock();
-            Condvar::new().wait(&mut Mutex::new(()).lock());
+            time::sleep_ns(2);
+        });
+        spawn("panics", || {
+            time::sleep_ns(1);
+            panic!("while the lock is held");
         });
         holder.join();
         drop(needs);
     });
-    assert!(matches!(report.outcome, Outcome::Deadlock { .. }));
+    // The root unwinds first, and cannot go on before the holder has unwound.
+    assert!(message(&report).contains("while the lock is held"));
     assert_eq!((report.leaked, *lock.lock()), (0, 1));
+}
+
+#[test]
+fn a_waiter_that_unwinds_takes_the_mutex_back_first() {
+    struct StillHeld(Arc<Mutex<()>>);
+    impl Drop for StillHeld {
+        fn drop(&mut self) {
+            let held = self.0.try_lock().is_none();
+            FOUND_HELD.store(if held { 1 } else { 2 }, Ordering::Relaxed);
+        }
+    }
+    static FOUND_HELD: AtomicUsize = AtomicUsize::new(0);
+    let report = under(&mut Replay::default(), || {
+        let lock = Arc::new(Mutex::new(()));
+        let shared = lock.clone();
+        spawn("waits", move || Condvar::new().wait(&mut shared.lock()));
+        spawn("holds", move || {
+            time::sleep_ns(1);
+            let _guard = lock.lock();
+            let _check = StillHeld(lock.clone());
+            time::sleep_ns(2);
+        });
+        time::sleep_ns(2);
+        panic!("while one waits and one holds");
+    });
+    assert_eq!((report.outcome.is_finding(), report.leaked), (true, 0));
+    assert_eq!(FOUND_HELD.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use crate::{lost_update, under};
 use std::sync::Arc;
 use sync::atomic::AtomicU32;
-use sync::sim::{Decision, Deviation, Limits, OpKind, Random, RunReport, Schedule, TaskId, TraceRule, run};
-use sync::spawn;
+use sync::sim::{
+    Decision, Deviation, Limits, OpKind, Random, Replay, RunReport, Schedule, Taken, TaskId, TraceRule, run,
+};
+use sync::{Condvar, Mutex, spawn, yield_now};
 
 #[test]
 fn the_trace_tells_what_was_done_and_its_hash_depends_on_it() {
@@ -28,6 +30,42 @@ fn a_deviation_is_read_as_it_is_written() {
     for text in ["", "17", "x>1", "3>64", "3>", "=1"] {
         assert!(text.parse::<Deviation>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_deviation_that_does_not_apply_is_passed_over() {
+    let plain = under(&mut Replay::default(), lost_update);
+    for text in ["3>63", "4>0", "5=7", "100000>1"] {
+        let deviations = vec![text.parse::<Deviation>().expect("a deviation"); 2];
+        assert_eq!(under(&mut Replay::new(deviations), lost_update), plain, "{text}");
+    }
+}
+
+#[test]
+fn a_task_that_waits_cannot_be_picked() {
+    let waits_for_ever = || {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let shared = gate.clone();
+        let waiter = spawn("waiter", move || {
+            let mut open = shared.0.lock();
+            while !*open {
+                shared.1.wait(&mut open);
+            }
+        });
+        yield_now();
+        for _ in 0..5 {
+            sync::point();
+        }
+        *gate.0.lock() = true;
+        gate.1.notify_all();
+        waiter.join();
+    };
+    let plain = under(&mut Replay::default(), waits_for_ever);
+    let everywhere = (1..plain.steps).map(|step| Deviation { step, to: Taken::Task(TaskId(1)) }).collect();
+    let report = under(&mut Replay::new(everywhere), waits_for_ever);
+    assert_eq!((report.outcome.is_finding(), report.virtual_ns), (false, plain.virtual_ns));
+    let applied = Replay::new(report.deviations.clone());
+    assert_eq!(under(&mut applied.clone(), waits_for_ever), report);
 }
 
 /// Enumerates all schedules, depth first, as an explorer would.
