@@ -110,12 +110,17 @@ impl Gpu {
         Some(offset)
     }
 
-    /// The block that was given (or named by this) the longest time ago; it counts as young from now on.
-    pub(crate) fn vram_oldest(&self, tile: TileId) -> Option<u64> {
-        let mut vram = self.tile(tile)?.vram.lock();
-        let (_, &offset) = vram.by_age.first_key_value()?;
-        vram.touch(offset);
-        Some(offset)
+    /// What should go home so that `bytes` can be had: the block that was given (or named by this) the longest
+    /// time ago, and for a large request its neighbours in the same slot of 2M. They count as young from now on.
+    pub(crate) fn vram_oldest(&self, tile: TileId, bytes: u64) -> Vec<u64> {
+        let Some(tile) = self.tile(tile) else { return Vec::new() };
+        let mut vram = tile.vram.lock();
+        let Some((_, &oldest)) = vram.by_age.first_key_value() else { return Vec::new() };
+        let slot = oldest / SZ_2M * SZ_2M;
+        let blocks = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
+        let blocks: Vec<u64> = vram.ages.range(blocks).map(|(start, _)| *start).collect();
+        blocks.iter().for_each(|block| vram.touch(*block));
+        blocks
     }
 
     /// Gives it back. Reader class.

@@ -62,8 +62,9 @@ pub trait Hw: Send + Sync + 'static {
     fn set_root(&self, tile: TileId, asid: Asid, root: Dpa, needs_64k: bool);
     /// Takes it away: every access of the address space faults. Follow it by a flush.
     fn clear_root(&self, tile: TileId, asid: Asid);
-    /// Forgets cached translations of an address space in `range`; on return no access that used one of them
-    /// to reach VRAM is under way.
+    /// Forgets cached translations of an address space in `range`. On return no walk that began before it is under
+    /// way (tables taken out before the call may be used for something else), and no access that used one of
+    /// those translations to reach VRAM. Accesses through other translations are not waited for.
     fn tlb_invalidate(&self, tile: TileId, asid: Asid, range: GpuRange);
 
     /// Lets the device reach `pages` contiguous frames; `None` where bus addresses ran out. An address is

@@ -30,8 +30,8 @@ use crate::rules::Mapped;
 /// Who may see pages of this device's VRAM: all of its tiles.
 pub(crate) const OWNER: OwnerId = OwnerId(1);
 
-/// Allocations that one request for VRAM sends home at most.
-const MAX_EVICTIONS: usize = 64;
+/// Times that one request for VRAM sends the oldest allocations home.
+const MAX_EVICTIONS: usize = 16;
 
 /// DMA through the device's IOMMU.
 pub(crate) struct Dma {
@@ -159,10 +159,11 @@ fn alloc_evicting(device: &Device, tile: TileId, pagemap: &Pagemap, bytes: u64) 
         if let Some(offset) = device.gpu.vram_alloc(tile, bytes) {
             return Some(offset);
         }
-        let oldest = device.gpu.vram_oldest(tile)?;
-        let page = DevicePage { pagemap: pagemap.id(), frame: oldest >> PAGE_SHIFT };
-        // One that cannot go now is young again; the next one may.
-        let _ = pagemap.evict_to_ram(page);
+        for oldest in device.gpu.vram_oldest(tile, bytes) {
+            let page = DevicePage { pagemap: pagemap.id(), frame: oldest >> PAGE_SHIFT };
+            // One that cannot go now is young again; the next one may.
+            let _ = pagemap.evict_to_ram(page);
+        }
     }
     device.gpu.vram_alloc(tile, bytes)
 }

@@ -168,6 +168,19 @@ fn full_vram_sends_the_oldest_home() {
 }
 
 #[test]
+fn a_slot_in_pieces_is_emptied_for_a_whole_one() {
+    let tiles: &'static [Tile] = Box::leak(Box::new([Tile { vram_size: SZ_2M, ..PVC.tiles[0] }]));
+    let platform: &'static Platform = Box::leak(Box::new(Platform { tiles, ..PVC }));
+    let rig = Rig::with(platform, Rules::CORRECT);
+    rig.mm.mmap(HostRange::sized(HostVa(DATA), 2 * SZ_2M));
+    let small = HostRange::sized(HostVa(DATA + SZ_64K), SZ_2M - SZ_64K);
+    assert_eq!(rig.device.migrate_range(TileId(0), small), Ok(()));
+    assert_eq!(rig.device.vram_used(TileId(0)), small.len());
+    assert_eq!(rig.device.migrate_range(TileId(0), HostRange::sized(HostVa(DATA + SZ_2M), SZ_2M)), Ok(()));
+    assert_eq!((pagemap(&rig, DATA + SZ_64K), pagemap(&rig, DATA + SZ_2M)), (None, T0));
+}
+
+#[test]
 fn pages_migrate_without_a_vm() {
     let rig = Rig::new();
     rig.mm.mmap(HostRange::sized(HostVa(DATA), 4 * SZ_2M));
