@@ -323,6 +323,26 @@ impl LiveMm {
         Ok(())
     }
 
+    /// Unregisters what lies around a faulting page that nobody here has registered: a registered mapping grew in
+    /// place, and what it grew by is registered too, without any event. Where the fault was merely late this
+    /// changes nothing.
+    pub(crate) fn disown(&self, addr: HostVa) {
+        let _one_at_a_time = self.registration.lock();
+        let Some(vma) = self.vma_at(addr) else { return };
+        let Some(mut part) = HostRange::around(addr, SZ_2M).intersect(vma.range) else { return };
+        let registered = self.map.lock().chunk(addr).map_or_else(Vec::new, |chunk| chunk.registered.clone());
+        for own in registered {
+            if own.contains(addr) {
+                return;
+            } else if own.end <= addr {
+                part.start = part.start.max(own.end);
+            } else {
+                part.end = part.end.min(own.start);
+            }
+        }
+        let _ = self.program.unregister(part);
+    }
+
     pub(crate) fn retire_chunks(&self, chunks: impl IntoIterator<Item = u64>) {
         for number in chunks {
             if !self.map.lock().chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {

@@ -22,12 +22,13 @@ use crate::map::{Home, Mark, PageMap};
 use crate::notifier::Begun;
 use crate::sys::mem;
 use crate::sys::uffd::{Message, RawMessage};
+use crate::transfer::leading_run;
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{DevicePage, EventKind, MmEvent};
 use std::collections::VecDeque;
 use sync::Mutex;
 use sync::atomic::AtomicU32;
-use units::{HostRange, HostVa, SZ_2M, SZ_4K};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// A page fault that waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,17 +205,22 @@ impl LiveMm {
                 all = false;
                 break;
             }
-            let progress = self.device.move_pages(scratch.start.0, start.0, end.offset_from(start));
-            if progress.bytes > 0 {
-                let _ = mem::advise(HostRange::sized(scratch.start, progress.bytes), mem::Advice::DontNeed);
+            let (pages, resident) = leading_run(start.0, HostRange::new(start, end).pages());
+            if !resident {
+                start = start.add(bytes_of(pages));
+                continue;
             }
-            match (progress.bytes, progress.error) {
-                (0, Some(_)) => {
+            let progress = self.device.move_pages(scratch.start.0, start.0, bytes_of(pages));
+            let _ = mem::advise(*scratch, mem::Advice::DontNeed);
+            match progress.error {
+                _ if progress.bytes > 0 => start = start.add(progress.bytes),
+                // It went, or was never there.
+                Some(_) if !leading_run(start.0, 1).1 => start = start.add(SZ_4K),
+                Some(_) => {
                     all = false;
                     start = start.add(SZ_4K);
                 }
-                (0, None) => start = end,
-                (bytes, _) => start = start.add(bytes),
+                None => start = start.add(bytes_of(pages)),
             }
         }
         drop(scratch);

@@ -6,8 +6,8 @@ use crate::claim::Entrance;
 use crate::map::Home;
 use crate::sys::{mem, task};
 use gpusvm::hostmm::{
-    ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId, Place, Select,
-    Transferred,
+    AccessError, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId,
+    Place, Select, Transferred,
 };
 use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
 
@@ -218,11 +218,15 @@ impl LiveMm {
         if self.life.load() == crate::LIFE_DEAD { Err(MmError::Gone) } else { Ok(()) }
     }
 
-    /// Whether an empty frame is one that an event emptied.
-    pub(crate) fn count_stale(&self, page: DevicePage) {
-        self.counters.stale.fetch_add(1);
+    /// Why a frame is empty: an event emptied it of which the engine has not been told to the end, or the
+    /// translation is stale. An access in flight holds up the telling, so the frame cannot be free again meanwhile.
+    pub(crate) fn explain_empty(&self, page: DevicePage) -> AccessError {
         if self.map.lock().frame(page) == Some(Frame::Condemned) {
-            self.counters.stale_told.fetch_add(1);
+            self.counters.told_late.fetch_add(1);
+            AccessError::Again
+        } else {
+            self.counters.stale.fetch_add(1);
+            AccessError::Empty
         }
     }
 

@@ -99,10 +99,7 @@ impl LiveMm {
 
     fn explain(&self, place: Place, fault: Fault) -> AccessError {
         match (place, fault) {
-            (Place::Device(page), Fault::Bus) => {
-                self.count_stale(page);
-                AccessError::Empty
-            }
+            (Place::Device(page), Fault::Bus) => self.explain_empty(page),
             _ => AccessError::Fault,
         }
     }

@@ -59,12 +59,14 @@ extern crate alloc;
 mod arena;
 mod claim;
 mod events;
+pub mod floor;
 mod gate;
 mod home;
 mod host;
 mod map;
 mod notifier;
 mod reader;
+mod region;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
@@ -72,6 +74,7 @@ mod transfer;
 mod vma;
 mod walk;
 
+pub use region::{PageSize, Region};
 pub use stats::Stats;
 pub use sys::access::{Chained, swap_chained};
 

@@ -23,7 +23,7 @@ use units::{HostRange, HostVa, SZ_4K, SZ_64K};
 
 /// What a fault turned out to be.
 enum Look {
-    /// Over, or not ours: the toucher looks again.
+    /// Over, or not ours: the toucher looks again, and finds no registration there.
     Stale,
     /// A migration has the page: its end answers.
     Claimed,
@@ -93,6 +93,7 @@ impl LiveMm {
         match self.look(fault) {
             Look::Stale => {
                 self.counters.stale_faults.fetch_add(1);
+                self.disown(fault.addr);
                 self.wake_page(fault.addr);
             }
             Look::Claimed => drop(self.counters.claimed_faults.fetch_add(1)),

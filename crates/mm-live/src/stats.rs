@@ -65,8 +65,8 @@ counters! {
     again,
     /// Accesses of VRAM frames that are empty: the translation was stale.
     stale,
-    /// Of these, accesses of frames that an event had just emptied, before the device could be told.
-    stale_told,
+    /// Accesses of frames that an event had just emptied, before the engine was told: tried again.
+    told_late,
     /// Pages that could not move because they are pinned or shared copy-on-write.
     busy,
     /// Pages that could not move because of permissions, locks or VMAs.

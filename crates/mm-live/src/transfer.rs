@@ -52,8 +52,8 @@ enum Purpose {
 
 /// How one step ended.
 enum Step {
-    /// Pages that went, and whether as bytes.
-    Went(usize, Transferred),
+    /// Pages that went, or were holes; their results are noted.
+    Went(usize),
     /// One page cannot go.
     Failed,
     /// An event is in the way.
@@ -62,6 +62,35 @@ enum Step {
     Narrow,
     /// Pinned or shared.
     Busy,
+}
+
+/// What one ioctl did.
+enum Pushed {
+    /// Pages that went, and how.
+    Went(usize, Transferred),
+    /// None.
+    Not(Step),
+}
+
+impl core::convert::From<Pushed> for Step {
+    fn from(pushed: Pushed) -> Self {
+        match pushed {
+            Pushed::Went(pages, _) => Self::Went(pages),
+            Pushed::Not(step) => step,
+        }
+    }
+}
+
+/// How many pages from `addr` on are resident as the first one is, and whether it is. At most 512 are looked at.
+pub(crate) fn leading_run(addr: u64, pages: usize) -> (usize, bool) {
+    let mut resident = [0u8; 512];
+    let pages = pages.min(resident.len());
+    if mem::mincore(HostRange::sized(HostVa(addr), bytes_of(pages)), &mut resident).is_err() {
+        // Not mapped as a whole: let the ioctl say what is wrong.
+        return (pages, true);
+    }
+    let first = resident[0] & 1;
+    (resident[..pages].iter().take_while(|&&page| page & 1 == first).count(), first == 1)
 }
 
 const MAX_TRIES: u32 = 4000;
@@ -228,7 +257,7 @@ impl LiveMm {
         while at < leg.pages {
             let rest = Leg { pages: leg.pages - at, ..leg.at(at) };
             match self.step(claim, entry + at, rest, limit, purpose, &mut done[at..]) {
-                Step::Went(pages, _) => {
+                Step::Went(pages) => {
                     at += pages;
                     (tries, limit) = (0, usize::MAX);
                     continue;
@@ -285,12 +314,8 @@ impl LiveMm {
         done: &mut [Transferred],
     ) -> Step {
         let held = self.gate.hold_events();
-        let (alive, zeroing) = {
-            let map = self.map.lock();
-            let zeroing = map.entry(claim, entry).is_some_and(|entry| entry.zeroing);
-            (map.alive_run(claim, entry, &leg, purpose), zeroing)
-        };
-        let pages = leg.clipped(alive.min(limit));
+        let (alive, zeroing) = self.map.lock().alive_run(claim, entry, &leg, purpose);
+        let mut pages = leg.clipped(alive.min(limit));
         if zeroing {
             return Step::Again;
         }
@@ -301,24 +326,30 @@ impl LiveMm {
         if leg.way == Way::ToDevice && self.program.event_pending() {
             return Step::Again;
         }
+        if leg.way == Way::ToDevice {
+            let (run, resident) = leading_run(src, pages);
+            pages = run;
+            if !resident {
+                done[..pages].fill(Transferred::Hole);
+                self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
+                return Step::Went(pages);
+            }
+        }
         self.prepare_slot(leg.dst, pages);
         if self.transport == Transport::Copy && leg.way == Way::ToDevice {
             drop(held);
             return self.copy_to_device(claim, entry, Leg { pages, ..leg }, purpose, done);
         }
         let step = self.push(leg.way, dst, src, pages);
-        if let Step::Went(pages, how) = step {
+        if let Pushed::Went(pages, how) = step {
             done[..pages].fill(how);
-            if leg.way == Way::ToDevice {
-                self.find_holes(dst, &mut done[..pages]);
-            }
             self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
         }
-        step
+        step.into()
     }
 
     /// The ioctl itself.
-    fn push(&self, way: Way, dst: u64, src: u64, pages: usize) -> Step {
+    fn push(&self, way: Way, dst: u64, src: u64, pages: usize) -> Pushed {
         let descriptor = if way == Way::Home { &self.program } else { &self.device };
         let progress = match self.transport {
             Transport::Move => descriptor.move_pages(dst, src, bytes_of(pages)),
@@ -326,22 +357,25 @@ impl LiveMm {
         };
         let how = if self.transport == Transport::Move { Transferred::Moved } else { Transferred::Copied };
         if progress.bytes > 0 {
-            return Step::Went((progress.bytes >> PAGE_SHIFT) as usize, how);
+            return Pushed::Went((progress.bytes >> PAGE_SHIFT) as usize, how);
         }
         match progress.error {
-            None => Step::Went(pages, how),
-            Some(Errno::AGAIN) => Step::Again,
-            Some(Errno::BUSY) => Step::Busy,
-            Some(Errno::INVAL | Errno::NOENT) if pages > 1 => Step::Narrow,
+            None => Pushed::Went(pages, how),
+            // The page moved, and the kernel met it again: see `Uffd::move_pages`.
+            Some(Errno::EXIST) if how == Transferred::Moved && !leading_run(src, 1).1 => Pushed::Went(1, how),
+            Some(Errno::AGAIN) => Pushed::Not(Step::Again),
+            Some(Errno::BUSY) => Pushed::Not(Step::Busy),
+            Some(Errno::INVAL | Errno::NOENT) if pages > 1 => Pushed::Not(Step::Narrow),
+            Some(Errno::NOENT) if way == Way::ToDevice && !leading_run(src, 1).1 => Pushed::Went(1, Transferred::Hole),
             Some(Errno::INVAL) if way == Way::Home => match descriptor.copy(dst, src, SZ_4K) {
-                copied if copied.bytes == SZ_4K => Step::Went(1, Transferred::Copied),
-                copied if copied.error == Some(Errno::AGAIN) => Step::Again,
-                _ => self.count_invalid(),
+                copied if copied.bytes == SZ_4K => Pushed::Went(1, Transferred::Copied),
+                copied if copied.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
+                _ => Pushed::Not(self.count_invalid()),
             },
-            Some(Errno::INVAL | Errno::NOENT) => self.count_invalid(),
+            Some(Errno::INVAL | Errno::NOENT) => Pushed::Not(self.count_invalid()),
             Some(_) => {
                 self.counters.failed.fetch_add(1);
-                Step::Failed
+                Pushed::Not(Step::Failed)
             }
         }
     }
@@ -357,21 +391,6 @@ impl LiveMm {
         let needs = self.map.lock().arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, pages));
         if let (true, Some(start)) = (needs, self.places.address(page)) {
             let _ = mem::advise(HostRange::sized(HostVa(start), SZ_2M), mem::Advice::DontNeed);
-        }
-    }
-
-    fn find_holes(&self, dst: u64, done: &mut [Transferred]) {
-        let mut resident = [0u8; 512];
-        for (block, done) in done.chunks_mut(resident.len()).enumerate() {
-            let start = HostVa(dst).add(bytes_of(block * resident.len()));
-            let range = HostRange::sized(start, bytes_of(done.len()));
-            if mem::mincore(range, &mut resident).is_ok() {
-                for (how, resident) in done.iter_mut().zip(resident) {
-                    if resident & 1 == 0 {
-                        *how = Transferred::Hole;
-                    }
-                }
-            }
         }
     }
 
@@ -447,38 +466,23 @@ impl LiveMm {
             Err(_) => return self.count_invalid(),
         }
         self.set_filling(claim, entry, leg.pages, true);
-        let mut resident = vec![0u8; leg.pages];
-        let first = match mem::mincore(range, &mut resident) {
-            Err(_) => None,
-            Ok(()) => Some(resident[0] & 1 != 0),
-        };
-        let pages = resident.iter().take_while(|page| Some(**page & 1 != 0) == first).count();
-        let step = match first {
-            None => self.count_invalid(),
-            Some(false) => {
-                done[..pages].fill(Transferred::Hole);
-                Step::Went(pages, Transferred::Hole)
+        let pushed = match self.device.copy(dst, va.0, range.len()) {
+            progress if progress.bytes > 0 => {
+                Pushed::Went((progress.bytes >> PAGE_SHIFT) as usize, Transferred::Copied)
             }
-            Some(true) => match self.device.copy(dst, va.0, bytes_of(pages)) {
-                progress if progress.bytes > 0 => {
-                    let copied = (progress.bytes >> PAGE_SHIFT) as usize;
-                    done[..copied].fill(Transferred::Copied);
-                    Step::Went(copied, Transferred::Copied)
-                }
-                progress if progress.error == Some(Errno::AGAIN) => Step::Again,
-                _ => self.count_invalid(),
-            },
+            progress if progress.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
+            _ => Pushed::Not(self.count_invalid()),
         };
-        if let Step::Went(pages, how) = step {
+        if let Pushed::Went(pages, how) = pushed {
             // The note comes first: from now on the page's bytes are in VRAM, whatever becomes of the source.
+            done[..pages].fill(how);
             self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
-            if how == Transferred::Copied {
-                self.drop_own(HostRange::sized(va, bytes_of(pages)));
-            }
+            self.drop_own(HostRange::sized(va, bytes_of(pages)));
         }
         let _ = self.program.protect(range, false);
         self.set_filling(claim, entry, leg.pages, false);
-        step
+        self.program.wake(range);
+        pushed.into()
     }
 
     /// A pair that was not staged, or is no pair of a migration at all: bytes go where the tables said.
@@ -569,15 +573,20 @@ impl LiveMm {
 }
 
 impl PageMap {
-    /// How many entries from `entry` on still go exactly this way.
-    fn alive_run(&self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> usize {
+    /// How many entries from `entry` on still go exactly this way, and whether a reader is at the first.
+    fn alive_run(&mut self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> (usize, bool) {
         let goes = |offset: usize| {
             self.entry(claim, entry + offset).is_some_and(|state| {
                 let way = Leg::of(&state).map(|way| if purpose == Purpose::PutBack { way.turned() } else { way });
                 !state.dead && !state.zeroing && way == Some(leg.at(offset))
             })
         };
-        (0..leg.pages).take_while(|&offset| goes(offset)).count()
+        let run = (0..leg.pages).take_while(|&offset| goes(offset)).count();
+        let entries = self.claims.get_mut(&claim).map_or(&mut [][..], |claim| &mut claim.entries);
+        let zeroing = entries.get(entry).is_some_and(|entry| entry.zeroing);
+        // From now on no reader fills them.
+        entries.iter_mut().skip(entry).take(run).for_each(|entry| entry.sealed = true);
+        (run, zeroing)
     }
 
     pub fn note_bytes(&mut self, page: DevicePage, bytes: bool) {

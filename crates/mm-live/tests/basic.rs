@@ -76,7 +76,7 @@ fn there_and_back(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     assert_eq!(load(page(range, 7).add(24)), 0x03_0201);
     assert_eq!(in_vram(mm, range), 0);
     (0..512).filter(|&i| i != 7).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
-    assert_eq!(vram.free.lock().unwrap().len(), 8 * SLOT);
+    assert_eq!(vram.free_frames(), 8 * SLOT);
     unmap(range);
 }
 
@@ -122,7 +122,7 @@ fn across(mm: &Arc<LiveMm>, vram0: &Vram, vram1: &Vram) {
     let range = filled(SZ_2M);
     assert_eq!(migrate_to(mm, vram0, range), 512);
     assert_eq!(migrate_to(mm, vram1, range), 512);
-    assert_eq!(vram0.free.lock().unwrap().len(), 8 * SLOT);
+    assert_eq!(vram0.free_frames(), 8 * SLOT);
     assert_eq!(mm.device_page(page(range, 3)).unwrap().pagemap, PagemapId(1));
     // Tile 1 brings 64K home at a time.
     assert_eq!(load(page(range, 3)), 1003);
@@ -155,12 +155,12 @@ fn stale(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
 
 fn settled(vram: &Vram) {
     for _ in 0..2000 {
-        if vram.free.lock().unwrap().len() == 8 * SLOT {
+        if vram.free_frames() == 8 * SLOT {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    panic!("{} frames are free", vram.free.lock().unwrap().len());
+    panic!("{} frames are free", vram.free_frames());
 }
 
 fn munmap(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {

@@ -171,6 +171,12 @@ pub(crate) fn write(dst: u64, bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
+/// Copies `len` bytes from `src` to `dst`; the ranges do not overlap.
+pub(crate) fn copy(dst: u64, src: u64, len: usize) -> Result<(), Fault> {
+    // SAFETY: both are memory that no reference names, and a fault of either becomes a result.
+    outcome(unsafe { pontoon_access_copy(dst, src, len) })
+}
+
 /// Stores a word of 4 or 8 bytes and gives the old one.
 pub(crate) fn exchange(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
     let mut word = value;

@@ -13,6 +13,8 @@ pub(crate) enum Advice {
     DontFork = 10,
     /// Huge pages wanted.
     HugePage = 14,
+    /// No huge pages.
+    NoHugePage = 15,
     /// Not in a core dump.
     DontDump = 16,
     /// Fault all pages in for reading.
@@ -41,6 +43,28 @@ pub(crate) fn map_arena(bytes: u64) -> Result<HostRange, Errno> {
         }
     }
     Ok(arena)
+}
+
+/// Maps `bytes` of private anonymous memory, 2M aligned, between guards that keep it a VMA of its own; gives the
+/// memory, and the whole that [`unmap`] wants.
+pub(crate) fn map_guarded(bytes: u64) -> Result<(HostRange, HostRange), Errno> {
+    const PROT_NONE: usize = 0;
+    const PROT_READ_WRITE: usize = 3;
+    const FLAGS: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
+    let len = bytes.next_multiple_of(SZ_2M) + 2 * SZ_2M;
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
+    let ret = unsafe { call(libc::SYS_mmap, [0, len as usize, PROT_NONE, FLAGS, usize::MAX, 0]) };
+    let whole = HostRange::sized(HostVa(check(ret)? as u64), len);
+    let memory = HostRange::sized(whole.start.add(1).align_up(SZ_2M), bytes);
+    let args = [memory.start.0 as usize, memory.len() as usize, PROT_READ_WRITE, 0, 0, 0];
+    // SAFETY: the range lies in the mapping just made, of which nobody knows.
+    match check(unsafe { call(libc::SYS_mprotect, args) }) {
+        Ok(_) => Ok((memory, whole)),
+        Err(errno) => {
+            unmap(whole);
+            Err(errno)
+        }
+    }
 }
 
 /// Gives a mapping of ours back.

@@ -88,7 +88,6 @@ const POISON: u32 = iowr(raw::_UFFDIO_POISON, 32);
 const _: () = assert!(MOVE == 0xc028_aa05 && API == 0xc018_aa3f);
 
 const MODE_DONTWAKE: u64 = 1;
-const MOVE_ALLOW_SRC_HOLES: u64 = 2;
 const WP_MODE_WP: u64 = 1;
 const WP_MODE_DONTWAKE: u64 = 2;
 
@@ -162,9 +161,14 @@ impl Uffd {
         let _ = unsafe { ioctl(&self.fd, WAKE, &mut of(range)) };
     }
 
-    /// Moves pages; nobody is woken. Holes stay holes.
+    /// Moves pages; nobody is woken. A hole ends it with ENOENT.
+    ///
+    /// Linux 6.18 forgets to reset its error after a transient EAGAIN inside of its loop. What follows is done,
+    /// but does not count: pages that moved are met again and give EEXIST; and with ALLOW_SRC_HOLES a hole is
+    /// met again for ever, in the kernel, until the process is killed. So that mode is never used, and who gets
+    /// EEXIST looks where the page is.
     pub fn move_pages(&self, dst: u64, src: u64, len: u64) -> Progress {
-        let mode = MODE_DONTWAKE | MOVE_ALLOW_SRC_HOLES;
+        let mode = MODE_DONTWAKE;
         let mut arg = raw::uffdio_move { dst, src, len, mode, move_: 0 };
         // SAFETY: UFFDIO_MOVE takes this struct; both ranges are bytes that no reference names.
         let ret = unsafe { ioctl(&self.fd, MOVE, &mut arg) };

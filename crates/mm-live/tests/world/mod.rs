@@ -56,36 +56,44 @@ pub fn store(va: HostVa, value: u64) {
     unsafe { std::ptr::write_volatile(va.0 as *mut u64, value) }
 }
 
-/// The least engine: pages come home by the window of 2M around the fault; freed frames go back to a pool.
+/// The least engine: pages come home by a window around the fault; freed frames go back to a pool.
 pub struct Vram {
     pub id: PagemapId,
-    pub free: StdMutex<Vec<u64>>,
+    used: StdMutex<Vec<bool>>,
     pub window: u64,
 }
 
 impl Vram {
-    pub fn insert(mm: &LiveMm, id: PagemapId, slots: u64, window: u64) -> Arc<Self> {
-        let frames = slots * SLOT as u64;
-        let vram = Arc::new(Self { id, free: StdMutex::new((0..frames).rev().collect()), window });
-        mm.pagemap_insert(id, OWNER, frames, vram.clone());
+    pub fn insert(mm: &LiveMm, id: PagemapId, slots: usize, window: u64) -> Arc<Self> {
+        let vram = Arc::new(Self { id, used: StdMutex::new(vec![false; slots * SLOT]), window });
+        mm.pagemap_insert(id, OWNER, (slots * SLOT) as u64, vram.clone());
         vram
     }
 
-    /// A run of frames: contiguous where the pool allows it.
+    /// Frames, lowest first; a whole 2M slot where one is free and wanted.
     pub fn alloc(&self, pages: usize) -> Option<Vec<u64>> {
-        let mut free = self.free.lock().unwrap();
-        if free.len() < pages {
+        let mut used = self.used.lock().unwrap();
+        let slot = (pages == SLOT).then(|| used.chunks(SLOT).position(|slot| slot.iter().all(|&used| !used)));
+        let frames: Vec<u64> = match slot.flatten() {
+            Some(slot) => (slot * SLOT..(slot + 1) * SLOT).map(|frame| frame as u64).collect(),
+            None => (0u64..).zip(used.iter()).filter(|(_, used)| !**used).map(|(frame, _)| frame).take(pages).collect(),
+        };
+        if frames.len() < pages {
             return None;
         }
-        free.sort_unstable_by(|a, b| b.cmp(a));
-        let at = free.len() - pages;
-        let mut frames = free.split_off(at);
-        frames.reverse();
+        frames.iter().for_each(|&frame| used[frame as usize] = true);
         Some(frames)
     }
 
     pub fn release(&self, frames: impl IntoIterator<Item = u64>) {
-        self.free.lock().unwrap().extend(frames);
+        let mut used = self.used.lock().unwrap();
+        for frame in frames {
+            assert!(std::mem::take(&mut used[frame as usize]), "frame {frame} is freed once");
+        }
+    }
+
+    pub fn free_frames(&self) -> usize {
+        self.used.lock().unwrap().iter().filter(|&&used| !used).count()
     }
 }
 
@@ -98,7 +106,7 @@ impl PagemapOps for Vram {
 
     fn page_free(&self, page: DevicePage) {
         assert_eq!(page.pagemap, self.id);
-        self.free.lock().unwrap().push(page.frame);
+        self.release([page.frame]);
     }
 }
 
