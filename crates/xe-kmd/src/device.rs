@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use gpusvm::hostmm::{HostMemory, HostMm, PagemapId};
 use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
+use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};
 use units::{HostRange, SZ_2M, TileId, pages_of};
 use xe_spec::fault::{Asid, ContextId, FaultRecord};
@@ -27,6 +28,7 @@ use crate::fence::Waiters;
 use crate::file::File;
 use crate::gpu::Gpu;
 use crate::port::Hw;
+use crate::ranks;
 use crate::rules::Rules;
 use crate::svm::devmem::{OWNER, TileMemory, populate};
 use crate::vm::Vm;
@@ -95,11 +97,11 @@ impl Device {
             memory,
             pagemaps,
             svm_observer,
-            migrate_lock: RwLock::new(()),
-            contexts: Mutex::new(BTreeMap::new()),
-            faults: FaultQueues::default(),
-            waiters: Waiters::default(),
-            spaces: Mutex::new(Spaces { vms: BTreeMap::new(), next: first_asid }),
+            migrate_lock: rwlock(ranks::MIGRATE, ()),
+            contexts: mutex(ranks::LEAF, BTreeMap::new()),
+            faults: FaultQueues::new(),
+            waiters: Waiters::new(),
+            spaces: mutex(ranks::LEAF, Spaces { vms: BTreeMap::new(), next: first_asid }),
         }))
     }
 

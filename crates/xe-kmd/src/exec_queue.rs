@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::rank::mutex;
 use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
 
@@ -18,6 +19,7 @@ use crate::errno::Errno;
 use crate::event::Event;
 use crate::fence::BindFences;
 use crate::port::HwJob;
+use crate::ranks;
 use crate::vm::Vm;
 
 /// Jobs that may wait in a queue.
@@ -55,14 +57,14 @@ struct Jobs {
 impl ExecQueue {
     /// A queue of binds.
     pub(crate) fn bind(vm: Arc<Vm>) -> Arc<Self> {
-        Arc::new(Self { vm, kind: QueueKind::Bind(BindFences::default()) })
+        Arc::new(Self { vm, kind: QueueKind::Bind(BindFences::new()) })
     }
 
     /// A queue of jobs for `engine`.
     pub(crate) fn engine(vm: Arc<Vm>, engine: EngineId) -> Arc<Self> {
         let device = vm.device.clone();
         let context = device.gpu.hw.context_create(engine, vm.asid);
-        let queue = EngineQueue { context, ring: Mutex::new(()), jobs: Mutex::new(Jobs::default()) };
+        let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
         let queue = Arc::new(Self { vm, kind: QueueKind::Engine(queue) });
         device.contexts.lock().insert(context, Arc::downgrade(&queue));
         queue

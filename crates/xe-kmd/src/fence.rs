@@ -17,9 +17,12 @@
 use std::collections::VecDeque;
 
 use gpusvm::hostmm::HostMemory;
+use sync::rank::mutex;
 use sync::time::now_ns;
 use sync::{Condvar, Mutex};
 use units::HostVa;
+
+use crate::ranks;
 
 /// A fence that a bind will write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +32,6 @@ pub(crate) struct UserFence {
 }
 
 /// Fences of one bind queue, in the order of its binds.
-#[derive(Default)]
 pub(crate) struct BindFences {
     list: Mutex<FenceList>,
 }
@@ -42,6 +44,11 @@ struct FenceList {
 }
 
 impl BindFences {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { list: mutex(ranks::LEAF, FenceList::default()) }
+    }
+
     /// Lists a fence. Called with the VM's lock held: that makes the order.
     pub(crate) fn push(&self, fence: UserFence) {
         self.list.lock().pending.push_back(fence);
@@ -70,13 +77,17 @@ impl BindFences {
 }
 
 /// Threads that wait for memory to change.
-#[derive(Default)]
 pub(crate) struct Waiters {
     count: Mutex<u64>,
     moved: Condvar,
 }
 
 impl Waiters {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self { count: mutex(ranks::LEAF, 0), moved: Condvar::new() }
+    }
+
     /// Something may have changed.
     pub(crate) fn wake(&self) {
         *self.count.lock() += 1;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::rank::mutex;
 use units::HostVa;
 
 use crate::device::Device;
@@ -15,6 +16,7 @@ use crate::exec_queue::ExecQueue;
 use crate::gem::Gem;
 use crate::ids::IdTable;
 use crate::ioctl;
+use crate::ranks;
 use crate::vm::Vm;
 
 /// One open file.
@@ -34,7 +36,7 @@ pub(crate) struct Names {
 
 impl File {
     pub(crate) fn new(device: Arc<Device>) -> Self {
-        Self { device, names: Mutex::new(Names::default()) }
+        Self { device, names: mutex(ranks::LEAF, Names::default()) }
     }
 
     /// One ioctl: `cmd` is the request's low 32 bits, `arg` its argument in the caller's memory. On `Ok` the call

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::rank::mutex;
 use sync::time::now_ns;
 use units::{Dpa, DpaRange, GpuRange, SZ_2M, TileId};
 use xe_spec::fault::Asid;
@@ -21,6 +22,7 @@ use crate::migrate::Migrate;
 use crate::port::Hw;
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
+use crate::ranks;
 use crate::rules::Rules;
 use crate::vram::{Freed, Vram};
 
@@ -157,7 +159,7 @@ impl Tile {
         let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let blocks = Vram::new(facts.vram_size, platform.min_vram_page());
         let vram = TileVram { blocks, by_age: BTreeMap::new(), ages: BTreeMap::new(), next_age: 0 };
-        let vram = sync::rank::mutex(sync::rank::Rank::FRAMES, vram);
+        let vram = mutex(ranks::VRAM, vram);
         Ok(Self { id, base: facts.vram_base, tables, migrate, vram })
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! From the outside to the inside:
 //!
-//! | lock | protects |
+//! | lock (ranks: `ranks`) | protects |
 //! |---|---|
 //! | a bind queue's or ring's own order | held around one submission; never together with the next |
 //! | `Vm::state` | VMAs, the life of a VM, and so the engine's set of ranges |
@@ -42,6 +42,7 @@ mod migrate;
 pub mod planted;
 mod port;
 mod pt;
+mod ranks;
 mod rules;
 mod svm;
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! `xe_svm_copy`.
 
 use sync::Mutex;
+use sync::rank::mutex;
 use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, SZ_1G, SZ_2M, SZ_4K, TileId, bytes_of};
 use xe_spec::pat;
@@ -30,6 +31,7 @@ use crate::gpu::{Gpu, migrate_asid};
 use crate::port::{Hw, PageOutcome};
 use crate::pt::build::own_run;
 use crate::pt::{NoTable, PageTable, TablePool};
+use crate::ranks;
 use crate::rules::{FarSide, Mapped};
 
 /// Start of the identity window.
@@ -107,7 +109,7 @@ impl Migrate {
             let slot = slots.make(hw, pool).ok_or(NoTable)?;
             slots.idle.push(slot);
         }
-        Ok(Self { tile, origin, slots: sync::rank::mutex(sync::rank::Rank::level(56), slots) })
+        Ok(Self { tile, origin, slots: mutex(ranks::SLOTS, slots) })
     }
 
     /// Copies page `i` between `near[i]`, in this tile's VRAM, and `far[i]`, wherever both are given, and sets

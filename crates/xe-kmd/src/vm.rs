@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::rank::mutex;
 use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M};
 use xe_spec::fault::{Access, Asid, FaultRecord};
 use xe_spec::platform::Platform;
@@ -24,6 +25,7 @@ use crate::errno::Errno;
 use crate::event::{Event, Serviced};
 use crate::fence::BindFences;
 use crate::pt::build::null_runs;
+use crate::ranks;
 use crate::svm::handler::Fault;
 use crate::svm::{CHUNK_SIZES, NOTIFIER_SIZE, Space, Svm, devmem};
 use crate::vma::{Vma, VmaTree};
@@ -82,7 +84,7 @@ impl Vm {
             None
         };
         device.gpu.tell(Event::VmCreated { asid });
-        let (state, fences) = (Mutex::new(VmState::default()), BindFences::default());
+        let (state, fences) = (mutex(ranks::VM, VmState::default()), BindFences::new());
         Ok(Arc::new(Self { device: device.clone(), asid, flags, space, svm, state, fences }))
     }
 

@@ -14,8 +14,11 @@
 use std::collections::VecDeque;
 
 use sync::Mutex;
+use sync::rank::mutex;
 use sync::time::now_ns;
 use xe_spec::fault::{Asid, ContextId, FaultRecord};
+
+use crate::ranks;
 
 /// Number of queues.
 const QUEUES: usize = 4;
@@ -36,12 +39,16 @@ struct Queue {
 }
 
 /// All queues.
-#[derive(Default)]
 pub(crate) struct FaultQueues {
     queues: [Mutex<Queue>; QUEUES],
 }
 
 impl FaultQueues {
+    /// Empty queues.
+    pub(crate) fn new() -> Self {
+        Self { queues: std::array::from_fn(|_| mutex(ranks::LEAF, Queue::default())) }
+    }
+
     /// Queues a fault. The interrupt's half: takes a leaf lock and returns.
     pub(crate) fn push(&self, record: FaultRecord) {
         self.of(record.asid).lock().waiting.push_back(Queued { record, since_ns: now_ns() });
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn one_space_is_served_in_order_and_a_served_queue_is_left_alone() {
-        let queues = FaultQueues::default();
+        let queues = FaultQueues::new();
         for n in 0..3 {
             queues.push(fault_record(5, n));
         }
@@ -122,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_faults_of_an_ended_context_are_forgotten() {
-        let queues = FaultQueues::default();
+        let queues = FaultQueues::new();
         queues.push(fault_record(5, 1));
         queues.push(fault_record(5, 2));
         queues.squash(ContextId(1), Asid(5));

@@ -8,8 +8,11 @@
 //! Upstream: `xe_pt_create` (a BO of 4K), `xe_pt_destroy`.
 
 use sync::Mutex;
+use sync::rank::mutex;
 use units::Dpa;
 use xe_spec::pte::TABLE_BYTES;
+
+use crate::ranks;
 
 /// The pool.
 pub(crate) struct TablePool {
@@ -27,12 +30,7 @@ struct Free {
 impl TablePool {
     /// A pool of `bytes` bytes from `base`.
     pub(crate) const fn new(base: Dpa, bytes: u64) -> Self {
-        Self {
-            free: sync::rank::mutex(
-                sync::rank::Rank::level(60),
-                Free { back: Vec::new(), next: base, end: base.add(bytes) },
-            ),
-        }
+        Self { free: mutex(ranks::POOL, Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
     }
 
     /// An empty table; `None` where the pool is used up.

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use gpusvm::hostmm::PagemapId;
 use gpusvm::{GpuSvm, RangeKey};
+use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::Asid;
@@ -37,6 +38,7 @@ use crate::event::Event;
 use crate::gpu::{Gpu, Tile};
 use crate::pt::build::Run;
 use crate::pt::{Committed, NoTable, PageTable};
+use crate::ranks;
 
 #[cfg(test)]
 mod tests;
@@ -112,14 +114,8 @@ impl Space {
         for (table, tile) in tables.iter().zip(&gpu.tiles) {
             gpu.hw.set_root(tile.id, asid, table.root(), gpu.platform.needs_64k);
         }
-        let tables =
-            tables.into_iter().map(|table| sync::rank::mutex(sync::rank::Rank::level(36), Some(table))).collect();
-        Ok(Arc::new(Self {
-            gpu: gpu.clone(),
-            asid,
-            tables,
-            garbage: sync::rank::mutex(sync::rank::Rank::level(44), Vec::new()),
-        }))
+        let tables = tables.into_iter().map(|table| mutex(ranks::TABLES, Some(table))).collect();
+        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage: mutex(ranks::GARBAGE, Vec::new()) }))
     }
 
     /// Ends translation on every tile and gives the tables back. The caller holds the VM's lock.

@@ -1,0 +1,24 @@
+//! Ranks of the driver's locks: the table of the crate's header, as the checker enforces it.
+//!
+//! From [`TABLES`] on a lock may be taken in reader class.
+
+use sync::rank::Rank;
+
+/// The order of a queue's jobs; nothing but leaves under it.
+pub(crate) const RING: Rank = Rank::level(4);
+/// `Vm::state`.
+pub(crate) const VM: Rank = Rank::VM;
+/// `Device::migrate_lock`.
+pub(crate) const MIGRATE: Rank = Rank::level(12);
+/// A VM's page tables on one tile.
+pub(crate) const TABLES: Rank = Rank::level(36);
+/// A tile's VRAM: the host may be told to empty a slot with it held.
+pub(crate) const VRAM: Rank = Rank::FRAMES;
+/// Ranges whose mapping is gone.
+pub(crate) const GARBAGE: Rank = Rank::level(44);
+/// A tile's migration slots: tables are made with it held.
+pub(crate) const SLOTS: Rank = Rank::level(56);
+/// A tile's pool of tables.
+pub(crate) const POOL: Rank = Rank::level(60);
+/// Names, contexts, queues of faults, waiters, lists.
+pub(crate) const LEAF: Rank = Rank::LEAF;
