@@ -81,13 +81,13 @@ impl Entry {
     }
 }
 
-/// Who may start a migration.
+/// Which way a migration may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entrance {
-    /// Everybody, unless frozen.
-    Public,
-    /// What brings everything home.
-    Evacuation,
+    /// Anywhere: not while frozen.
+    Anywhere,
+    /// Home only. That is what a freeze waits for; so a reader that serves a CPU fault never waits here.
+    Homewards,
 }
 
 /// How long a claim waits for a freeze or a migration to end before it says [`MmError::Stale`].
@@ -97,7 +97,7 @@ impl LiveMm {
     fn enter(&self, entrance: Entrance) -> Result<u64, MmError> {
         self.alive()?;
         let mut map = self.map.lock();
-        if map.frozen && entrance == Entrance::Public {
+        if map.frozen && entrance == Entrance::Anywhere {
             self.claims_changed.wait_for(&mut map, PATIENCE_NS);
             if map.frozen {
                 return Err(MmError::Stale);
@@ -118,7 +118,6 @@ impl LiveMm {
         &self,
         request: &ClaimRequest,
         kind: EventKind,
-        entrance: Entrance,
         out: &mut [Claimed],
     ) -> Result<ClaimId, MmError> {
         // An event that has been read but not settled would kill what is claimed now, at the same place.
@@ -127,7 +126,8 @@ impl LiveMm {
         if !vma.range.covers(request.range) {
             return Err(MmError::Stale);
         }
-        let id = self.enter(entrance)?;
+        let home = request.select == Select::DeviceOnly;
+        let id = self.enter(if home { Entrance::Homewards } else { Entrance::Anywhere })?;
         let begun = self.notifiers.begin(MmEvent { range: request.range, kind });
         self.notifiers.tell(&begun);
         let mut resident = vec![0u8; request.range.pages()];
@@ -177,13 +177,8 @@ impl LiveMm {
         }
     }
 
-    pub(crate) fn claim_frames(
-        &self,
-        pages: &[DevicePage],
-        entrance: Entrance,
-        out: &mut [Option<HostVa>],
-    ) -> Result<ClaimId, MmError> {
-        let id = self.enter(entrance)?;
+    pub(crate) fn claim_frames(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
+        let id = self.enter(Entrance::Anywhere)?;
         let mut vas: Vec<HostVa> = Vec::with_capacity(pages.len());
         {
             let map = self.map.lock();

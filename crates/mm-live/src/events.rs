@@ -187,24 +187,25 @@ impl LiveMm {
             registered.filter_map(|part| part.intersect(range)).collect()
         };
         for part in parts {
-            if !self.discard(part) {
+            if self.transport == Transport::Copy || !self.discard(part) {
                 let until = sync::time::now_ns() + QUARANTINE_NS;
                 self.map.lock().quarantine.push((part, until));
             }
         }
     }
 
-    /// Drops pages of the program without madvise, which would raise an event. False where some could not go.
+    /// Drops pages of the program: without madvise, which would raise an event, where pages can move. False where
+    /// some could not go.
     pub(crate) fn discard(&self, range: HostRange) -> bool {
+        if self.transport == Transport::Copy {
+            self.drop_own(range);
+            return true;
+        }
         let mut all = true;
         let scratch = self.scratch.lock();
         let mut start = range.start;
         while start < range.end {
             let end = start.add(SZ_2M).align_down(SZ_2M).min(range.end);
-            if self.transport == Transport::Copy {
-                all = false;
-                break;
-            }
             let (pages, resident) = leading_run(start.0, HostRange::new(start, end).pages());
             if !resident {
                 start = start.add(bytes_of(pages));
@@ -223,25 +224,23 @@ impl LiveMm {
                 None => start = start.add(bytes_of(pages)),
             }
         }
-        drop(scratch);
-        if !all && self.transport == Transport::Copy {
-            self.drop_own(range);
-        }
         all
     }
 
     /// Drops pages by DONTNEED, and knows its own event again.
     pub(crate) fn drop_own(&self, range: HostRange) {
         self.own_drops.lock().push(range);
-        let _ = mem::advise(range, mem::Advice::DontNeed);
-        self.own_drops.lock().retain(|&own| own != range);
+        // The event outlives the call: its message may be read but not looked at when this returns.
+        if mem::advise(range, mem::Advice::DontNeed).is_err() {
+            self.is_own_drop(range);
+        }
     }
 
     fn is_own_drop(&self, range: HostRange) -> bool {
         let mut own = self.own_drops.lock();
-        let before = own.len();
-        own.retain(|&own| own != range);
-        own.len() != before
+        let Some(index) = own.iter().position(|&own| own == range) else { return false };
+        own.swap_remove(index);
+        true
     }
 
     /// Tells the engine of one event that was taken in. False where there is none.

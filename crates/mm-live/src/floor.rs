@@ -10,10 +10,10 @@
 //! | [`BareMove`] | one UFFDIO_MOVE |
 //! | [`RoundTrip`] | a touch of a missing page, a handler thread that moves it there, and the touch's end |
 
+use crate::Refused;
 use crate::region::{PageSize, Region};
 use crate::sys::uffd::{Message, RawMessage, Uffd, Watch, feature};
 use crate::sys::{Errno, access, task};
-use crate::Refused;
 use std::sync::Arc;
 use sync::JoinHandle;
 use sync::atomic::AtomicU32;

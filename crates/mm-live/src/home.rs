@@ -2,7 +2,6 @@
 
 use crate::LiveMm;
 use crate::arena::Frame;
-use crate::claim::Entrance;
 use crate::map::Home;
 use crate::sys::{mem, task};
 use gpusvm::hostmm::{
@@ -52,7 +51,7 @@ impl LiveMm {
         let Some(range) = window else { return false };
         let request = ClaimRequest { range, owner, select: Select::DeviceOnly, fault: None };
         let mut claimed = vec![Claimed::No; range.pages()];
-        let Ok(claim) = self.claim_range(&request, EventKind::Clear, Entrance::Evacuation, &mut claimed) else {
+        let Ok(claim) = self.claim_range(&request, EventKind::Clear, &mut claimed) else {
             return false;
         };
         let to: Vec<_> = claimed
@@ -89,23 +88,17 @@ impl LiveMm {
     /// [`thaw`](Self::thaw) in the parent, [`after_fork_child`](Self::after_fork_child) in the child. Not to be
     /// called by a thread that is inside a migration. False where some page would not come.
     pub fn bring_all_home(&self) -> bool {
-        {
-            let mut map = self.map.lock();
-            map.frozen = true;
-            while !map.claims.is_empty() && self.alive().is_ok() {
-                self.claims_changed.wait_for(&mut map, 1_000_000);
-            }
-        }
+        self.map.lock().frozen = true;
         loop {
             let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
             let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
-            let left = !self.map.lock().chunks.values().all(|chunk| chunk.is_idle());
-            if !all || !left || self.alive().is_err() {
-                let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
-                self.retire_chunks(chunks);
+            self.retire_chunks(chunks);
+            let mut map = self.map.lock();
+            let quiet = map.claims.is_empty() && map.chunks.values().all(|chunk| chunk.is_idle());
+            if !all || quiet || self.alive().is_err() {
                 return all;
             }
-            task::relax();
+            self.claims_changed.wait_for(&mut map, 1_000_000);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::LiveMm;
 use crate::arena::{Arena, MAX_PAGEMAPS};
-use crate::claim::Entrance;
 use crate::sys::access::{self, Fault};
 use crate::sys::{mem, uffd::Watch};
 use gpusvm::hostmm::{
@@ -61,11 +60,11 @@ impl HostMm for LiveMm {
 
     fn claim(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
         self.alive()?;
-        self.claim_range(request, EventKind::Migrate(request.owner), Entrance::Public, out)
+        self.claim_range(request, EventKind::Migrate(request.owner), out)
     }
 
     fn claim_device(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
-        self.claim_frames(pages, Entrance::Public, out)
+        self.claim_frames(pages, out)
     }
 
     fn stage(&self, claim: ClaimId, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<(), MmError> {

@@ -52,7 +52,9 @@ pub(crate) fn run(mm: &Arc<LiveMm>, cpu: u32) {
     task::pin(cpu);
     mm.exclude_own_thread();
     while !mm.is_stopping() {
-        let busy = mm.deliver_notice() | mm.serve_next();
+        // The engine first: sequences stay odd, and frames unusable, until it was told.
+        while mm.deliver_notice() {}
+        let busy = mm.serve_next();
         let timeout = if busy { 0 } else { mm.wake_deferred() };
         let ready = task::poll(mm.program.raw(), &mm.kick, timeout);
         if ready.kicked {

@@ -280,11 +280,13 @@ impl LiveMm {
                 Step::Busy => drop(self.counters.busy.fetch_add(1)),
                 Step::Failed | Step::Again => {}
             }
-            done[at] = Transferred::Failed;
+            // Patience is for the whole leg: where events keep coming, the rest stays where it is.
+            let lost = if tries >= MAX_TRIES { leg.pages - at } else { 1 };
+            done[at..at + lost].fill(Transferred::Failed);
             if purpose == Purpose::Migrate {
-                self.note_carried(claim, entry + at, Transferred::Failed);
+                (at..at + lost).for_each(|page| self.note_carried(claim, entry + page, Transferred::Failed));
             }
-            at += 1;
+            at += lost;
             (tries, limit) = (0, usize::MAX);
         }
     }
@@ -373,8 +375,14 @@ impl LiveMm {
                 _ => Pushed::Not(self.count_invalid()),
             },
             Some(Errno::INVAL | Errno::NOENT) => Pushed::Not(self.count_invalid()),
-            Some(_) => {
-                self.counters.failed.fetch_add(1);
+            Some(e) => {
+                if self.counters.failed.fetch_add(1) < 20 {
+                    eprintln!(
+                        "DBG failed {e:?} {way:?} dst {dst:#x} {:?} src {src:#x} {:?} pages {pages}",
+                        leading_run(dst, 1),
+                        leading_run(src, 1)
+                    );
+                }
                 Pushed::Not(Step::Failed)
             }
         }

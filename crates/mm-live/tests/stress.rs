@@ -96,6 +96,12 @@ impl Stage {
     }
 }
 
+/// A thread that calls the API keeps its own stack out of migration, and out of signal handlers' hands.
+fn guard(stage: &Stage) {
+    block_signals();
+    stage.mm.exclude_own_thread();
+}
+
 /// API callers take no signals whose handlers touch migratable memory: the handler would wait for a fault whose
 /// service may need the very lock that its thread holds.
 fn block_signals() {
@@ -139,7 +145,7 @@ fn cpu(stage: &Stage, number: usize) {
 
 /// Counts in its own word too, by place as a device does, and migrates.
 fn gpu(stage: &Stage, number: usize) {
-    block_signals();
+    guard(stage);
     let pages = stage.counters.pages();
     let mut expected = vec![0u64; pages];
     let mut random = Random(100 + number as u64);
@@ -335,7 +341,7 @@ fn dropper(stage: &Stage) {
 
 /// mremap to another place, raw where the kernel allows it, else as a wrapper would.
 fn remapper(stage: &Stage) {
-    block_signals();
+    guard(stage);
     let mut random = Random(11);
     let mut round = 1;
     while stage.beat(7) {
@@ -372,7 +378,7 @@ fn remapper(stage: &Stage) {
 
 /// mremap that grows, as realloc does.
 fn grower(stage: &Stage) {
-    block_signals();
+    guard(stage);
     let mut round = 1;
     while stage.beat(10) {
         round += 1;
@@ -402,7 +408,7 @@ fn grower(stage: &Stage) {
 }
 
 fn forker(stage: &Stage) {
-    block_signals();
+    guard(stage);
     while stage.beat(8) {
         std::thread::sleep(Duration::from_millis(100));
         assert!(stage.mm.bring_all_home());

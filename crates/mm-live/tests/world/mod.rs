@@ -9,10 +9,77 @@ use gpusvm::hostmm::*;
 use mm_live::{Config, LiveMm};
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
 
 pub const OWNER: OwnerId = OwnerId(1);
 pub const SLOT: usize = 512;
+
+/// A heap apart from the program's, as the preload library has: what the mechanism itself allocates must never
+/// migrate. Powers of two with a free list each, in one region that is excluded at the start.
+struct PrivateHeap {
+    locked: AtomicBool,
+    next: AtomicUsize,
+    free: [AtomicUsize; 48],
+}
+
+#[global_allocator]
+static HEAP: PrivateHeap = PrivateHeap {
+    locked: AtomicBool::new(false),
+    next: AtomicUsize::new(0),
+    free: [const { AtomicUsize::new(0) }; 48],
+};
+const HEAP_BASE: usize = 0x6d00_0000_0000;
+const HEAP_BYTES: usize = 1 << 33;
+
+// SAFETY: each block is handed out once until it is given back: both lists are under one lock.
+unsafe impl std::alloc::GlobalAlloc for PrivateHeap {
+    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
+        let size = layout.size().max(layout.align()).max(16).next_power_of_two();
+        self.locked(|| {
+            let list = &self.free[size.trailing_zeros() as usize];
+            let block = list.load(SeqCst);
+            if block != 0 {
+                // SAFETY: a free block's first word is the next one's address.
+                list.store(unsafe { *(block as *const usize) }, SeqCst);
+                return block as *mut u8;
+            }
+            if self.next.load(SeqCst) == 0 {
+                // SAFETY: a fresh mapping at an address that nothing else uses.
+                unsafe { libc::mmap(HEAP_BASE as *mut _, HEAP_BYTES, 3, 0x10_4022, -1, 0) };
+                self.next.store(HEAP_BASE, SeqCst);
+            }
+            let block = self.next.load(SeqCst).next_multiple_of(size);
+            self.next.store(block + size, SeqCst);
+            block as *mut u8
+        })
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: std::alloc::Layout) {
+        let size = layout.size().max(layout.align()).max(16).next_power_of_two();
+        self.locked(|| {
+            let list = &self.free[size.trailing_zeros() as usize];
+            // SAFETY: the block is free, and at least 16 bytes.
+            unsafe { *block.cast::<usize>() = list.load(SeqCst) };
+            list.store(block as usize, SeqCst);
+        });
+    }
+}
+
+impl PrivateHeap {
+    fn locked<R>(&self, body: impl FnOnce() -> R) -> R {
+        while self.locked.swap(true, SeqCst) {
+            std::thread::yield_now();
+        }
+        let result = body();
+        self.locked.store(false, SeqCst);
+        result
+    }
+}
+
+/// The heap that never migrates.
+pub fn heap() -> HostRange {
+    HostRange::sized(HostVa(HEAP_BASE as u64), HEAP_BYTES as u64)
+}
 
 /// Memory of the program, as it would get it: mmap by libc.
 pub fn map(bytes: u64) -> HostRange {
@@ -121,6 +188,7 @@ fn with_memory<R>(mm: &dyn HostMm, body: impl FnOnce(&dyn HostMm, &dyn HostMemor
 pub fn start(config: Config) -> Option<Arc<LiveMm>> {
     match LiveMm::start(config) {
         Ok(mm) => {
+            mm.exclude(heap());
             assert!(WORLD.set(mm.clone()).is_ok(), "one world a process");
             Some(mm)
         }
