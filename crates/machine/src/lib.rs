@@ -14,6 +14,7 @@ mod engines;
 mod hostile;
 pub mod ledger;
 pub mod live;
+pub mod measure;
 pub mod program;
 pub mod report;
 pub mod wiring;

@@ -27,6 +27,14 @@ pub(crate) fn cpus() -> u64 {
     }
 }
 
+/// The CPU that this thread runs on just now.
+pub(crate) fn current_cpu() -> u32 {
+    let mut cpu = 0u32;
+    // SAFETY: the kernel writes four bytes.
+    let _ = unsafe { call(libc::SYS_getcpu, [core::ptr::from_mut(&mut cpu) as usize, 0, 0, 0, 0, 0]) };
+    cpu
+}
+
 /// Keeps this thread on one CPU.
 pub(crate) fn pin(cpu: u32) {
     let mask = 1u64 << cpu;
