@@ -12,7 +12,7 @@ use std::sync::Arc;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::{Dpa, DpaRange, GpuRange, SZ_2M, TileId};
+use units::{Dpa, GpuRange, SZ_2M, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 
@@ -24,7 +24,7 @@ use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
 use crate::ranks;
 use crate::rules::Rules;
-use crate::vram::{Freed, Vram};
+use crate::vram::Vram;
 
 /// One tile's memory.
 pub(crate) struct Tile {
@@ -129,11 +129,8 @@ impl Gpu {
     pub(crate) fn vram_free(&self, tile: TileId, offset: u64, bytes: u64) {
         let Some(tile) = self.tile(tile) else { return };
         let mut vram = tile.vram.lock();
-        // Under the lock: nobody may be given a piece of the slot before the host has emptied it.
         vram.forget(offset);
-        if let Freed::Slot(at) = vram.blocks.free(offset, bytes) {
-            self.hw.vram_slot_emptied(DpaRange::sized(tile.base.add(at), SZ_2M));
-        }
+        vram.blocks.free(offset, bytes);
     }
 
     /// Bytes of a tile's VRAM that are allocated.

@@ -13,7 +13,7 @@
 //!
 //! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
 
-use units::{Dpa, DpaRange, GpuRange, GpuVa, HostFrame, Iova, TileId};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
 
 /// One job of a context: a batch, then a fence.
@@ -86,10 +86,4 @@ pub trait Hw: Send + Sync + 'static {
     /// Carries `done.len()` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the
     /// tile's own copy engine; returns when it is done. The engine translates both sides page by page.
     fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]);
-
-    /// A 2M slot of VRAM that was used in pieces is whole and empty again: where frames are backed by the
-    /// host's memory, what backs it may be given back, so that a huge page fits in one piece.
-    fn vram_slot_emptied(&self, slot: DpaRange) {
-        let _ = slot;
-    }
 }

@@ -4,16 +4,12 @@
 //! block of SVM is 64K or 2M. Small requests fill slots of 2M that are in pieces already before they break a
 //! whole one, lowest address first, so what is whole stays whole.
 //!
-//! When the last piece of a 2M slot comes back, the allocator says so: what backs the slot in the host may
-//! then be emptied, and the slot takes a huge page in one piece again.
-//!
 //! Locking: a leaf lock around [`Vram`]; taken by the reader class, for [`Vram::free`].
 //!
 //! Upstream: `xe_ttm_vram_mgr.c`, `drm_buddy.c`.
 
 use std::collections::BTreeSet;
 
-use units::SZ_2M;
 
 /// Free blocks by order; all numbers are bytes from the tile's base.
 pub(crate) struct Vram {
@@ -22,15 +18,6 @@ pub(crate) struct Vram {
     free: Vec<BTreeSet<u64>>,
     used: u64,
     size: u64,
-}
-
-/// What giving a block back led to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Freed {
-    /// The slot around it is still in use, or was never in pieces.
-    Block,
-    /// It was the last piece of this 2M slot.
-    Slot(u64),
 }
 
 impl Vram {
@@ -67,20 +54,16 @@ impl Vram {
     }
 
     /// Gives a block back: the start and the bytes that it was asked for with.
-    pub(crate) fn free(&mut self, start: u64, bytes: u64) -> Freed {
-        let Some(first) = self.order(bytes) else { return Freed::Block };
+    pub(crate) fn free(&mut self, start: u64, bytes: u64) {
+        let Some(first) = self.order(bytes) else { return };
         debug_assert!(!self.free[first].contains(&start), "a block of VRAM is given back twice: {start:#x}");
         self.used -= self.min << first;
-        let (mut at, mut order, mut slot) = (start, first, None);
+        let (mut at, mut order) = (start, first);
         while order + 1 < self.free.len() && self.free[order].remove(&(at ^ (self.min << order))) {
             at &= !(self.min << order);
             order += 1;
-            if self.min << order == SZ_2M {
-                slot = Some(at);
-            }
         }
         self.free[order].insert(at);
-        slot.map_or(Freed::Block, Freed::Slot)
     }
 
     /// Bytes in use.
@@ -98,7 +81,7 @@ impl Vram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use units::SZ_64K;
+    use units::{SZ_2M, SZ_64K};
 
     #[test]
     fn small_blocks_share_a_slot_and_the_slot_heals() {
@@ -107,11 +90,8 @@ mod tests {
         let small: Vec<_> = (0..32).map(|_| vram.alloc(SZ_64K).unwrap()).collect();
         assert!(small.iter().all(|block| block / SZ_2M == small[0] / SZ_2M && big / SZ_2M != block / SZ_2M));
         assert_eq!(vram.used(), 2 * SZ_2M);
-        for (n, block) in small.iter().enumerate() {
-            let last = n + 1 == small.len();
-            assert_eq!(vram.free(*block, SZ_64K), if last { Freed::Slot(small[0]) } else { Freed::Block });
-        }
-        assert_eq!(vram.free(big, SZ_2M), Freed::Block);
+        small.iter().for_each(|block| vram.free(*block, SZ_64K));
+        vram.free(big, SZ_2M);
         assert_eq!(vram.used(), 0);
         assert_eq!(vram.alloc(8 * SZ_2M), Some(0), "all of it merged again");
     }
@@ -125,7 +105,7 @@ mod tests {
         }
         assert_eq!(got.len(), 5 * 32 + 3);
         assert_eq!(vram.alloc(SZ_64K), None);
-        got.iter().for_each(|block| _ = vram.free(*block, SZ_64K));
+        got.iter().for_each(|block| vram.free(*block, SZ_64K));
         assert!((0..5).all(|_| vram.alloc(SZ_2M).is_some_and(|block| block % SZ_2M == 0)));
         assert_eq!(vram.alloc(SZ_2M), None);
     }
