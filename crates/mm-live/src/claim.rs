@@ -306,8 +306,7 @@ impl LiveMm {
                 self.counters.refused.fetch_add(1);
                 return Err(Errno::INVAL);
             };
-            let watch = if self.transport == Transport::Copy { Watch::MissingAndProtected } else { Watch::Missing };
-            if let Err(errno) = self.program.register(part, watch) {
+            if let Err(errno) = self.program.register(part, self.watch()) {
                 self.counters.refused.fetch_add(1);
                 return Err(errno);
             }
@@ -318,39 +317,44 @@ impl LiveMm {
         Ok(())
     }
 
-    /// Unregisters what lies around a faulting page that nobody here has registered: a registered mapping grew in
-    /// place, and what it grew by is registered too, without any event. Where the fault was merely late this
-    /// changes nothing.
-    pub(crate) fn disown(&self, addr: HostVa) {
-        let _one_at_a_time = self.registration.lock();
-        let Some(vma) = self.vma_at(addr) else { return };
-        let Some(mut part) = HostRange::around(addr, SZ_2M).intersect(vma.range) else { return };
-        let registered = self.map.lock().chunk(addr).map_or_else(Vec::new, |chunk| chunk.registered.clone());
-        for own in registered {
-            if own.contains(addr) {
-                return;
-            } else if own.end <= addr {
-                part.start = part.start.max(own.end);
-            } else {
-                part.end = part.end.min(own.start);
-            }
-        }
-        let _ = self.program.unregister(part);
-    }
-
+    /// Unregisters chunks that have nothing in VRAM any more and nobody at them. Where an event is on its way they
+    /// stay registered until the next time: an mremap may have put a registered mapping, with pages in VRAM, at the
+    /// very place, and nobody would know yet. One that begins in the middle holds its thread until its event is
+    /// read, which the gate prevents: so the registration is put back before that thread can touch anything.
     pub(crate) fn retire_chunks(&self, chunks: impl IntoIterator<Item = u64>) {
         for number in chunks {
             if !self.map.lock().chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {
                 continue;
             }
+            let _unread = self.gate.hold_events();
             let _one_at_a_time = self.registration.lock();
+            if self.program.event_pending() {
+                continue;
+            }
             let parts = self.map.lock().retire(number);
-            for part in parts {
+            for &part in &parts {
                 self.counters.unregistered.fetch_add(1);
                 // A mapping that is gone needs no unregistering: its error says nothing new.
                 let _ = self.program.unregister(part);
-                self.program.wake(chunk_range(number));
             }
+            if self.program.event_pending() {
+                parts.into_iter().for_each(|part| self.register_again(part));
+            }
+            self.program.wake(chunk_range(number));
+        }
+    }
+
+    fn register_again(&self, part: HostRange) {
+        if self.program.register(part, self.watch()).is_ok() {
+            self.counters.registered.fetch_add(1);
+            self.map.lock().chunk_mut(part.start).add_registered(part);
+        }
+    }
+
+    const fn watch(&self) -> Watch {
+        match self.transport {
+            Transport::Copy => Watch::MissingAndProtected,
+            Transport::Move => Watch::Missing,
         }
     }
 
@@ -458,10 +462,9 @@ impl LiveMm {
         let mut emptied: Vec<DevicePage> = Vec::new();
         let mut discarded: Vec<HostVa> = Vec::new();
         for entry in &entries {
-            if let (From::Device(source), true) = (entry.from, entry.committed || entry.dead) {
-                if !(entry.committed && entry.carried == Some(Transferred::Moved)) {
-                    emptied.push(source);
-                }
+            let moved_away = entry.committed && entry.carried == Some(Transferred::Moved);
+            if let (From::Device(source), true) = (entry.from, (entry.committed || entry.dead) && !moved_away) {
+                emptied.push(source);
             }
             if let Destination::Device(target) = entry.to
                 && (entry.dead || !entry.committed && (entry.strayed || entry.carried.is_some()))
@@ -474,8 +477,10 @@ impl LiveMm {
             }
         }
         for range in runs_of(discarded) {
-            // What cannot be dropped stays in system memory, behind the page's back, until its mapping goes.
-            let _ = self.discard(range);
+            // Shared pages cannot be moved away; only moves to VRAM come here, and those are no reader's.
+            if !self.discard(range) {
+                self.drop_own(range);
+            }
         }
         self.empty_frames(&emptied);
         let (freed, late) = self.release(claim, &emptied);

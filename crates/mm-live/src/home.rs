@@ -8,17 +8,19 @@ use gpusvm::hostmm::{
     AccessError, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId,
     Place, Select, Transferred,
 };
+use sync::time::now_ns;
 use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
 
-/// Rounds of evacuation before it is given up: each meets only what a migration in progress held back.
-const MAX_ROUNDS: u32 = 2000;
+/// How long an evacuation tries: it meets only what a migration in progress holds back.
+const PATIENCE_NS: u64 = 10_000_000_000;
 
 impl LiveMm {
     /// Brings every page of `range` home and unregisters its chunks: what a wrapper of mremap calls first, because
     /// registration splits VMAs and mremap refuses to go across two. Migrations may begin again at once.
-    /// False where some page would not come.
+    /// False where some page would not come, or migrations of it kept beginning.
     pub fn bring_home(&self, range: HostRange) -> bool {
-        for _ in 0..MAX_ROUNDS {
+        let end = now_ns() + PATIENCE_NS;
+        while now_ns() < end {
             let away: Vec<(HostVa, DevicePage)> = {
                 let map = self.map.lock();
                 let homes = map.concerned(range).into_iter().filter_map(|(va, home, _)| match home {
@@ -27,7 +29,19 @@ impl LiveMm {
                 });
                 homes.collect()
             };
-            let Some(&(va, page)) = away.first() else { return true };
+            let Some(&(va, page)) = away.first() else {
+                let registered = self.map.lock().chunks_in(range);
+                self.retire_chunks(registered);
+                if self.map.lock().chunks_in(range).is_empty() {
+                    return true;
+                }
+                // An event on its way, or a migration that begins or ends: the registration goes when it is over.
+                if self.pump() {
+                    self.kick.ring();
+                }
+                task::relax();
+                continue;
+            };
             let owner = self.map.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
             if !self.evacuate(va, range, owner) {
                 task::relax();
@@ -92,7 +106,6 @@ impl LiveMm {
         loop {
             let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
             let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
-            self.retire_chunks(chunks);
             let mut map = self.map.lock();
             let quiet = map.claims.is_empty() && map.chunks.values().all(|chunk| chunk.is_idle());
             if !all || quiet || self.alive().is_err() {

@@ -23,8 +23,6 @@ use units::{HostRange, HostVa, SZ_4K, SZ_64K};
 
 /// What a fault turned out to be.
 enum Look {
-    /// Over, or not ours: the toucher looks again, and finds no registration there.
-    Stale,
     /// A migration has the page: its end answers.
     Claimed,
     /// In VRAM.
@@ -93,11 +91,6 @@ impl LiveMm {
 
     fn serve(&self, fault: &Fault) -> Served {
         match self.look(fault) {
-            Look::Stale => {
-                self.counters.stale_faults.fetch_add(1);
-                self.disown(fault.addr);
-                self.wake_page(fault.addr);
-            }
             Look::Claimed => drop(self.counters.claimed_faults.fetch_add(1)),
             Look::Device(page) => return self.serve_device(fault, page),
             Look::Hole(range) => return self.serve_hole(fault, range),
@@ -154,7 +147,11 @@ impl LiveMm {
         let Some(part) =
             map.chunk(addr).and_then(|chunk| chunk.registered.iter().copied().find(|range| range.contains(addr)))
         else {
-            return Look::Stale;
+            // Late; or a mapping that is registered although nobody here did it: a registered mapping grew in place,
+            // and what it grew by is registered too, without an event. A hole either way, if it is still one.
+            self.counters.stale_faults.fetch_add(1);
+            map.set_mark(addr, Mark::Filling);
+            return Look::Hole(HostRange::sized(addr, SZ_4K));
         };
         let block = HostRange::around(addr, SZ_64K).intersect(part).unwrap_or(HostRange::sized(addr, SZ_4K));
         let fillable = |va: HostVa| map.home(va) == Home::System && map.mark(va) == Mark::Free;

@@ -83,6 +83,8 @@ counters! {
     refused,
     /// Destinations named for a page that were in use.
     occupied,
+    /// Pages found at home and in VRAM at once: must stay 0.
+    conflicts,
     /// Pages that could be put back nowhere and stay at an uncommitted destination.
     stranded,
 }

@@ -1,5 +1,10 @@
 //! One thing at a time: each rule of the mechanism, with what the kernel says beside what we say.
-#![allow(unsafe_code, reason = "tests play the program, which uses raw memory")]
+#![allow(
+    unsafe_code,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests play the program: raw memory, threads of its own"
+)]
 
 mod world;
 
@@ -8,6 +13,9 @@ use mm_live::{Config, LiveMm};
 use std::sync::Arc;
 use units::{HostFrame, HostRange, SZ_2M, SZ_4K, SZ_64K};
 use world::*;
+
+/// One rule, on a world with two tiles.
+type Step = fn(&Arc<LiveMm>, &Vram, &Vram);
 
 fn accounting_is_true(mm: &LiveMm) {
     mm.settle();
@@ -22,7 +30,7 @@ fn the_mechanism_step_by_step() {
     let vram0 = Vram::insert(&mm, PagemapId(0), 8, SZ_2M);
     let vram1 = Vram::insert(&mm, PagemapId(1), 8, SZ_64K);
     eprintln!("transport {:?}, privilege {:?}", mm.transport(), mm.privilege());
-    let steps: &[(&str, fn(&Arc<LiveMm>, &Vram, &Vram))] = &[
+    let steps: &[(&str, Step)] = &[
         ("there and back by a CPU touch", there_and_back),
         ("holes become zeros", holes),
         ("a huge page moves in one piece", huge),

@@ -1,5 +1,10 @@
 //! The conformance suite of `gpusvm::hostmm` on this process's own memory: each case has a world of its own.
-#![allow(unsafe_code, reason = "tests play the program, which uses raw memory")]
+#![allow(
+    unsafe_code,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests play the program: raw memory, threads of its own"
+)]
 
 mod world;
 
