@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 /// Rounds whose times are not counted.
 const WARM: usize = 10;
+/// Blocks that are touched once.
+const FRESH: usize = 50;
 /// A block that goes round: its size, and how many rounds of 64K it costs as much as.
 const BLOCKS: [Block; 2] = [
     Block { name: "64K", bytes: 64 << 10, pages: PageSize::Small, weight: 1 },
@@ -26,7 +28,7 @@ const BLOCKS: [Block; 2] = [
 #[derive(Args)]
 pub struct Options {
     /// Rounds for blocks of 64K; blocks of 2M go a third as often
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u16).range(10..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u16).range(10..=900))]
     rounds: u16,
     /// Use every CPU; without it all threads share one, which spares the figures the price of hand-offs
     #[arg(long)]
@@ -86,6 +88,7 @@ struct Samples {
     home: Vec<u64>,
     faulting: Vec<u64>,
     mapped: Vec<u64>,
+    first: Vec<u64>,
 }
 
 /// Lets a block go round and gives its rows.
@@ -93,7 +96,7 @@ fn go_round(stand: &mut Stand, block: &Block, memory: &Region, rounds: usize) ->
     let mut copy = BareCopy::new(block.bytes, block.pages)?;
     let mut bare_move = BareMove::new(block.bytes, block.pages)?;
     let mut round_trip = RoundTrip::new()?;
-    let mut samples = Samples::default();
+    let mut samples = Samples { first: first_faults(stand, block)?, ..Samples::default() };
     let mut last = 0;
     for round in 0..(WARM + rounds) as u32 {
         let (found, ns) = stand.touch(memory)?;
@@ -114,6 +117,19 @@ fn go_round(stand: &mut Stand, block: &Block, memory: &Region, rounds: usize) ->
     Ok(rows_of(stand, block, memory, &samples))
 }
 
+/// Service of the first fault on blocks that no device has seen: ranges and tables have yet to be made.
+fn first_faults(stand: &mut Stand, block: &Block) -> Result<Vec<u64>> {
+    let mut fresh = Vec::new();
+    for _ in 0..WARM + FRESH {
+        fresh.push(Region::new(block.bytes, block.pages)?);
+    }
+    for memory in &fresh {
+        stand.store(0, memory, 1)?;
+    }
+    // An address may have been another block's before.
+    Ok(fresh.iter().filter_map(|memory| stand.services(memory, 0).pop()).collect())
+}
+
 fn rows_of(stand: &Stand, block: &Block, memory: &Region, samples: &Samples) -> Vec<Row> {
     let size = block.name;
     let floor = |what, size, samples: &[u64]| Row::new(what, size, samples);
@@ -124,6 +140,7 @@ fn rows_of(stand: &Stand, block: &Block, memory: &Region, samples: &Samples) -> 
     ];
     let medians = floors.each_ref().map(|row| row.times.median);
     let things = [
+        ("GPU fault, first on a block", samples.first.clone()),
         ("GPU fault, SYSTEM->VRAM0", stand.services(memory, 0)),
         ("  of it, migration", stand.migrations(memory, "SYSTEM", "VRAM0")),
         ("GPU fault, VRAM0->VRAM1", stand.services(memory, 1)),
