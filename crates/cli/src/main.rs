@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod doctor;
 mod run;
 mod shim_library;
 mod tour;
@@ -30,6 +31,8 @@ enum Command {
     Check(check::Options),
     /// Measure fault service beside its floors
     Bench(bench::Options),
+    /// Say what this kernel allows, and what to type where that is not enough
+    Doctor(doctor::Options),
     /// List the behaviours that --behaviour takes
     Behaviours,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Check(options)) => check::run(&options),
         Some(Command::Bench(options)) => bench::run(&options),
+        Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Behaviours) => list_behaviours(),
     };
     outcome.unwrap_or_else(|error| {

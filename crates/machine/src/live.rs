@@ -11,6 +11,7 @@ use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
+use gpusvm::hostmm::PagemapId;
 use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,17 +31,12 @@ pub struct LiveConfig {
     pub behaviours: String,
     /// How pages travel.
     pub travel: Travel,
-    /// Whether the program's memory is migrated all the time, asked for or not.
-    pub hostility: Hostility,
 }
 
-/// Whether memory migrates without being asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hostility {
-    /// By GPU faults only.
-    None,
-    /// Every movable page, to VRAM and back.
-    Everything,
+impl Default for LiveConfig {
+    fn default() -> Self {
+        Self { behaviours: String::new(), travel: Travel::Move }
+    }
 }
 
 /// Why there is no machine. Its text is for the user and says what to type.
@@ -74,6 +70,15 @@ pub struct Live {
     core: Arc<Core>,
     mm: Arc<LiveMm>,
     hostile: Mutex<Option<Hostile>>,
+    /// Frames in use when the engines had stopped and nothing had come home yet.
+    last: Mutex<Option<Frames>>,
+}
+
+/// Frames of each tile that hold pages: by our accounts, and by the kernel's word (mincore) at the same moment.
+#[derive(Clone, Debug)]
+struct Frames {
+    accounted: Vec<u64>,
+    mincore: Vec<u64>,
 }
 
 impl Live {
@@ -91,11 +96,15 @@ impl Live {
             system: SystemAccess::MayBlock,
         })
         .map_err(StartError::Probe)?;
-        let live = Arc::new(Self { core, mm, hostile: Mutex::new(None) });
-        if config.hostility == Hostility::Everything {
-            *live.hostile.lock() = Some(Hostile::start(live.core.clone(), live.mm.clone()));
+        Ok(Arc::new(Self { core, mm, hostile: Mutex::new(None), last: Mutex::new(None) }))
+    }
+
+    /// Migrates everything from now on: for those who have exclusions to make between start and this.
+    pub fn begin_hostility(&self) {
+        let mut hostile = self.hostile.lock();
+        if hostile.is_none() {
+            *hostile = Some(Hostile::start(self.core.clone(), self.mm.clone()));
         }
-        Ok(live)
     }
 
     /// Driver and hardware.
@@ -160,22 +169,31 @@ impl Live {
             hostile.stop();
         }
         self.core.engines().stop();
+        *self.last.lock() = Some(self.frames());
         self.mm.stop();
     }
 
-    /// What happened so far.
-    pub fn report(&self) -> Report {
+    fn frames(&self) -> Frames {
         let tiles = self.core.device().platform().tiles.len() as u16;
-        let pagemaps = || (0..tiles).map(gpusvm::hostmm::PagemapId);
+        let pagemaps = || (0..tiles).map(PagemapId);
+        Frames {
+            accounted: pagemaps().map(|id| self.mm.resident_frames(id)).collect(),
+            mincore: pagemaps().map(|id| self.mm.mincore_frames(id)).collect(),
+        }
+    }
+
+    /// What happened so far. Frames are told as they were just before everything came home, once it has.
+    pub fn report(&self) -> Report {
         let stats = self.mm.stats();
+        let frames = self.last.lock().clone().unwrap_or_else(|| self.frames());
         let memory = Memory {
             mechanism: match (self.mm.transport(), self.mm.privilege()) {
                 (Transport::Move, Privilege::Full) => "userfaultfd: pages move".into(),
                 (Transport::Move, Privilege::UserModeOnly) => "userfaultfd, user mode only: pages move".into(),
                 (Transport::Copy, _) => "userfaultfd: pages are copied".into(),
             },
-            accounted_frames: pagemaps().map(|id| self.mm.resident_frames(id)).collect(),
-            mincore_frames: pagemaps().map(|id| self.mm.mincore_frames(id)).collect(),
+            accounted_frames: frames.accounted,
+            mincore_frames: frames.mincore,
             counters: stats.named().into_iter().map(|(name, n)| (name.to_owned(), n)).collect::<BTreeMap<_, _>>(),
         };
         Report::of(&self.core, memory)

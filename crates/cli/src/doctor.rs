@@ -1,0 +1,21 @@
+//! `pontoon doctor`: what this kernel, and this user on it, allow; and what to type where that is not enough.
+
+use anyhow::Result;
+use clap::Args;
+use machine::live::{Live, LiveConfig};
+use std::process::ExitCode;
+
+/// Options of `doctor`.
+#[derive(Args)]
+pub struct Options {}
+
+/// Starts a machine in this very process, tells how its pages would travel, and stops it.
+pub fn run(_: &Options) -> Result<ExitCode> {
+    let library = crate::shim_library::path()?;
+    println!("preload library: {}", library.display());
+    let live = Live::start(&LiveConfig::default())?;
+    println!("memory: {}", live.report().memory.mechanism);
+    println!("{}", live.limits().unwrap_or("nothing is limited"));
+    live.shutdown();
+    Ok(ExitCode::SUCCESS)
+}

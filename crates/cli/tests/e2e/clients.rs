@@ -1,0 +1,84 @@
+//! C clients for the end-to-end tests: compiled once a test, run by the real command under the real library.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder with a compiled client in it.
+pub struct Client {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+}
+
+/// What a run left.
+pub struct Run {
+    /// Exit code of the client; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+    /// The library's report; `Null` where it wrote none.
+    pub report: Value,
+}
+
+impl Client {
+    /// Compiles `clients/NAME.c`.
+    pub fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(format!("{name}.c"));
+        let program = dir.path().join(name);
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
+        let status = compiler.status().expect("a C compiler");
+        assert!(status.success(), "{name}.c compiles without a warning");
+        Self { dir, program }
+    }
+
+    /// Runs it under `pontoon run OPTIONS -- CLIENT ARGUMENTS`, at most a minute.
+    pub fn run(&self, options: &[&str], arguments: &[&str]) -> Run {
+        let report = self.dir.path().join("report.json");
+        let _ = std::fs::remove_file(&report);
+        let mut command = pontoon();
+        command.arg("run").args(options).arg("--report").arg(&report).arg("--").arg(&self.program).args(arguments);
+        let output = command.output().expect("the command starts");
+        let text = std::fs::read_to_string(&report).unwrap_or_default();
+        let report = text.lines().next_back().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
+        Run { code: output.status.code(), out: text_of(&output.stdout), err: text_of(&output.stderr), report }
+    }
+}
+
+impl Run {
+    /// A counter of the report.
+    pub fn count(&self, name: &str) -> u64 {
+        self.report[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {}", self.report))
+    }
+
+    /// How often pages went a way, "SYSTEM->VRAM0" for example.
+    pub fn times(&self, way: &str) -> u64 {
+        self.report["migrations"][way].as_u64().unwrap_or(0)
+    }
+}
+
+/// The command under `timeout`, so that a hang is a failure and not a hang.
+pub fn pontoon() -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(env!("CARGO_BIN_EXE_pontoon"));
+    command
+}
+
+/// Whether the kernel lets this user have userfaultfd. Says so loudly where it does not; in CI that is a failure.
+pub fn userfaultfd() -> bool {
+    let output = pontoon().arg("doctor").output().expect("the command starts");
+    if output.status.success() {
+        return true;
+    }
+    let why = text_of(&output.stderr);
+    assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: {why}");
+    eprintln!("SKIPPED: {why}");
+    false
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

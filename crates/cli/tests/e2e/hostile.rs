@@ -1,0 +1,84 @@
+//! Hostile mode: programs that know nothing of a GPU end as they always do, while their memory is in VRAM and back.
+
+use crate::clients::{Client, pontoon, userfaultfd};
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Output and exit code of a program, and the same under hostile mode.
+fn both_ways(dir: &Path, program: &str, arguments: &[&str]) -> Option<[Output; 2]> {
+    let plain = Command::new(program).current_dir(dir).args(arguments).output().ok()?;
+    let mut hostile = pontoon();
+    hostile.current_dir(dir).args(["run", "--hostile", "--", program]).args(arguments);
+    Some([plain, hostile.output().expect("the command starts")])
+}
+
+fn assert_alike([plain, hostile]: [Output; 2]) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&hostile.stdout), text(&plain.stdout), "stderr: {}", text(&hostile.stderr));
+    assert_eq!(hostile.status.code(), plain.status.code(), "stderr: {}", text(&hostile.stderr));
+}
+
+#[test]
+fn a_client_that_loops_over_dlopen_fork_signals_and_mmap() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("loop");
+    let run = client.run(&["--hostile"], &[]);
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    assert!(run.out.starts_with("LOOP ok"), "{}", run.out);
+    let there: u64 = ["SYSTEM->VRAM0", "SYSTEM->VRAM1"].iter().map(|way| run.times(way)).sum();
+    assert!(there > 50, "memory was migrated: {}", run.report["migrations"]);
+}
+
+#[test]
+fn gcc_compiles_a_file() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("a.c"), PROGRAM).expect("a file");
+    let runs = both_ways(dir.path(), "cc", &["-O2", "-S", "-o", "-", "a.c"]).expect("a C compiler");
+    assert!(runs[0].status.success());
+    assert_alike(runs);
+}
+
+#[test]
+fn python_counts() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    match both_ways(dir.path(), "python3", &["-c", SCRIPT]) {
+        Some(runs) => assert_alike(runs),
+        None => {
+            assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: no python3");
+            eprintln!("SKIPPED: there is no python3");
+        }
+    }
+}
+
+const PROGRAM: &str = "
+#include <stdio.h>
+#include <string.h>
+struct node { struct node *next; int value; };
+static int sum(struct node *n) { int s = 0; for (; n; n = n->next) s += n->value; return s; }
+int main(int argc, char **argv) { struct node a[64]; for (int i = 0; i < 64; i++) { a[i].next = i ? a + i - 1 : 0; a[i].value = i * argc; }
+printf(\"%d %zu\\n\", sum(a + 63), strlen(argv[0])); return 0; }
+";
+
+const SCRIPT: &str = "
+import hashlib, subprocess, threading, zlib
+h = hashlib.sha256()
+def work(n):
+    d = {str(i): i * n for i in range(30000)}
+    return sum(d.values())
+for n in range(8):
+    h.update(str(work(n)).encode())
+    h.update(zlib.compress(bytes(bytearray(range(256))) * 4096))
+out = [0] * 4
+def run(i): out[i] = work(i)
+ts = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+[t.start() for t in ts]; [t.join() for t in ts]
+print(out, h.hexdigest(), subprocess.run(['echo', 'child'], capture_output=True).stdout)
+";
