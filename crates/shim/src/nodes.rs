@@ -10,6 +10,7 @@
 //! by another process than the owner are ignored.
 
 use crate::device::File;
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -26,10 +27,10 @@ pub enum Minor {
 
 impl Minor {
     /// Its path.
-    pub fn path(self) -> &'static str {
+    pub fn path(self) -> &'static CStr {
         match self {
-            Minor::Card => "/dev/dri/card0",
-            Minor::Render => "/dev/dri/renderD128",
+            Minor::Card => c"/dev/dri/card0",
+            Minor::Render => c"/dev/dri/renderD128",
         }
     }
     /// Its number.

@@ -57,13 +57,13 @@ pub fn before_change(start: usize, length: usize, change: Change) {
     if !ACTIVE.load(Ordering::Acquire) || !in_own_process() {
         return;
     }
-    let signals = libc_calls::signals::hold();
-    if let Some(device) = running() {
-        let range = HostRange::sized(HostVa(start as u64), length as u64);
-        let pages = HostRange::new(range.start.page(), range.end.align_up(units::SZ_4K));
-        device.before_change(pages, change);
-    }
-    drop(signals);
+    libc_calls::inside(|_| {
+        if let Some(device) = running() {
+            let range = HostRange::sized(HostVa(start as u64), length as u64);
+            let pages = HostRange::new(range.start.page(), range.end.align_up(units::SZ_4K));
+            device.before_change(pages, change);
+        }
+    });
 }
 
 /// Memory that must never be migrated: now, or as soon as a machine runs.
@@ -76,23 +76,25 @@ pub fn never_migrate(range: HostRange) {
 
 /// Starts the machine at load, where the environment asks for it.
 pub fn loaded() {
-    if config::hostile() {
-        let _ = start();
-    }
+    libc_calls::inside(|_| {
+        if config::hostile() {
+            let _ = start();
+        }
+    });
 }
 
 /// The process ends: memory comes home, the report is written, the tree is removed.
 pub fn finish() {
     if in_own_process() && ACTIVE.load(Ordering::Acquire) && !FINISHED.swap(true, Ordering::AcqRel) {
-        let signals = libc_calls::signals::hold();
-        if let Some(device) = running() {
-            device.shutdown();
-            ACTIVE.store(false, Ordering::Release);
-            write_report(device.as_ref());
-        }
-        drop(signals);
+        libc_calls::inside(|_| {
+            if let Some(device) = running() {
+                device.shutdown();
+                ACTIVE.store(false, Ordering::Release);
+                write_report(device.as_ref());
+            }
+        });
     }
-    view::remove();
+    libc_calls::inside(|_| view::remove());
 }
 
 fn start() -> Result<Arc<dyn Device>, Errno> {
@@ -120,6 +122,7 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     for range in known {
         device.exclude(range);
     }
+    device.begin();
     Ok(device)
 }
 
@@ -174,41 +177,46 @@ static FORKING: Mutex<Option<(Forking, heap::Held)>> = Mutex::new(None);
 /// Before a fork: memory is brought home, and nobody is in the middle of anything.
 pub fn fork_prepare() {
     let signals = libc_calls::signals::hold();
-    let start = START.lock();
-    let device = running().filter(|_| in_own_process());
-    if let Some(device) = &device {
-        device.fork_prepare();
-    }
-    let (tree, files) = (view::hold(), nodes::hold());
-    let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
-    let forking = Forking { device, start, tree, files, excluded, running, signals };
-    let mut slot = FORKING.lock();
-    *slot = Some((forking, heap::hold()));
+    heap::on_own_stack(|| {
+        let start = START.lock();
+        let device = running().filter(|_| in_own_process());
+        if let Some(device) = &device {
+            device.fork_prepare();
+        }
+        let (tree, files) = (view::hold(), nodes::hold());
+        let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
+        let forking = Forking { device, start, tree, files, excluded, running, signals };
+        let mut slot = FORKING.lock();
+        *slot = Some((forking, heap::hold()));
+    });
 }
 
-/// After a fork, in the parent.
+/// After a fork, in the parent. Memory stays where it is until the machine goes on, so the heap's locks, which a stack
+/// of ours may need, are released on the program's stack.
 pub fn fork_parent() {
-    let Some((forking, heap)) = FORKING.lock().take() else { return };
-    drop(heap);
+    let Some((forking, held)) = FORKING.lock().take() else { return };
+    drop(held);
     let Forking { device, start, tree, files, excluded, running, signals } = forking;
     drop((running, excluded, files, tree));
-    if let Some(device) = device {
-        device.fork_parent();
-    }
-    drop(start);
+    heap::on_own_stack(|| {
+        if let Some(device) = device {
+            device.fork_parent();
+        }
+        drop(start);
+    });
     drop(signals);
 }
 
 /// After a fork, in the child: every lock is free, and there is no machine.
 pub fn fork_child() {
-    let Some((forking, heap)) = FORKING.lock().take() else { return };
-    drop(heap);
+    let Some((forking, held)) = FORKING.lock().take() else { return };
+    drop(held);
     let Forking { device, start, tree, files, excluded, mut running, signals } = forking;
     ACTIVE.store(false, Ordering::Release);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     mem::forget(running.take());
-    drop((running, excluded, files, tree));
     mem::forget(device);
+    drop((running, excluded, files, tree));
     nodes::forked(libc_calls::close_quietly);
     view::forked();
     drop(start);

@@ -1,11 +1,12 @@
 //! The face of the machine that the interposers use.
 //!
-//! The traits keep libc's side of this library apart from the machine's own types: one file (this one) changes when
+//! The traits keep libc's side of this library apart from the machine's own types: one file (`live`) changes when
 //! the machine does.
 
-mod bare;
+mod live;
 
-use crate::config::Config;
+pub use live::start;
+
 use crate::nodes::Minor;
 use std::sync::Arc;
 use units::{HostRange, HostVa};
@@ -43,7 +44,9 @@ pub enum Change {
 pub trait Device: Send + Sync {
     /// Opens the device: a new file with handles, VMs and queues of its own.
     fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno>;
-    /// Never migrate this memory. May be called by a thread that the machine is just starting.
+    /// Everything that must stay was excluded: memory may move from now on without a GPU that asks for it.
+    fn begin(&self);
+    /// Never migrate this memory, and bring home what of it was. May be called by a thread that the machine is just starting.
     fn exclude(&self, range: HostRange);
     /// Bring `range` home and unregister it: the caller is about to change its mappings.
     fn before_change(&self, range: HostRange, change: Change);
@@ -82,9 +85,4 @@ pub struct Refusal {
     pub errno: Errno,
     /// One sentence for the user, with the remedy.
     pub message: String,
-}
-
-/// Starts the machine.
-pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
-    bare::start(config)
 }

@@ -12,8 +12,10 @@
 #![allow(unsafe_code)]
 
 mod pages;
+mod stack;
 mod thread;
 
+pub use stack::on_own_stack;
 pub use thread::spawn_thread;
 
 use core::alloc::{GlobalAlloc, Layout};

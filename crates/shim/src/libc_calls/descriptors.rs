@@ -1,14 +1,15 @@
 //! close, dup, fcntl, ioctl and their kin.
 
 use super::open::{forget, is_the_machines};
-use super::signals::{self, Pending};
-use super::{errno, fail, interpose, real, set_errno, wait};
+use super::signals::{Held, Pending};
+use super::{fail, inside, interpose, real, wait};
 use crate::device::Errno;
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{DIR, EBADF, FILE};
 use units::HostVa;
+use xe_uapi::ioctl::WAIT_USER_FENCE;
 
 interpose! {
     fn close(fd: c_int) -> c_int {
@@ -100,39 +101,34 @@ interpose! {
 
 /// The driver's own ioctls. Waits end for a signal as the kernel's do: again where all its handlers restart.
 fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
-    let before = errno();
-    let Some((file, epoch)) = nodes::file(fd) else { return fail(EBADF) };
+    loop {
+        let (result, pending) = inside(|signals| (machine_ioctl(fd, command, argument, signals), signals.pending()));
+        // The handlers have run by now.
+        match result {
+            Err(Errno(libc::EINTR)) if pending == Pending::Restarts => {}
+            Err(Errno(errno)) => return fail(errno),
+            Ok(value) => return value as c_int,
+        }
+    }
+}
+
+fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
+    let (file, epoch) = nodes::file(fd).ok_or(Errno(EBADF))?;
     if !session::is_alive(epoch) {
         // The machine lived in the parent of this process, or has been shut down.
         nodes::leak(file);
-        return fail(libc::ENODEV);
+        return Err(Errno(libc::ENODEV));
     }
-    loop {
-        let signals = signals::hold();
-        let result = match command {
-            wait::COMMAND if !argument.is_null() => wait::wait_user_fence(file.as_ref(), argument, &signals),
-            _ => file.ioctl(command, HostVa(argument as u64)),
-        };
-        let pending = signals.pending();
-        drop(signals);
-        match result {
-            Ok(value) => {
-                set_errno(before);
-                return value as c_int;
-            }
-            Err(Errno(libc::EINTR)) if pending == Pending::Restarts => {}
-            Err(Errno(errno)) => return fail(errno),
-        }
+    match command {
+        WAIT_USER_FENCE if !argument.is_null() => wait::wait_user_fence(file.as_ref(), argument, signals),
+        _ => file.ioctl(command, HostVa(argument as u64)),
     }
 }
 
 /// After a dup: the new number is what the old one is.
 fn shared(old: c_int, new: c_int) -> c_int {
     if new >= 0 && nodes::entry(old) != Entry::Foreign {
-        let (before, signals) = (errno(), signals::hold());
-        nodes::share(old, new);
-        drop(signals);
-        set_errno(before);
+        inside(|_| nodes::share(old, new));
     }
     new
 }

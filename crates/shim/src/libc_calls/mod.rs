@@ -29,8 +29,10 @@ pub mod signals;
 mod stat;
 mod wait;
 
+use crate::heap;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};
+use signals::Held;
 
 pub use process::prepare as prepare_process;
 
@@ -92,6 +94,17 @@ fn fail(errno: c_int) -> c_int {
     -1
 }
 
+/// Does what is ours: with the program's signals blocked, on a stack that never migrates, and with errno as it was.
+/// Nothing of ours that takes a lock, allocates or frees runs on a thread of the program without this.
+pub fn inside<R>(body: impl FnOnce(&Held) -> R) -> R {
+    let before = errno();
+    let signals = signals::hold();
+    let result = heap::on_own_stack(|| body(&signals));
+    drop(signals);
+    set_errno(before);
+    result
+}
+
 /// The bytes of a path; none for a null pointer, which the real function refuses.
 ///
 /// # Safety
@@ -114,9 +127,5 @@ unsafe fn look(dirfd: c_int, path: *const c_char) -> Look {
     if !view::may_concern(dirfd, bytes) {
         return Look::Foreign;
     }
-    let (before, signals) = (errno(), signals::hold());
-    let look = view::look(dirfd, bytes);
-    drop(signals);
-    set_errno(before);
-    look
+    inside(|_| view::look(dirfd, bytes))
 }

@@ -4,12 +4,12 @@
 //! replaces the descriptor where it is special.
 
 use super::real::{self, Compare, Select};
-use super::{bytes, errno, fail, interpose, look, set_errno, signals};
+use super::{bytes, fail, inside, interpose, look, set_errno};
 use crate::device::{Errno, FILE_BYTES};
 use crate::nodes::{self, Entry, MAX_FD, Minor};
+use crate::session;
 use crate::view::{self, Look, Special};
-use crate::{libc_calls, session};
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{CStr, c_char, c_int, c_uint};
 use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FileType, MemfdFlags};
@@ -128,43 +128,30 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
     if fd < 0 || flags & O_PATH != 0 {
         return fd;
     }
-    let before = errno();
-    let signals = signals::hold();
-    // SAFETY: the descriptor was just opened, and its number is not the program's yet.
-    let opened = unsafe { OwnedFd::from_raw_fd(fd) };
-    let Ok(stat) = rustix::fs::fstat(&opened) else { return opened.into_raw_fd() };
-    let adopted = match view::special(stat.st_dev, stat.st_ino) {
-        Some(Special::Node(minor)) => node_over(opened, minor, flags),
-        Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
-        None => {
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                nodes::mark_dir(fd);
+    finish(inside(|_| {
+        // SAFETY: the descriptor was just opened, and its number is not the program's yet.
+        let opened = unsafe { OwnedFd::from_raw_fd(fd) };
+        let Ok(stat) = rustix::fs::fstat(&opened) else { return Ok(opened.into_raw_fd()) };
+        match view::special(stat.st_dev, stat.st_ino) {
+            Some(Special::Node(minor)) => node_over(opened, minor, flags),
+            Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
+            None => {
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    nodes::mark_dir(fd);
+                }
+                Ok(opened.into_raw_fd())
             }
-            Ok(opened.into_raw_fd())
         }
-    };
-    drop(signals);
-    finish(adopted, before)
+    }))
 }
 
 /// A new open file of a node, as `/proc/self/fd/N` of a node gives.
 fn open_node(minor: Minor, flags: c_int) -> c_int {
-    let before = errno();
-    let signals = signals::hold();
-    let made = node_file(minor, flags).and_then(|fd| node_over(fd, minor, flags));
-    drop(signals);
-    finish(made, before)
+    finish(inside(|_| node_file(minor, flags).and_then(|fd| node_over(fd, minor, flags))))
 }
 
-/// Keeps errno where all went well.
-fn finish(result: Result<c_int, Errno>, before: c_int) -> c_int {
-    match result {
-        Ok(fd) => {
-            set_errno(before);
-            fd
-        }
-        Err(Errno(errno)) => fail(errno),
-    }
+fn finish(result: Result<c_int, Errno>) -> c_int {
+    result.unwrap_or_else(|Errno(errno)| fail(errno))
 }
 
 /// `opened`'s number becomes a file of the machine: a memfd, which can be duplicated, polled and inherited.
@@ -186,7 +173,7 @@ fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
     for (name, value) in device.gt_stats(gt) {
         let _ = writeln!(text, "{name}: {value}");
     }
-    let content = memory_file("stats", flags)?;
+    let content = memory_file(c"stats", flags)?;
     // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
     rustix::io::pwrite(&content, text.as_bytes(), 0).map_err(errno_of)?;
     Ok(replace(opened, content, flags)?.into_raw_fd())
@@ -199,8 +186,8 @@ fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-fn memory_file(path: &str, flags: c_int) -> Result<OwnedFd, Errno> {
-    let name = path.rsplit('/').next().unwrap_or(path);
+/// A memory file; its name is for those who read `/proc`.
+fn memory_file(name: &CStr, flags: c_int) -> Result<OwnedFd, Errno> {
     let close = if flags & O_CLOEXEC != 0 { MemfdFlags::CLOEXEC } else { MemfdFlags::empty() };
     rustix::fs::memfd_create(name, close).map_err(errno_of)
 }
@@ -247,10 +234,9 @@ pub fn forget(fd: c_int) {
     if nodes::entry(fd) == Entry::Foreign {
         return;
     }
-    let (before, signals) = (errno(), libc_calls::signals::hold());
-    if let Some((file, epoch)) = nodes::forget(fd) {
-        if session::is_alive(epoch) { file.close() } else { nodes::leak(file) }
-    }
-    drop(signals);
-    set_errno(before);
+    inside(|_| {
+        if let Some((file, epoch)) = nodes::forget(fd) {
+            if session::is_alive(epoch) { file.close() } else { nodes::leak(file) }
+        }
+    });
 }

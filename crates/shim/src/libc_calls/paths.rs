@@ -1,6 +1,6 @@
 //! access, extended attributes, readlink, realpath, chdir, getcwd: paths go in as the program knows them, and come out so.
 
-use super::{errno, interpose, look, real, set_errno, signals};
+use super::{inside, interpose, look, real};
 use crate::nodes::Minor;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -122,13 +122,10 @@ unsafe fn with_path<T>(dirfd: c_int, path: *const c_char, real: impl Fn(*const c
     // SAFETY: the caller's contract.
     match unsafe { look(dirfd, path) } {
         Look::Shown(shown) => real(shown.as_ptr()),
-        Look::Node(minor) => {
-            let named = std::ffi::CString::new(minor.path()).unwrap_or_default();
-            match view::look(AT_FDCWD, named.as_bytes()) {
-                Look::Shown(shown) => real(shown.as_ptr()),
-                _ => real(path),
-            }
-        }
+        Look::Node(minor) => match inside(|_| view::look(AT_FDCWD, minor.path().to_bytes())) {
+            Look::Shown(shown) => real(shown.as_ptr()),
+            _ => real(path),
+        },
         Look::Foreign | Look::Inside => real(path),
     }
 }
@@ -139,8 +136,7 @@ unsafe fn node_path(minor: Minor, out: *mut c_char) -> *mut c_char {
     // SAFETY: no precondition.
     let room = if out.is_null() { unsafe { libc::calloc(1, PATH_MAX as usize).cast() } } else { out };
     if !room.is_null() {
-        let name = std::ffi::CString::new(minor.path()).unwrap_or_default();
-        let bytes = name.as_bytes_with_nul();
+        let bytes = minor.path().to_bytes_with_nul();
         // SAFETY: the room is longer than any node's path.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr().cast(), room, bytes.len()) };
     }
@@ -149,10 +145,7 @@ unsafe fn node_path(minor: Minor, out: *mut c_char) -> *mut c_char {
 
 fn moved(result: c_int) -> c_int {
     if result == 0 && view::is_made() {
-        let (before, signals) = (errno(), signals::hold());
-        view::working_directory_changed();
-        drop(signals);
-        set_errno(before);
+        inside(|_| view::working_directory_changed());
     }
     result
 }
@@ -171,7 +164,7 @@ unsafe fn read_link(
         Look::Shown(shown) => real(shown.as_ptr()),
         Look::Foreign | Look::Inside => real(path),
         Look::Node(minor) => {
-            let name = minor.path().as_bytes();
+            let name = minor.path().to_bytes();
             let length = name.len().min(size);
             // SAFETY: readlink's contract gives `size` bytes of room.
             unsafe { ptr::copy_nonoverlapping(name.as_ptr().cast(), out, length) };
@@ -208,9 +201,5 @@ unsafe fn rename(path: *mut c_char) -> *mut c_char {
 
 /// How much of the end of a path the program shall see; `None` for paths outside of the tree.
 fn shown_length(path: &[u8]) -> Option<usize> {
-    let (before, signals) = (errno(), signals::hold());
-    let length = view::shown_name(path).map(<[u8]>::len);
-    drop(signals);
-    set_errno(before);
-    length
+    inside(|_| view::shown_name(path).map(<[u8]>::len))
 }

@@ -1,7 +1,7 @@
 //! Load, end and fork of the process.
 
 use super::{interpose, real, signals};
-use crate::{session, view};
+use crate::session;
 use core::ffi::c_int;
 
 /// What the first machine of a process needs: handlers for SIGSEGV and SIGBUS, and to be told of forks. A panic of the
@@ -35,7 +35,6 @@ extern "C" fn at_load() {
 
 extern "C" fn at_exit() {
     session::finish();
-    view::remove();
 }
 
 #[cfg_attr(not(test), used, unsafe(link_section = ".init_array"))]

@@ -1,6 +1,6 @@
 //! stat, statx and their kin: a node shows as the character device that it stands for.
 
-use super::{errno, interpose, look, real, set_errno, signals};
+use super::{inside, interpose, look, real};
 use crate::nodes::{self, Entry, Minor};
 use crate::view::{self, Look, Special};
 use core::ffi::{c_char, c_int, c_uint};
@@ -184,16 +184,7 @@ unsafe fn patched_extended(result: c_int, out: *mut Statx) -> c_int {
 }
 
 fn special(dev: u64, ino: u64) -> Option<Special> {
-    quietly(|| view::special(dev, ino))
-}
-
-/// With the program's signals blocked, and errno kept.
-fn quietly<T>(body: impl FnOnce() -> T) -> T {
-    let (before, signals) = (errno(), signals::hold());
-    let result = body();
-    drop(signals);
-    set_errno(before);
-    result
+    inside(|_| view::special(dev, ino))
 }
 
 /// A memory file, or the tree's placeholder, as the node.
@@ -201,7 +192,7 @@ fn show(stat: &mut Stat, minor: Minor) {
     if stat.st_mode & S_IFMT != libc::S_IFREG {
         return; // a stale entry: the descriptor is something else by now
     }
-    if let Some((dev, ino)) = quietly(|| view::node_inode(minor)) {
+    if let Some((dev, ino)) = inside(|_| view::node_inode(minor)) {
         (stat.st_dev, stat.st_ino) = (dev, ino);
     }
     stat.st_mode = S_IFCHR | 0o666;
@@ -214,7 +205,7 @@ fn show_extended(stat: &mut Statx, minor: Minor) {
     if u32::from(stat.stx_mode) & S_IFMT != libc::S_IFREG {
         return; // as above
     }
-    if let Some((dev, ino)) = quietly(|| view::node_inode(minor)) {
+    if let Some((dev, ino)) = inside(|_| view::node_inode(minor)) {
         (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino) = (libc::major(dev), libc::minor(dev), ino);
     }
     stat.stx_mode = (S_IFCHR | 0o666) as u16;

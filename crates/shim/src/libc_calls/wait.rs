@@ -10,9 +10,7 @@ use core::ptr;
 use sync::time::now_ns;
 use units::HostVa;
 use xe_uapi::exec::{UFENCE_WAIT_FLAG_ABSTIME, WaitUserFence};
-
-/// The ioctl's number.
-pub const COMMAND: u32 = 0xc048_644a;
+use xe_uapi::ioctl::WAIT_USER_FENCE;
 
 /// How long a signal may go unnoticed, in nanoseconds.
 const SLICE_NS: u64 = 5_000_000;
@@ -44,7 +42,7 @@ fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals
         let until = deadline.min(now_ns().saturating_add(SLICE_NS));
         let mut slice =
             WaitUserFence { flags: asked.flags | UFENCE_WAIT_FLAG_ABSTIME, timeout: until as i64, ..*asked };
-        let result = file.ioctl(COMMAND, HostVa(&raw mut slice as u64));
+        let result = file.ioctl(WAIT_USER_FENCE, HostVa(&raw mut slice as u64));
         if result != Err(Errno(libc::ETIME)) || now_ns() >= deadline {
             return result;
         }

@@ -12,10 +12,10 @@ mod tree;
 use crate::device::IDENTITY;
 use crate::libc_calls;
 use crate::nodes::{self, Entry, Minor};
+use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
 use path::Meaning;
 use rustix::fs::Stat;
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -24,16 +24,39 @@ use std::sync::Arc;
 use sync::{Mutex, MutexGuard};
 
 /// Where a path of the program leads.
-#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a box would be freed on the program's stack
 pub enum Look {
     /// Nothing of ours.
     Foreign,
     /// To this path, mostly of the tree.
-    Shown(CString),
+    Shown(RealPath),
     /// A relative path from a directory of the tree: right as it is, but what it finds may be special.
     Inside,
     /// `/proc/self/fd/N` of a descriptor that is a node.
     Node(Minor),
+}
+
+/// A path to give to the real function. It holds its bytes itself: nothing is freed on the program's stack.
+pub struct RealPath {
+    bytes: [u8; 1024],
+}
+
+impl RealPath {
+    /// The pieces one after the other; `None` where they are too long.
+    fn of(pieces: [&[u8]; 3]) -> Option<Self> {
+        let mut path = Self { bytes: [0; 1024] };
+        let mut length = 0;
+        for piece in pieces {
+            path.bytes.get_mut(length..length + piece.len())?.copy_from_slice(piece);
+            length += piece.len();
+        }
+        (length < path.bytes.len()).then_some(path)
+    }
+
+    /// The path as C has it.
+    pub fn as_ptr(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
 }
 
 /// A file of the tree that is more than its bytes.
@@ -79,11 +102,11 @@ pub fn may_concern(dirfd: i32, path: &[u8]) -> bool {
     }
 }
 
-/// Where `path` leads, relative to directory descriptor `dirfd`. Allocates only for paths that are ours.
+/// Where `path` leads, relative to directory descriptor `dirfd`.
 pub fn look(dirfd: i32, path: &[u8]) -> Look {
     match path::meaning(path) {
         Meaning::Shown(prefix, rest) => shown(prefix, rest),
-        Meaning::Left(real) => CString::new(real.bytes()).map_or(Look::Foreign, Look::Shown),
+        Meaning::Left(real) => RealPath::of([real.bytes(), b"", b""]).map_or(Look::Foreign, Look::Shown),
         Meaning::Descriptor(fd) => match nodes::entry(fd) {
             Entry::Node(minor) => Look::Node(minor),
             _ => Look::Foreign,
@@ -95,10 +118,8 @@ pub fn look(dirfd: i32, path: &[u8]) -> Look {
 
 fn shown(prefix: &[u8], rest: &[u8]) -> Look {
     let Some(root) = root() else { return Look::Foreign };
-    let mut path = root.view.as_os_str().as_bytes().to_vec();
-    path.extend_from_slice(prefix);
-    path.extend_from_slice(rest);
-    CString::new(path).map_or(Look::Foreign, Look::Shown)
+    let path = RealPath::of([root.view.as_os_str().as_bytes(), prefix, rest]);
+    path.map_or(Look::Foreign, Look::Shown)
 }
 
 /// Whether there is a tree at all. One load.
@@ -200,7 +221,7 @@ impl Root {
         }
         let mut specials = Vec::new();
         for minor in [Minor::Card, Minor::Render] {
-            specials.push((Special::Node(minor), stat(&view, minor.path())?));
+            specials.push((Special::Node(minor), stat(&view, &minor.path().to_string_lossy())?));
         }
         for gt in 0..IDENTITY.tiles {
             specials.push((Special::Stats(gt), stat(&view, &format!("/sys/kernel/debug/dri/0/gt{gt}/stats"))?));

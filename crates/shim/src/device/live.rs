@@ -1,0 +1,120 @@
+//! The live machine behind the face.
+//!
+//! Its own descriptors are found by what appears in `/proc/self/fd` while it starts: userfaultfds and eventfds, which
+//! the machine keeps under high numbers.
+
+use super::{Change, Device, Errno, File, IDENTITY, Refusal};
+use crate::config::{Config, Mode};
+use crate::libc_calls;
+use crate::nodes::Minor;
+use machine::live::{Live, LiveConfig, StartError, Travel};
+use std::fs;
+use std::sync::Arc;
+use units::{HostRange, HostVa, TileId};
+
+struct Machine {
+    live: Arc<Live>,
+    descriptors: Vec<i32>,
+    is_hostile: bool,
+}
+
+struct OpenFile(Arc<machine::File>);
+
+/// Starts the machine of this process, and says on stderr what is limited.
+pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
+    let before = kernel_objects();
+    let live = Live::start(&LiveConfig {
+        behaviours: config.behaviour.clone(),
+        travel: match config.mode {
+            Mode::Auto => Travel::Move,
+            Mode::NoMove => Travel::Copy,
+        },
+    })
+    .map_err(refusal)?;
+    let platform = live.core().device().platform();
+    debug_assert!((platform.devid, platform.tiles.len()) == (IDENTITY.devid, IDENTITY.tiles as usize));
+    if let Some(limits) = live.limits() {
+        libc_calls::complain(limits);
+    }
+    let descriptors = kernel_objects().into_iter().filter(|fd| !before.contains(fd)).collect();
+    Ok(Arc::new(Machine { live, descriptors, is_hostile: config.hostile }))
+}
+
+fn refusal(error: StartError) -> Refusal {
+    let errno = match error {
+        StartError::Refused(_) => libc::EACCES,
+        StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
+    };
+    Refusal { errno: Errno(errno), message: error.to_string() }
+}
+
+/// Descriptors of this process that are no files: userfaultfd, eventfd and their kin.
+fn kernel_objects() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let is_object = |path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("anon_inode:"));
+    entries
+        .flatten()
+        .filter(|entry| is_object(entry.path()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+impl Device for Machine {
+    fn open(&self, _minor: Minor) -> Result<Arc<dyn File>, Errno> {
+        Ok(Arc::new(OpenFile(self.live.open())))
+    }
+
+    fn exclude(&self, range: HostRange) {
+        self.live.exclude(range);
+        self.live.before_change(range);
+    }
+
+    fn begin(&self) {
+        if self.is_hostile {
+            self.live.begin_hostility();
+        }
+    }
+
+    fn before_change(&self, range: HostRange, change: Change) {
+        match change {
+            Change::Protect | Change::Remap | Change::Lock => self.live.before_change(range),
+        }
+    }
+
+    fn fork_prepare(&self) {
+        self.live.fork_prepare();
+    }
+
+    fn fork_parent(&self) {
+        self.live.fork_parent();
+    }
+
+    fn own_fds(&self) -> Vec<i32> {
+        self.descriptors.clone()
+    }
+
+    fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)> {
+        let book = self.live.core().ledger().read();
+        let of_gt = |tile: TileId| u32::from(tile.0) == gt;
+        let faults = book.gpu_faults.iter().filter(|fault| of_gt(fault.tile)).count() as u64;
+        vec![("svm_pagefault_count", faults), ("tlb_inval_count", book.flushes)]
+    }
+
+    fn shutdown(&self) {
+        self.live.shutdown();
+    }
+
+    fn report(&self) -> String {
+        serde_json::to_string(&self.live.report()).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+}
+
+impl File for OpenFile {
+    fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno> {
+        self.0.ioctl(command, argument).map_err(|errno| Errno(errno.0))
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
