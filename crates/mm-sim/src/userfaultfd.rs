@@ -12,7 +12,7 @@
 //! dropped is kept out of migrations for a while instead.
 //!
 //! Posting in the same step as the change is kinder than the kernel, where another thread may map a hole
-//! between the two: mm-live closes that window by its wrappers of the libc calls.
+//! between the two (docs/hostmm.md, what the simulated worlds simplify).
 
 use crate::Event;
 use crate::notifier::Invalidation;

@@ -3,7 +3,8 @@
 //! Every table in the pool is all zeros: the device's pool starts so, and whoever gives a table back has cleared
 //! what it had written.
 //!
-//! Locking: a leaf lock. Not taken in reader class: what is zapped keeps its tables.
+//! Locking: a lock under which nothing is taken. In reader class only where a copy job needs another slot
+//! (`migrate`): what is zapped keeps its tables.
 //!
 //! Upstream: `xe_pt_create` (a BO of 4K), `xe_pt_destroy`.
 
