@@ -7,7 +7,7 @@
 use crate::arena::Frame;
 use crate::map::{Home, Mark, PageMap, chunk_range};
 use crate::sys::{Errno, mem, task, uffd::Watch};
-use crate::transfer::Leg;
+use crate::transfer::{Leg, leading_run};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{
     ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select, Transferred,
@@ -237,7 +237,9 @@ impl LiveMm {
                     Destination::Stay => continue,
                     Destination::Ram => frames[index] = Some(HostFrame(entry.va.page_number())),
                     Destination::Device(page) => {
-                        if map.frame(page) != Some(Frame::Empty) {
+                        if map.frame(page) != Some(Frame::Empty)
+                            || map.arena(page.pagemap).is_some_and(|arena| arena.has_bytes(page.frame))
+                        {
                             self.counters.occupied.fetch_add(1);
                             continue;
                         }
@@ -284,6 +286,17 @@ impl LiveMm {
     /// Registers the VMAs of a chunk that have claimed pages, before the first page leaves. The claim's marks keep
     /// the chunk from being unregistered at the same time.
     fn register(&self, chunk: HostVa) -> Result<(), Errno> {
+        // A mapping that moves between the ioctl and its note takes its registration along, unnoted.
+        let mut tries = 0;
+        let mut unread = self.gate.hold_events();
+        while self.program.event_pending() {
+            drop(unread);
+            if !self.make_way(&mut tries) {
+                return Err(Errno::AGAIN);
+            }
+            unread = self.gate.hold_events();
+        }
+        let _unread = unread;
         let _one_at_a_time = self.registration.lock();
         let range = HostRange::around(chunk, SZ_2M);
         let marked: Vec<HostVa> = {
@@ -392,7 +405,7 @@ impl LiveMm {
                 continue;
             }
             let how = match (entry.from, entry.to) {
-                (From::Hole, Destination::Device(_)) if entry.filled || self.is_resident(entry.va) => {
+                (From::Hole, Destination::Device(_)) if entry.filled || !self.is_still_hole(claim, index) => {
                     Transferred::Failed
                 }
                 (From::System | From::Hole, Destination::Ram) => Transferred::Copied,
@@ -419,9 +432,19 @@ impl LiveMm {
         }
     }
 
-    fn is_resident(&self, va: HostVa) -> bool {
-        let mut resident = [0];
-        mem::mincore(HostRange::sized(va, SZ_4K), &mut resident).is_ok() && resident[0] & 1 != 0
+    /// Whether a claimed hole is one, of the mapping that was claimed: no change of mappings has begun.
+    fn is_still_hole(&self, claim: ClaimId, index: usize) -> bool {
+        let mut tries = 0;
+        loop {
+            let unread = self.gate.hold_events();
+            let Some(entry) = self.map.lock().entry(claim.0, index).filter(|entry| !entry.dead) else { return false };
+            let (_, resident) = leading_run(entry.va.0, 1);
+            let exact = !self.program.event_pending();
+            drop(unread);
+            if exact || !self.make_way(&mut tries) {
+                return exact && !resident;
+            }
+        }
     }
 
     fn zero_holes(&self, claim: ClaimId, wanted: &[bool]) {

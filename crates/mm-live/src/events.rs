@@ -147,9 +147,9 @@ impl LiveMm {
     }
 
     fn forget(&self, range: HostRange, what: Forget) -> Lost {
+        let mut lost = Lost::default();
         let mut guard = self.map.lock();
         let map = &mut *guard;
-        let mut lost = Lost::default();
         for (va, home, mark) in map.concerned(range) {
             if let Mark::Claimed { claim, entry } = mark {
                 if let Some(mut state) = map.entry(claim, entry) {

@@ -13,6 +13,7 @@
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
 //! | `claim` | claim, stage, commit, finish (`migrate_vma_*`) |
 //! | `transfer` | the move, and the copy where a move cannot be |
+//! | `airlock` | how a page leaves without ever being another mapping's |
 //! | `arena` | VRAM: frames, who is in them |
 //! | `map` | per page of the program: home, and who is at it |
 //! | `events` | munmap, mremap, DONTNEED taken in |
@@ -56,6 +57,7 @@
 
 extern crate alloc;
 
+mod airlock;
 mod arena;
 mod claim;
 mod events;
@@ -166,6 +168,7 @@ pub struct LiveMm {
     notifiers: notifier::Notifiers,
     /// 2M where pages go to be dropped.
     scratch: Mutex<HostRange>,
+    airlock: airlock::Airlock,
     /// DONTNEEDs of our own, whose events say nothing.
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,
@@ -188,6 +191,9 @@ impl LiveMm {
         let (device, _) = Uffd::open(feature::SIGBUS | can_move).map_err(refused("userfaultfd for VRAM"))?;
         let scratch = mem::map_arena(SZ_2M).map_err(refused("memory"))?;
         device.register(scratch, sys::uffd::Watch::Missing).map_err(refused("registration of memory"))?;
+        let airlock = airlock::Airlock::new(&program).map_err(refused("registration of memory"))?;
+        let mut excluded = airlock.ranges();
+        excluded.push(scratch);
         sys::access::install();
         let mm = Arc::new(Self {
             program,
@@ -201,7 +207,8 @@ impl LiveMm {
             notifiers: notifier::Notifiers::new(),
             scratch: Mutex::new(scratch),
             own_drops: Mutex::new(Vec::new()),
-            excluded: Mutex::new(vec![scratch]),
+            excluded: Mutex::new(excluded),
+            airlock,
             queue: events::Queue::new(),
             places: arena::Places::default(),
             counters: stats::Counters::default(),

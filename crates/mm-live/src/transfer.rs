@@ -4,15 +4,13 @@
 //!
 //! | way | descriptor | fails with |
 //! |---|---|---|
-//! | to device | second (arenas): never meets an unread event | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
+//! | to device | first into the airlock, second out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
 //! | home | first (program): exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
 //! | across | second | |
 //!
 //! Each step holds the intake lock shared from the look at the page map to the note of the result, so an event is
-//! processed either before the step or after it, never in between. A move to VRAM asks for unread events itself,
-//! because its descriptor does not: what it moves must not belong to a mapping that was put where an unmapped
-//! one was before the reader knew. What remains of that race is the time of one ioctl, and needs a third thread
-//! that maps and fills the very hole in that time; the preload library's wrapper of munmap closes it.
+//! processed either before the step or after it, never in between. What leaves the program goes through the
+//! [`airlock`](crate::airlock), because the second descriptor would move whatever lies at the address now.
 //!
 //! EAGAIN: let go, read the events oneself ([`LiveMm::pump`]), yield to the thread that raised them (the kernel
 //! refuses until it has run), and only then try again.
@@ -20,6 +18,7 @@
 use crate::arena::Frame;
 use crate::claim::{Entry, From};
 use crate::map::{Mark, PageMap};
+use crate::sys::uffd::Uffd;
 use crate::sys::{Errno, access, mem, task};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{Destination, DevicePage, Place, Transferred};
@@ -79,6 +78,24 @@ impl core::convert::From<Pushed> for Step {
             Pushed::Not(step) => step,
         }
     }
+}
+
+/// Moves pages and says how many really went. Linux 6.18 may have moved more than it counts (see
+/// [`Uffd::move_pages`]): those are gone at the source and there at the destination, which was empty. They must be
+/// found before an event can be read: a page that is in nobody's books is lost.
+pub(crate) fn move_exactly(descriptor: &Uffd, dst: u64, src: u64, pages: usize) -> (usize, Option<Errno>) {
+    let progress = descriptor.move_pages(dst, src, bytes_of(pages));
+    let mut went = (progress.bytes >> PAGE_SHIFT) as usize;
+    while progress.error.is_some() && went < pages {
+        let here = bytes_of(went);
+        let ((gone, at_source), (come, at_destination)) =
+            (leading_run(src + here, pages - went), leading_run(dst + here, pages - went));
+        if at_source || !at_destination {
+            break;
+        }
+        went += gone.min(come);
+    }
+    (went, progress.error)
 }
 
 /// How many pages from `addr` on are resident as the first one is, and whether it is. At most 512 are looked at.
@@ -325,13 +342,14 @@ impl LiveMm {
             return Step::Failed;
         }
         let (Some(src), Some(dst)) = (self.address(leg.src), self.address(leg.dst)) else { return Step::Failed };
-        if leg.way == Way::ToDevice && self.program.event_pending() {
-            return Step::Again;
-        }
         if leg.way == Way::ToDevice {
             let (run, resident) = leading_run(src, pages);
             pages = run;
             if !resident {
+                // What was seen is the claimed mapping's only if no change of it had begun by then.
+                if self.program.event_pending() {
+                    return Step::Again;
+                }
                 done[..pages].fill(Transferred::Hole);
                 self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
                 return Step::Went(pages);
@@ -353,18 +371,20 @@ impl LiveMm {
     /// The ioctl itself.
     fn push(&self, way: Way, dst: u64, src: u64, pages: usize) -> Pushed {
         let descriptor = if way == Way::Home { &self.program } else { &self.device };
-        let progress = match self.transport {
-            Transport::Move => descriptor.move_pages(dst, src, bytes_of(pages)),
-            Transport::Copy => descriptor.copy(dst, src, bytes_of(pages)),
+        let (went, error) = match self.transport {
+            Transport::Move if way == Way::ToDevice => self.through_airlock(dst, src, pages),
+            Transport::Move => move_exactly(descriptor, dst, src, pages),
+            Transport::Copy => {
+                let progress = descriptor.copy(dst, src, bytes_of(pages));
+                ((progress.bytes >> PAGE_SHIFT) as usize, progress.error)
+            }
         };
         let how = if self.transport == Transport::Move { Transferred::Moved } else { Transferred::Copied };
-        if progress.bytes > 0 {
-            return Pushed::Went((progress.bytes >> PAGE_SHIFT) as usize, how);
+        if went > 0 {
+            return Pushed::Went(went, how);
         }
-        match progress.error {
+        match error {
             None => Pushed::Went(pages, how),
-            // The page moved, and the kernel met it again: see `Uffd::move_pages`.
-            Some(Errno::EXIST) if how == Transferred::Moved && !leading_run(src, 1).1 => Pushed::Went(1, how),
             // Both places hold a page: a rule was broken. What the program sees wins, and it is counted.
             Some(Errno::EXIST) if way == Way::Home && leading_run(dst, 1).1 => {
                 self.counters.conflicts.fetch_add(1);
@@ -373,7 +393,8 @@ impl LiveMm {
             Some(Errno::AGAIN) => Pushed::Not(Step::Again),
             Some(Errno::BUSY) => Pushed::Not(Step::Busy),
             Some(Errno::INVAL | Errno::NOENT) if pages > 1 => Pushed::Not(Step::Narrow),
-            Some(Errno::NOENT) if way == Way::ToDevice && !leading_run(src, 1).1 => Pushed::Went(1, Transferred::Hole),
+            // A hole after all; the next look says so, or whose it is.
+            Some(Errno::NOENT) if way == Way::ToDevice => Pushed::Not(Step::Again),
             Some(Errno::INVAL) if way == Way::Home => match descriptor.copy(dst, src, SZ_4K) {
                 copied if copied.bytes == SZ_4K => Pushed::Went(1, Transferred::Copied),
                 copied if copied.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),

@@ -47,6 +47,7 @@ fn the_mechanism_step_by_step() {
         ("shared after fork", cow),
         ("system calls reach it", syscalls),
         ("a stray copy", stray),
+        ("a pinned huge page stays, in part or whole", pinned_huge),
     ];
     for (name, step) in steps {
         let begun = std::time::Instant::now();
@@ -369,4 +370,21 @@ fn stray(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     settled(vram);
     unmap(range);
     unmap(other);
+}
+
+fn pinned_huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = map(SZ_2M);
+    madvise(range, libc::MADV_HUGEPAGE);
+    (0..512).for_each(|i| store(page(range, i), i as u64));
+    let Some(ring) = pin(page(range, 3)) else { return eprintln!("SKIPPED: io_uring refused") };
+    for part in [range, HostRange::sized(range.start, SZ_64K), HostRange::sized(page(range, 64), SZ_64K)] {
+        let moved = migrate_to(mm, vram, part);
+        eprintln!("of {} pages of a huge page with a pin, {moved} moved", part.pages());
+        assert!(mm.device_page(page(range, 3)).is_none(), "the pinned page stays");
+        (0..512).for_each(|i| assert_eq!(load(page(range, i)), i as u64));
+        assert!(mm.bring_home(range));
+    }
+    unpin(ring);
+    settled(vram);
+    unmap(range);
 }
