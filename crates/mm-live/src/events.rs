@@ -67,6 +67,33 @@ impl Queue {
     }
 }
 
+/// An mremap: what lay in `from` lies at `to`.
+///
+/// Threads queue their events after they have let go of the mappings, so an mremap to a place may be heard of before
+/// the munmap or mremap that made room there. While pages or a registration are still noted at the place, that
+/// event is on its way, and the mremap is settled after it; at the latest when no event is on its way any more.
+/// Until then the kernel refuses every ioctl of ours on the program, so nothing can go wrong meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remap {
+    from: HostRange,
+    to: HostVa,
+}
+
+impl Remap {
+    const fn target(&self) -> HostRange {
+        HostRange::sized(self.to, self.from.len())
+    }
+}
+
+/// Which mremaps to settle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Those whose place is free.
+    Sure,
+    /// All: no event is on its way.
+    Any,
+}
+
 /// How long a range stays out of migration when its DONTNEED could not be anticipated.
 const QUARANTINE_NS: u64 = 20_000_000;
 const BATCH: usize = 16;
@@ -98,12 +125,16 @@ impl LiveMm {
                         event => {
                             notices += 1;
                             self.take_event(event);
+                            self.take_remaps(Order::Sure);
                         }
                     }
                 }
                 if got < BATCH {
                     break;
                 }
+            }
+            if self.has_deferred() && !self.program.event_pending() {
+                self.take_remaps(Order::Any);
             }
         }
         self.counters.faults.fetch_add(faults);
@@ -130,9 +161,9 @@ impl LiveMm {
             }
             Message::Remap { from, to, len } => {
                 self.counters.remaps.fetch_add(1);
-                let range = HostRange::sized(HostVa(from), len);
-                self.map.lock().rekey(range, HostVa(to));
-                Some((range, EventKind::Unmap, Lost::default()))
+                let remap = Remap { from: HostRange::sized(HostVa(from), len), to: HostVa(to) };
+                self.deferred.lock().push(remap);
+                return;
             }
             Message::Fault { .. } | Message::Other(_) => None,
         };
@@ -140,10 +171,38 @@ impl LiveMm {
             self.counters.unexpected.fetch_add(1);
             return;
         };
+        self.tell_later(range, kind, lost);
+    }
+
+    fn tell_later(&self, range: HostRange, kind: EventKind, lost: Lost) {
         self.empty_frames(&lost.frames);
         let begun = self.notifiers.begin(MmEvent { range, kind });
         self.queue.undelivered.fetch_add(1);
         self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames });
+    }
+
+    /// mremaps that were read and not settled yet.
+    pub(crate) fn has_deferred(&self) -> bool {
+        !self.deferred.lock().is_empty()
+    }
+
+    /// Settles mremaps whose place is free, or all.
+    fn take_remaps(&self, order: Order) {
+        loop {
+            let next = {
+                let mut deferred = self.deferred.lock();
+                let map = self.map.lock();
+                let free = |remap: &Remap| order == Order::Any || !map.is_kept(remap.target());
+                let found = deferred.iter().position(free);
+                found.map(|index| deferred.remove(index))
+            };
+            let Some(remap) = next else { return };
+            // What is still there is a claim that came before the mapping, or a leftover.
+            let lost = self.forget(remap.target(), Forget::Mapping);
+            self.tell_later(remap.target(), EventKind::Unmap, lost);
+            self.map.lock().rekey(remap.from, remap.to);
+            self.tell_later(remap.from, EventKind::Unmap, Lost::default());
+        }
     }
 
     fn forget(&self, range: HostRange, what: Forget) -> Lost {
@@ -260,7 +319,7 @@ impl LiveMm {
             let unread = self.program.event_pending();
             // What was read is queued before the gate opens.
             self.gate.wait_open();
-            if !unread && self.queue.undelivered.load() == 0 {
+            if !unread && !self.has_deferred() && self.queue.undelivered.load() == 0 {
                 return;
             }
             crate::sys::task::relax();
@@ -278,6 +337,14 @@ enum Forget {
 }
 
 impl PageMap {
+    /// Whether pages in VRAM or a registration are noted in `range`.
+    fn is_kept(&self, range: HostRange) -> bool {
+        let registered = |number| {
+            self.chunks.get(number).is_some_and(|chunk| chunk.registered.iter().any(|part| part.overlaps(range)))
+        };
+        self.chunks_in(range).iter().any(registered) || self.concerned(range).iter().any(|page| page.1 != Home::System)
+    }
+
     /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
     fn rekey(&mut self, from: HostRange, to: HostVa) {
         let moved = |va: HostVa| to.add(va.offset_from(from.start));

@@ -106,8 +106,9 @@ impl LiveMm {
         loop {
             let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
             let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
+            let deferred = self.has_deferred();
             let mut map = self.map.lock();
-            let quiet = map.claims.is_empty() && map.chunks.values().all(|chunk| chunk.is_idle());
+            let quiet = map.claims.is_empty() && !deferred && map.chunks.values().all(|chunk| chunk.is_idle());
             if !all || quiet || self.alive().is_err() {
                 return all;
             }

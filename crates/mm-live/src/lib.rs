@@ -40,7 +40,7 @@
 //!    ioctls wait for kernel locks only, never for a message to be read
 //! 3. `registration`: over REGISTER and UNREGISTER, so that a chunk is not unregistered while a claim begins
 //! 4. `map`: the page map; plain bookkeeping only
-//! 5. `scratch`, `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
+//! 5. `scratch`, the airlock's lanes, `deferred` (before `map`), `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
 //!
 //! # Threads of the reader class
 //!
@@ -169,6 +169,8 @@ pub struct LiveMm {
     /// 2M where pages go to be dropped.
     scratch: Mutex<HostRange>,
     airlock: airlock::Airlock,
+    /// mremaps that wait for an earlier event.
+    deferred: Mutex<Vec<events::Remap>>,
     /// DONTNEEDs of our own, whose events say nothing.
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,
@@ -209,6 +211,7 @@ impl LiveMm {
             own_drops: Mutex::new(Vec::new()),
             excluded: Mutex::new(excluded),
             airlock,
+            deferred: Mutex::new(Vec::new()),
             queue: events::Queue::new(),
             places: arena::Places::default(),
             counters: stats::Counters::default(),

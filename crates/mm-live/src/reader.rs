@@ -53,7 +53,15 @@ pub(crate) fn run(mm: &Arc<LiveMm>, cpu: u32) {
         // The engine first: sequences stay odd, and frames unusable, until it was told.
         while mm.deliver_notice() {}
         let busy = mm.serve_next();
-        let timeout = if busy { 0 } else { mm.wake_deferred() };
+        let timeout = match (busy, mm.has_deferred()) {
+            (true, _) => 0,
+            // The event that one waits for has been read, or will be; who raised it must run again before it is over.
+            (_, true) => {
+                mm.pump();
+                1
+            }
+            _ => mm.wake_deferred(),
+        };
         let ready = task::poll(mm.program.raw(), &mm.kick, timeout);
         if ready.kicked {
             mm.kick.quiet();
