@@ -131,3 +131,98 @@ fn the_library_exports_the_interposers_and_nothing_else() {
     let stray: Vec<_> = exported.iter().filter(|name| name.contains("rust") || name.contains("pontoon")).collect();
     assert!(stray.is_empty(), "{stray:?}");
 }
+
+/// The report that a process left, one line of JSON a process.
+fn reports(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).expect("a report");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Where the kernel refuses userfaultfd to this user there is nothing to run on.
+fn is_refused(output: &Output) -> bool {
+    let refused = text(output).contains("memory cannot be moved");
+    if refused {
+        eprintln!("skipped: {}", text(output));
+    }
+    refused
+}
+
+#[test]
+fn malloced_memory_travels_from_tile_to_tile() {
+    let dir = scratch("tour");
+    let (program, report) = (dir.join("tour.bin"), dir.join("report"));
+    compile("../../clients/tour.c", &program);
+    let output = preloaded(&program, &dir).env("PONTOON_REPORT", &report).output().expect("runs");
+    if is_refused(&output) {
+        return;
+    }
+    let text = text(&output);
+    assert!(output.status.success() && !text.contains("BAD") && text.ends_with("TOUR ok\n"), "{text}");
+    let migrations = &reports(&report)[0]["migrations"];
+    for way in ["SYSTEM->VRAM0", "SYSTEM->VRAM1", "VRAM0->VRAM1", "VRAM1->VRAM0", "VRAM1->SYSTEM", "VRAM0->SYSTEM"] {
+        assert!(migrations[way].as_u64() >= Some(2), "{way}: {migrations}");
+    }
+}
+
+#[test]
+fn upstreams_copy_between_tiles_is_seen_by_the_tour() {
+    let dir = scratch("tour-upstream");
+    let program = dir.join("tour.bin");
+    compile("../../clients/tour.c", &program);
+    let output = preloaded(&program, &dir).env("PONTOON_BEHAVIOUR", "a=upstream").output().expect("runs");
+    if is_refused(&output) {
+        return;
+    }
+    let text = text(&output);
+    assert!(text.contains("64K.after-tile1 ok"), "by way of system memory all is well: {text}");
+    assert!(text.contains("64K.system-vram0-vram1-cpu BAD") && text.ends_with("TOUR BAD\n"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn an_unknown_behaviour_is_said_and_the_program_lives() {
+    let dir = scratch("unknown");
+    let script = "cat /dev/dri/card0 2>/dev/null || echo refused";
+    let output = preloaded(Path::new("sh"), &dir)
+        .args(["-c", script])
+        .env("PONTOON_BEHAVIOUR", "a=nothing")
+        .output()
+        .expect("runs");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("refused\n"), "{}", text(&output));
+}
+
+/// A program that no GPU is asked for, with the machine idle or moving its memory about, prints what it always prints.
+fn loop_prints_its_line(name: &str, hostile: &str) {
+    let dir = scratch(name);
+    let (program, report) = (dir.join("loop.bin"), dir.join("report"));
+    compile("../../clients/loop.c", &program);
+    let plain = Command::new(&program).output().expect("runs");
+    // The library in the program only, not in `timeout`.
+    let output = Command::new("timeout")
+        .args(["-k", "1", "120", "env"])
+        .arg(format!("LD_PRELOAD={}", library().display()))
+        .arg(format!("PONTOON_HOSTILE={hostile}"))
+        .arg(format!("PONTOON_REPORT={}", report.display()))
+        .arg(&program)
+        .output()
+        .expect("runs");
+    if is_refused(&output) {
+        return;
+    }
+    assert_eq!(text(&output), text(&plain));
+    assert!(output.status.success());
+    if hostile == "1" {
+        let moved = &reports(&report)[0]["migrated_pages"]["SYSTEM->VRAM0"];
+        assert!(moved.as_u64() > Some(1000), "memory moved: {moved}");
+    }
+}
+
+#[test]
+fn a_program_without_a_gpu_runs_as_ever() {
+    loop_prints_its_line("loop", "0");
+}
+
+#[test]
+fn a_program_whose_memory_is_moved_about_runs_as_ever() {
+    loop_prints_its_line("loop-hostile", "1");
+}

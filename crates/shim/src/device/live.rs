@@ -10,7 +10,7 @@ use crate::nodes::Minor;
 use machine::live::{Live, LiveConfig, StartError, Travel};
 use std::fs;
 use std::sync::Arc;
-use units::{HostRange, HostVa, TileId};
+use units::{HostRange, HostVa, SZ_2M, TileId};
 
 struct Machine {
     live: Arc<Live>,
@@ -40,6 +40,11 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     Ok(Arc::new(Machine { live, descriptors, is_hostile: config.hostile }))
 }
 
+/// Memory is registered in chunks of 2M, and a chunk stays registered while any page of it is away: so all of it comes.
+fn whole_chunks(range: HostRange) -> HostRange {
+    HostRange::new(range.start.align_down(SZ_2M), range.end.align_up(SZ_2M))
+}
+
 fn refusal(error: StartError) -> Refusal {
     let errno = match error {
         StartError::Refused(_) => libc::EACCES,
@@ -66,7 +71,6 @@ impl Device for Machine {
 
     fn exclude(&self, range: HostRange) {
         self.live.exclude(range);
-        self.live.before_change(range);
     }
 
     fn begin(&self) {
@@ -77,7 +81,7 @@ impl Device for Machine {
 
     fn before_change(&self, range: HostRange, change: Change) {
         match change {
-            Change::Protect | Change::Remap | Change::Lock => self.live.before_change(range),
+            Change::Protect | Change::Remap | Change::Lock => self.live.before_change(whole_chunks(range)),
         }
     }
 
