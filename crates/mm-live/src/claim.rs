@@ -344,7 +344,11 @@ impl LiveMm {
             if self.program.event_pending() {
                 continue;
             }
-            let parts = self.map.lock().retire(number);
+            let parts = {
+                let mut map = self.map.lock();
+                map.arrived.clear();
+                map.retire(number)
+            };
             for &part in &parts {
                 self.counters.unregistered.fetch_add(1);
                 // A mapping that is gone needs no unregistering: its error says nothing new.

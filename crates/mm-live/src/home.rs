@@ -21,15 +21,7 @@ impl LiveMm {
     pub fn bring_home(&self, range: HostRange) -> bool {
         let end = now_ns() + PATIENCE_NS;
         while now_ns() < end {
-            let away: Vec<(HostVa, DevicePage)> = {
-                let map = self.map.lock();
-                let homes = map.concerned(range).into_iter().filter_map(|(va, home, _)| match home {
-                    Home::Device(page) => Some((va, page)),
-                    Home::System => None,
-                });
-                homes.collect()
-            };
-            let Some(&(va, page)) = away.first() else {
+            let Some((va, page)) = self.first_away(range) else {
                 let registered = self.map.lock().chunks_in(range);
                 self.retire_chunks(registered);
                 if self.map.lock().chunks_in(range).is_empty() {
@@ -51,6 +43,31 @@ impl LiveMm {
             }
         }
         false
+    }
+
+    /// Brings every page of `range` home, and leaves the registration of its chunks as it is: for memory that shall
+    /// migrate no more, or not now. False where some page would not come.
+    pub fn bring_pages_home(&self, range: HostRange) -> bool {
+        let end = now_ns() + PATIENCE_NS;
+        while let Some((va, page)) = self.first_away(range) {
+            if self.alive().is_err() || now_ns() > end {
+                return false;
+            }
+            let owner = self.map.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
+            if !self.evacuate(va, range, owner) {
+                task::relax();
+            }
+        }
+        true
+    }
+
+    /// The first page of `range` that is in VRAM.
+    fn first_away(&self, range: HostRange) -> Option<(HostVa, DevicePage)> {
+        let map = self.map.lock();
+        map.concerned(range).into_iter().find_map(|(va, home, _)| match home {
+            Home::Device(page) => Some((va, page)),
+            Home::System => None,
+        })
     }
 
     /// Brings home what an owner has in the chunk of `va`.

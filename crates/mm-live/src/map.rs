@@ -93,6 +93,8 @@ pub(crate) struct PageMap {
     pub last_claim: u64,
     /// No new migrations: a fork or the end is near.
     pub frozen: bool,
+    /// Places where an mremap put pages since no event was on its way for the last time.
+    pub arrived: Vec<HostRange>,
     /// Ranges that are not claimed until a time (ns): a DONTNEED there was read, but its pages could not be
     /// dropped ahead of it, and when it will drop them is not known.
     pub quarantine: Vec<(HostRange, u64)>,

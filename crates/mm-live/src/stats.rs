@@ -59,6 +59,8 @@ counters! {
     removes,
     /// mremap events.
     remaps,
+    /// munmap events that were read after an mremap to the same place.
+    late_unmaps,
     /// Messages that were not asked for.
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.
