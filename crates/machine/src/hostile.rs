@@ -121,7 +121,7 @@ impl Walker {
         // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
         let _ = self.core.device().migrate_range(tile, piece);
         if self.pieces.is_multiple_of(HOME_EVERY) {
-            self.mm.bring_home(piece);
+            self.mm.bring_pages_home(piece);
         }
         // Every other piece is sent on to the other tile at once.
         Some(if self.pieces.is_multiple_of(2) { piece.end } else { piece.start })

@@ -134,9 +134,10 @@ impl Live {
         }
     }
 
-    /// Never migrate this memory.
+    /// Never migrate this memory; what of it is in VRAM comes home.
     pub fn exclude(&self, range: HostRange) {
         self.mm.exclude(range);
+        self.mm.bring_pages_home(range);
     }
 
     /// Brings `range` home because the program is about to change its mapping in a way that the kernel does not

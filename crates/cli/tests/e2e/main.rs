@@ -1,6 +1,7 @@
 //! End to end: C programs, and programs that know nothing of a GPU, under the real command and the real library.
 #![allow(clippy::disallowed_types, reason = "tests are outside of what the checker controls")]
 
+mod accounts;
 mod clients;
 mod hostile;
 mod planted;
