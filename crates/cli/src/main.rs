@@ -54,6 +54,7 @@ fn behaviours(list: &str) -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
+    sigpipe::reset();
     let outcome = match Cli::parse().command {
         None => tour::run(&tour::Options::default()),
         Some(Command::Tour(options)) => tour::run(&options),

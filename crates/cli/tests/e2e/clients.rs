@@ -28,10 +28,7 @@ impl Client {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(format!("{name}.c"));
         let program = dir.path().join(name);
-        let mut compiler = Command::new("cc");
-        compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source).args(["-ldl", "-lpthread"]);
-        let status = compiler.status().expect("a C compiler");
-        assert!(status.success(), "{name}.c compiles without a warning");
+        compile(&source, &program);
         Self { dir, program }
     }
 
@@ -46,6 +43,14 @@ impl Client {
         let report = text.lines().next_back().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
         Run { code: output.status.code(), out: text_of(&output.stdout), err: text_of(&output.stderr), report }
     }
+}
+
+/// Compiles one C file, without a warning.
+pub fn compile(source: &Path, program: &Path) {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(program).arg(source).args(["-ldl", "-lpthread"]);
+    let status = compiler.status().expect("a C compiler");
+    assert!(status.success(), "{} compiles without a warning", source.display());
 }
 
 impl Run {

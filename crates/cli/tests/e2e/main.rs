@@ -5,4 +5,5 @@ mod accounts;
 mod clients;
 mod hostile;
 mod planted;
+mod rights;
 mod tour;
