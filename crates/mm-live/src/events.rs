@@ -394,7 +394,7 @@ impl PageMap {
         for (va, home, mark) in pages {
             self.set_home(moved(va), home);
             match mark {
-                Mark::Free | Mark::Filling => {}
+                Mark::Free | Mark::Filling { .. } => {}
                 Mark::Claimed { claim, entry } => self.move_claimed(claim, entry, moved(va), mark),
             }
             match home {

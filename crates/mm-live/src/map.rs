@@ -26,8 +26,8 @@ pub(crate) enum Home {
 pub(crate) enum Mark {
     /// Nobody.
     Free,
-    /// A reader that fills a hole.
-    Filling,
+    /// A reader that fills a hole; whose turn it is tells it from another that came to the same page.
+    Filling { turn: u32 },
     /// A migration, and which of its entries.
     Claimed { claim: u64, entry: usize },
 }
@@ -41,7 +41,7 @@ struct Page {
 
 const DEVICE: u64 = 1 << 63;
 const PAGEMAP_SHIFT: u32 = 48;
-const FILLING: u64 = u64::MAX;
+const FILLING: u64 = 0xffff_ffff << 32;
 const ENTRY_BITS: u32 = 24;
 const CHUNK_PAGES: usize = (SZ_2M / SZ_4K) as usize;
 
@@ -93,6 +93,8 @@ pub(crate) struct PageMap {
     pub last_claim: u64,
     /// No new migrations: a fork or the end is near.
     pub frozen: bool,
+    /// Counts the readers' turns.
+    pub last_turn: u32,
     /// Places where an mremap put pages since no event was on its way for the last time.
     pub arrived: Vec<HostRange>,
     /// Ranges that are not claimed until a time (ns): a DONTNEED there was read, but its pages could not be
@@ -158,7 +160,7 @@ impl PageMap {
     pub fn mark(&self, va: HostVa) -> Mark {
         match self.chunk(va).map_or(0, |chunk| chunk.pages[slot_of(va)].mark) {
             0 => Mark::Free,
-            FILLING => Mark::Filling,
+            word if word & FILLING == FILLING => Mark::Filling { turn: word as u32 },
             word => Mark::Claimed { claim: word >> ENTRY_BITS, entry: (word & ((1 << ENTRY_BITS) - 1)) as usize },
         }
     }
@@ -166,7 +168,7 @@ impl PageMap {
     pub fn set_mark(&mut self, va: HostVa, mark: Mark) {
         let word = match mark {
             Mark::Free => 0,
-            Mark::Filling => FILLING,
+            Mark::Filling { turn } => FILLING | u64::from(turn),
             Mark::Claimed { claim, entry } => claim << ENTRY_BITS | entry as u64,
         };
         if word == 0 && self.chunk(va).is_none() {

@@ -28,7 +28,7 @@ enum Look {
     /// In VRAM.
     Device(DevicePage),
     /// A hole; these pages around it may be filled, and are marked for it.
-    Hole(HostRange),
+    Hole { range: HostRange, turn: u32 },
     /// A claimed page that may be filled nevertheless: a hole that has not gone yet, or the mover's own fault.
     ClaimedHole { claim: u64, entry: usize },
     /// Write protection that nobody wants any more.
@@ -101,20 +101,8 @@ impl LiveMm {
         match self.look(fault) {
             Look::Claimed => drop(self.counters.claimed_faults.fetch_add(1)),
             Look::Device(page) => return self.serve_device(fault, page),
-            Look::Hole(range) => return self.serve_hole(fault, range),
-            Look::ClaimedHole { claim, entry } => {
-                let progress = self.program.zero(HostRange::sized(fault.addr, SZ_4K));
-                let mut map = self.map.lock();
-                if let Some(mut state) = map.entry(claim, entry) {
-                    state.zeroing = false;
-                    map.set_entry(claim, entry, state);
-                }
-                drop(map);
-                if progress.error == Some(Errno::AGAIN) {
-                    return Served::TryAgain;
-                }
-                self.wake_page(fault.addr);
-            }
+            Look::Hole { range, turn } => return self.serve_hole(fault, range, turn),
+            Look::ClaimedHole { claim, entry } => return self.serve_claimed_hole(fault, claim, entry),
             Look::Protected => {
                 if self.program.protect(HostRange::sized(fault.addr, SZ_4K), false) == Err(Errno::AGAIN) {
                     return Served::TryAgain;
@@ -143,7 +131,7 @@ impl LiveMm {
                 return Look::ClaimedHole { claim, entry };
             }
             // Another reader is about to answer, and wakes all that it fills.
-            Mark::Filling => return Look::Claimed,
+            Mark::Filling { .. } => return Look::Claimed,
             Mark::Free => {}
         }
         if fault.protected {
@@ -158,8 +146,10 @@ impl LiveMm {
             // Late; or a mapping that is registered although nobody here did it: a registered mapping grew in place,
             // and what it grew by is registered too, without an event. A hole either way, if it is still one.
             self.counters.stale_faults.fetch_add(1);
-            map.set_mark(addr, Mark::Filling);
-            return Look::Hole(HostRange::sized(addr, SZ_4K));
+            map.last_turn = map.last_turn.wrapping_add(1);
+            let turn = map.last_turn;
+            map.set_mark(addr, Mark::Filling { turn });
+            return Look::Hole { range: HostRange::sized(addr, SZ_4K), turn };
         };
         let block = HostRange::around(addr, SZ_64K).intersect(part).unwrap_or(HostRange::sized(addr, SZ_4K));
         let fillable = |va: HostVa| map.home(va) == Home::System && map.mark(va) == Mark::Free;
@@ -170,30 +160,57 @@ impl LiveMm {
         while range.start > block.start && fillable(HostVa(range.start.0 - SZ_4K)) {
             range.start = HostVa(range.start.0 - SZ_4K);
         }
-        (0..range.pages()).for_each(|index| map.set_mark(range.page_at(index), Mark::Filling));
-        Look::Hole(range)
+        map.last_turn = map.last_turn.wrapping_add(1);
+        let turn = map.last_turn;
+        (0..range.pages()).for_each(|index| map.set_mark(range.page_at(index), Mark::Filling { turn }));
+        Look::Hole { range, turn }
+    }
+
+    /// Fills a hole that a migration has claimed and not carried yet.
+    fn serve_claimed_hole(&self, fault: &Fault, claim: u64, entry: usize) -> Served {
+        let held = self.gate.hold_events();
+        // An event may have taken the page elsewhere, and something else here, before it was held back.
+        let here = self.map.lock().mark(fault.addr) == Mark::Claimed { claim, entry };
+        let again = here && self.program.zero(HostRange::sized(fault.addr, SZ_4K)).error == Some(Errno::AGAIN);
+        drop(held);
+        let mut map = self.map.lock();
+        if let Some(mut state) = map.entry(claim, entry) {
+            state.zeroing = false;
+            map.set_entry(claim, entry, state);
+        }
+        drop(map);
+        if again {
+            return Served::TryAgain;
+        }
+        self.wake_page(fault.addr);
+        Served::Answered
     }
 
     /// Fills a hole with the zero page, and the holes next to it in its 64K.
-    fn serve_hole(&self, fault: &Fault, range: HostRange) -> Served {
+    fn serve_hole(&self, fault: &Fault, range: HostRange, turn: u32) -> Served {
         let mut resident = [0u8; (SZ_64K / SZ_4K) as usize];
+        let at = range.page_index(fault.addr);
         let held = self.gate.hold_events();
+        // An event may have taken pages elsewhere, and others here, before it was held back.
+        let ours: Vec<bool> = {
+            let map = self.map.lock();
+            (0..range.pages()).map(|index| map.mark(range.page_at(index)) == Mark::Filling { turn }).collect()
+        };
         let answer = match mem::mincore(range, &mut resident) {
-            Err(_) => None,
-            Ok(()) => {
-                let at = range.page_index(fault.addr);
-                let is_hole = |index: &usize| resident[*index] & 1 == 0;
+            Ok(()) if ours[at] => {
+                let is_hole = |index: &usize| resident[*index] & 1 == 0 && ours[*index];
                 let first = (0..at).rev().take_while(is_hole).last().unwrap_or(at);
                 let pages = (at..range.pages()).take_while(is_hole).count();
                 let holes = HostRange::new(range.page_at(first), range.page_at(at + pages));
                 (pages > 0).then(|| self.program.zero(holes))
             }
+            _ => None,
         };
         drop(held);
         {
             let mut map = self.map.lock();
             for va in (0..range.pages()).map(|index| range.page_at(index)) {
-                if map.mark(va) == Mark::Filling {
+                if map.mark(va) == (Mark::Filling { turn }) {
                     map.set_mark(va, Mark::Free);
                 }
             }
