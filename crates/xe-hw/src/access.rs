@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::port::{BusAddr, BusError, Rmw};
 use crate::record::{Record, Violation};
 use crate::walker::{Page, Refusal};
-use units::{Dpa, GpuVa, Iova};
+use units::{Dpa, GpuVa, HostFrame, Iova};
 use xe_spec::fault::{Access, Asid, EngineId, FaultType};
 
 /// Who accesses.
@@ -72,8 +72,11 @@ impl Gpu {
             return Ok(self.access_vram(by, addr, dpa, op));
         } else {
             let iova = Iova(page.target(addr)).add(addr.page_offset() as u64);
+            // Inside the window: a flush that follows a zap waits until the IOMMU has been asked, and the mapping is
+            // not taken away before.
+            let Some(frame) = self.ask_iommu(by, iova, op) else { return Ok(true) };
             let window = (!self.bus.system_access_may_block()).then_some(window);
-            self.access_system(by, addr, iova, op)?;
+            self.access_system(by, addr, frame, op)?;
             drop(window);
         }
         Ok(true)
@@ -104,21 +107,27 @@ impl Gpu {
         }
     }
 
-    /// Posted writes that the IOMMU refuses are dropped without the device's knowledge, reads give all ones.
-    /// Memory that the host took away is a page fault: the driver knows what became of it.
-    fn access_system(&self, by: Initiator, addr: GpuVa, iova: Iova, op: &mut Op<'_>) -> Result<(), Refusal> {
+    /// The frame behind a bus address. `None` where the IOMMU refuses: posted writes are dropped without the device's
+    /// knowledge, reads give all ones.
+    fn ask_iommu(&self, by: Initiator, iova: Iova, op: &mut Op<'_>) -> Option<HostFrame> {
         let (tile, bytes, access) = (by.engine.tile, op.bytes(), op.access());
-        let mapped = self.iommu.lookup(iova);
-        let Some(mapped) = mapped.filter(|mapped| mapped.write || access == Access::Read) else {
+        sync::point();
+        let mapped = self.iommu.lookup(iova).filter(|mapped| mapped.write || access == Access::Read);
+        if mapped.is_none() {
             op.unanswered(0xff);
             self.log.record(match access {
                 Access::Read => Record::StrayRead { tile, iova, bytes },
                 Access::Write | Access::Atomic => Record::StrayWrite { tile, iova, bytes },
             });
-            return Ok(());
-        };
-        self.perform(BusAddr::System(mapped.frame), addr.page_offset(), op).map_err(|_| {
-            let (engine, asid, frame) = (by.engine, by.asid, mapped.frame);
+        }
+        mapped.map(|mapped| mapped.frame)
+    }
+
+    /// Memory that the host took away is a page fault: the driver knows what became of it.
+    fn access_system(&self, by: Initiator, addr: GpuVa, frame: HostFrame, op: &mut Op<'_>) -> Result<(), Refusal> {
+        let access = op.access();
+        self.perform(BusAddr::System(frame), addr.page_offset(), op).map_err(|_| {
+            let (engine, asid) = (by.engine, by.asid);
             self.log.record(Record::SystemFault { engine, asid, addr, frame, access });
             Refusal::plain(FaultType::NotPresent, 0)
         })

@@ -298,7 +298,9 @@ impl Engine {
             FaultAck::Replay => State::Ready,
             FaultAck::Kill => State::Doomed,
         };
-        schedule.turn.push_back(context);
+        // To the front: what was brought for the access must be used before another context's fault takes it away, or
+        // two contexts of one engine could take a page from each other for ever.
+        schedule.turn.push_front(context);
         Some(true)
     }
 }

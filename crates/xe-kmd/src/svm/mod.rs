@@ -122,11 +122,14 @@ impl Space {
     pub(crate) fn close(&self) {
         let everything = GpuRange::new(GpuVa(0), GpuVa(1 << self.gpu.platform.va_bits));
         for (slot, tile) in self.tables.iter().zip(&self.gpu.tiles) {
-            let Some(table) = slot.lock().take() else { continue };
+            // Under the lock: a notifier must find the table until the device walks it no more.
+            let mut slot = slot.lock();
             self.gpu.hw.clear_root(tile.id, self.asid);
             // Not by the rule: a closed VM's tables go back to the pool, whatever behaviour is tried.
             self.gpu.hw.tlb_invalidate(tile.id, self.asid, everything);
-            table.destroy(&*self.gpu.hw, &tile.tables);
+            if let Some(table) = slot.take() {
+                table.destroy(&*self.gpu.hw, &tile.tables);
+            }
         }
     }
 
