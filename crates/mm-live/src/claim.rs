@@ -40,6 +40,8 @@ pub(crate) struct Entry {
     pub strayed: bool,
     /// The page's mapping changed meanwhile.
     pub dead: bool,
+    /// mremap took it elsewhere meanwhile: what the device translated is another page's place by now.
+    pub remapped: bool,
     /// The destination is the page's home.
     pub committed: bool,
     /// The mover itself may be waiting for this page: a hole of it is answered with zeros at once.
@@ -67,6 +69,7 @@ impl Entry {
             carried: None,
             strayed: false,
             dead: false,
+            remapped: false,
             committed: false,
             filling: false,
             filled: false,

@@ -167,6 +167,9 @@ impl LiveMm {
             Message::Remap { from, to, len } => {
                 self.counters.remaps.fetch_add(1);
                 let remap = Remap { from: HostRange::sized(HostVa(from), len), to: HostVa(to) };
+                if self.map.lock().is_kept(remap.target()) {
+                    self.counters.late_remaps.fetch_add(1);
+                }
                 self.deferred.lock().push(remap);
                 return;
             }
@@ -220,8 +223,8 @@ impl LiveMm {
             let next = {
                 let mut deferred = self.deferred.lock();
                 let map = self.map.lock();
-                let free = |remap: &Remap| order == Order::Any || !map.is_kept(remap.target());
-                let found = deferred.iter().position(free);
+                let found = deferred.iter().position(|remap| !map.is_kept(remap.target()));
+                let found = found.or((order == Order::Any && !deferred.is_empty()).then_some(0));
                 found.map(|index| deferred.remove(index))
             };
             let Some(remap) = next else { return };
@@ -414,7 +417,7 @@ impl PageMap {
 
     fn move_claimed(&mut self, claim: u64, entry: usize, va: HostVa, mark: Mark) {
         let Some(mut state) = self.entry(claim, entry) else { return };
-        state.va = va;
+        (state.va, state.remapped) = (va, true);
         self.set_entry(claim, entry, state);
         self.set_mark(va, mark);
         let frames = [

@@ -70,6 +70,23 @@ impl LiveMm {
         })
     }
 
+    /// Runs `change` with every page of `range` at home, unregistered, and out of migration: what a wrapper of mremap
+    /// does. It spares the kernel's EFAULT (registration splits VMAs), and it spares the events: those of several
+    /// threads that remap to each other's old places cannot be put in order.
+    pub fn at_home<R>(&self, range: HostRange, change: impl FnOnce() -> R) -> R {
+        if self.alive().is_err() {
+            return change();
+        }
+        self.map.lock().quarantine.push((range, u64::MAX));
+        self.bring_home(range);
+        let result = change();
+        let mut map = self.map.lock();
+        if let Some(index) = map.quarantine.iter().position(|&entry| entry == (range, u64::MAX)) {
+            map.quarantine.swap_remove(index);
+        }
+        result
+    }
+
     /// Brings home what an owner has in the chunk of `va`.
     fn evacuate(&self, va: HostVa, within: HostRange, owner: OwnerId) -> bool {
         let Some(vma) = self.vma_at(va) else {

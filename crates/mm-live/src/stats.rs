@@ -61,6 +61,8 @@ counters! {
     remaps,
     /// munmap events that were read after an mremap to the same place.
     late_unmaps,
+    /// mremap events that waited for the event of what lay at their place before.
+    late_remaps,
     /// Messages that were not asked for.
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.

@@ -17,7 +17,7 @@
 
 use crate::arena::Frame;
 use crate::claim::{Entry, From};
-use crate::map::{Mark, PageMap};
+use crate::map::{Home, Mark, PageMap};
 use crate::sys::uffd::Uffd;
 use crate::sys::{Errno, access, mem, task};
 use crate::{LiveMm, Transport};
@@ -249,10 +249,10 @@ impl LiveMm {
                 self.counters.stranded.fetch_add(1);
                 state.committed = true;
                 if let Destination::Device(page) = state.to {
-                    map.set_home(state.va, crate::map::Home::Device(page));
+                    map.set_home(state.va, Home::Device(page));
                     map.set_frame(page, Frame::Home(state.va));
                 } else {
-                    map.set_home(state.va, crate::map::Home::System);
+                    map.set_home(state.va, Home::System);
                 }
             }
             map.set_entry(claim, entry + offset, state);
@@ -517,6 +517,13 @@ impl LiveMm {
     fn copy_page(&self, src: Place, dst: Place) -> Transferred {
         let (Some(from), Some(to)) = (self.address(src), self.address(dst)) else { return Transferred::Failed };
         let mut buffer = [0u8; SZ_4K as usize];
+        let sound = {
+            let map = self.map.lock();
+            map.is_sound(src) && map.is_sound(dst)
+        };
+        if !sound {
+            return Transferred::Failed;
+        }
         if self.is_claimed(src) || self.is_claimed(dst) {
             // The claimer may be this very thread; waiting for the page would be for ever.
             let staged =
@@ -615,6 +622,26 @@ impl PageMap {
         // From now on no reader fills them.
         entries.iter_mut().skip(entry).take(run).for_each(|entry| entry.sealed = true);
         (run, zeroing)
+    }
+
+    /// Whether a place is still what a translation can have meant. A staged pair that an event has torn apart since
+    /// is no pair any more, but its bytes must not be copied either: one of its places is another page's by now.
+    fn is_sound(&self, place: Place) -> bool {
+        let Place::Device(page) = place else { return true };
+        let staged_for = |va: HostVa| match self.mark(va) {
+            Mark::Claimed { claim, entry } => {
+                self.entry(claim, entry).filter(|entry| !entry.dead && !entry.remapped).map(|entry| entry.to)
+            }
+            _ => None,
+        };
+        match self.frame(page) {
+            Some(Frame::Home(va)) => {
+                self.home(va) == Home::Device(page) && (self.mark(va) == Mark::Free || staged_for(va).is_some())
+            }
+            Some(Frame::Staged(va)) => staged_for(va) == Some(Destination::Device(page)),
+            // The access will say that it is empty.
+            _ => true,
+        }
     }
 
     pub fn note_bytes(&mut self, page: DevicePage, bytes: bool) {

@@ -104,15 +104,14 @@ impl World for LiveWorld {
         assert_eq!(unsafe { libc::mprotect(range.start.0 as *mut _, range.len() as usize, libc::PROT_READ) }, 0);
     }
     fn mremap(&self, range: HostRange) -> HostRange {
-        // What the preload library's wrapper does first: a registered chunk is a VMA of its own, and mremap does
-        // not go across two.
-        assert!(self.mm.bring_home(range) || self.mm.vma_lookup(range.start).is_none());
         let target = self.mmap(range.pages(), Mapping::Anonymous);
         let len = range.len() as usize;
-        let told = self.mm.changing(range, gpusvm::hostmm::EventKind::Unmap, || {
+        let change = || {
             // SAFETY: both ranges are ours.
             unsafe { libc::mremap(range.start.0 as *mut _, len, len, 3, target.start.0 as *mut libc::c_void) }
-        });
+        };
+        // What the preload library's wrapper does.
+        let told = self.mm.at_home(range, || self.mm.changing(range, gpusvm::hostmm::EventKind::Unmap, change));
         assert_eq!(told as u64, target.start.0);
         target
     }

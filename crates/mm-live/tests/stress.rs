@@ -380,7 +380,7 @@ fn remapper(stage: &Stage) {
     }
 }
 
-/// mremap that grows, as realloc does.
+/// mremap that grows, through a wrapper.
 fn grower(stage: &Stage) {
     guard(stage);
     let mut round = 1;
@@ -391,17 +391,12 @@ fn grower(stage: &Stage) {
         store(page(area, 511), round);
         stage.areas[3].start.store(area.start.0, SeqCst);
         std::thread::sleep(Duration::from_micros(400));
-        let at = loop {
+        let at = stage.mm.at_home(area, || {
             // SAFETY: the range belongs to this thread.
-            let at = unsafe {
-                libc::mremap(area.start.0 as *mut _, SZ_2M as usize, 2 * SZ_2M as usize, libc::MREMAP_MAYMOVE)
-            };
-            if at != libc::MAP_FAILED {
-                break at as u64;
-            }
-            stage.raw_remaps_refused.fetch_add(1, SeqCst);
-            stage.mm.bring_home(area);
-        };
+            unsafe { libc::mremap(area.start.0 as *mut _, SZ_2M as usize, 2 * SZ_2M as usize, libc::MREMAP_MAYMOVE) }
+        });
+        assert_ne!(at, libc::MAP_FAILED);
+        let at = at as u64;
         let grown = HostRange::sized(HostVa(at), 2 * SZ_2M);
         verify(stage, "grower", grown.start, round);
         verify(stage, "grower", page(grown, 511), round);
@@ -585,6 +580,14 @@ fn watch(stage: &Stage, end: Instant, threads: &[std::thread::JoinHandle<()>]) {
 
 fn stalled(stage: &Stage, who: &str) -> ! {
     eprintln!("STALL: {who} stands still\n{}", stage.mm.dump());
+    eprintln!(
+        "{}",
+        std::fs::read_to_string("/proc/self/maps")
+            .unwrap_or_default()
+            .lines()
+            .find(|line| line.contains("/"))
+            .unwrap_or_default()
+    );
     let beats: Vec<_> = ROLES.iter().zip(&stage.beats).map(|(role, beat)| (role, beat.load(SeqCst))).collect();
     eprintln!("{beats:?}, in flight {:?}", stage.in_flight);
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
