@@ -28,11 +28,11 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let (program, arguments) = options.program.split_first().context("no program given")?;
     let report = options.report.as_deref().map(std::path::absolute).transpose()?;
-    let mut command = shim_library::command(program, &options.device, report.as_deref())?;
+    let mut preloaded = shim_library::preloaded(program, &options.device, report.as_deref())?;
     if options.hostile {
-        command.env("PONTOON_HOSTILE", "1");
+        preloaded.command.env("PONTOON_HOSTILE", "1");
     }
-    let status = command.args(arguments).status();
+    let status = preloaded.command.args(arguments).status();
     let status = status.with_context(|| format!("cannot start {}", program.display()))?;
     Ok(exit_code(status))
 }

@@ -3,6 +3,8 @@
 use crate::Device;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,9 +23,20 @@ pub fn path() -> Result<PathBuf> {
     bail!("{NAME} is not beside {}: build it with `cargo build --release -p pontoon -p pontoon-shim`", command.display())
 }
 
-/// `program`, to be started under the preload library; its report will be in `report`.
-pub fn command(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path>) -> Result<Command> {
+/// A program to be started under the preload library.
+pub struct Preloaded {
+    /// What to start.
+    pub command: Command,
+    /// The files that the library shows lie here; gone with this, however the program ends.
+    _view: tempfile::TempDir,
+}
+
+/// `program` under the preload library; its report will be in `report`.
+pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path>) -> Result<Preloaded> {
+    let view = tempfile::Builder::new().prefix("pontoon-").permissions(Permissions::from_mode(0o755)).tempdir();
+    let view = view.context("cannot make a temporary folder")?;
     let mut command = Command::new(program);
+    command.env("PONTOON_ROOT", view.path());
     let mut preload = path()?.into_os_string();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preload.push(":");
@@ -34,5 +47,5 @@ pub fn command(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path
     if let Some(report) = report {
         command.env("PONTOON_REPORT", report);
     }
-    Ok(command)
+    Ok(Preloaded { command, _view: view })
 }

@@ -118,7 +118,7 @@ fn compile(dir: &Path, name: &str) -> Result<PathBuf> {
 fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result<Act> {
     let report_file = dir.join("report.json");
     let _ = std::fs::remove_file(&report_file);
-    let output = shim_library::command(client, device, Some(&report_file))?.args(arguments).output()?;
+    let output = shim_library::preloaded(client, device, Some(&report_file))?.command.args(arguments).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     if !errors.trim().is_empty() {
         println!("   {}", errors.trim().replace('\n', "\n   "));

@@ -6,7 +6,7 @@
 //! Faults are serviced inline: the thread whose step faulted drains the fault queue itself where that is idle,
 //! which saves the hand-off to another thread (tens of microseconds, more than a 64K migration).
 //!
-//! Locking: `Engines::threads` and each thread's `state` are leaves; neither is held over a step.
+//! Locking: `Engines::threads`, then each thread's `state`; neither is held over a step.
 
 use crate::wiring::Core;
 use std::collections::BTreeMap;
@@ -18,7 +18,16 @@ use xe_spec::fault::EngineId;
 /// All engine threads of a machine.
 #[derive(Default)]
 pub struct Engines {
-    threads: Mutex<BTreeMap<EngineId, Arc<EngineThread>>>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    of: BTreeMap<EngineId, Arc<EngineThread>>,
+    /// How many want all engines outside of a step: threads that start meanwhile too.
+    parkers: u32,
+    /// No thread starts any more.
+    stopped: bool,
 }
 
 struct EngineThread {
@@ -44,15 +53,17 @@ impl Engines {
     pub fn ready(&self, core: &Weak<Core>, engine: EngineId) {
         let (thread, fresh) = {
             let mut threads = self.threads.lock();
-            match threads.get(&engine) {
+            match threads.of.get(&engine) {
                 Some(thread) => (thread.clone(), false),
+                None if threads.stopped => return,
                 None => {
+                    let state = State { parkers: threads.parkers, ..State::default() };
                     let thread = Arc::new(EngineThread {
-                        state: Mutex::new(State::default()),
+                        state: Mutex::new(state),
                         changed: Condvar::new(),
                         join: Mutex::new(None),
                     });
-                    threads.insert(engine, thread.clone());
+                    threads.of.insert(engine, thread.clone());
                     (thread, true)
                 }
             }
@@ -69,11 +80,16 @@ impl Engines {
     /// Returns when no engine is inside a step; undone by [`unpark`](Self::unpark). A step that waits for the host
     /// (a page fault on system memory) ends once the readers have served it, so they must be running.
     pub fn park(&self) {
-        let threads = self.all();
-        for thread in &threads {
-            thread.state.lock().parkers += 1;
-            thread.changed.notify_all();
-        }
+        let threads = {
+            let mut threads = self.threads.lock();
+            threads.parkers += 1;
+            let all: Vec<_> = threads.of.values().cloned().collect();
+            for thread in &all {
+                thread.state.lock().parkers += 1;
+                thread.changed.notify_all();
+            }
+            all
+        };
         for thread in &threads {
             let mut state = thread.state.lock();
             while !state.parked {
@@ -84,7 +100,9 @@ impl Engines {
 
     /// Lets the engines go on.
     pub fn unpark(&self) {
-        for thread in self.all() {
+        let mut threads = self.threads.lock();
+        threads.parkers = threads.parkers.saturating_sub(1);
+        for thread in threads.of.values() {
             let mut state = thread.state.lock();
             state.parkers = state.parkers.saturating_sub(1);
             drop(state);
@@ -94,7 +112,12 @@ impl Engines {
 
     /// Ends all threads after their current step.
     pub fn stop(&self) {
-        for thread in self.all() {
+        let all: Vec<_> = {
+            let mut threads = self.threads.lock();
+            threads.stopped = true;
+            threads.of.values().cloned().collect()
+        };
+        for thread in all {
             thread.state.lock().stop = true;
             thread.changed.notify_all();
             let handle = thread.join.lock().take();
@@ -102,10 +125,6 @@ impl Engines {
                 handle.join();
             }
         }
-    }
-
-    fn all(&self) -> Vec<Arc<EngineThread>> {
-        self.threads.lock().values().cloned().collect()
     }
 }
 

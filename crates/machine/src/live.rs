@@ -11,13 +11,13 @@ use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
-use gpusvm::hostmm::PagemapId;
+use gpusvm::hostmm::{HostMemory, PagemapId};
 use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use sync::Mutex;
-use units::HostRange;
+use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 use xe_spec::platform::PVC;
@@ -132,6 +132,16 @@ impl Live {
             (Privilege::Full, Transport::Copy) => Some("limited: pages are copied, not moved"),
             (Privilege::Full, Transport::Move) => None,
         }
+    }
+
+    /// Reads the program's memory as its own thread would, a bad address being an error and no signal.
+    pub fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno> {
+        self.mm.copy_from_user(from, buf).map_err(|_| Errno::EFAULT)
+    }
+
+    /// Writes it likewise.
+    pub fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), Errno> {
+        self.mm.copy_to_user(to, bytes).map_err(|_| Errno::EFAULT)
     }
 
     /// Never migrate this memory; what of it is in VRAM comes home.

@@ -25,10 +25,14 @@ pub struct Run {
 impl Client {
     /// Compiles `clients/NAME.c`.
     pub fn new(name: &str) -> Self {
+        Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(format!("{name}.c")))
+    }
+
+    /// Compiles a C file.
+    pub fn of(source: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(format!("{name}.c"));
-        let program = dir.path().join(name);
-        compile(&source, &program);
+        let program = dir.path().join("client");
+        compile(source, &program);
         Self { dir, program }
     }
 

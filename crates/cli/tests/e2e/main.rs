@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_types, reason = "tests are outside of what the checker controls")]
 
 mod accounts;
+mod arguments;
 mod clients;
 mod hostile;
 mod planted;

@@ -18,7 +18,10 @@ struct Machine {
     is_hostile: bool,
 }
 
-struct OpenFile(Arc<machine::File>);
+struct OpenFile {
+    file: Arc<machine::File>,
+    live: Arc<Live>,
+}
 
 /// Starts the machine of this process, and says on stderr what is limited.
 pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
@@ -66,7 +69,7 @@ fn kernel_objects() -> Vec<i32> {
 
 impl Device for Machine {
     fn open(&self, _minor: Minor) -> Result<Arc<dyn File>, Errno> {
-        Ok(Arc::new(OpenFile(self.live.open())))
+        Ok(Arc::new(OpenFile { file: self.live.open(), live: self.live.clone() }))
     }
 
     fn exclude(&self, range: HostRange) {
@@ -115,10 +118,18 @@ impl Device for Machine {
 
 impl File for OpenFile {
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno> {
-        self.0.ioctl(command, argument).map_err(|errno| Errno(errno.0))
+        self.file.ioctl(command, argument).map_err(|errno| Errno(errno.0))
+    }
+
+    fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno> {
+        self.live.copy_from_user(from, buf).map_err(|errno| Errno(errno.0))
+    }
+
+    fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), Errno> {
+        self.live.copy_to_user(to, bytes).map_err(|errno| Errno(errno.0))
     }
 
     fn close(&self) {
-        self.0.close();
+        self.file.close();
     }
 }

@@ -71,6 +71,10 @@ pub const FILE_BYTES: u64 = 1 << 40;
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
+    /// Reads the program's memory, wherever it is; EFAULT where there is none.
+    fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno>;
+    /// Writes the program's memory, wherever it is; EFAULT where there is none.
+    fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), Errno>;
     /// The last descriptor is closed.
     fn close(&self);
 }

@@ -120,7 +120,7 @@ fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held)
         return Err(Errno(libc::ENODEV));
     }
     match command {
-        WAIT_USER_FENCE if !argument.is_null() => wait::wait_user_fence(file.as_ref(), argument, signals),
+        WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
         _ => file.ioctl(command, HostVa(argument as u64)),
     }
 }

@@ -5,21 +5,20 @@
 
 use super::signals::{Held, Pending};
 use crate::device::{Errno, File};
-use core::ffi::c_void;
-use core::ptr;
+use core::mem::offset_of;
 use sync::time::now_ns;
 use units::HostVa;
 use xe_uapi::exec::{UFENCE_WAIT_FLAG_ABSTIME, WaitUserFence};
 use xe_uapi::ioctl::WAIT_USER_FENCE;
+use zerocopy::IntoBytes;
 
 /// How long a signal may go unnoticed, in nanoseconds.
 const SLICE_NS: u64 = 5_000_000;
 
-/// The ioctl. `argument` is the program's, not null. A relative timeout is what is left of it on return.
-pub fn wait_user_fence(file: &dyn File, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
-    let theirs: *mut WaitUserFence = argument.cast();
-    // SAFETY: the program gives the struct of this ioctl.
-    let asked = unsafe { ptr::read_unaligned(theirs) };
+/// The ioctl; EFAULT where `argument` points nowhere. A relative timeout is what is left of it on return.
+pub fn wait_user_fence(file: &dyn File, argument: HostVa, signals: &Held) -> Result<u32, Errno> {
+    let mut asked = WaitUserFence::default();
+    file.copy_from_user(argument, asked.as_mut_bytes())?;
     let is_absolute = asked.flags & UFENCE_WAIT_FLAG_ABSTIME != 0;
     let deadline = match u64::try_from(asked.timeout) {
         Ok(timeout) if is_absolute => timeout,
@@ -29,10 +28,8 @@ pub fn wait_user_fence(file: &dyn File, argument: *mut c_void, signals: &Held) -
     let result = wait_in_slices(file, &asked, deadline, signals);
     if !is_absolute && asked.timeout >= 0 {
         let left = i64::try_from(deadline.saturating_sub(now_ns())).unwrap_or(i64::MAX);
-        // SAFETY: the program's own struct, as above; the field's place is inside of it.
-        let timeout = unsafe { &raw mut (*theirs).timeout };
-        // SAFETY: as above.
-        unsafe { ptr::write_unaligned(timeout, left) };
+        let timeout = argument.add(offset_of!(WaitUserFence, timeout) as u64);
+        file.copy_to_user(timeout, left.as_bytes())?;
     }
     result
 }

@@ -1,0 +1,30 @@
+/* Every ioctl of the device, and some that are none, with arguments that point nowhere: an errno, never a signal. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+static const unsigned requests[] = {
+    0xc0406400, 0x40086409, 0xc010640c, 0xc0286440, 0xc0386441, 0xc0286442, 0xc0206443, 0x40186444, 0x40886445,
+    0xc0306446, 0x40186447, 0xc0286448, 0x40386449, 0xc048644a, 0x4040644c, 0xc040644d,
+};
+
+int main(void) {
+    int fd = open("/dev/dri/renderD128", O_RDWR), bad = 0;
+    char *gone = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fd < 0 || gone == MAP_FAILED || munmap(gone + 4096, 4096))
+        return 2;
+    void *nowhere[] = {NULL, (void *)8, gone + 4096, gone + 4096 - 4, (void *)-4096};
+    for (unsigned i = 0; i < sizeof requests / sizeof *requests; i++) {
+        for (unsigned j = 0; j < sizeof nowhere / sizeof *nowhere; j++) {
+            errno = 0;
+            if (ioctl(fd, requests[i], nowhere[j]) != -1 || errno != EFAULT) {
+                printf("%#x at %p: errno %d\n", requests[i], nowhere[j], errno);
+                bad = 1;
+            }
+        }
+    }
+    bad |= ioctl(fd, 0xc004647f, gone) != -1 || (errno != EINVAL && errno != ENOTTY);
+    return bad;
+}
