@@ -347,11 +347,7 @@ impl LiveMm {
             if self.program.event_pending() {
                 continue;
             }
-            let parts = {
-                let mut map = self.map.lock();
-                map.arrived.clear();
-                map.retire(number)
-            };
+            let parts = self.map.lock().retire(number);
             for &part in &parts {
                 self.counters.unregistered.fetch_add(1);
                 // A mapping that is gone needs no unregistering: its error says nothing new.

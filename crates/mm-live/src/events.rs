@@ -135,7 +135,6 @@ impl LiveMm {
             }
             if !self.program.event_pending() {
                 self.take_remaps(Order::Any);
-                self.map.lock().arrived.clear();
             }
         }
         self.counters.faults.fetch_add(faults);
@@ -148,11 +147,7 @@ impl LiveMm {
             Message::Unmap { start, end } => {
                 self.counters.unmaps.fetch_add(1);
                 let range = HostRange::new(HostVa(start), HostVa(end));
-                let mut lost = Lost::default();
-                for part in self.without_arrivals(range) {
-                    lost.frames.extend(self.forget(part, Forget::Mapping).frames);
-                }
-                Some((range, EventKind::Unmap, lost))
+                Some((range, EventKind::Unmap, self.forget(range, Forget::Mapping)))
             }
             Message::Remove { start, end } => {
                 let range = HostRange::new(HostVa(start), HostVa(end));
@@ -189,29 +184,6 @@ impl LiveMm {
         self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames });
     }
 
-    /// What of an unmapped range an mremap has not filled again, in the meantime between the change and its event.
-    /// That is found out here where no registration was known of at the place: a registered mapping that grew in
-    /// place is registered behind its old end too. An arrival counts once: the next UNMAP there is a later one.
-    fn without_arrivals(&self, range: HostRange) -> Vec<HostRange> {
-        let arrivals: Vec<HostRange> = {
-            let mut map = self.map.lock();
-            let here = map.arrived.iter().filter_map(|place| place.intersect(range)).collect();
-            map.arrived.retain(|place| !place.overlaps(range));
-            here
-        };
-        let mut rest = vec![range];
-        for place in arrivals.into_iter().filter(|place| self.maps.at(place.start).is_some()) {
-            self.counters.late_unmaps.fetch_add(1);
-            let cut = |part: HostRange| {
-                let before = HostRange::new(part.start, part.end.min(place.start));
-                let behind = HostRange::new(part.start.max(place.end), part.end);
-                [before, behind].into_iter().filter(|piece| !piece.is_empty())
-            };
-            rest = rest.into_iter().flat_map(cut).collect();
-        }
-        rest
-    }
-
     /// mremaps that were read and not settled yet.
     pub(crate) fn has_deferred(&self) -> bool {
         !self.deferred.lock().is_empty()
@@ -231,11 +203,7 @@ impl LiveMm {
             // What is still there is a claim that came before the mapping, or a leftover.
             let lost = self.forget(remap.target(), Forget::Mapping);
             self.tell_later(remap.target(), EventKind::Unmap, lost);
-            let mut map = self.map.lock();
-            map.rekey(remap.from, remap.to);
-            map.arrived.retain(|place| !place.overlaps(remap.from));
-            map.arrived.push(remap.target());
-            drop(map);
+            self.map.lock().rekey(remap.from, remap.to);
             self.tell_later(remap.from, EventKind::Unmap, Lost::default());
         }
     }

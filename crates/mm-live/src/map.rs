@@ -95,8 +95,6 @@ pub(crate) struct PageMap {
     pub frozen: bool,
     /// Counts the readers' turns.
     pub last_turn: u32,
-    /// Places where an mremap put pages since no event was on its way for the last time.
-    pub arrived: Vec<HostRange>,
     /// Ranges that are not claimed until a time (ns): a DONTNEED there was read, but its pages could not be
     /// dropped ahead of it, and when it will drop them is not known.
     pub quarantine: Vec<(HostRange, u64)>,

@@ -59,8 +59,6 @@ counters! {
     removes,
     /// mremap events.
     remaps,
-    /// munmap events that were read after an mremap to the same place.
-    late_unmaps,
     /// mremap events that waited for the event of what lay at their place before.
     late_remaps,
     /// Messages that were not asked for.
