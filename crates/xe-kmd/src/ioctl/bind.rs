@@ -188,12 +188,18 @@ fn map(vm: &Vm, vmas: &mut VmaTree, op: &VmBindOp, span: GpuRange, gone: &mut Ve
     Ok(())
 }
 
-/// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first.
+/// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
+/// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone: those
+/// are collected here.
 fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
     let Some(svm) = &vm.svm else { return Ok(()) };
     let mirrored = vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror);
     let mut parts = mirrored.filter_map(|vma| vma.span.intersect(span));
-    if parts.any(|part| svm.has_ranges(part.mirrored())) { Err(Errno::EBUSY) } else { Ok(()) }
+    let is_live = |part: GpuRange| {
+        garbage::remove_unmapped(&vm.space, svm, part.mirrored());
+        svm.has_ranges(part.mirrored())
+    };
+    if parts.any(is_live) { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 /// Takes a span out of every tile's page table.

@@ -9,6 +9,7 @@
 //! (MADVISE_AUTORESET is refused).
 
 use gpusvm::RangeKey;
+use units::HostRange;
 
 use super::invalidate::Stale;
 use super::{Space, Svm};
@@ -22,6 +23,19 @@ pub(crate) fn collect(space: &Space, svm: &Svm) {
             return;
         }
         listed.into_iter().for_each(|key| remove(space, svm, key));
+    }
+}
+
+/// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller
+/// holds the VM's lock.
+pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, span: HostRange) {
+    for key in svm.ranges_in(span) {
+        let range = svm.notifier_lock().range(key).map(|range| range.span());
+        let is_mapped =
+            |range: HostRange| (0..range.pages()).any(|page| svm.mm().vma_lookup(range.page_at(page)).is_some());
+        if range.is_some_and(|range| !is_mapped(range)) {
+            remove(space, svm, key);
+        }
     }
 }
 
