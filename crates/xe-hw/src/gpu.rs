@@ -11,7 +11,7 @@ use crate::tables::Tables;
 use crate::walker::Space;
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, SZ_4K, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 
@@ -158,9 +158,14 @@ impl Gpu {
 
     /// Whether the page at `dpa` is a frame of some tile.
     pub(crate) fn is_frame(&self, dpa: Dpa) -> bool {
-        let inside = |tile: &xe_spec::platform::Tile| {
-            dpa.0.checked_sub(tile.vram_base.0).is_some_and(|offset| offset < tile.vram_size)
+        self.frames_from(dpa) > 0
+    }
+
+    /// Frames from `dpa` to the end of its tile's VRAM; 0 where it is no frame.
+    pub(crate) fn frames_from(&self, dpa: Dpa) -> u64 {
+        let left = |tile: &xe_spec::platform::Tile| {
+            tile.vram_size.checked_sub(dpa.0.checked_sub(tile.vram_base.0)?).filter(|left| *left > 0)
         };
-        self.platform.tiles.iter().any(inside)
+        self.platform.tiles.iter().find_map(left).map_or(0, |bytes| bytes.div_ceil(SZ_4K))
     }
 }

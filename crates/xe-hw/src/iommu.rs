@@ -19,11 +19,13 @@ const FIRST: u64 = (1 << 50) >> PAGE_SHIFT;
 /// End of the bus addresses: a PTE holds 52 bits.
 const END: u64 = (1 << 52) >> PAGE_SHIFT;
 
-/// What a mapped page leads to.
+/// What a mapped page leads to, and what follows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mapped {
     /// The frame.
     pub(crate) frame: HostFrame,
+    /// Pages from this one on that lead to consecutive frames; at least 1.
+    pub(crate) pages: u64,
     /// Whether the device may write.
     pub(crate) write: bool,
 }
@@ -84,7 +86,8 @@ impl Iommu {
         let space = self.space.read();
         let (&at, mapping) = space.mappings.range(..=page).next_back()?;
         let inside = page - at;
-        (inside < mapping.pages).then(|| Mapped { frame: mapping.frame.add(inside), write: mapping.write })
+        let pages = mapping.pages.checked_sub(inside).filter(|pages| *pages > 0)?;
+        Some(Mapped { frame: mapping.frame.add(inside), pages, write: mapping.write })
     }
 
     /// Number of pages that are mapped.
@@ -139,7 +142,7 @@ mod tests {
         let iommu = Iommu::new();
         let a = iommu.map(HostFrame(7), 16, true);
         assert!(a.is_aligned(16 * SZ_4K));
-        assert_eq!(iommu.lookup(a.add(5 * SZ_4K + 9)), Some(Mapped { frame: HostFrame(12), write: true }));
+        assert_eq!(iommu.lookup(a.add(5 * SZ_4K + 9)), Some(Mapped { frame: HostFrame(12), pages: 11, write: true }));
         assert!(iommu.unmap(a, 16));
         assert_eq!(iommu.lookup(a), None);
         let b = iommu.map(HostFrame(7), 16, false);

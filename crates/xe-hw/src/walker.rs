@@ -72,6 +72,11 @@ impl Page {
         addr.align_down(1 << self.shift) == self.base
     }
 
+    /// Pages of this translation from `addr` (inside it) to its end.
+    pub(crate) fn pages_from(&self, addr: GpuVa) -> u64 {
+        (1 << (self.shift - SHIFT_4K)) - (addr.page().offset_from(self.base) >> SHIFT_4K)
+    }
+
     /// Whether `access` may use this translation. A NULL page allows everything and does nothing.
     pub(crate) fn permit(&self, access: Access, platform: &Platform) -> Result<(), Refusal> {
         if self.leaf.null {

@@ -124,6 +124,29 @@ fn pages_that_do_not_translate_fail_alone() {
 }
 
 #[test]
+fn a_large_leaf_is_judged_page_by_page() {
+    let (rig, mut tables) = rig(Injection { fail_copy: Some(20), ..Injection::default() });
+    let iova = rig.gpu.iommu_map(HostFrame(0x1000), 512, true);
+    tables.map(&rig.gpu, SLOT, 1, system(iova));
+    rig.gpu.iommu_unmap(iova.add(bytes_of(100)), 2);
+    let done = copy(&rig, identity(vram(0)), SLOT, 512);
+    for (i, page) in done.iter().enumerate() {
+        let expected = match i {
+            20 => PageCopy::Failed,
+            100 | 101 => PageCopy::Dropped,
+            _ => PageCopy::Copied,
+        };
+        assert_eq!(*page, expected, "page {i}");
+    }
+    assert_eq!(rig.bus.take_transfers().iter().map(|run| run.2).collect::<Vec<_>>(), [20, 79, 410]);
+    let stray = |i| Record::StrayWrite { tile: TILE, iova: iova.add(bytes_of(i)), bytes: SZ_4K };
+    assert_eq!(rig.gpu.take_records(), [stray(100), stray(101)]);
+    tables.map(&rig.gpu, SLOT, 1, Leaf { device: false, atomic: false, ..device(far_vram(SZ_2M)) });
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 512), [PageCopy::Dropped; 512]);
+    assert_eq!(rig.gpu.take_records().len(), 512, "no DM: a record a page");
+}
+
+#[test]
 fn null_sources_clear_and_stray_sources_poison() {
     let (rig, mut tables) = rig(Injection::default());
     let frame = BusAddr::Vram(vram(0));

@@ -1,9 +1,9 @@
 //! The driver's own copy engine of a tile.
 //!
-//! A job is a run of pages between two ranges of the address space of migrations. Every page is walked on both
-//! sides, in tables as they stand (a job starts by flushing, so there is no TLB), then taken through the frame
-//! check or the IOMMU. Only pages whose both sides came through are handed to the bus, as long contiguous runs:
-//! the bus may execute them as moves. What the tables get wrong happens to the data:
+//! A job is a run of pages between two ranges of the address space of migrations. Both sides are walked, leaf by
+//! leaf, in tables as they stand (a job starts by flushing, so there is no TLB), then taken through the frame
+//! check or the IOMMU, mapping by mapping. Only pages whose both sides came through are handed to the bus, as long
+//! contiguous runs: the bus may execute them as moves. What the tables get wrong happens to the data, page by page:
 //!
 //! | destination | source | result |
 //! |---|---|---|
@@ -19,6 +19,7 @@
 //! Upstream: `xe_migrate.c` (`xe_migrate_vram`) emits such jobs.
 
 use crate::gpu::Gpu;
+use crate::iommu::Mapped;
 use crate::port::{BusAddr, PageCopy};
 use crate::record::{Record, Violation};
 use crate::walker::Page;
@@ -53,13 +54,20 @@ enum End {
     Fault(FaultType),
 }
 
-/// One side of a job: remembers the leaf that the last page was found in.
+/// A page's end, and how many pages from it on end in consecutive memory; 1 where it is not memory.
+struct Stretch {
+    end: End,
+    pages: usize,
+}
+
+/// One side of a job: remembers the leaf and the bus mapping that the last page was found in.
 struct Side<'a> {
     gpu: &'a Gpu,
     tile: TileId,
     asid: Asid,
     access: Access,
     leaf: Option<Page>,
+    mapping: Option<(Iova, Mapped)>,
 }
 
 impl Gpu {
@@ -70,30 +78,31 @@ impl Gpu {
             done.fill(PageCopy::Failed);
             return;
         }
-        let side = |access| Side { gpu: self, tile, asid: job.asid, access, leaf: None };
+        let side = |access| Side { gpu: self, tile, asid: job.asid, access, leaf: None, mapping: None };
         let (mut src, mut dst) = (side(Access::Read), side(Access::Write));
         let failing = self.failing_page(done.len());
         let mut run: Option<Pairs> = None;
-        for page in 0..done.len() {
-            let ends = (src.resolve(job.src.add(bytes_of(page))), dst.resolve(job.dst.add(bytes_of(page))));
-            let pair = match ends {
-                _ if failing == Some(page) => None,
-                (End::At(from), End::At(to)) => Some((from, to)),
-                _ => None,
-            };
-            if let (Some((from, to)), Some(pairs)) = (pair, &mut run)
-                && pairs.extend(from, to)
+        let mut page = 0;
+        while page < done.len() {
+            let from = src.resolve(job.src.add(bytes_of(page)));
+            let to = dst.resolve(job.dst.add(bytes_of(page)));
+            let end = failing.filter(|&failing| failing > page).unwrap_or(done.len());
+            if let (End::At(from), End::At(to), pages) = (from.end, to.end, from.pages.min(to.pages))
+                && failing != Some(page)
             {
+                let pages = page..end.min(page + pages);
+                page = pages.end;
+                Pairs { from, to, pages }.join(&mut run, self, done);
                 continue;
             }
             if let Some(pairs) = run.take() {
                 pairs.transfer(self, done);
             }
-            match pair {
-                Some((from, to)) => run = Some(Pairs { from, to, pages: page..page + 1 }),
-                None if failing == Some(page) => done[page] = PageCopy::Failed,
-                None => done[page] = self.copy_odd(tile, job, page, ends),
-            }
+            done[page] = match failing {
+                Some(failing) if failing == page => PageCopy::Failed,
+                _ => self.copy_odd(tile, job, page, (from.end, to.end)),
+            };
+            page += 1;
         }
         if let Some(pairs) = run {
             pairs.transfer(self, done);
@@ -145,41 +154,58 @@ impl Gpu {
 }
 
 impl Side<'_> {
-    fn resolve(&mut self, addr: GpuVa) -> End {
+    fn resolve(&mut self, addr: GpuVa) -> Stretch {
         let addr = self.gpu.strip(addr);
         let page = match self.leaf.filter(|leaf| leaf.contains(addr)) {
             Some(page) => page,
             None => match self.gpu.mmus[self.tile.index()].walk(self.gpu, self.asid, addr) {
                 Ok(page) => *self.leaf.insert(page),
-                Err(refusal) => return End::Fault(refusal.fault_type),
+                Err(refusal) => return Stretch { end: End::Fault(refusal.fault_type), pages: 1 },
             },
         };
         if let Err(refusal) = page.permit(self.access, self.gpu.platform) {
-            return End::Fault(refusal.fault_type);
+            return Stretch { end: End::Fault(refusal.fault_type), pages: 1 };
         }
-        if page.leaf.null {
-            End::Null
+        let (end, pages) = if page.leaf.null {
+            (End::Null, 1)
         } else if page.leaf.device {
-            self.frame(addr, Dpa(page.target(addr)))
+            self.frames(addr, Dpa(page.target(addr)))
         } else {
-            self.bus_page(Iova(page.target(addr)))
-        }
+            self.bus_pages(Iova(page.target(addr)))
+        };
+        Stretch { end, pages: pages.min(page.pages_from(addr)) as usize }
     }
 
-    fn frame(&self, addr: GpuVa, dpa: Dpa) -> End {
-        if self.gpu.is_frame(dpa) {
-            return End::At(BusAddr::Vram(dpa));
+    fn frames(&self, addr: GpuVa, dpa: Dpa) -> (End, u64) {
+        let frames = self.gpu.frames_from(dpa);
+        if frames > 0 {
+            return (End::At(BusAddr::Vram(dpa)), frames);
         }
         let violation = Violation::OutsideVram(dpa);
         self.gpu.log.record(Record::Malformed { tile: self.tile, asid: self.asid, addr, violation });
-        End::Fault(FaultType::Malformed)
+        (End::Fault(FaultType::Malformed), 1)
     }
 
-    fn bus_page(&self, iova: Iova) -> End {
-        match self.gpu.iommu.lookup(iova) {
-            Some(mapped) if mapped.write || self.access == Access::Read => End::At(BusAddr::System(mapped.frame)),
-            _ => End::Stray(iova),
+    fn bus_pages(&mut self, iova: Iova) -> (End, u64) {
+        match self.ask_iommu(iova) {
+            Some(mapped) if mapped.write || self.access == Access::Read => {
+                (End::At(BusAddr::System(mapped.frame)), mapped.pages)
+            }
+            _ => (End::Stray(iova), 1),
         }
+    }
+
+    /// What the IOMMU says, or said when it was asked of a page of the same mapping.
+    fn ask_iommu(&mut self, iova: Iova) -> Option<Mapped> {
+        if let Some((first, mapped)) = self.mapping
+            && let Some(further) = iova.page_number().checked_sub(first.page_number())
+            && further < mapped.pages
+        {
+            return Some(Mapped { frame: mapped.frame.add(further), pages: mapped.pages - further, ..mapped });
+        }
+        let mapped = self.gpu.iommu.lookup(iova)?;
+        self.mapping = Some((iova, mapped));
+        Some(mapped)
     }
 }
 
@@ -191,17 +217,37 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// Takes one more page, if it is the next on both sides. A run ends where VRAM crosses a multiple of 2M, so
-    /// that a huge page is in one run, whole.
-    fn extend(&mut self, from: BusAddr, to: BusAddr) -> bool {
+    /// Appends these pages to `run`; what is complete is transferred. A run ends where VRAM crosses a multiple of
+    /// 2M, so that a huge page is in one run, whole.
+    fn join(mut self, run: &mut Option<Self>, gpu: &Gpu, done: &mut [PageCopy]) {
+        while !self.pages.is_empty() {
+            let room = room(self.from).min(room(self.to)).min(self.pages.len());
+            let rest = Self {
+                from: further(self.from, room),
+                to: further(self.to, room),
+                pages: self.pages.start + room..self.pages.end,
+            };
+            self.pages.end = rest.pages.start;
+            match run {
+                Some(run) if run.goes_on(&self) => run.pages.end = self.pages.end,
+                _ => {
+                    if let Some(complete) = run.replace(self) {
+                        complete.transfer(gpu, done);
+                    }
+                }
+            }
+            self = rest;
+        }
+    }
+
+    /// Whether `next`, which is the pages behind, can be in the same run.
+    fn goes_on(&self, next: &Self) -> bool {
         let pages = self.pages.len();
-        let fits = pages < LONGEST_RUN
-            && from == further(self.from, pages)
-            && to == further(self.to, pages)
-            && !starts_huge(from)
-            && !starts_huge(to);
-        self.pages.end += fits as usize;
-        fits
+        pages + next.pages.len() <= LONGEST_RUN
+            && next.from == further(self.from, pages)
+            && next.to == further(self.to, pages)
+            && !starts_huge(next.from)
+            && !starts_huge(next.to)
     }
 
     fn transfer(self, gpu: &Gpu, done: &mut [PageCopy]) {
@@ -214,6 +260,14 @@ fn further(addr: BusAddr, pages: usize) -> BusAddr {
     match addr {
         BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(bytes_of(pages))),
         BusAddr::System(HostFrame(frame)) => BusAddr::System(HostFrame(frame + pages as u64)),
+    }
+}
+
+/// Pages from `addr` to where a run ends at the latest.
+fn room(addr: BusAddr) -> usize {
+    match addr {
+        BusAddr::Vram(dpa) => LONGEST_RUN - (dpa.0 >> PAGE_SHIFT) as usize % LONGEST_RUN,
+        BusAddr::System(_) => LONGEST_RUN,
     }
 }
 
