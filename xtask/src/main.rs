@@ -3,15 +3,22 @@
 
 mod tidy;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-fn main() -> Result<()> {
-    match std::env::args().nth(1).as_deref() {
+fn main() -> ExitCode {
+    let outcome = match std::env::args().nth(1).as_deref() {
         Some("ci") => ci(),
         Some("tidy") => tidy::check(&root()),
-        _ => bail!("usage: cargo xtask ci | tidy"),
+        _ => Err(anyhow!("usage: cargo xtask ci | tidy")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -25,6 +25,8 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 /// Crates that may hold unsafe code, in the modules that docs/soundness.md argues for.
 const UNSAFE: &[&str] = &["sync", "mm-live", "shim"];
+/// A program without std names the C runtime's entry itself; it is built and never run.
+const OUTSIDE: &str = "xtask/no-std/";
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 90;
 
@@ -39,6 +41,9 @@ pub fn check(root: &Path) -> Result<()> {
     for path in &sources {
         let text = fs::read_to_string(path)?;
         let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        if name.starts_with(OUTSIDE) {
+            continue;
+        }
         file_rules(&name, &text, &mut breaches);
     }
     documents(root, &mut breaches)?;
@@ -128,8 +133,9 @@ fn documents(root: &Path, breaches: &mut Vec<String>) -> Result<()> {
     for document in documents.iter().filter(|d| d.extension().is_some_and(|e| e == "md")) {
         let text = fs::read_to_string(document).with_context(|| format!("{} is missing", document.display()))?;
         for span in text.split('`').skip(1).step_by(2) {
-            let looks_like_path = ["crates/", "docs/", "clients/", "xtask/", ".ci/"].iter().any(|p| span.starts_with(p))
-                && !span.contains([' ', '*', '{', '<', '…']);
+            let looks_like_path =
+                ["crates/", "docs/", "clients/", "xtask/", ".ci/"].iter().any(|p| span.starts_with(p))
+                    && !span.contains([' ', '*', '{', '<', '…']);
             if looks_like_path && !root.join(span.trim_end_matches('/')).exists() {
                 breaches.push(format!("{}: names {span}, which does not exist", document.display()));
             }

@@ -42,8 +42,14 @@ pub fn run(manner: Manner, behaviours: &str) -> Result<(), Finding> {
     let actors = [
         tile(0),
         tile(1),
-        act("CPU thread", { let stage = stage.clone(); move || stage.touch_by_cpu() }),
-        act("unmapper", { let stage = stage.clone(); move || stage.unmap_neighbour() }),
+        act("CPU thread", {
+            let stage = stage.clone();
+            move || stage.touch_by_cpu()
+        }),
+        act("unmapper", {
+            let stage = stage.clone();
+            move || stage.unmap_neighbour()
+        }),
     ];
     let mut outcome = Ok(());
     for actor in actors {

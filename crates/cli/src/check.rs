@@ -63,11 +63,8 @@ fn seeds(text: &str) -> Result<Range<u64>> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let search = Search {
-        seeds: options.seeds.clone(),
-        behaviours: options.behaviour.clone(),
-        manners: options.manner.list(),
-    };
+    let search =
+        Search { seeds: options.seeds.clone(), behaviours: options.behaviour.clone(), manners: options.manner.list() };
     let start = Instant::now();
     let found = explore::search(&search);
     let seconds = start.elapsed().as_secs_f64();
@@ -96,7 +93,10 @@ pub fn tell(caught: &Caught, behaviour: &str) {
         report.deviations.len(),
         report.trace_hash
     );
-    println!("  replay by seed and by schedule: {}", if caught.replays { "the same, step by step" } else { "DIFFERENT" });
+    println!(
+        "  replay by seed and by schedule: {}",
+        if caught.replays { "the same, step by step" } else { "DIFFERENT" }
+    );
     let manner = match caught.manner {
         Manner::Linux => "linux",
         Manner::Userfaultfd => "userfaultfd",

@@ -20,7 +20,10 @@ pub fn path() -> Result<PathBuf> {
             return Ok(place.canonicalize()?);
         }
     }
-    bail!("{NAME} is not beside {}: build it with `cargo build --release -p pontoon -p pontoon-shim`", command.display())
+    bail!(
+        "{NAME} is not beside {}: build it with `cargo build --release -p pontoon -p pontoon-shim`",
+        command.display()
+    )
 }
 
 /// A program to be started under the preload library.

@@ -5,9 +5,9 @@
 //! byte) and what the library reports (migrations, stray accesses) are two witnesses of one run.
 
 use crate::{Device, check, shim_library};
-use anyhow::{Context, Result, bail};
 use ::check::explore::{self, Search};
 use ::check::scene::Manner;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::report::{Move, Report};
@@ -107,7 +107,9 @@ fn compile(dir: &Path, name: &str) -> Result<PathBuf> {
     let source = format!("{name}.c");
     let output = Command::new(&compiler).current_dir(dir).args(["-O1", "-o", name, &source]).output();
     let output = output.with_context(|| {
-        format!("cannot start the C compiler '{compiler}': install one (Debian: apt-get install gcc libc6-dev) or set CC")
+        format!(
+            "cannot start the C compiler '{compiler}': install one (Debian: apt-get install gcc libc6-dev) or set CC"
+        )
     })?;
     if !output.status.success() {
         bail!("{compiler} refused {source}:\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
 //! The hardware's bus over a host mm: device addresses become pagemap frames, nothing else happens here.
 
-use std::sync::Arc;
 use gpusvm::hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place, Transferred};
+use std::sync::Arc;
 use units::{Dpa, PAGE_SHIFT, TileId};
 use xe_hw::port::{Bus, BusAddr, BusError, PageCopy, Rmw};
 use xe_spec::platform::Platform;
@@ -39,9 +39,8 @@ impl HostBus {
 
 /// The frame behind a device address; `None` where no tile has it.
 pub fn device_page(platform: &Platform, dpa: Dpa) -> Option<DevicePage> {
-    let holds = |tile: &xe_spec::platform::Tile| {
-        dpa.0.checked_sub(tile.vram_base.0).filter(|offset| *offset < tile.vram_size)
-    };
+    let holds =
+        |tile: &xe_spec::platform::Tile| dpa.0.checked_sub(tile.vram_base.0).filter(|offset| *offset < tile.vram_size);
     let (index, offset) = platform.tiles.iter().enumerate().find_map(|(i, tile)| Some((i, holds(tile)?)))?;
     let tile = TileId(u8::try_from(index).ok()?);
     Some(DevicePage { pagemap: PagemapId::of_tile(tile), frame: offset >> PAGE_SHIFT })

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 
-
 /// Free blocks by order; all numbers are bytes from the tile's base.
 pub(crate) struct Vram {
     min: u64,

@@ -4,6 +4,7 @@
 mod accounts;
 mod arguments;
 mod clients;
+mod command;
 mod hostile;
 mod planted;
 mod rights;

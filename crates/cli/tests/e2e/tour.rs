@@ -11,7 +11,8 @@ fn the_tour_is_right_and_says_so_in_json() {
     let output = pontoon().args(["tour", "--json"]).output().expect("the command starts");
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{out}");
-    let json: Value = serde_json::from_str(out.trim_end().lines().last().expect("output")).expect("JSON in the last line");
+    let json: Value =
+        serde_json::from_str(out.trim_end().lines().last().expect("output")).expect("JSON in the last line");
     assert_eq!(json["data_ok"], true);
     for way in ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM", "VRAM1->VRAM0"] {
         assert!(json["migrations"][way].as_u64().is_some_and(|n| n > 0), "{way}: {json}");
@@ -30,6 +31,10 @@ fn the_copying_path_passes_the_same_client() {
     }
     let run = crate::clients::Client::new("tour").run(&["--no-move"], &[]);
     assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
-    assert!(run.report["memory"]["mechanism"].as_str().is_some_and(|m| m.contains("copied")), "{}", run.report["memory"]);
+    assert!(
+        run.report["memory"]["mechanism"].as_str().is_some_and(|m| m.contains("copied")),
+        "{}",
+        run.report["memory"]
+    );
     assert!(run.times("VRAM0->VRAM1") > 0);
 }

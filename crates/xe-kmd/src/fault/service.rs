@@ -25,10 +25,11 @@ pub(crate) fn service(device: &Device, fault: &Queued) {
 fn serve(device: &Device, record: &FaultRecord) -> Result<Serviced, Errno> {
     let vm = device.vm_of(record.asid).ok_or(Errno::EINVAL)?;
     let mut state = vm.state.lock();
-    let outcome = serve_in(&vm, &state, record).and_then(|outcome| match device.faults.makes_progress(record, outcome) {
-        true => Ok(outcome),
-        false => Err(Errno::EFAULT),
-    });
+    let outcome =
+        serve_in(&vm, &state, record).and_then(|outcome| match device.faults.makes_progress(record, outcome) {
+            true => Ok(outcome),
+            false => Err(Errno::EFAULT),
+        });
     if outcome.is_err() {
         state.note_fault(record);
     }
