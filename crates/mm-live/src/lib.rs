@@ -11,12 +11,14 @@
 //! |---|---|
 //! | `vma` | what lies at an address, and what must never migrate |
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
-//! | `claim` | claim, stage, commit, finish (`migrate_vma_*`) |
-//! | `transfer` | the move, and the copy where a move cannot be |
+//! | `claim`, `commit` | claim and stage, commit and finish (`migrate_vma_*`) |
+//! | `registration` | which chunks are watched |
+//! | `transfer`, `leg`, `copying` | the move, and the copy where a move cannot be |
+//! | `stray` | copies that are no migration |
 //! | `airlock` | how a page leaves without ever being another mapping's |
-//! | `arena` | VRAM: frames, who is in them |
+//! | `arena`, `frames` | VRAM: frames, who is in them, filling and emptying them |
 //! | `map` | per page of the program: home, and who is at it |
-//! | `events` | munmap, mremap, DONTNEED taken in |
+//! | `events`, `remap` | munmap, mremap, DONTNEED taken in |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `gate` | why no device runs on a page whose munmap has returned |
@@ -25,33 +27,52 @@
 //!
 //! # Two userfaultfds
 //!
-//! The first has the program's chunks (MISSING, with events), the second the arenas (MISSING, as SIGBUS). Moves to
-//! VRAM go by the second with their source in the first, moves home by the first with their source in the
-//! second. So a move to VRAM never meets an unread event, and a missing page of an arena is a stale
-//! translation, found at the access and at once.
+//! The first has the program's chunks (MISSING, with events), the second the arenas (MISSING, as SIGBUS: a touch of
+//! an empty frame returns at once, an exact detector of stale translations). What leaves the program moves by the
+//! first into an airlock and by the second out of it; what comes home moves by the first, with its source in the
+//! second; tile to tile goes by the second.
+//!
+//! The kernel refuses the first descriptor's ioctls (EAGAIN) from the moment in which a munmap, mremap or DONTNEED
+//! begins to the moment in which its event was read and its thread has run again. So each of them is exact: it
+//! happens before the change, or not at all.
 //!
 //! # Locking
 //!
 //! In this order; each is short, none is held over a callback into the engine, over a touch of the program's
-//! memory, or over a wait for a reader:
+//! memory, or over a wait for a message to be read:
 //!
 //! 1. `Gate` (closed by who reads; device accesses wait for it before they begin, holding nothing of ours)
-//! 2. `Gate::intake`: shared by movers over a look and its MOVE, COPY or ZEROPAGE; exclusive by who reads. These
-//!    ioctls wait for kernel locks only, never for a message to be read
-//! 3. `registration`: over REGISTER and UNREGISTER, so that a chunk is not unregistered while a claim begins
-//! 4. `map`: the page map; plain bookkeeping only
-//! 5. `scratch`, the airlock's lanes, `deferred` (before `map`), `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
+//! 2. `Gate::intake`: shared by movers, from a look at the page map to the note of what the ioctl did, and over
+//!    REGISTER and UNREGISTER; exclusive by who reads. These ioctls wait for kernel locks only
+//! 3. `registration`: over REGISTER and UNREGISTER
+//! 4. an airlock's lane; `scratch`; `deferred`
+//! 5. `map`: the page map; plain bookkeeping only
+//! 6. `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
+//!
+//! A signal handler of the program must not run on a thread that is inside of this crate: it may touch a page in
+//! VRAM, and the reader that serves the fault may need a lock that the interrupted thread holds. Callers block
+//! signals first.
 //!
 //! # Threads of the reader class
 //!
 //! A reader thread never waits for another thread but for those locks, and for what [`PagemapOps`] in the engine
-//! does. Whoever meets EAGAIN reads the events itself, so nobody depends on a reader that is busy.
+//! does. Whoever meets EAGAIN reads the events itself, so nobody depends on a reader that is busy. A claim of
+//! pages on their way home is never refused, not even while a fork is near.
 //!
-//! # Measured surprises
+//! # Measured surprises (Linux 6.18)
 //!
 //! * SIGBUS and MOVE agree: a userfaultfd with UFFD_FEATURE_SIGBUS takes and gives pages by UFFDIO_MOVE.
-//! * `UFFDIO_COPY` of nothing tells whether an event is unread: EAGAIN comes before EINVAL.
+//! * `UFFDIO_COPY` of nothing tells whether an event is on its way: EAGAIN comes before EINVAL.
+//! * UFFDIO_MOVE keeps a transient EAGAIN of its inner loop: pages that moved after it are not counted (met again:
+//!   EEXIST), and with ALLOW_SRC_HOLES a hole after it is met for ever, in the kernel. See `sys::uffd`.
+//! * The kernel gives an unmapped address to another thread before the event of the munmap is read. A move by a
+//!   descriptor that does not see the event moves that thread's page. Hence the airlock.
+//! * mremap may put a registered mapping at the very place that is being unregistered. Hence the second look there.
+//! * A registered mapping that grows in place is registered where it grew, without an event.
+//! * A transfer that was translated before an mremap is not a pair of *wrong page tables*, and must not be copied as
+//!   one: both places may be other mappings' by then. See `stray`.
 //! * A REMOVE event (DONTNEED) can be anticipated: moving the pages out of the way while it is unread is exact.
+//! * Mappings with nothing in VRAM are not registered, so nothing tells of their munmap but a wrapper.
 //!
 //! [`PagemapOps`]: gpusvm::hostmm::PagemapOps
 
@@ -60,16 +81,23 @@ extern crate alloc;
 mod airlock;
 mod arena;
 mod claim;
+mod commit;
+mod copying;
 mod events;
 pub mod floor;
+mod frames;
 mod gate;
 mod home;
 mod host;
+mod leg;
 mod map;
 mod notifier;
 mod reader;
 mod region;
+mod registration;
+mod remap;
 mod stats;
+mod stray;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
@@ -170,7 +198,7 @@ pub struct LiveMm {
     scratch: Mutex<HostRange>,
     airlock: airlock::Airlock,
     /// mremaps that wait for an earlier event.
-    deferred: Mutex<Vec<events::Remap>>,
+    deferred: Mutex<Vec<remap::Remap>>,
     /// DONTNEEDs of our own, whose events say nothing.
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,

@@ -1,6 +1,4 @@
-//! Carrying pages: the move of a staged pair, and the copy of every other.
-//!
-//! A leg is a run of pages on its way from one place to another:
+//! Carrying pages: the steps of a staged pair's way.
 //!
 //! | way | descriptor | fails with |
 //! |---|---|---|
@@ -16,41 +14,24 @@
 //! refuses until it has run), and only then try again.
 
 use crate::arena::Frame;
-use crate::claim::{Entry, From};
+use crate::leg::{Leg, Way};
 use crate::map::{Home, Mark, PageMap};
 use crate::sys::uffd::Uffd;
-use crate::sys::{Errno, access, mem, task};
+use crate::sys::{Errno, mem, task};
 use crate::{LiveMm, Transport};
-use gpusvm::hostmm::{Destination, DevicePage, Place, Transferred};
+use gpusvm::hostmm::{Destination, Place, Transferred};
 use sync::atomic::AtomicU64;
-use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, bytes_of};
-
-/// Which way pages go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
-    ToDevice,
-    Home,
-    Across,
-}
-
-/// A run of pages on its way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Leg {
-    pub way: Way,
-    pub src: Place,
-    pub dst: Place,
-    pub pages: usize,
-}
+use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
 /// Why pages are carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Purpose {
+pub(crate) enum Purpose {
     Migrate,
     PutBack,
 }
 
 /// How one step ended.
-enum Step {
+pub(crate) enum Step {
     /// Pages that went, or were holes; their results are noted.
     Went(usize),
     /// One page cannot go.
@@ -64,7 +45,7 @@ enum Step {
 }
 
 /// What one ioctl did.
-enum Pushed {
+pub(crate) enum Pushed {
     /// Pages that went, and how.
     Went(usize, Transferred),
     /// None.
@@ -111,61 +92,6 @@ pub(crate) fn leading_run(addr: u64, pages: usize) -> (usize, bool) {
 }
 
 const MAX_TRIES: u32 = 4000;
-
-impl Leg {
-    pub const fn to_device(va: HostVa, page: DevicePage, pages: usize) -> Self {
-        Self { way: Way::ToDevice, src: Place::Host(HostFrame(va.page_number())), dst: Place::Device(page), pages }
-    }
-    pub const fn home(page: DevicePage, va: HostVa, pages: usize) -> Self {
-        Self { way: Way::Home, src: Place::Device(page), dst: Place::Host(HostFrame(va.page_number())), pages }
-    }
-    pub const fn across(from: DevicePage, to: DevicePage, pages: usize) -> Self {
-        Self { way: Way::Across, src: Place::Device(from), dst: Place::Device(to), pages }
-    }
-
-    /// The leg of an entry, or `None` where it goes nowhere.
-    fn of(entry: &Entry) -> Option<Self> {
-        match (entry.from, entry.to) {
-            (From::System | From::Hole, Destination::Device(page)) => Some(Self::to_device(entry.va, page, 1)),
-            (From::Device(page), Destination::Ram) => Some(Self::home(page, entry.va, 1)),
-            (From::Device(from), Destination::Device(to)) => Some(Self::across(from, to, 1)),
-            _ => None,
-        }
-    }
-
-    fn turned(self) -> Self {
-        let way = match self.way {
-            Way::ToDevice => Way::Home,
-            Way::Home => Way::ToDevice,
-            Way::Across => Way::Across,
-        };
-        Self { way, src: self.dst, dst: self.src, pages: self.pages }
-    }
-
-    /// Page `offset` of it.
-    fn at(self, offset: usize) -> Self {
-        let (src, dst) = (self.src.add(offset as u64), self.dst.add(offset as u64));
-        Self { way: self.way, src, dst, pages: 1 }
-    }
-
-    /// Whether page `offset` of this leg puts `entry` back.
-    pub fn reverses(self, entry: &Entry, offset: usize) -> bool {
-        !entry.committed
-            && !entry.dead
-            && entry.is_carried()
-            && Self::of(entry).is_some_and(|leg| leg.turned() == self.at(offset))
-    }
-
-    /// Pages up to the next 2M boundary of the program's addresses: chunks may be different VMAs.
-    fn clipped(self, pages: usize) -> usize {
-        let host = match (self.src, self.dst) {
-            (Place::Host(frame), _) | (_, Place::Host(frame)) => frame.0,
-            (Place::Device(page), _) => page.frame,
-        };
-        let slot = SZ_2M >> PAGE_SHIFT;
-        pages.min((slot - host % slot) as usize)
-    }
-}
 
 impl LiveMm {
     /// The address of a place.
@@ -257,13 +183,6 @@ impl LiveMm {
             }
             map.set_entry(claim, entry + offset, state);
         }
-    }
-
-    fn holding_bytes(&self, place: Place, pages: usize) -> Vec<DevicePage> {
-        let Place::Device(first) = place else { return Vec::new() };
-        let map = self.map.lock();
-        let Some(arena) = map.arena(first.pagemap) else { return Vec::new() };
-        (0..pages as u64).map(|offset| first.add(offset)).filter(|page| arena.has_bytes(page.frame)).collect()
     }
 
     fn carry(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) {
@@ -408,21 +327,12 @@ impl LiveMm {
         }
     }
 
-    fn count_invalid(&self) -> Step {
+    pub(crate) fn count_invalid(&self) -> Step {
         self.counters.invalid.fetch_add(1);
         Step::Failed
     }
 
-    /// Empties a whole slot that was used in pieces, so that it takes a huge page in one piece.
-    fn prepare_slot(&self, dst: Place, pages: usize) {
-        let Place::Device(page) = dst else { return };
-        let needs = self.map.lock().arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, pages));
-        if let (true, Some(start)) = (needs, self.places.address(page)) {
-            let _ = mem::advise(HostRange::sized(HostVa(start), SZ_2M), mem::Advice::DontNeed);
-        }
-    }
-
-    fn note_step(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &[Transferred]) {
+    pub(crate) fn note_step(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &[Transferred]) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
         for (offset, &how) in done.iter().enumerate() {
@@ -463,148 +373,6 @@ impl LiveMm {
             map.set_entry(claim, entry, state);
         }
     }
-
-    /// Gives the program's page a copy of its own where it is shared. The page may vanish under us: then the
-    /// fault of this very thread must be answered although the page is claimed.
-    fn break_sharing(&self, claim: u64, entry: usize) {
-        let va = self.set_filling(claim, entry, 1, true);
-        if let Some(va) = va {
-            let _ = mem::advise(HostRange::sized(va, SZ_4K), mem::Advice::PopulateWrite);
-        }
-        self.set_filling(claim, entry, 1, false);
-    }
-
-    fn set_filling(&self, claim: u64, entry: usize, pages: usize, filling: bool) -> Option<HostVa> {
-        let mut map = self.map.lock();
-        let entries = map.claims.get_mut(&claim)?.entries.get_mut(entry..entry + pages)?;
-        entries.iter_mut().for_each(|entry| entry.filling = filling);
-        entries.first().filter(|entry| !entry.dead).map(|entry| entry.va)
-    }
-
-    /// Without UFFDIO_MOVE: keep writers out, copy, drop the source. The drop raises an event of our own, whose
-    /// message names exactly the range that is noted beforehand; so no lock is held here.
-    fn copy_to_device(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) -> Step {
-        let (Some(va), Some(dst)) = (self.address(leg.src).map(HostVa), self.address(leg.dst)) else {
-            return Step::Failed;
-        };
-        let range = HostRange::sized(va, bytes_of(leg.pages));
-        match self.program.protect(range, true) {
-            Ok(()) => {}
-            Err(Errno::AGAIN) => return Step::Again,
-            Err(_) => return self.count_invalid(),
-        }
-        self.set_filling(claim, entry, leg.pages, true);
-        let pushed = match self.device.copy(dst, va.0, range.len()) {
-            progress if progress.bytes > 0 => {
-                Pushed::Went((progress.bytes >> PAGE_SHIFT) as usize, Transferred::Copied)
-            }
-            progress if progress.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
-            _ => Pushed::Not(self.count_invalid()),
-        };
-        if let Pushed::Went(pages, how) = pushed {
-            // The note comes first: from now on the page's bytes are in VRAM, whatever becomes of the source.
-            done[..pages].fill(how);
-            self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
-            self.drop_own(HostRange::sized(va, bytes_of(pages)));
-        }
-        let _ = self.program.protect(range, false);
-        self.set_filling(claim, entry, leg.pages, false);
-        self.program.wake(range);
-        pushed.into()
-    }
-
-    /// A pair that was not staged, or is no pair of a migration at all: bytes go where the tables said.
-    fn copy_page(&self, src: Place, dst: Place) -> Transferred {
-        let (Some(from), Some(to)) = (self.address(src), self.address(dst)) else { return Transferred::Failed };
-        let mut buffer = [0u8; SZ_4K as usize];
-        let sound = {
-            let map = self.map.lock();
-            map.is_sound(src) && map.is_sound(dst)
-        };
-        if !sound {
-            return Transferred::Failed;
-        }
-        if self.is_claimed(src) || self.is_claimed(dst) {
-            // The claimer may be this very thread; waiting for the page would be for ever.
-            let staged =
-                matches!(dst, Place::Device(page) if matches!(self.map.lock().frame(page), Some(Frame::Staged(_))));
-            if !staged || self.is_claimed(src) {
-                return Transferred::Failed;
-            }
-        }
-        if access::read(from, &mut buffer).is_err() {
-            return Transferred::Failed;
-        }
-        if access::write(to, &buffer).is_ok() {
-            return Transferred::Copied;
-        }
-        let Place::Device(page) = dst else { return Transferred::Failed };
-        if !matches!(self.map.lock().frame(page), Some(Frame::Staged(_))) {
-            return Transferred::Failed;
-        }
-        if self.device.copy(to, buffer.as_ptr() as u64, SZ_4K).bytes != SZ_4K {
-            return Transferred::Failed;
-        }
-        let mut guard = self.map.lock();
-        guard.note_bytes(page, true);
-        guard.note_stray(page);
-        Transferred::Copied
-    }
-
-    fn is_claimed(&self, place: Place) -> bool {
-        matches!(place, Place::Host(frame) if self.map.lock().mark(HostVa(frame.0 << PAGE_SHIFT)) != Mark::Free)
-    }
-
-    /// Zero pages for frames that nothing was carried to.
-    pub(crate) fn zero_frames(&self, page: DevicePage, pages: usize) {
-        self.prepare_slot(Place::Device(page), 1);
-        let mut at = 0;
-        let mut tries = 0;
-        while at < pages {
-            let Some(start) = self.places.address(page.add(at as u64)) else { return };
-            let progress = self.device.zero(HostRange::sized(HostVa(start), bytes_of(pages - at)));
-            at += (progress.bytes >> PAGE_SHIFT) as usize;
-            match progress.error {
-                Some(Errno::EXIST) if progress.bytes == 0 => at += 1,
-                Some(Errno::AGAIN | Errno::EXIST) if progress.bytes > 0 || self.make_way(&mut tries) => {}
-                Some(_) => break,
-                None => {}
-            }
-        }
-        let mut map = self.map.lock();
-        (0..pages as u64).for_each(|offset| map.note_bytes(page.add(offset), true));
-    }
-
-    /// A zero page at home, where a device reported a page carried and carried nothing.
-    pub(crate) fn zero_home(&self, va: HostVa) {
-        let mut tries = 0;
-        loop {
-            let held = self.gate.hold_events();
-            let progress = self.program.zero(HostRange::sized(va, SZ_4K));
-            drop(held);
-            if progress.error != Some(Errno::AGAIN) || !self.make_way(&mut tries) {
-                return;
-            }
-        }
-    }
-
-    /// Empties frames.
-    pub(crate) fn empty_frames(&self, pages: &[DevicePage]) {
-        let mut sorted = pages.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut at = 0;
-        while at < sorted.len() {
-            let first = sorted[at];
-            let run = (at..sorted.len()).take_while(|&i| sorted[i] == first.add((i - at) as u64)).count();
-            if let Some(start) = self.places.address(first) {
-                let _ = mem::advise(HostRange::sized(HostVa(start), bytes_of(run)), mem::Advice::DontNeed);
-            }
-            let mut map = self.map.lock();
-            (0..run as u64).for_each(|offset| map.note_bytes(first.add(offset), false));
-            at += run;
-        }
-    }
 }
 
 impl PageMap {
@@ -622,41 +390,5 @@ impl PageMap {
         // From now on no reader fills them.
         entries.iter_mut().skip(entry).take(run).for_each(|entry| entry.sealed = true);
         (run, zeroing)
-    }
-
-    /// Whether a place is still what a translation can have meant. A staged pair that an event has torn apart since
-    /// is no pair any more, but its bytes must not be copied either: one of its places is another page's by now.
-    fn is_sound(&self, place: Place) -> bool {
-        let Place::Device(page) = place else { return true };
-        let staged_for = |va: HostVa| match self.mark(va) {
-            Mark::Claimed { claim, entry } => {
-                self.entry(claim, entry).filter(|entry| !entry.dead && !entry.remapped).map(|entry| entry.to)
-            }
-            _ => None,
-        };
-        match self.frame(page) {
-            Some(Frame::Home(va)) => {
-                self.home(va) == Home::Device(page) && (self.mark(va) == Mark::Free || staged_for(va).is_some())
-            }
-            Some(Frame::Staged(va)) => staged_for(va) == Some(Destination::Device(page)),
-            // The access will say that it is empty.
-            _ => true,
-        }
-    }
-
-    pub fn note_bytes(&mut self, page: DevicePage, bytes: bool) {
-        if let Some(arena) = self.arena_mut(page.pagemap) {
-            arena.set_bytes(page.frame, bytes);
-        }
-    }
-
-    /// Notes that something else than its page was copied to a staged frame.
-    fn note_stray(&mut self, page: DevicePage) {
-        let Some(Frame::Staged(va)) = self.frame(page) else { return };
-        let Mark::Claimed { claim, entry } = self.mark(va) else { return };
-        if let Some(mut state) = self.entry(claim, entry) {
-            state.strayed = true;
-            self.set_entry(claim, entry, state);
-        }
     }
 }

@@ -1,0 +1,236 @@
+//! The second half of a migration: commit and finish (Linux: `migrate_vma_pages`, `migrate_vma_finalize`).
+//!
+//! A commit makes destinations homes, page by page. What nothing was carried to becomes zeros: a hole that is still
+//! one, or a page that the device reported and forgot. A finish settles both sides: sources of what moved are freed,
+//! what is not wanted goes back, what died on the way is dropped on both sides; then the waiters are woken.
+
+use crate::LiveMm;
+use crate::arena::Frame;
+use crate::claim::{Entry, From, runs_of};
+use crate::leg::Leg;
+use crate::map::{Home, Mark};
+use crate::sys::task;
+use crate::transfer::leading_run;
+use gpusvm::hostmm::{ClaimId, Destination, DevicePage, Transferred};
+use std::collections::BTreeSet;
+use units::{HostVa, SZ_2M};
+
+impl LiveMm {
+    pub(crate) fn commit_claim(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+        self.fill_holes(claim, wanted);
+        let mut guard = self.map.lock();
+        let map = &mut *guard;
+        for (index, moved) in moved.iter_mut().enumerate() {
+            *moved = false;
+            let Some(mut entry) = map.entry(claim.0, index) else { continue };
+            if entry.dead || entry.from == From::Nowhere || !wanted.get(index).is_some_and(|&wanted| wanted) {
+                continue;
+            }
+            match entry.to {
+                Destination::Stay => continue,
+                _ if entry.carried.is_none_or(|how| how == Transferred::Failed) => continue,
+                Destination::Ram => map.set_home(entry.va, Home::System),
+                Destination::Device(page) => {
+                    map.set_home(entry.va, Home::Device(page));
+                    map.set_frame(page, Frame::Home(entry.va));
+                }
+            }
+            entry.committed = true;
+            *moved = true;
+            map.set_entry(claim.0, index, entry);
+        }
+    }
+
+    /// What the device reports carried, but nothing was carried to: a hole that is still one becomes zeros, and
+    /// so does what the device forgot. A hole that the CPU filled meanwhile stays where it is.
+    fn fill_holes(&self, claim: ClaimId, wanted: &[bool]) {
+        self.seal_holes(claim, wanted);
+        for (index, entry) in self.entries(claim).iter().enumerate() {
+            if !wanted.get(index).is_some_and(|&wanted| wanted) || entry.dead || entry.carried.is_some() {
+                continue;
+            }
+            let how = match (entry.from, entry.to) {
+                (From::Hole, Destination::Device(_)) if entry.filled || !self.is_still_hole(claim, index) => {
+                    Transferred::Failed
+                }
+                (From::System | From::Hole, Destination::Ram) => Transferred::Copied,
+                (From::Nowhere, _) | (_, Destination::Stay) => continue,
+                _ => Transferred::Hole,
+            };
+            self.note_carried(claim.0, index, how);
+        }
+        self.zero_holes(claim, wanted);
+    }
+
+    fn seal_holes(&self, claim: ClaimId, wanted: &[bool]) {
+        let mut guard = self.map.lock();
+        let entries = guard.claims.get_mut(&claim.0).map_or(&mut [][..], |claim| &mut claim.entries);
+        for (entry, _) in entries.iter_mut().zip(wanted).filter(|(entry, wanted)| **wanted && entry.from == From::Hole)
+        {
+            entry.sealed = true;
+        }
+        // A reader that is at one of them is in the middle of one ioctl.
+        while guard.claims.get(&claim.0).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing)) {
+            drop(guard);
+            task::relax();
+            guard = self.map.lock();
+        }
+    }
+
+    /// Whether a claimed hole is one, of the mapping that was claimed: no change of mappings has begun.
+    fn is_still_hole(&self, claim: ClaimId, index: usize) -> bool {
+        let mut tries = 0;
+        loop {
+            let unread = self.gate.hold_events();
+            let Some(entry) = self.map.lock().entry(claim.0, index).filter(|entry| !entry.dead) else { return false };
+            let (_, resident) = leading_run(entry.va.0, 1);
+            let exact = !self.program.event_pending();
+            drop(unread);
+            if exact || !self.make_way(&mut tries) {
+                return exact && !resident;
+            }
+        }
+    }
+
+    fn zero_holes(&self, claim: ClaimId, wanted: &[bool]) {
+        let entries = self.entries(claim);
+        let mut index = 0;
+        while index < entries.len() {
+            let first = entries[index];
+            let is_hole = |at: usize| {
+                entries[at].carried == Some(Transferred::Hole)
+                    && !entries[at].strayed
+                    && !entries[at].dead
+                    && wanted.get(at).is_some_and(|&wanted| wanted)
+            };
+            let mut pages = 1;
+            if is_hole(index) {
+                match first.to {
+                    Destination::Device(page) => {
+                        while index + pages < entries.len()
+                            && is_hole(index + pages)
+                            && entries[index + pages].to == Destination::Device(page.add(pages as u64))
+                        {
+                            pages += 1;
+                        }
+                        self.zero_frames(page, pages);
+                    }
+                    Destination::Ram => self.zero_home(first.va),
+                    Destination::Stay => {}
+                }
+            }
+            index += pages;
+        }
+    }
+
+    pub(crate) fn finish_claim(&self, claim: ClaimId) {
+        let entries = self.entries(claim);
+        self.undo(claim, &entries);
+        let entries = self.entries(claim);
+        let mut emptied: Vec<DevicePage> = Vec::new();
+        let mut discarded: Vec<HostVa> = Vec::new();
+        for entry in &entries {
+            let moved_away = entry.committed && entry.carried == Some(Transferred::Moved);
+            if let (From::Device(source), true) = (entry.from, (entry.committed || entry.dead) && !moved_away) {
+                emptied.push(source);
+            }
+            if let Destination::Device(target) = entry.to
+                && (entry.dead || !entry.committed && (entry.strayed || entry.carried.is_some()))
+            {
+                emptied.push(target);
+            }
+            let stays = entry.carried == Some(Transferred::Hole) && entry.from == From::System;
+            if entry.committed && stays && !entry.dead && matches!(entry.to, Destination::Device(_)) {
+                discarded.push(entry.va);
+            }
+        }
+        for range in runs_of(discarded) {
+            // Shared pages cannot be moved away; only moves to VRAM come here, and those are no reader's.
+            if !self.discard(range) {
+                self.drop_own(range);
+            }
+        }
+        self.empty_frames(&emptied);
+        let (freed, late) = self.release(claim, &emptied);
+        self.empty_frames(&late);
+        self.free_pages(&freed);
+        let vas: Vec<HostVa> =
+            entries.iter().filter(|entry| entry.from != From::Nowhere).map(|entry| entry.va).collect();
+        let chunks: BTreeSet<u64> = vas.iter().map(|va| va.0 / SZ_2M).collect();
+        runs_of(vas).for_each(|range| self.program.wake(range));
+        self.retire_chunks(chunks);
+        self.claims_changed.notify_all();
+    }
+
+    /// Unmarks the pages and forgets the claim. Gives the device pages that are free now, and those that died so
+    /// late that they have not been emptied yet.
+    fn release(&self, claim: ClaimId, emptied: &[DevicePage]) -> (Vec<DevicePage>, Vec<DevicePage>) {
+        let mut guard = self.map.lock();
+        let map = &mut *guard;
+        let entries = map.claims.remove(&claim.0).map_or_else(Vec::new, |claim| claim.entries);
+        let (mut freed, mut late) = (Vec::new(), Vec::new());
+        let emptied: BTreeSet<DevicePage> = emptied.iter().copied().collect();
+        for (index, entry) in entries.iter().enumerate() {
+            if map.mark(entry.va) == (Mark::Claimed { claim: claim.0, entry: index }) {
+                map.set_mark(entry.va, Mark::Free);
+            }
+            if let (From::Device(source), true) = (entry.from, entry.committed || entry.dead) {
+                if entry.dead && !emptied.contains(&source) {
+                    late.push(source);
+                }
+                map.set_frame(source, Frame::Condemned);
+                freed.push(source);
+            }
+            match entry.to {
+                Destination::Device(target) if entry.dead && entry.committed => {
+                    if !emptied.contains(&target) {
+                        late.push(target);
+                    }
+                    map.set_frame(target, Frame::Condemned);
+                    freed.push(target);
+                }
+                Destination::Device(target) if !entry.committed => map.set_frame(target, Frame::Empty),
+                _ => {}
+            }
+        }
+        (freed, late)
+    }
+
+    /// Moves back what was carried and is not wanted.
+    fn undo(&self, claim: ClaimId, entries: &[Entry]) {
+        let mut index = 0;
+        while index < entries.len() {
+            let entry = entries[index];
+            let leg = match (entry.from, entry.to) {
+                _ if entry.committed || !entry.is_carried() || entry.dead => None,
+                (From::System | From::Hole, Destination::Device(page)) => Some(Leg::home(page, entry.va, 1)),
+                (From::Device(source), Destination::Device(target)) => Some(Leg::across(target, source, 1)),
+                (From::Device(source), Destination::Ram) => Some(Leg::to_device(entry.va, source, 1)),
+                _ => None,
+            };
+            let mut pages = 1;
+            if let Some(mut leg) = leg {
+                while index + pages < entries.len() && leg.reverses(&entries[index + pages], pages) {
+                    pages += 1;
+                }
+                leg.pages = pages;
+                self.put_back(claim.0, index, leg);
+            }
+            index += pages;
+        }
+    }
+
+    /// Hands device pages back to whose they are. With no lock held.
+    pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
+        for &page in pages {
+            let ops = {
+                let mut map = self.map.lock();
+                map.set_frame(page, Frame::Empty);
+                map.arena(page.pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
+            };
+            if let Some(ops) = ops {
+                ops.page_free(page);
+            }
+        }
+    }
+}
