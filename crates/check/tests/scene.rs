@@ -29,3 +29,14 @@ fn upstream_loses_data_by_stray_writes_and_the_seed_replays() {
     );
     assert!(caught.replays);
 }
+
+/// Mistakes planted where a programmer would make them show themselves on the first seeds, whatever they are.
+#[test]
+fn every_planted_mistake_is_found_and_replays() {
+    let planted = check::behaviour::VARIANTS.iter().filter(|variant| variant.key == "plant");
+    for variant in planted {
+        let caught = seeds(&format!("plant={}", variant.name), 0..20).caught;
+        let caught = caught.unwrap_or_else(|| panic!("plant={} was not found", variant.name));
+        assert!(caught.replays, "plant={}: {}", variant.name, caught.finding);
+    }
+}
