@@ -98,6 +98,10 @@ impl Hw for HwPort {
         self.gpu.table_write(table, index, entry);
     }
 
+    fn table_write_run(&self, table: Dpa, first: usize, entries: &[u64]) {
+        self.gpu.table_write_run(table, first, entries);
+    }
+
     fn table_read(&self, table: Dpa, index: usize) -> u64 {
         self.gpu.table_read(table, index)
     }

@@ -4,15 +4,16 @@
 //!
 //! - **The identity window**: the VRAM of *all* tiles, at 256 GiB plus the distance from the device's first
 //!   address, in 2M leaves that carry DM. A job reaches its own tile's side there, always.
-//! - **Slots**: tables of 512 entries whose leaves a job writes for its far side. A slot belongs to one job at a
-//!   time; a job that finds none free makes another, so that a CPU fault's job never waits for one.
+//! - **Slots**: tables of 512 entries whose leaves a job writes for its far side. A far side of 2M that is one
+//!   aligned run takes a single leaf of 2M in the table's place, for as long as the job runs. A slot belongs to one
+//!   job at a time; a job that finds none free makes another, so that a CPU fault's job never waits for one.
 //!
 //! Which of the two the far side uses is a rule ([`Rules::copy_far_side`](crate::Rules::copy_far_side)). The
 //! correct one is [`far_side`]: what lies in VRAM has its memory type from the window; slots are for system memory.
 //!
 //! Jobs run on the calling thread; the device's copy engine reports page by page.
 //!
-//! Locking: the slot lock, for a push or a pop, above the table pool only. Reader class may call
+//! Locking: the slot lock, for a push or a pop of a slot, above the table pool only. Reader class may call
 //! [`copy`](Migrate::copy).
 //!
 //! Upstream: `xe_migrate.c` (`xe_migrate_prepare_vm`, `xe_migrate_vram`, `build_pt_update_batch_sram`),
@@ -24,13 +25,13 @@ use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, SZ_1G, SZ_2M, SZ_4K, TileId, bytes_of};
 use xe_spec::pat;
 use xe_spec::platform::Platform;
-use xe_spec::pte::{ENTRIES, Leaf};
+use xe_spec::pte::{ENTRIES, Leaf, table_entry};
 
 use crate::event::{CopyDirection, Event};
 use crate::gpu::{Gpu, migrate_asid};
 use crate::port::{Hw, PageOutcome};
 use crate::pt::build::own_run;
-use crate::pt::{NoTable, PageTable, TablePool};
+use crate::pt::{NoTable, PageTable, TablePool, index_of};
 use crate::ranks;
 use crate::rules::{FarSide, Mapped};
 
@@ -57,12 +58,24 @@ struct Slots {
     made: u64,
 }
 
-/// A table of 512 entries for the far side of one job.
+/// A table of 512 entries for the far side of one job. While idle, it is linked.
 struct Slot {
     va: GpuVa,
     table: Dpa,
+    /// Where it is linked: a table of level 1, and the entry in it.
+    link: (Dpa, usize),
+    shows: Shows,
     /// A TLB may know what the last job wrote.
     used: bool,
+}
+
+/// What stands in the entry that links a slot's table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    /// The table.
+    Table,
+    /// One leaf of 2M, in its place.
+    Leaf,
 }
 
 /// No copy job can be set up: tables are short.
@@ -153,7 +166,10 @@ impl Migrate {
         };
         let mut outcomes = [PageOutcome::Failed; ENTRIES];
         gpu.hw.copy(self.tile, migrate_asid(self.tile), src, dst, &mut outcomes[..run.pages]);
-        self.slots.lock().idle.extend(slot);
+        if let Some(mut slot) = slot {
+            slot.link_table(&*gpu.hw);
+            self.slots.lock().idle.push(slot);
+        }
         carried.iter_mut().zip(&outcomes).for_each(|(carried, outcome)| *carried = outcome.carried());
         let carried = carried.iter().filter(|carried| **carried).count() as u32;
         let (tile, pages) = (self.tile, run.pages as u32);
@@ -174,11 +190,7 @@ impl Migrate {
             let idle = slots.idle.pop();
             idle.or_else(|| slots.make(&*gpu.hw, &tile.tables)).ok_or(NoSlot)?
         };
-        for (index, addr) in far.iter().enumerate() {
-            let side = addr.map(gpu.rules.copy_far_side);
-            let entry = if let Some(FarSide::Slot(leaf)) = side { leaf.encode(0) } else { 0 };
-            gpu.hw.table_write(slot.table, index, entry);
-        }
+        slot.show(&*gpu.hw, far, gpu.rules.copy_far_side);
         if std::mem::replace(&mut slot.used, true) {
             gpu.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, SZ_2M));
         }
@@ -194,8 +206,47 @@ impl Slots {
         let va = SLOTS.add(self.made * SZ_2M);
         self.pt.stage(hw, pool, &[own_run(va, 0, 1, slot_leaf(0))]).ok()?;
         self.made += 1;
-        Some(Slot { va, table: self.pt.table_at(va, 0)?, used: false })
+        let link = (self.pt.table_at(va, 1)?, index_of(va, 1));
+        Some(Slot { va, table: self.pt.table_at(va, 0)?, link, shows: Shows::Table, used: false })
     }
+}
+
+impl Slot {
+    /// Maps `far`: by one leaf where that can be, by entries of the table else.
+    fn show(&mut self, hw: &dyn Hw, far: &[Option<Mapped>], rule: fn(Mapped) -> FarSide) {
+        let leaf = |addr: &Option<Mapped>| match addr.map(rule) {
+            Some(FarSide::Slot(leaf)) => Some(leaf),
+            Some(FarSide::Identity(_)) | None => None,
+        };
+        if let Some(large) = large_leaf(far.iter().map(leaf)) {
+            hw.table_write(self.link.0, self.link.1, large.encode(1));
+            self.shows = Shows::Leaf;
+            return;
+        }
+        let mut entries = [0; ENTRIES];
+        for (entry, addr) in entries.iter_mut().zip(far) {
+            *entry = leaf(addr).map_or(0, |leaf| leaf.encode(0));
+        }
+        hw.table_write_run(self.table, 0, &entries[..far.len().min(ENTRIES)]);
+    }
+
+    /// Puts the table back in its place.
+    fn link_table(&mut self, hw: &dyn Hw) {
+        if core::mem::replace(&mut self.shows, Shows::Table) == Shows::Leaf {
+            hw.table_write(self.link.0, self.link.1, table_entry(self.table, false));
+        }
+    }
+}
+
+/// The leaf of 2M that says the same as `leaves`, if there is one: they fill a table, and go on from each other, from
+/// an aligned address on.
+fn large_leaf(mut leaves: impl ExactSizeIterator<Item = Option<Leaf>>) -> Option<Leaf> {
+    if leaves.len() != ENTRIES {
+        return None;
+    }
+    let first = leaves.next()??;
+    let goes_on = |(n, leaf)| leaf == Some(Leaf { addr: first.addr.wrapping_add(bytes_of(n + 1)), ..first });
+    (first.addr.is_multiple_of(SZ_2M) && leaves.enumerate().all(goes_on)).then_some(first)
 }
 
 /// The next pages from `at` that one job can carry.
@@ -221,7 +272,9 @@ fn continues(first: FarSide, side: FarSide, n: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::FakeHw;
     use units::Iova;
+    use xe_spec::platform::PVC;
 
     fn runs(near: &[Option<u64>], far: &[Option<Mapped>], rule: fn(Mapped) -> FarSide) -> Vec<(usize, usize)> {
         let near: Vec<_> = near.iter().map(|dpa| dpa.map(Dpa)).collect();
@@ -248,6 +301,39 @@ mod tests {
         let far = [vram(0x9000), vram(0xa000), vram(0x20000)];
         assert_eq!(runs(&near, &far, far_side), [(0, 2), (2, 1)]);
         assert_eq!(runs(&near, &far, crate::upstream::copy::far_side), [(0, 3)]);
+    }
+
+    #[test]
+    fn a_2m_run_takes_one_leaf_and_the_table_comes_back() {
+        let (hw, pool) = (FakeHw::default(), TablePool::new(PVC.tiles[0].tables_base, 64 * SZ_4K));
+        let migrate = Migrate::new(&PVC, &hw, &pool, TileId(0)).unwrap();
+        let mut slot = migrate.slots.lock().idle.pop().unwrap();
+        let at = |va: GpuVa| hw.walk(TileId(0), migrate_asid(TileId(0)), va).map(|(level, leaf)| (level, leaf.addr));
+        let run = |first: u64, kind: fn(u64) -> Mapped| -> Vec<_> {
+            (0..ENTRIES).map(|n| Some(kind(first + bytes_of(n)))).collect()
+        };
+        let system = |iova| Mapped::System(Iova(iova));
+
+        let mut far = run(4 * SZ_2M, system);
+        slot.show(&hw, &far, far_side);
+        assert_eq!(at(slot.va.add(0x5000)), Some((1, 4 * SZ_2M)));
+        slot.link_table(&hw);
+        assert_eq!(at(slot.va), None, "no entry was written");
+        far.pop();
+        slot.show(&hw, &far, far_side);
+        assert_eq!(at(slot.va.add(0x5000)), Some((0, 4 * SZ_2M + 0x5000)), "one page less");
+        slot.show(&hw, &run(SZ_2M + SZ_4K, system), far_side);
+        assert_eq!(at(slot.va), Some((0, SZ_2M + SZ_4K)), "not aligned");
+        let mut far = run(SZ_2M, system);
+        far[300] = Some(system(0));
+        slot.show(&hw, &far, far_side);
+        assert_eq!(at(slot.va.add(bytes_of(300))), Some((0, 0)), "not one run");
+
+        let far = run(PVC.tiles[1].vram_base.0, |dpa| Mapped::Vram(Dpa(dpa)));
+        slot.show(&hw, &far, crate::upstream::copy::far_side);
+        assert_eq!(at(slot.va), Some((1, PVC.tiles[1].vram_base.0)));
+        let leaf = hw.walk(TileId(0), migrate_asid(TileId(0)), slot.va).map(|(_, leaf)| leaf);
+        assert_eq!(leaf, Some(slot_leaf(PVC.tiles[1].vram_base.0)), "system memory by mistake, at 2M too");
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl PageOutcome {
 pub trait Hw: Send + Sync + 'static {
     /// Writes entry `index` of the table at `table`, 64 bits, atomically.
     fn table_write(&self, table: Dpa, index: usize, entry: u64);
-    /// Reads it back.
+    /// Writes consecutive entries from `first` on, all of one table: the device sees none of them or all.
+    fn table_write_run(&self, table: Dpa, first: usize, entries: &[u64]);
+    /// Reads an entry back.
     fn table_read(&self, table: Dpa, index: usize) -> u64;
     /// Gives an address space its root table on a tile (context image: PDP0). `needs_64k`: leaves in VRAM
     /// below 64K are malformed (`XE_VM_FLAG_64K`).

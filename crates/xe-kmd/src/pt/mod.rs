@@ -42,7 +42,7 @@ pub(crate) const fn entry_bytes(level: u8) -> u64 {
 }
 
 /// Index of the entry for `va` in a table of `level`.
-const fn index_of(va: GpuVa, level: u8) -> usize {
+pub(crate) const fn index_of(va: GpuVa, level: u8) -> usize {
     (va.0 >> LEVEL_SHIFT[level as usize]) as usize % ENTRIES
 }
 

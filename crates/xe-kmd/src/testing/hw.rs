@@ -72,6 +72,9 @@ impl Hw for FakeHw {
         assert!(index < 512);
         self.state.lock().entries.insert((table, index), entry);
     }
+    fn table_write_run(&self, table: Dpa, first: usize, entries: &[u64]) {
+        entries.iter().enumerate().for_each(|(n, entry)| self.table_write(table, first + n, *entry));
+    }
     fn table_read(&self, table: Dpa, index: usize) -> u64 {
         self.state.lock().entries.get(&(table, index)).copied().unwrap_or(0)
     }
