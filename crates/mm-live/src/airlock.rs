@@ -44,6 +44,15 @@ impl Airlock {
         Ok(Self { lanes: lanes.collect::<Result<_, _>>()? })
     }
 
+    /// Gives the lanes back. Unregistered first: an event would wait for a reader.
+    pub fn close(&mut self, program: &Uffd) {
+        for lane in &mut self.lanes {
+            let range = lane.get_mut().range;
+            let _ = program.unregister(range);
+            mem::unmap(range);
+        }
+    }
+
     /// Where they are: never to be migrated.
     pub fn ranges(&self) -> Vec<HostRange> {
         self.lanes.iter().map(|lane| lane.lock().range).collect()

@@ -20,7 +20,7 @@
 use crate::arena::Frame;
 use crate::map::{Home, Mark};
 use crate::notifier::Begun;
-use crate::remap::{Order, Remap};
+use crate::remap::Order;
 use crate::sys::mem;
 use crate::sys::uffd::{Message, RawMessage};
 use crate::transfer::leading_run;
@@ -116,7 +116,7 @@ impl LiveMm {
     }
 
     /// One event, behind the closed gate.
-    fn take_event(&self, event: Message) {
+    pub(crate) fn take_event(&self, event: Message) {
         let told = match event {
             Message::Unmap { start, end } => {
                 self.counters.unmaps.fetch_add(1);
@@ -135,12 +135,7 @@ impl LiveMm {
             }
             Message::Remap { from, to, len } => {
                 self.counters.remaps.fetch_add(1);
-                let remap = Remap { from: HostRange::sized(HostVa(from), len), to: HostVa(to) };
-                if self.map.lock().is_kept(remap.target()) {
-                    self.counters.late_remaps.fetch_add(1);
-                }
-                self.deferred.lock().push(remap);
-                return;
+                return self.take_remap(HostRange::sized(HostVa(from), len), HostVa(to));
             }
             Message::Fault { .. } | Message::Other(_) => None,
         };

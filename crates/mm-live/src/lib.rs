@@ -305,5 +305,6 @@ impl Drop for LiveMm {
             mem::unmap(self.places.range(gpusvm::hostmm::PagemapId(id as u16)));
         }
         mem::unmap(*self.scratch.get_mut());
+        self.airlock.close(&self.program);
     }
 }

@@ -341,6 +341,7 @@ fn syscalls(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
         unsafe { libc::close(fd) };
     });
     let mut word = [0; 8];
+    assert!(mm.bring_home(range));
     assert_eq!(migrate_to(mm, vram, range), 16);
     mm.copy_from_user(page(range, 3), &mut word).unwrap();
     assert_eq!(u64::from_le_bytes(word), 1003);
