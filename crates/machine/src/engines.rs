@@ -8,12 +8,19 @@
 //!
 //! Locking: `Engines::threads`, then each thread's `state`; neither is held over a step.
 
-use crate::wiring::Core;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use sync::{Condvar, JoinHandle, Mutex};
 use xe_hw::Step;
 use xe_spec::fault::EngineId;
+
+/// What an engine's thread does, again and again.
+pub trait Work: Send + Sync + 'static {
+    /// One step of an engine.
+    fn step(&self, engine: EngineId) -> Step;
+    /// Serves faults that wait.
+    fn service_faults(&self);
+}
 
 /// All engine threads of a machine.
 #[derive(Default)]
@@ -50,7 +57,7 @@ struct State {
 
 impl Engines {
     /// The engine has work: wakes its thread, or starts it.
-    pub fn ready(&self, core: &Weak<Core>, engine: EngineId) {
+    pub fn ready<W: Work>(&self, work: &Weak<W>, engine: EngineId) {
         let (thread, fresh) = {
             let mut threads = self.threads.lock();
             match threads.of.get(&engine) {
@@ -71,8 +78,8 @@ impl Engines {
         thread.state.lock().ready = true;
         thread.changed.notify_all();
         if fresh {
-            let (core, me) = (core.clone(), thread.clone());
-            let handle = sync::spawn_daemon("engine", move || run(&core, engine, &me));
+            let (work, me) = (work.clone(), thread.clone());
+            let handle = sync::spawn_daemon("engine", move || run(&work, engine, &me));
             *thread.join.lock() = Some(handle);
         }
     }
@@ -128,15 +135,13 @@ impl Engines {
     }
 }
 
-fn run(core: &Weak<Core>, engine: EngineId, me: &EngineThread) {
+fn run<W: Work>(work: &Weak<W>, engine: EngineId, me: &EngineThread) {
     while me.wait_for_work() {
-        let Some(core) = core.upgrade() else { break };
+        let Some(work) = work.upgrade() else { break };
         loop {
-            match core.gpu().step(engine) {
+            match work.step(engine) {
                 Step::Ran => {}
-                Step::Fault => {
-                    core.device().service_faults();
-                }
+                Step::Fault => work.service_faults(),
                 Step::Wait | Step::Idle => break,
             }
             if me.interrupted() {

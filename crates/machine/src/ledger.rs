@@ -63,6 +63,8 @@ pub struct Book {
     pub gpu_faults: Vec<GpuFault>,
     /// GPU faults answered.
     pub gpu_fault_count: u64,
+    /// The same, by tile.
+    pub gpu_faults_of: BTreeMap<TileId, u64>,
     /// Of these, refused.
     pub gpu_faults_refused: u64,
     /// CPU faults that brought pages home, with address and nanoseconds of the first ones.
@@ -73,8 +75,8 @@ pub struct Book {
     pub invalidations: u64,
     /// Spans bound.
     pub binds: u64,
-    /// TLB flushes that the driver asked for.
-    pub flushes: u64,
+    /// TLB flushes that the driver asked for, by tile.
+    pub flushes_of: BTreeMap<TileId, u64>,
     /// Migrations that failed.
     pub failed_migrations: u64,
     /// Queues banned.
@@ -135,11 +137,12 @@ impl xe_kmd::Observer for Ledger {
         match *event {
             Event::Fault { tile, addr, outcome, ns, .. } => {
                 book.gpu_fault_count += 1;
+                *book.gpu_faults_of.entry(tile).or_default() += 1;
                 book.gpu_faults_refused += u64::from(matches!(outcome, Serviced::Refused(_)));
                 keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
             }
             Event::Bind { .. } => book.binds += 1,
-            Event::TlbFlush { .. } => book.flushes += 1,
+            Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
             Event::Banned { .. } => book.bans += 1,
             Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
             _ => {}

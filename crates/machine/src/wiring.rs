@@ -9,7 +9,7 @@
 //! Locking: `Irq::core` is a leaf, held to clone a weak pointer.
 
 use crate::bus::{HostBus, SystemAccess};
-use crate::engines::Engines;
+use crate::engines::{Engines, Work};
 use crate::ledger::Ledger;
 use gpusvm::hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use sync::RwLock;
 use sync::rank::{self, Rank};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
 use xe_hw::port::{Interrupts, PageCopy};
-use xe_hw::{CopyJob, Gpu, Injection, Job};
+use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
 use xe_kmd::{Device, Errno, Hw, HwJob, PageOutcome, Parts, Rules};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
 use xe_spec::platform::Platform;
@@ -85,6 +85,16 @@ impl Core {
     /// What happened so far.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+}
+
+impl Work for Core {
+    fn step(&self, engine: EngineId) -> Step {
+        self.gpu.step(engine)
+    }
+
+    fn service_faults(&self) {
+        self.device.service_faults();
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::{Config, Mode};
 use crate::libc_calls;
 use crate::nodes::Minor;
 use machine::live::{Live, LiveConfig, StartError, Travel};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_2M, TileId};
@@ -102,9 +103,10 @@ impl Device for Machine {
 
     fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)> {
         let book = self.live.core().ledger().read();
-        let of_gt = |tile: TileId| u32::from(tile.0) == gt;
-        let faults = book.gpu_faults.iter().filter(|fault| of_gt(fault.tile)).count() as u64;
-        vec![("svm_pagefault_count", faults), ("tlb_inval_count", book.flushes)]
+        let of_gt = |counts: &BTreeMap<TileId, u64>| {
+            counts.iter().filter(|(tile, _)| u32::from(tile.0) == gt).map(|(_, count)| count).sum()
+        };
+        vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
     }
 
     fn shutdown(&self) {
