@@ -70,6 +70,22 @@ impl Pages {
         self.writable
     }
 
+    /// Has memory for whatever mapping `walked` may need.
+    fn reserve(&mut self, walked: &[HostPage]) {
+        let (mut in_all, mut chunks) = (0, 0);
+        for (at, length) in runs(walked) {
+            in_all += 1;
+            chunks += match walked[at].backing {
+                Backing::None => 0,
+                Backing::System(frame) => chunks_of_run(frame.0, &walked[at..at + length]).count(),
+                // How many allocations there are is known under the lock only.
+                Backing::Device(_) => length,
+            };
+        }
+        self.runs.reserve_exact(in_all);
+        self.dma_addr.reserve_exact(chunks);
+    }
+
     /// Unmaps everything; the mappings first, then what remembers them.
     pub(crate) fn unmap(&mut self, device: &dyn Device, pagemaps: &PagemapSet) {
         for &(iova, pages) in &self.runs {
@@ -177,8 +193,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
 
         // Allocated before the lock: nothing under it asks for memory.
         let mut fresh = Pages { writable: !ctx.read_only, seq: Some(seq), ..Pages::default() };
-        fresh.dma_addr.reserve_exact(chunks(walked).count());
-        fresh.runs.reserve_exact(runs(walked).count());
+        fresh.reserve(walked);
         let mut locked = self.notifier_lock();
         if locked.range(key).ok_or(Attempt::Failed(SvmError::Gone))?.unmapped {
             return Err(Attempt::Failed(SvmError::Fault));
@@ -274,7 +289,8 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
         if self.pages.pagemap.is_some_and(|seen| seen != first.pagemap) {
             return Err(Attempt::Failed(SvmError::Mixed));
         }
-        for (at, order) in chunks_of_run(first.frame, run) {
+        let mut at = 0;
+        while at < run.len() {
             let page = first.add(at as u64);
             let zdd = match self.zdd.filter(|zdd| zdd.contains(page)) {
                 Some(same) => same,
@@ -283,12 +299,15 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
             if self.pages.valid() && self.zdd.is_none_or(|before| before.key != zdd.key) {
                 self.mix()?;
             }
+            // As much as the allocation holds: it is contiguous for the device, however the CPU maps it.
+            let order = zdd.pages_from(page).min(run.len() - at).ilog2() as u8;
             let mapped = pagemap.ops.device_map(page, order, self.direction());
             let addr = mapped.map_err(|_| Attempt::Failed(SvmError::Fault))?;
             self.pages.dma_addr.push(addr);
             self.pages.device += 1 << order;
             self.pages.pagemap = Some(first.pagemap);
             self.zdd = Some(zdd);
+            at += 1 << order;
         }
         Ok(())
     }
@@ -324,7 +343,7 @@ fn step(first: Backing, pages: u64) -> Backing {
     }
 }
 
-/// The chunks of a run that starts at `frame`: (first page, order). A chunk never leaves the CPU's mapping
+/// The chunks of a run of system memory that starts at `frame`: (first page, order). A chunk never leaves the CPU's mapping
 /// that its first page is in (`drm_gpusvm_hmm_pfn_to_order`).
 fn chunks_of_run(frame: u64, run: &[HostPage]) -> impl Iterator<Item = (usize, u8)> {
     let mut at = 0;
@@ -334,18 +353,6 @@ fn chunks_of_run(frame: u64, run: &[HostPage]) -> impl Iterator<Item = (usize, u
         let order = left.min((run.len() - at) as u64).ilog2() as u8;
         at += 1 << order;
         Some((at - (1 << order), order))
-    })
-}
-
-/// All chunks of a walk, by number only.
-fn chunks(walked: &[HostPage]) -> impl Iterator<Item = (usize, u8)> {
-    runs(walked).flat_map(|(at, length)| {
-        let frame = match walked[at].backing {
-            Backing::None => 0,
-            Backing::System(frame) => frame.0,
-            Backing::Device(page) => page.frame,
-        };
-        chunks_of_run(frame, &walked[at..at + length])
     })
 }
 

@@ -39,6 +39,11 @@ pub(crate) struct ZddView {
 }
 
 impl ZddView {
+    /// Pages of its allocation from `page`, which lies in it, to its end.
+    pub(crate) fn pages_from(&self, page: DevicePage) -> usize {
+        self.pages - (page.frame - self.base.frame) as usize
+    }
+
     /// Whether `page` lies in its allocation. As long as a page of it is known to live, it is this zdd's.
     pub(crate) fn contains(&self, page: DevicePage) -> bool {
         page.pagemap == self.base.pagemap
