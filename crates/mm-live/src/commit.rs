@@ -15,6 +15,9 @@ use gpusvm::hostmm::{ClaimId, Destination, DevicePage, Transferred};
 use std::collections::BTreeSet;
 use units::{HostVa, SZ_2M};
 
+/// How often a page that is on the move is followed to put it back.
+const MAX_ROUNDS: u32 = 1000;
+
 impl LiveMm {
     pub(crate) fn commit_claim(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
         self.fill_holes(claim, wanted);
@@ -124,8 +127,7 @@ impl LiveMm {
     }
 
     pub(crate) fn finish_claim(&self, claim: ClaimId) {
-        let entries = self.entries(claim);
-        self.undo(claim, &entries);
+        self.undo(claim);
         let entries = self.entries(claim);
         let mut emptied: Vec<DevicePage> = Vec::new();
         let mut discarded: Vec<HostVa> = Vec::new();
@@ -196,8 +198,41 @@ impl LiveMm {
         (freed, late)
     }
 
-    /// Moves back what was carried and is not wanted.
-    fn undo(&self, claim: ClaimId, entries: &[Entry]) {
+    /// Moves back what was carried and is not wanted. An mremap in the middle gives a page another address: then it
+    /// is tried again with that one. What cannot go back at all stays, and that becomes its home: bytes come first.
+    fn undo(&self, claim: ClaimId) {
+        let mut tries = 0;
+        while self.undo_once(claim, &self.entries(claim)) > 0 {
+            if tries >= MAX_ROUNDS || !self.make_way(&mut tries) {
+                return self.strand(claim);
+            }
+        }
+    }
+
+    fn strand(&self, claim: ClaimId) {
+        let mut guard = self.map.lock();
+        let map = &mut *guard;
+        for index in 0..map.claims.get(&claim.0).map_or(0, |claim| claim.entries.len()) {
+            let Some(mut entry) = map.entry(claim.0, index) else { continue };
+            if entry.committed || entry.dead || !entry.is_carried() {
+                continue;
+            }
+            self.counters.stranded.fetch_add(1);
+            entry.committed = true;
+            match entry.to {
+                Destination::Device(page) => {
+                    map.set_home(entry.va, Home::Device(page));
+                    map.set_frame(page, Frame::Home(entry.va));
+                }
+                Destination::Ram | Destination::Stay => map.set_home(entry.va, Home::System),
+            }
+            map.set_entry(claim.0, index, entry);
+        }
+    }
+
+    /// One round; gives how many pages did not go back.
+    fn undo_once(&self, claim: ClaimId, entries: &[Entry]) -> usize {
+        let mut left = 0;
         let mut index = 0;
         while index < entries.len() {
             let entry = entries[index];
@@ -214,10 +249,11 @@ impl LiveMm {
                     pages += 1;
                 }
                 leg.pages = pages;
-                self.put_back(claim.0, index, leg);
+                left += self.put_back(claim.0, index, leg);
             }
             index += pages;
         }
+        left
     }
 
     /// Hands device pages back to whose they are. With no lock held.

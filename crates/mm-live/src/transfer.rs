@@ -15,11 +15,11 @@
 
 use crate::arena::Frame;
 use crate::leg::{Leg, Way};
-use crate::map::{Home, Mark, PageMap};
+use crate::map::{Mark, PageMap};
 use crate::sys::uffd::Uffd;
 use crate::sys::{Errno, mem, task};
 use crate::{LiveMm, Transport};
-use gpusvm::hostmm::{Destination, Place, Transferred};
+use gpusvm::hostmm::{Place, Transferred};
 use sync::atomic::AtomicU64;
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
@@ -153,8 +153,8 @@ impl LiveMm {
         self.carry(claim, entry, leg, Purpose::Migrate, done);
     }
 
-    /// Puts a run back. What cannot go back stays where it is, and that becomes its home: bytes come first.
-    pub(crate) fn put_back(&self, claim: u64, entry: usize, leg: Leg) {
+    /// Puts a run back; gives how many pages did not go and are not dead.
+    pub(crate) fn put_back(&self, claim: u64, entry: usize, leg: Leg) -> usize {
         let mut done = vec![Transferred::Failed; leg.pages];
         // What was copied there left its old bytes behind.
         self.empty_frames(&self.holding_bytes(leg.dst, leg.pages));
@@ -166,23 +166,18 @@ impl LiveMm {
         }
         let mut guard = self.map.lock();
         let map = &mut *guard;
+        let mut left = 0;
         for (offset, how) in done.iter().enumerate() {
             let Some(mut state) = map.entry(claim, entry + offset) else { continue };
             if *how != Transferred::Failed {
                 self.counters.put_back.fetch_add(1);
                 state.carried = None;
+                map.set_entry(claim, entry + offset, state);
             } else if !state.dead {
-                self.counters.stranded.fetch_add(1);
-                state.committed = true;
-                if let Destination::Device(page) = state.to {
-                    map.set_home(state.va, Home::Device(page));
-                    map.set_frame(page, Frame::Home(state.va));
-                } else {
-                    map.set_home(state.va, Home::System);
-                }
+                left += 1;
             }
-            map.set_entry(claim, entry + offset, state);
         }
+        left
     }
 
     fn carry(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) {
