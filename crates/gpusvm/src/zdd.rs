@@ -260,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(debug_assertions)]
     #[should_panic(expected = "freed twice")]
     fn a_page_freed_twice_is_found() {
         let zdds = Zdds::default();
