@@ -43,7 +43,7 @@ impl Notifier {
     }
 }
 
-/// The notifier lock, held (`drm_gpusvm_notifier_lock` … `unlock`): what all of [`State`] is reached through.
+/// The notifier lock, held (`drm_gpusvm_notifier_lock` … `unlock`): what everything under it is reached through.
 pub struct NotifierLocked<'a, O: GpuSvmOps> {
     pub(crate) svm: &'a GpuSvm<O>,
     pub(crate) state: MutexGuard<'a, State<O::RangeData>>,

@@ -14,10 +14,13 @@
     reason = "tests play the program: raw memory, threads of its own"
 )]
 
+mod program;
+#[path = "../world/mod.rs"]
 mod world;
 
 use gpusvm::hostmm::*;
 use mm_live::{Config, LiveMm};
+use program::{dropper, forker, grower, loader, mapper, remapper};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -288,166 +291,6 @@ fn verify(stage: &Stage, what: &str, va: HostVa, expected: u64) {
     let got = load(va);
     if got != expected {
         stage.lose(what, va, got, expected);
-    }
-}
-
-/// mmap over, and munmap with mmap at the same place.
-fn mapper(stage: &Stage) {
-    let mut random = Random(7);
-    let mut round = 1;
-    while stage.beat(5) {
-        let area = stage.area(0);
-        round += 1;
-        (0..512).step_by(5).for_each(|i| store(page(area, i), round));
-        std::thread::sleep(Duration::from_micros(random.below(300)));
-        (0..512).step_by(5).for_each(|i| verify(stage, "mapper", page(area, i), round));
-        let first = random.below(31) as usize * 16;
-        let part = HostRange::new(page(area, first), page(area, first + 16));
-        if random.below(2) == 0 {
-            map_at(part);
-        } else {
-            unmap(part);
-            // SAFETY: nothing is replaced.
-            let got = unsafe { libc::mmap(part.start.0 as *mut _, SZ_64K as usize, 3, 0x10_0022, -1, 0) };
-            if got as u64 != part.start.0 {
-                // Somebody else's mapping took the place: leave it to them, and begin elsewhere.
-                let fresh = map(SZ_2M);
-                stage.areas[0].start.store(fresh.start.0, SeqCst);
-                unmap(HostRange::new(area.start, part.start));
-                unmap(HostRange::new(part.end, area.end));
-                continue;
-            }
-        }
-        (first..first + 16).for_each(|i| verify(stage, "mapper zero", page(area, i), 0));
-        stage.maps.fetch_add(1, SeqCst);
-    }
-}
-
-/// DONTNEED.
-fn dropper(stage: &Stage) {
-    let mut random = Random(9);
-    let mut round = 1;
-    let area = stage.area(1);
-    while stage.beat(6) {
-        round += 1;
-        let first = random.below(500) as usize;
-        let count = 1 + random.below(12) as usize;
-        (first..first + count).for_each(|i| store(page(area, i), round));
-        if random.below(3) == 0 {
-            std::thread::sleep(Duration::from_micros(random.below(200)));
-        }
-        (first..first + count).for_each(|i| verify(stage, "dropper", page(area, i), round));
-        assert_eq!(madvise(HostRange::new(page(area, first), page(area, first + count)), libc::MADV_DONTNEED), 0);
-        (first..first + count).for_each(|i| verify(stage, "dropper zero", page(area, i), 0));
-        stage.drops.fetch_add(1, SeqCst);
-    }
-}
-
-/// mremap to another place, raw where the kernel allows it, else as a wrapper would.
-fn remapper(stage: &Stage) {
-    guard(stage);
-    let mut random = Random(11);
-    let mut round = 1;
-    while stage.beat(7) {
-        let area = stage.area(2);
-        round += 1;
-        (0..512).step_by(3).for_each(|i| store(page(area, i), round));
-        std::thread::sleep(Duration::from_micros(random.below(500)));
-        let target = map(SZ_2M);
-        let go = || {
-            // SAFETY: both ranges belong to this thread.
-            let at = unsafe {
-                libc::mremap(
-                    area.start.0 as *mut _,
-                    SZ_2M as usize,
-                    SZ_2M as usize,
-                    3,
-                    target.start.0 as *mut libc::c_void,
-                )
-            };
-            at as u64 == target.start.0
-        };
-        let mut done = go();
-        while !done {
-            // A piece of it is registered and a piece is not.
-            stage.raw_remaps_refused.fetch_add(1, SeqCst);
-            stage.mm.bring_home(area);
-            done = go();
-        }
-        stage.areas[2].start.store(target.start.0, SeqCst);
-        (0..512).step_by(3).for_each(|i| verify(stage, "remapper", page(target, i), round));
-        stage.remaps.fetch_add(1, SeqCst);
-    }
-}
-
-/// mremap that grows.
-fn grower(stage: &Stage) {
-    guard(stage);
-    let mut round = 1;
-    while stage.beat(10) {
-        round += 1;
-        let area = map(SZ_2M);
-        store(area.start, round);
-        store(page(area, 511), round);
-        stage.areas[3].start.store(area.start.0, SeqCst);
-        std::thread::sleep(Duration::from_micros(400));
-        let go = || {
-            // SAFETY: the range belongs to this thread.
-            unsafe { libc::mremap(area.start.0 as *mut _, SZ_2M as usize, 2 * SZ_2M as usize, libc::MREMAP_MAYMOVE) }
-        };
-        // As the C library's realloc does it, unseen by any wrapper, and as a wrapper does.
-        let mut at = if round % 2 == 0 { go() } else { libc::MAP_FAILED };
-        if at == libc::MAP_FAILED {
-            at = stage.mm.at_home(area, go);
-        }
-        assert_ne!(at, libc::MAP_FAILED);
-        let at = at as u64;
-        let grown = HostRange::sized(HostVa(at), 2 * SZ_2M);
-        verify(stage, "grower", grown.start, round);
-        verify(stage, "grower", page(grown, 511), round);
-        verify(stage, "grower zero", page(grown, 512), 0);
-        unmap(grown);
-        stage.grown.fetch_add(1, SeqCst);
-    }
-}
-
-fn forker(stage: &Stage) {
-    guard(stage);
-    while stage.beat(8) {
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(stage.mm.bring_all_home());
-        // SAFETY: the child reads memory and exits.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            stage.mm.after_fork_child();
-            let good = (0..512).all(|i| load(page(stage.constant, i)) == 7 + i as u64);
-            // SAFETY: ends the child without running the parent's destructors.
-            unsafe { libc::_exit(i32::from(!good)) };
-        }
-        stage.mm.thaw();
-        let mut status = 0;
-        // SAFETY: our own child.
-        unsafe { libc::waitpid(child, &mut status, 0) };
-        if status != 0 {
-            stage.lose("child", stage.constant.start, status as u64, 0);
-        }
-        stage.forks.fetch_add(1, SeqCst);
-    }
-}
-
-fn loader(stage: &Stage) {
-    let names = [c"libresolv.so.2", c"libutil.so.1", c"libanl.so.1", c"libthread_db.so.1", c"libnss_dns.so.2"];
-    let mut turn = 0;
-    while stage.beat(9) {
-        turn += 1;
-        // SAFETY: a library of the C library's own, opened and closed.
-        let library = unsafe { libc::dlopen(names[turn % names.len()].as_ptr(), libc::RTLD_NOW) };
-        if !library.is_null() {
-            // SAFETY: just opened.
-            unsafe { libc::dlclose(library) };
-            stage.loads.fetch_add(1, SeqCst);
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
