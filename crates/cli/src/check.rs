@@ -15,7 +15,7 @@ pub struct Options {
     #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = seeds)]
     seeds: Range<u64>,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
-    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", value_parser = crate::behaviours)]
+    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     behaviour: String,
     /// Whose rules the simulated mm follows
     #[arg(long, value_enum, default_value_t = Manners::Both)]
@@ -71,7 +71,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     match &found.caught {
         None => println!("{} runs in {seconds:.1} s: nothing found", found.runs),
         Some(caught) => {
-            println!("found after {} runs in {seconds:.2} s, at seed {}", found.runs, caught.seed);
+            println!(
+                "found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)",
+                caught.seed, found.runs
+            );
             tell(caught, &options.behaviour);
         }
     }
@@ -84,10 +87,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 /// What a seed broke, for people.
 pub fn tell(caught: &Caught, behaviour: &str) {
     let report = &caught.report;
+    let manner = manner_name(caught.manner);
     println!("  {}", caught.finding);
     println!(
-        "  manner {:?}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
-        caught.manner,
+        "  manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
         report.steps,
         report.switches,
         report.deviations.len(),
@@ -97,12 +100,15 @@ pub fn tell(caught: &Caught, behaviour: &str) {
         "  replay by seed and by schedule: {}",
         if caught.replays { "the same, step by step" } else { "DIFFERENT" }
     );
-    let manner = match caught.manner {
-        Manner::Linux => "linux",
-        Manner::Userfaultfd => "userfaultfd",
-    };
     let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
     println!("  again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
+}
+
+fn manner_name(manner: Manner) -> &'static str {
+    match manner {
+        Manner::Linux => "linux",
+        Manner::Userfaultfd => "userfaultfd",
+    }
 }
 
 /// The same for scripts.
@@ -111,7 +117,7 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
         "runs": found.runs,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
             "seed": caught.seed,
-            "manner": format!("{:?}", caught.manner).to_lowercase(),
+            "manner": manner_name(caught.manner),
             "finding": caught.finding.to_string(),
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),

@@ -15,7 +15,10 @@ use std::process::ExitCode;
 
 /// A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(
+    version,
+    about = "A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -41,7 +44,7 @@ enum Command {
 #[derive(Args, Clone, Default)]
 pub struct Device {
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
-    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", value_parser = behaviours)]
+    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = behaviours)]
     behaviour: String,
     /// Copy pages instead of moving them (for kernels without UFFDIO_MOVE)
     #[arg(long)]

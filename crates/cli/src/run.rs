@@ -3,10 +3,15 @@
 use crate::{Device, shim_library};
 use anyhow::{Context, Result};
 use clap::Args;
+use rustix::process::{Pid, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
+use std::thread::JoinHandle;
 
 /// Options of `run`.
 #[derive(Args)]
@@ -16,7 +21,8 @@ pub struct Options {
     /// Keep migrating every movable page of the program to VRAM and back
     #[arg(long)]
     hostile: bool,
-    /// Write what happened (migrations, faults, stray accesses) to this file as JSON
+    /// Write what happened (migrations, faults, stray accesses) to this file: a line of JSON for each process that
+    /// opened the device
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// The program and its arguments
@@ -32,9 +38,39 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.hostile {
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }
-    let status = preloaded.command.args(arguments).status();
-    let status = status.with_context(|| format!("cannot start {}", program.display()))?;
-    Ok(exit_code(status))
+    if let Some(report) = &report {
+        // Every process that opens the device adds a line; this run begins anew.
+        File::create(report).with_context(|| format!("cannot write the report {}", report.display()))?;
+    }
+    let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    let child = preloaded.command.args(arguments).spawn();
+    let mut child = child.with_context(|| format!("cannot start {}", program.display()))?;
+    let handle = signals.handle();
+    let forwarder = forward(signals, child.id());
+    let status = child.wait();
+    handle.close();
+    let _ = forwarder.join();
+    Ok(exit_code(status?))
+}
+
+/// What is sent to us is meant for the program. A terminal's signals have reached it already, as one of our group.
+fn forward(mut signals: Signals, program: u32) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let program = i32::try_from(program).ok().and_then(Pid::from_raw);
+            for signal in signals.forever() {
+                let sent = match signal {
+                    SIGTERM => Signal::TERM,
+                    SIGHUP => Signal::HUP,
+                    _ => continue,
+                };
+                if let Some(program) = program {
+                    let _ = rustix::process::kill_process(program, sent);
+                }
+            }
+        })
+        .expect("a thread")
 }
 
 /// The program's own exit code; 128 + n where signal n ended it, as a shell says it.

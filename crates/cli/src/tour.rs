@@ -59,6 +59,7 @@ impl Act {
 /// Gives the tour; success only where all of ours was right.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
+    shim_library::path()?;
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
     let dir = dir.path();
     for (name, text) in SOURCES {
@@ -72,14 +73,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     tell_steps(&whole);
     tell_moves(&whole.report);
 
-    println!("2. Tile 1 touches what lies in VRAM0 (defect A's trigger).");
+    println!("2. Defect A: Linux 7.2 copies from tile to tile as if the other tile's VRAM were system memory.");
+    println!(
+        "   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks."
+    );
+    println!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
     let defective = Device { behaviour: "a=upstream".into(), ..options.device.clone() };
     let upstream = act(&peek, &CROSS, &defective, dir)?;
     tell_cross("as upstream does it, the far side written as system memory:", &upstream);
     let ours = act(&peek, &CROSS, &options.device, dir)?;
-    tell_cross("as Pontoon does it, both ends with DM:", &ours);
+    tell_cross("as Pontoon does it, both ends marked as device memory:", &ours);
 
-    println!("3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
+    println!("\n3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
     let checked = checked_world();
     println!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
 
@@ -87,7 +92,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let went_all_ways = ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"];
     let moved = went_all_ways.iter().all(|way| whole.report.migrations.get(*way).is_some_and(|n| *n > 0));
     let ok = whole.data_ok && moved && a_ok && checked.ok;
-    println!("{}", if ok { "\nAll of ours was right." } else { "\nNOT all of ours was right." });
+    println!(
+        "{}",
+        if ok { "\nEverything that was compared was right." } else { "\nNOT everything that was compared was right." }
+    );
     if options.json {
         let line = serde_json::json!({
             "data_ok": whole.data_ok,
@@ -140,7 +148,7 @@ fn tell_steps(act: &Act) {
     for step in act.steps.iter().filter(|step| step.contains(" BAD") || !step.ends_with("bytes=0")) {
         println!("   {step}");
     }
-    println!("   pages travel by {}", act.report.memory.mechanism);
+    println!("   how pages travel: {}\n", act.report.memory.mechanism);
 }
 
 fn tell_cross(title: &str, act: &Act) {
@@ -150,7 +158,7 @@ fn tell_cross(title: &str, act: &Act) {
     }
     println!("     stray writes of the device: {}", act.report.stray_writes);
     if let Some(first) = act.report.records.first() {
-        println!("     the first record: {first}");
+        println!("     the first: {first}");
     }
 }
 
@@ -163,7 +171,7 @@ fn tell_moves(report: &Report) {
     }
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["from", "to", "size", "times", "median us", "memcpy us", "ratio"]);
+    table.set_header(["from", "to", "size", "times", "median us", "memcpy us", "x memcpy"]);
     for ((from, to, bytes), migrations) in kinds {
         let mut ns: Vec<u64> = migrations.iter().map(|m| m.ns).collect();
         ns.sort_unstable();

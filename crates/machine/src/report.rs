@@ -4,6 +4,7 @@ use crate::ledger::{Book, place_name};
 use crate::wiring::Core;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use xe_hw::Record;
 use xe_kmd::Serviced;
 
 /// What a machine did between start and report.
@@ -102,7 +103,7 @@ impl Report {
             malformed: counters.faults_malformed,
             pages_moved: counters.pages_moved,
             pages_copied: counters.pages_copied,
-            records: core.gpu().take_records().iter().take(RECORDS).map(|r| format!("{r:?}")).collect(),
+            records: core.gpu().take_records().iter().take(RECORDS).map(record_text).collect(),
             memory,
             ..Self::default()
         };
@@ -142,6 +143,19 @@ impl Report {
         self.cpu_fault_count = book.cpu_fault_count;
         self.bans = book.bans;
         self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
+    }
+}
+
+/// A record in words, the common ones; the others as they are.
+fn record_text(record: &Record) -> String {
+    match record {
+        Record::StrayWrite { tile, iova, bytes } => {
+            format!("{tile} wrote {bytes} bytes to bus address {iova}, which nothing maps")
+        }
+        Record::StrayRead { tile, iova, bytes } => {
+            format!("{tile} read {bytes} bytes of bus address {iova}, which nothing maps")
+        }
+        other => format!("{other:?}"),
     }
 }
 

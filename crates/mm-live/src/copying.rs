@@ -25,6 +25,18 @@ impl LiveMm {
         entries.first().filter(|entry| !entry.dead).map(|entry| entry.va)
     }
 
+    /// Waits until no reader is in the middle of filling a hole of the claim. The mover holds nothing here, and a
+    /// reader that fills waits for nobody.
+    fn let_fillers_out(&self, claim: u64) {
+        let is_busy = || {
+            let map = self.map.lock();
+            map.claims.get(&claim).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing))
+        };
+        while is_busy() {
+            crate::sys::task::relax();
+        }
+    }
+
     /// Without UFFDIO_MOVE: keep writers out, copy, drop the source. The drop raises an event of our own, whose
     /// message names exactly the range that is noted beforehand; so no lock is held here.
     pub(crate) fn copy_to_device(
@@ -52,6 +64,9 @@ impl LiveMm {
             progress if progress.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
             _ => Pushed::Not(self.count_invalid()),
         };
+        // What is missing from here on is missing because it is in VRAM: no reader may fill it with zeros.
+        self.set_filling(claim, entry, leg.pages, false);
+        self.let_fillers_out(claim);
         if let Pushed::Went(pages, how) = pushed {
             // The note comes first: from now on the page's bytes are in VRAM, whatever becomes of the source.
             done[..pages].fill(how);
@@ -59,7 +74,6 @@ impl LiveMm {
             self.drop_own(HostRange::sized(va, bytes_of(pages)));
         }
         let _ = self.program.protect(range, false);
-        self.set_filling(claim, entry, leg.pages, false);
         self.program.wake(range);
         pushed.into()
     }

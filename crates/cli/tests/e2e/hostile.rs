@@ -1,6 +1,6 @@
 //! Hostile mode: programs that know nothing of a GPU end as they always do, while their memory is in VRAM and back.
 
-use crate::clients::{Client, pontoon, userfaultfd};
+use crate::clients::{Client, pontoon, skipped, userfaultfd};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,7 +53,7 @@ fn python_counts() {
         Some(runs) => assert_alike(runs),
         None => {
             assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: no python3");
-            eprintln!("SKIPPED: there is no python3");
+            skipped("there is no python3");
         }
     }
 }
@@ -82,3 +82,14 @@ ts = [threading.Thread(target=run, args=(i,)) for i in range(4)]
 [t.start() for t in ts]; [t.join() for t in ts]
 print(out, h.hexdigest(), subprocess.run(['echo', 'child'], capture_output=True).stdout)
 ";
+
+/// The copying path keeps writers out while it copies; a byte that it lost would show here.
+#[test]
+fn the_loop_by_the_copying_path() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = Client::new("loop").run(&["--hostile", "--no-move"], &[]);
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    assert!(run.out.starts_with("LOOP ok"), "{}", run.out);
+}

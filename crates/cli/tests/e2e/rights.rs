@@ -2,7 +2,7 @@
 //!
 //! Needs root, to become nobody; as another user these tests are skipped (the others then run with few rights).
 
-use crate::clients::{compile, userfaultfd};
+use crate::clients::{compile, skipped, userfaultfd};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ impl Place {
     fn new() -> Option<Self> {
         if fs::metadata("/proc/self").map(|me| me.uid()).unwrap_or(NOBODY) != 0 {
             assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: not root");
-            eprintln!("SKIPPED: only root can become nobody");
+            skipped("only root can become nobody");
             return None;
         }
         if !userfaultfd() {

@@ -24,12 +24,12 @@ pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
     if queue.is_banned() {
         return Err(Errno::ECANCELED);
     }
-    if queue.vm.state.lock().closed {
-        return Err(Errno::ENOENT);
-    }
     let fence = UserSync::parse(&syncs?, &queue.vm, UserFences::Allowed)?;
     if args.num_batch_buffer == 0 {
         return Ok(0);
+    }
+    if queue.vm.state.lock().closed {
+        return Err(Errno::ECANCELED);
     }
     queue.submit(GpuVa(args.address), fence.map(|fence| (GpuVa(fence.addr), fence.value)))?;
     Ok(0)
