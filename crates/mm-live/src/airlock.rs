@@ -91,9 +91,12 @@ impl LiveMm {
             if went == 0 && tries < MAX_TRIES {
                 task::relax();
             } else if went == 0 {
-                // Nobody else can hold these pages; should the kernel insist, their bytes go.
-                self.device.copy(dst + here, at + here, SZ_4K);
-                (done, clean) = (done + 1, false);
+                // Nobody else can hold these pages; should the kernel insist, their bytes go. A page is not given up.
+                if self.device.copy(dst + here, at + here, SZ_4K).bytes == SZ_4K {
+                    (done, clean) = (done + 1, false);
+                } else {
+                    task::relax();
+                }
             }
         }
         clean

@@ -377,7 +377,7 @@ fn pinned_huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = map(SZ_2M);
     madvise(range, libc::MADV_HUGEPAGE);
     (0..512).for_each(|i| store(page(range, i), i as u64));
-    let Some(ring) = pin(page(range, 3)) else { return eprintln!("SKIPPED: io_uring refused") };
+    let Some(ring) = pin(page(range, 3)) else { return skipped("io_uring refused") };
     for part in [range, HostRange::sized(range.start, SZ_64K), HostRange::sized(page(range, 64), SZ_64K)] {
         let moved = migrate_to(mm, vram, part);
         eprintln!("of {} pages of a huge page with a pin, {moved} moved", part.pages());

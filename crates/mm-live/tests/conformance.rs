@@ -184,10 +184,10 @@ fn run(config: Config) {
     for (name, case) in conformance::all() {
         let mm = match LiveMm::start(config) {
             Ok(mm) => mm,
-            Err(refused) => return eprintln!("SKIPPED: userfaultfd refused: {refused}"),
+            Err(refused) => return world::skipped(&format!("userfaultfd refused: {refused}")),
         };
         if mm.transport() == Transport::Copy && *name == "a_pinned_page_fails_alone" {
-            eprintln!("SKIPPED: {name}: a copy does not notice pins");
+            eprintln!("{name} is not for copies: a copy does not notice pins (docs/hostmm.md)");
             assert!(mm.stop());
             continue;
         }
@@ -217,7 +217,7 @@ fn copying_conforms() {
 
 #[test]
 fn a_mapping_at_the_same_place_is_another() {
-    let Ok(mm) = LiveMm::start(Config::default()) else { return eprintln!("SKIPPED: userfaultfd refused") };
+    let Ok(mm) = LiveMm::start(Config::default()) else { return world::skipped("userfaultfd refused") };
     let vram = world::Vram::insert(&mm, PagemapId(0), 2, SZ_2M);
     let range = world::map(SZ_2M);
     for round in 0..100 {

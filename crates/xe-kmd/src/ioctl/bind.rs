@@ -162,9 +162,12 @@ fn execute(file: &File, vm: &Vm, state: &mut VmState, ops: &[VmBindOp]) -> Resul
             BIND_OP_MAP_USERPTR => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "bind of a userptr")),
             _ => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "unmap of a BO")),
         }
-        vm.device.gpu.tell(Event::VmBind { asid: vm.asid, span, op: op.op });
     }
     state.vmas = vmas;
+    for op in ops {
+        let span = GpuRange::sized(GpuVa(op.addr), op.range);
+        vm.device.gpu.tell(Event::VmBind { asid: vm.asid, span, op: op.op });
+    }
     gone.iter().filter(|vma| vma.kind == Kind::Null).for_each(|vma| unbind(vm, vma.span));
     if let Some(svm) = &vm.svm {
         wanted.iter().for_each(|(span, region)| prefetch_span(vm, svm, &state.vmas, *span, *region));
