@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                 "found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)",
                 caught.seed, found.runs
             );
-            tell(caught, &options.behaviour);
+            tell(caught, &options.behaviour, "  ");
         }
     }
     if options.json {
@@ -84,13 +84,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// What a seed broke, for people.
-pub fn tell(caught: &Caught, behaviour: &str) {
+/// What a seed broke, for people; every line begins with `indent`.
+pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
     let report = &caught.report;
     let manner = manner_name(caught.manner);
-    println!("  {}", caught.finding);
+    println!("{indent}{}", caught.finding);
     println!(
-        "  manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        "{indent}manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
         report.steps,
         report.switches,
         report.deviations.len(),
@@ -101,7 +101,7 @@ pub fn tell(caught: &Caught, behaviour: &str) {
         if caught.replays { "the same, step by step" } else { "DIFFERENT" }
     );
     let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
-    println!("  again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
+    println!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
 }
 
 fn manner_name(manner: Manner) -> &'static str {

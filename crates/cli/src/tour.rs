@@ -234,13 +234,13 @@ fn checked_world() -> CheckedWorld {
     match &upstream.caught {
         Some(caught) => {
             println!("   a=upstream: found at seed {}", caught.seed);
-            check::tell(caught, "a=upstream");
+            check::tell(caught, "a=upstream", "     ");
         }
         None => println!("   a=upstream: NOT found in {} runs", upstream.runs),
     }
     let ours = search("", 0..100);
     match &ours.caught {
-        Some(caught) => check::tell(caught, ""),
+        Some(caught) => check::tell(caught, "", "     "),
         None => println!("   ours: {} runs, nothing found", ours.runs),
     }
     CheckedWorld {

@@ -65,6 +65,8 @@ counters! {
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.
     again,
+    /// Pages on their way home whose mapping was found without its registration, which was made anew.
+    reregistered,
     /// Accesses of VRAM frames that are empty: the translation was stale.
     stale,
     /// Accesses of frames that an event had just emptied, before the engine was told: tried again.

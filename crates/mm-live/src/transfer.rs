@@ -16,7 +16,7 @@
 use crate::arena::Frame;
 use crate::leg::{Leg, Way};
 use crate::map::{Mark, PageMap};
-use crate::sys::uffd::Uffd;
+use crate::sys::uffd::{Uffd, Watch};
 use crate::sys::{Errno, mem, task};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{Place, Transferred};
@@ -309,17 +309,35 @@ impl LiveMm {
             Some(Errno::INVAL | Errno::NOENT) if pages > 1 => Pushed::Not(Step::Narrow),
             // A hole after all; the next look says so, or whose it is.
             Some(Errno::NOENT) if way == Way::ToDevice => Pushed::Not(Step::Again),
-            Some(Errno::INVAL) if way == Way::Home => match descriptor.copy(dst, src, SZ_4K) {
-                copied if copied.bytes == SZ_4K => Pushed::Went(1, Transferred::Copied),
-                copied if copied.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
-                _ => Pushed::Not(self.count_invalid()),
-            },
+            Some(Errno::INVAL) if way == Way::Home => self.copy_home(dst, src),
             Some(Errno::INVAL | Errno::NOENT) => Pushed::Not(self.count_invalid()),
             Some(_) => {
                 self.counters.failed.fetch_add(1);
                 Pushed::Not(Step::Failed)
             }
         }
+    }
+
+    /// One page home by a copy: its mapping is read-only by now, or has lost its registration on the way (mremaps of
+    /// several threads), which is then made anew; otherwise the page would never come home.
+    fn copy_home(&self, dst: u64, src: u64) -> Pushed {
+        for attempt in 0..2 {
+            match self.program.copy(dst, src, SZ_4K) {
+                copied if copied.bytes == SZ_4K => return Pushed::Went(1, Transferred::Copied),
+                copied if copied.error == Some(Errno::AGAIN) => return Pushed::Not(Step::Again),
+                copied if copied.error == Some(Errno::EXIST) && leading_run(dst, 1).1 => {
+                    self.counters.conflicts.fetch_add(1);
+                    return Pushed::Went(1, Transferred::Copied);
+                }
+                _ if attempt == 0
+                    && self.program.register(HostRange::sized(HostVa(dst), SZ_4K), Watch::Missing).is_ok() =>
+                {
+                    self.counters.reregistered.fetch_add(1);
+                }
+                _ => break,
+            }
+        }
+        Pushed::Not(self.count_invalid())
     }
 
     pub(crate) fn count_invalid(&self) -> Step {
