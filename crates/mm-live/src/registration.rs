@@ -93,7 +93,8 @@ impl LiveMm {
         }
     }
 
-    const fn watch(&self) -> Watch {
+    /// What a registration asks for.
+    pub(crate) const fn watch(&self) -> Watch {
         match self.transport {
             Transport::Copy => Watch::MissingAndProtected,
             Transport::Move => Watch::Missing,

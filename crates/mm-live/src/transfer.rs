@@ -16,7 +16,7 @@
 use crate::arena::Frame;
 use crate::leg::{Leg, Way};
 use crate::map::{Mark, PageMap};
-use crate::sys::uffd::{Uffd, Watch};
+use crate::sys::uffd::Uffd;
 use crate::sys::{Errno, mem, task};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{Place, Transferred};
@@ -330,7 +330,7 @@ impl LiveMm {
                     return Pushed::Went(1, Transferred::Copied);
                 }
                 _ if attempt == 0
-                    && self.program.register(HostRange::sized(HostVa(dst), SZ_4K), Watch::Missing).is_ok() =>
+                    && self.program.register(HostRange::sized(HostVa(dst), SZ_4K), self.watch()).is_ok() =>
                 {
                     self.counters.reregistered.fetch_add(1);
                 }
