@@ -84,7 +84,7 @@ impl LiveMm {
     fn is_still_hole(&self, claim: ClaimId, index: usize) -> bool {
         let mut tries = 0;
         loop {
-            let unread = self.gate.hold_events();
+            let unread = self.hold_events();
             let Some(entry) = self.map.lock().entry(claim.0, index).filter(|entry| !entry.dead) else { return false };
             let (_, resident) = leading_run(entry.va.0, 1);
             let exact = !self.program.event_pending();

@@ -27,8 +27,8 @@ use crate::transfer::leading_run;
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{DevicePage, EventKind, MmEvent};
 use std::collections::VecDeque;
-use sync::Mutex;
 use sync::atomic::AtomicU32;
+use sync::{Mutex, RwLockReadGuard};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// A page fault that waits for its answer.
@@ -115,6 +115,22 @@ impl LiveMm {
         faults + notices > 0
     }
 
+    /// Keeps events unread while the guard lives; what was read is settled, so no mremap is in limbo.
+    pub(crate) fn hold_events(&self) -> RwLockReadGuard<'_, ()> {
+        loop {
+            let held = self.gate.hold_events();
+            if !self.has_deferred() {
+                return held;
+            }
+            drop(held);
+            // It waits for an event that is on its way, or whose thread must run again to be over.
+            if self.pump() {
+                self.kick.ring();
+            }
+            crate::sys::task::relax();
+        }
+    }
+
     /// One event, behind the closed gate.
     pub(crate) fn take_event(&self, event: Message) {
         let told = match event {
@@ -191,7 +207,7 @@ impl LiveMm {
             let chunks = map.chunks_in(range);
             let registered =
                 chunks.iter().filter_map(|number| map.chunks.get(number)).flat_map(|chunk| &chunk.registered);
-            registered.filter_map(|part| part.intersect(range)).collect()
+            registered.filter_map(|part| part.range.intersect(range)).collect()
         };
         for part in parts {
             if self.transport == Transport::Copy || !self.discard(part) {

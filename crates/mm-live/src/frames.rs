@@ -47,7 +47,7 @@ impl LiveMm {
     pub(crate) fn zero_home(&self, va: HostVa) {
         let mut tries = 0;
         loop {
-            let held = self.gate.hold_events();
+            let held = self.hold_events();
             let progress = self.program.zero(HostRange::sized(va, SZ_4K));
             drop(held);
             if progress.error != Some(Errno::AGAIN) || !self.make_way(&mut tries) {

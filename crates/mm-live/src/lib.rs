@@ -68,6 +68,9 @@
 //! * The kernel gives an unmapped address to another thread before the event of the munmap is read. A move by a
 //!   descriptor that does not see the event moves that thread's page. Hence the airlock.
 //! * mremap may put a registered mapping at the very place that is being unregistered. Hence the second look there.
+//! * REGISTER passes over holes, and a munmap of what is not registered yet raises no event: memory that is mapped
+//!   into such a hole afterwards is not registered. Noted nevertheless, it lost writes. Hence the other second look.
+//! * ZEROPAGE and COPY may say ENOENT of a mapping whose munmap began after their look for events.
 //! * A registered mapping that grows in place is registered where it grew, without an event.
 //! * A transfer that was translated before an mremap is not a pair of *wrong page tables*, and must not be copied as
 //!   one: both places may be other mappings' by then. See `stray`.

@@ -45,10 +45,18 @@ const FILLING: u64 = 0xffff_ffff << 32;
 const ENTRY_BITS: u32 = 24;
 const CHUNK_PAGES: usize = (SZ_2M / SZ_4K) as usize;
 
+/// A part of a chunk that is registered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watched {
+    pub range: HostRange,
+    /// Every page of it. Else some may not be: it is registered again before another page leaves.
+    pub sure: bool,
+}
+
 pub(crate) struct Chunk {
     pages: [Page; CHUNK_PAGES],
     /// Parts that are registered with the first userfaultfd: one, or one a VMA.
-    pub registered: Vec<HostRange>,
+    pub registered: Vec<Watched>,
     /// Pages in VRAM.
     device: u32,
     /// Pages with a mark.
@@ -65,22 +73,25 @@ impl Chunk {
         self.device == 0 && self.marked == 0
     }
 
+    /// Whether the page at `va` is registered for sure.
     pub fn is_registered(&self, va: HostVa) -> bool {
-        self.registered.iter().any(|range| range.contains(va))
+        self.registered.iter().any(|part| part.sure && part.range.contains(va))
     }
 
-    pub fn add_registered(&mut self, range: HostRange) {
-        if !self.registered.iter().any(|old| old.covers(range)) {
-            self.registered.push(range);
+    pub fn add_registered(&mut self, new: Watched) {
+        self.registered.retain(|old| old.sure || !new.range.covers(old.range));
+        if !self.registered.iter().any(|old| old.sure && old.range.covers(new.range)) {
+            self.registered.push(new);
         }
     }
 
     pub fn subtract_registered(&mut self, gone: HostRange) {
         let parts = core::mem::take(&mut self.registered);
-        for part in parts {
-            let before = HostRange::new(part.start, part.end.min(gone.start));
-            let behind = HostRange::new(part.start.max(gone.end), part.end);
-            self.registered.extend([before, behind].into_iter().filter(|rest| !rest.is_empty()));
+        for Watched { range, sure } in parts {
+            let before = HostRange::new(range.start, range.end.min(gone.start));
+            let behind = HostRange::new(range.start.max(gone.end), range.end);
+            let rest = [before, behind].into_iter().filter(|rest| !rest.is_empty());
+            self.registered.extend(rest.map(|range| Watched { range, sure }));
         }
     }
 }
@@ -211,7 +222,7 @@ impl PageMap {
     }
 
     /// Takes the registrations of an idle chunk and forgets it.
-    pub fn retire(&mut self, number: u64) -> Vec<HostRange> {
+    pub fn retire(&mut self, number: u64) -> Vec<Watched> {
         if self.chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {
             return self.chunks.remove(&number).map_or_else(Vec::new, |chunk| chunk.registered);
         }

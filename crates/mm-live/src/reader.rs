@@ -140,8 +140,9 @@ impl LiveMm {
         if let Home::Device(page) = map.home(addr) {
             return Look::Device(page);
         }
-        let Some(part) =
-            map.chunk(addr).and_then(|chunk| chunk.registered.iter().copied().find(|range| range.contains(addr)))
+        let Some(part) = map
+            .chunk(addr)
+            .and_then(|chunk| chunk.registered.iter().map(|part| part.range).find(|range| range.contains(addr)))
         else {
             // Late; or a mapping that is registered although nobody here did it: a registered mapping grew in place,
             // and what it grew by is registered too, without an event. A hole either way, if it is still one.
@@ -168,7 +169,7 @@ impl LiveMm {
 
     /// Fills a hole that a migration has claimed and not carried yet.
     fn serve_claimed_hole(&self, fault: &Fault, claim: u64, entry: usize) -> Served {
-        let held = self.gate.hold_events();
+        let held = self.hold_events();
         // An event may have taken the page elsewhere, and something else here, before it was held back.
         let here = self.map.lock().mark(fault.addr) == Mark::Claimed { claim, entry };
         let again = here && self.program.zero(HostRange::sized(fault.addr, SZ_4K)).error == Some(Errno::AGAIN);
@@ -190,7 +191,7 @@ impl LiveMm {
     fn serve_hole(&self, fault: &Fault, range: HostRange, turn: u32) -> Served {
         let mut resident = [0u8; (SZ_64K / SZ_4K) as usize];
         let at = range.page_index(fault.addr);
-        let held = self.gate.hold_events();
+        let held = self.hold_events();
         // An event may have taken pages elsewhere, and others here, before it was held back.
         let ours: Vec<bool> = {
             let map = self.map.lock();

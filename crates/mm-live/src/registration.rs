@@ -4,59 +4,80 @@
 //! A registration is the mapping's: mremap takes it along, and a mapping that grows in place takes what it grows by
 //! into it, without an event. So both are changed only while no event is on its way.
 //!
+//! What is noted as registered must be so, every page: a page that leaves a mapping that is not is replaced by zeros
+//! at the next touch, and nobody is asked. What is registered and not noted does no harm: its faults are late ones,
+//! its events empty. But unregistered memory raises no event. Another thread's munmap may open a hole between the
+//! look at the VMA and REGISTER, which does not mind holes, and its mmap may fill it afterwards with memory that is
+//! not registered. Hence the second looks here: a note is made only of what is one VMA afterwards, as it was before,
+//! with no event on its way by then.
+//!
 //! Locking: the intake lock shared, then `registration` over the ioctl, then the page map.
 
-use crate::map::{Mark, chunk_range};
+use crate::map::{Mark, Watched, chunk_range};
 use crate::sys::{Errno, uffd::Watch};
 use crate::{LiveMm, Transport};
 use units::{HostRange, HostVa, SZ_2M};
+
+/// How a registration ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Registered {
+    /// All of it, for sure.
+    Surely,
+    /// Perhaps not: mappings changed meanwhile.
+    Perhaps,
+}
 
 impl LiveMm {
     /// Registers the VMAs of a chunk that have claimed pages, before the first page leaves. The claim's marks keep
     /// the chunk from being unregistered at the same time.
     pub(crate) fn register(&self, chunk: HostVa) -> Result<(), Errno> {
-        // A mapping that moves between the ioctl and its note takes its registration along, unnoted.
         let mut tries = 0;
-        let mut unread = self.gate.hold_events();
-        while self.program.event_pending() {
+        loop {
+            let unread = self.hold_events();
+            // A mapping that moves between the ioctl and its note takes its registration along, unnoted.
+            if !self.program.event_pending() {
+                let done = self.register_claimed(HostRange::around(chunk, SZ_2M));
+                if done != Ok(Registered::Perhaps) {
+                    self.counters.refused.fetch_add(u64::from(done.is_err()));
+                    return done.map(drop);
+                }
+            }
             drop(unread);
             if !self.make_way(&mut tries) {
                 return Err(Errno::AGAIN);
             }
-            unread = self.gate.hold_events();
         }
-        let _unread = unread;
+    }
+
+    /// Registers what is not yet, of claimed pages' VMAs.
+    fn register_claimed(&self, range: HostRange) -> Result<Registered, Errno> {
         let _one_at_a_time = self.registration.lock();
-        let range = HostRange::around(chunk, SZ_2M);
         let marked: Vec<HostVa> = {
             let map = self.map.lock();
             let bare = |va: &HostVa| !map.chunk(*va).is_some_and(|chunk| chunk.is_registered(*va));
-            map.concerned(range)
-                .into_iter()
-                .filter(|page| page.2 != Mark::Free)
-                .map(|page| page.0)
-                .filter(bare)
-                .collect()
+            let marked = map.concerned(range).into_iter().filter(|page| page.2 != Mark::Free);
+            marked.map(|page| page.0).filter(bare).collect()
         };
         let mut covered = HostRange::new(range.start, range.start);
         for va in marked {
             if covered.contains(va) {
                 continue;
             }
-            let Some(part) = self.vma_at(va).filter(|vma| vma.anonymous).and_then(|vma| vma.range.intersect(range))
-            else {
-                self.counters.refused.fetch_add(1);
-                return Err(Errno::INVAL);
-            };
-            if let Err(errno) = self.program.register(part, self.watch()) {
-                self.counters.refused.fetch_add(1);
-                return Err(errno);
-            }
+            covered = self.movable_part(va, range).ok_or(Errno::INVAL)?;
+            self.program.register(covered, self.watch())?;
             self.counters.registered.fetch_add(1);
-            self.map.lock().chunk_mut(va).add_registered(part);
-            covered = part;
+            let sure = self.movable_part(va, range) == Some(covered) && !self.program.event_pending();
+            self.map.lock().chunk_mut(va).add_registered(Watched { range: covered, sure });
+            if !sure {
+                return Ok(Registered::Perhaps);
+            }
         }
-        Ok(())
+        Ok(Registered::Surely)
+    }
+
+    /// What lies in `range` of the VMA around `va`, if that may migrate.
+    fn movable_part(&self, va: HostVa, range: HostRange) -> Option<HostRange> {
+        self.vma_at(va).filter(|vma| vma.anonymous)?.range.intersect(range)
     }
 
     /// Unregisters chunks that have nothing in VRAM any more and nobody at them. Where an event is on its way they
@@ -68,29 +89,37 @@ impl LiveMm {
             if !self.map.lock().chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {
                 continue;
             }
-            let _unread = self.gate.hold_events();
+            let _unread = self.hold_events();
             let _one_at_a_time = self.registration.lock();
             if self.program.event_pending() {
                 continue;
             }
             let parts = self.map.lock().retire(number);
-            for &part in &parts {
+            for part in &parts {
                 self.counters.unregistered.fetch_add(1);
                 // A mapping that is gone needs no unregistering: its error says nothing new.
-                let _ = self.program.unregister(part);
+                let _ = self.program.unregister(part.range);
             }
             if self.program.event_pending() {
-                parts.into_iter().for_each(|part| self.register_again(part));
+                parts.into_iter().for_each(|part| self.register_again(part.range));
             }
             self.program.wake(chunk_range(number));
         }
     }
 
+    /// Registers whatever lies in `part` by now, VMA by VMA. That is not known to be all of it when it is over, so
+    /// the next page to leave registers once more.
     fn register_again(&self, part: HostRange) {
-        if self.program.register(part, self.watch()).is_ok() {
-            self.counters.registered.fetch_add(1);
-            self.map.lock().chunk_mut(part.start).add_registered(part);
+        let mut at = part.start;
+        while let Some(vma) = self.next_vma(at).filter(|vma| vma.range.start < part.end) {
+            if let Some(piece) = vma.range.intersect(part).filter(|_| vma.anonymous)
+                && self.program.register(piece, self.watch()).is_ok()
+            {
+                self.counters.registered.fetch_add(1);
+            }
+            at = vma.range.end;
         }
+        self.map.lock().chunk_mut(part.start).add_registered(Watched { range: part, sure: false });
     }
 
     /// What a registration asks for.
@@ -99,5 +128,61 @@ impl LiveMm {
             Transport::Copy => Watch::MissingAndProtected,
             Transport::Move => Watch::Missing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mem;
+    use crate::{Config, LiveMm};
+    use std::sync::Arc;
+    use sync::atomic::AtomicU32;
+    use units::{SZ_4K, SZ_64K};
+
+    /// Somebody maps memory anew within a chunk, over and over, while it is registered and unregistered: no page may
+    /// be noted as registered that is not.
+    #[test]
+    fn a_hole_that_opens_and_closes_meanwhile_is_not_taken_for_registered() {
+        let Ok(mm) = LiveMm::start(Config::default()) else {
+            eprintln!("SKIPPED: userfaultfd refused");
+            return;
+        };
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        let part = HostRange::sized(chunk.start.add(SZ_64K), SZ_64K);
+        let stop = Arc::new(AtomicU32::new(0));
+        let remapper = sync::spawn("remapper", {
+            let stop = stop.clone();
+            move || {
+                while stop.load() == 0 {
+                    mem::unmap(part);
+                    (0..500).for_each(|_| core::hint::spin_loop());
+                    mem::map_at(part).expect("the place was free a moment ago");
+                }
+            }
+        });
+        let mut seen = 0;
+        for turn in 0..10_000u32 {
+            let va = part.start.add(u64::from(turn % 16) * SZ_4K);
+            mm.map.lock().set_mark(chunk.start, Mark::Claimed { claim: 1, entry: 0 });
+            let _ = mm.register(chunk.start);
+            {
+                let _unread = mm.hold_events();
+                if mm.map.lock().chunk(va).is_some_and(|chunk| chunk.is_registered(va)) {
+                    let filled = mm.program.zero(HostRange::sized(va, SZ_4K)).error;
+                    // A munmap that began since is excused: its event will end the registration.
+                    let bare = filled == Some(Errno::NOENT) && !mm.program.event_pending();
+                    assert!(!bare, "turn {turn}: {va} is noted and not registered");
+                    seen += u32::from(matches!(filled, None | Some(Errno::EXIST)));
+                }
+            }
+            mm.map.lock().set_mark(chunk.start, Mark::Free);
+            mm.retire_chunks([chunk.start.0 / SZ_2M]);
+        }
+        stop.store(1);
+        remapper.join();
+        mem::unmap(whole);
+        assert!(seen > 100, "{seen} registrations were looked at");
+        assert!(mm.stop());
     }
 }

@@ -4,7 +4,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::claim::From;
 use crate::events::{Forget, Lost};
-use crate::map::{Home, Mark, PageMap};
+use crate::map::{Home, Mark, PageMap, Watched};
 use gpusvm::hostmm::{Destination, EventKind};
 use units::{HostRange, HostVa, SZ_2M};
 
@@ -98,7 +98,7 @@ impl PageMap {
     /// Whether pages in VRAM or a registration are noted in `range`.
     pub fn is_kept(&self, range: HostRange) -> bool {
         let registered = |number| {
-            self.chunks.get(number).is_some_and(|chunk| chunk.registered.iter().any(|part| part.overlaps(range)))
+            self.chunks.get(number).is_some_and(|chunk| chunk.registered.iter().any(|part| part.range.overlaps(range)))
         };
         self.chunks_in(range).iter().any(registered) || self.concerned(range).iter().any(|page| page.1 != Home::System)
     }
@@ -106,11 +106,12 @@ impl PageMap {
     /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
     fn rekey(&mut self, from: HostRange, to: HostVa) {
         let moved = |va: HostVa| to.add(va.offset_from(from.start));
-        let parts: Vec<HostRange> = self
+        let parts: Vec<Watched> = self
             .chunks_in(from)
             .iter()
             .filter_map(|number| self.chunks.get(number))
-            .flat_map(|chunk| chunk.registered.iter().filter_map(|part| part.intersect(from)))
+            .flat_map(|chunk| &chunk.registered)
+            .filter_map(|part| Some(Watched { range: part.range.intersect(from)?, ..*part }))
             .collect();
         let pages = self.concerned(from);
         for &(va, _, _) in &pages {
@@ -133,11 +134,11 @@ impl PageMap {
                 self.chunks.remove(&number);
             }
         }
-        for part in parts {
-            let (mut start, end) = (moved(part.start), moved(part.start).add(part.len()));
+        for Watched { range, sure } in parts {
+            let (mut start, end) = (moved(range.start), moved(range.start).add(range.len()));
             while start < end {
                 let piece = HostRange::new(start, end.min(start.add(SZ_2M).align_down(SZ_2M)));
-                self.chunk_mut(start).add_registered(piece);
+                self.chunk_mut(start).add_registered(Watched { range: piece, sure });
                 start = piece.end;
             }
         }
@@ -207,7 +208,7 @@ mod tests {
         for (place, page) in [(places[0], frame(1)), (places[1], frame(2))] {
             map.set_home(place.start, Home::Device(page));
             map.set_frame(page, Frame::Home(place.start));
-            map.chunk_mut(place.start).add_registered(place);
+            map.chunk_mut(place.start).add_registered(Watched { range: place, sure: true });
         }
         drop(map);
         Some((mm, freed, places))

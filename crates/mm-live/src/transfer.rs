@@ -246,7 +246,7 @@ impl LiveMm {
         purpose: Purpose,
         done: &mut [Transferred],
     ) -> Step {
-        let held = self.gate.hold_events();
+        let held = self.hold_events();
         let (alive, zeroing) = self.map.lock().alive_run(claim, entry, &leg, purpose);
         let mut pages = leg.clipped(alive.min(limit));
         if zeroing {
@@ -390,7 +390,7 @@ impl LiveMm {
 
 impl PageMap {
     /// How many entries from `entry` on still go exactly this way, and whether a reader is at the first.
-    fn alive_run(&mut self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> (usize, bool) {
+    pub(crate) fn alive_run(&mut self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> (usize, bool) {
         let goes = |offset: usize| {
             self.entry(claim, entry + offset).is_some_and(|state| {
                 let way = Leg::of(&state).map(|way| if purpose == Purpose::PutBack { way.turned() } else { way });

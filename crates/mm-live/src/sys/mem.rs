@@ -75,6 +75,16 @@ pub(crate) fn unmap(range: HostRange) {
     }
 }
 
+/// Maps fresh memory at a place that is free.
+#[cfg(test)]
+pub(crate) fn map_at(range: HostRange) -> Result<(), Errno> {
+    const FLAGS: usize =
+        (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE) as usize;
+    // SAFETY: nothing that exists is replaced.
+    check(unsafe { call(libc::SYS_mmap, [range.start.0 as usize, range.len() as usize, 3, FLAGS, usize::MAX, 0]) })
+        .map(drop)
+}
+
 /// madvise. `DontNeed` is for arenas only: of the program's pages the program alone may say so.
 pub(crate) fn advise(range: HostRange, advice: Advice) -> Result<(), Errno> {
     let args = [range.start.0 as usize, range.len() as usize, advice as usize, 0, 0, 0];
