@@ -3,8 +3,8 @@
 use crate::LiveMm;
 use crate::leg::Leg;
 use crate::sys::{Errno, mem};
-use crate::transfer::{Purpose, Pushed, Step};
-use gpusvm::hostmm::Transferred;
+use crate::transfer::{Purpose, Step, leading_run};
+use gpusvm::hostmm::{Place, Transferred};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
 impl LiveMm {
@@ -57,24 +57,64 @@ impl LiveMm {
             Err(_) => return self.count_invalid(),
         }
         self.set_filling(claim, entry, leg.pages, true);
-        let pushed = match self.device.copy(dst, va.0, range.len()) {
-            progress if progress.bytes > 0 => {
-                Pushed::Went((progress.bytes >> PAGE_SHIFT) as usize, Transferred::Copied)
-            }
-            progress if progress.error == Some(Errno::AGAIN) => Pushed::Not(Step::Again),
-            _ => Pushed::Not(self.count_invalid()),
-        };
+        let copied = self.device.copy(dst, va.0, range.len());
         // What is missing from here on is missing because it is in VRAM: no reader may fill it with zeros.
         self.set_filling(claim, entry, leg.pages, false);
         self.let_fillers_out(claim);
-        if let Pushed::Went(pages, how) = pushed {
-            // The note comes first: from now on the page's bytes are in VRAM, whatever becomes of the source.
-            done[..pages].fill(how);
-            self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
+        let pages = (copied.bytes >> PAGE_SHIFT) as usize;
+        let step = match copied.error {
+            _ if pages > 0 => self.keep_copy(claim, entry, Leg { pages, ..leg }, purpose, &mut done[..pages]),
+            Some(Errno::AGAIN) => Step::Again,
+            _ => self.count_invalid(),
+        };
+        if let Step::Went(pages) = step {
             self.drop_own(HostRange::sized(va, bytes_of(pages)));
+            self.give_up_undropped(claim, entry, Leg { pages, ..leg }, &mut done[..pages]);
         }
         let _ = self.program.protect(range, false);
         self.program.wake(range);
-        pushed.into()
+        step
+    }
+
+    /// Notes a copy before its source goes: from now on the page's bytes are in VRAM, whatever becomes of the source.
+    /// A copy of what lies there since another mapping took the place is none of the page; it is thrown away.
+    fn keep_copy(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) -> Step {
+        let unread = self.hold_events();
+        let (alive, _) = self.map.lock().alive_run(claim, entry, &leg, purpose);
+        if alive == leg.pages && !self.program.event_pending() {
+            done.fill(Transferred::Copied);
+            self.note_step(claim, entry, leg, purpose, done);
+            return Step::Went(leg.pages);
+        }
+        drop(unread);
+        if let Place::Device(page) = leg.dst {
+            let copies: Vec<_> = (0..leg.pages as u64).map(|offset| page.add(offset)).collect();
+            self.empty_frames(&copies);
+        }
+        Step::Again
+    }
+
+    /// A page that an mremap took away from under the drop is in system memory still: that is where it stays.
+    fn give_up_undropped(&self, claim: u64, entry: usize, leg: Leg, done: &mut [Transferred]) {
+        let mut tries = 0;
+        let _unread = loop {
+            let unread = self.hold_events();
+            if !self.program.event_pending() {
+                break unread;
+            }
+            drop(unread);
+            if !self.make_way(&mut tries) {
+                return;
+            }
+        };
+        for (offset, how) in done.iter_mut().enumerate() {
+            let state = self.map.lock().entry(claim, entry + offset);
+            let remapped = state.is_some_and(|state| state.remapped && !state.dead && leading_run(state.va.0, 1).1);
+            if let (true, Place::Device(page)) = (remapped, leg.dst.add(offset as u64)) {
+                *how = Transferred::Failed;
+                self.note_carried(claim, entry + offset, *how);
+                self.empty_frames(&[page]);
+            }
+        }
     }
 }

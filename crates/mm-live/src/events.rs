@@ -69,7 +69,7 @@ impl Queue {
 }
 
 /// How long a range stays out of migration when its DONTNEED could not be anticipated.
-const QUARANTINE_NS: u64 = 20_000_000;
+const QUARANTINE_NS: u64 = 200_000_000;
 const BATCH: usize = 16;
 
 /// Pages that an event took away.
