@@ -109,6 +109,16 @@ impl Pagemap {
         self.zdds.totals().0
     }
 
+    /// Pages from `first` on do not live any more; they may be of several allocations.
+    pub(crate) fn pages_put(&self, first: DevicePage, pages: usize) {
+        let mut at = 0;
+        while at < pages {
+            let (put, devmem) = self.zdds.pages_put(first.add(at as u64), pages - at);
+            self.release(devmem);
+            at += put;
+        }
+    }
+
     /// Gives an allocation back to the driver, if the put before this was the last.
     pub(crate) fn release(&self, devmem: Option<Devmem>) {
         if let Some(devmem) = devmem {
@@ -122,7 +132,7 @@ impl PagemapOps for Pagemap {
         self.cpu_fault(mm, fault)
     }
 
-    fn page_free(&self, page: DevicePage) {
-        self.release(self.zdds.page_put(page));
+    fn folio_free(&self, first: DevicePage, pages: usize) {
+        self.pages_put(first, pages);
     }
 }

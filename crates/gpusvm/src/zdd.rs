@@ -122,18 +122,23 @@ impl Zdds {
         }
     }
 
-    /// `page` does not live any more. The last one gives back what is to be released.
+    /// At most `pages` pages from `first` on, those of one allocation, do not live any more. Says how many it took,
+    /// at least one; the last one that lived gives back what is to be released.
     #[must_use]
-    pub(crate) fn page_put(&self, page: DevicePage) -> Option<Devmem> {
+    pub(crate) fn pages_put(&self, first: DevicePage, pages: usize) -> (usize, Option<Devmem>) {
         let mut table = self.table.lock();
-        let Some(view) = table.find(page) else {
-            debug_assert!(false, "a page was freed that lies in no allocation: {page:?}");
-            return None;
+        let Some(view) = table.find(first) else {
+            debug_assert!(false, "a page was freed that lies in no allocation: {first:?}");
+            return (1, None);
         };
-        let zdd = table.zdds.get_mut(view.key)?;
-        let was_live = zdd.clear_live((page.frame - view.base.frame) as usize);
-        debug_assert!(was_live, "a page was freed twice: {page:?}");
-        table.reap(view.key)
+        let start = (first.frame - view.base.frame) as usize;
+        let taken = start..view.pages.min(start + pages);
+        let Some(zdd) = table.zdds.get_mut(view.key) else { return (taken.len(), None) };
+        for index in taken.clone() {
+            let was_live = zdd.clear_live(index);
+            debug_assert!(was_live, "a page was freed twice: {:?}", view.base.add(index as u64));
+        }
+        (taken.len(), table.reap(view.key))
     }
 
     /// The zdd that `page` lies in, as it is now.
@@ -227,11 +232,23 @@ mod tests {
         let key = zdds.create(devmem(16, 3));
         zdds.populate(key, 3);
         assert_eq!(zdds.put(key), None);
-        assert_eq!(zdds.page_put(page(17)), None);
-        assert_eq!(zdds.page_put(page(16)), None);
+        assert_eq!(zdds.pages_put(page(17), 1), (1, None));
+        assert_eq!(zdds.pages_put(page(16), 1), (1, None));
         assert_eq!(zdds.totals(), (1, 1));
-        assert_eq!(zdds.page_put(page(18)), Some(devmem(16, 3)));
+        assert_eq!(zdds.pages_put(page(18), 1), (1, Some(devmem(16, 3))));
         assert_eq!(zdds.totals(), (0, 0));
+    }
+
+    #[test]
+    fn a_run_of_several_allocations_ends_each() {
+        let zdds = Zdds::default();
+        for (first, pages) in [(16, 3), (19, 2)] {
+            let key = zdds.create(devmem(first, pages));
+            zdds.populate(key, pages);
+            assert_eq!(zdds.put(key), None);
+        }
+        assert_eq!(zdds.pages_put(page(16), 5), (3, Some(devmem(16, 3))));
+        assert_eq!(zdds.pages_put(page(19), 2), (2, Some(devmem(19, 2))));
     }
 
     #[test]
@@ -255,7 +272,7 @@ mod tests {
         zdds.populate(key, 1);
         let view = zdds.get(page(0)).expect("live");
         assert_eq!(zdds.put(key), None);
-        assert_eq!(zdds.page_put(page(0)), None);
+        assert_eq!(zdds.pages_put(page(0), 1), (1, None));
         assert_eq!(zdds.put(view.key), Some(devmem(0, 1)));
     }
 
@@ -266,7 +283,7 @@ mod tests {
         let zdds = Zdds::default();
         let key = zdds.create(devmem(0, 2));
         zdds.populate(key, 2);
-        assert_eq!(zdds.page_put(page(0)), None);
-        let _ = zdds.page_put(page(0));
+        assert_eq!(zdds.pages_put(page(0), 1), (1, None));
+        let _ = zdds.pages_put(page(0), 1);
     }
 }

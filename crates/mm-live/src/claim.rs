@@ -12,7 +12,6 @@ use crate::LiveMm;
 use gpusvm::hostmm::{
     ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select, Transferred,
 };
-use std::collections::BTreeSet;
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
 
 /// Where a claimed page was.
@@ -78,6 +77,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is still to be carried.
+    pub fn is_open(&self) -> bool {
+        !self.dead && self.carried.is_none_or(|how| how == Transferred::Failed)
+    }
+
     /// Whether the page itself, or all of its bytes, went to the destination.
     pub const fn is_carried(&self) -> bool {
         matches!(self.carried, Some(Transferred::Moved | Transferred::Copied))
@@ -108,12 +112,12 @@ impl LiveMm {
         }
         map.last_claim += 1;
         let id = map.last_claim;
-        map.claims.insert(id, Claim::default());
+        map.claims.get_or_insert_with(id, Claim::default);
         Ok(id)
     }
 
     fn leave(&self, id: u64) {
-        self.map.lock().claims.remove(&id);
+        self.map.lock().claims.remove(id);
         self.claims_changed.notify_all();
     }
 
@@ -152,16 +156,16 @@ impl LiveMm {
         let mut entries = Vec::with_capacity(request.range.pages());
         for (index, out) in out.iter_mut().enumerate().take(request.range.pages()) {
             let va = request.range.page_at(index);
-            *out = match (map.mark(va), map.home(va), resident) {
-                (Mark::Free, Home::Device(page), _)
+            *out = match (map.look(va), resident) {
+                ((Home::Device(page), Mark::Free), _)
                     if map.arena(page.pagemap).is_some_and(|arena| arena.owner == request.owner) =>
                 {
                     Claimed::Device(page)
                 }
-                (Mark::Free, Home::System, Some(resident)) if resident[index] & 1 != 0 => {
+                ((Home::System, Mark::Free), Some(resident)) if resident[index] & 1 != 0 => {
                     Claimed::System(HostFrame(va.page_number()))
                 }
-                (Mark::Free, Home::System, Some(_)) => Claimed::Hole,
+                ((Home::System, Mark::Free), Some(_)) => Claimed::Hole,
                 _ => Claimed::No,
             };
             let from = match *out {
@@ -175,7 +179,7 @@ impl LiveMm {
             }
             entries.push(Entry::new(va, from));
         }
-        if let Some(claim) = map.claims.get_mut(&id) {
+        if let Some(claim) = map.claims.get_mut(id) {
             claim.entries = entries;
         }
     }
@@ -211,7 +215,7 @@ impl LiveMm {
                 let from = out[index].map_or(From::Nowhere, |_| From::Device(page));
                 entries.push(Entry::new(out[index].unwrap_or_default(), from));
             }
-            if let Some(claim) = map.claims.get_mut(&id) {
+            if let Some(claim) = map.claims.get_mut(id) {
                 claim.entries = entries;
             }
         }
@@ -226,33 +230,36 @@ impl LiveMm {
         frames: &mut [Option<HostFrame>],
     ) -> Result<(), MmError> {
         self.alive()?;
-        let mut chunks = BTreeSet::new();
+        let mut chunks: Vec<HostVa> = Vec::new();
         {
             let mut guard = self.map.lock();
             let map = &mut *guard;
-            let entries = map.claims.get(&claim.0).map(|claim| claim.entries.clone()).ok_or(MmError::Gone)?;
-            for (index, entry) in entries.iter().enumerate().take(to.len()) {
-                let mut entry = *entry;
-                if entry.from == From::Nowhere || entry.dead {
-                    continue;
-                }
-                match to[index] {
-                    Destination::Stay => continue,
-                    Destination::Ram => frames[index] = Some(HostFrame(entry.va.page_number())),
-                    Destination::Device(page) => {
-                        if map.frame(page) != Some(Frame::Empty)
-                            || map.arena(page.pagemap).is_some_and(|arena| arena.has_bytes(page.frame))
-                        {
-                            self.counters.occupied.fetch_add(1);
-                            continue;
-                        }
-                        map.set_frame(page, Frame::Staged(entry.va));
-                        chunks.insert(entry.va.align_down(SZ_2M));
-                    }
-                }
-                entry.to = to[index];
-                map.set_entry(claim.0, index, entry);
+            if map.claims.get(claim.0).is_none() {
+                return Err(MmError::Gone);
             }
+            map.with_entries(claim.0, |map, entries| {
+                for ((entry, &to), frame) in entries.iter_mut().zip(to).zip(frames.iter_mut()) {
+                    if entry.from == From::Nowhere || entry.dead {
+                        continue;
+                    }
+                    match to {
+                        Destination::Stay => continue,
+                        Destination::Ram => *frame = Some(HostFrame(entry.va.page_number())),
+                        Destination::Device(page) => {
+                            if map.frame(page) != Some(Frame::Empty) || map.holds_bytes(page) {
+                                self.counters.occupied.fetch_add(1);
+                                continue;
+                            }
+                            map.set_frame(page, Frame::Staged(entry.va));
+                            let chunk = entry.va.align_down(SZ_2M);
+                            if chunks.last() != Some(&chunk) {
+                                chunks.push(chunk);
+                            }
+                        }
+                    }
+                    entry.to = to;
+                }
+            });
         }
         for chunk in chunks {
             match self.register(chunk) {
@@ -271,8 +278,8 @@ impl LiveMm {
     fn unstage(&self, claim: ClaimId, chunk: Option<HostVa>, frames: &mut [Option<HostFrame>]) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
-        let entries = map.claims.get(&claim.0).map_or_else(Vec::new, |claim| claim.entries.clone());
-        for (index, mut entry) in entries.into_iter().enumerate() {
+        for index in 0..map.entries(claim.0).len() {
+            let Some(mut entry) = map.entry(claim.0, index) else { break };
             if chunk.is_none_or(|chunk| entry.va.align_down(SZ_2M) == chunk) {
                 if let Destination::Device(page) = entry.to {
                     map.set_frame(page, Frame::Empty);
@@ -287,17 +294,36 @@ impl LiveMm {
     }
 
     pub(crate) fn entries(&self, claim: ClaimId) -> Vec<Entry> {
-        self.map.lock().claims.get(&claim.0).map_or_else(Vec::new, |claim| claim.entries.clone())
+        self.map.lock().entries(claim.0).to_vec()
     }
 }
 
 impl PageMap {
+    /// The entries of a claim; none where there is no such claim.
+    pub fn entries(&self, claim: u64) -> &[Entry] {
+        self.claims.get(claim).map_or(&[], |claim| &claim.entries)
+    }
+
+    pub fn entries_mut(&mut self, claim: u64) -> &mut [Entry] {
+        self.claims.get_mut(claim).map_or(&mut [], |claim| &mut claim.entries)
+    }
+
+    /// Runs `body` on map and entries together.
+    pub fn with_entries<R>(&mut self, claim: u64, body: impl FnOnce(&mut Self, &mut [Entry]) -> R) -> R {
+        let mut entries = self.claims.get_mut(claim).map_or_else(Vec::new, |claim| core::mem::take(&mut claim.entries));
+        let result = body(self, &mut entries);
+        if let Some(claim) = self.claims.get_mut(claim) {
+            claim.entries = entries;
+        }
+        result
+    }
+
     pub fn entry(&self, claim: u64, index: usize) -> Option<Entry> {
-        self.claims.get(&claim)?.entries.get(index).copied()
+        self.claims.get(claim)?.entries.get(index).copied()
     }
 
     pub fn set_entry(&mut self, claim: u64, index: usize, entry: Entry) {
-        if let Some(place) = self.claims.get_mut(&claim).and_then(|claim| claim.entries.get_mut(index)) {
+        if let Some(place) = self.claims.get_mut(claim).and_then(|claim| claim.entries.get_mut(index)) {
             *place = entry;
         }
     }

@@ -21,32 +21,33 @@ const MAX_ROUNDS: u32 = 1000;
 impl LiveMm {
     pub(crate) fn commit_claim(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
         self.fill_holes(claim, wanted);
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        for (index, moved) in moved.iter_mut().enumerate() {
-            *moved = false;
-            let Some(mut entry) = map.entry(claim.0, index) else { continue };
-            if entry.dead || entry.from == From::Nowhere || !wanted.get(index).is_some_and(|&wanted| wanted) {
-                continue;
-            }
-            match entry.to {
-                Destination::Stay => continue,
-                _ if entry.carried.is_none_or(|how| how == Transferred::Failed) => continue,
-                Destination::Ram => map.set_home(entry.va, Home::System),
-                Destination::Device(page) => {
-                    map.set_home(entry.va, Home::Device(page));
-                    map.set_frame(page, Frame::Home(entry.va));
+        moved.fill(false);
+        self.map.lock().with_entries(claim.0, |map, entries| {
+            for ((entry, &wanted), moved) in entries.iter_mut().zip(wanted).zip(moved) {
+                if !wanted || entry.dead || entry.from == From::Nowhere || entry.is_open() {
+                    continue;
                 }
+                match entry.to {
+                    Destination::Stay => continue,
+                    Destination::Ram => map.set_home(entry.va, Home::System),
+                    Destination::Device(page) => {
+                        map.set_home(entry.va, Home::Device(page));
+                        map.set_frame(page, Frame::Home(entry.va));
+                    }
+                }
+                entry.committed = true;
+                *moved = true;
             }
-            entry.committed = true;
-            *moved = true;
-            map.set_entry(claim.0, index, entry);
-        }
+        });
     }
 
     /// What the device reports carried, but nothing was carried to: a hole that is still one becomes zeros, and
     /// so does what the device forgot. A hole that the CPU filled meanwhile stays where it is.
     fn fill_holes(&self, claim: ClaimId, wanted: &[bool]) {
+        let is_empty = |(entry, wanted): (&Entry, &bool)| *wanted && !entry.is_carried();
+        if !self.map.lock().entries(claim.0).iter().zip(wanted).any(is_empty) {
+            return;
+        }
         self.seal_holes(claim, wanted);
         for (index, entry) in self.entries(claim).iter().enumerate() {
             if !wanted.get(index).is_some_and(|&wanted| wanted) || entry.dead || entry.carried.is_some() {
@@ -67,13 +68,11 @@ impl LiveMm {
 
     fn seal_holes(&self, claim: ClaimId, wanted: &[bool]) {
         let mut guard = self.map.lock();
-        let entries = guard.claims.get_mut(&claim.0).map_or(&mut [][..], |claim| &mut claim.entries);
-        for (entry, _) in entries.iter_mut().zip(wanted).filter(|(entry, wanted)| **wanted && entry.from == From::Hole)
-        {
-            entry.sealed = true;
-        }
+        let entries = guard.entries_mut(claim.0).iter_mut().zip(wanted);
+        let holes = entries.filter(|(entry, wanted)| **wanted && entry.from == From::Hole);
+        holes.for_each(|(entry, _)| entry.sealed = true);
         // A reader that is at one of them is in the middle of one ioctl.
-        while guard.claims.get(&claim.0).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing)) {
+        while guard.entries(claim.0).iter().any(|entry| entry.zeroing) {
             drop(guard);
             task::relax();
             guard = self.map.lock();
@@ -128,10 +127,11 @@ impl LiveMm {
 
     pub(crate) fn finish_claim(&self, claim: ClaimId) {
         self.undo(claim);
-        let entries = self.entries(claim);
         let mut emptied: Vec<DevicePage> = Vec::new();
         let mut discarded: Vec<HostVa> = Vec::new();
-        for entry in &entries {
+        let mut vas: Vec<HostVa> = Vec::new();
+        for entry in self.map.lock().entries(claim.0).iter().filter(|entry| entry.from != From::Nowhere) {
+            vas.push(entry.va);
             let moved_away = entry.committed && entry.carried == Some(Transferred::Moved);
             if let (From::Device(source), true) = (entry.from, (entry.committed || entry.dead) && !moved_away) {
                 emptied.push(source);
@@ -152,12 +152,11 @@ impl LiveMm {
                 self.drop_own(range);
             }
         }
+        emptied.sort_unstable();
         self.empty_frames(&emptied);
         let (freed, late) = self.release(claim, &emptied);
         self.empty_frames(&late);
-        self.free_pages(&freed);
-        let vas: Vec<HostVa> =
-            entries.iter().filter(|entry| entry.from != From::Nowhere).map(|entry| entry.va).collect();
+        self.free_pages(freed);
         let chunks: BTreeSet<u64> = vas.iter().map(|va| va.0 / SZ_2M).collect();
         runs_of(vas).for_each(|range| self.program.wake(range));
         self.retire_chunks(chunks);
@@ -165,19 +164,18 @@ impl LiveMm {
     }
 
     /// Unmarks the pages and forgets the claim. Gives the device pages that are free now, and those that died so
-    /// late that they have not been emptied yet.
+    /// late that they have not been emptied yet. `emptied` is sorted.
     fn release(&self, claim: ClaimId, emptied: &[DevicePage]) -> (Vec<DevicePage>, Vec<DevicePage>) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
-        let entries = map.claims.remove(&claim.0).map_or_else(Vec::new, |claim| claim.entries);
+        let entries = map.claims.remove(claim.0).map_or_else(Vec::new, |claim| claim.entries);
         let (mut freed, mut late) = (Vec::new(), Vec::new());
-        let emptied: BTreeSet<DevicePage> = emptied.iter().copied().collect();
         for (index, entry) in entries.iter().enumerate() {
             if map.mark(entry.va) == (Mark::Claimed { claim: claim.0, entry: index }) {
                 map.set_mark(entry.va, Mark::Free);
             }
             if let (From::Device(source), true) = (entry.from, entry.committed || entry.dead) {
-                if entry.dead && !emptied.contains(&source) {
+                if entry.dead && emptied.binary_search(&source).is_err() {
                     late.push(source);
                 }
                 map.set_frame(source, Frame::Condemned);
@@ -185,7 +183,7 @@ impl LiveMm {
             }
             match entry.to {
                 Destination::Device(target) if entry.dead && entry.committed => {
-                    if !emptied.contains(&target) {
+                    if emptied.binary_search(&target).is_err() {
                         late.push(target);
                     }
                     map.set_frame(target, Frame::Condemned);
@@ -202,7 +200,9 @@ impl LiveMm {
     /// is tried again with that one. What cannot go back at all stays, and that becomes its home: bytes come first.
     fn undo(&self, claim: ClaimId) {
         let mut tries = 0;
-        while self.undo_once(claim, &self.entries(claim)) > 0 {
+        let is_undone = |entry: &Entry| entry.is_carried() && !entry.committed && !entry.dead;
+        let is_due = || self.map.lock().entries(claim.0).iter().any(is_undone);
+        while is_due() && self.undo_once(claim, &self.entries(claim)) > 0 {
             if tries >= MAX_ROUNDS || !self.make_way(&mut tries) {
                 return self.strand(claim);
             }
@@ -212,7 +212,7 @@ impl LiveMm {
     fn strand(&self, claim: ClaimId) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
-        for index in 0..map.claims.get(&claim.0).map_or(0, |claim| claim.entries.len()) {
+        for index in 0..map.entries(claim.0).len() {
             let Some(mut entry) = map.entry(claim.0, index) else { continue };
             if entry.committed || entry.dead || !entry.is_carried() {
                 continue;
@@ -257,16 +257,20 @@ impl LiveMm {
     }
 
     /// Hands device pages back to whose they are. With no lock held.
-    pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
-        for &page in pages {
+    pub(crate) fn free_pages(&self, mut pages: Vec<DevicePage>) {
+        pages.sort_unstable();
+        let mut rest = &pages[..];
+        while let Some(&first) = rest.first() {
+            let count = (0..rest.len()).take_while(|&index| rest[index] == first.add(index as u64)).count();
             let ops = {
                 let mut map = self.map.lock();
-                map.set_frame(page, Frame::Empty);
-                map.arena(page.pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
+                rest[..count].iter().for_each(|&page| map.set_frame(page, Frame::Empty));
+                map.arena(first.pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
             };
             if let Some(ops) = ops {
-                ops.page_free(page);
+                ops.folio_free(first, count);
             }
+            rest = &rest[count..];
         }
     }
 }

@@ -20,7 +20,7 @@ impl LiveMm {
 
     fn set_filling(&self, claim: u64, entry: usize, pages: usize, filling: bool) -> Option<HostVa> {
         let mut map = self.map.lock();
-        let entries = map.claims.get_mut(&claim)?.entries.get_mut(entry..entry + pages)?;
+        let entries = map.claims.get_mut(claim)?.entries.get_mut(entry..entry + pages)?;
         entries.iter_mut().for_each(|entry| entry.filling = filling);
         entries.first().filter(|entry| !entry.dead).map(|entry| entry.va)
     }
@@ -30,7 +30,7 @@ impl LiveMm {
     fn let_fillers_out(&self, claim: u64) {
         let is_busy = || {
             let map = self.map.lock();
-            map.claims.get(&claim).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing))
+            map.claims.get(claim).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing))
         };
         while is_busy() {
             crate::sys::task::relax();

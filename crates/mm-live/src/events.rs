@@ -10,7 +10,7 @@
 //!    notifiers odd, and queue a notice;
 //! 4. open the gate; queue the faults.
 //!
-//! Reader threads deliver the notices: callbacks, sequences even, `page_free`.
+//! Reader threads deliver the notices: callbacks, sequences even, `folio_free`.
 //!
 //! REMOVE (DONTNEED, FREE) is told *before* the pages go and nothing tells that they have gone. A page that is
 //! migrated in between would survive. So the event itself drops the pages that are in system memory, by moving
@@ -189,10 +189,10 @@ impl LiveMm {
         }
         if what == Forget::Mapping {
             for number in map.chunks_in(range) {
-                if let Some(chunk) = map.chunks.get_mut(&number) {
+                if let Some(chunk) = map.chunks.get_mut(number) {
                     chunk.subtract_registered(range);
                     if chunk.is_idle() && chunk.registered.is_empty() {
-                        map.chunks.remove(&number);
+                        map.chunks.remove(number);
                     }
                 }
             }
@@ -204,9 +204,7 @@ impl LiveMm {
     fn drop_ahead(&self, range: HostRange) {
         let parts: Vec<HostRange> = {
             let map = self.map.lock();
-            let chunks = map.chunks_in(range);
-            let registered =
-                chunks.iter().filter_map(|number| map.chunks.get(number)).flat_map(|chunk| &chunk.registered);
+            let registered = map.chunks_at(range).flat_map(|(_, chunk)| &chunk.registered);
             registered.filter_map(|part| part.range.intersect(range)).collect()
         };
         for part in parts {
@@ -271,7 +269,7 @@ impl LiveMm {
         let Some(notice) = self.queue.notices.lock().pop_front() else { return false };
         self.notifiers.tell(&notice.begun);
         self.notifiers.end(notice.begun);
-        self.free_pages(&notice.freed);
+        self.free_pages(notice.freed);
         self.queue.undelivered.fetch_sub(1);
         true
     }

@@ -76,6 +76,11 @@ impl LiveMm {
 }
 
 impl PageMap {
+    /// Whether the frame of `page` holds bytes.
+    pub fn holds_bytes(&self, page: DevicePage) -> bool {
+        self.arena(page.pagemap).is_some_and(|arena| arena.has_bytes(page.frame))
+    }
+
     pub fn note_bytes(&mut self, page: DevicePage, bytes: bool) {
         if let Some(arena) = self.arena_mut(page.pagemap) {
             arena.set_bytes(page.frame, bytes);

@@ -138,11 +138,11 @@ impl LiveMm {
     pub fn bring_all_home(&self) -> bool {
         self.map.lock().frozen = true;
         loop {
-            let chunks: Vec<u64> = self.map.lock().chunks.keys().copied().collect();
+            let chunks: Vec<u64> = self.map.lock().chunks.iter().map(|(number, _)| number).collect();
             let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
             let deferred = self.has_deferred();
             let mut map = self.map.lock();
-            let quiet = map.claims.is_empty() && !deferred && map.chunks.values().all(|chunk| chunk.is_idle());
+            let quiet = map.claims.is_empty() && !deferred && map.chunks.iter().all(|(_, chunk)| chunk.is_idle());
             if !all || quiet || self.alive().is_err() {
                 return all;
             }
@@ -233,14 +233,14 @@ impl LiveMm {
     pub fn dump(&self) -> String {
         let map = self.map.lock();
         let mut text = String::new();
-        for (number, chunk) in &map.chunks {
-            text += &format!("chunk {} registered {:?}", crate::map::chunk_range(*number), chunk.registered);
-            let pages = map.concerned(crate::map::chunk_range(*number));
+        for (number, chunk) in map.chunks.iter() {
+            text += &format!("chunk {} registered {:?}", crate::map::chunk_range(number), chunk.registered);
+            let pages = map.concerned(crate::map::chunk_range(number));
             let away = pages.iter().filter(|page| page.1 != Home::System).count();
             let marked = pages.iter().find(|page| page.2 != crate::map::Mark::Free);
             text += &format!(" in VRAM {away}, first mark {marked:?}\n");
         }
-        for (id, claim) in &map.claims {
+        for (id, claim) in map.claims.iter() {
             let first = claim.entries.iter().find(|entry| entry.from != crate::claim::From::Nowhere);
             text += &format!("claim {id}: {} entries, first {first:?}\n", claim.entries.len());
         }

@@ -17,7 +17,7 @@
 //! | `stray` | copies that are no migration |
 //! | `airlock` | how a page leaves without ever being another mapping's |
 //! | `arena`, `frames` | VRAM: frames, who is in them, filling and emptying them |
-//! | `map` | per page of the program: home, and who is at it |
+//! | `map`, `numbered` | per page of the program: home, and who is at it |
 //! | `events`, `remap` | munmap, mremap, DONTNEED taken in |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
@@ -95,6 +95,7 @@ mod host;
 mod leg;
 mod map;
 mod notifier;
+mod numbered;
 mod reader;
 mod region;
 mod registration;

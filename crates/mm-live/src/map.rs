@@ -8,8 +8,8 @@
 
 use crate::arena::{Arena, Frame};
 use crate::claim::Claim;
+use crate::numbered::Numbered;
 use gpusvm::hostmm::{DevicePage, PagemapId};
-use std::collections::BTreeMap;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// Where a page lives.
@@ -37,6 +37,24 @@ pub(crate) enum Mark {
 struct Page {
     home: u64,
     mark: u64,
+}
+
+impl Page {
+    const fn home(self) -> Home {
+        if self.home & DEVICE == 0 {
+            return Home::System;
+        }
+        let pagemap = PagemapId(((self.home & !DEVICE) >> PAGEMAP_SHIFT) as u16);
+        Home::Device(DevicePage { pagemap, frame: self.home & ((1 << PAGEMAP_SHIFT) - 1) })
+    }
+
+    const fn mark(self) -> Mark {
+        match self.mark {
+            0 => Mark::Free,
+            word if word & FILLING == FILLING => Mark::Filling { turn: word as u32 },
+            word => Mark::Claimed { claim: word >> ENTRY_BITS, entry: (word & ((1 << ENTRY_BITS) - 1)) as usize },
+        }
+    }
 }
 
 const DEVICE: u64 = 1 << 63;
@@ -78,6 +96,11 @@ impl Chunk {
         self.registered.iter().any(|part| part.sure && part.range.contains(va))
     }
 
+    /// Whether all of `range` is, in one part.
+    pub fn is_wholly_registered(&self, range: HostRange) -> bool {
+        self.registered.iter().any(|part| part.sure && part.range.covers(range))
+    }
+
     pub fn add_registered(&mut self, new: Watched) {
         self.registered.retain(|old| old.sure || !new.range.covers(old.range));
         if !self.registered.iter().any(|old| old.sure && old.range.covers(new.range)) {
@@ -98,9 +121,9 @@ impl Chunk {
 
 #[derive(Default)]
 pub(crate) struct PageMap {
-    pub chunks: BTreeMap<u64, Box<Chunk>>,
+    pub chunks: Numbered<Box<Chunk>>,
     pub arenas: Vec<Option<Arena>>,
-    pub claims: BTreeMap<u64, Claim>,
+    pub claims: Numbered<Claim>,
     pub last_claim: u64,
     /// No new migrations: a fork or the end is near.
     pub frozen: bool,
@@ -126,31 +149,36 @@ fn slot_of(va: HostVa) -> usize {
 
 impl PageMap {
     pub fn chunk(&self, va: HostVa) -> Option<&Chunk> {
-        self.chunks.get(&chunk_of(va)).map(Box::as_ref)
+        self.chunks.get(chunk_of(va)).map(Box::as_ref)
     }
 
     pub fn chunk_mut(&mut self, va: HostVa) -> &mut Chunk {
-        self.chunks.entry(chunk_of(va)).or_insert_with(|| Box::new(Chunk::new()))
+        self.chunks.get_or_insert_with(chunk_of(va), || Box::new(Chunk::new()))
     }
 
-    /// Numbers of the chunks that exist and meet `range`.
+    /// The chunks that exist and meet `range`.
+    pub fn chunks_at(&self, range: HostRange) -> impl Iterator<Item = (u64, &Chunk)> {
+        let (first, last) = (chunk_of(range.start), chunk_of(HostVa(range.end.0.max(1) - 1)));
+        self.chunks.between(first, last).filter(move |_| !range.is_empty()).map(|(number, chunk)| (number, &**chunk))
+    }
+
+    /// Their numbers.
     pub fn chunks_in(&self, range: HostRange) -> Vec<u64> {
-        if range.is_empty() {
-            return Vec::new();
-        }
-        self.chunks
-            .range(chunk_of(range.start)..=chunk_of(HostVa(range.end.0 - 1)))
-            .map(|(&number, _)| number)
-            .collect()
+        self.chunks_at(range).map(|(number, _)| number).collect()
+    }
+
+    /// Home and mark of the page at `va`.
+    pub fn look(&self, va: HostVa) -> (Home, Mark) {
+        let page = self.page(va);
+        (page.home(), page.mark())
+    }
+
+    fn page(&self, va: HostVa) -> Page {
+        self.chunk(va).map_or(Page::default(), |chunk| chunk.pages[slot_of(va)])
     }
 
     pub fn home(&self, va: HostVa) -> Home {
-        let word = self.chunk(va).map_or(0, |chunk| chunk.pages[slot_of(va)].home);
-        if word & DEVICE == 0 {
-            return Home::System;
-        }
-        let pagemap = PagemapId(((word & !DEVICE) >> PAGEMAP_SHIFT) as u16);
-        Home::Device(DevicePage { pagemap, frame: word & ((1 << PAGEMAP_SHIFT) - 1) })
+        self.page(va).home()
     }
 
     pub fn set_home(&mut self, va: HostVa, home: Home) {
@@ -158,20 +186,13 @@ impl PageMap {
             Home::System => 0,
             Home::Device(page) => DEVICE | u64::from(page.pagemap.0) << PAGEMAP_SHIFT | page.frame,
         };
-        if word == 0 && self.chunk(va).is_none() {
-            return;
-        }
-        let chunk = self.chunk_mut(va);
+        let Some(chunk) = self.chunk_for(va, word) else { return };
         let old = core::mem::replace(&mut chunk.pages[slot_of(va)].home, word);
         chunk.device = chunk.device + u32::from(word != 0) - u32::from(old != 0);
     }
 
     pub fn mark(&self, va: HostVa) -> Mark {
-        match self.chunk(va).map_or(0, |chunk| chunk.pages[slot_of(va)].mark) {
-            0 => Mark::Free,
-            word if word & FILLING == FILLING => Mark::Filling { turn: word as u32 },
-            word => Mark::Claimed { claim: word >> ENTRY_BITS, entry: (word & ((1 << ENTRY_BITS) - 1)) as usize },
-        }
+        self.page(va).mark()
     }
 
     pub fn set_mark(&mut self, va: HostVa, mark: Mark) {
@@ -180,25 +201,24 @@ impl PageMap {
             Mark::Filling { turn } => FILLING | u64::from(turn),
             Mark::Claimed { claim, entry } => claim << ENTRY_BITS | entry as u64,
         };
-        if word == 0 && self.chunk(va).is_none() {
-            return;
-        }
-        let chunk = self.chunk_mut(va);
+        let Some(chunk) = self.chunk_for(va, word) else { return };
         let old = core::mem::replace(&mut chunk.pages[slot_of(va)].mark, word);
         chunk.marked = chunk.marked + u32::from(word != 0) - u32::from(old != 0);
+    }
+
+    /// The chunk to write `word` to: a zero makes none.
+    fn chunk_for(&mut self, va: HostVa, word: u64) -> Option<&mut Chunk> {
+        if word == 0 { self.chunks.get_mut(chunk_of(va)).map(Box::as_mut) } else { Some(self.chunk_mut(va)) }
     }
 
     /// Pages of `range` that are in VRAM or marked, with what they are.
     pub fn concerned(&self, range: HostRange) -> Vec<(HostVa, Home, Mark)> {
         let mut found = Vec::new();
-        for number in self.chunks_in(range) {
+        for (number, chunk) in self.chunks_at(range).filter(|(_, chunk)| !chunk.is_idle()) {
             let Some(part) = chunk_range(number).intersect(range) else { continue };
-            for va in (part.start.0..part.end.0).step_by(SZ_4K as usize).map(HostVa) {
-                let (home, mark) = (self.home(va), self.mark(va));
-                if home != Home::System || mark != Mark::Free {
-                    found.push((va, home, mark));
-                }
-            }
+            let pages = &chunk.pages[slot_of(part.start)..][..part.pages()];
+            let concerned = pages.iter().enumerate().filter(|(_, page)| page.home != 0 || page.mark != 0);
+            found.extend(concerned.map(|(index, page)| (part.page_at(index), page.home(), page.mark())));
         }
         found
     }
@@ -223,8 +243,8 @@ impl PageMap {
 
     /// Takes the registrations of an idle chunk and forgets it.
     pub fn retire(&mut self, number: u64) -> Vec<Watched> {
-        if self.chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {
-            return self.chunks.remove(&number).map_or_else(Vec::new, |chunk| chunk.registered);
+        if self.chunks.get(number).is_some_and(|chunk| chunk.is_idle()) {
+            return self.chunks.remove(number).map_or_else(Vec::new, |chunk| chunk.registered);
         }
         Vec::new()
     }

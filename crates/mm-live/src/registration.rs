@@ -54,6 +54,9 @@ impl LiveMm {
         let _one_at_a_time = self.registration.lock();
         let marked: Vec<HostVa> = {
             let map = self.map.lock();
+            if map.chunk(range.start).is_some_and(|chunk| chunk.is_wholly_registered(range)) {
+                return Ok(Registered::Surely);
+            }
             let bare = |va: &HostVa| !map.chunk(*va).is_some_and(|chunk| chunk.is_registered(*va));
             let marked = map.concerned(range).into_iter().filter(|page| page.2 != Mark::Free);
             marked.map(|page| page.0).filter(bare).collect()
@@ -86,7 +89,7 @@ impl LiveMm {
     /// read, which the gate prevents: so the registration is put back before that thread can touch anything.
     pub(crate) fn retire_chunks(&self, chunks: impl IntoIterator<Item = u64>) {
         for number in chunks {
-            if !self.map.lock().chunks.get(&number).is_some_and(|chunk| chunk.is_idle()) {
+            if !self.map.lock().chunks.get(number).is_some_and(|chunk| chunk.is_idle()) {
                 continue;
             }
             let _unread = self.hold_events();

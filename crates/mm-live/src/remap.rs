@@ -4,7 +4,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::claim::From;
 use crate::events::{Forget, Lost};
-use crate::map::{Home, Mark, PageMap, Watched};
+use crate::map::{Chunk, Home, Mark, PageMap, Watched};
 use gpusvm::hostmm::{Destination, EventKind};
 use units::{HostRange, HostVa, SZ_2M};
 
@@ -97,20 +97,17 @@ impl LiveMm {
 impl PageMap {
     /// Whether pages in VRAM or a registration are noted in `range`.
     pub fn is_kept(&self, range: HostRange) -> bool {
-        let registered = |number| {
-            self.chunks.get(number).is_some_and(|chunk| chunk.registered.iter().any(|part| part.range.overlaps(range)))
-        };
-        self.chunks_in(range).iter().any(registered) || self.concerned(range).iter().any(|page| page.1 != Home::System)
+        let registered = |chunk: &Chunk| chunk.registered.iter().any(|part| part.range.overlaps(range));
+        self.chunks_at(range).any(|(_, chunk)| registered(chunk))
+            || self.concerned(range).iter().any(|page| page.1 != Home::System)
     }
 
     /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
     fn rekey(&mut self, from: HostRange, to: HostVa) {
         let moved = |va: HostVa| to.add(va.offset_from(from.start));
         let parts: Vec<Watched> = self
-            .chunks_in(from)
-            .iter()
-            .filter_map(|number| self.chunks.get(number))
-            .flat_map(|chunk| &chunk.registered)
+            .chunks_at(from)
+            .flat_map(|(_, chunk)| &chunk.registered)
             .filter_map(|part| Some(Watched { range: part.range.intersect(from)?, ..*part }))
             .collect();
         let pages = self.concerned(from);
@@ -131,7 +128,7 @@ impl PageMap {
         }
         if from.start.0 >= LIMBO {
             for number in self.chunks_in(from) {
-                self.chunks.remove(&number);
+                self.chunks.remove(number);
             }
         }
         for Watched { range, sure } in parts {
@@ -186,8 +183,8 @@ mod tests {
         fn migrate_to_ram(&self, _: &dyn HostMm, _: &CpuFault) -> FaultOutcome {
             FaultOutcome::Retry
         }
-        fn page_free(&self, page: DevicePage) {
-            self.0.lock().push(page.frame);
+        fn folio_free(&self, first: DevicePage, pages: usize) {
+            self.0.lock().extend((0..pages as u64).map(|index| first.frame + index));
         }
     }
 

@@ -14,6 +14,7 @@
 //! refuses until it has run), and only then try again.
 
 use crate::arena::Frame;
+use crate::claim::Entry;
 use crate::leg::{Leg, Way};
 use crate::map::{Mark, PageMap};
 use crate::sys::uffd::Uffd;
@@ -135,16 +136,13 @@ impl LiveMm {
             let entry = map.entry(claim, index)?;
             let leg = Leg::of(&entry)?;
             let pair = leg.src == src.add(offset as u64) && leg.dst == dst.add(offset as u64);
-            let open = !entry.dead && entry.carried.is_none_or(|how| how == Transferred::Failed);
-            (pair && open).then_some((claim, index, leg))
+            (pair && entry.is_open()).then_some((claim, index, leg))
         };
         let (claim, index, mut leg) = find(0)?;
-        while leg.pages < most
-            && find(leg.pages)
-                .is_some_and(|(other, at, next)| other == claim && at == index + leg.pages && next.way == leg.way)
-        {
-            leg.pages += 1;
-        }
+        // The claim's next entries are the next pages' as long as they are alive.
+        let entries = map.entries(claim).iter().skip(index).take(most).enumerate();
+        let follows = |(offset, entry): &(usize, &Entry)| entry.is_open() && Leg::of(entry) == Some(leg.at(*offset));
+        leg.pages = entries.take_while(follows).count();
         Some((claim, index, leg))
     }
 
@@ -349,19 +347,16 @@ impl LiveMm {
         let mut guard = self.map.lock();
         let map = &mut *guard;
         for (offset, &how) in done.iter().enumerate() {
-            let page = leg.at(offset);
-            if let Place::Device(dst) = page.dst {
-                map.note_bytes(dst, how != Transferred::Hole);
+            if let Place::Device(dst) = leg.dst {
+                map.note_bytes(dst.add(offset as u64), how != Transferred::Hole);
             }
-            if let (Place::Device(src), Transferred::Moved) = (page.src, how) {
-                map.note_bytes(src, false);
+            if let (Place::Device(src), Transferred::Moved) = (leg.src, how) {
+                map.note_bytes(src.add(offset as u64), false);
             }
-            if purpose == Purpose::Migrate
-                && let Some(mut state) = map.entry(claim, entry + offset)
-            {
-                state.carried = Some(how);
-                map.set_entry(claim, entry + offset, state);
-            }
+        }
+        if purpose == Purpose::Migrate {
+            let entries = map.entries_mut(claim).iter_mut().skip(entry);
+            entries.zip(done.iter()).for_each(|(entry, &how)| entry.carried = Some(how));
         }
         drop(guard);
         let pages = done.iter().filter(|&&how| how != Transferred::Hole).count() as u64;
@@ -391,17 +386,14 @@ impl LiveMm {
 impl PageMap {
     /// How many entries from `entry` on still go exactly this way, and whether a reader is at the first.
     pub(crate) fn alive_run(&mut self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> (usize, bool) {
-        let goes = |offset: usize| {
-            self.entry(claim, entry + offset).is_some_and(|state| {
-                let way = Leg::of(&state).map(|way| if purpose == Purpose::PutBack { way.turned() } else { way });
-                !state.dead && !state.zeroing && way == Some(leg.at(offset))
-            })
+        let goes = |(offset, state): &(usize, &Entry)| {
+            let way = Leg::of(state).map(|way| if purpose == Purpose::PutBack { way.turned() } else { way });
+            !state.dead && !state.zeroing && way == Some(leg.at(*offset))
         };
-        let run = (0..leg.pages).take_while(|&offset| goes(offset)).count();
-        let entries = self.claims.get_mut(&claim).map_or(&mut [][..], |claim| &mut claim.entries);
-        let zeroing = entries.get(entry).is_some_and(|entry| entry.zeroing);
+        let entries = self.entries_mut(claim).get_mut(entry..).unwrap_or_default();
+        let run = entries.iter().take(leg.pages).enumerate().take_while(goes).count();
         // From now on no reader fills them.
-        entries.iter_mut().skip(entry).take(run).for_each(|entry| entry.sealed = true);
-        (run, zeroing)
+        entries[..run].iter_mut().for_each(|entry| entry.sealed = true);
+        (run, entries.first().is_some_and(|entry| entry.zeroing))
     }
 }

@@ -124,8 +124,9 @@ impl PageMap {
     fn report(&self, walk: &Walk, vma: &Vma, part: HostRange, resident: &[u8], out: &mut [HostPage]) -> Option<Hurdle> {
         for (index, page) in out.iter_mut().enumerate() {
             let va = part.page_at(index);
-            let claimed = matches!(self.mark(va), Mark::Claimed { .. });
-            *page = match self.home(va) {
+            let (home, mark) = self.look(va);
+            let claimed = matches!(mark, Mark::Claimed { .. });
+            *page = match home {
                 _ if claimed && walk.fault => return Some(Hurdle::Claimed),
                 _ if claimed => HostPage::HOLE,
                 Home::Device(device) => {

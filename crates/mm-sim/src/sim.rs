@@ -129,7 +129,7 @@ impl Sim {
             let ops = state.vram.pagemap(page.pagemap).map(|map| map.ops.clone());
             drop(state);
             if let Some(ops) = ops {
-                ops.page_free(*page);
+                ops.folio_free(*page, 1);
             }
         }
     }

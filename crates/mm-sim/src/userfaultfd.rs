@@ -4,7 +4,7 @@
 //! the same step as the change (DONTNEED: before it) and waits until it is *read*. Events are taken in by
 //! whoever comes first, reader or mover, in one step: frames whose mapping went are emptied, pages of claims are
 //! spoiled, the sequences of the notifiers become odd, and a notice is queued. Readers deliver notices later:
-//! callbacks, sequences even, `page_free`. So a device never reaches a page of VRAM after the call that took its
+//! callbacks, sequences even, `folio_free`. So a device never reaches a page of VRAM after the call that took its
 //! mapping has returned: it is told to try `Again` until the notice is delivered, and new translations wait.
 //!
 //! Readers set a fault aside while the page is claimed; they wait for nothing. What DONTNEED is about to drop

@@ -224,9 +224,10 @@ pub enum FaultOutcome {
 pub trait PagemapOps: Send + Sync {
     /// A CPU touched `fault.page`: bring its surroundings home. Runs in reader class (see the module header).
     fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome;
-    /// The last mapping of `page` is gone (`folio_free`): its frame may be used again once the device's TLBs
-    /// were flushed, which the notifier of the same change did. Called with no lock of the mm held.
-    fn page_free(&self, page: DevicePage);
+    /// The last mapping of each of `pages` pages from `first` on is gone (`folio_free`): their frames may be used
+    /// again once the device's TLBs were flushed, which the notifier of the same change did. Called with no lock of
+    /// the mm held.
+    fn folio_free(&self, first: DevicePage, pages: usize);
 }
 
 /// A host's memory management, as far as shared virtual memory needs it. Implementors: `mm-live`, `mm-sim`.
@@ -267,7 +268,7 @@ pub trait HostMm: Send + Sync {
     /// A destination that nothing was carried to holds zeros.
     fn commit(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]);
 
-    /// Ends the migration: frees the sources of moved pages (through [`PagemapOps::page_free`] for device
+    /// Ends the migration: frees the sources of moved pages (through [`PagemapOps::folio_free`] for device
     /// pages), restores the others, wakes the waiters. Destination frames of pages that did not move are
     /// empty again, and belong to the caller.
     fn finish(&self, claim: ClaimId);

@@ -105,7 +105,7 @@ impl Pagemap {
         }
         staged.commit(&buffers.wanted, &mut buffers.moved).finish();
         for (i, _) in buffers.moved.iter().enumerate().filter(|(_, moved)| !**moved) {
-            self.release(self.zdds.page_put(target.base.add(i as u64)));
+            self.pages_put(target.base.add(i as u64), 1);
         }
         self.report(target.range, buffers, &set, sync::time::now_ns().saturating_sub(start_ns));
         if buffers.moved.contains(&false) { Err(MigrateError::Busy) } else { Ok(()) }

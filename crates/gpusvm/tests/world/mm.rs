@@ -207,7 +207,7 @@ impl FakeMm {
             }
         }
         for (ops, page) in freed {
-            ops.page_free(page);
+            ops.folio_free(page, 1);
         }
     }
 
@@ -451,7 +451,7 @@ impl HostMm for FakeMm {
             }
         }
         for (ops, page) in freed {
-            ops.page_free(page);
+            ops.folio_free(page, 1);
         }
     }
 }

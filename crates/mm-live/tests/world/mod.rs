@@ -171,9 +171,9 @@ impl PagemapOps for Vram {
         FaultOutcome::Retry
     }
 
-    fn page_free(&self, page: DevicePage) {
-        assert_eq!(page.pagemap, self.id);
-        self.release([page.frame]);
+    fn folio_free(&self, first: DevicePage, pages: usize) {
+        assert_eq!(first.pagemap, self.id);
+        self.release((0..pages as u64).map(|index| first.frame + index));
     }
 }
 

@@ -87,7 +87,7 @@ impl FakeMm {
     }
     fn free(&self, page: DevicePage) {
         let ops = self.state.lock().pagemaps[&page.pagemap].1.clone();
-        ops.page_free(page);
+        ops.folio_free(page, 1);
     }
     fn cut(&self, range: HostRange, middle: impl Fn(Vma) -> Option<Vma>) {
         let mut state = self.state.lock();

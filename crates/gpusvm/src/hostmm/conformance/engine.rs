@@ -71,8 +71,9 @@ impl PagemapOps for BringHome {
         }
     }
 
-    fn page_free(&self, page: DevicePage) {
-        *self.books.lock().freed.entry(page).or_insert(0) += 1;
+    fn folio_free(&self, first: DevicePage, pages: usize) {
+        let freed = &mut self.books.lock().freed;
+        (0..pages as u64).for_each(|index| *freed.entry(first.add(index)).or_insert(0) += 1);
     }
 }
 
@@ -93,7 +94,7 @@ fn transfer(memory: &dyn HostMemory, src: Place, dst: Place) -> bool {
 }
 
 /// A whole migration of `range` to the frames from `to` on; says of each page whether it moved. A page that is
-/// at its destination already stays. The frames must be free: never used, or told by `page_free`.
+/// at its destination already stays. The frames must be free: never used, or told by `folio_free`.
 pub fn carry(
     mm: &dyn HostMm,
     memory: &dyn HostMemory,

@@ -110,7 +110,7 @@ pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
 }
 
 /// The frame for a round of two pages: none that the round before used, since a frame whose page just came home
-/// is free only when `page_free` says so.
+/// is free only when `folio_free` says so.
 fn next_frame(bench: &Bench<'_>, round: u64) -> DevicePage {
     bench.frame((round % 2) as u16, 2 * round % FRAMES)
 }
