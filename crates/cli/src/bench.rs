@@ -55,14 +55,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let measured = measure(&live, usize::from(options.rounds));
     live.shutdown();
     let rows = measured?;
-    println!("Fault service beside its floors, all of this run; x is how many times the floor's median.");
-    println!("Threads share {}.\n", if options.all_cpus { "all CPUs" } else { "one CPU" });
-    println!("{}\n", table(&rows));
-    println!("memcpy: of that size, over 32M.  move: one UFFDIO_MOVE of that size.  round trip: a touch of a missing");
-    println!("4K page until a handler thread has moved it there.");
+    say!("Fault service beside its floors, all of this run; x is how many times the floor's median.");
+    say!("Threads share {}.\n", if options.all_cpus { "all CPUs" } else { "one CPU" });
+    say!("{}\n", table(&rows));
+    say!("memcpy: of that size, over 32M.  move: one UFFDIO_MOVE of that size.  round trip: a touch of a missing");
+    say!("4K page until a handler thread has moved it there.");
     if options.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        println!("{}", serde_json::json!({ "bench": rows, "cpus": if options.all_cpus { "all" } else { "one" } }));
+        say!("{}", serde_json::json!({ "bench": rows, "cpus": if options.all_cpus { "all" } else { "one" } }));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -69,17 +69,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let found = explore::search(&search);
     let seconds = start.elapsed().as_secs_f64();
     match &found.caught {
-        None => println!("{} runs in {seconds:.1} s: nothing found", found.runs),
+        None => say!("{} runs in {seconds:.1} s: nothing found", found.runs),
         Some(caught) => {
-            println!(
-                "found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)",
-                caught.seed, found.runs
-            );
+            say!("found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)", caught.seed, found.runs);
             tell(caught, &options.behaviour, "  ");
         }
     }
     if options.json {
-        println!("{}", json(&found));
+        say!("{}", json(&found));
     }
     Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -88,20 +85,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
     let report = &caught.report;
     let manner = manner_name(caught.manner);
-    println!("{indent}{}", caught.finding);
-    println!(
+    say!("{indent}{}", caught.finding);
+    say!(
         "{indent}manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
         report.steps,
         report.switches,
         report.deviations.len(),
         report.trace_hash
     );
-    println!(
-        "  replay by seed and by schedule: {}",
+    say!(
+        "{indent}replay by seed and by schedule: {}",
         if caught.replays { "the same, step by step" } else { "DIFFERENT" }
     );
     let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
-    println!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
+    say!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
 }
 
 fn manner_name(manner: Manner) -> &'static str {

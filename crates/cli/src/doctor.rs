@@ -12,10 +12,10 @@ pub struct Options {}
 /// Starts a machine in this very process, tells how its pages would travel, and stops it.
 pub fn run(_: &Options) -> Result<ExitCode> {
     let library = crate::shim_library::path()?;
-    println!("preload library: {}", library.display());
+    say!("preload library: {}", library.display());
     let live = Live::start(&LiveConfig::default())?;
-    println!("memory: {}", live.report().memory.mechanism);
-    println!("{}", live.limits().unwrap_or("nothing is limited"));
+    say!("memory: {}", live.report().memory.mechanism);
+    say!("{}", live.limits().unwrap_or("nothing is limited"));
     live.shutdown();
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_types, reason = "the command is outside of what the checker controls")]
 
+/// `println!`, but for output that cannot be written, a full disk say, it ends the command with a word instead of a
+/// panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::write_line(format_args!($($text)*)) };
+}
+
 mod bench;
 mod check;
 mod doctor;
@@ -11,6 +17,7 @@ mod tour;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist.
@@ -73,9 +80,16 @@ fn main() -> ExitCode {
     })
 }
 
+fn write_line(line: std::fmt::Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        eprintln!("pontoon: the output cannot be written: {error}");
+        std::process::exit(2);
+    }
+}
+
 fn list_behaviours() -> Result<ExitCode> {
     for variant in machine::behaviour::VARIANTS {
-        println!("{:<20} {}", format!("{}={}", variant.key, variant.name), variant.about);
+        say!("{:<20} {}", format!("{}={}", variant.key, variant.name), variant.about);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -67,32 +67,30 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let (tour, peek) = (compile(dir, "tour")?, compile(dir, "peek")?);
 
-    println!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
-    println!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
+    say!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
+    say!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
     let whole = act(&tour, &[], &options.device, dir)?;
     tell_steps(&whole);
     tell_moves(&whole.report);
 
-    println!("2. Defect A: Linux 7.2 copies from tile to tile as if the other tile's VRAM were system memory.");
-    println!(
-        "   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks."
-    );
-    println!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
+    say!("2. Defect A: Linux 7.2 copies from tile to tile as if the other tile's VRAM were system memory.");
+    say!("   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks.");
+    say!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
     let defective = Device { behaviour: "a=upstream".into(), ..options.device.clone() };
     let upstream = act(&peek, &CROSS, &defective, dir)?;
     tell_cross("as upstream does it, the far side written as system memory:", &upstream);
     let ours = act(&peek, &CROSS, &options.device, dir)?;
     tell_cross("as Pontoon does it, both ends marked as device memory:", &ours);
 
-    println!("\n3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
+    say!("\n3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
     let checked = checked_world();
-    println!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
+    say!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
 
     let a_ok = !upstream.data_ok && upstream.report.stray_writes > 0 && ours.data_ok && ours.report.stray_writes == 0;
     let went_all_ways = ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"];
     let moved = went_all_ways.iter().all(|way| whole.report.migrations.get(*way).is_some_and(|n| *n > 0));
     let ok = whole.data_ok && moved && a_ok && checked.ok;
-    println!(
+    say!(
         "{}",
         if ok { "\nEverything that was compared was right." } else { "\nNOT everything that was compared was right." }
     );
@@ -104,7 +102,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             "checked": checked.json,
             "mechanism": whole.report.memory.mechanism,
         });
-        println!("{line}");
+        say!("{line}");
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -131,7 +129,7 @@ fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result
     let output = shim_library::preloaded(client, device, Some(&report_file))?.command.args(arguments).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     if !errors.trim().is_empty() {
-        println!("   {}", errors.trim().replace('\n', "\n   "));
+        say!("   {}", errors.trim().replace('\n', "\n   "));
     }
     let Ok(report) = std::fs::read(&report_file) else {
         bail!("the device did not start, so there is nothing to show (`pontoon doctor` says what this kernel allows)");
@@ -146,19 +144,19 @@ fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result
 fn tell_steps(act: &Act) {
     // Steps that compare no bytes are of interest only where they fail.
     for step in act.steps.iter().filter(|step| step.contains(" BAD") || !step.ends_with("bytes=0")) {
-        println!("   {step}");
+        say!("   {step}");
     }
-    println!("   how pages travel: {}\n", act.report.memory.mechanism);
+    say!("   how pages travel: {}\n", act.report.memory.mechanism);
 }
 
 fn tell_cross(title: &str, act: &Act) {
-    println!("   {title}");
+    say!("   {title}");
     for step in &act.steps {
-        println!("     {step}");
+        say!("     {step}");
     }
-    println!("     stray writes of the device: {}", act.report.stray_writes);
+    say!("     stray writes of the device: {}", act.report.stray_writes);
     if let Some(first) = act.report.records.first() {
-        println!("     the first: {first}");
+        say!("     the first: {first}");
     }
 }
 
@@ -192,7 +190,7 @@ fn tell_moves(report: &Report) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}\n");
+    say!("{table}\n");
 }
 
 fn size_name(bytes: u64) -> String {
@@ -233,15 +231,15 @@ fn checked_world() -> CheckedWorld {
     let upstream = search("a=upstream", 0..100);
     match &upstream.caught {
         Some(caught) => {
-            println!("   a=upstream: found at seed {}", caught.seed);
+            say!("   a=upstream: found at seed {}", caught.seed);
             check::tell(caught, "a=upstream", "     ");
         }
-        None => println!("   a=upstream: NOT found in {} runs", upstream.runs),
+        None => say!("   a=upstream: NOT found in {} runs", upstream.runs),
     }
     let ours = search("", 0..100);
     match &ours.caught {
         Some(caught) => check::tell(caught, "", "     "),
-        None => println!("   ours: {} runs, nothing found", ours.runs),
+        None => say!("   ours: {} runs, nothing found", ours.runs),
     }
     CheckedWorld {
         ok: ours.caught.is_none() && upstream.caught.as_ref().is_some_and(|caught| caught.replays),

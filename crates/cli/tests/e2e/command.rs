@@ -40,3 +40,11 @@ fn the_programs_exit_code_is_ours() {
         assert_eq!(output.status.code(), Some(code), "{script}");
     }
 }
+
+#[test]
+fn a_full_disk_is_said_and_no_panic() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device of every Linux");
+    let output = pontoon().arg("behaviours").stdout(full).output().expect("the command starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), errors.contains("cannot be written")), (Some(2), true), "{errors}");
+}
