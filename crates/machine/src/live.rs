@@ -193,16 +193,22 @@ impl Live {
         }
     }
 
+    fn mechanism(&self) -> String {
+        let pages = match (self.mm.transport(), self.mm.privilege()) {
+            (Transport::Move, Privilege::Full) => "userfaultfd: pages move",
+            (Transport::Move, Privilege::UserModeOnly) => "userfaultfd, user mode only: pages move",
+            (Transport::Copy, _) => "userfaultfd: pages are copied",
+        };
+        let look_ups = if self.mm.has_quick_look_ups() { "" } else { ", look-ups read /proc/self/maps" };
+        format!("{pages}{look_ups}")
+    }
+
     /// What happened so far. Frames are told as they were just before everything came home, once it has.
     pub fn report(&self) -> Report {
         let stats = self.mm.stats();
         let frames = self.last.lock().clone().unwrap_or_else(|| self.frames());
         let memory = Memory {
-            mechanism: match (self.mm.transport(), self.mm.privilege()) {
-                (Transport::Move, Privilege::Full) => "userfaultfd: pages move".into(),
-                (Transport::Move, Privilege::UserModeOnly) => "userfaultfd, user mode only: pages move".into(),
-                (Transport::Copy, _) => "userfaultfd: pages are copied".into(),
-            },
+            mechanism: self.mechanism(),
             accounted_frames: frames.accounted,
             mincore_frames: frames.mincore,
             counters: stats.named().into_iter().map(|(name, n)| (name.to_owned(), n)).collect::<BTreeMap<_, _>>(),

@@ -292,6 +292,11 @@ impl LiveMm {
         self.transport
     }
 
+    /// Whether a look-up of a mapping is quick: PROCMAP_QUERY, Linux 6.11. Else the text of /proc/self/maps is read.
+    pub const fn has_quick_look_ups(&self) -> bool {
+        self.maps.can_query()
+    }
+
     /// What the kernel lets us do.
     pub const fn privilege(&self) -> Privilege {
         self.privilege

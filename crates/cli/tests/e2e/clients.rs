@@ -37,6 +37,11 @@ impl Client {
         Self { dir, program }
     }
 
+    /// Where it lies.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Runs it under `pontoon run OPTIONS -- CLIENT ARGUMENTS`, at most a minute.
     pub fn run(&self, options: &[&str], arguments: &[&str]) -> Run {
         let report = self.dir.path().join("report.json");

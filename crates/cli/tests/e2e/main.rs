@@ -6,6 +6,7 @@ mod arguments;
 mod clients;
 mod command;
 mod hostile;
+mod kernels;
 mod planted;
 mod rights;
 mod tour;

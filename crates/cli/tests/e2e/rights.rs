@@ -67,7 +67,7 @@ fn who_is_refused_is_told_what_to_type() {
     compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/refuse.c"), &place.at("refuse"));
     let pontoon = place.at("pontoon").display().to_string();
     for arguments in [&["tour"][..], &["doctor"], &["bench"]] {
-        let output = place.as_nobody("refuse", &[&[pontoon.as_str()], arguments].concat());
+        let output = place.as_nobody("refuse", &[&["userfaultfd", pontoon.as_str()], arguments].concat());
         let text = text(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains("sudo sysctl vm.unprivileged_userfaultfd=1"), "{arguments:?}: {text}");

@@ -7,7 +7,7 @@
 //! * [`uffd`]: the two userfaultfds and their ioctls
 //! * [`access`]: bytes at addresses that may vanish, with a fixup for SIGSEGV and SIGBUS
 //! * [`mem`]: mmap, madvise, mincore of arenas and of the program's pages
-//! * [`maps`]: what lies at an address (PROCMAP_QUERY, PAGEMAP_SCAN)
+//! * [`maps`]: what lies at an address (PROCMAP_QUERY or the text of maps, PAGEMAP_SCAN)
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
 //!
 //! Soundness: the program's memory, and the arenas, are bytes outside of Rust's abstract machine. No Rust
