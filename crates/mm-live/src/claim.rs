@@ -4,89 +4,13 @@
 //! fault that meets a page finds its migration. Pages that an event takes away while they are claimed are
 //! *dead*: the claim carries them nowhere any more, and its `finish` alone frees what they held, on both sides.
 
+use crate::LiveMm;
 use crate::arena::Frame;
+use crate::entry::{Claim, Entry, From};
 use crate::map::{Home, Mark, PageMap};
 use crate::sys::{Errno, mem};
-
-use crate::LiveMm;
-use gpusvm::hostmm::{
-    ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select, Transferred,
-};
+use gpusvm::hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
-
-/// Where a claimed page was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum From {
-    /// Not collected.
-    Nowhere,
-    /// Absent from system memory when it was claimed.
-    Hole,
-    /// In system memory.
-    System,
-    /// In VRAM.
-    Device(DevicePage),
-}
-
-/// One page of a migration.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    pub va: HostVa,
-    pub from: From,
-    pub to: Destination,
-    /// What the transfer of exactly the staged pair gave.
-    pub carried: Option<Transferred>,
-    /// Something else was copied to the destination.
-    pub strayed: bool,
-    /// The page's mapping changed meanwhile.
-    pub dead: bool,
-    /// mremap took it elsewhere meanwhile: what the device translated is another page's place by now.
-    pub remapped: bool,
-    /// The destination is the page's home.
-    pub committed: bool,
-    /// The mover itself may be waiting for this page: a hole of it is answered with zeros at once.
-    pub filling: bool,
-    /// A hole that the CPU has filled since.
-    pub filled: bool,
-    /// A reader is at it, to fill the hole.
-    pub zeroing: bool,
-    /// A hole that nobody fills any more: it is being committed.
-    pub sealed: bool,
-}
-
-/// A migration.
-#[derive(Debug, Default)]
-pub(crate) struct Claim {
-    pub entries: Vec<Entry>,
-}
-
-impl Entry {
-    const fn new(va: HostVa, from: From) -> Self {
-        Self {
-            va,
-            from,
-            to: Destination::Stay,
-            carried: None,
-            strayed: false,
-            dead: false,
-            remapped: false,
-            committed: false,
-            filling: false,
-            filled: false,
-            zeroing: false,
-            sealed: false,
-        }
-    }
-
-    /// Whether it is still to be carried.
-    pub fn is_open(&self) -> bool {
-        !self.dead && self.carried.is_none_or(|how| how == Transferred::Failed)
-    }
-
-    /// Whether the page itself, or all of its bytes, went to the destination.
-    pub const fn is_carried(&self) -> bool {
-        matches!(self.carried, Some(Transferred::Moved | Transferred::Copied))
-    }
-}
 
 /// Which way a migration may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -299,35 +223,6 @@ impl LiveMm {
 }
 
 impl PageMap {
-    /// The entries of a claim; none where there is no such claim.
-    pub fn entries(&self, claim: u64) -> &[Entry] {
-        self.claims.get(claim).map_or(&[], |claim| &claim.entries)
-    }
-
-    pub fn entries_mut(&mut self, claim: u64) -> &mut [Entry] {
-        self.claims.get_mut(claim).map_or(&mut [], |claim| &mut claim.entries)
-    }
-
-    /// Runs `body` on map and entries together.
-    pub fn with_entries<R>(&mut self, claim: u64, body: impl FnOnce(&mut Self, &mut [Entry]) -> R) -> R {
-        let mut entries = self.claims.get_mut(claim).map_or_else(Vec::new, |claim| core::mem::take(&mut claim.entries));
-        let result = body(self, &mut entries);
-        if let Some(claim) = self.claims.get_mut(claim) {
-            claim.entries = entries;
-        }
-        result
-    }
-
-    pub fn entry(&self, claim: u64, index: usize) -> Option<Entry> {
-        self.claims.get(claim)?.entries.get(index).copied()
-    }
-
-    pub fn set_entry(&mut self, claim: u64, index: usize, entry: Entry) {
-        if let Some(place) = self.claims.get_mut(claim).and_then(|claim| claim.entries.get_mut(index)) {
-            *place = entry;
-        }
-    }
-
     fn is_quarantined(&mut self, range: HostRange) -> bool {
         if self.quarantine.is_empty() {
             return false;

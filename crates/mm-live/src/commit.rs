@@ -6,7 +6,8 @@
 
 use crate::LiveMm;
 use crate::arena::Frame;
-use crate::claim::{Entry, From, runs_of};
+use crate::claim::runs_of;
+use crate::entry::{Entry, From};
 use crate::leg::Leg;
 use crate::map::{Home, Mark};
 use crate::sys::task;

@@ -20,27 +20,20 @@ impl LiveMm {
     /// False where some page would not come, or migrations of it kept beginning.
     pub fn bring_home(&self, range: HostRange) -> bool {
         let end = now_ns() + PATIENCE_NS;
-        while now_ns() < end {
-            let Some((va, page)) = self.first_away(range) else {
-                let registered = self.map.lock().chunks_in(range);
-                self.retire_chunks(registered);
-                if self.map.lock().chunks_in(range).is_empty() {
-                    return true;
-                }
-                // An event on its way, or a migration that begins or ends: the registration goes when it is over.
-                if self.pump() {
-                    self.kick.ring();
-                }
-                task::relax();
-                continue;
-            };
-            let owner = self.map.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
-            if !self.evacuate(va, range, owner) {
-                task::relax();
+        while self.bring_pages_home_by(range, end) {
+            let registered = self.map.lock().chunks_in(range);
+            self.retire_chunks(registered);
+            if self.map.lock().chunks_at(range).next().is_none() {
+                return true;
             }
-            if self.alive().is_err() {
+            if now_ns() > end {
                 return false;
             }
+            // An event on its way, or a migration that begins or ends: the registration goes when it is over.
+            if self.pump() {
+                self.kick.ring();
+            }
+            task::relax();
         }
         false
     }
@@ -48,7 +41,10 @@ impl LiveMm {
     /// Brings every page of `range` home, and leaves the registration of its chunks as it is: for memory that shall
     /// migrate no more, or not now. False where some page would not come.
     pub fn bring_pages_home(&self, range: HostRange) -> bool {
-        let end = now_ns() + PATIENCE_NS;
+        self.bring_pages_home_by(range, now_ns() + PATIENCE_NS)
+    }
+
+    fn bring_pages_home_by(&self, range: HostRange, end: u64) -> bool {
         while let Some((va, page)) = self.first_away(range) {
             if self.alive().is_err() || now_ns() > end {
                 return false;
@@ -241,7 +237,7 @@ impl LiveMm {
             text += &format!(" in VRAM {away}, first mark {marked:?}\n");
         }
         for (id, claim) in map.claims.iter() {
-            let first = claim.entries.iter().find(|entry| entry.from != crate::claim::From::Nowhere);
+            let first = claim.entries.iter().find(|entry| entry.from != crate::entry::From::Nowhere);
             text += &format!("claim {id}: {} entries, first {first:?}\n", claim.entries.len());
         }
         drop(map);

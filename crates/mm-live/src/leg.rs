@@ -1,6 +1,6 @@
 //! A leg: a run of pages on its way from one place to another.
 
-use crate::claim::{Entry, From};
+use crate::entry::{Entry, From};
 use gpusvm::hostmm::{Destination, DevicePage, Place};
 use units::{HostFrame, HostVa, PAGE_SHIFT, SZ_2M};
 

@@ -11,14 +11,14 @@
 //! |---|---|
 //! | `vma` | what lies at an address, and what must never migrate |
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
-//! | `claim`, `commit` | claim and stage, commit and finish (`migrate_vma_*`) |
+//! | `claim`, `commit`, `entry` | claim and stage, commit and finish (`migrate_vma_*`); a page on its way |
 //! | `registration` | which chunks are watched |
 //! | `transfer`, `leg`, `copying` | the move, and the copy where a move cannot be |
 //! | `stray` | copies that are no migration |
 //! | `airlock` | how a page leaves without ever being another mapping's |
 //! | `arena`, `frames` | VRAM: frames, who is in them, filling and emptying them |
 //! | `map`, `numbered` | per page of the program: home, and who is at it |
-//! | `events`, `remap` | munmap, mremap, DONTNEED taken in |
+//! | `events`, `remap`, `forget` | munmap, mremap, DONTNEED taken in |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `gate` | why no device runs on a page whose munmap has returned |
@@ -86,8 +86,10 @@ mod arena;
 mod claim;
 mod commit;
 mod copying;
+mod entry;
 mod events;
 pub mod floor;
+mod forget;
 mod frames;
 mod gate;
 mod home;
@@ -254,6 +256,18 @@ impl LiveMm {
         });
         mm.start_readers(config.readers);
         Ok(mm)
+    }
+
+    /// Starts, or says loudly why not; in CI nothing may skip.
+    #[cfg(test)]
+    fn start_for_test() -> Option<Arc<Self>> {
+        let started = Self::start(Config::default());
+        let skips = started.is_err() && std::env::var_os("PONTOON_CI").is_none();
+        if skips {
+            eprintln!("SKIPPED: userfaultfd refused");
+        }
+        assert!(skips || started.is_ok(), "CI must not skip: userfaultfd refused");
+        started.ok()
     }
 
     fn open_program(wanted: Transport) -> Result<(Transport, Uffd, Source), Errno> {

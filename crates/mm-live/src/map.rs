@@ -7,7 +7,7 @@
 //! callback, a system call or a touch of the program's memory.
 
 use crate::arena::{Arena, Frame};
-use crate::claim::Claim;
+use crate::entry::{Claim, Entry};
 use crate::numbered::Numbered;
 use gpusvm::hostmm::{DevicePage, PagemapId};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
@@ -238,6 +238,35 @@ impl PageMap {
     pub fn set_frame(&mut self, page: DevicePage, state: Frame) {
         if let Some(arena) = self.arena_mut(page.pagemap) {
             arena.set_frame(page.frame, state);
+        }
+    }
+
+    /// The entries of a claim; none where there is no such claim.
+    pub fn entries(&self, claim: u64) -> &[Entry] {
+        self.claims.get(claim).map_or(&[], |claim| &claim.entries)
+    }
+
+    pub fn entries_mut(&mut self, claim: u64) -> &mut [Entry] {
+        self.claims.get_mut(claim).map_or(&mut [], |claim| &mut claim.entries)
+    }
+
+    /// Runs `body` on map and entries together.
+    pub fn with_entries<R>(&mut self, claim: u64, body: impl FnOnce(&mut Self, &mut [Entry]) -> R) -> R {
+        let mut entries = self.claims.get_mut(claim).map_or_else(Vec::new, |claim| core::mem::take(&mut claim.entries));
+        let result = body(self, &mut entries);
+        if let Some(claim) = self.claims.get_mut(claim) {
+            claim.entries = entries;
+        }
+        result
+    }
+
+    pub fn entry(&self, claim: u64, index: usize) -> Option<Entry> {
+        self.claims.get(claim)?.entries.get(index).copied()
+    }
+
+    pub fn set_entry(&mut self, claim: u64, index: usize, entry: Entry) {
+        if let Some(place) = self.claims.get_mut(claim).and_then(|claim| claim.entries.get_mut(index)) {
+            *place = entry;
         }
     }
 

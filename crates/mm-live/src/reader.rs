@@ -12,7 +12,7 @@
 
 use crate::LiveMm;
 use crate::arena::Frame;
-use crate::claim::From;
+use crate::entry::From;
 use crate::events::Fault;
 use crate::map::{Home, Mark, chunk_range};
 use crate::sys::{Errno, mem, task};

@@ -14,7 +14,7 @@
 //! refuses until it has run), and only then try again.
 
 use crate::arena::Frame;
-use crate::claim::Entry;
+use crate::entry::Entry;
 use crate::leg::{Leg, Way};
 use crate::map::{Mark, PageMap};
 use crate::sys::uffd::Uffd;

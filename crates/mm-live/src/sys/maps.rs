@@ -158,13 +158,11 @@ mod tests {
         let (mut at, mut compared) = (HostVa(0), 0);
         while let Some(mapping) = quick.next(at) {
             for addr in [mapping.range.start, HostVa(mapping.range.end.0 - 1), mapping.range.end] {
-                // Other tests map and unmap meanwhile: only what is twice the same counts.
-                let (before, text, after) = (quick.next(addr), slow.next(addr), quick.next(addr));
-                if before == after {
-                    assert_eq!(text, before, "{addr}");
-                    assert_eq!(slow.at(addr), before.filter(|mapping| mapping.range.contains(addr)), "{addr}");
-                    compared += 1;
-                }
+                // Other tests map and unmap meanwhile, but not for ever.
+                let agree = || quick.next(addr) == slow.next(addr) && quick.at(addr) == slow.at(addr);
+                let agreed = (0..1000).any(|_| agree());
+                assert!(agreed, "{addr}: {:?} {:?}", quick.next(addr), slow.next(addr));
+                compared += 1;
             }
             at = mapping.range.end;
         }
