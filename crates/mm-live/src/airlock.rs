@@ -14,7 +14,6 @@
 use crate::LiveMm;
 use crate::sys::uffd::{Uffd, Watch};
 use crate::sys::{Errno, mem, task};
-use crate::transfer::move_exactly;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// Lanes: as many movers as may be under way at once without waiting for each other.
@@ -66,13 +65,13 @@ impl LiveMm {
         let free = lanes.iter().find_map(sync::Mutex::try_lock);
         let mut lane = free.unwrap_or_else(|| lanes[(src / SZ_2M) as usize % lanes.len()].lock());
         let aligned = src.is_multiple_of(SZ_2M) && dst.is_multiple_of(SZ_2M) && bytes_of(pages) == SZ_2M;
-        let whole = aligned && self.maps.is_huge(HostVa(src));
+        let whole = aligned && self.pagemap.is_huge(HostVa(src));
         if whole && lane.pieced {
             self.renew(&mut lane);
         }
         lane.pieced |= !whole;
         let at = lane.range.start.0 + src % SZ_2M;
-        let (went, error) = move_exactly(&self.program, at, src, pages);
+        let (went, error) = self.move_exactly(&self.program, at, src, pages);
         if !self.out_of_airlock(dst, at, went) {
             self.renew(&mut lane);
         }
@@ -85,7 +84,7 @@ impl LiveMm {
         let (mut done, mut tries, mut clean) = (0, 0, true);
         while done < pages {
             let here = bytes_of(done);
-            let (went, _) = move_exactly(&self.device, dst + here, at + here, pages - done);
+            let (went, _) = self.move_exactly(&self.device, dst + here, at + here, pages - done);
             done += went;
             tries += 1;
             if went == 0 && tries < MAX_TRIES {

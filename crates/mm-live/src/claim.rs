@@ -8,7 +8,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::entry::{Claim, Entry, From};
 use crate::map::{Home, Mark, PageMap};
-use crate::sys::{Errno, mem};
+use crate::sys::Errno;
 use gpusvm::hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
 
@@ -63,7 +63,7 @@ impl LiveMm {
         self.notifiers.tell(&begun);
         let mut resident = vec![0u8; request.range.pages()];
         let movable = request.select == Select::All && vma.anonymous;
-        if movable && mem::mincore(request.range, &mut resident).is_err() {
+        if movable && self.present(request.range, &mut resident).is_err() {
             self.notifiers.end(begun);
             self.leave(id);
             return Err(MmError::Stale);

@@ -11,7 +11,6 @@ use crate::entry::{Entry, From};
 use crate::leg::Leg;
 use crate::map::{Home, Mark};
 use crate::sys::task;
-use crate::transfer::leading_run;
 use gpusvm::hostmm::{ClaimId, Destination, DevicePage, Transferred};
 use std::collections::BTreeSet;
 use units::{HostVa, SZ_2M};
@@ -86,7 +85,7 @@ impl LiveMm {
         loop {
             let unread = self.hold_events();
             let Some(entry) = self.map.lock().entry(claim.0, index).filter(|entry| !entry.dead) else { return false };
-            let (_, resident) = leading_run(entry.va.0, 1);
+            let (_, resident) = self.leading_run(entry.va.0, 1);
             let exact = !self.program.event_pending();
             drop(unread);
             if exact || !self.make_way(&mut tries) {

@@ -3,7 +3,7 @@
 use crate::LiveMm;
 use crate::leg::Leg;
 use crate::sys::{Errno, mem};
-use crate::transfer::{Purpose, Step, leading_run};
+use crate::transfer::{Purpose, Step};
 use gpusvm::hostmm::{Place, Transferred};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
@@ -109,7 +109,8 @@ impl LiveMm {
         };
         for (offset, how) in done.iter_mut().enumerate() {
             let state = self.map.lock().entry(claim, entry + offset);
-            let remapped = state.is_some_and(|state| state.remapped && !state.dead && leading_run(state.va.0, 1).1);
+            let remapped =
+                state.is_some_and(|state| state.remapped && !state.dead && self.leading_run(state.va.0, 1).1);
             if let (true, Place::Device(page)) = (remapped, leg.dst.add(offset as u64)) {
                 *how = Transferred::Failed;
                 self.note_carried(claim, entry + offset, *how);

@@ -8,7 +8,6 @@
 use crate::arena::Frame;
 use crate::map::{Home, Mark};
 use crate::sys::mem;
-use crate::transfer::leading_run;
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::DevicePage;
 use units::{HostRange, SZ_2M, SZ_4K, bytes_of};
@@ -91,7 +90,7 @@ impl LiveMm {
         let mut start = range.start;
         while start < range.end {
             let end = start.add(SZ_2M).align_down(SZ_2M).min(range.end);
-            let (pages, resident) = leading_run(start.0, HostRange::new(start, end).pages());
+            let (pages, resident) = self.leading_run(start.0, HostRange::new(start, end).pages());
             if !resident {
                 start = start.add(bytes_of(pages));
                 continue;
@@ -101,7 +100,7 @@ impl LiveMm {
             match progress.error {
                 _ if progress.bytes > 0 => start = start.add(progress.bytes),
                 // It went, or was never there.
-                Some(_) if !leading_run(start.0, 1).1 => start = start.add(SZ_4K),
+                Some(_) if !self.leading_run(start.0, 1).1 => start = start.add(SZ_4K),
                 Some(_) => {
                     all = false;
                     start = start.add(SZ_4K);

@@ -3,7 +3,7 @@
 use crate::LiveMm;
 use crate::arena::Frame;
 use crate::map::Home;
-use crate::sys::{mem, task};
+use crate::sys::task;
 use gpusvm::hostmm::{
     AccessError, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId,
     Place, Select, Transferred,
@@ -209,7 +209,7 @@ impl LiveMm {
         let mut count = 0;
         let mut block = HostRange::sized(whole.start, SZ_2M);
         while whole.covers(block) {
-            if mem::mincore(block, &mut resident).is_ok() {
+            if self.present(block, &mut resident).is_ok() {
                 count += resident.iter().filter(|&&page| page & 1 != 0).count() as u64;
             }
             block = HostRange::sized(block.end, SZ_2M);

@@ -10,6 +10,7 @@
 //! | module | what |
 //! |---|---|
 //! | `vma` | what lies at an address, and what must never migrate |
+//! | `presence` | what is there, by the kernel's word |
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
 //! | `claim`, `commit`, `entry` | claim and stage, commit and finish (`migrate_vma_*`); a page on its way |
 //! | `registration` | which chunks are watched |
@@ -98,6 +99,7 @@ mod leg;
 mod map;
 mod notifier;
 mod numbered;
+mod presence;
 mod reader;
 mod region;
 mod registration;
@@ -193,6 +195,7 @@ pub struct LiveMm {
     /// The second: the arenas.
     device: Uffd,
     maps: sys::maps::Maps,
+    pagemap: sys::pagemap::Pagemap,
     kick: task::Kick,
     gate: gate::Gate,
     registration: Mutex<()>,
@@ -235,6 +238,7 @@ impl LiveMm {
             program,
             device,
             maps: sys::maps::Maps::open().map_err(refused("/proc/self/maps"))?,
+            pagemap: sys::pagemap::Pagemap::open().map_err(refused("/proc/self/pagemap"))?,
             kick: task::Kick::new().map_err(refused("eventfd"))?,
             gate: gate::Gate::new(),
             registration: Mutex::new(()),

@@ -15,7 +15,7 @@ use crate::arena::Frame;
 use crate::entry::From;
 use crate::events::Fault;
 use crate::map::{Home, Mark, chunk_range};
-use crate::sys::{Errno, mem, task};
+use crate::sys::{Errno, task};
 use gpusvm::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
 use std::sync::Arc;
 use sync::time::now_ns;
@@ -197,7 +197,7 @@ impl LiveMm {
             let map = self.map.lock();
             (0..range.pages()).map(|index| map.mark(range.page_at(index)) == Mark::Filling { turn }).collect()
         };
-        let answer = match mem::mincore(range, &mut resident) {
+        let answer = match self.present(range, &mut resident) {
             Ok(()) if ours[at] => {
                 let is_hole = |index: &usize| resident[*index] & 1 == 0 && ours[*index];
                 let first = (0..at).rev().take_while(is_hole).last().unwrap_or(at);

@@ -18,7 +18,7 @@ use crate::entry::Entry;
 use crate::leg::{Leg, Way};
 use crate::map::{Mark, PageMap};
 use crate::sys::uffd::Uffd;
-use crate::sys::{Errno, mem, task};
+use crate::sys::{Errno, task};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{Place, Transferred};
 use sync::atomic::AtomicU64;
@@ -62,39 +62,27 @@ impl core::convert::From<Pushed> for Step {
     }
 }
 
-/// Moves pages and says how many really went. Linux 6.18 may have moved more than it counts (see
-/// [`Uffd::move_pages`]): those are gone at the source and there at the destination, which was empty. They must be
-/// found before an event can be read: a page that is in nobody's books is lost.
-pub(crate) fn move_exactly(descriptor: &Uffd, dst: u64, src: u64, pages: usize) -> (usize, Option<Errno>) {
-    let progress = descriptor.move_pages(dst, src, bytes_of(pages));
-    let mut went = (progress.bytes >> PAGE_SHIFT) as usize;
-    while progress.error.is_some() && went < pages {
-        let here = bytes_of(went);
-        let ((gone, at_source), (come, at_destination)) =
-            (leading_run(src + here, pages - went), leading_run(dst + here, pages - went));
-        if at_source || !at_destination {
-            break;
-        }
-        went += gone.min(come);
-    }
-    (went, progress.error)
-}
-
-/// How many pages from `addr` on are resident as the first one is, and whether it is. At most 512 are looked at.
-pub(crate) fn leading_run(addr: u64, pages: usize) -> (usize, bool) {
-    let mut resident = [0u8; 512];
-    let pages = pages.min(resident.len());
-    if mem::mincore(HostRange::sized(HostVa(addr), bytes_of(pages)), &mut resident).is_err() {
-        // Not mapped as a whole: let the ioctl say what is wrong.
-        return (pages, true);
-    }
-    let first = resident[0] & 1;
-    (resident[..pages].iter().take_while(|&&page| page & 1 == first).count(), first == 1)
-}
-
 const MAX_TRIES: u32 = 4000;
 
 impl LiveMm {
+    /// Moves pages and says how many really went. Linux 6.18 may have moved more than it counts (see
+    /// [`Uffd::move_pages`]): those are gone at the source and there at the destination, which was empty. They must be
+    /// found before an event can be read: a page that is in nobody's books is lost.
+    pub(crate) fn move_exactly(&self, descriptor: &Uffd, dst: u64, src: u64, pages: usize) -> (usize, Option<Errno>) {
+        let progress = descriptor.move_pages(dst, src, bytes_of(pages));
+        let mut went = (progress.bytes >> PAGE_SHIFT) as usize;
+        while progress.error.is_some() && went < pages {
+            let here = bytes_of(went);
+            let ((gone, at_source), (come, at_destination)) =
+                (self.leading_run(src + here, pages - went), self.leading_run(dst + here, pages - went));
+            if at_source || !at_destination {
+                break;
+            }
+            went += gone.min(come);
+        }
+        (went, progress.error)
+    }
+
     /// The address of a place.
     pub(crate) fn address(&self, place: Place) -> Option<u64> {
         match place {
@@ -255,7 +243,7 @@ impl LiveMm {
         }
         let (Some(src), Some(dst)) = (self.address(leg.src), self.address(leg.dst)) else { return Step::Failed };
         if leg.way == Way::ToDevice {
-            let (run, resident) = leading_run(src, pages);
+            let (run, resident) = self.leading_run(src, pages);
             pages = run;
             if !resident {
                 // What was seen is the claimed mapping's only if no change of it had begun by then.
@@ -285,7 +273,7 @@ impl LiveMm {
         let descriptor = if way == Way::Home { &self.program } else { &self.device };
         let (went, error) = match self.transport {
             Transport::Move if way == Way::ToDevice => self.through_airlock(dst, src, pages),
-            Transport::Move => move_exactly(descriptor, dst, src, pages),
+            Transport::Move => self.move_exactly(descriptor, dst, src, pages),
             Transport::Copy => {
                 let progress = descriptor.copy(dst, src, bytes_of(pages));
                 ((progress.bytes >> PAGE_SHIFT) as usize, progress.error)
@@ -298,7 +286,7 @@ impl LiveMm {
         match error {
             None => Pushed::Went(pages, how),
             // Both places hold a page: a rule was broken. What the program sees wins, and it is counted.
-            Some(Errno::EXIST) if way == Way::Home && leading_run(dst, 1).1 => {
+            Some(Errno::EXIST) if way == Way::Home && self.leading_run(dst, 1).1 => {
                 self.counters.conflicts.fetch_add(1);
                 Pushed::Went(1, Transferred::Copied)
             }
@@ -323,7 +311,7 @@ impl LiveMm {
             match self.program.copy(dst, src, SZ_4K) {
                 copied if copied.bytes == SZ_4K => return Pushed::Went(1, Transferred::Copied),
                 copied if copied.error == Some(Errno::AGAIN) => return Pushed::Not(Step::Again),
-                copied if copied.error == Some(Errno::EXIST) && leading_run(dst, 1).1 => {
+                copied if copied.error == Some(Errno::EXIST) && self.leading_run(dst, 1).1 => {
                     self.counters.conflicts.fetch_add(1);
                     return Pushed::Went(1, Transferred::Copied);
                 }

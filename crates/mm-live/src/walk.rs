@@ -78,7 +78,7 @@ impl LiveMm {
             }
             let part = vma.range.intersect(walk.range).ok_or(MmError::NoVma)?;
             let mut resident = vec![0u8; part.pages()];
-            mem::mincore(part, &mut resident).map_err(|_| MmError::NoVma)?;
+            self.present(part, &mut resident).map_err(|_| MmError::NoVma)?;
             let out = &mut pages[walk.range.page_index(part.start)..][..part.pages()];
             if let Some(hurdle) = self.map.lock().report(walk, &vma, part, &resident, out) {
                 return Ok(Some(hurdle));
@@ -99,7 +99,7 @@ impl LiveMm {
             let first = part.page_index(block.start);
             let pages = &mut out[first..first + block.pages()];
             let whole = pages.iter().all(|page| matches!(page.backing, Backing::System(_)));
-            if whole && self.maps.is_huge(block.start) {
+            if whole && self.pagemap.is_huge(block.start) {
                 pages.iter_mut().for_each(|page| page.order = ORDER_2M);
             }
             block = HostRange::sized(block.end, SZ_2M);

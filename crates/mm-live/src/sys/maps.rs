@@ -1,12 +1,11 @@
 //! What lies at an address: PROCMAP_QUERY (0.6 us), or before Linux 6.11 the text of /proc/self/maps (300 us where
-//! there are many mappings); and PAGEMAP_SCAN, without which (before Linux 6.7) no page is taken for huge.
+//! there are many mappings).
 
 use super::{Access, Errno, Fd, call, check, ioctl, open};
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
 const PROCMAP_QUERY: u32 = 0xc068_6611;
-const PAGEMAP_SCAN: u32 = 0xc060_6610;
 
 /// A mapping as the kernel describes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,21 +18,19 @@ pub(crate) struct Mapping {
     pub plain: bool,
 }
 
-/// /proc/self, open.
+/// /proc/self/maps, open.
 #[derive(Debug)]
 pub(crate) struct Maps {
     maps: Fd,
-    pagemap: Option<Fd>,
     /// Whether the kernel has PROCMAP_QUERY.
     can_query: bool,
 }
 
 impl Maps {
-    /// Opens it. They belong to the memory of the opener: a forked child must not use them.
+    /// Opens it. It belongs to the memory of the opener: a forked child must not use it.
     pub fn open() -> Result<Self, Errno> {
         let maps = open(c"/proc/self/maps", Access::Read)?.raised(600);
-        let pagemap = open(c"/proc/self/pagemap", Access::Read).ok().map(|fd| fd.raised(600));
-        let mut opened = Self { maps, pagemap, can_query: true };
+        let mut opened = Self { maps, can_query: true };
         opened.can_query = opened.next(HostVa(0)).is_some();
         Ok(opened)
     }
@@ -106,29 +103,6 @@ impl Maps {
             buffer.copy_within(filled - left..filled, 0);
             filled = left;
         }
-    }
-
-    /// Whether the page at `addr` is mapped as part of a 2M page.
-    pub fn is_huge(&self, addr: HostVa) -> bool {
-        let Some(pagemap) = &self.pagemap else { return false };
-        let mut regions = [0u64; 3];
-        let mut scan = raw::pm_scan_arg {
-            size: size_of::<raw::pm_scan_arg>() as u64,
-            flags: 0,
-            start: addr.page().0,
-            end: addr.page().0 + SZ_4K,
-            walk_end: 0,
-            vec: regions.as_mut_ptr() as u64,
-            vec_len: 1,
-            max_pages: 0,
-            category_inverted: 0,
-            category_mask: u64::from(raw::PAGE_IS_HUGE),
-            category_anyof_mask: 0,
-            return_mask: u64::from(raw::PAGE_IS_HUGE),
-        };
-        // SAFETY: PAGEMAP_SCAN takes this struct, and one region of three words has its place.
-        let regions_found = unsafe { ioctl(pagemap, PAGEMAP_SCAN, &mut scan) };
-        regions_found == Ok(1)
     }
 }
 

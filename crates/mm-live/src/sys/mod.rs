@@ -7,7 +7,8 @@
 //! * [`uffd`]: the two userfaultfds and their ioctls
 //! * [`access`]: bytes at addresses that may vanish, with a fixup for SIGSEGV and SIGBUS
 //! * [`mem`]: mmap, madvise, mincore of arenas and of the program's pages
-//! * [`maps`]: what lies at an address (PROCMAP_QUERY or the text of maps, PAGEMAP_SCAN)
+//! * [`maps`]: what lies at an address (PROCMAP_QUERY, or the text of maps)
+//! * [`pagemap`]: huge pages and swapped ones (PAGEMAP_SCAN, or the words of pagemap)
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
 //!
 //! Soundness: the program's memory, and the arenas, are bytes outside of Rust's abstract machine. No Rust
@@ -16,6 +17,7 @@
 pub(crate) mod access;
 pub(crate) mod maps;
 pub(crate) mod mem;
+pub(crate) mod pagemap;
 pub(crate) mod task;
 pub(crate) mod uffd;
 
