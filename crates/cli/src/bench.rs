@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let config = LiveConfig::default();
     let live = Live::start(&config)?;
     let measured = measure(&live, usize::from(options.rounds));
-    live.shutdown();
+    anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
     let rows = measured?;
     say!("Fault service beside its floors, all of this run; x is how many times the floor's median.");
     say!("Threads share {}.\n", if options.all_cpus { "all CPUs" } else { "one CPU" });

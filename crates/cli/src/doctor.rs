@@ -16,6 +16,6 @@ pub fn run(_: &Options) -> Result<ExitCode> {
     let live = Live::start(&LiveConfig::default())?;
     say!("memory: {}", live.report().memory.mechanism);
     say!("{}", live.limits().unwrap_or("nothing is limited"));
-    live.shutdown();
+    anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
     Ok(ExitCode::SUCCESS)
 }

@@ -156,13 +156,15 @@ impl Live {
         self.mm.bring_home(range);
     }
 
-    /// Quiet before a fork: no engine steps, nothing is in VRAM, and nothing goes there.
-    pub fn fork_prepare(&self) {
+    /// Quiet before a fork: no engine steps, nothing is in VRAM, and nothing goes there. False where some page would
+    /// not come home for ten seconds.
+    #[must_use]
+    pub fn fork_prepare(&self) -> bool {
         if let Some(hostile) = &*self.hostile.lock() {
             hostile.pause();
         }
         self.core.engines().park();
-        self.mm.bring_all_home();
+        self.mm.bring_all_home()
     }
 
     /// Goes on after a fork, in the parent.
@@ -174,14 +176,16 @@ impl Live {
         }
     }
 
-    /// Brings everything home and stops.
-    pub fn shutdown(&self) {
+    /// Brings everything home and stops. False where some page would not come home for ten seconds; then the memory
+    /// stays as it is.
+    #[must_use]
+    pub fn shutdown(&self) -> bool {
         if let Some(hostile) = self.hostile.lock().take() {
             hostile.stop();
         }
         self.core.engines().stop();
         *self.last.lock() = Some(self.frames());
-        self.mm.stop();
+        self.mm.stop()
     }
 
     fn frames(&self) -> Frames {

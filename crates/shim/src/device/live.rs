@@ -5,7 +5,7 @@
 
 use super::{Change, Device, Errno, File, IDENTITY, Refusal};
 use crate::config::{Config, Mode};
-use crate::libc_calls;
+use crate::libc_calls::complain;
 use crate::nodes::Minor;
 use machine::live::{Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     let platform = live.core().device().platform();
     debug_assert!((platform.devid, platform.tiles.len()) == (IDENTITY.devid, IDENTITY.tiles as usize));
     if let Some(limits) = live.limits() {
-        libc_calls::complain(limits);
+        complain(limits);
     }
     let descriptors = kernel_objects().into_iter().filter(|fd| !before.contains(fd)).collect();
     Ok(Arc::new(Machine { live, descriptors, is_hostile: config.hostile }))
@@ -90,7 +90,11 @@ impl Device for Machine {
     }
 
     fn fork_prepare(&self) {
-        self.live.fork_prepare();
+        if !self.live.fork_prepare() {
+            complain(
+                "some memory did not come home from VRAM before a fork, pinned perhaps: the child reads zeros there",
+            );
+        }
     }
 
     fn fork_parent(&self) {
@@ -110,7 +114,9 @@ impl Device for Machine {
     }
 
     fn shutdown(&self) {
-        self.live.shutdown();
+        if !self.live.shutdown() {
+            complain("some memory did not come home from VRAM before the end, pinned perhaps");
+        }
     }
 
     fn report(&self) -> String {
