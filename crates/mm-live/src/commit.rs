@@ -259,18 +259,15 @@ impl LiveMm {
     /// Hands device pages back to whose they are. With no lock held.
     pub(crate) fn free_pages(&self, mut pages: Vec<DevicePage>) {
         pages.sort_unstable();
-        let mut rest = &pages[..];
-        while let Some(&first) = rest.first() {
-            let count = (0..rest.len()).take_while(|&index| rest[index] == first.add(index as u64)).count();
+        for run in pages.chunk_by(|page, next| *next == page.add(1)) {
             let ops = {
                 let mut map = self.map.lock();
-                rest[..count].iter().for_each(|&page| map.set_frame(page, Frame::Empty));
-                map.arena(first.pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
+                run.iter().for_each(|&page| map.set_frame(page, Frame::Empty));
+                map.arena(run[0].pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
             };
             if let Some(ops) = ops {
-                ops.folio_free(first, count);
+                ops.folio_free(run[0], run.len());
             }
-            rest = &rest[count..];
         }
     }
 }

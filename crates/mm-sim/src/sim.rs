@@ -123,13 +123,13 @@ impl Sim {
     }
     /// Tells the pagemaps of pages that nothing maps any more. Call without the lock.
     pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
-        for page in pages {
+        for run in pages.chunk_by(|page, next| *next == page.add(1)) {
             let mut state = self.lock();
-            state.note(Event::Freed(*page));
-            let ops = state.vram.pagemap(page.pagemap).map(|map| map.ops.clone());
+            run.iter().for_each(|&page| state.note(Event::Freed(page)));
+            let ops = state.vram.pagemap(run[0].pagemap).map(|map| map.ops.clone());
             drop(state);
             if let Some(ops) = ops {
-                ops.folio_free(*page, 1);
+                ops.folio_free(run[0], run.len());
             }
         }
     }
