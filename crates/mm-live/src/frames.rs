@@ -1,7 +1,8 @@
 //! Filling and emptying frames, and homes that nothing was carried to.
 
 use crate::LiveMm;
-use crate::map::PageMap;
+use crate::arena::Frame;
+use crate::map::{Home, Mark, PageMap};
 use crate::sys::{Errno, mem};
 use gpusvm::hostmm::{DevicePage, Place};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, bytes_of};
@@ -41,6 +42,44 @@ impl LiveMm {
         }
         let mut map = self.map.lock();
         (0..pages as u64).for_each(|offset| map.note_bytes(page.add(offset), true));
+    }
+
+    /// Gives a frame whose page the kernel took back zeros, as its page would have at home. False where nobody took
+    /// it back. The page is marked meanwhile, so that no migration takes the frame for its own.
+    pub(crate) fn refill(&self, page: DevicePage) -> bool {
+        let (va, mark) = {
+            let mut guard = self.map.lock();
+            let map = &mut *guard;
+            let Some(Frame::Home(va)) = map.frame(page).filter(|_| map.holds_bytes(page)) else { return false };
+            if map.look(va) != (Home::Device(page), Mark::Free) {
+                return false;
+            }
+            map.last_turn = map.last_turn.wrapping_add(1);
+            let mark = Mark::Filling { turn: map.last_turn };
+            map.set_mark(va, mark);
+            (va, mark)
+        };
+        let taken = self.refill_if_absent(Place::Device(page));
+        {
+            let mut map = self.map.lock();
+            if map.mark(va) == mark {
+                map.set_mark(va, Mark::Free);
+            }
+        }
+        // Who touched it meanwhile was told that somebody is at it.
+        self.program.wake(HostRange::sized(va, SZ_4K));
+        taken
+    }
+
+    /// The same for a page that the caller has claimed.
+    pub(crate) fn refill_if_absent(&self, place: Place) -> bool {
+        let Some(start) = self.address(place).filter(|_| matches!(place, Place::Device(_))) else { return false };
+        let absent = !self.leading_run(start, 1).1;
+        if absent {
+            self.counters.reclaimed.fetch_add(1);
+            self.device.zero(HostRange::sized(HostVa(start), SZ_4K));
+        }
+        absent
     }
 
     /// A zero page at home, where a device reported a page carried and carried nothing.

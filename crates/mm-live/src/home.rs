@@ -255,11 +255,14 @@ impl LiveMm {
         if self.life.load() == crate::LIFE_DEAD { Err(MmError::Gone) } else { Ok(()) }
     }
 
-    /// Why a frame is empty: an event emptied it of which the engine has not been told to the end, or the
-    /// translation is stale. An access in flight holds up the telling, so the frame cannot be free again meanwhile.
+    /// Why a frame is empty: an event emptied it of which the engine has not been told to the end, the kernel took
+    /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
+    /// telling, so the frame cannot be free again meanwhile.
     pub(crate) fn explain_empty(&self, page: DevicePage) -> AccessError {
         if self.map.lock().frame(page) == Some(Frame::Condemned) {
             self.counters.told_late.fetch_add(1);
+            AccessError::Again
+        } else if self.refill(page) {
             AccessError::Again
         } else {
             self.counters.stale.fetch_add(1);

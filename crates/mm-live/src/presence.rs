@@ -1,7 +1,8 @@
 //! What the program's addresses, and frames, hold by the kernel's word.
 //!
 //! mincore is quick, but does not tell a page that was swapped out from a hole. Taken for a hole, it would be zeros in
-//! VRAM, and its bytes lost. So where mincore misses pages, and the machine has a swap, pagemap is asked as well.
+//! VRAM, and its bytes lost. So where mincore misses pages, and the machine has a swap, pagemap is asked as well: for
+//! pages in memory too, because they may have come back since.
 
 use crate::LiveMm;
 use crate::sys::{Errno, mem};
@@ -12,7 +13,7 @@ impl LiveMm {
     pub(crate) fn present(&self, range: HostRange, out: &mut [u8]) -> Result<(), Errno> {
         mem::mincore(range, out)?;
         if out[..range.pages()].iter().any(|&page| page & 1 == 0) && mem::has_swap() {
-            self.pagemap.add_swapped(range, out);
+            self.pagemap.add_present(range, out);
         }
         Ok(())
     }

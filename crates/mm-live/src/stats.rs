@@ -65,8 +65,10 @@ counters! {
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.
     again,
-    /// Pages on their way home whose mapping was found without its registration, which was made anew.
-    reregistered,
+    /// Pages on their way home that found another mapping in their place, of which no event had told (SHM_REMAP).
+    orphaned,
+    /// Pages of VRAM that the kernel took back, as the program had allowed by MADV_FREE.
+    reclaimed,
     /// Accesses of VRAM frames that are empty: the translation was stale.
     stale,
     /// Accesses of frames that an event had just emptied, before the engine was told: tried again.

@@ -22,7 +22,7 @@ use crate::sys::{Errno, task};
 use crate::{LiveMm, Transport};
 use gpusvm::hostmm::{Place, Transferred};
 use sync::atomic::AtomicU64;
-use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
+use units::{HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
 /// Why pages are carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -260,7 +260,7 @@ impl LiveMm {
             drop(held);
             return self.copy_to_device(claim, entry, Leg { pages, ..leg }, purpose, done);
         }
-        let step = self.push(leg.way, dst, src, pages);
+        let step = self.push(leg.way, leg.src, dst, src, pages);
         if let Pushed::Went(pages, how) = step {
             done[..pages].fill(how);
             self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
@@ -269,7 +269,7 @@ impl LiveMm {
     }
 
     /// The ioctl itself.
-    fn push(&self, way: Way, dst: u64, src: u64, pages: usize) -> Pushed {
+    fn push(&self, way: Way, from: Place, dst: u64, src: u64, pages: usize) -> Pushed {
         let descriptor = if way == Way::Home { &self.program } else { &self.device };
         let (went, error) = match self.transport {
             Transport::Move if way == Way::ToDevice => self.through_airlock(dst, src, pages),
@@ -285,14 +285,19 @@ impl LiveMm {
         }
         match error {
             None => Pushed::Went(pages, how),
-            // Both places hold a page: a rule was broken. What the program sees wins, and it is counted.
-            Some(Errno::EXIST) if way == Way::Home && self.leading_run(dst, 1).1 => {
+            // Both places hold something: a guard of MADV_GUARD_INSTALL, or a rule was broken. What the program sees
+            // wins, and it is counted.
+            Some(Errno::EXIST) if way == Way::Home => {
                 self.counters.conflicts.fetch_add(1);
                 Pushed::Went(1, Transferred::Copied)
             }
             Some(Errno::AGAIN) => Pushed::Not(Step::Again),
             Some(Errno::BUSY) => Pushed::Not(Step::Busy),
-            Some(Errno::INVAL | Errno::NOENT) if pages > 1 => Pushed::Not(Step::Narrow),
+            Some(Errno::INVAL | Errno::NOENT | Errno::FAULT) if pages > 1 => Pushed::Not(Step::Narrow),
+            // Taken back by the kernel, after MADV_FREE: it is zeros now.
+            Some(Errno::NOENT | Errno::FAULT) if way != Way::ToDevice && self.refill_if_absent(from) => {
+                Pushed::Not(Step::Again)
+            }
             // A hole after all; the next look says so, or whose it is.
             Some(Errno::NOENT) if way == Way::ToDevice => Pushed::Not(Step::Again),
             Some(Errno::INVAL) if way == Way::Home => self.copy_home(dst, src),
@@ -304,26 +309,19 @@ impl LiveMm {
         }
     }
 
-    /// One page home by a copy: its mapping is read-only by now, or has lost its registration on the way (mremaps of
-    /// several threads), which is then made anew; otherwise the page would never come home.
+    /// One page home by a copy: its mapping is read-only by now. Where it is another mapping, which only a change
+    /// without an event leaves behind, its page is of no use to anybody.
     fn copy_home(&self, dst: u64, src: u64) -> Pushed {
-        for attempt in 0..2 {
-            match self.program.copy(dst, src, SZ_4K) {
-                copied if copied.bytes == SZ_4K => return Pushed::Went(1, Transferred::Copied),
-                copied if copied.error == Some(Errno::AGAIN) => return Pushed::Not(Step::Again),
-                copied if copied.error == Some(Errno::EXIST) && self.leading_run(dst, 1).1 => {
-                    self.counters.conflicts.fetch_add(1);
-                    return Pushed::Went(1, Transferred::Copied);
-                }
-                _ if attempt == 0
-                    && self.program.register(HostRange::sized(HostVa(dst), SZ_4K), self.watch()).is_ok() =>
-                {
-                    self.counters.reregistered.fetch_add(1);
-                }
-                _ => break,
-            }
+        let copied = self.program.copy(dst, src, SZ_4K);
+        match copied.error {
+            None => return Pushed::Went(1, Transferred::Copied),
+            Some(Errno::AGAIN) => return Pushed::Not(Step::Again),
+            Some(Errno::EXIST) => drop(self.counters.conflicts.fetch_add(1)),
+            Some(Errno::NOENT) if self.program.event_pending() => return Pushed::Not(Step::Again),
+            Some(Errno::NOENT) => drop(self.counters.orphaned.fetch_add(1)),
+            Some(_) => return Pushed::Not(self.count_invalid()),
         }
-        Pushed::Not(self.count_invalid())
+        Pushed::Went(1, Transferred::Copied)
     }
 
     pub(crate) fn count_invalid(&self) -> Step {

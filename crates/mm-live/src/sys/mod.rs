@@ -31,6 +31,7 @@ impl Errno {
     pub const NOENT: Self = Self(2);
     pub const AGAIN: Self = Self(11);
     pub const NOMEM: Self = Self(12);
+    pub const FAULT: Self = Self(14);
     pub const BUSY: Self = Self(16);
     pub const EXIST: Self = Self(17);
     pub const INVAL: Self = Self(22);

@@ -6,8 +6,8 @@ use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
 const PAGEMAP_SCAN: u32 = 0xc060_6610;
-/// Of a word of the file: the page is swapped out.
-const SWAPPED: u64 = 1 << 62;
+/// Of a word of the file: the page is in memory, or swapped out.
+const PRESENT_OR_SWAPPED: u64 = 3 << 62;
 
 /// /proc/self/pagemap, open.
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl Pagemap {
         self.can_scan && self.scan(page, raw::PAGE_IS_HUGE, &mut [[0; 3]]).is_ok_and(|(found, _)| found == 1)
     }
 
-    /// Sets bit 0 of the entry of each page of `range` that is swapped out.
-    pub fn add_swapped(&self, range: HostRange, out: &mut [u8]) {
+    /// Sets bit 0 of the entry of each page of `range` that is in memory or swapped out.
+    pub fn add_present(&self, range: HostRange, out: &mut [u8]) {
         if !self.can_scan {
-            return self.add_swapped_by_words(range, out);
+            return self.add_present_by_words(range, out);
         }
         let mut regions = [[0u64; 3]; 16];
         let mut rest = range;
-        while let Ok((found, walked)) = self.scan(rest, raw::PAGE_IS_SWAPPED, &mut regions) {
+        while let Ok((found, walked)) = self.scan(rest, raw::PAGE_IS_PRESENT | raw::PAGE_IS_SWAPPED, &mut regions) {
             for [start, end, _] in regions.iter().take(found) {
                 out[range.page_index(HostVa(*start))..][..HostRange::new(HostVa(*start), HostVa(*end)).pages()]
                     .iter_mut()
@@ -51,7 +51,7 @@ impl Pagemap {
         }
     }
 
-    fn add_swapped_by_words(&self, range: HostRange, out: &mut [u8]) {
+    fn add_present_by_words(&self, range: HostRange, out: &mut [u8]) {
         let mut words = [0u64; 64];
         let mut done = 0;
         while done < range.pages() {
@@ -62,12 +62,12 @@ impl Pagemap {
             let Ok(got @ 1..) = check(unsafe { call(libc::SYS_pread64, args) }) else { return };
             let got = got / size_of::<u64>();
             let pages = out[done..].iter_mut().zip(&words[..got]);
-            pages.filter(|(_, word)| **word & SWAPPED != 0).for_each(|(page, _)| *page |= 1);
+            pages.filter(|(_, word)| **word & PRESENT_OR_SWAPPED != 0).for_each(|(page, _)| *page |= 1);
             done += got.max(1);
         }
     }
 
-    /// Regions of `range` that are all of `what`: how many were written, and how far it got.
+    /// Regions of `range` that are any of `what`: how many were written, and how far it got.
     fn scan(&self, range: HostRange, what: u32, regions: &mut [[u64; 3]]) -> Result<(usize, HostVa), Errno> {
         let mut scan = raw::pm_scan_arg {
             size: size_of::<raw::pm_scan_arg>() as u64,
@@ -79,8 +79,8 @@ impl Pagemap {
             vec_len: regions.len() as u64,
             max_pages: 0,
             category_inverted: 0,
-            category_mask: u64::from(what),
-            category_anyof_mask: 0,
+            category_mask: 0,
+            category_anyof_mask: u64::from(what),
             return_mask: u64::from(what),
         };
         // SAFETY: PAGEMAP_SCAN takes this struct, and writes at most as many regions as it is told there are.
@@ -108,15 +108,15 @@ mod tests {
         poisoned.iter().for_each(|&page| uffd.poison(HostRange::sized(memory.page_at(page), SZ_4K)));
         for pagemap in [&quick, &slow] {
             let mut found = [0u8; 512];
-            pagemap.add_swapped(memory, &mut found);
+            pagemap.add_present(memory, &mut found);
             let found: Vec<_> = (0..512).filter(|&page| found[page] != 0).collect();
             assert_eq!(found, poisoned, "{pagemap:?}");
         }
         // A page in every other place makes more regions than one scan gives.
         (0..512).step_by(2).for_each(|page| uffd.poison(HostRange::sized(memory.page_at(page), SZ_4K)));
         let mut found = [[0u8; 512]; 2];
-        quick.add_swapped(memory, &mut found[0]);
-        slow.add_swapped(memory, &mut found[1]);
+        quick.add_present(memory, &mut found[0]);
+        slow.add_present(memory, &mut found[1]);
         assert_eq!(found[0], found[1]);
         assert!((0..512).step_by(2).all(|page| found[0][page] != 0));
         mem::unmap(memory);

@@ -9,7 +9,8 @@ const SIGSET_BYTES: usize = 8;
 /// that is blocked kills the process).
 pub(crate) fn block_signals() {
     const SIG_SETMASK: usize = 2;
-    let open = (1u64 << (libc::SIGSEGV - 1)) | (1u64 << (libc::SIGBUS - 1));
+    // libc sends 32 and 33 to every thread it knows, and waits for each, when it cancels one or changes its user.
+    let open = [libc::SIGSEGV, libc::SIGBUS, 32, 33].iter().fold(0u64, |set, signal| set | 1 << (signal - 1));
     let mask = !open;
     let args = [SIG_SETMASK, core::ptr::from_ref(&mask) as usize, 0, SIGSET_BYTES, 0, 0];
     // SAFETY: the kernel reads eight bytes of mask.

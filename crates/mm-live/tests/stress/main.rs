@@ -508,7 +508,7 @@ fn judge(stage: &Stage) {
         assert_eq!((mm.mincore_frames(vram.id), vram.free_frames()), (0, 16 * SLOT), "all frames are empty and free");
     }
     assert_eq!(count(&stage.lost), 0, "lost writes");
-    let never = [stats.stranded, stats.unexpected, stats.stale, stats.conflicts, stats.reregistered];
+    let never = [stats.stranded, stats.unexpected, stats.stale, stats.conflicts, stats.orphaned];
     assert_eq!(never, [0; 5], "{stats:?}");
     assert!(stats.to_device >= 10_000 && stats.to_home >= 10_000 && stats.across > 0, "{stats:?}");
     assert!(mm.stop());
