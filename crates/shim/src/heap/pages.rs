@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect};
 use sync::{Mutex, MutexGuard};
-use units::{HostRange, HostVa, SZ_1G, SZ_4K};
+use units::{HostRange, HostVa, SZ_1G, SZ_2M, SZ_4K};
 
 /// Where the window lies if nobody else does: far from what the kernel gives by itself.
 const WINDOW_HINT: u64 = 0x6d00_0000_0000;
@@ -12,17 +12,22 @@ const WINDOW_SIZES: [u64; 4] = [64 * SZ_1G, 4 * SZ_1G, SZ_1G, SZ_1G / 4];
 
 static START: AtomicU64 = AtomicU64::new(0);
 static END: AtomicU64 = AtomicU64::new(0);
-static SPACE: Mutex<Space> = Mutex::new(Space { low: 0, high: 0, free: [(0, 0); FREE_RUNS] });
+static SPACE: Mutex<Space> = Mutex::new(Space { low: 0, open: 0, high: 0, free: [(0, 0); FREE_RUNS] });
 
-/// What is left of the window between allocations (below) and stacks (above), and the runs given back.
+/// What is left of the window between allocations (below) and stacks (above), and the runs given back. It is out of
+/// bounds but for what was handed out, so that mlockall does not fill it.
 pub struct Space {
     low: u64,
+    /// Where allocations may go up to without another call of the kernel.
+    open: u64,
     high: u64,
     free: [(u64, u64); FREE_RUNS],
 }
 
 /// Runs of pages remembered for reuse; more are emptied but their addresses are lost.
 const FREE_RUNS: usize = 512;
+/// How much is opened at a time.
+const OPEN_STEP: u64 = SZ_2M;
 
 /// The window; `None` before its first use.
 pub fn window() -> Option<HostRange> {
@@ -72,9 +77,9 @@ unsafe impl dlmalloc::Allocator for Pages {
 pub fn stack(size: u64) -> Option<HostRange> {
     let mut space = SPACE.lock();
     let start = space.take_high(size)?;
-    // SAFETY: the page is the lowest one of a run of the window that nobody else was given.
-    unsafe { mprotect(start as *mut _, SZ_4K as usize, MprotectFlags::empty()) }.ok()?;
-    Some(HostRange::new(HostVa(start + SZ_4K), HostVa(start + size)))
+    let stack = HostRange::new(HostVa(start + SZ_4K), HostVa(start + size));
+    Space::open(stack)?;
+    Some(stack)
 }
 
 /// Nobody else takes or gives pages while this lives.
@@ -103,8 +108,21 @@ impl Space {
             return Some(start);
         }
         let start = self.low;
-        self.low = start.checked_add(size).filter(|end| *end <= self.high)?;
+        let end = start.checked_add(size).filter(|end| *end <= self.high)?;
+        if end > self.open {
+            let open = HostVa(end).align_up(OPEN_STEP).0.min(self.high);
+            Self::open(HostRange::new(HostVa(self.open), HostVa(open)))?;
+            self.open = open;
+        }
+        self.low = end;
         Some(start)
+    }
+
+    /// Lets a part of the window be used.
+    fn open(part: HostRange) -> Option<()> {
+        let flags = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: the part lies in the window, and nobody was given it yet.
+        unsafe { mprotect(part.start.0 as *mut _, part.len() as usize, flags) }.ok()
     }
 
     fn take_high(&mut self, size: u64) -> Option<u64> {
@@ -138,16 +156,10 @@ impl Space {
         let (base, size) = WINDOW_SIZES.iter().find_map(|size| {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             // SAFETY: an anonymous mapping at a hint, not fixed: it displaces nothing.
-            let base = unsafe {
-                mmap_anonymous(WINDOW_HINT as *mut _, *size as usize, ProtFlags::READ | ProtFlags::WRITE, flags)
-            };
+            let base = unsafe { mmap_anonymous(WINDOW_HINT as *mut _, *size as usize, ProtFlags::empty(), flags) };
             base.ok().map(|base| (base as u64, *size))
         })?;
-        for guard in [base, base + size - SZ_4K] {
-            // SAFETY: the page is part of the mapping just made, and nothing is in it.
-            unsafe { mprotect(guard as *mut _, SZ_4K as usize, MprotectFlags::empty()) }.ok()?;
-        }
-        (self.low, self.high) = (base + SZ_4K, base + size - SZ_4K);
+        (self.low, self.open, self.high) = (base + SZ_4K, base + SZ_4K, base + size - SZ_4K);
         START.store(base, Ordering::Release);
         END.store(base + size, Ordering::Release);
         Some(())
@@ -160,7 +172,7 @@ mod tests {
 
     #[test]
     fn runs_that_come_back_are_joined_and_reused() {
-        let mut space = Space { low: 0x10_0000, high: 0x20_0000, free: [(0, 0); FREE_RUNS] };
+        let mut space = Space { low: 0x10_0000, open: 0x20_0000, high: 0x20_0000, free: [(0, 0); FREE_RUNS] };
         let runs: Vec<u64> = (0..3).map(|_| space.take_low(0x1000).expect("room")).collect();
         for run in [runs[0], runs[2], runs[1]] {
             space.remember(run, 0x1000);

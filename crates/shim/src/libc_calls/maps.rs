@@ -1,11 +1,15 @@
 //! Memory of libc, of the dynamic linker and of this library that must never be migrated: the threads that answer
 //! faults use it.
 //!
-//! File mappings do not move anyway; what follows them without a name is their `.bss`, which would.
+//! File mappings do not move anyway; what follows them without a name is their `.bss`, which would. Nor does the main
+//! stack: it grows by its one VMA, which a registration would split, and limits are counted by that VMA.
 
-use units::{HostRange, HostVa};
+use units::{HostRange, HostVa, SZ_2M};
 
-/// All mappings of libc, the dynamic linker and this library, with their `.bss`.
+/// What the kernel keeps free below the main stack, at least.
+const STACK_ROOM: u64 = 64 * SZ_2M;
+
+/// All mappings of libc, the dynamic linker and this library, with their `.bss`; and the main stack with room to grow.
 pub fn own_memory() -> Vec<HostRange> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     of_maps(&maps, own_memory as *const () as u64)
@@ -17,7 +21,9 @@ fn of_maps(maps: &str, own_code: u64) -> Vec<HostRange> {
     let mut found: Vec<HostRange> = Vec::new();
     for (range, file) in lines {
         let follows = found.last().is_some_and(|last| last.end == range.start);
-        if !file.is_empty() && (file == own_file || is_runtime(file)) || file.is_empty() && follows {
+        if file == "[stack]" {
+            found.push(HostRange::new(HostVa(range.end.0.saturating_sub(STACK_ROOM)), range.end));
+        } else if !file.is_empty() && (file == own_file || is_runtime(file)) || file.is_empty() && follows {
             found.push(range);
         }
     }
@@ -49,10 +55,14 @@ mod tests {
                     5000-6000 rw-p 00001000 fe:00 12                         /lib/x86_64-linux-gnu/libc.so.6\n\
                     6000-9000 rw-p 00000000 00:00 0 \n\
                     9000-a000 r-xp 00000000 fe:00 13 /opt/libpontoon_shim.so\n\
-                    b000-c000 rw-p 00000000 00:00 0                          [heap]\n";
+                    b000-c000 rw-p 00000000 00:00 0                          [heap]\n\
+                    7ffff000-80000000 rw-p 00000000 00:00 0                      [stack]\n";
         let range = |start, end| HostRange::new(HostVa(start), HostVa(end));
         let found = of_maps(maps, 0x9800);
-        assert_eq!(found, [range(0x5000, 0x6000), range(0x6000, 0x9000), range(0x9000, 0xa000)]);
+        assert_eq!(
+            found,
+            [range(0x5000, 0x6000), range(0x6000, 0x9000), range(0x9000, 0xa000), range(0x7800_0000, 0x8000_0000)]
+        );
     }
 
     #[test]

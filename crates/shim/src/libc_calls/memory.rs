@@ -1,7 +1,7 @@
-//! mmap of a node; mprotect, mremap and mlock before they happen.
+//! mmap of a node; mprotect, mremap, mlock and their kin before they happen.
 //!
-//! munmap, mmap over something, and madvise need nothing here: the kernel tells of them, also where libc calls them
-//! by itself.
+//! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
+//! them by itself. It does not tell of guards (MADV_GUARD_INSTALL) and of shmat over something (SHM_REMAP).
 
 use super::{interpose, real};
 use crate::device::Change;
@@ -41,6 +41,20 @@ interpose! {
         // SAFETY: the program's own arguments; `to` is looked at only where the flags ask for it.
         unsafe { real::mremap(at, old, new, flags, to) }
     }
+    fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
+        if advice == MADV_GUARD_INSTALL {
+            session::before_change(at as usize, length, Change::Protect);
+        }
+        // SAFETY: the program's own arguments.
+        unsafe { real::madvise(at, length, advice) }
+    }
+    fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
+        if flags & libc::SHM_REMAP != 0 {
+            session::before_change(at as usize, segment_size(id), Change::Remap);
+        }
+        // SAFETY: the program's own arguments.
+        unsafe { real::shmat(id, at, flags) }
+    }
     fn mlock(at: *const c_void, length: size_t) -> c_int {
         session::before_change(at as usize, length, Change::Lock);
         // SAFETY: the program's own arguments.
@@ -58,6 +72,18 @@ interpose! {
         // SAFETY: the program's own argument.
         unsafe { real::mlockall(flags) }
     }
+}
+
+/// Linux 6.13; libc has no name for it yet.
+const MADV_GUARD_INSTALL: c_int = 102;
+
+/// The bytes of a segment of shared memory; none where there is no such segment.
+fn segment_size(id: c_int) -> size_t {
+    let mut state = core::mem::MaybeUninit::<libc::shmid_ds>::zeroed();
+    // SAFETY: IPC_STAT writes this struct.
+    let found = unsafe { libc::shmctl(id, libc::IPC_STAT, state.as_mut_ptr()) };
+    // SAFETY: zeroed before, and zeros are a valid one.
+    if found == 0 { unsafe { state.assume_init() }.shm_segsz } else { 0 }
 }
 
 /// The program's half of the address space.

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use libc::{SIG_BLOCK, SIG_DFL, SIG_IGN, SIG_SETMASK, SIGBUS, SIGSEGV};
 
 /// Signals that are never blocked by us: faults of the thread itself, and what a debugger uses.
-const FAULTS: [c_int; 6] = [SIGSEGV, SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGABRT];
+const FAULTS: [c_int; 2] = [SIGSEGV, SIGBUS];
 
 /// The program's signals are blocked on this thread while this lives.
 pub struct Held {
