@@ -95,7 +95,7 @@ impl Advice {
 }
 
 /// Removes the ranges that lie on both sides of an edge of `span`.
-fn remove_straddlers(vm: &Vm, svm: &Svm, span: GpuRange) {
+pub(super) fn remove_straddlers(vm: &Vm, svm: &Svm, span: GpuRange) {
     for edge in [span.start.mirrored(), span.end.mirrored()] {
         for key in svm.ranges_in(HostRange::sized(edge, SZ_4K)) {
             let straddles = svm.notifier_lock().range(key).is_some_and(|range| range.span().start < edge);

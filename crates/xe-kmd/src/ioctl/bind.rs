@@ -20,6 +20,7 @@ use xe_uapi::vm::{
     CONSULT_MEM_ADVISE_PREF_LOC, VmBind, VmBindOp,
 };
 
+use super::attr::remove_straddlers;
 use super::stub::missing;
 use super::sync::{self, UserFences, UserSync};
 use super::{Reply, require};
@@ -170,12 +171,14 @@ fn execute(file: &File, vm: &Vm, state: &mut VmState, ops: &[VmBindOp]) -> Resul
     }
     gone.iter().filter(|vma| vma.kind == Kind::Null).for_each(|vma| unbind(vm, vma.span));
     if let Some(svm) = &vm.svm {
+        gone.iter().for_each(|old| refresh(vm, svm, &state.vmas, old));
         wanted.iter().for_each(|(span, region)| prefetch_span(vm, svm, &state.vmas, *span, *region));
     }
     Ok(())
 }
 
-/// MAP of a mirror or of NULL. A mirror may be laid over a mirror whose ranges live: they are found by address.
+/// MAP of a mirror or of NULL. A mirror may be laid over a mirror whose ranges live: they are found by address, and
+/// [`refresh`] makes them follow it.
 fn map(vm: &Vm, vmas: &mut VmaTree, op: &VmBindOp, span: GpuRange, gone: &mut Vec<Vma>) -> Result<(), Errno> {
     let flags = BindFlags::from_bits_retain(op.flags);
     let kind = if flags.contains(BindFlags::CPU_ADDR_MIRROR) { Kind::Mirror } else { Kind::Null };
@@ -189,6 +192,16 @@ fn map(vm: &Vm, vmas: &mut VmaTree, op: &VmBindOp, span: GpuRange, gone: &mut Ve
     let read_only = flags.contains(BindFlags::READONLY);
     gone.extend(vmas.map(Vma { read_only, ..Vma::new(span, kind, op.pat_index) }));
     Ok(())
+}
+
+/// Where the VMAs in the place of `old` say something else than it did, its ranges are bound anew at the next fault,
+/// and none lies on both sides of its edges.
+fn refresh(vm: &Vm, svm: &Svm, vmas: &VmaTree, old: &Vma) {
+    let is_same = |new: &Vma| Vma { span: old.span, ..*new } == *old;
+    if !vmas.overlapping(old.span).iter().all(is_same) {
+        remove_straddlers(vm, svm, old.span);
+        vm.space.invalidate_span(svm, old.span.mirrored());
+    }
 }
 
 /// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
