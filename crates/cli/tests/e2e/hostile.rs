@@ -32,6 +32,17 @@ fn a_client_that_loops_over_dlopen_fork_signals_and_mmap() {
 }
 
 #[test]
+fn what_no_event_tells_of() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/unannounced.c"));
+    let run = client.run(&["--hostile"], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
+    assert!(run.times("SYSTEM->VRAM0") + run.times("SYSTEM->VRAM1") > 3, "{}", run.report["migrations"]);
+}
+
+#[test]
 fn gcc_compiles_a_file() {
     if !userfaultfd() {
         return;

@@ -1,6 +1,8 @@
-//! Pages that the kernel has swapped out are no holes: they go along with their bytes.
+//! What the kernel takes out of memory. Pages that it has swapped out are no holes: they go along with their bytes. What
+//! the program gave up by MADV_FREE may be gone, in VRAM too, and is zeros then.
 //!
-//! Needs a swap, or root to make a small one for the time of the test.
+//! Needs a swap, or root to make a small one for the time of the test; and root's right to a memory cgroup (v1), which
+//! can be emptied.
 #![allow(
     unsafe_code,
     clippy::disallowed_types,
@@ -11,7 +13,7 @@
 mod world;
 
 use gpusvm::hostmm::*;
-use mm_live::Config;
+use mm_live::{Config, LiveMm};
 use std::ffi::CString;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -87,6 +89,31 @@ fn swapped(range: HostRange) -> usize {
     words.chunks(8).filter(|word| u64::from_le_bytes((*word).try_into().unwrap()) & SWAPPED != 0).count()
 }
 
+/// Pages that MADV_FREE gave up and the kernel takes back while they are in VRAM: the device and the CPU read what was
+/// there or zeros, and what they write stays.
+fn given_up(mm: &LiveMm, vram: &Vram, group: &Group) {
+    let range = map(SZ_2M);
+    (0..range.pages()).for_each(|i| store(page(range, i), 1000 + i as u64));
+    assert_eq!(madvise(range, libc::MADV_FREE), 0);
+    assert_eq!(migrate_to(mm, vram, range), 512);
+    group.empty();
+    for i in (0..range.pages()).step_by(2) {
+        let device = mm.device_page(page(range, i)).expect("in VRAM");
+        let mut word = [0; 8];
+        while mm.read(Place::Device(device), 0, &mut word) == Err(AccessError::Again) {}
+        let word = u64::from_le_bytes(word);
+        assert!(word == 0 || word == 1000 + i as u64, "page {i}: {word}");
+        assert_eq!(mm.write(Place::Device(device), 8, &[7]), Ok(()));
+    }
+    for i in 0..range.pages() {
+        let word = load(page(range, i));
+        assert!(word == 0 || word == 1000 + i as u64, "page {i}: {word}");
+        assert_eq!(load(page(range, i).add(8)), if i % 2 == 0 { 7 } else { 0 }, "page {i}");
+    }
+    eprintln!("{} pages were taken back", mm.stats().reclaimed);
+    assert_eq!(mm.stats().stale, 0);
+}
+
 const MADV_PAGEOUT: i32 = 21;
 
 fn paged_out(bytes: u64) -> HostRange {
@@ -111,6 +138,7 @@ fn what_is_swapped_out_goes_along() {
     }
     let group = Group::enter();
     let vram = Vram::insert(&mm, PagemapId(0), 8, SZ_2M);
+    given_up(&mm, &vram, &group);
     let range = paged_out(SZ_2M);
     let emptied = group.empty();
     let out = swapped(range);
