@@ -1,7 +1,8 @@
 //! Exec queues: jobs for one engine, or binds for one VM.
 //!
 //! An engine queue owns one hardware context. Jobs are numbered from 1; the device reports them done in order,
-//! and reports a context that it killed: then the queue is banned, for good.
+//! and reports a context that it killed: then the queue is banned, for good. A queue that is closed counts as banned
+//! for those who still wait for it.
 //!
 //! Locking: a queue's `jobs` is a leaf lock, which the interrupt takes too. `ring` keeps jobs in the order of
 //! their numbers and is held while the device is handed one.
@@ -11,6 +12,7 @@
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::atomic::AtomicBool;
 use sync::rank::mutex;
 use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
@@ -29,6 +31,7 @@ const MAX_JOBS: u64 = 1000;
 pub(crate) struct ExecQueue {
     pub vm: Arc<Vm>,
     pub kind: QueueKind,
+    closed: AtomicBool,
 }
 
 /// What it queues.
@@ -51,13 +54,12 @@ struct Jobs {
     submitted: u64,
     done: u64,
     banned: bool,
-    closed: bool,
 }
 
 impl ExecQueue {
     /// A queue of binds.
     pub(crate) fn bind(vm: Arc<Vm>) -> Arc<Self> {
-        Arc::new(Self { vm, kind: QueueKind::Bind(BindFences::new()) })
+        Self::new(vm, QueueKind::Bind(BindFences::new()))
     }
 
     /// A queue of jobs for `engine`.
@@ -65,9 +67,13 @@ impl ExecQueue {
         let device = vm.device.clone();
         let context = device.gpu.hw.context_create(engine, vm.asid);
         let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
-        let queue = Arc::new(Self { vm, kind: QueueKind::Engine(queue) });
+        let queue = Self::new(vm, QueueKind::Engine(queue));
         device.contexts.lock().insert(context, Arc::downgrade(&queue));
         queue
+    }
+
+    fn new(vm: Arc<Vm>, kind: QueueKind) -> Arc<Self> {
+        Arc::new(Self { vm, kind, closed: AtomicBool::new(false) })
     }
 
     /// Hands the device a job.
@@ -75,6 +81,9 @@ impl ExecQueue {
         let QueueKind::Engine(queue) = &self.kind else { return Err(Errno::EINVAL) };
         let device = &self.vm.device;
         let _ring = queue.ring.lock();
+        if self.is_closed() {
+            return Err(Errno::ENOENT);
+        }
         let seqno = queue.jobs.lock().next()?;
         device.gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
         device.gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence });
@@ -98,23 +107,33 @@ impl ExecQueue {
 
     /// Whether a wait for it is in vain (`reset_status`).
     pub(crate) fn is_banned(&self) -> bool {
-        match &self.kind {
+        let banned = match &self.kind {
             QueueKind::Bind(_) => false,
             QueueKind::Engine(queue) => queue.jobs.lock().banned,
-        }
+        };
+        banned || self.is_closed()
     }
 
-    /// Ends the queue: its context runs nothing any more. Idempotent.
+    /// Ends the queue: its context runs nothing any more, and waits for it end. Idempotent.
     pub(crate) fn close(&self) {
-        let QueueKind::Engine(queue) = &self.kind else { return };
         let device = &self.vm.device;
-        let _ring = queue.ring.lock();
-        if std::mem::replace(&mut queue.jobs.lock().closed, true) {
-            return;
+        match &self.kind {
+            QueueKind::Bind(_) => self.closed.store(true),
+            QueueKind::Engine(queue) => {
+                let _ring = queue.ring.lock();
+                if self.closed.swap(true) {
+                    return;
+                }
+                device.gpu.hw.context_destroy(queue.context);
+                device.contexts.lock().remove(&queue.context);
+                device.faults.squash(queue.context, self.vm.asid);
+            }
         }
-        device.gpu.hw.context_destroy(queue.context);
-        device.contexts.lock().remove(&queue.context);
-        device.faults.squash(queue.context, self.vm.asid);
+        device.waiters.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load()
     }
 }
 
@@ -123,9 +142,6 @@ impl Jobs {
     fn next(&mut self) -> Result<u64, Errno> {
         if self.banned {
             return Err(Errno::ECANCELED);
-        }
-        if self.closed {
-            return Err(Errno::ENOENT);
         }
         if self.submitted - self.done >= MAX_JOBS {
             return Err(Errno::EAGAIN);

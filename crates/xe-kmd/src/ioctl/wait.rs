@@ -1,4 +1,4 @@
-//! WAIT_USER_FENCE: until eight bytes of memory compare as wished, or the queue is banned, or time is over.
+//! WAIT_USER_FENCE: until eight bytes of memory compare as wished, or the queue is banned or ended, or time is over.
 //!
 //! The bytes are read as the program would read them, so a page in VRAM comes home for it.
 //!

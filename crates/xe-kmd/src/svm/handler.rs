@@ -2,18 +2,20 @@
 //!
 //! A round: collect garbage → look the VMA up → find or make the range → migrate it, if that is wanted →
 //! collect its pages → bind them. Anything may change under a round, as only the VM's lock is held, so each step
-//! may ask for another. [`Tries`] bounds them: a fault ends, served or refused.
+//! may ask for another: it lost a race, with an munmap, a CPU's touch or another migration. Who lost one waits a
+//! little, longer each time, so that the winner gets on. [`Tries`] bounds it all, by time: a fault ends, served
+//! or refused.
 //!
 //! Where upstream 7.2 differs, this is the corrected variant: an error of the collection is reported and not
 //! taken for success (D1); rounds are bounded (D2); pages of a range too small for VRAM are brought home instead
 //! of being bound (B); a range that has outgrown its VMA after an mprotect is made anew, smaller, instead of
-//! failing for ever.
+//! failing for ever; an atomic is not refused because pages are busy for longer than three migrations take.
 //!
 //! Locking: the VM's lock is held by the caller, and nothing below.
 //!
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
-use gpusvm::{RangeKey, SvmError};
+use gpusvm::{MigrateError, RangeKey, SvmError};
 use units::{GpuVa, TileId};
 use xe_spec::fault::Access;
 
@@ -53,7 +55,7 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
             Ok(()) => return Ok(Serviced::Resolved),
             Err(Unserved::Refused(errno)) => return Err(errno),
             Err(Unserved::Again(step, errno)) => {
-                tries.spend(step, errno)?;
+                tries.spend(errno)?;
                 vm.device.gpu.tell(Event::Retry { asid: vm.asid, addr: fault.addr, step });
             }
         }
@@ -84,12 +86,12 @@ impl Round<'_> {
     /// Brings the pages to the VRAM they should be in. Where VRAM is only better, failing is no error.
     pub(crate) fn migrate(&self, tries: &mut Tries) -> Result<(), Unserved> {
         let Some(target) = self.want.migration(self.view) else { return Ok(()) };
-        let Some(try_number) = tries.migration(self.want.need) else { return Ok(()) };
-        let slice = self.want.timeslice_ms << try_number;
+        let Some(slice) = tries.migration(self.want) else { return Ok(()) };
         match devmem::to_vram(&self.vm.device, self.svm, self.key, self.view, target, slice) {
             Ok(()) => Ok(()),
-            Err(error) if self.want.need == Need::Vram => Err(Unserved::Again(RetryStep::Migrate, error.into())),
-            Err(_) => Ok(()),
+            Err(_) if self.want.need == Need::Anywhere => Ok(()),
+            Err(MigrateError::Busy) => Err(Unserved::Again(RetryStep::Migrate, Errno::EBUSY)),
+            Err(error) => Err(tries.migration_failed(error.into())),
         }
     }
 
@@ -99,12 +101,10 @@ impl Round<'_> {
         match error {
             SvmError::Mixed => _ = self.svm.range_evict(self.key),
             SvmError::Fault | SvmError::Denied => self.remove_if_outgrown(),
-            SvmError::Invalid
-            | SvmError::NoVma
-            | SvmError::Io
-            | SvmError::NoMemory
-            | SvmError::Busy
-            | SvmError::Gone => return Err(Unserved::Refused(error.into())),
+            SvmError::Busy => {}
+            SvmError::Invalid | SvmError::NoVma | SvmError::Io | SvmError::NoMemory | SvmError::Gone => {
+                return Err(Unserved::Refused(error.into()));
+            }
         }
         Err(Unserved::Again(RetryStep::Pages, error.into()))
     }
@@ -137,40 +137,61 @@ impl Round<'_> {
 /// How often a fault was tried, and how often it may be.
 #[derive(Default, Debug)]
 pub(crate) struct Tries {
+    /// Migrations begun.
     migrations: u32,
-    pages: u32,
-    binds: u32,
+    /// Migrations that failed otherwise than by a race.
+    failed: u32,
+    /// Rounds that did not serve.
+    rounds: u32,
+    /// When the first of them ended.
+    since_ns: u64,
 }
 
 impl Tries {
-    /// Rounds that pages which could not be collected may cost.
-    const PAGES: u32 = 16;
-    /// Rounds that pages which changed before their bind may cost: races are lost one by one.
-    const BINDS: u32 = 256;
+    /// Failures, other than by a race, that a migration which must be may have.
+    const FAILED: u32 = 3;
+    /// How long races may be lost ...
+    const TIME_NS: u64 = 1_000_000_000;
+    /// ... but for as many rounds in any case: one alone may take that long.
+    const ROUNDS: u32 = 8;
+    /// First and longest pause after a round.
+    const PAUSE_NS: [u64; 2] = [10_000, 1_000_000];
 
-    /// Takes a migration, if one is left; how many there were before.
-    fn migration(&mut self, need: Need) -> Option<u32> {
-        let most = match need {
-            Need::Vram => 3,
-            Need::Anywhere => 1,
-        };
+    /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
+    /// pages were lost again before they were bound.
+    fn migration(&mut self, want: &Want) -> Option<u32> {
         let before = self.migrations;
         self.migrations += 1;
-        (before < most).then_some(before)
+        (want.need == Need::Vram || before == 0).then_some(want.timeslice_ms << before.min(2))
     }
 
-    /// Pays for another round, or ends with `errno`.
-    pub(crate) fn spend(&mut self, step: RetryStep, errno: Errno) -> Result<(), Errno> {
-        let (spent, most) = match step {
-            RetryStep::Migrate | RetryStep::Pages => (&mut self.pages, Self::PAGES),
-            RetryStep::Bind => (&mut self.binds, Self::BINDS),
-        };
-        *spent += 1;
-        if *spent < most { Ok(()) } else { Err(errno) }
+    /// A migration failed that must be.
+    fn migration_failed(&mut self, errno: Errno) -> Unserved {
+        self.failed += 1;
+        if self.failed < Self::FAILED {
+            Unserved::Again(RetryStep::Migrate, errno)
+        } else {
+            Unserved::Refused(errno)
+        }
+    }
+
+    /// Pays for another round, and pauses before it; or ends with `errno`.
+    pub(crate) fn spend(&mut self, errno: Errno) -> Result<(), Errno> {
+        let now_ns = sync::time::now_ns();
+        if self.rounds == 0 {
+            self.since_ns = now_ns;
+        }
+        if self.rounds >= Self::ROUNDS && now_ns - self.since_ns >= Self::TIME_NS {
+            return Err(errno);
+        }
+        let [first, longest] = Self::PAUSE_NS;
+        sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
+        self.rounds += 1;
+        Ok(())
     }
 
     /// What to call it when the mapping is found in place.
     fn outcome(&self) -> Serviced {
-        if self.pages + self.binds == 0 { Serviced::Valid } else { Serviced::Resolved }
+        if self.rounds == 0 { Serviced::Valid } else { Serviced::Resolved }
     }
 }

@@ -71,7 +71,7 @@ fn bind_on(round: &Round<'_>) -> Option<()> {
     for _ in 0..ROUNDS {
         match round.collect().and_then(|()| round.bind()) {
             Ok(()) => return Some(()),
-            Err(Unserved::Again(step, errno)) => tries.spend(step, errno).ok()?,
+            Err(Unserved::Again(_, errno)) => tries.spend(errno).ok()?,
             Err(Unserved::Refused(_)) => return None,
         }
     }

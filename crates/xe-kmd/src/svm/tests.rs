@@ -12,6 +12,8 @@ use crate::port::PageOutcome;
 use crate::testing::{Rig, frame_of};
 use crate::{Rules, planted, upstream};
 
+mod races;
+
 const DATA: u64 = 0x7f00_0000_0000;
 const T0: Option<PagemapId> = Some(PagemapId(0));
 const T1: Option<PagemapId> = Some(PagemapId(1));

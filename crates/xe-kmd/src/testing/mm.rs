@@ -22,6 +22,10 @@ struct MmState {
     claims: BTreeMap<ClaimId, Claim>,
     /// Pages that never migrate.
     pinned: bool,
+    /// Claims that get nothing from now on.
+    refused: u32,
+    /// Walks find nothing that holds before this time.
+    stale_until_ns: u64,
     seq: u64,
     next: u64,
 }
@@ -46,6 +50,14 @@ impl FakeMm {
     /// From now on no page migrates.
     pub fn pin(&self) {
         self.state.lock().pinned = true;
+    }
+    /// The next `claims` get nothing.
+    pub fn refuse(&self, claims: u32) {
+        self.state.lock().refused = claims;
+    }
+    /// For `ns` from now the address space changes faster than it can be walked.
+    pub fn unsettle(&self, ns: u64) {
+        self.state.lock().stale_until_ns = sync::time::now_ns() + ns;
     }
     /// Makes `range`, cut out of its VMA, read-only.
     pub fn protect(&self, range: HostRange) {
@@ -136,6 +148,9 @@ impl HostMm for FakeMm {
         self.state.lock().seq != seq.0
     }
     fn walk(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
+        if sync::time::now_ns() < self.state.lock().stale_until_ns {
+            return Err(MmError::Stale);
+        }
         for (n, page) in pages.iter_mut().enumerate() {
             let va = walk.range.page_at(n);
             let vma = self.vma_lookup(va).ok_or(MmError::NoVma)?;
@@ -159,7 +174,12 @@ impl HostMm for FakeMm {
     }
     fn claim(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
         self.event(request.range, EventKind::Migrate(request.owner));
-        let pinned = self.state.lock().pinned;
+        let pinned = {
+            let mut state = self.state.lock();
+            let refused = state.refused > 0;
+            state.refused = state.refused.saturating_sub(1);
+            state.pinned || refused
+        };
         let mut pages = Vec::new();
         for (n, out) in out.iter_mut().enumerate() {
             let va = request.range.page_at(n);

@@ -13,6 +13,7 @@ use xe_uapi::{drm, *};
 
 mod args;
 mod faults;
+mod queues;
 mod rebind;
 
 use crate::Errno;

@@ -1,0 +1,68 @@
+//! How a queue ends, and what ends with it.
+
+use super::*;
+use std::sync::Arc;
+
+/// Longer than any test takes.
+const LONG_NS: i64 = 20_000_000_000;
+
+fn destroy(rig: &Rig, exec_queue_id: u32) -> Result<u32, Errno> {
+    rig.ioctl(nr::EXEC_QUEUE_DESTROY, &mut ExecQueueDestroy { exec_queue_id, ..Default::default() })
+}
+
+/// The answer to a wait for a fence that is never written, on a new queue of class `class` that `end` ends, given
+/// its name.
+fn wait_until(class: u16, end: fn(&Rig, u32)) -> Result<u32, Errno> {
+    let rig = Arc::new(Rig::new());
+    let (vm, _) = mirrored(&rig);
+    let exec_queue_id = queue(&rig, vm, class, 0).unwrap();
+    let known = rig.file.queue(exec_queue_id).unwrap();
+    let users = Arc::strong_count(&known);
+    let other = {
+        let rig = rig.clone();
+        sync::spawn("end", move || {
+            while Arc::strong_count(&known) == users {
+                sync::time::sleep_ns(1_000_000);
+            }
+            // The wait knows the queue; give it time to sleep.
+            sync::time::sleep_ns(5_000_000);
+            end(&rig, exec_queue_id);
+        })
+    };
+    let at = USER + 0x100;
+    let wait = WaitUserFence { addr: at, value: 7, mask: !0, timeout: LONG_NS, exec_queue_id, ..Default::default() };
+    // Not where the other thread's arguments are.
+    const ARGS: u64 = USER + 0x4000;
+    rig.put(ARGS, &wait);
+    let reply = rig.file.ioctl(nr::WAIT_USER_FENCE, HostVa(ARGS));
+    other.join();
+    reply
+}
+
+#[test]
+fn a_wait_ends_when_its_context_is_killed() {
+    let kill = |rig: &Rig, _| {
+        let context = *rig.hw.state.lock().contexts.keys().next().unwrap();
+        rig.device.context_killed(context, 1);
+    };
+    assert_eq!(wait_until(CLASS_COPY, kill), err(Errno::EIO));
+}
+
+#[test]
+fn a_wait_ends_with_its_queue() {
+    for class in [CLASS_COPY, CLASS_VM_BIND] {
+        assert_eq!(wait_until(class, |rig, id| assert_eq!(destroy(rig, id), OK)), err(Errno::EIO));
+        assert_eq!(wait_until(class, |rig, _| rig.file.close()), err(Errno::EIO));
+    }
+}
+
+#[test]
+fn a_fault_that_waits_ends_with_its_queue() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    let id = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let context = *rig.hw.state.lock().contexts.keys().next().unwrap();
+    rig.device.page_fault(crate::testing::fault_record(asid.0, context.0));
+    assert_eq!(destroy(&rig, id), OK);
+    assert_eq!((rig.device.service_faults(), rig.hw.state.lock().acks.len()), (0, 0), "nobody is left to answer");
+}
