@@ -4,11 +4,12 @@
 //! breaks something is the one that is told, whatever thread was faster: a search is as reproducible as a run.
 
 use crate::finding::Finding;
-use crate::scene::{self, Manner};
+use crate::plan::Order;
+use crate::scene::{self, Manner, Reached};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use sync::sim::{self, Limits, Outcome, Random, Replay, RunReport};
+use sync::sim::{self, Limits, Outcome, Replay, RunReport};
 
 /// What to search.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Search {
 pub struct Caught {
     /// Which.
     pub seed: u64,
+    /// How it let the tasks take turns.
+    pub order: Order,
     /// In which manner.
     pub manner: Manner,
     /// What.
@@ -41,6 +44,8 @@ pub struct Caught {
 pub struct Found {
     /// Runs that were made.
     pub runs: u64,
+    /// What they came upon, added up.
+    pub reached: Reached,
     /// The lowest seed that broke something.
     pub caught: Option<Caught>,
 }
@@ -50,11 +55,11 @@ const THREADS: u64 = 2;
 /// Runs the seeds until one breaks something.
 pub fn search(search: &Search) -> Found {
     let lowest = AtomicU64::new(u64::MAX);
-    let runs = AtomicU64::new(0);
+    let (runs, stale_binds) = (AtomicU64::new(0), AtomicU64::new(0));
     let (send, caught) = mpsc::channel();
     std::thread::scope(|scope| {
         for first in 0..THREADS {
-            let (send, lowest, runs) = (send.clone(), &lowest, &runs);
+            let (send, lowest, runs, stale_binds) = (send.clone(), &lowest, &runs, &stale_binds);
             scope.spawn(move || {
                 for seed in search.seeds.clone().skip(first as usize).step_by(THREADS as usize) {
                     if seed > lowest.load(Ordering::Relaxed) {
@@ -62,10 +67,11 @@ pub fn search(search: &Search) -> Found {
                     }
                     for &manner in &search.manners {
                         runs.fetch_add(1, Ordering::Relaxed);
-                        let (report, finding) = run_seed(seed, manner, &search.behaviours);
-                        if let Some(finding) = finding {
+                        let ran = run_seed(seed, manner, &search.behaviours);
+                        stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
+                        if let Some(finding) = ran.finding {
                             lowest.fetch_min(seed, Ordering::Relaxed);
-                            let _ = send.send((seed, manner, finding, report));
+                            let _ = send.send((seed, manner, finding, ran.report));
                             return;
                         }
                     }
@@ -76,34 +82,50 @@ pub fn search(search: &Search) -> Found {
     drop(send);
     let caught = caught.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, manner, finding, report)| {
         let replays = replays(seed, manner, &search.behaviours, &finding, &report);
-        Caught { seed, manner, finding, report, replays }
+        Caught { seed, order: Order::of(seed), manner, finding, report, replays }
     });
-    Found { runs: runs.into_inner(), caught }
+    let reached = Reached { stale_binds: stale_binds.into_inner() };
+    Found { runs: runs.into_inner(), reached, caught }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// How it went.
+    pub report: RunReport,
+    /// What it broke.
+    pub finding: Option<Finding>,
+    /// What it came upon.
+    pub reached: Reached,
 }
 
 /// One run of the scene under the schedule that `seed` names.
-pub fn run_seed(seed: u64, manner: Manner, behaviours: &str) -> (RunReport, Option<Finding>) {
-    run(&mut Random::new(seed), manner, behaviours)
+pub fn run_seed(seed: u64, manner: Manner, behaviours: &str) -> Ran {
+    run(&mut *Order::of(seed).schedule(seed), manner, behaviours)
 }
 
 fn replays(seed: u64, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
     let again = run_seed(seed, manner, behaviours);
     let replayed = run(&mut Replay::new(report.deviations.clone()), manner, behaviours);
-    let same = |(other, found): &(RunReport, Option<Finding>)| {
-        other.trace_hash == report.trace_hash && other.steps == report.steps && found.as_ref() == Some(finding)
+    let same = |ran: &Ran| {
+        ran.report.trace_hash == report.trace_hash
+            && ran.report.steps == report.steps
+            && ran.finding.as_ref() == Some(finding)
     };
     same(&again) && same(&replayed)
 }
 
-fn run(schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> (RunReport, Option<Finding>) {
-    let (send, outcome) = mpsc::channel();
+fn run(schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
+    let (send, ended) = mpsc::channel();
     let behaviours = behaviours.to_owned();
     let report = sim::run(schedule, Limits::default(), move || {
-        let _ = send.send(scene::run(manner, &behaviours));
+        let mut reached = Reached::default();
+        let outcome = scene::run(manner, &behaviours, &mut reached);
+        let _ = send.send((outcome, reached));
     });
-    let finding = match (&report.outcome, outcome.try_recv()) {
-        (Outcome::Finished, Ok(outcome)) => outcome.err(),
-        (outcome, _) => Some(Finding::Run(outcome.clone())),
+    let (finding, reached) = match (&report.outcome, ended.try_recv()) {
+        (Outcome::Finished, Ok((outcome, reached))) => (outcome.err(), reached),
+        (outcome, _) => (Some(Finding::Run(outcome.clone())), Reached::default()),
     };
-    (report, finding)
+    Ran { report, finding, reached }
 }

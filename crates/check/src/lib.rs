@@ -2,7 +2,7 @@
 //!
 //! [`scene`] builds a small process and says what must hold when it is done (the oracle); [`explore`] runs it
 //! under seeds, stops at the lowest one that breaks something, and runs that again to see that it replays bit
-//! for bit; [`finding`] says in one sentence what went wrong.
+//! for bit; [`plan`] is what a seed decides; [`finding`] says in one sentence what went wrong.
 //!
 //! Nothing here knows how the driver works: a finding is what a user would see (data, signals, a hang) or what
 //! the device records (a write to a bus address that nothing maps).
@@ -10,6 +10,7 @@
 
 pub mod explore;
 pub mod finding;
+pub mod plan;
 pub mod scene;
 
 pub use machine::behaviour;

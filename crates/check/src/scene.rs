@@ -26,8 +26,15 @@ const PATIENCE_NS: i64 = 2_000_000_000;
 /// Whose rules the simulated mm follows.
 pub use machine::checked::Manner;
 
+/// What a run came upon: a search in which none of this happens looks past the races that it is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Binds whose pages had changed since they were collected.
+    pub stale_binds: u64,
+}
+
 /// Runs the scene to its end, inside a checked run. What it leaves is judged here too.
-pub fn run(manner: Manner, behaviours: &str) -> Result<(), Finding> {
+pub fn run(manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
     let rules = behaviour::parse(behaviours).map_err(|what| Finding::Refused { what })?;
     let config = match manner {
         Manner::Linux => Config::LINUX,
@@ -56,6 +63,7 @@ pub fn run(manner: Manner, behaviours: &str) -> Result<(), Finding> {
         outcome = outcome.and(actor.outcome());
     }
     let judged = stage.judge();
+    reached.stale_binds = stage.checked.core.ledger().read().stale_binds;
     stage.close();
     // Lost data says more than the error that it led to.
     judged.and(outcome)

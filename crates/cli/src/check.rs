@@ -69,7 +69,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let found = explore::search(&search);
     let seconds = start.elapsed().as_secs_f64();
     match &found.caught {
-        None => say!("{} runs in {seconds:.1} s: nothing found", found.runs),
+        None => say!(
+            "{} runs in {seconds:.1} s, {} binds overtaken by a change and retried: nothing found",
+            found.runs,
+            found.reached.stale_binds
+        ),
         Some(caught) => {
             say!("found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)", caught.seed, found.runs);
             tell(caught, &options.behaviour, "  ");
@@ -87,7 +91,8 @@ pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
     let manner = manner_name(caught.manner);
     say!("{indent}{}", caught.finding);
     say!(
-        "{indent}manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        "{indent}manner {manner}, {}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        caught.order,
         report.steps,
         report.switches,
         report.deviations.len(),
@@ -112,9 +117,11 @@ fn manner_name(manner: Manner) -> &'static str {
 pub fn json(found: &explore::Found) -> serde_json::Value {
     serde_json::json!({
         "runs": found.runs,
+        "stale_binds": found.reached.stale_binds,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
             "seed": caught.seed,
             "manner": manner_name(caught.manner),
+            "schedule": caught.order.to_string(),
             "finding": caught.finding.to_string(),
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),

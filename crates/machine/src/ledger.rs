@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostRange, TileId};
-use xe_kmd::Serviced;
+use xe_kmd::{RetryStep, Serviced};
 
 /// Migrations kept in full; later ones are only counted.
 const KEPT: usize = 4096;
@@ -75,6 +75,8 @@ pub struct Book {
     pub invalidations: u64,
     /// Spans bound.
     pub binds: u64,
+    /// Binds whose pages had changed since they were collected: tried again.
+    pub stale_binds: u64,
     /// TLB flushes that the driver asked for, by tile.
     pub flushes_of: BTreeMap<TileId, u64>,
     /// Migrations that failed.
@@ -142,6 +144,7 @@ impl xe_kmd::Observer for Ledger {
                 keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
             }
             Event::Bind { .. } => book.binds += 1,
+            Event::Retry { step: RetryStep::Bind, .. } => book.stale_binds += 1,
             Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
             Event::Banned { .. } => book.bans += 1,
             Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
