@@ -35,16 +35,58 @@ pub fn wait_user_fence(file: &dyn File, argument: HostVa, signals: &Held) -> Res
 }
 
 fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals: &Held) -> Result<u32, Errno> {
+    let mut has_begun = false;
     loop {
         let until = deadline.min(now_ns().saturating_add(SLICE_NS));
         let mut slice =
             WaitUserFence { flags: asked.flags | UFENCE_WAIT_FLAG_ABSTIME, timeout: until as i64, ..*asked };
         let result = file.ioctl(WAIT_USER_FENCE, HostVa(&raw mut slice as u64));
+        if has_begun && result == Err(Errno(libc::ENOENT)) {
+            // Its queue ended between two of them: what the driver says to those who wait at that moment.
+            return Err(Errno(libc::EIO));
+        }
         if result != Err(Errno(libc::ETIME)) || now_ns() >= deadline {
             return result;
         }
+        has_begun = true;
         if signals.pending() != Pending::Nothing {
             return Err(Errno(libc::EINTR));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::signals;
+    use super::*;
+    use sync::Mutex;
+
+    /// Answers the waits in turn, each of which is without an end.
+    struct Answers(Mutex<Vec<Result<u32, Errno>>>);
+
+    impl File for Answers {
+        fn ioctl(&self, _command: u32, _argument: HostVa) -> Result<u32, Errno> {
+            self.0.lock().remove(0)
+        }
+        fn copy_from_user(&self, _from: HostVa, buf: &mut [u8]) -> Result<(), Errno> {
+            buf.copy_from_slice(WaitUserFence { timeout: -1, ..WaitUserFence::default() }.as_bytes());
+            Ok(())
+        }
+        fn copy_to_user(&self, _to: HostVa, _bytes: &[u8]) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn close(&self) {}
+    }
+
+    #[test]
+    fn a_queue_that_ends_between_two_slices_is_an_error_of_the_wait() {
+        let [again, none] = [libc::ETIME, libc::ENOENT].map(|errno| Err(Errno(errno)));
+        let wait = |answers: &[_]| {
+            let file = Answers(Mutex::new(answers.to_vec()));
+            wait_user_fence(&file, HostVa(0), &signals::hold())
+        };
+        assert_eq!(wait(&[again, again, none]), Err(Errno(libc::EIO)));
+        assert_eq!(wait(&[none]), none, "there never was one");
+        assert_eq!(wait(&[again, Ok(0)]), Ok(0));
     }
 }
