@@ -66,6 +66,15 @@ pub fn before_change(start: usize, length: usize, change: Change) {
     });
 }
 
+/// `main` ends, and the process lives on.
+pub fn main_leaves() {
+    libc_calls::inside(|_| {
+        if ACTIVE.load(Ordering::Acquire) && in_own_process() {
+            sync::spawn("pontoon-last", libc_calls::end_with_the_last_thread);
+        }
+    });
+}
+
 /// Memory that must never be migrated: now, or as soon as a machine runs.
 pub fn never_migrate(range: HostRange) {
     EXCLUDED.lock().push(range);
@@ -214,6 +223,7 @@ pub fn fork_child() {
     let Forking { device, start, tree, files, excluded, mut running, signals } = forking;
     ACTIVE.store(false, Ordering::Release);
     EPOCH.fetch_add(1, Ordering::AcqRel);
+    heap::forget_threads();
     mem::forget(running.take());
     mem::forget(device);
     drop((running, excluded, files, tree));

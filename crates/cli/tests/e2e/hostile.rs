@@ -42,6 +42,17 @@ fn what_no_event_tells_of() {
     assert!(run.times("SYSTEM->VRAM0") + run.times("SYSTEM->VRAM1") > 3, "{}", run.report["migrations"]);
 }
 
+/// libc ends a process with its last thread, and counts ours.
+#[test]
+fn main_leaves_before_its_threads() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/unannounced.c"));
+    let run = client.run(&["--hostile"], &["leaving"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "leaving\n"), "{}", run.err);
+}
+
 #[test]
 fn gcc_compiles_a_file() {
     if !userfaultfd() {

@@ -16,7 +16,7 @@ mod stack;
 mod thread;
 
 pub use stack::on_own_stack;
-pub use thread::spawn_thread;
+pub use thread::{alive as threads_alive, forget as forget_threads, spawn_thread};
 
 use core::alloc::{GlobalAlloc, Layout};
 use dlmalloc::Dlmalloc;

@@ -11,13 +11,25 @@ use crate::{libc_calls, session};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 use sync::{Body, SpawnError};
 use units::{HostRange, HostVa, SZ_4K};
 
 /// Bytes of a stack, its guard page included.
 const STACK_SIZE: u64 = 1 << 20;
+
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// How many threads of ours there are.
+pub fn alive() -> usize {
+    ALIVE.load(Ordering::Acquire)
+}
+
+/// A forked child has none.
+pub fn forget() {
+    ALIVE.store(0, Ordering::Release);
+}
 
 /// What the new thread is given.
 struct Start {
@@ -74,9 +86,11 @@ extern "C" fn run(start: *mut c_void) -> *mut c_void {
         let _ = rustix::thread::set_name(&short);
     }
     session::never_migrate(dtv_pages());
+    ALIVE.fetch_add(1, Ordering::AcqRel);
     running.store(1, Ordering::Release);
     drop(running);
     body();
+    ALIVE.fetch_sub(1, Ordering::AcqRel);
     ptr::null_mut()
 }
 

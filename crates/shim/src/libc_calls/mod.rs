@@ -34,7 +34,7 @@ use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};
 use signals::Held;
 
-pub use process::prepare as prepare_process;
+pub use process::{end_with_the_last_thread, prepare as prepare_process};
 
 /// Defines exported functions. In the unit tests' program they are ordinary functions: it keeps its own libc.
 macro_rules! interpose {
