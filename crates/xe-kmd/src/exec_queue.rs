@@ -76,6 +76,11 @@ impl ExecQueue {
         Arc::new(Self { vm, kind, closed: AtomicBool::new(false) })
     }
 
+    /// Whether it runs jobs of `vm`.
+    pub(crate) fn is_engine_of(&self, vm: &Arc<Vm>) -> bool {
+        matches!(self.kind, QueueKind::Engine(_)) && Arc::ptr_eq(&self.vm, vm)
+    }
+
     /// Hands the device a job.
     pub(crate) fn submit(&self, batch: GpuVa, fence: Option<(GpuVa, u64)>) -> Result<(), Errno> {
         let QueueKind::Engine(queue) = &self.kind else { return Err(Errno::EINVAL) };

@@ -46,6 +46,11 @@ impl<T: Clone> IdTable<T> {
         self.entries.get(&id).cloned()
     }
 
+    /// Everything that has a name.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.values()
+    }
+
     /// Takes the name back.
     pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
         let value = self.entries.remove(&id)?;

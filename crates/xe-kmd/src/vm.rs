@@ -120,6 +120,11 @@ impl Vm {
         self.flags.contains(CreateFlags::LR_MODE)
     }
 
+    /// Whether its mappings change by preempting its queues: it is long-running, and serves no faults.
+    pub(crate) const fn is_preempt_mode(&self) -> bool {
+        self.is_long_running() && !self.flags.contains(CreateFlags::FAULT_MODE)
+    }
+
     /// Binds the part of a NULL span around a fault. Atomics on it are refused, as no leaf of it allows them.
     pub(crate) fn bind_null(&self, vma: &Vma, fault: &Fault) -> Result<Serviced, Errno> {
         if fault.access == Access::Atomic {

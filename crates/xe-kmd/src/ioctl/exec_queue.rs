@@ -21,6 +21,7 @@ use super::{Reply, require};
 use crate::errno::Errno;
 use crate::exec_queue::ExecQueue;
 use crate::file::File;
+use crate::vm::Vm;
 use units::TileId;
 
 /// Extensions in one chain.
@@ -37,7 +38,6 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
     require((1..=MAX_ENGINE_INSTANCE).contains(&engines))?;
     let engines: Vec<EngineClassInstance> = file.device.copy_in_vec(args.instances, engines)?;
     require(usize::from(engines[0].gt_id) < file.device.platform().tiles.len())?;
-    check_properties(file, args.extensions)?;
     let queue = if engines[0].engine_class == CLASS_VM_BIND {
         bind_queue(file, args, &engines)?
     } else {
@@ -49,10 +49,8 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
 
 fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
-    let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
-    if vm.state.lock().closed {
-        return Err(Errno::ENOENT);
-    }
+    let vm = open_vm(file, args.vm_id)?;
+    check_properties(file, args.extensions)?;
     Ok(ExecQueue::bind(vm))
 }
 
@@ -61,15 +59,19 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
     require(engines.iter().all(|one| (one.engine_class, one.gt_id, one.pad) == (first.engine_class, first.gt_id, 0)))?;
     let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.device.platform(), one)).collect();
     let engine = *known?.first().ok_or(Errno::EINVAL)?;
-    let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
-    if vm.state.lock().closed {
-        return Err(Errno::ENOENT);
-    }
+    let vm = open_vm(file, args.vm_id)?;
+    check_properties(file, args.extensions)?;
     if args.width > 1 {
         return Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "parallel queue"));
     }
     // With several placements the first is taken: there is one engine of a class to run on.
     Ok(ExecQueue::engine(vm, engine))
+}
+
+fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
+    let vm = file.vm(id).ok_or(Errno::ENOENT)?;
+    let closed = vm.state.lock().closed;
+    if closed { Err(Errno::ENOENT) } else { Ok(vm) }
 }
 
 /// The engine of that name, if programs may use it.

@@ -26,7 +26,16 @@ pub(super) fn create(file: &File, args: &mut VmCreate) -> Reply {
 /// VM_DESTROY.
 pub(super) fn destroy(file: &File, args: &mut VmDestroy) -> Reply {
     require(args.pad == 0 && args.reserved == [0; 2])?;
-    let vm = file.names.lock().vms.remove(args.vm_id).ok_or(Errno::ENOENT)?;
+    let vm = {
+        let mut names = file.names.lock();
+        let vm = names.vms.get(args.vm_id).ok_or(Errno::ENOENT)?;
+        // Without faults, such queues are preempted for a change of mappings: the VM must outlive them.
+        if vm.is_preempt_mode() && names.queues.values().any(|queue| queue.is_engine_of(&vm)) {
+            return Err(Errno::EBUSY);
+        }
+        names.vms.remove(args.vm_id);
+        vm
+    };
     vm.close();
     Ok(0)
 }

@@ -66,3 +66,36 @@ fn a_fault_that_waits_ends_with_its_queue() {
     assert_eq!(destroy(&rig, id), OK);
     assert_eq!((rig.device.service_faults(), rig.hw.state.lock().acks.len()), (0, 0), "nobody is left to answer");
 }
+
+#[test]
+fn a_vm_whose_queues_are_preempted_outlives_them() {
+    let rig = Rig::new();
+    let vm_destroy = |vm_id| rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id, ..Default::default() });
+    let with_queue = |flags: u32, class: u16| {
+        let mut args = VmCreate { flags, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
+        (args.vm_id, queue(&rig, args.vm_id, class, 0).unwrap())
+    };
+    let (fault, plain, other) = (6, 0, with_queue(2, CLASS_COPY).0);
+    for (flags, class) in [(fault, CLASS_COPY), (plain, CLASS_COPY), (2, CLASS_VM_BIND)] {
+        assert_eq!(vm_destroy(with_queue(flags, class).0), OK, "flags {flags}, class {class}");
+    }
+    let (vm, id) = with_queue(2, CLASS_COPY);
+    assert_eq!(vm_destroy(vm), err(Errno::EBUSY));
+    assert_eq!((destroy(&rig, id), vm_destroy(vm), vm_destroy(vm)), (OK, OK, ENOENT));
+    assert_eq!(vm_destroy(other), err(Errno::EBUSY), "each by its own queues");
+}
+
+#[test]
+fn a_queue_asks_for_its_vm_before_it_reads_its_properties() {
+    let rig = Rig::new();
+    for engine_class in [CLASS_COPY, CLASS_VM_BIND] {
+        rig.put(USER, &EngineClassInstance { engine_class, ..Default::default() });
+        let with = |vm_id| {
+            let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id, extensions: 8, ..Default::default() };
+            args.instances = USER;
+            rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+        };
+        assert_eq!((with(99), with(fault_vm(&rig))), (ENOENT, err(Errno::EFAULT)));
+    }
+}
