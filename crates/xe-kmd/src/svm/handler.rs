@@ -16,7 +16,7 @@
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
 use gpusvm::{MigrateError, RangeKey, SvmError};
-use units::{GpuVa, TileId};
+use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
 use super::policy::{Need, Want, leaf_access};
@@ -37,12 +37,20 @@ pub(crate) struct Fault {
 
 /// Serves `fault`; on `Ok` the tile translates the address, or did a moment ago.
 pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Result<Serviced, Errno> {
-    let mut tries = Tries::default();
+    let mut tries = Tries::new();
     loop {
         garbage::collect(&vm.space, svm);
         let vma = state.vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
         let want = Want::of(vm.platform(), &vma, fault.tile, fault.access)?;
-        let key = svm.range_find_or_insert(fault.addr.mirrored(), vma.span.mirrored(), &want.find_ctx())?;
+        let bounds = if tries.losing() { narrow(vm, svm, &vma, fault.addr) } else { vma.span.mirrored() };
+        let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
+            Ok(key) => key,
+            Err(SvmError::Busy) => {
+                tries.spend(Errno::EBUSY)?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let view = RangeView::of(svm, key).ok_or(Errno::EFAULT)?;
         if want.impossible(&view) {
             return Err(Errno::EACCES);
@@ -60,6 +68,18 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
             }
         }
     }
+}
+
+/// Bounds for the range around `addr` where a large one loses race after race: whatever keeps changing may not lie
+/// in the 64K that are asked for, and less is collected in less time. A range that is larger goes.
+fn narrow(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa) -> HostRange {
+    let window = HostRange::around(addr.mirrored(), SZ_64K);
+    for key in svm.ranges_in(window) {
+        if RangeView::of(svm, key).is_some_and(|view| view.span.len() > SZ_64K) {
+            garbage::remove(&vm.space, svm, key);
+        }
+    }
+    window.intersect(vma.span.mirrored()).unwrap_or(window)
 }
 
 /// How a round ended that did not serve.
@@ -135,7 +155,7 @@ impl Round<'_> {
 }
 
 /// How often a fault was tried, and how often it may be.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Tries {
     /// Migrations begun.
     migrations: u32,
@@ -143,7 +163,7 @@ pub(crate) struct Tries {
     failed: u32,
     /// Rounds that did not serve.
     rounds: u32,
-    /// When the first of them ended.
+    /// When the first one began.
     since_ns: u64,
 }
 
@@ -156,6 +176,13 @@ impl Tries {
     const ROUNDS: u32 = 8;
     /// First and longest pause after a round.
     const PAUSE_NS: [u64; 2] = [10_000, 1_000_000];
+    /// Rounds, and time with one round at least, after which the range is too large.
+    const LOSING: (u32, u64) = (4, 100_000_000);
+
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { migrations: 0, failed: 0, rounds: 0, since_ns: sync::time::now_ns() }
+    }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
     /// pages were lost again before they were bound.
@@ -168,26 +195,28 @@ impl Tries {
     /// A migration failed that must be.
     fn migration_failed(&mut self, errno: Errno) -> Unserved {
         self.failed += 1;
-        if self.failed < Self::FAILED {
-            Unserved::Again(RetryStep::Migrate, errno)
-        } else {
-            Unserved::Refused(errno)
-        }
+        if self.failed < Self::FAILED { Unserved::Again(RetryStep::Migrate, errno) } else { Unserved::Refused(errno) }
     }
 
     /// Pays for another round, and pauses before it; or ends with `errno`.
     pub(crate) fn spend(&mut self, errno: Errno) -> Result<(), Errno> {
-        let now_ns = sync::time::now_ns();
-        if self.rounds == 0 {
-            self.since_ns = now_ns;
-        }
-        if self.rounds >= Self::ROUNDS && now_ns - self.since_ns >= Self::TIME_NS {
+        if self.rounds >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
             return Err(errno);
         }
         let [first, longest] = Self::PAUSE_NS;
         sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
         self.rounds += 1;
         Ok(())
+    }
+
+    /// Whether races are lost more often than by chance.
+    fn losing(&self) -> bool {
+        let (rounds, ns) = Self::LOSING;
+        self.rounds >= rounds || (self.rounds > 0 && self.elapsed_ns() >= ns)
+    }
+
+    fn elapsed_ns(&self) -> u64 {
+        sync::time::now_ns().saturating_sub(self.since_ns)
     }
 
     /// What to call it when the mapping is found in place.

@@ -67,7 +67,7 @@ fn prefetch_range(vm: &Vm, svm: &Svm, vma: &Vma, at: GpuVa, want: &Want) -> Opti
 
 /// Collects and binds on one tile, a few times.
 fn bind_on(round: &Round<'_>) -> Option<()> {
-    let mut tries = Tries::default();
+    let mut tries = Tries::new();
     for _ in 0..ROUNDS {
         match round.collect().and_then(|()| round.bind()) {
             Ok(()) => return Some(()),
