@@ -133,20 +133,30 @@ fn wanted(signal: c_int) -> Option<&'static Wanted> {
 /// Puts our handler in front of the program's. Once in a process.
 pub fn install() {
     for signal in [SIGSEGV, SIGBUS] {
-        let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
         let mut old = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: all bits zero is a valid action.
-        let action = unsafe { ours.assume_init_mut() };
-        action.sa_sigaction = on_signal as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        // SAFETY: a valid action with a handler of the right type; room for the old one.
-        if unsafe { real::sigaction(signal, ours.as_ptr(), old.as_mut_ptr()) } == 0 {
+        // SAFETY: asks only; room for the answer.
+        if unsafe { real::sigaction(signal, ptr::null(), old.as_mut_ptr()) } == 0 {
             // SAFETY: filled by sigaction.
             let old = unsafe { old.assume_init() };
             exchange(signal, Some(&old));
         }
     }
     INSTALLED.store(true, Ordering::Release);
+}
+
+/// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack.
+fn install_ours(signal: c_int, wanted: &Wanted) {
+    let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all bits zero is a valid action.
+    let action = unsafe { ours.assume_init_mut() };
+    action.sa_sigaction = on_signal as *const () as usize;
+    let theirs = match wanted.handler.load(Ordering::Acquire) {
+        SIG_DFL | SIG_IGN => libc::SA_RESTART | libc::SA_ONSTACK,
+        _ => wanted.flags.load(Ordering::Acquire) as c_int & (libc::SA_RESTART | libc::SA_ONSTACK),
+    };
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | theirs;
+    // SAFETY: a valid action with a handler of the right type.
+    unsafe { real::sigaction(signal, ours.as_ptr(), ptr::null_mut()) };
 }
 
 /// The program's action for SIGSEGV or SIGBUS, changed where there is a new one.
@@ -166,6 +176,7 @@ fn exchange(signal: c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
         wanted.mask.store(unsafe { *mask }, Ordering::Release);
         wanted.flags.store(new.sa_flags as usize, Ordering::Release);
         wanted.handler.store(new.sa_sigaction, Ordering::Release);
+        install_ours(signal, wanted);
     }
     *old
 }
