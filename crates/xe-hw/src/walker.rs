@@ -77,11 +77,8 @@ impl Page {
         (1 << (self.shift - SHIFT_4K)) - (addr.page().offset_from(self.base) >> SHIFT_4K)
     }
 
-    /// Whether `access` may use this translation. A NULL page allows everything and does nothing.
+    /// Whether `access` may use this translation. A NULL page does nothing, and allows no more than another.
     pub(crate) fn permit(&self, access: Access, platform: &Platform) -> Result<(), Refusal> {
-        if self.leaf.null {
-            return Ok(());
-        }
         if access != Access::Read && !self.leaf.write {
             return Err(Refusal::plain(FaultType::WriteViolation, self.level));
         }

@@ -174,6 +174,19 @@ fn a_null_leaf_swallows_writes() {
     assert_eq!(gpu.take_records(), []);
 }
 
+#[test]
+fn a_null_leaf_has_rights_as_any_other() {
+    let mut rig = Rig::new();
+    let gpu = rig.gpu.clone();
+    let null = Leaf { null: true, device: false, addr: 0, atomic: false, ..device(Dpa(0)) };
+    rig.tables.map(&gpu, VA, 2, Leaf { write: false, ..null });
+    assert_eq!(refused(&rig, &store(VA, 1)).fault_type, FaultType::WriteViolation);
+    rig.tables.map(&gpu, VA, 2, null);
+    stored(&rig, VA, 1);
+    assert_eq!(refused(&rig, &atomic_inc(VA)).fault_type, FaultType::AtomicViolation);
+    assert_eq!(rig.bus.take_writes(), []);
+}
+
 fn malformed(rig: &Rig, at: GpuVa) -> Violation {
     let fault = refused(rig, &store(at, 1));
     assert_eq!((fault.fault_type, fault.addr), (FaultType::Malformed, at));

@@ -88,3 +88,22 @@ fn advice_parts_a_range_at_its_edges() {
     let pats = [DATA, DATA + half].map(|at| rig.hw.walk(TileId(0), asid, GpuVa(at)).map(|(_, leaf)| leaf.pat));
     assert_eq!(pats, [Some(1), Some(3)]);
 }
+
+#[test]
+fn a_read_only_null_span_refuses_writes_before_and_after_a_read() {
+    let flags = (BindFlags::NULL | BindFlags::READONLY).bits();
+    let null = VmBindOp { range: SZ_2M, flags, pat_index: 3, ..Default::default() };
+    for reads in [0, 1] {
+        let rig = Rig::new();
+        let vm = fault_vm(&rig);
+        let asid = rig.file.vm(vm).unwrap().asid;
+        assert_eq!(bind(&rig, vm, null), OK);
+        for _ in 0..reads {
+            assert_eq!(rig.fault(0, asid, 0, Access::Read), FaultAck::Replay);
+            let (_, leaf) = rig.hw.walk(TileId(0), asid, GpuVa(0)).unwrap();
+            assert!(leaf.null && !leaf.write && !leaf.atomic, "so the device asks again for anything but a read");
+        }
+        assert_eq!((rig.fault(0, asid, 0, Access::Write), refusal(&rig)), (FaultAck::Kill, Some(Errno::EPERM)));
+        assert_eq!(rig.fault(0, asid, 0, Access::Atomic), FaultAck::Kill);
+    }
+}
