@@ -1,6 +1,7 @@
 //! A DRM file: one open of the device node, with its own names for VMs, queues and BOs.
 //!
-//! Locking: the file's lock is held for a look-up and nothing else; it is never held together with a VM's.
+//! Locking: the file's lock is a leaf, held for a look-up and nothing else. A bind takes it with its VM's lock held, to
+//! look for BOs; no lock of a VM is taken under it.
 //!
 //! Upstream: `struct xe_file`, `xe_file_open`, `xe_file_close`.
 
