@@ -15,6 +15,7 @@ mod args;
 mod faults;
 mod queues;
 mod rebind;
+mod residency;
 
 use crate::Errno;
 use crate::event::{Event, Serviced};
