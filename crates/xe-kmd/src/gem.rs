@@ -1,8 +1,9 @@
 //! Buffer objects, as far as the CPU sees them: handles, sizes, and where to mmap the device file for them.
 //!
 //! What backs a BO is the device file itself, which is sparse: each BO has a span of it to itself, for as long as
-//! the file lives. So the driver holds no byte of a BO, and a mapping outlives the handle. Binding a BO to
-//! a GPU address is not there yet.
+//! the file lives. So the driver holds no byte of a BO, and a mapping outlives the handle. And so closing a handle
+//! frees no memory: nobody here knows whether the span is still mapped, in this process or in a child of it. Binding
+//! a BO to a GPU address is not there yet.
 //!
 //! Locking: inside the file's lock.
 //!
