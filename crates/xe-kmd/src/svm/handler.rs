@@ -109,6 +109,10 @@ impl Round<'_> {
         let Some(slice) = tries.migration(self.want) else { return Ok(()) };
         match devmem::to_vram(&self.vm.device, self.svm, self.key, self.view, target, slice) {
             Ok(()) => Ok(()),
+            Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
+                tries.migrations = 0;
+                Err(Unserved::Again(RetryStep::Migrate, error.into()))
+            }
             Err(_) if self.want.need == Need::Anywhere => Ok(()),
             Err(MigrateError::Busy) => Err(Unserved::Again(RetryStep::Migrate, Errno::EBUSY)),
             Err(error) => Err(tries.migration_failed(error.into())),
@@ -120,7 +124,7 @@ impl Round<'_> {
         let Err(error) = self.svm.get_pages(self.key, &self.want.pages_ctx(self.view)) else { return Ok(()) };
         match error {
             SvmError::Mixed => _ = self.svm.range_evict(self.key),
-            SvmError::Fault | SvmError::Denied => self.remove_if_outgrown(),
+            SvmError::Fault | SvmError::Denied => _ = self.remove_if_outgrown(),
             SvmError::Busy => {}
             SvmError::Invalid | SvmError::NoVma | SvmError::Io | SvmError::NoMemory | SvmError::Gone => {
                 return Err(Unserved::Refused(error.into()));
@@ -144,13 +148,15 @@ impl Round<'_> {
         }
     }
 
-    /// A VMA that was split under the range (by an mprotect, say) never lets all of it be collected; smaller
-    /// ranges will do.
-    fn remove_if_outgrown(&self) {
+    /// A VMA that was split under the range (by an mprotect, say) never lets all of it migrate, or be collected;
+    /// smaller ranges will do. Whether it was.
+    fn remove_if_outgrown(&self) -> bool {
         let vma = self.svm.mm().vma_lookup(self.view.span.start);
-        if !vma.is_some_and(|vma| vma.range.covers(self.view.span)) {
+        let outgrown = !vma.is_some_and(|vma| vma.range.covers(self.view.span));
+        if outgrown {
             garbage::remove(&self.vm.space, self.svm, self.key);
         }
+        outgrown
     }
 }
 

@@ -1,4 +1,4 @@
-//! Races that faults lose for a while: nobody is killed for them.
+//! Faults that cannot be served at once, or not as they are: nobody is killed for them.
 
 use super::*;
 
@@ -21,5 +21,19 @@ fn an_address_space_that_changes_for_longer_than_a_walk_has_patience_kills_nobod
     // In the first round a look at the range and its collection both give up, after a second each.
     rig.mm.unsettle(2_300_000_000);
     assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    check_leaves(&rig, asid, SZ_2M);
+}
+
+#[test]
+fn an_atomic_on_a_range_that_outgrew_its_vma_gets_a_smaller_one() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.protect(HostRange::sized(HostVa(DATA + SZ_2M - SZ_64K), SZ_64K));
+    assert_eq!(rig.fault(1, asid, DATA, Access::Atomic), FaultAck::Replay);
+    assert_eq!((pagemap(&rig, DATA), leaf(&rig, 1, asid, DATA).unwrap().0), (T1, 0));
+    // Where VRAM is only better, the smaller range has its migration too.
+    assert_eq!(rig.fault(1, asid, DATA + SZ_64K, Access::Write), FaultAck::Replay);
+    assert_eq!(pagemap(&rig, DATA + SZ_64K), T1);
     check_leaves(&rig, asid, SZ_2M);
 }
