@@ -53,6 +53,9 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
         };
         let view = RangeView::of(svm, key).ok_or(Errno::EFAULT)?;
         if want.impossible(&view) {
+            if tries.widen() && widen(vm, svm, &vma, fault.addr, &want) {
+                continue;
+            }
             return Err(Errno::EACCES);
         }
         if want.satisfied(&view, fault.tile) {
@@ -80,6 +83,18 @@ fn narrow(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa) -> HostRange {
         }
     }
     window.intersect(vma.span.mirrored()).unwrap_or(window)
+}
+
+/// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it; whether they do. A
+/// smaller range may be there because pages were absent when it was made.
+fn widen(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
+    let window = HostRange::around(addr.mirrored(), want.min_page);
+    let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
+    let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
+    if possible {
+        svm.ranges_in(window).into_iter().for_each(|key| garbage::remove(&vm.space, svm, key));
+    }
+    possible
 }
 
 /// How a round ended that did not serve.
@@ -171,6 +186,8 @@ pub(crate) struct Tries {
     rounds: u32,
     /// When the first one began.
     since_ns: u64,
+    /// A range was too small for VRAM, and room was made for a larger one.
+    widened: bool,
 }
 
 impl Tries {
@@ -187,7 +204,7 @@ impl Tries {
 
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { migrations: 0, failed: 0, rounds: 0, since_ns: sync::time::now_ns() }
+        Self { migrations: 0, failed: 0, rounds: 0, since_ns: sync::time::now_ns(), widened: false }
     }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
@@ -213,6 +230,11 @@ impl Tries {
         sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
         self.rounds += 1;
         Ok(())
+    }
+
+    /// Takes the one time that a larger range may be tried.
+    fn widen(&mut self) -> bool {
+        !std::mem::replace(&mut self.widened, true)
     }
 
     /// Whether races are lost more often than by chance.

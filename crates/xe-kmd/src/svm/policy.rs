@@ -5,7 +5,8 @@
 //!
 //! Two rules of devices that need 64K in VRAM: a smaller range is never migrated; and as its pages may be in
 //! VRAM all the same (left there by a larger range), its collection names no owner, so that the host brings
-//! them home. An atomic on such a range cannot be served at all.
+//! them home. An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
+//! are there or not, and one that is too small gives way.
 //!
 //! Locking: none.
 //!
@@ -47,32 +48,34 @@ pub(crate) struct Want {
     pub timeslice_ms: u32,
     read_only: bool,
     /// Smallest page of VRAM.
-    min_page: u64,
+    pub min_page: u64,
+    /// A new range of this size or less must have all its pages: 0 where it is going to VRAM in any case.
+    check_pages_threshold: u64,
 }
 
 impl Want {
     /// What an access of `tile` to `vma` wants. `EACCES` where the VMA's attribute forbids the device's atomics.
     pub(crate) fn of(platform: &Platform, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
         let need = need_vram_for_atomic(platform, vma, access)?;
-        let (target, timeslice_ms) = match need {
-            Need::Vram => (Some(PagemapId::of_tile(tile)), ATOMIC_TIMESLICE_MS),
-            Need::Anywhere => (resolve_pagemap(platform, vma, tile), 0),
+        let (target, timeslice_ms, check_pages_threshold) = match need {
+            Need::Vram => (Some(PagemapId::of_tile(tile)), ATOMIC_TIMESLICE_MS, 0),
+            Need::Anywhere => (resolve_pagemap(platform, vma, tile), 0, SZ_64K),
         };
         let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
-        Ok(Self { target, need, timeslice_ms, read_only, min_page })
+        Ok(Self { target, need, timeslice_ms, read_only, min_page, check_pages_threshold })
     }
 
     /// What a prefetch to `target` wants.
     pub(crate) const fn prefetch(platform: &Platform, vma: &Vma, target: Option<PagemapId>) -> Self {
         let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
-        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page }
+        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page, check_pages_threshold: SZ_64K }
     }
 
     /// For finding or making the range.
     pub(crate) fn find_ctx(&self) -> Ctx {
         Ctx {
             owner: self.target.map(|_| OWNER),
-            check_pages_threshold: SZ_64K,
+            check_pages_threshold: self.check_pages_threshold,
             read_only: self.read_only,
             devmem_possible: true,
             ..Ctx::default()

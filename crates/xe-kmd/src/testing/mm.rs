@@ -1,6 +1,6 @@
 //! An mm of the simplest kind: VMAs, a home for each page, migrations that happen at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gpusvm::hostmm::*;
@@ -19,6 +19,8 @@ struct MmState {
     notifiers: BTreeMap<u64, (HostRange, Arc<dyn NotifierOps>)>,
     pagemaps: BTreeMap<PagemapId, (OwnerId, Arc<dyn PagemapOps>)>,
     homes: BTreeMap<HostVa, DevicePage>,
+    /// Pages that nobody has touched yet.
+    holes: BTreeSet<HostVa>,
     claims: BTreeMap<ClaimId, Claim>,
     /// Pages that never migrate.
     pinned: bool,
@@ -50,6 +52,10 @@ impl FakeMm {
     /// From now on no page migrates.
     pub fn pin(&self) {
         self.state.lock().pinned = true;
+    }
+    /// Nobody has touched `range` yet.
+    pub fn unpopulate(&self, range: HostRange) {
+        self.state.lock().holes.extend((0..range.pages()).map(|page| range.page_at(page)));
     }
     /// The next `claims` get nothing.
     pub fn refuse(&self, claims: u32) {
@@ -163,7 +169,15 @@ impl HostMm for FakeMm {
                 self.touch(va);
                 return Err(MmError::Stale);
             }
+            let is_hole = {
+                let mut state = self.state.lock();
+                if walk.fault {
+                    state.holes.remove(&va);
+                }
+                state.holes.contains(&va)
+            };
             let backing = match home {
+                None if is_hole => Backing::None,
                 None => Backing::System(frame_of(va)),
                 Some(_) if foreign => Backing::None,
                 Some(page) => Backing::Device(page),
@@ -186,6 +200,7 @@ impl HostMm for FakeMm {
             let home = self.home(va.0);
             *out = match home {
                 Some(page) => Claimed::Device(page),
+                None if self.state.lock().holes.contains(&va) => Claimed::Hole,
                 None if pinned || request.select == Select::DeviceOnly => Claimed::No,
                 None => Claimed::System(frame_of(va)),
             };
@@ -228,6 +243,7 @@ impl HostMm for FakeMm {
             }
             *moved = true;
             claim_data.moved[n] = true;
+            state.holes.remove(&va);
         }
         state.claims.insert(claim, claim_data);
     }

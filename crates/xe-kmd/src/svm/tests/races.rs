@@ -37,3 +37,28 @@ fn an_atomic_on_a_range_that_outgrew_its_vma_gets_a_smaller_one() {
     assert_eq!(pagemap(&rig, DATA + SZ_64K), T1);
     check_leaves(&rig, asid, SZ_2M);
 }
+
+#[test]
+fn an_atomic_populates_what_nobody_has_touched() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_2M - SZ_64K);
+    rig.mm.unpopulate(HostRange::sized(HostVa(DATA), SZ_2M - SZ_64K));
+    assert_eq!(rig.fault(0, asid, DATA + SZ_4K, Access::Atomic), FaultAck::Replay);
+    assert_eq!((pagemap(&rig, DATA), pagemap(&rig, DATA + SZ_64K)), (T0, None));
+    // A store makes a range of 4K: what is around it is absent. An atomic wants a larger one.
+    assert_eq!(rig.fault(0, asid, DATA + SZ_64K, Access::Write), FaultAck::Replay);
+    assert_eq!(pagemap(&rig, DATA + SZ_64K), None);
+    assert_eq!(rig.fault(1, asid, DATA + SZ_64K, Access::Atomic), FaultAck::Replay);
+    assert_eq!((pagemap(&rig, DATA + SZ_64K), pagemap(&rig, DATA + 2 * SZ_64K - SZ_4K)), (T1, T1));
+    check_leaves(&rig, asid, SZ_2M - SZ_64K);
+}
+
+#[test]
+fn an_atomic_is_refused_where_no_mapping_holds_a_page_of_vram() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    rig.mm.munmap(HostRange::sized(HostVa(DATA + SZ_64K - SZ_4K), SZ_4K));
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Kill);
+    assert!(leaf(&rig, 0, asid, DATA).is_some(), "and the ranges that are there stay");
+}
