@@ -49,7 +49,7 @@ pub(crate) struct Want {
     read_only: bool,
     /// Smallest page of VRAM.
     pub min_page: u64,
-    /// A new range of this size or less must have all its pages: 0 where it is going to VRAM in any case.
+    /// A new range of this size or less must have all its pages: 0 where absent ones are wanted too.
     check_pages_threshold: u64,
 }
 
@@ -68,7 +68,7 @@ impl Want {
     /// What a prefetch to `target` wants.
     pub(crate) const fn prefetch(platform: &Platform, vma: &Vma, target: Option<PagemapId>) -> Self {
         let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
-        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page, check_pages_threshold: SZ_64K }
+        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page, check_pages_threshold: 0 }
     }
 
     /// For finding or making the range.

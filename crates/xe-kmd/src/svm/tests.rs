@@ -6,7 +6,7 @@ use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_spec::platform::{PVC, Platform, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
-use xe_uapi::vm::{BindFlags, VmBind, VmBindOp, VmCreate};
+use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate};
 
 use crate::port::PageOutcome;
 use crate::testing::{Rig, frame_of};
@@ -180,6 +180,25 @@ fn a_slot_in_pieces_is_emptied_for_a_whole_one() {
     assert_eq!(rig.device.vram_used(TileId(0)), small.len());
     assert_eq!(rig.device.migrate_range(TileId(0), HostRange::sized(HostVa(DATA + SZ_2M), SZ_2M)), Ok(()));
     assert_eq!((pagemap(&rig, DATA + SZ_64K), pagemap(&rig, DATA + SZ_2M)), (None, T0));
+}
+
+#[test]
+fn a_prefetch_populates_what_nobody_has_touched() {
+    let rig = Rig::new();
+    let range = HostRange::sized(HostVa(DATA), 2 * SZ_64K);
+    let asid = start(&rig, range.len());
+    rig.mm.unpopulate(range);
+    let bind = VmBindOp {
+        op: BIND_OP_PREFETCH,
+        addr: DATA,
+        range: range.len(),
+        prefetch_mem_region_instance: 2,
+        ..Default::default()
+    };
+    let mut bind = VmBind { vm_id: 1, num_binds: 1, bind, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut bind), Ok(0));
+    assert_eq!([0, SZ_4K, SZ_64K].map(|at| pagemap(&rig, DATA + at)), [T1; 3]);
+    assert!([0, 1].iter().all(|tile| leaf(&rig, *tile, asid, DATA + SZ_64K).is_some()));
 }
 
 #[test]
