@@ -1,11 +1,11 @@
-//! Seeds: each is one schedule, run in both manners of the simulated mm.
+//! Seeds: each is one scene under one schedule, run in both manners of the simulated mm.
 //!
 //! Two OS threads share the seeds; each run is on one thread and knows nothing of the other. The lowest seed that
 //! breaks something is the one that is told, whatever thread was faster: a search is as reproducible as a run.
 
 use crate::finding::Finding;
-use crate::plan::Order;
-use crate::scene::{self, Manner, Reached};
+use crate::plan::Plan;
+use crate::scene::{self, Manner, Reached, Scene};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use sync::sim::{self, Limits, Outcome, Replay, RunReport};
 /// What to search.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Seeds, each a schedule.
+    /// Seeds, each a scene and a schedule.
     pub seeds: Range<u64>,
     /// Behaviours, as on the command line.
     pub behaviours: String,
@@ -25,10 +25,8 @@ pub struct Search {
 /// A seed that broke something.
 #[derive(Clone, Debug)]
 pub struct Caught {
-    /// Which.
-    pub seed: u64,
-    /// How it let the tasks take turns.
-    pub order: Order,
+    /// Which, and what it stands for.
+    pub plan: Plan,
     /// In which manner.
     pub manner: Manner,
     /// What.
@@ -67,7 +65,7 @@ pub fn search(search: &Search) -> Found {
                     }
                     for &manner in &search.manners {
                         runs.fetch_add(1, Ordering::Relaxed);
-                        let ran = run_seed(seed, manner, &search.behaviours);
+                        let ran = run_plan(&Plan::of(seed), manner, &search.behaviours);
                         stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
                         if let Some(finding) = ran.finding {
                             lowest.fetch_min(seed, Ordering::Relaxed);
@@ -81,8 +79,9 @@ pub fn search(search: &Search) -> Found {
     });
     drop(send);
     let caught = caught.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, manner, finding, report)| {
-        let replays = replays(seed, manner, &search.behaviours, &finding, &report);
-        Caught { seed, order: Order::of(seed), manner, finding, report, replays }
+        let plan = Plan::of(seed);
+        let replays = replays(&plan, manner, &search.behaviours, &finding, &report);
+        Caught { plan, manner, finding, report, replays }
     });
     let reached = Reached { stale_binds: stale_binds.into_inner() };
     Found { runs: runs.into_inner(), reached, caught }
@@ -99,14 +98,14 @@ pub struct Ran {
     pub reached: Reached,
 }
 
-/// One run of the scene under the schedule that `seed` names.
-pub fn run_seed(seed: u64, manner: Manner, behaviours: &str) -> Ran {
-    run(&mut *Order::of(seed).schedule(seed), manner, behaviours)
+/// One run of what a seed stands for.
+pub fn run_plan(plan: &Plan, manner: Manner, behaviours: &str) -> Ran {
+    run(plan.scene, &mut *plan.schedule(), manner, behaviours)
 }
 
-fn replays(seed: u64, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
-    let again = run_seed(seed, manner, behaviours);
-    let replayed = run(&mut Replay::new(report.deviations.clone()), manner, behaviours);
+fn replays(plan: &Plan, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
+    let again = run_plan(plan, manner, behaviours);
+    let replayed = run(plan.scene, &mut Replay::new(report.deviations.clone()), manner, behaviours);
     let same = |ran: &Ran| {
         ran.report.trace_hash == report.trace_hash
             && ran.report.steps == report.steps
@@ -115,12 +114,12 @@ fn replays(seed: u64, manner: Manner, behaviours: &str, finding: &Finding, repor
     same(&again) && same(&replayed)
 }
 
-fn run(schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
+fn run(scene: Scene, schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
     let (send, ended) = mpsc::channel();
     let behaviours = behaviours.to_owned();
     let report = sim::run(schedule, Limits::default(), move || {
         let mut reached = Reached::default();
-        let outcome = scene::run(manner, &behaviours, &mut reached);
+        let outcome = scene::run(scene, manner, &behaviours, &mut reached);
         let _ = send.send((outcome, reached));
     });
     let (finding, reached) = match (&report.outcome, ended.try_recv()) {

@@ -1,6 +1,6 @@
 //! The checker: engine, driver and hardware on the simulated mm, under one schedule a seed.
 //!
-//! [`scene`] builds a small process and says what must hold when it is done (the oracle); [`explore`] runs it
+//! [`scene`] builds small processes and says what must hold when they are done (the oracle); [`explore`] runs them
 //! under seeds, stops at the lowest one that breaks something, and runs that again to see that it replays bit
 //! for bit; [`plan`] is what a seed decides; [`finding`] says in one sentence what went wrong.
 //!

@@ -1,14 +1,26 @@
-//! What a seed decides before a run begins: by which rule the tasks take turns.
+//! What a seed decides before a run begins: the scene, and by which rule its tasks take turns.
 //!
-//! Even seeds are uniform: everybody is as likely to go on, at every step. That tries many fine interleavings, but
+//! Two seeds go to one scene, the next two to the other. Even seeds are uniform: everybody is as likely to go on, at every step. That tries many fine interleavings, but
 //! two threads then go about equally fast, so a race that needs one of them to stand still while another one does
 //! hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]): the first task runs as long as it can, and
 //! at a few steps of the seed's choice it falls behind all others.
 //!
 //! All of it is a function of the seed, so that a seed is the name of a run.
 
+use crate::scene::Scene;
 use std::fmt;
 use sync::sim::{Pct, Random, Schedule};
+
+/// What a seed stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// What is played.
+    pub scene: Scene,
+    /// Who goes on.
+    pub order: Order,
+}
 
 /// How the tasks of a run take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,35 +34,38 @@ pub enum Order {
     },
 }
 
-/// Constraints of the bugs that are looked for, from and to. Fewer than three is what uniform schedules find.
-const DEPTHS: std::ops::RangeInclusive<u32> = 3..=8;
+/// The least number of ordering constraints that is looked for with priorities; uniform schedules find the rest.
+const SHALLOWEST: u32 = 3;
+/// How many numbers from there.
+const DEPTHS: u64 = 6;
 /// Steps of a run, roughly: the falls of a task are spread over so many.
 const LENGTH: u64 = 3000;
 
-impl Order {
+impl Plan {
     /// That of a seed.
     pub fn of(seed: u64) -> Self {
-        if seed.is_multiple_of(2) {
-            return Self::Uniform;
-        }
-        let depths = u64::from(DEPTHS.end() - DEPTHS.start() + 1);
-        Self::Priorities { depth: DEPTHS.start() + (seed / 2 % depths) as u32 }
+        let scene = if seed % 4 < 2 { Scene::Block } else { Scene::Wide };
+        let order = match seed % 2 {
+            0 => Order::Uniform,
+            _ => Order::Priorities { depth: SHALLOWEST + (seed / 4 % DEPTHS) as u32 },
+        };
+        Self { seed, scene, order }
     }
 
-    /// The schedule of that kind and seed.
-    pub fn schedule(self, seed: u64) -> Box<dyn Schedule> {
-        match self {
-            Self::Uniform => Box::new(Random::new(seed)),
-            Self::Priorities { depth } => Box::new(Pct::new(seed, depth, LENGTH)),
+    /// Its schedule.
+    pub fn schedule(&self) -> Box<dyn Schedule> {
+        match self.order {
+            Order::Uniform => Box::new(Random::new(self.seed)),
+            Order::Priorities { depth } => Box::new(Pct::new(self.seed, depth, LENGTH)),
         }
     }
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uniform => f.write_str("random schedule"),
-            Self::Priorities { depth } => write!(f, "pct schedule of depth {depth}"),
+        match self.order {
+            Order::Uniform => write!(f, "scene {}, random schedule", self.scene),
+            Order::Priorities { depth } => write!(f, "scene {}, pct schedule of depth {depth}", self.scene),
         }
     }
 }
@@ -60,11 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_seeds_have_priorities_of_every_depth() {
-        let orders: Vec<Order> = (0..24).map(Order::of).collect();
-        assert_eq!(orders.iter().filter(|order| **order == Order::Uniform).count(), 12);
-        for depth in DEPTHS {
-            assert_eq!(orders.iter().filter(|order| **order == Order::Priorities { depth }).count(), 2, "{depth}");
+    fn each_scene_gets_uniform_seeds_and_priorities_of_every_depth() {
+        let plans: Vec<Plan> = (0..24).map(Plan::of).collect();
+        for scene in [Scene::Block, Scene::Wide] {
+            let count = |order| plans.iter().filter(|plan| (plan.scene, plan.order) == (scene, order)).count();
+            assert_eq!(count(Order::Uniform), 6, "{scene}");
+            for depth in 3..=8 {
+                assert_eq!(count(Order::Priorities { depth }), 1, "{scene} {depth}");
+            }
         }
     }
 }

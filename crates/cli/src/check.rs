@@ -1,4 +1,4 @@
-//! `pontoon check`: seeds of the built-in scene; what a seed breaks, in one sentence, and its replay.
+//! `pontoon check`: seeds of the built-in scenes; what a seed breaks, in one sentence, and its replay.
 
 use anyhow::{Result, anyhow, bail};
 use check::explore::{self, Caught, Search};
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// Options of `check`.
 #[derive(Args)]
 pub struct Options {
-    /// Which seeds; each names one schedule
+    /// Which seeds; each names one scene and one schedule
     #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = seeds)]
     seeds: Range<u64>,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
@@ -75,7 +75,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             found.reached.stale_binds
         ),
         Some(caught) => {
-            say!("found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)", caught.seed, found.runs);
+            say!(
+                "found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)",
+                caught.plan.seed,
+                found.runs
+            );
             tell(caught, &options.behaviour, "  ");
         }
     }
@@ -91,8 +95,8 @@ pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
     let manner = manner_name(caught.manner);
     say!("{indent}{}", caught.finding);
     say!(
-        "{indent}manner {manner}, {}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
-        caught.order,
+        "{indent}{}, manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        caught.plan,
         report.steps,
         report.switches,
         report.deviations.len(),
@@ -103,7 +107,7 @@ pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
         if caught.replays { "the same, step by step" } else { "DIFFERENT" }
     );
     let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
-    say!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.seed);
+    say!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.plan.seed);
 }
 
 fn manner_name(manner: Manner) -> &'static str {
@@ -119,9 +123,9 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
         "runs": found.runs,
         "stale_binds": found.reached.stale_binds,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
-            "seed": caught.seed,
+            "seed": caught.plan.seed,
             "manner": manner_name(caught.manner),
-            "schedule": caught.order.to_string(),
+            "plan": caught.plan.to_string(),
             "finding": caught.finding.to_string(),
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),

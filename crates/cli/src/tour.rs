@@ -231,7 +231,7 @@ fn checked_world() -> CheckedWorld {
     let upstream = search("a=upstream", 0..100);
     match &upstream.caught {
         Some(caught) => {
-            say!("   a=upstream: found at seed {}", caught.seed);
+            say!("   a=upstream: found at seed {}", caught.plan.seed);
             check::tell(caught, "a=upstream", "     ");
         }
         None => say!("   a=upstream: NOT found in {} runs", upstream.runs),

@@ -6,9 +6,10 @@
 
 use gpusvm::hostmm::HostMemory;
 use std::sync::Arc;
-use units::{GpuVa, HostVa, TileId};
+use units::{GpuVa, HostRange, HostVa, TileId};
 use xe_kmd::{Errno, File};
 use xe_spec::cmd;
+use xe_uapi::attr::{self, Madvise};
 use xe_uapi::exec::{self, Exec, ExecQueueCreate, ExecQueueDestroy, Sync, WaitUserFence};
 use xe_uapi::ioctl;
 use xe_uapi::query::EngineClassInstance;
@@ -35,6 +36,15 @@ pub enum Class {
     Copy,
     /// Compute.
     Compute,
+}
+
+/// What MADVISE is told of a span.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// Its pages stay in system memory.
+    SystemMemory,
+    /// This entry of the PAT table.
+    Pat(u32),
 }
 
 impl Program {
@@ -129,6 +139,16 @@ impl Program {
             ..Default::default()
         };
         self.ioctl(ioctl::WAIT_USER_FENCE, &mut arg)
+    }
+
+    /// Advises on mirrored memory.
+    pub fn madvise(&self, vm_id: u32, span: HostRange, advice: Advice) -> Result<(), Errno> {
+        let (attr, val) = match advice {
+            Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM),
+            Advice::Pat(index) => (attr::ATTR_PAT, index),
+        };
+        let mut arg = Madvise { vm_id, start: span.start.0, range: span.len(), attr, val, ..Default::default() };
+        self.ioctl(ioctl::MADVISE, &mut arg)
     }
 
     /// One ioctl; what the driver writes back is in `arg` afterwards.

@@ -1,0 +1,66 @@
+//! The built-in scenes: small processes, each with threads that get in each other's way, and what must hold after.
+//!
+//! | scene | what it is after |
+//! |---|---|
+//! | [`block`] | migration: one block between two tiles and the CPU, with atomics, beside memory that is unmapped |
+//! | [`wide`] | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
+//!
+//! [`process`] is what they have in common; [`words`] is the oracle for data.
+
+mod block;
+mod process;
+mod wide;
+mod words;
+
+use crate::finding::Finding;
+use machine::Injection;
+use machine::behaviour;
+use machine::checked::{Checked, Config};
+use process::{Process, refused};
+use std::fmt;
+
+/// Whose rules the simulated mm follows.
+pub use machine::checked::Manner;
+
+/// A built-in scene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// One block, touched by both tiles and the CPU.
+    Block,
+    /// Two ranges, invalidated together.
+    Wide,
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Wide => "wide",
+        })
+    }
+}
+
+/// What a run came upon: a search in which none of this happens looks past the races that it is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Binds whose pages had changed since they were collected.
+    pub stale_binds: u64,
+}
+
+/// Runs a scene to its end, inside a checked run. What it leaves is judged here too.
+pub fn run(scene: Scene, manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
+    let rules = behaviour::parse(behaviours).map_err(|what| Finding::Refused { what })?;
+    let config = match manner {
+        Manner::Linux => Config::LINUX,
+        Manner::Userfaultfd => Config::USERFAULTFD,
+    };
+    let checked = Checked::new(config, rules, Injection::default()).map_err(|e| refused("probe", e))?;
+    let process = Process::start(checked)?;
+    let outcome = match scene {
+        Scene::Block => block::play(&process),
+        Scene::Wide => wide::play(&process),
+    };
+    reached.stale_binds = process.checked.core.ledger().read().stale_binds;
+    process.close();
+    outcome
+}
