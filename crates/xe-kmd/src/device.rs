@@ -180,6 +180,12 @@ impl Device {
         self.spaces.lock().vms.get(&asid)?.upgrade()
     }
 
+    /// Sweeps every VM for page tables that are held for memory that is gone. The caller holds no lock.
+    pub(crate) fn sweep(&self) {
+        let vms: Vec<_> = self.spaces.lock().vms.values().filter_map(Weak::upgrade).collect();
+        vms.iter().for_each(|vm| vm.sweep());
+    }
+
     /// A free number, taken in turn so that one is not used again at once.
     pub(crate) fn asid_alloc(&self) -> Option<Asid> {
         let mut spaces = self.spaces.lock();

@@ -24,10 +24,12 @@ use crate::device::Device;
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
 use crate::fence::BindFences;
+use crate::pt::NoTable;
 use crate::pt::build::null_runs;
 use crate::ranks;
+use crate::svm::garbage::Sweep;
 use crate::svm::handler::Fault;
-use crate::svm::{CHUNK_SIZES, NOTIFIER_SIZE, Space, Svm, devmem};
+use crate::svm::{CHUNK_SIZES, NOTIFIER_SIZE, Space, Svm, devmem, garbage};
 use crate::vma::{Vma, VmaTree};
 
 /// Faults that a VM remembers.
@@ -52,6 +54,7 @@ pub(crate) struct VmState {
     pub vmas: VmaTree,
     pub closed: bool,
     pub faults: Vec<FaultRecord>,
+    pub sweep: Sweep,
 }
 
 impl VmState {
@@ -76,7 +79,10 @@ impl Vm {
     }
 
     fn build(device: &Arc<Device>, flags: CreateFlags, asid: Asid) -> Result<Arc<Self>, Errno> {
-        let space = Space::new(&device.gpu, asid)?;
+        let space = Space::new(&device.gpu, asid).or_else(|NoTable| {
+            device.sweep();
+            Space::new(&device.gpu, asid)
+        })?;
         let svm = if flags.contains(CreateFlags::FAULT_MODE) {
             let svm = mirror(device, &space);
             Some(svm.inspect_err(|_| space.close())?)
@@ -103,6 +109,15 @@ impl Vm {
         }
         self.device.asid_free(self.asid);
         self.device.gpu.tell(Event::VmClosed { asid: self.asid });
+    }
+
+    /// Removes all ranges of memory that is gone, and with them their page tables.
+    pub(crate) fn sweep(&self) {
+        let state = self.state.lock();
+        if let Some(svm) = self.svm.as_ref().filter(|_| !state.closed) {
+            garbage::collect(&self.space, svm);
+            garbage::remove_unmapped(&self.space, svm, self.window().mirrored());
+        }
     }
 
     /// All addresses that the VM has.

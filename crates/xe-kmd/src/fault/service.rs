@@ -1,6 +1,7 @@
 //! Serving one fault: whose it is, what lies at its address, and who handles that.
 //!
-//! Locking: takes the VM's lock for all of it; answers without.
+//! Locking: takes the VM's lock for all of it; answers without. Where page tables run out it lets go of the lock, has
+//! all VMs swept, and tries once more.
 //!
 //! Upstream: `xe_pagefault_service`, `xe_pagefault_handle_vma`, `xe_vm_add_fault_entry_pf`.
 
@@ -24,19 +25,23 @@ pub(crate) fn service(device: &Device, fault: &Queued) {
 
 fn serve(device: &Device, record: &FaultRecord) -> Result<Serviced, Errno> {
     let vm = device.vm_of(record.asid).ok_or(Errno::EINVAL)?;
-    let mut state = vm.state.lock();
-    let outcome =
-        serve_in(&vm, &state, record).and_then(|outcome| match device.faults.makes_progress(record, outcome) {
-            true => Ok(outcome),
-            false => Err(Errno::EFAULT),
-        });
+    let mut served = serve_in(&vm, &mut vm.state.lock(), record);
+    if served == Err(Errno::ENOMEM) {
+        // Page tables may be held for memory that is gone, in any VM.
+        device.sweep();
+        served = serve_in(&vm, &mut vm.state.lock(), record);
+    }
+    let outcome = served.and_then(|outcome| match device.faults.makes_progress(record, outcome) {
+        true => Ok(outcome),
+        false => Err(Errno::EFAULT),
+    });
     if outcome.is_err() {
-        state.note_fault(record);
+        vm.state.lock().note_fault(record);
     }
     outcome
 }
 
-fn serve_in(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Serviced, Errno> {
+fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Serviced, Errno> {
     if record.fault_type == FaultType::Malformed {
         return Err(Errno::EFAULT);
     }
@@ -52,7 +57,10 @@ fn serve_in(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Serviced, 
     }
     let fault = Fault { tile: record.engine.tile, addr: record.addr, access: record.access };
     match (vma.kind, &vm.svm) {
-        (Kind::Mirror, Some(svm)) => handler::handle(vm, svm, state, &fault),
+        (Kind::Mirror, Some(svm)) => {
+            state.sweep.turn(&vm.space, svm, vm.window().mirrored());
+            handler::handle(vm, svm, state, &fault)
+        }
         (Kind::Null, _) => vm.bind_null(&vma, &fault),
         (Kind::Mirror, None) => Err(Errno::EINVAL),
     }

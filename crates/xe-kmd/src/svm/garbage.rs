@@ -3,13 +3,16 @@
 //! A notifier cannot remove a range (it runs in reader class), so it lists it. The list is emptied at the head
 //! of every fault, bind and advice; there is no worker: a range that nobody asks after only takes a little memory.
 //!
+//! Not every host tells of every munmap (userfaultfd does not where nothing is in VRAM). Ranges of such memory are
+//! found by looking: a few with every so many faults ([`Sweep`]), and all of them where page tables run out.
+//!
 //! Locking: the VM's lock is held; takes the notifier lock and below.
 //!
 //! Upstream: `xe_svm_garbage_collector`, `xe_svm_flush`. Left out: the reset of a VMA's attributes
 //! (MADVISE_AUTORESET is refused).
 
 use gpusvm::RangeKey;
-use units::HostRange;
+use units::{HostRange, HostVa};
 
 use super::invalidate::Stale;
 use super::{Space, Svm};
@@ -29,13 +32,42 @@ pub(crate) fn collect(space: &Space, svm: &Svm) {
 /// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller
 /// holds the VM's lock.
 pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, span: HostRange) {
-    for key in svm.ranges_in(span) {
-        let range = svm.notifier_lock().range(key).map(|range| range.span());
-        let is_mapped =
-            |range: HostRange| (0..range.pages()).any(|page| svm.mm().vma_lookup(range.page_at(page)).is_some());
-        if range.is_some_and(|range| !is_mapped(range)) {
-            remove(space, svm, key);
+    svm.ranges_in(span).into_iter().for_each(|key| _ = remove_if_unmapped(space, svm, key));
+}
+
+/// Removes a range where its memory has no mapping any more; its span.
+fn remove_if_unmapped(space: &Space, svm: &Svm, key: RangeKey) -> Option<HostRange> {
+    let range = svm.notifier_lock().range(key).map(|range| range.span())?;
+    if (0..range.pages()).all(|page| svm.mm().vma_lookup(range.page_at(page)).is_none()) {
+        remove(space, svm, key);
+    }
+    Some(range)
+}
+
+/// A hand that goes round the ranges of a VM, a little with every so many faults. Under the VM's lock.
+#[derive(Default)]
+pub(crate) struct Sweep {
+    faults: u32,
+    hand: HostVa,
+}
+
+impl Sweep {
+    /// Faults from one look to the next.
+    const EVERY: u32 = 64;
+    /// Ranges that are looked at then: more than those faults can have made, so that what is gone does not pile up.
+    const RANGES: usize = 128;
+
+    /// A fault was served: takes its turn, if it is the one.
+    pub(crate) fn turn(&mut self, space: &Space, svm: &Svm, window: HostRange) {
+        self.faults += 1;
+        if self.faults < Self::EVERY {
+            return;
         }
+        self.faults = 0;
+        let ahead = svm.ranges_in(HostRange::new(self.hand, window.end));
+        let looked = ahead.iter().take(Self::RANGES).filter_map(|key| remove_if_unmapped(space, svm, *key));
+        let last = looked.last().filter(|_| ahead.len() > Self::RANGES);
+        self.hand = last.map_or(window.start, |range| range.end);
     }
 }
 

@@ -6,12 +6,13 @@ use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_spec::platform::{PVC, Platform, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
-use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate};
+use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
 
 use crate::port::PageOutcome;
 use crate::testing::{Rig, frame_of};
 use crate::{Rules, planted, upstream};
 
+mod garbage;
 mod races;
 
 const DATA: u64 = 0x7f00_0000_0000;

@@ -82,6 +82,10 @@ impl FakeMm {
         };
         gone.into_iter().for_each(|(_, page)| self.free(page));
     }
+    /// Takes `range` out, and tells nobody.
+    pub fn forget(&self, range: HostRange) {
+        self.cut(range, |_| None);
+    }
     /// Where a page is, if it is in VRAM.
     pub fn home(&self, va: u64) -> Option<DevicePage> {
         self.state.lock().homes.get(&HostVa(va)).copied()

@@ -1,0 +1,45 @@
+//! Memory that goes without anybody being told: what its ranges hold comes back.
+
+use super::*;
+
+/// Maps a page of the `n`th block of 2M, has tile 0 store to it, and unmaps it silently.
+fn touch_and_forget(rig: &Rig, asid: Asid, n: u64) {
+    let page = HostRange::sized(HostVa(DATA + n * SZ_2M), SZ_4K);
+    rig.mm.mmap(page);
+    assert_eq!(rig.fault(0, asid, page.start.0, Access::Write), FaultAck::Replay, "block {n}");
+    rig.mm.forget(page);
+}
+
+/// A PVC with `tables` page tables a tile.
+fn small(tables: u64) -> Rig {
+    let tiles = [0, 1].map(|n| Tile { tables_size: tables * SZ_4K, ..PVC.tiles[n] });
+    let platform = Platform { tiles: Box::leak(Box::new(tiles)), ..PVC };
+    Rig::with(Box::leak(Box::new(platform)), Rules::CORRECT)
+}
+
+#[test]
+fn running_out_of_tables_sweeps_what_is_gone() {
+    let rig = small(64);
+    let asid = start(&rig, SZ_4K);
+    (1..200).step_by(3).for_each(|n| touch_and_forget(&rig, asid, n));
+    // Also what another VM holds.
+    let other = start(&rig, SZ_4K);
+    assert_ne!(asid, other);
+    (200..300).for_each(|n| touch_and_forget(&rig, other, n));
+    for n in 300..400 {
+        touch_and_forget(&rig, asid, n);
+        let mut args = VmCreate { flags: 6, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), Ok(0), "after block {n}");
+        let mut args = VmDestroy { vm_id: args.vm_id, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::VM_DESTROY, &mut args), Ok(0));
+    }
+}
+
+#[test]
+fn what_is_gone_does_not_pile_up() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_4K);
+    (1..1000).for_each(|n| touch_and_forget(&rig, asid, n));
+    let held = rig.dma_frames().len();
+    assert!(held <= 128, "{held} pages are still mapped for the device");
+}
