@@ -5,7 +5,7 @@
 
 use crate::finding::Finding;
 use crate::plan::Plan;
-use crate::scene::{self, Manner, Reached, Scene};
+use crate::scene::{self, Manner, Reached};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -100,12 +100,12 @@ pub struct Ran {
 
 /// One run of what a seed stands for.
 pub fn run_plan(plan: &Plan, manner: Manner, behaviours: &str) -> Ran {
-    run(plan.scene, &mut *plan.schedule(), manner, behaviours)
+    run(plan, &mut *plan.schedule(), manner, behaviours)
 }
 
 fn replays(plan: &Plan, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
     let again = run_plan(plan, manner, behaviours);
-    let replayed = run(plan.scene, &mut Replay::new(report.deviations.clone()), manner, behaviours);
+    let replayed = run(plan, &mut Replay::new(report.deviations.clone()), manner, behaviours);
     let same = |ran: &Ran| {
         ran.report.trace_hash == report.trace_hash
             && ran.report.steps == report.steps
@@ -114,10 +114,12 @@ fn replays(plan: &Plan, manner: Manner, behaviours: &str, finding: &Finding, rep
     same(&again) && same(&replayed)
 }
 
-fn run(scene: Scene, schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
+fn run(plan: &Plan, schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
     let (send, ended) = mpsc::channel();
     let behaviours = behaviours.to_owned();
-    let report = sim::run(schedule, Limits::default(), move || {
+    let limits = Limits { time: plan.time, ..Limits::default() };
+    let scene = plan.scene;
+    let report = sim::run(schedule, limits, move || {
         let mut reached = Reached::default();
         let outcome = scene::run(scene, manner, &behaviours, &mut reached);
         let _ = send.send((outcome, reached));

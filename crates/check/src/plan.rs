@@ -1,15 +1,18 @@
-//! What a seed decides before a run begins: the scene, and by which rule its tasks take turns.
+//! What a seed decides before a run begins: the scene, by which rule its tasks take turns, and when time passes.
 //!
 //! Two seeds go to one scene, the next two to the other. Even seeds are uniform: everybody is as likely to go on, at every step. That tries many fine interleavings, but
 //! two threads then go about equally fast, so a race that needs one of them to stand still while another one does
 //! hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]): the first task runs as long as it can, and
 //! at a few steps of the seed's choice it falls behind all others.
 //!
+//! In every second two dozen of seeds, time may pass while others work: a residency ends early, a sleeper is back
+//! before anybody else has moved.
+//!
 //! All of it is a function of the seed, so that a seed is the name of a run.
 
 use crate::scene::Scene;
 use std::fmt;
-use sync::sim::{Pct, Random, Schedule};
+use sync::sim::{Pct, Random, Schedule, TimeRule};
 
 /// What a seed stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Plan {
     pub scene: Scene,
     /// Who goes on.
     pub order: Order,
+    /// When time passes.
+    pub time: TimeRule,
 }
 
 /// How the tasks of a run take turns.
@@ -49,7 +54,8 @@ impl Plan {
             0 => Order::Uniform,
             _ => Order::Priorities { depth: SHALLOWEST + (seed / 4 % DEPTHS) as u32 },
         };
-        Self { seed, scene, order }
+        let time = if (seed / 24).is_multiple_of(2) { TimeRule::WhenIdle } else { TimeRule::Racing };
+        Self { seed, scene, order, time }
     }
 
     /// Its schedule.
@@ -63,9 +69,14 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "scene {}, ", self.scene)?;
         match self.order {
-            Order::Uniform => write!(f, "scene {}, random schedule", self.scene),
-            Order::Priorities { depth } => write!(f, "scene {}, pct schedule of depth {depth}", self.scene),
+            Order::Uniform => f.write_str("random schedule")?,
+            Order::Priorities { depth } => write!(f, "pct schedule of depth {depth}")?,
+        }
+        match self.time {
+            TimeRule::WhenIdle => Ok(()),
+            TimeRule::Racing => f.write_str(", racing time"),
         }
     }
 }
@@ -76,12 +87,15 @@ mod tests {
 
     #[test]
     fn each_scene_gets_uniform_seeds_and_priorities_of_every_depth() {
-        let plans: Vec<Plan> = (0..24).map(Plan::of).collect();
-        for scene in [Scene::Block, Scene::Wide] {
-            let count = |order| plans.iter().filter(|plan| (plan.scene, plan.order) == (scene, order)).count();
-            assert_eq!(count(Order::Uniform), 6, "{scene}");
-            for depth in 3..=8 {
-                assert_eq!(count(Order::Priorities { depth }), 1, "{scene} {depth}");
+        for (seeds, time) in [(0..24, TimeRule::WhenIdle), (24..48, TimeRule::Racing)] {
+            let plans: Vec<Plan> = seeds.map(Plan::of).collect();
+            assert!(plans.iter().all(|plan| plan.time == time));
+            for scene in [Scene::Block, Scene::Wide] {
+                let count = |order| plans.iter().filter(|plan| (plan.scene, plan.order) == (scene, order)).count();
+                assert_eq!(count(Order::Uniform), 6, "{scene}");
+                for depth in 3..=8 {
+                    assert_eq!(count(Order::Priorities { depth }), 1, "{scene} {depth}");
+                }
             }
         }
     }
