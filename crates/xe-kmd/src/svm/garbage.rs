@@ -9,7 +9,7 @@
 //! Locking: the VM's lock is held; takes the notifier lock and below.
 //!
 //! Upstream: `xe_svm_garbage_collector`, `xe_svm_flush`. Left out: the reset of a VMA's attributes
-//! (MADVISE_AUTORESET is refused).
+//! (MADVISE_AUTORESET is accepted, and told as a stub).
 
 use gpusvm::RangeKey;
 use units::{HostRange, HostVa};
