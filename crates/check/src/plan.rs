@@ -1,9 +1,9 @@
 //! What a seed decides before a run begins: the scene, by which rule its tasks take turns, and when time passes.
 //!
-//! Two seeds go to one scene, the next two to the other. Even seeds are uniform: everybody is as likely to go on, at every step. That tries many fine interleavings, but
-//! two threads then go about equally fast, so a race that needs one of them to stand still while another one does
-//! hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]): the first task runs as long as it can, and
-//! at a few steps of the seed's choice it falls behind all others.
+//! Two seeds go to one scene, the next two to the other. Even seeds are uniform: everybody is as likely to go on, at
+//! every step. That tries many fine interleavings, but two threads then go about equally fast, so a race that needs one
+//! of them to stand still while another one does hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]):
+//! the first task runs as long as it can, and at a few steps of the seed's choice it falls behind all others.
 //!
 //! In every second two dozen of seeds, time may pass while others work: a residency ends early, a sleeper is back
 //! before anybody else has moved.
