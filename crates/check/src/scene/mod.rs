@@ -2,10 +2,10 @@
 //!
 //! | scene | what it is after |
 //! |---|---|
-//! | [`block`] | migration: one block between two tiles and the CPU, with atomics, beside memory that is unmapped |
-//! | [`wide`] | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
+//! | `block` | migration: one block between two tiles and the CPU, with atomics, beside memory that is unmapped |
+//! | `wide` | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
 //!
-//! [`process`] is what they have in common; [`words`] is the oracle for data.
+//! `process` is what they have in common; `words` is the oracle for data.
 
 mod block;
 mod process;
