@@ -12,8 +12,8 @@ use gpusvm::hostmm::conformance::{self, Body, Contract, Cpu, Join, Mapping, Worl
 use gpusvm::hostmm::{HostMemory, HostMm, PagemapId};
 use mm_live::{Config, LiveMm, Transport};
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use units::{HostRange, HostVa, SZ_2M, bytes_of};
 use world::{load, map_at, store, unmap};
 
@@ -93,6 +93,7 @@ impl World for LiveWorld {
     }
     fn munmap(&self, range: HostRange) {
         unmap(range);
+        self.forget(range);
         // As the preload library's wrapper does: where nothing is in VRAM the kernel raises no event.
         self.mm.changed(range, gpusvm::hostmm::EventKind::Unmap);
     }
@@ -113,6 +114,7 @@ impl World for LiveWorld {
         // What the preload library's wrapper does.
         let told = self.mm.at_home(range, || self.mm.changing(range, gpusvm::hostmm::EventKind::Unmap, change));
         assert_eq!(told as u64, target.start.0);
+        self.forget(range);
         target
     }
     fn pin(&self, at: HostVa) {
@@ -180,7 +182,27 @@ impl World for LiveWorld {
     }
 }
 
+impl LiveWorld {
+    /// What is unmapped may be somebody else's a moment later: it must not be unmapped again.
+    fn forget(&self, gone: HostRange) {
+        let mut mapped = self.mapped.lock().unwrap();
+        let rest = |range: HostRange| {
+            let before = HostRange::new(range.start, range.end.min(gone.start));
+            let behind = HostRange::new(range.start.max(gone.end), range.end);
+            [before, behind].into_iter().filter(|rest| !rest.is_empty())
+        };
+        *mapped = mapped.iter().copied().flat_map(rest).collect();
+    }
+}
+
+/// Some cases look at an address at which nothing is mapped any more, so nobody else may map meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn run(config: Config) {
+    let _alone = alone();
     for (name, case) in conformance::all() {
         let mm = match LiveMm::start(config) {
             Ok(mm) => mm,
@@ -217,6 +239,7 @@ fn copying_conforms() {
 
 #[test]
 fn a_mapping_at_the_same_place_is_another() {
+    let _alone = alone();
     let Ok(mm) = LiveMm::start(Config::default()) else { return world::skipped("userfaultfd refused") };
     let vram = world::Vram::insert(&mm, PagemapId(0), 2, SZ_2M);
     let range = world::map(SZ_2M);
