@@ -1,7 +1,7 @@
 //! What lies at an address: PROCMAP_QUERY (0.6 us), or before Linux 6.11 the text of /proc/self/maps (300 us where
 //! there are many mappings).
 
-use super::{Access, Errno, Fd, call, check, ioctl, open};
+use super::{Access, Errno, Fd, ioctl, open, read_at};
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -86,10 +86,7 @@ impl Maps {
         let mut buffer = [0u8; 8192];
         let (mut filled, mut offset) = (0, 0);
         loop {
-            let into = &mut buffer[filled..];
-            let args = [self.maps.raw() as usize, into.as_mut_ptr() as usize, into.len(), offset, 0, 0];
-            // SAFETY: the kernel writes to the part of the buffer that is named.
-            let got = check(unsafe { call(libc::SYS_pread64, args) }).ok().filter(|&got| got > 0)?;
+            let got = read_at(&self.maps, &mut buffer[filled..], offset).ok().filter(|&got| got > 0)?;
             (filled, offset) = (filled + got, offset + got);
             let mut rest = &buffer[..filled];
             while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
@@ -127,7 +124,7 @@ mod tests {
         let quick = Maps::open().expect("/proc/self");
         let slow = Maps { can_query: false, ..Maps::open().expect("/proc/self") };
         if !quick.can_query() {
-            return eprintln!("SKIPPED: no PROCMAP_QUERY");
+            return crate::skipped("no PROCMAP_QUERY");
         }
         let (mut at, mut compared) = (HostVa(0), 0);
         while let Some(mapping) = quick.next(at) {

@@ -87,6 +87,13 @@ fn check(ret: isize) -> Result<usize, Errno> {
     if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
 }
 
+/// Reads a file at an offset; gives how many bytes there were.
+fn read_at(file: &Fd, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
+    let args = [file.0 as usize, into.as_mut_ptr() as usize, into.len(), offset, 0, 0];
+    // SAFETY: the kernel writes to the slice, at most its length.
+    check(unsafe { call(libc::SYS_pread64, args) })
+}
+
 /// An ioctl with a struct argument.
 ///
 /// # Safety

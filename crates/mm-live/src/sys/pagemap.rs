@@ -1,13 +1,15 @@
 //! What a page is: part of a huge page, or swapped out. PAGEMAP_SCAN (1 us), or before Linux 6.7 the words of
 //! /proc/self/pagemap, which do not tell what is huge.
 
-use super::{Access, Errno, Fd, call, check, ioctl, open};
+use super::{Access, Errno, Fd, ioctl, open, read_at};
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
 const PAGEMAP_SCAN: u32 = 0xc060_6610;
 /// Of a word of the file: the page is in memory, or swapped out.
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
 
 /// /proc/self/pagemap, open.
 #[derive(Debug)]
@@ -39,10 +41,10 @@ impl Pagemap {
         let mut regions = [[0u64; 3]; 16];
         let mut rest = range;
         while let Ok((found, walked)) = self.scan(rest, raw::PAGE_IS_PRESENT | raw::PAGE_IS_SWAPPED, &mut regions) {
-            for [start, end, _] in regions.iter().take(found) {
-                out[range.page_index(HostVa(*start))..][..HostRange::new(HostVa(*start), HostVa(*end)).pages()]
-                    .iter_mut()
-                    .for_each(|page| *page |= 1);
+            for region in regions.iter().take(found).map(|&[start, end, _]| HostRange::new(HostVa(start), HostVa(end)))
+            {
+                let pages = &mut out[range.page_index(region.start)..][..region.pages()];
+                pages.iter_mut().for_each(|page| *page |= 1);
             }
             if found < regions.len() || walked >= range.end {
                 return;
@@ -52,18 +54,16 @@ impl Pagemap {
     }
 
     fn add_present_by_words(&self, range: HostRange, out: &mut [u8]) {
-        let mut words = [0u64; 64];
+        let mut words = [0u8; 64 * WORD];
         let mut done = 0;
         while done < range.pages() {
-            let bytes = (range.pages() - done).min(words.len()) * size_of::<u64>();
-            let place = range.page_at(done).page_number() as usize * size_of::<u64>();
-            let args = [self.file.raw() as usize, words.as_mut_ptr() as usize, bytes, place, 0, 0];
-            // SAFETY: the kernel writes at most that many bytes to the words.
-            let Ok(got @ 1..) = check(unsafe { call(libc::SYS_pread64, args) }) else { return };
-            let got = got / size_of::<u64>();
-            let pages = out[done..].iter_mut().zip(&words[..got]);
-            pages.filter(|(_, word)| **word & PRESENT_OR_SWAPPED != 0).for_each(|(page, _)| *page |= 1);
-            done += got.max(1);
+            let part = &mut words[..WORD * (range.pages() - done).min(64)];
+            let place = range.page_at(done).page_number() as usize * WORD;
+            let Ok(got @ WORD..) = read_at(&self.file, part, place) else { return };
+            for (page, word) in out[done..].iter_mut().zip(part[..got].as_chunks().0) {
+                *page |= u8::from(u64::from_ne_bytes(*word) & PRESENT_OR_SWAPPED != 0);
+            }
+            done += got / WORD;
         }
     }
 
@@ -101,7 +101,7 @@ mod tests {
     fn the_words_say_what_the_scan_says() {
         let quick = Pagemap::open().expect("/proc/self/pagemap");
         let slow = Pagemap { can_scan: false, ..Pagemap::open().expect("/proc/self/pagemap") };
-        let Ok((uffd, _)) = Uffd::open(feature::POISON) else { return eprintln!("SKIPPED: userfaultfd refused") };
+        let Ok((uffd, _)) = Uffd::open(feature::POISON) else { return crate::skipped("userfaultfd refused") };
         let memory = mem::map_arena(SZ_2M).expect("2M of addresses");
         uffd.register(memory, Watch::Missing).expect("anonymous memory");
         let poisoned = [0, 1, 63, 64, 65, 200, 511];

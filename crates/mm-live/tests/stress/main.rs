@@ -555,6 +555,6 @@ fn run_in_a_process(test: &str) -> (bool, String) {
     let own = std::env::current_exe().unwrap();
     let output = std::process::Command::new(own).args([test, "--exact", "--ignored", "--nocapture"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    text.lines().filter(|line| line.contains("SKIPPED")).for_each(|line| eprintln!("{line}"));
+    text.lines().filter(|line| line.contains("SKIPPED")).for_each(say);
     (output.status.success(), text)
 }

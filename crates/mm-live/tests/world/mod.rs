@@ -187,9 +187,14 @@ fn with_memory<R>(mm: &dyn HostMm, body: impl FnOnce(&dyn HostMm, &dyn HostMemor
 /// Starts, or says loudly why not.
 /// Says that a test did not run, past the harness, which keeps what passing tests print. In CI nothing may skip.
 pub fn skipped(why: &str) {
-    use std::io::Write;
     assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: {why}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    say(&format!("SKIPPED: {why}"));
+}
+
+/// Past the harness.
+pub fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 pub fn start(config: Config) -> Option<Arc<LiveMm>> {

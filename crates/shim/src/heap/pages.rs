@@ -127,7 +127,8 @@ impl Space {
 
     fn take_high(&mut self, size: u64) -> Option<u64> {
         self.reserve()?;
-        self.high = self.high.checked_sub(size).filter(|start| *start >= self.low)?;
+        // Not from what is open for allocations: the lowest page of a stack must stay out of bounds.
+        self.high = self.high.checked_sub(size).filter(|start| *start >= self.open)?;
         Some(self.high)
     }
 
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn runs_that_come_back_are_joined_and_reused() {
-        let mut space = Space { low: 0x10_0000, open: 0x20_0000, high: 0x20_0000, free: [(0, 0); FREE_RUNS] };
+        let mut space = Space { low: 0x10_0000, open: 0x1f_0000, high: 0x20_0000, free: [(0, 0); FREE_RUNS] };
         let runs: Vec<u64> = (0..3).map(|_| space.take_low(0x1000).expect("room")).collect();
         for run in [runs[0], runs[2], runs[1]] {
             space.remember(run, 0x1000);
@@ -180,6 +181,7 @@ mod tests {
         assert_eq!(space.take_low(0x3000), Some(runs[0]), "three neighbours are one run");
         assert_eq!(space.take_low(0x10_0000), None, "more than is left");
         assert_eq!(space.take_high(0x2000), Some(0x1f_e000));
+        assert_eq!(space.take_high(0xf000), None, "open for allocations");
     }
 
     #[test]
