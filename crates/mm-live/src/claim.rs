@@ -7,7 +7,8 @@
 use crate::LiveMm;
 use crate::arena::Frame;
 use crate::entry::{Claim, Entry, From};
-use crate::map::{Home, Mark, PageMap};
+use crate::map::{Home, Mark};
+use crate::quarantine;
 use crate::sys::Errno;
 use gpusvm::hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
@@ -63,30 +64,35 @@ impl LiveMm {
         self.notifiers.tell(&begun);
         let mut resident = vec![0u8; request.range.pages()];
         let movable = request.select == Select::All && vma.anonymous;
+        let serial = self.begin_look();
         if movable && self.present(request.range, &mut resident).is_err() {
             self.notifiers.end(begun);
             self.leave(id);
             return Err(MmError::Stale);
         }
-        self.collect(id, request, movable.then_some(&resident), out);
+        self.collect(id, request, movable.then_some((&resident, serial)), out);
         self.notifiers.end(begun);
         Ok(ClaimId(id))
     }
 
-    fn collect(&self, id: u64, request: &ClaimRequest, resident: Option<&Vec<u8>>, out: &mut [Claimed]) {
+    fn collect(&self, id: u64, request: &ClaimRequest, look: Option<(&Vec<u8>, u64)>, out: &mut [Claimed]) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
-        let resident = resident.filter(|_| !map.is_quarantined(request.range));
+        if let Some((resident, serial)) = look {
+            map.quarantine.settle_absent(request.range, resident, serial);
+        }
+        let quarantined = map.quarantine.within(request.range, sync::time::now_ns());
         let mut entries = Vec::with_capacity(request.range.pages());
         for (index, out) in out.iter_mut().enumerate().take(request.range.pages()) {
             let va = request.range.page_at(index);
-            *out = match (map.look(va), resident) {
+            let look = look.filter(|_| !quarantine::contains(&quarantined, va));
+            *out = match (map.look(va), look) {
                 ((Home::Device(page), Mark::Free), _)
                     if map.arena(page.pagemap).is_some_and(|arena| arena.owner == request.owner) =>
                 {
                     Claimed::Device(page)
                 }
-                ((Home::System, Mark::Free), Some(resident)) if resident[index] & 1 != 0 => {
+                ((Home::System, Mark::Free), Some((resident, _))) if resident[index] & 1 != 0 => {
                     Claimed::System(HostFrame(va.page_number()))
                 }
                 ((Home::System, Mark::Free), Some(_)) => Claimed::Hole,
@@ -219,17 +225,6 @@ impl LiveMm {
 
     pub(crate) fn entries(&self, claim: ClaimId) -> Vec<Entry> {
         self.map.lock().entries(claim.0).to_vec()
-    }
-}
-
-impl PageMap {
-    fn is_quarantined(&mut self, range: HostRange) -> bool {
-        if self.quarantine.is_empty() {
-            return false;
-        }
-        let now = sync::time::now_ns();
-        self.quarantine.retain(|&(_, until)| until > now);
-        self.quarantine.iter().any(|(place, _)| place.overlaps(range))
     }
 }
 

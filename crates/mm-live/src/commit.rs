@@ -57,6 +57,7 @@ impl LiveMm {
                 (From::Hole, Destination::Device(_)) if entry.filled || !self.is_still_hole(claim, index) => {
                     Transferred::Failed
                 }
+                (From::System, Destination::Device(_)) if !self.discard(claim.0, index) => Transferred::Failed,
                 (From::System | From::Hole, Destination::Ram) => Transferred::Copied,
                 (From::Nowhere, _) | (_, Destination::Stay) => continue,
                 _ => Transferred::Hole,
@@ -128,7 +129,6 @@ impl LiveMm {
     pub(crate) fn finish_claim(&self, claim: ClaimId) {
         self.undo(claim);
         let mut emptied: Vec<DevicePage> = Vec::new();
-        let mut discarded: Vec<HostVa> = Vec::new();
         let mut vas: Vec<HostVa> = Vec::new();
         for entry in self.map.lock().entries(claim.0).iter().filter(|entry| entry.from != From::Nowhere) {
             vas.push(entry.va);
@@ -140,16 +140,6 @@ impl LiveMm {
                 && (entry.dead || !entry.committed && (entry.strayed || entry.carried.is_some()))
             {
                 emptied.push(target);
-            }
-            let stays = entry.carried == Some(Transferred::Hole) && entry.from == From::System;
-            if entry.committed && stays && !entry.dead && matches!(entry.to, Destination::Device(_)) {
-                discarded.push(entry.va);
-            }
-        }
-        for range in runs_of(discarded) {
-            // Shared pages cannot be moved away; only moves to VRAM come here, and those are no reader's.
-            if !self.discard(range) {
-                self.drop_own(range);
             }
         }
         emptied.sort_unstable();

@@ -20,6 +20,7 @@ use crate::sys::uffd::{Message, RawMessage};
 use gpusvm::hostmm::{DevicePage, EventKind, MmEvent};
 use std::collections::VecDeque;
 use sync::atomic::AtomicU32;
+use sync::time::now_ns;
 use sync::{Mutex, RwLockReadGuard};
 use units::{HostRange, HostVa};
 
@@ -92,6 +93,7 @@ impl LiveMm {
             }
             if !self.program.event_pending() {
                 self.take_remaps(Order::Any);
+                self.map.lock().quarantine.start_clocks(now_ns(), u64::MAX);
             }
         }
         self.counters.faults.fetch_add(faults);
@@ -129,7 +131,7 @@ impl LiveMm {
                 }
                 self.counters.removes.fetch_add(1);
                 let lost = self.forget(range, Forget::Pages);
-                self.drop_ahead(range);
+                self.set_aside(range);
                 Some((range, EventKind::Clear, lost))
             }
             Message::Remap { from, to, len } => {

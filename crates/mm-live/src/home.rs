@@ -73,13 +73,10 @@ impl LiveMm {
         if self.alive().is_err() {
             return change();
         }
-        self.map.lock().quarantine.push((range, u64::MAX));
+        let hold = self.map.lock().quarantine.hold(range);
         self.bring_home(range);
         let result = change();
-        let mut map = self.map.lock();
-        if let Some(index) = map.quarantine.iter().position(|&entry| entry == (range, u64::MAX)) {
-            map.quarantine.swap_remove(index);
-        }
+        self.map.lock().quarantine.release(hold);
         result
     }
 

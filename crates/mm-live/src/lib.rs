@@ -20,6 +20,7 @@
 //! | `arena`, `frames` | VRAM: frames, who is in them, filling and emptying them |
 //! | `map`, `numbered` | per page of the program: home, and who is at it |
 //! | `events`, `remap`, `forget` | munmap, mremap, DONTNEED taken in |
+//! | `quarantine` | pages that a DONTNEED is about to drop |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `gate` | why no device runs on a page whose munmap has returned |
@@ -75,7 +76,7 @@
 //! * A registered mapping that grows in place is registered where it grew, without an event.
 //! * A transfer that was translated before an mremap is not a pair of *wrong page tables*, and must not be copied as
 //!   one: both places may be other mappings' by then. See `stray`.
-//! * A REMOVE event (DONTNEED) can be anticipated: moving the pages out of the way while it is unread is exact.
+//! * A REMOVE event tells the beginning of a DONTNEED and nothing tells its end. MADV_FREE raises the same event.
 //! * Mappings with nothing in VRAM are not registered, so nothing tells of their munmap but a wrapper.
 //!
 //! [`PagemapOps`]: gpusvm::hostmm::PagemapOps
@@ -100,6 +101,7 @@ mod map;
 mod notifier;
 mod numbered;
 mod presence;
+mod quarantine;
 mod reader;
 mod region;
 mod registration;

@@ -9,6 +9,7 @@
 use crate::arena::{Arena, Frame};
 use crate::entry::{Claim, Entry};
 use crate::numbered::Numbered;
+use crate::quarantine::Quarantine;
 use gpusvm::hostmm::{DevicePage, PagemapId};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
@@ -129,9 +130,8 @@ pub(crate) struct PageMap {
     pub frozen: bool,
     /// Counts the readers' turns.
     pub last_turn: u32,
-    /// Ranges that are not claimed until a time (ns): a DONTNEED there was read, but its pages could not be
-    /// dropped ahead of it, and when it will drop them is not known.
-    pub quarantine: Vec<(HostRange, u64)>,
+    /// Pages that are not claimed for a while.
+    pub quarantine: Quarantine,
 }
 
 fn chunk_of(va: HostVa) -> u64 {

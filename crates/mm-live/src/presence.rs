@@ -18,6 +18,16 @@ impl LiveMm {
         Ok(())
     }
 
+    /// The runs of pages of `range` that are there; all of it where some is not mapped.
+    pub(crate) fn present_runs(&self, range: HostRange) -> Vec<HostRange> {
+        let mut present = vec![0u8; range.pages()];
+        if self.present(range, &mut present).is_err() {
+            return vec![range];
+        }
+        let there = (0..range.pages()).filter(|&index| present[index] & 1 != 0);
+        crate::claim::runs_of(there.map(|index| range.page_at(index)).collect()).collect()
+    }
+
     /// How many pages from `addr` on are there, or not there, as the first one is; and which of both. At most 512 are
     /// looked at.
     pub(crate) fn leading_run(&self, addr: u64, pages: usize) -> (usize, bool) {

@@ -15,6 +15,7 @@ use crate::arena::Frame;
 use crate::entry::From;
 use crate::events::Fault;
 use crate::map::{Home, Mark, chunk_range};
+use crate::sys::uffd::Progress;
 use crate::sys::{Errno, task};
 use gpusvm::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
 use std::sync::Arc;
@@ -203,7 +204,7 @@ impl LiveMm {
                 let first = (0..at).rev().take_while(is_hole).last().unwrap_or(at);
                 let pages = (at..range.pages()).take_while(is_hole).count();
                 let holes = HostRange::new(range.page_at(first), range.page_at(at + pages));
-                (pages > 0).then(|| self.program.zero(holes))
+                (pages > 0).then(|| self.fill(holes))
             }
             _ => None,
         };
@@ -222,6 +223,13 @@ impl LiveMm {
         self.program.wake(range);
         self.retire_chunks([range.start.0 / chunk_range(0).len()]);
         if again { Served::TryAgain } else { Served::Answered }
+    }
+
+    /// Fills holes. What was dropped there is gone; what is there now is new.
+    fn fill(&self, holes: HostRange) -> Progress {
+        let progress = self.program.zero(holes);
+        self.map.lock().quarantine.settle(HostRange::sized(holes.start, progress.bytes), u64::MAX);
+        progress
     }
 
     fn serve_device(&self, fault: &Fault, page: DevicePage) -> Served {

@@ -93,6 +93,8 @@ impl LiveMm {
                 continue;
             }
             let _unread = self.hold_events();
+            // From now on the kernel fills the places of dropped pages, and nobody tells.
+            self.settle_dropped(chunk_range(number));
             let _one_at_a_time = self.registration.lock();
             if self.program.event_pending() {
                 continue;

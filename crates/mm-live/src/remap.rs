@@ -111,6 +111,8 @@ impl PageMap {
             .filter_map(|part| Some(Watched { range: part.range.intersect(from)?, ..*part }))
             .collect();
         let pages = self.concerned(from);
+        // A DONTNEED of before does not find them any more.
+        self.quarantine.settle(from, u64::MAX);
         for &(va, _, _) in &pages {
             self.set_home(va, Home::System);
             self.set_mark(va, Mark::Free);

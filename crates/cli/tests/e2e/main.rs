@@ -7,6 +7,7 @@ mod clients;
 mod command;
 mod hostile;
 mod kernels;
+mod owners;
 mod planted;
 mod rights;
 mod tour;

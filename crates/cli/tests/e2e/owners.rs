@@ -1,0 +1,27 @@
+//! Whose a page is: what was written after a page was given up stays, whoever wrote it.
+
+use crate::clients::{Client, Run, userfaultfd};
+use std::path::Path;
+
+fn run(source: &str, options: &[&str], arguments: &[&str]) -> Run {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(source);
+    Client::of(&path).run(options, arguments)
+}
+
+#[test]
+fn an_address_that_is_dropped_and_unmapped_is_the_next_owners() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = run("reuse.c", &[], &["3000"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "3000 rounds, 3000 taken, 0 lost\n"), "{}", run.err);
+}
+
+#[test]
+fn what_is_written_after_madv_free_stays() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = run("free.c", &[], &["40"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "1600 writes, 0 lost\n"), "{}", run.err);
+}
