@@ -9,7 +9,7 @@ use gpusvm::hostmm::{
     Place, Select, Transferred,
 };
 use sync::time::now_ns;
-use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K};
+use units::{HostFrame, HostRange, HostVa, SZ_2M};
 
 /// How long an evacuation tries: it meets only what a migration in progress holds back.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -265,17 +265,5 @@ impl LiveMm {
             self.counters.stale.fetch_add(1);
             AccessError::Empty
         }
-    }
-
-    /// Bytes of the program, as the calling thread would reach them: pieces inside of pages.
-    pub(crate) fn pieces(from: HostVa, len: usize) -> impl Iterator<Item = (HostVa, core::ops::Range<usize>)> {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let here = from.add(at as u64);
-            let bytes = (len - at).min(SZ_4K as usize - here.page_offset());
-            let piece = at..at + bytes;
-            at += bytes;
-            (bytes > 0).then_some((here, piece))
-        })
     }
 }

@@ -4,6 +4,7 @@ use crate::LiveMm;
 use crate::arena::{Arena, MAX_PAGEMAPS};
 use crate::sys::access::{self, Fault};
 use crate::sys::{mem, uffd::Watch};
+use core::ops::Range;
 use gpusvm::hostmm::{
     AccessError, AtomicOp, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMemory, HostMm,
     HostPage, MmError, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Transferred, Vma, Walk,
@@ -25,7 +26,7 @@ impl HostMm for LiveMm {
         if self.device.register(range, Watch::Missing).is_err() {
             return mem::unmap(range);
         }
-        self.exclude(range);
+        self.own(range);
         let mut map = self.map.lock();
         if map.arenas.len() <= id.index() {
             map.arenas.resize_with(id.index() + 1, || None);
@@ -90,10 +91,24 @@ impl LiveMm {
         if self.alive().is_err() {
             return Err(AccessError::Fault);
         }
-        if matches!(place, Place::Device(_)) {
-            self.gate.wait_open();
+        match place {
+            Place::Device(_) => self.gate.wait_open(),
+            Place::Host(frame) if self.ours.contains(HostVa(frame.0 << PAGE_SHIFT)) => return Err(AccessError::Fault),
+            Place::Host(_) => {}
         }
         self.address(place).map(|base| base + offset as u64).ok_or(AccessError::Fault)
+    }
+
+    /// Bytes of the program, in pieces inside of pages; a piece of the library's own memory is refused.
+    fn pieces(&self, from: HostVa, len: usize) -> impl Iterator<Item = Result<(HostVa, Range<usize>), AccessError>> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let here = from.add(at as u64);
+            let bytes = (len - at).min(SZ_4K as usize - here.page_offset());
+            let piece = at..at + bytes;
+            at += bytes;
+            (bytes > 0).then(|| if self.ours.contains(here) { Err(AccessError::Fault) } else { Ok((here, piece)) })
+        })
     }
 
     fn explain(&self, place: Place, fault: Fault) -> AccessError {
@@ -144,12 +159,16 @@ impl HostMemory for LiveMm {
     }
 
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
-        Self::pieces(from, buf.len())
-            .try_for_each(|(va, piece)| access::read(va.0, &mut buf[piece]).map_err(|_| AccessError::Fault))
+        self.pieces(from, buf.len()).try_for_each(|piece| {
+            let (va, bytes) = piece?;
+            access::read(va.0, &mut buf[bytes]).map_err(|_| AccessError::Fault)
+        })
     }
 
     fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), AccessError> {
-        Self::pieces(to, bytes.len())
-            .try_for_each(|(va, piece)| access::write(va.0, &bytes[piece]).map_err(|_| AccessError::Fault))
+        self.pieces(to, bytes.len()).try_for_each(|piece| {
+            let (va, part) = piece?;
+            access::write(va.0, &bytes[part]).map_err(|_| AccessError::Fault)
+        })
     }
 }

@@ -10,6 +10,7 @@
 //! | module | what |
 //! |---|---|
 //! | `vma` | what lies at an address, and what must never migrate |
+//! | `ours` | what is the library's own, and refused to everybody |
 //! | `presence` | what is there, by the kernel's word |
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
 //! | `claim`, `commit`, `entry` | claim and stage, commit and finish (`migrate_vma_*`); a page on its way |
@@ -100,6 +101,7 @@ mod leg;
 mod map;
 mod notifier;
 mod numbered;
+mod ours;
 mod presence;
 mod quarantine;
 mod reader;
@@ -213,6 +215,7 @@ pub struct LiveMm {
     /// DONTNEEDs of our own, whose events say nothing.
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,
+    ours: ours::Ours,
     queue: events::Queue,
     places: arena::Places,
     counters: stats::Counters,
@@ -233,8 +236,7 @@ impl LiveMm {
         let scratch = mem::map_arena(SZ_2M).map_err(refused("memory"))?;
         device.register(scratch, sys::uffd::Watch::Missing).map_err(refused("registration of memory"))?;
         let airlock = airlock::Airlock::new(&program).map_err(refused("registration of memory"))?;
-        let mut excluded = airlock.ranges();
-        excluded.push(scratch);
+        let ours = airlock.ranges();
         sys::access::install();
         let mm = Arc::new(Self {
             program,
@@ -249,7 +251,8 @@ impl LiveMm {
             notifiers: notifier::Notifiers::new(),
             scratch: Mutex::new(scratch),
             own_drops: Mutex::new(Vec::new()),
-            excluded: Mutex::new(excluded),
+            excluded: Mutex::new(Vec::new()),
+            ours: ours::Ours::new(),
             airlock,
             deferred: Mutex::new(Vec::new()),
             queue: events::Queue::new(),
@@ -260,6 +263,7 @@ impl LiveMm {
             life: AtomicU32::new(LIFE_RUNNING),
             readers: Mutex::new(Vec::new()),
         });
+        ours.into_iter().chain([scratch]).for_each(|range| mm.own(range));
         mm.start_readers(config.readers);
         Ok(mm)
     }

@@ -21,6 +21,9 @@ impl LiveMm {
         if !sound {
             return Transferred::Failed;
         }
+        if self.is_ours(src) || self.is_ours(dst) {
+            return Transferred::Failed;
+        }
         if self.is_claimed(src) || self.is_claimed(dst) {
             // The claimer may be this very thread; waiting for the page would be for ever.
             let staged =
@@ -46,6 +49,10 @@ impl LiveMm {
         guard.note_bytes(page, true);
         guard.note_stray(page);
         Transferred::Copied
+    }
+
+    fn is_ours(&self, place: Place) -> bool {
+        matches!(place, Place::Host(frame) if self.ours.contains(HostVa(frame.0 << PAGE_SHIFT)))
     }
 
     fn is_claimed(&self, place: Place) -> bool {

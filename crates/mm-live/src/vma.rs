@@ -1,7 +1,8 @@
 //! Lookup of VMAs, and what of them must never migrate.
 //!
 //! The kernel merges neighbouring mappings, so an excluded range may lie in the middle of a VMA: a lookup
-//! reports the part between exclusions, or the excluded part as one that cannot migrate.
+//! reports the part between exclusions, or the excluded part as one that cannot migrate. What is the library's own
+//! ([`ours`](crate::ours)) is no mapping at all.
 
 use crate::LiveMm;
 use crate::sys::task;
@@ -9,8 +10,8 @@ use gpusvm::hostmm::Vma;
 use units::{HostRange, HostVa, SZ_4K};
 
 impl LiveMm {
-    /// Keeps `range` in system memory for ever: arenas, stacks, whatever the fault path itself touches. Pages are
-    /// excluded whole. Exclude before the first migration; what is in VRAM already comes home when touched.
+    /// Keeps `range`, which is the program's, in system memory for ever: whatever of it the fault path itself touches.
+    /// Pages are excluded whole. What is the library's own is said by [`own`](Self::own). Exclude before the first migration; what is in VRAM already comes home when touched.
     pub fn exclude(&self, range: HostRange) {
         let range = HostRange::new(range.start.page(), range.end.align_up(SZ_4K));
         if !range.is_empty() {
@@ -34,14 +35,21 @@ impl LiveMm {
     /// The VMA around `addr`, or the first one above it: what goes through an address space asks for. Like a lookup,
     /// it reports the part between exclusions.
     pub fn next_vma(&self, addr: HostVa) -> Option<Vma> {
-        let start = self.maps.next(addr)?.range.start;
-        self.vma_at(start.max(addr))
+        let mut at = addr;
+        loop {
+            at = at.max(self.maps.next(at)?.range.start);
+            match self.ours.around(at) {
+                Ok(_) => return self.vma_at(at),
+                Err(ours) => at = ours.end,
+            }
+        }
     }
 
     /// The VMA around `addr`, clipped to what is excluded or not.
     pub(crate) fn vma_at(&self, addr: HostVa) -> Option<Vma> {
+        let gap = self.ours.around(addr).ok()?;
         let mapping = self.maps.at(addr)?;
-        let mut range = mapping.range;
+        let mut range = mapping.range.intersect(gap)?;
         let mut anonymous = mapping.plain && mapping.read && mapping.write && !mapping.exec;
         for excluded in self.excluded.lock().iter() {
             if excluded.contains(addr) {

@@ -127,6 +127,7 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     for fd in device.own_fds() {
         nodes::mark_machine(fd);
     }
+    heap::window().into_iter().chain(libc_calls::maps::library()).for_each(|range| device.own(range));
     let known = EXCLUDED.lock().clone();
     for range in known {
         device.exclude(range);

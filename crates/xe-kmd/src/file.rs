@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sync::Mutex;
 use sync::rank::mutex;
 use units::HostVa;
+use xe_uapi::exec::WaitUserFence;
 
 use crate::device::Device;
 use crate::errno::Errno;
@@ -45,6 +46,11 @@ impl File {
     /// and is not of the reader class.
     pub fn ioctl(&self, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
         ioctl::dispatch(self, cmd, arg)
+    }
+
+    /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.
+    pub fn wait_user_fence(&self, args: &mut WaitUserFence) -> Result<u32, Errno> {
+        ioctl::wait_user_fence(self, args)
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.

@@ -25,3 +25,13 @@ fn what_is_written_after_madv_free_stays() {
     let run = run("free.c", &[], &["40"]);
     assert_eq!((run.code, run.out.as_str()), (Some(0), "1600 writes, 0 lost\n"), "{}", run.err);
 }
+
+#[test]
+fn the_librarys_own_memory_is_refused() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = run("ours.c", &[], &[]);
+    let right = "library found, tiles 2, all found, 0 written\n";
+    assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{}", run.err);
+}

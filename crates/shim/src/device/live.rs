@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_2M, TileId};
+use xe_uapi::exec::WaitUserFence;
 
 struct Machine {
     live: Arc<Live>,
@@ -77,6 +78,10 @@ impl Device for Machine {
         self.live.exclude(range);
     }
 
+    fn own(&self, range: HostRange) {
+        self.live.mm().own(range);
+    }
+
     fn begin(&self) {
         if self.is_hostile {
             self.live.begin_hostility();
@@ -127,6 +132,10 @@ impl Device for Machine {
 impl File for OpenFile {
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno> {
         self.file.ioctl(command, argument).map_err(|errno| Errno(errno.0))
+    }
+
+    fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno> {
+        self.file.wait_user_fence(wait).map_err(|errno| Errno(errno.0))
     }
 
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno> {

@@ -10,6 +10,7 @@ pub use live::start;
 use crate::nodes::Minor;
 use std::sync::Arc;
 use units::{HostRange, HostVa};
+use xe_uapi::exec::WaitUserFence;
 
 /// An error number, positive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +49,8 @@ pub trait Device: Send + Sync {
     fn begin(&self);
     /// Never migrate this memory, and bring home what of it was. May be called by a thread that the machine is just starting.
     fn exclude(&self, range: HostRange);
+    /// This memory is the library's own: refuse it to every access.
+    fn own(&self, range: HostRange);
     /// Bring `range` home and unregister it: the caller is about to change its mappings.
     fn before_change(&self, range: HostRange, change: Change);
     /// Stop the GPU's threads and bring everything home, and keep it so.
@@ -71,6 +74,8 @@ pub const FILE_BYTES: u64 = 1 << 40;
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
+    /// WAIT_USER_FENCE with an argument of our own.
+    fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno>;
     /// Reads the program's memory, wherever it is; EFAULT where there is none.
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno>;
     /// Writes the program's memory, wherever it is; EFAULT where there is none.

@@ -4,7 +4,8 @@
 //! File mappings do not move anyway; what follows them without a name is their `.bss`, which would. Nor does the main
 //! stack: it grows by its one VMA, which a registration would split, and limits are counted by that VMA.
 
-use units::{HostRange, HostVa, SZ_2M};
+use core::ffi::{c_int, c_void};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// What the kernel keeps free below the main stack, at least.
 const STACK_ROOM: u64 = 64 * SZ_2M;
@@ -13,6 +14,33 @@ const STACK_ROOM: u64 = 64 * SZ_2M;
 pub fn own_memory() -> Vec<HostRange> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     of_maps(&maps, own_memory as *const () as u64)
+}
+
+/// What is loaded of this library, `.bss` included: no other memory lies in it.
+pub fn library() -> Vec<HostRange> {
+    let mut found: Vec<HostRange> = Vec::new();
+    // SAFETY: the callback is of the right type, and what it is given outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(add_if_own), (&raw mut found).cast()) };
+    found
+}
+
+/// Takes the segments of the object that this code lies in; then there is no need to look at others.
+unsafe extern "C" fn add_if_own(object: *mut libc::dl_phdr_info, _size: usize, found: *mut c_void) -> c_int {
+    // SAFETY: ld.so gives a valid object for the time of the call.
+    let object = unsafe { &*object };
+    // SAFETY: it has so many program headers there.
+    let headers = unsafe { core::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+    let segments = headers.iter().filter(|header| header.p_type == libc::PT_LOAD).map(|header| {
+        let start = HostVa(object.dlpi_addr + header.p_vaddr);
+        HostRange::new(start.page(), start.add(header.p_memsz).align_up(SZ_4K))
+    });
+    let segments: Vec<HostRange> = segments.collect();
+    if !segments.iter().any(|segment| segment.contains(HostVa(library as *const () as u64))) {
+        return 0;
+    }
+    // SAFETY: `library` gave this pointer to a vector that nobody else uses meanwhile.
+    unsafe { *found.cast() = segments };
+    1
 }
 
 fn of_maps(maps: &str, own_code: u64) -> Vec<HostRange> {
@@ -63,6 +91,16 @@ mod tests {
             found,
             [range(0x5000, 0x6000), range(0x6000, 0x9000), range(0x9000, 0xa000), range(0x7800_0000, 0x8000_0000)]
         );
+    }
+
+    #[test]
+    fn the_library_ends_where_its_bss_ends() {
+        static DATA: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
+        static BSS: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+        let own = library();
+        let has = |at: u64| own.iter().any(|range| range.contains(HostVa(at)));
+        assert!(has(library as *const () as u64) && has(DATA.as_ptr() as u64) && has(BSS.as_ptr() as u64));
+        assert!(!has(libc::getpid as *const () as u64) && !has(core::ptr::from_ref(Box::new(1).as_ref()) as u64));
     }
 
     #[test]

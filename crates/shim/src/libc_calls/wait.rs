@@ -9,7 +9,6 @@ use core::mem::offset_of;
 use sync::time::now_ns;
 use units::HostVa;
 use xe_uapi::exec::{UFENCE_WAIT_FLAG_ABSTIME, WaitUserFence};
-use xe_uapi::ioctl::WAIT_USER_FENCE;
 use zerocopy::IntoBytes;
 
 /// How long a signal may go unnoticed, in nanoseconds.
@@ -40,7 +39,7 @@ fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals
         let until = deadline.min(now_ns().saturating_add(SLICE_NS));
         let mut slice =
             WaitUserFence { flags: asked.flags | UFENCE_WAIT_FLAG_ABSTIME, timeout: until as i64, ..*asked };
-        let result = file.ioctl(WAIT_USER_FENCE, HostVa(&raw mut slice as u64));
+        let result = file.wait_user_fence(&mut slice);
         if has_begun && result == Err(Errno(libc::ENOENT)) {
             // Its queue ended between two of them: what the driver says to those who wait at that moment.
             return Err(Errno(libc::EIO));
@@ -66,6 +65,9 @@ mod tests {
 
     impl File for Answers {
         fn ioctl(&self, _command: u32, _argument: HostVa) -> Result<u32, Errno> {
+            unreachable!("a wait is no ioctl of the program's memory")
+        }
+        fn wait_user_fence(&self, _wait: &mut WaitUserFence) -> Result<u32, Errno> {
             self.0.lock().remove(0)
         }
         fn copy_from_user(&self, _from: HostVa, buf: &mut [u8]) -> Result<(), Errno> {

@@ -33,6 +33,8 @@ mod sync;
 mod vm;
 mod wait;
 
+pub(crate) use wait::wait_user_fence;
+
 use units::HostVa;
 use xe_uapi::ioctl::{self as nr, READ, WRITE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -66,7 +68,7 @@ pub(crate) fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
         _ if is(nr::EXEC_QUEUE_DESTROY) => call.with(exec_queue::destroy),
         _ if is(nr::EXEC_QUEUE_GET_PROPERTY) => call.with(exec_queue::get_property),
         _ if is(nr::EXEC) => call.with(exec::exec),
-        _ if is(nr::WAIT_USER_FENCE) => call.with(wait::wait_user_fence),
+        _ if is(nr::WAIT_USER_FENCE) => call.with(wait_user_fence),
         _ if is(nr::MADVISE) => call.with(attr::madvise),
         _ if is(nr::VM_QUERY_MEM_RANGE_ATTRS) => call.with(attr::query),
         _ if is(nr::VM_GET_PROPERTY) => call.with(vm::get_property),

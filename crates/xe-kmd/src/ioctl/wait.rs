@@ -18,7 +18,7 @@ use crate::exec_queue::ExecQueue;
 use crate::file::File;
 
 /// WAIT_USER_FENCE. A relative timeout is what is left of it on return.
-pub(super) fn wait_user_fence(file: &File, args: &mut WaitUserFence) -> Reply {
+pub(crate) fn wait_user_fence(file: &File, args: &mut WaitUserFence) -> Reply {
     require(args.extensions == 0 && args.pad == 0 && args.pad2 == 0 && args.reserved == [0; 2])?;
     require(args.flags & !UFENCE_WAIT_FLAG_ABSTIME == 0 && args.op <= UFENCE_WAIT_LTE && args.addr.is_multiple_of(8))?;
     let queue = match args.exec_queue_id {
