@@ -320,6 +320,12 @@ impl LiveMm {
         self.privilege
     }
 
+    /// Every descriptor of ours. The program must not close them, and a forked child closes them: they belong to the
+    /// memory of its parent.
+    pub fn descriptors(&self) -> [i32; 5] {
+        [self.program.raw(), self.device.raw(), self.kick.raw(), self.maps.raw(), self.pagemap.raw()]
+    }
+
     fn is_stopping(&self) -> bool {
         self.life.load() != LIFE_RUNNING
     }

@@ -10,4 +10,5 @@ mod kernels;
 mod owners;
 mod planted;
 mod rights;
+mod strangers;
 mod tour;

@@ -1,7 +1,8 @@
 //! What lies at an address: PROCMAP_QUERY (0.6 us), or before Linux 6.11 the text of /proc/self/maps (300 us where
 //! there are many mappings).
 
-use super::{Access, Errno, Fd, ioctl, open, read_at};
+use super::descriptor::ProcFile;
+use super::{Errno, ioctl, read_at};
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -21,7 +22,7 @@ pub(crate) struct Mapping {
 /// /proc/self/maps, open.
 #[derive(Debug)]
 pub(crate) struct Maps {
-    maps: Fd,
+    file: ProcFile,
     /// Whether the kernel has PROCMAP_QUERY.
     can_query: bool,
 }
@@ -29,10 +30,14 @@ pub(crate) struct Maps {
 impl Maps {
     /// Opens it. It belongs to the memory of the opener: a forked child must not use it.
     pub fn open() -> Result<Self, Errno> {
-        let maps = open(c"/proc/self/maps", Access::Read)?.raised(600);
-        let mut opened = Self { maps, can_query: true };
+        let mut opened = Self { file: ProcFile::open(c"/proc/self/maps")?, can_query: true };
         opened.can_query = opened.next(HostVa(0)).is_some();
         Ok(opened)
+    }
+
+    /// The descriptor's number.
+    pub fn raw(&self) -> i32 {
+        self.file.raw()
     }
 
     /// Whether look-ups are quick.
@@ -69,7 +74,7 @@ impl Maps {
             build_id_addr: 0,
         };
         // SAFETY: PROCMAP_QUERY takes this struct; no name and no build id are asked for.
-        unsafe { ioctl(&self.maps, PROCMAP_QUERY, &mut query) }.ok()?;
+        self.file.run(|file| unsafe { ioctl(file, PROCMAP_QUERY, &mut query) }).ok()?;
         let flag = |flag: raw::procmap_query_flags| query.vma_flags & flag as u64 != 0;
         let own = query.inode == 0 && query.dev_major == 0 && query.dev_minor == 0;
         Some(Mapping {
@@ -86,7 +91,7 @@ impl Maps {
         let mut buffer = [0u8; 8192];
         let (mut filled, mut offset) = (0, 0);
         loop {
-            let got = read_at(&self.maps, &mut buffer[filled..], offset).ok().filter(|&got| got > 0)?;
+            let got = self.file.run(|file| read_at(file, &mut buffer[filled..], offset)).ok().filter(|&got| got > 0)?;
             (filled, offset) = (filled + got, offset + got);
             let mut rest = &buffer[..filled];
             while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {

@@ -9,17 +9,21 @@
 //! * [`mem`]: mmap, madvise, mincore of arenas and of the program's pages
 //! * [`maps`]: what lies at an address (PROCMAP_QUERY, or the text of maps)
 //! * [`pagemap`]: huge pages and swapped ones (PAGEMAP_SCAN, or the words of pagemap)
+//! * [`descriptor`]: the descriptors of all these: high numbers, and opened anew where a program closed them
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
 //!
 //! Soundness: the program's memory, and the arenas, are bytes outside of Rust's abstract machine. No Rust
 //! reference to them is ever formed; they are named by address (`u64`) and reached by assembly or by the kernel.
 
 pub(crate) mod access;
+pub(crate) mod descriptor;
 pub(crate) mod maps;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 pub(crate) mod task;
 pub(crate) mod uffd;
+
+use descriptor::Fd;
 
 /// A kernel error number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,40 +33,14 @@ pub(crate) struct Errno(pub i32);
 impl Errno {
     pub const PERM: Self = Self(1);
     pub const NOENT: Self = Self(2);
+    pub const BADF: Self = Self(9);
     pub const AGAIN: Self = Self(11);
     pub const NOMEM: Self = Self(12);
     pub const FAULT: Self = Self(14);
     pub const BUSY: Self = Self(16);
     pub const EXIST: Self = Self(17);
     pub const INVAL: Self = Self(22);
-}
-
-/// A descriptor of ours, closed with its owner.
-#[derive(Debug)]
-pub(crate) struct Fd(i32);
-
-impl Fd {
-    /// Its number.
-    pub fn raw(&self) -> i32 {
-        self.0
-    }
-
-    /// The same file under a high number, out of the way of a program that closes what it did not open.
-    pub fn raised(self, floor: i32) -> Self {
-        const F_DUPFD_CLOEXEC: usize = 1030;
-        // SAFETY: fcntl reads no memory.
-        match check(unsafe { call(libc::SYS_fcntl, [self.0 as usize, F_DUPFD_CLOEXEC, floor as usize, 0, 0, 0]) }) {
-            Ok(high) => Self(high as i32),
-            Err(_) => self,
-        }
-    }
-}
-
-impl Drop for Fd {
-    fn drop(&mut self) {
-        // SAFETY: the descriptor is ours and nobody uses it after its owner.
-        let _ = unsafe { call(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
-    }
+    pub const NOTTY: Self = Self(25);
 }
 
 /// Opens a file read-only (or for both with `write`); `path` ends in NUL.
@@ -70,7 +48,8 @@ pub(crate) fn open(path: &core::ffi::CStr, access: Access) -> Result<Fd, Errno> 
     const AT_FDCWD: usize = -100isize as usize;
     let flags = libc::O_CLOEXEC as usize | if access == Access::ReadWrite { libc::O_RDWR as usize } else { 0 };
     // SAFETY: the path is a NUL-terminated string that outlives the call.
-    check(unsafe { call(libc::SYS_openat, [AT_FDCWD, path.as_ptr() as usize, flags, 0, 0, 0]) }).map(|fd| Fd(fd as i32))
+    check(unsafe { call(libc::SYS_openat, [AT_FDCWD, path.as_ptr() as usize, flags, 0, 0, 0]) })
+        .map(|fd| Fd::new(fd as i32))
 }
 
 /// How a file is opened.
@@ -89,7 +68,7 @@ fn check(ret: isize) -> Result<usize, Errno> {
 
 /// Reads a file at an offset; gives how many bytes there were.
 fn read_at(file: &Fd, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
-    let args = [file.0 as usize, into.as_mut_ptr() as usize, into.len(), offset, 0, 0];
+    let args = [file.raw() as usize, into.as_mut_ptr() as usize, into.len(), offset, 0, 0];
     // SAFETY: the kernel writes to the slice, at most its length.
     check(unsafe { call(libc::SYS_pread64, args) })
 }
@@ -101,7 +80,7 @@ fn read_at(file: &Fd, into: &mut [u8], offset: usize) -> Result<usize, Errno> {
 unsafe fn ioctl<T>(fd: &Fd, request: u32, arg: &mut T) -> Result<usize, Errno> {
     let arg = core::ptr::from_mut(arg) as usize;
     // SAFETY: the caller vouches for the struct.
-    check(unsafe { call(libc::SYS_ioctl, [fd.0 as usize, request as usize, arg, 0, 0, 0]) })
+    check(unsafe { call(libc::SYS_ioctl, [fd.raw() as usize, request as usize, arg, 0, 0, 0]) })
 }
 
 /// A raw system call.

@@ -1,7 +1,8 @@
 //! What a page is: part of a huge page, or swapped out. PAGEMAP_SCAN (1 us), or before Linux 6.7 the words of
 //! /proc/self/pagemap, which do not tell what is huge.
 
-use super::{Access, Errno, Fd, ioctl, open, read_at};
+use super::descriptor::ProcFile;
+use super::{Errno, ioctl, read_at};
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -14,17 +15,21 @@ const WORD: usize = size_of::<u64>();
 /// /proc/self/pagemap, open.
 #[derive(Debug)]
 pub(crate) struct Pagemap {
-    file: Fd,
+    file: ProcFile,
     can_scan: bool,
 }
 
 impl Pagemap {
     /// Opens it. It belongs to the memory of the opener: a forked child must not use it.
     pub fn open() -> Result<Self, Errno> {
-        let file = open(c"/proc/self/pagemap", Access::Read)?.raised(600);
-        let mut opened = Self { file, can_scan: true };
+        let mut opened = Self { file: ProcFile::open(c"/proc/self/pagemap")?, can_scan: true };
         opened.can_scan = opened.scan(HostRange::sized(HostVa(0), SZ_4K), raw::PAGE_IS_HUGE, &mut []).is_ok();
         Ok(opened)
+    }
+
+    /// The descriptor's number.
+    pub fn raw(&self) -> i32 {
+        self.file.raw()
     }
 
     /// Whether the page at `addr` is mapped as part of a 2M page.
@@ -59,7 +64,7 @@ impl Pagemap {
         while done < range.pages() {
             let part = &mut words[..WORD * (range.pages() - done).min(64)];
             let place = range.page_at(done).page_number() as usize * WORD;
-            let Ok(got @ WORD..) = read_at(&self.file, part, place) else { return };
+            let Ok(got @ WORD..) = self.file.run(|file| read_at(file, part, place)) else { return };
             for (page, word) in out[done..].iter_mut().zip(part[..got].as_chunks().0) {
                 *page |= u8::from(u64::from_ne_bytes(*word) & PRESENT_OR_SWAPPED != 0);
             }
@@ -84,7 +89,7 @@ impl Pagemap {
             return_mask: u64::from(what),
         };
         // SAFETY: PAGEMAP_SCAN takes this struct, and writes at most as many regions as it is told there are.
-        let found = unsafe { ioctl(&self.file, PAGEMAP_SCAN, &mut scan) }?;
+        let found = self.file.run(|file| unsafe { ioctl(file, PAGEMAP_SCAN, &mut scan) })?;
         Ok((found, HostVa(scan.walk_end)))
     }
 }

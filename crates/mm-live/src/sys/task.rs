@@ -1,6 +1,7 @@
 //! What a thread of ours does to itself, and how it waits: signal mask, CPU, poll, and the kick that ends a poll.
 
-use super::{Errno, Fd, call, check};
+use super::descriptor::Fd;
+use super::{Errno, call, check};
 use units::{HostRange, HostVa, SZ_4K, SZ_64K};
 
 const SIGSET_BYTES: usize = 8;
@@ -89,7 +90,13 @@ impl Kick {
     pub fn new() -> Result<Self, Errno> {
         const EFD_FLAGS: usize = (libc::O_CLOEXEC | libc::O_NONBLOCK) as usize;
         // SAFETY: eventfd2 takes values.
-        check(unsafe { call(libc::SYS_eventfd2, [0, EFD_FLAGS, 0, 0, 0, 0]) }).map(|fd| Self(Fd(fd as i32).raised(600)))
+        check(unsafe { call(libc::SYS_eventfd2, [0, EFD_FLAGS, 0, 0, 0, 0]) })
+            .map(|fd| Self(Fd::new(fd as i32).raised()))
+    }
+
+    /// The descriptor's number.
+    pub fn raw(&self) -> i32 {
+        self.0.raw()
     }
 
     /// Ends the polls that wait, or the next one.

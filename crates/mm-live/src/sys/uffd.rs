@@ -1,6 +1,7 @@
 //! userfaultfd: the descriptor, its ioctls and its messages (about what the `userfaultfd` crate has, plus MOVE).
 
-use super::{Access, Errno, Fd, call, check, ioctl, open};
+use super::descriptor::Fd;
+use super::{Access, Errno, call, check, ioctl, open};
 use linux_raw_sys::general as raw;
 use units::HostRange;
 
@@ -98,7 +99,7 @@ impl Uffd {
         for source in [Source::Device, Source::Syscall, Source::UserModeOnly] {
             match Self::open_by(source) {
                 Ok(fd) => {
-                    let uffd = Self { fd: fd.raised(600) };
+                    let uffd = Self { fd: fd.raised() };
                     return uffd.handshake(features).map(|()| (uffd, source));
                 }
                 Err(errno) => refused = errno,
@@ -124,7 +125,7 @@ impl Uffd {
                 unsafe { call(libc::SYS_userfaultfd, [flags, 0, 0, 0, 0, 0]) }
             }
         };
-        check(ret).map(|fd| Fd(fd as i32))
+        check(ret).map(|fd| Fd::new(fd as i32))
     }
 
     fn handshake(&self, features: u64) -> Result<(), Errno> {

@@ -1,7 +1,4 @@
 //! The live machine behind the face.
-//!
-//! Its own descriptors are found by what appears in `/proc/self/fd` while it starts: userfaultfds and eventfds, which
-//! the machine keeps under high numbers.
 
 use super::{Change, Device, Errno, File, IDENTITY, Refusal};
 use crate::config::{Config, Mode};
@@ -9,14 +6,12 @@ use crate::libc_calls::complain;
 use crate::nodes::Minor;
 use machine::live::{Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_2M, TileId};
 use xe_uapi::exec::WaitUserFence;
 
 struct Machine {
     live: Arc<Live>,
-    descriptors: Vec<i32>,
     is_hostile: bool,
 }
 
@@ -27,7 +22,6 @@ struct OpenFile {
 
 /// Starts the machine of this process, and says on stderr what is limited.
 pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
-    let before = kernel_objects();
     let live = Live::start(&LiveConfig {
         behaviours: config.behaviour.clone(),
         travel: match config.mode {
@@ -41,8 +35,7 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     if let Some(limits) = live.limits() {
         complain(limits);
     }
-    let descriptors = kernel_objects().into_iter().filter(|fd| !before.contains(fd)).collect();
-    Ok(Arc::new(Machine { live, descriptors, is_hostile: config.hostile }))
+    Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
 }
 
 /// Memory is registered in chunks of 2M, and a chunk stays registered while any page of it is away: so all of it comes.
@@ -56,17 +49,6 @@ fn refusal(error: StartError) -> Refusal {
         StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
     };
     Refusal { errno: Errno(errno), message: error.to_string() }
-}
-
-/// Descriptors of this process that are no files: userfaultfd, eventfd and their kin.
-fn kernel_objects() -> Vec<i32> {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
-    let is_object = |path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("anon_inode:"));
-    entries
-        .flatten()
-        .filter(|entry| is_object(entry.path()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
 }
 
 impl Device for Machine {
@@ -107,7 +89,7 @@ impl Device for Machine {
     }
 
     fn own_fds(&self) -> Vec<i32> {
-        self.descriptors.clone()
+        self.live.mm().descriptors().to_vec()
     }
 
     fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)> {
