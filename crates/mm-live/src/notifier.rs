@@ -1,5 +1,8 @@
 //! Interval notifiers: who is told, and the sequence counts (Linux: `mm/mmu_notifier.c`).
 //!
+//! A sequence is odd while an invalidation runs that meets the notifier's range. A notifier that is inserted in the
+//! middle of one is not called, but counted in: what is looked up before its end may be of before the change.
+//!
 //! Locking: one short lock over the table; callbacks run without it.
 
 use gpusvm::hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
@@ -14,13 +17,29 @@ struct Notifier {
     seq: u64,
     /// Invalidations under way; the sequence is odd while there is one.
     active: u32,
+    /// Those of them that may call back.
+    calling: u32,
     leaving: bool,
+}
+
+impl Notifier {
+    const fn count_in(&mut self) {
+        self.seq += (self.active == 0) as u64;
+        self.active += 1;
+    }
+}
+
+/// An invalidation under way, and the notifiers that it holds.
+struct Running {
+    range: HostRange,
+    met: Vec<NotifierId>,
 }
 
 #[derive(Default)]
 struct Table {
     last: u64,
     notifiers: BTreeMap<NotifierId, Notifier>,
+    running: BTreeMap<u64, Running>,
 }
 
 pub(crate) struct Notifiers {
@@ -28,8 +47,10 @@ pub(crate) struct Notifiers {
     idle: Condvar,
 }
 
-/// Invalidations that were begun and not ended.
+/// An invalidation that was begun and not ended.
+#[must_use]
 pub(crate) struct Begun {
+    number: u64,
     event: MmEvent,
     told: Vec<(NotifierId, Arc<dyn NotifierOps>)>,
 }
@@ -40,18 +61,25 @@ impl Notifiers {
     }
 
     pub fn insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
-        let mut table = self.table.lock();
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
         table.last += 1;
         let id = NotifierId(table.last);
-        table.notifiers.insert(id, Notifier { range, ops, seq: 2, active: 0, leaving: false });
+        let mut notifier = Notifier { range, ops, seq: 2, active: 0, calling: 0, leaving: false };
+        for running in table.running.values_mut().filter(|running| running.range.overlaps(range)) {
+            running.met.push(id);
+            notifier.count_in();
+        }
+        table.notifiers.insert(id, notifier);
         Ok(id)
     }
 
+    /// No callback runs after this.
     pub fn remove(&self, id: NotifierId) {
         let mut table = self.table.lock();
         while let Some(notifier) = table.notifiers.get_mut(&id) {
             notifier.leaving = true;
-            if notifier.active == 0 {
+            if notifier.calling == 0 {
                 table.notifiers.remove(&id);
                 return;
             }
@@ -76,15 +104,20 @@ impl Notifiers {
 
     /// Makes the sequences of all notifiers that `event` meets odd. The callbacks come with [`Self::tell`].
     pub fn begin(&self, event: MmEvent) -> Begun {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
         let mut told = Vec::new();
-        for (&id, notifier) in &mut self.table.lock().notifiers {
+        for (&id, notifier) in &mut table.notifiers {
             if notifier.range.overlaps(event.range) && !notifier.leaving {
-                notifier.seq += u64::from(notifier.active == 0);
-                notifier.active += 1;
+                notifier.count_in();
+                notifier.calling += 1;
                 told.push((id, Arc::clone(&notifier.ops)));
             }
         }
-        Begun { event, told }
+        table.last += 1;
+        let met = told.iter().map(|&(id, _)| id).collect();
+        table.running.insert(table.last, Running { range: event.range, met });
+        Begun { number: table.last, event, told }
     }
 
     /// Calls back. With no lock held.
@@ -96,17 +129,50 @@ impl Notifiers {
 
     /// Makes the sequences even again, and wakes who waits for that.
     pub fn end(&self, begun: Begun) {
-        if begun.told.is_empty() {
-            return;
-        }
-        let mut table = self.table.lock();
-        for (id, _) in &begun.told {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        let met = table.running.remove(&begun.number).map_or_else(Vec::new, |running| running.met);
+        for (index, id) in met.iter().enumerate() {
             if let Some(notifier) = table.notifiers.get_mut(id) {
                 notifier.active -= 1;
                 notifier.seq += u64::from(notifier.active == 0);
+                notifier.calling -= u32::from(index < begun.told.len());
             }
         }
-        drop(table);
-        self.idle.notify_all();
+        drop(guard);
+        if !met.is_empty() {
+            self.idle.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpusvm::hostmm::EventKind;
+    use units::{HostVa, SZ_4K};
+
+    struct Silent;
+
+    impl NotifierOps for Silent {
+        fn invalidate(&self, _: &MmEvent) {}
+    }
+
+    #[test]
+    fn a_notifier_inserted_during_an_invalidation_is_counted_in() {
+        let notifiers = Notifiers::new();
+        let range = HostRange::sized(HostVa(0), 16 * SZ_4K);
+        let elsewhere = HostRange::sized(range.end, SZ_4K);
+        let begun = notifiers.begin(MmEvent { range, kind: EventKind::Unmap });
+        let [inside, outside, removed] =
+            [range, elsewhere, range].map(|range| notifiers.insert(range, Arc::new(Silent)).expect("a notifier"));
+        // Nothing calls back, so it need not be waited for.
+        notifiers.remove(removed);
+        assert!(notifiers.read_retry(inside, Seq(2)), "its sequence is odd");
+        assert!(!notifiers.read_retry(outside, Seq(2)));
+        notifiers.tell(&begun);
+        notifiers.end(begun);
+        let seq = notifiers.read_begin(inside);
+        assert!(seq != Seq(2) && !notifiers.read_retry(inside, seq));
     }
 }
