@@ -70,14 +70,22 @@ impl LiveMm {
             self.leave(id);
             return Err(MmError::Stale);
         }
-        self.collect(id, request, movable.then_some((&resident, serial)), out);
+        let collected = self.collect(id, request, movable.then_some((&resident, serial)), out);
         self.notifiers.end(begun);
+        if !collected {
+            self.leave(id);
+            return Err(MmError::Stale);
+        }
         Ok(ClaimId(id))
     }
 
-    fn collect(&self, id: u64, request: &ClaimRequest, look: Option<(&Vec<u8>, u64)>, out: &mut [Claimed]) {
+    /// Marks the pages. False where the engine is still to be told of something there.
+    fn collect(&self, id: u64, request: &ClaimRequest, look: Option<(&Vec<u8>, u64)>, out: &mut [Claimed]) -> bool {
         let mut guard = self.map.lock();
         let map = &mut *guard;
+        if map.untold.meets(request.range) {
+            return false;
+        }
         if let Some((resident, serial)) = look {
             map.quarantine.settle_absent(request.range, resident, serial);
         }
@@ -112,6 +120,7 @@ impl LiveMm {
         if let Some(claim) = map.claims.get_mut(id) {
             claim.entries = entries;
         }
+        true
     }
 
     pub(crate) fn claim_frames(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
@@ -134,7 +143,10 @@ impl LiveMm {
             let mut entries = Vec::with_capacity(pages.len());
             for (index, &page) in pages.iter().enumerate() {
                 out[index] = match map.frame(page) {
-                    Some(Frame::Home(va)) if map.mark(va) == Mark::Free && map.home(va) == Home::Device(page) => {
+                    Some(Frame::Home(va))
+                        if map.look(va) == (Home::Device(page), Mark::Free)
+                            && !map.untold.meets(HostRange::sized(va, SZ_4K)) =>
+                    {
                         Some(va)
                     }
                     _ => None,

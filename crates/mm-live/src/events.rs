@@ -10,7 +10,10 @@
 //!    notifiers odd, and queue a notice;
 //! 4. open the gate; queue the faults.
 //!
-//! Reader threads deliver the notices: callbacks, sequences even, `folio_free`.
+//! Reader threads deliver the notices: callbacks, sequences even, `folio_free`. One of them at a time, first in, first
+//! out: an mremap's notice ends the translations of the old place, and a later notice may free a frame that they reach.
+//! For the same reason a page is not claimed while a notice of its place is out ([`Untold`]): the end of a migration
+//! frees frames too.
 
 use crate::LiveMm;
 use crate::forget::{Forget, Lost};
@@ -38,12 +41,38 @@ pub(crate) struct Fault {
 pub(crate) struct Notice {
     begun: Begun,
     freed: Vec<DevicePage>,
+    untold: Option<u64>,
+}
+
+/// Where pages are not claimed, by number: the notice that says why is queued or being delivered. Part of the page map.
+#[derive(Default)]
+pub(crate) struct Untold {
+    places: Vec<(u64, HostRange)>,
+    last: u64,
+}
+
+impl Untold {
+    pub fn add(&mut self, place: HostRange) -> u64 {
+        self.last += 1;
+        self.places.push((self.last, place));
+        self.last
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.places.retain(|place| place.0 != number);
+    }
+
+    pub fn meets(&self, range: HostRange) -> bool {
+        self.places.iter().any(|place| place.1.overlaps(range))
+    }
 }
 
 /// Work for the reader threads.
 pub(crate) struct Queue {
     pub faults: Mutex<VecDeque<Fault>>,
     pub notices: Mutex<VecDeque<Notice>>,
+    /// Held by the one who delivers.
+    pub delivering: Mutex<()>,
     /// Notices that are queued or being delivered.
     pub undelivered: AtomicU32,
     /// Faults that are answered at a time (ns), because their page may not leave VRAM yet.
@@ -55,6 +84,7 @@ impl Queue {
         Self {
             faults: Mutex::new(VecDeque::with_capacity(256)),
             notices: Mutex::new(VecDeque::with_capacity(64)),
+            delivering: Mutex::new(()),
             undelivered: AtomicU32::new(0),
             later: Mutex::new(Vec::with_capacity(64)),
         }
@@ -118,11 +148,13 @@ impl LiveMm {
 
     /// One event, behind the closed gate.
     pub(crate) fn take_event(&self, event: Message) {
-        let told = match event {
+        match event {
             Message::Unmap { start, end } => {
                 self.counters.unmaps.fetch_add(1);
                 let range = HostRange::new(HostVa(start), HostVa(end));
-                Some((range, EventKind::Unmap, self.forget(range, Forget::Mapping)))
+                let untold = self.map.lock().untold.add(range);
+                let lost = self.forget(range, Forget::Mapping);
+                self.tell_later(range, EventKind::Unmap, lost, Some(untold));
             }
             Message::Remove { start, end } => {
                 let range = HostRange::new(HostVa(start), HostVa(end));
@@ -130,38 +162,46 @@ impl LiveMm {
                     return;
                 }
                 self.counters.removes.fetch_add(1);
+                let untold = self.map.lock().untold.add(range);
                 let lost = self.forget(range, Forget::Pages);
                 self.set_aside(range);
-                Some((range, EventKind::Clear, lost))
+                self.tell_later(range, EventKind::Clear, lost, Some(untold));
             }
             Message::Remap { from, to, len } => {
                 self.counters.remaps.fetch_add(1);
-                return self.take_remap(HostRange::sized(HostVa(from), len), HostVa(to));
+                self.take_remap(HostRange::sized(HostVa(from), len), HostVa(to));
             }
-            Message::Fault { .. } | Message::Other(_) => None,
-        };
-        let Some((range, kind, lost)) = told else {
-            self.counters.unexpected.fetch_add(1);
-            return;
-        };
-        self.tell_later(range, kind, lost);
+            Message::Fault { .. } | Message::Other(_) => drop(self.counters.unexpected.fetch_add(1)),
+        }
     }
 
-    pub(crate) fn tell_later(&self, range: HostRange, kind: EventKind, lost: Lost) {
+    /// Queues a notice. Where it ends is where `untold` ends.
+    pub(crate) fn tell_later(&self, range: HostRange, kind: EventKind, lost: Lost, untold: Option<u64>) {
         self.empty_frames(&lost.frames);
         let begun = self.notifiers.begin(MmEvent { range, kind });
         self.queue.undelivered.fetch_add(1);
-        self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames });
+        self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames, untold });
     }
 
-    /// Tells the engine of one event that was taken in. False where there is none.
-    pub(crate) fn deliver_notice(&self) -> bool {
-        let Some(notice) = self.queue.notices.lock().pop_front() else { return false };
-        self.notifiers.tell(&notice.begun);
-        self.notifiers.end(notice.begun);
-        self.free_pages(notice.freed);
-        self.queue.undelivered.fetch_sub(1);
-        true
+    /// Tells the engine of the events that were taken in, unless somebody does so.
+    pub(crate) fn deliver_notices(&self) {
+        // One that was queued while the last deliverer was about to leave is seen here, by it or by who queued it.
+        while !self.queue.notices.lock().is_empty() {
+            let Some(_alone) = self.queue.delivering.try_lock() else { return };
+            while let Some(notice) = self.next_notice() {
+                self.notifiers.tell(&notice.begun);
+                self.notifiers.end(notice.begun);
+                self.free_pages(notice.freed);
+                if let Some(untold) = notice.untold {
+                    self.map.lock().untold.remove(untold);
+                }
+                self.queue.undelivered.fetch_sub(1);
+            }
+        }
+    }
+
+    fn next_notice(&self) -> Option<Notice> {
+        self.queue.notices.lock().pop_front()
     }
 
     /// Waits until every event that was raised so far has been read, and the engine was told of it. Not for reader

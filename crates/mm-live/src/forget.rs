@@ -210,6 +210,8 @@ mod tests {
             let _closed = mm.gate.close();
             mm.take_event(Message::Remove { start: range.start.0, end: range.end.0 });
         }
+        mm.kick.ring();
+        mm.settle();
         assert!((0..PAGES).all(|i| reads(range.page_at(i)) == 7), "pages were dropped");
         let found = claimed(&mm, block);
         assert!(found[..PAGES].iter().all(|page| *page == Claimed::No), "an old page may leave: {found:?}");

@@ -189,7 +189,7 @@ impl LiveMm {
         self.kick.ring();
         let readers = core::mem::take(&mut *self.readers.lock());
         readers.into_iter().for_each(sync::JoinHandle::join);
-        while self.deliver_notice() {}
+        self.deliver_notices();
         self.life.store(crate::LIFE_DEAD);
         true
     }

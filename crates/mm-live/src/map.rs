@@ -8,6 +8,7 @@
 
 use crate::arena::{Arena, Frame};
 use crate::entry::{Claim, Entry};
+use crate::events::Untold;
 use crate::numbered::Numbered;
 use crate::quarantine::Quarantine;
 use gpusvm::hostmm::{DevicePage, PagemapId};
@@ -130,6 +131,8 @@ pub(crate) struct PageMap {
     pub frozen: bool,
     /// Counts the readers' turns.
     pub last_turn: u32,
+    /// Places of which the engine has not been told yet what happened there.
+    pub untold: Untold,
     /// Pages that are not claimed for a while.
     pub quarantine: Quarantine,
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(mm: &Arc<LiveMm>, cpu: u32) {
     mm.exclude_own_thread();
     while !mm.is_stopping() {
         // The engine first: sequences stay odd, and frames unusable, until it was told.
-        while mm.deliver_notice() {}
+        mm.deliver_notices();
         let busy = mm.serve_next();
         let timeout = match (busy, mm.has_deferred()) {
             (true, _) => 0,

@@ -57,10 +57,13 @@ impl LiveMm {
             let limbo = HostRange::sized(HostVa(LIMBO + stay % (1 << 20) * (1 << 41)), from.len());
             self.map.lock().rekey(from, limbo.start);
             self.deferred.lock().push(Remap { limbo, to });
+            self.tell_later(from, EventKind::Unmap, Lost::default(), None);
         } else {
-            self.arrive(from, to);
+            // What has arrived is not claimed before the translations of its old place are gone.
+            let untold = self.map.lock().untold.add(target);
+            self.arrive(from, to, None);
+            self.tell_later(from, EventKind::Unmap, Lost::default(), Some(untold));
         }
-        self.tell_later(from, EventKind::Unmap, Lost::default());
     }
 
     /// Settles mremaps whose place is free, or all.
@@ -75,21 +78,23 @@ impl LiveMm {
             };
             let Some(remap) = next else { return };
             if self.maps.at(remap.to).is_some() {
-                self.arrive(remap.limbo, remap.to);
+                // The notice of its old place was queued when it went to limbo, before this one.
+                let untold = self.map.lock().untold.add(remap.target());
+                self.arrive(remap.limbo, remap.to, Some(untold));
             } else {
                 // It has been unmapped since; that was taken for the end of what lay there before.
                 let lost = self.forget(remap.limbo, Forget::Mapping);
-                self.tell_later(remap.target(), EventKind::Unmap, lost);
+                self.tell_later(remap.target(), EventKind::Unmap, lost, None);
             }
         }
     }
 
     /// Puts pages and registration from their old place, or from limbo, to the new one. What is still noted there
     /// is a claim that came before the mapping, or a leftover.
-    fn arrive(&self, from: HostRange, to: HostVa) {
+    fn arrive(&self, from: HostRange, to: HostVa, untold: Option<u64>) {
         let target = HostRange::sized(to, from.len());
         let lost = self.forget(target, Forget::Mapping);
-        self.tell_later(target, EventKind::Unmap, lost);
+        self.tell_later(target, EventKind::Unmap, lost, untold);
         self.map.lock().rekey(from, to);
     }
 }
@@ -174,9 +179,14 @@ mod tests {
     use crate::LiveMm;
     use crate::sys::mem;
     use crate::sys::uffd::Message;
-    use gpusvm::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
+    use gpusvm::hostmm::{
+        ClaimRequest, Claimed, CpuFault, DevicePage, FaultOutcome, HostMm, MmError, MmEvent, NotifierOps, OwnerId,
+        PagemapId, PagemapOps, Select,
+    };
     use std::sync::Arc;
     use sync::Mutex;
+    use sync::atomic::AtomicU32;
+    use units::SZ_4K;
 
     #[derive(Default)]
     struct Freed(Mutex<Vec<u64>>);
@@ -258,6 +268,77 @@ mod tests {
         mm.settle();
         assert_eq!([a, g, t].map(|place| mm.device_page(place.start)), [None, None, Some(frame(1))]);
         assert_eq!(*freed.0.lock(), [2]);
+        end(&mm, [a, g, t]);
+    }
+
+    /// Says in which order it was told, and at the first notice waits until another thread has tried to deliver.
+    struct Slow {
+        told: Mutex<Vec<HostVa>>,
+        begun: AtomicU32,
+        tried: AtomicU32,
+    }
+
+    impl NotifierOps for Slow {
+        fn invalidate(&self, event: &MmEvent) {
+            let is_first = self.begun.swap(1) == 0;
+            while is_first && self.tried.load() == 0 {
+                crate::sys::task::relax();
+            }
+            self.told.lock().push(event.range.start);
+        }
+    }
+
+    #[test]
+    fn notices_are_delivered_in_order_and_no_claim_overtakes_them() {
+        let Some((mm, freed, [a, g, t])) = world() else { return };
+        let slow = Arc::new(Slow { told: Mutex::default(), begun: AtomicU32::new(0), tried: AtomicU32::new(0) });
+        for place in [a, g] {
+            mm.notifier_insert(place, slow.clone()).expect("a notifier");
+        }
+        // The readers find that somebody delivers.
+        let alone = mm.queue.delivering.lock();
+        read(
+            &mm,
+            &[
+                Message::Remap { from: a.start.0, to: t.start.0, len: a.len() },
+                Message::Unmap { start: g.start.0, end: g.end.0 },
+            ],
+        );
+        let claim = || {
+            let request = ClaimRequest {
+                range: HostRange::sized(t.start, SZ_4K),
+                owner: OwnerId(1),
+                select: Select::DeviceOnly,
+                fault: None,
+            };
+            let mut out = [Claimed::No];
+            let claimed = mm.claim(&request, &mut out);
+            (claimed, out[0])
+        };
+        assert_eq!(claim(), (Err(MmError::Stale), Claimed::No), "its old place has translations");
+        let mut out = [None];
+        let nothing = mm.claim_device(&[frame(1)], &mut out).expect("a claim");
+        mm.finish(nothing);
+        assert_eq!(out, [None]);
+        drop(alone);
+
+        let first = sync::spawn("first", {
+            let mm = mm.clone();
+            move || mm.deliver_notices()
+        });
+        while slow.begun.load() == 0 {
+            crate::sys::task::relax();
+        }
+        mm.deliver_notices();
+        assert_eq!(*slow.told.lock(), [], "a notice was overtaken");
+        slow.tried.store(1);
+        first.join();
+        mm.settle();
+        assert_eq!(*slow.told.lock(), [a.start, g.start]);
+        assert_eq!(*freed.0.lock(), [2]);
+        let (claimed, page) = claim();
+        assert_eq!(page, Claimed::Device(frame(1)));
+        mm.finish(claimed.expect("a claim"));
         end(&mm, [a, g, t]);
     }
 }
