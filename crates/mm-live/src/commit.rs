@@ -1,8 +1,9 @@
 //! The second half of a migration: commit and finish (Linux: `migrate_vma_pages`, `migrate_vma_finalize`).
 //!
-//! A commit makes destinations homes, page by page. What nothing was carried to becomes zeros: a hole that is still
-//! one, or a page that the device reported and forgot. A finish settles both sides: sources of what moved are freed,
-//! what is not wanted goes back, what died on the way is dropped on both sides; then the waiters are woken.
+//! A commit moves back what was carried and is not wanted, and makes the other destinations homes, page by page. What
+//! nothing was carried to becomes zeros: a hole that is still one, or a page that the device reported and forgot. A
+//! finish settles both sides: sources of what moved are freed, what died on the way is dropped on both sides; then the
+//! waiters are woken. Without a commit it moves back everything first.
 
 use crate::LiveMm;
 use crate::arena::Frame;
@@ -13,17 +14,22 @@ use crate::map::{Home, Mark};
 use crate::sys::task;
 use gpusvm::hostmm::{ClaimId, Destination, DevicePage, Transferred};
 use std::collections::BTreeSet;
+use sync::time::now_ns;
 use units::{HostVa, SZ_2M};
 
-/// How often a page that is on the move is followed to put it back.
-const MAX_ROUNDS: u32 = 1000;
+/// How long a page that is on the move, or held by somebody else, is followed to put it back: before the engine is
+/// told what moved, and where it will not be told.
+const PATIENCE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
 
 impl LiveMm {
     pub(crate) fn commit_claim(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
-        self.fill_holes(claim, wanted);
         moved.fill(false);
+        // First, since what cannot go back has moved, and that must be said.
+        self.undo(claim, wanted);
+        self.fill_holes(claim, wanted);
         self.map.lock().with_entries(claim.0, |map, entries| {
             for ((entry, &wanted), moved) in entries.iter_mut().zip(wanted).zip(moved) {
+                *moved = entry.committed;
                 if !wanted || entry.dead || entry.from == From::Nowhere || entry.is_open() {
                     continue;
                 }
@@ -127,7 +133,7 @@ impl LiveMm {
     }
 
     pub(crate) fn finish_claim(&self, claim: ClaimId) {
-        self.undo(claim);
+        self.undo(claim, &[]);
         let mut emptied: Vec<DevicePage> = Vec::new();
         let mut vas: Vec<HostVa> = Vec::new();
         for entry in self.map.lock().entries(claim.0).iter().filter(|entry| entry.from != From::Nowhere) {
@@ -188,23 +194,32 @@ impl LiveMm {
 
     /// Moves back what was carried and is not wanted. An mremap in the middle gives a page another address: then it
     /// is tried again with that one. What cannot go back at all stays, and that becomes its home: bytes come first.
-    fn undo(&self, claim: ClaimId) {
-        let mut tries = 0;
-        let is_undone = |entry: &Entry| entry.is_carried() && !entry.committed && !entry.dead;
-        let is_due = || self.map.lock().entries(claim.0).iter().any(is_undone);
-        while is_due() && self.undo_once(claim, &self.entries(claim)) > 0 {
-            if tries >= MAX_ROUNDS || !self.make_way(&mut tries) {
-                return self.strand(claim);
+    fn undo(&self, claim: ClaimId, wanted: &[bool]) {
+        let end = now_ns() + PATIENCE_NS[usize::from(wanted.is_empty())];
+        loop {
+            let mut entries = self.entries(claim);
+            for (entry, _) in entries.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted) {
+                // Not to be looked at.
+                entry.carried = None;
             }
+            let is_due = |entry: &Entry| entry.is_carried() && !entry.committed && !entry.dead;
+            if !entries.iter().any(is_due) || self.undo_once(claim, &entries) == 0 {
+                return;
+            }
+            if now_ns() > end {
+                return self.strand(claim, wanted);
+            }
+            self.make_way(&mut 0);
         }
     }
 
-    fn strand(&self, claim: ClaimId) {
+    fn strand(&self, claim: ClaimId, wanted: &[bool]) {
         let mut guard = self.map.lock();
         let map = &mut *guard;
         for index in 0..map.entries(claim.0).len() {
             let Some(mut entry) = map.entry(claim.0, index) else { continue };
-            if entry.committed || entry.dead || !entry.is_carried() {
+            let is_wanted = wanted.get(index).is_some_and(|&wanted| wanted);
+            if is_wanted || entry.committed || entry.dead || !entry.is_carried() {
                 continue;
             }
             self.counters.stranded.fetch_add(1);

@@ -301,6 +301,8 @@ impl LiveMm {
             // A hole after all; the next look says so, or whose it is.
             Some(Errno::NOENT) if way == Way::ToDevice => Pushed::Not(Step::Again),
             Some(Errno::INVAL) if way == Way::Home => self.copy_home(dst, src),
+            // No mapping, and no event of its end.
+            Some(Errno::NOENT) if way == Way::Home && self.maps.at(HostVa(dst)).is_none() => self.copy_home(dst, src),
             Some(Errno::INVAL | Errno::NOENT) => Pushed::Not(self.count_invalid()),
             Some(_) => {
                 self.counters.failed.fetch_add(1);

@@ -42,6 +42,7 @@ fn the_mechanism_step_by_step() {
         ("read-only meanwhile", read_only),
         ("fork finds everything", fork),
         ("an unwanted page goes back", unwanted),
+        ("what cannot go back has moved", stranded),
         ("walks", walks),
         ("excluded ranges stay", excluded),
         ("shared after fork", cow),
@@ -268,6 +269,37 @@ fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     assert_eq!((load(page(range, 2)), load(page(range, 3))), (4711, 1003));
     vram.release(frames.iter().enumerate().filter(|(i, _)| *i != 5).map(|(_, &frame)| frame));
     assert_eq!(load(page(range, 5)), 1005);
+    settled(vram);
+    unmap(range);
+}
+
+/// A page that is home already, and pinned there, cannot go back to VRAM: the engine is told that it moved.
+fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+    let range = map(SZ_64K);
+    store(range.start, 77);
+    let window = HostRange::sized(range.start, SZ_4K);
+    assert_eq!(migrate_to(mm, vram, window), 1);
+    let from = mm.device_page(range.start).expect("in VRAM");
+    let request = ClaimRequest { range: window, owner: OWNER, select: Select::DeviceOnly, fault: None };
+    let claim = mm.claim(&request, &mut [Claimed::No]).expect("a claim");
+    let mut home = [None];
+    mm.stage(claim, &[Destination::Ram], &mut home).expect("a destination");
+    let mut done = [Transferred::Failed];
+    mm.transfer(Place::Device(from), Place::Host(home[0].expect("a frame")), &mut done);
+    assert_ne!(done, [Transferred::Failed]);
+    let ring = pin(range.start);
+    let mut moved = [false];
+    mm.commit(claim, &[false], &mut moved);
+    assert_eq!(moved, [mm.device_page(range.start).is_none()], "what is said is what is so");
+    mm.finish(claim);
+    match ring {
+        Some(ring) => {
+            assert_eq!(moved, [true], "a pinned page moved");
+            unpin(ring);
+        }
+        None => skipped("io_uring refused"),
+    }
+    assert_eq!(load(range.start), 77);
     settled(vram);
     unmap(range);
 }
