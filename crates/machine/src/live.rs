@@ -56,7 +56,7 @@ impl fmt::Display for StartError {
             Self::Behaviour(text) => f.write_str(text),
             Self::Refused(refused) => {
                 write!(f, "memory cannot be moved: {refused}; any one of these helps:")?;
-                Refused::REMEDIES.iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
+                refused.remedies().iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
             }
             Self::Probe(errno) => write!(f, "the device did not start: {errno}"),
         }

@@ -132,7 +132,8 @@ use units::{HostRange, SZ_2M};
 pub enum Transport {
     /// UFFDIO_MOVE (Linux 6.8): the page itself.
     Move,
-    /// Write protection, copy, drop; home by UFFDIO_COPY. Slower, and pinned pages are not noticed.
+    /// Write protection, copy, drop; home by UFFDIO_COPY. Slower, pinned pages are not noticed, and a write can be lost
+    /// where a program maps an address anew (`docs/soundness.md`): so it must be asked for.
     Copy,
 }
 
@@ -148,7 +149,7 @@ pub enum Privilege {
 /// What to start with.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How pages shall travel; `Move` becomes `Copy` on a kernel that cannot move.
+    /// How pages shall travel.
     pub transport: Transport,
     /// Reader threads; `None`: one a CPU, at most 8.
     pub readers: Option<u32>,
@@ -171,11 +172,16 @@ pub struct Refused {
 
 impl Refused {
     /// What the user may type, one command or sentence each; any one of them is enough.
-    pub const REMEDIES: [&'static str; 3] = [
-        "sudo sysctl vm.unprivileged_userfaultfd=1",
-        "sudo chmod 666 /dev/userfaultfd",
-        "run with CAP_SYS_PTRACE (for example as root)",
-    ];
+    pub fn remedies(&self) -> &'static [&'static str] {
+        if self.what == NO_MOVE {
+            return &["pontoon run --no-move -- PROGRAM (copies pages instead of moving them)", "Linux 6.8 or newer"];
+        }
+        &[
+            "sudo sysctl vm.unprivileged_userfaultfd=1",
+            "sudo chmod 666 /dev/userfaultfd",
+            "run with CAP_SYS_PTRACE (for example as root)",
+        ]
+    }
 }
 
 impl core::fmt::Display for Refused {
@@ -185,6 +191,9 @@ impl core::fmt::Display for Refused {
 }
 
 impl core::error::Error for Refused {}
+
+/// What a kernel before 6.8 refuses.
+const NO_MOVE: &str = "UFFDIO_MOVE";
 
 const LIFE_RUNNING: u32 = 0;
 const LIFE_STOPPING: u32 = 1;
@@ -230,8 +239,15 @@ impl LiveMm {
     /// [`stop`](Self::stop): what is in VRAM when the process simply exits is gone with it.
     pub fn start(config: Config) -> Result<Arc<Self>, Refused> {
         let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
-        let (transport, program, source) = Self::open_program(config.transport).map_err(refused("userfaultfd"))?;
-        let can_move = if transport == Transport::Move { feature::MOVE } else { 0 };
+        let transport = config.transport;
+        let (features, can_move) = match transport {
+            Transport::Move => (feature::EVENTS | feature::MOVE | feature::POISON, feature::MOVE),
+            Transport::Copy => (feature::EVENTS | feature::WP, 0),
+        };
+        let (program, source) = Uffd::open(features).map_err(|errno| {
+            let cannot_move = transport == Transport::Move && errno == Errno::INVAL;
+            refused(if cannot_move { NO_MOVE } else { "userfaultfd" })(errno)
+        })?;
         let (device, _) = Uffd::open(feature::SIGBUS | can_move).map_err(refused("userfaultfd for VRAM"))?;
         let scratch = mem::map_arena(SZ_2M).map_err(refused("memory"))?;
         device.register(scratch, sys::uffd::Watch::Missing).map_err(refused("registration of memory"))?;
@@ -272,19 +288,6 @@ impl LiveMm {
     #[cfg(test)]
     fn start_for_test() -> Option<Arc<Self>> {
         Self::start(Config::default()).inspect_err(|_| skipped("userfaultfd refused")).ok()
-    }
-
-    fn open_program(wanted: Transport) -> Result<(Transport, Uffd, Source), Errno> {
-        let moving = feature::EVENTS | feature::MOVE | feature::POISON;
-        let copying = feature::EVENTS | feature::WP;
-        if wanted == Transport::Move {
-            match Uffd::open(moving) {
-                Ok((uffd, source)) => return Ok((Transport::Move, uffd, source)),
-                Err(Errno::INVAL) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Uffd::open(copying).map(|(uffd, source)| (Transport::Copy, uffd, source))
     }
 
     fn start_readers(self: &Arc<Self>, wanted: Option<u32>) {
