@@ -92,9 +92,10 @@ pub fn loaded() {
     });
 }
 
-/// The process ends: memory comes home, the report is written, the tree is removed.
+/// The process ends: memory comes home, the report is written, the tree is removed. Where there is neither, no system
+/// call is made: the program may have forbidden it to itself.
 pub fn finish() {
-    if in_own_process() && ACTIVE.load(Ordering::Acquire) && !FINISHED.swap(true, Ordering::AcqRel) {
+    if ACTIVE.load(Ordering::Acquire) && in_own_process() && !FINISHED.swap(true, Ordering::AcqRel) {
         libc_calls::inside(|_| {
             if let Some(device) = running() {
                 device.shutdown();
@@ -103,7 +104,9 @@ pub fn finish() {
             }
         });
     }
-    libc_calls::inside(|_| view::remove());
+    if view::is_made() {
+        libc_calls::inside(|_| view::remove());
+    }
 }
 
 fn start() -> Result<Arc<dyn Device>, Errno> {
@@ -184,21 +187,27 @@ struct Forking {
 
 static FORKING: Mutex<Option<(Forking, heap::Held)>> = Mutex::new(None);
 
-/// Before a fork: memory is brought home, and nobody is in the middle of anything.
+/// Before a fork, after the program's own handlers: memory is brought home, and nobody is in the middle of anything.
+/// Where no machine runs, and none can start while `START` is held, nothing of the program is away: so nothing is
+/// allocated.
 pub fn fork_prepare() {
     let signals = libc_calls::signals::hold();
-    heap::on_own_stack(|| {
-        let start = START.lock();
-        let device = running().filter(|_| in_own_process());
-        if let Some(device) = &device {
+    let start = START.lock();
+    match running().filter(|_| in_own_process()) {
+        Some(device) => heap::on_own_stack(|| {
             device.fork_prepare();
-        }
-        let (tree, files) = (view::hold(), nodes::hold());
-        let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
-        let forking = Forking { device, start, tree, files, excluded, running, signals };
-        let mut slot = FORKING.lock();
-        *slot = Some((forking, heap::hold()));
-    });
+            hold_all(Some(device), start, signals);
+        }),
+        None => hold_all(None, start, signals),
+    }
+}
+
+fn hold_all(device: Option<Arc<dyn Device>>, start: MutexGuard<'static, Start>, signals: libc_calls::signals::Held) {
+    let (tree, files) = (view::hold(), nodes::hold());
+    let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
+    let forking = Forking { device, start, tree, files, excluded, running, signals };
+    let mut slot = FORKING.lock();
+    *slot = Some((forking, heap::hold()));
 }
 
 /// After a fork, in the parent. Memory stays where it is until the machine goes on, so the heap's locks, which a stack
@@ -208,12 +217,13 @@ pub fn fork_parent() {
     drop(held);
     let Forking { device, start, tree, files, excluded, running, signals } = forking;
     drop((running, excluded, files, tree));
-    heap::on_own_stack(|| {
-        if let Some(device) = device {
+    match device {
+        Some(device) => heap::on_own_stack(|| {
             device.fork_parent();
-        }
-        drop(start);
-    });
+            drop((device, start));
+        }),
+        None => drop(start),
+    }
     drop(signals);
 }
 

@@ -24,6 +24,11 @@ pub struct Run {
 }
 
 impl Client {
+    /// Compiles `tests/e2e/NAME.c`.
+    pub fn here(name: &str) -> Self {
+        Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(format!("{name}.c")))
+    }
+
     /// Compiles `clients/NAME.c`.
     pub fn new(name: &str) -> Self {
         Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(format!("{name}.c")))
@@ -58,7 +63,12 @@ impl Client {
 /// Compiles one C file, without a warning.
 pub fn compile(source: &Path, program: &Path) {
     let mut compiler = Command::new("cc");
-    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(program).arg(source).args(["-ldl", "-lpthread"]);
+    compiler.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(program).arg(source).args([
+        "-ldl",
+        "-lpthread",
+        "-I",
+    ]);
+    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients"));
     let status = compiler.status().expect("a C compiler");
     assert!(status.success(), "{} compiles without a warning", source.display());
 }
@@ -75,10 +85,11 @@ impl Run {
     }
 }
 
-/// The command under `timeout`, so that a hang is a failure and not a hang.
+/// The command under `timeout`, so that a hang is a failure and not a hang. What does not end by SIGTERM is killed with
+/// its children, which would keep our pipes open.
 pub fn pontoon() -> Command {
     let mut command = Command::new("timeout");
-    command.arg("60").arg(env!("CARGO_BIN_EXE_pontoon"));
+    command.args(["-k", "2", "60"]).arg(env!("CARGO_BIN_EXE_pontoon"));
     command
 }
 

@@ -9,6 +9,7 @@ mod hostile;
 mod kernels;
 mod owners;
 mod planted;
+mod process;
 mod rights;
 mod strangers;
 mod tour;

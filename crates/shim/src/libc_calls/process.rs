@@ -1,17 +1,16 @@
 //! Load, end and fork of the process.
 
-use super::real::{self, Symbol};
+use super::real::{self, Handler, Symbol};
 use super::{interpose, signals};
 use crate::{heap, session};
 use core::ffi::{c_int, c_void};
-use core::mem;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::{mem, ptr};
 
-/// What the first machine of a process needs: handlers for SIGSEGV and SIGBUS, and to be told of forks. A panic of the
-/// machine ends the process: half a driver must not go on moving memory.
+/// What the first machine of a process needs: handlers for SIGSEGV and SIGBUS. A panic of the machine ends the process:
+/// half a driver must not go on moving memory.
 pub fn prepare() {
     signals::install();
-    // SAFETY: three functions of the right type, which stay loaded as long as the process.
-    unsafe { libc::pthread_atfork(Some(fork_prepare), Some(fork_parent), Some(fork_child)) };
     std::panic::set_hook(Box::new(|panic| {
         super::complain(&panic.to_string().replace('\n', ": "));
         std::process::abort();
@@ -30,8 +29,22 @@ extern "C" fn fork_child() {
     session::fork_child();
 }
 
+static HANDLES_FORKS: AtomicBool = AtomicBool::new(false);
+
+/// Registers our handlers of fork before anybody else's. libc runs handlers before a fork in reverse order, so ours
+/// runs last: the program's handlers may wait for GPU jobs, and the engines still run then. After the fork ours runs
+/// first: the program's handlers may touch memory and open the device.
+fn handle_forks_first() {
+    if !HANDLES_FORKS.swap(true, Ordering::Relaxed) {
+        let own = ptr::null_mut();
+        // SAFETY: three functions of the right type, which stay loaded as long as the process: no library is named.
+        unsafe { real::__register_atfork(Some(fork_prepare), Some(fork_parent), Some(fork_child), own) };
+    }
+}
+
 /// libc is initialised before the libraries that need it.
 extern "C" fn at_load() {
+    handle_forks_first();
     session::loaded();
 }
 
@@ -76,6 +89,12 @@ static AT_LOAD: extern "C" fn() = at_load;
 static AT_EXIT: extern "C" fn() = at_exit;
 
 interpose! {
+    // What pthread_atfork calls. Constructors of other libraries come here before our own has run.
+    fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int {
+        handle_forks_first();
+        // SAFETY: the program's own arguments.
+        unsafe { real::__register_atfork(prepare, parent, child, library) }
+    }
     fn _exit(status: c_int) -> ! {
         at_exit();
         // SAFETY: the program's own argument.

@@ -45,6 +45,9 @@ pub type Select = Option<unsafe extern "C" fn(*const dirent64) -> c_int>;
 /// `scandir`'s order of entries.
 pub type Compare = Option<unsafe extern "C" fn(*mut *const dirent64, *mut *const dirent64) -> c_int>;
 
+/// A handler of fork.
+pub type Handler = Option<unsafe extern "C" fn()>;
+
 macro_rules! functions {
     ($(fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => { $(
         /// libc's function of this name.
@@ -112,5 +115,6 @@ functions! {
     fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn __sysv_signal(signal: c_int, handler: usize) -> usize;
+    fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
     fn _exit(status: c_int) -> !;
 }

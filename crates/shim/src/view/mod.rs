@@ -168,6 +168,7 @@ pub fn forked() {
     let mut slot = ROOT.lock();
     if matches!(&slot.0, State::Made(root) if root.owner.is_some()) {
         slot.0 = State::Unmade;
+        MADE.store(false, Ordering::Release);
     }
 }
 

@@ -1,0 +1,45 @@
+/* A child that lets itself only read, write and leave, as a sandbox does: any other system call kills it.
+ * filtered exit|_exit */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PASS(call, left) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, left, 0)
+
+static struct sock_filter few[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    PASS(SYS_read, 5),
+    PASS(SYS_write, 4),
+    PASS(SYS_exit, 3),
+    PASS(SYS_exit_group, 2),
+    PASS(SYS_rt_sigreturn, 1),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+int main(int argc, char **argv) {
+    struct sock_fprog filter = {sizeof few / sizeof *few, few};
+    int is_plain = argc > 1 && !strcmp(argv[1], "_exit"), status = -1;
+    char *text = malloc(1 << 20);
+    memset(text, 'x', 1 << 20);
+    pid_t child = fork();
+    if (child == 0) {
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
+            _exit(3);
+        if (write(1, text + 70000, 1) != 1)
+            _exit(4);
+        if (is_plain)
+            _exit(0);
+        exit(0);
+    }
+    waitpid(child, &status, 0);
+    printf(" status %#x\n", (unsigned)status);
+    return 0;
+}
