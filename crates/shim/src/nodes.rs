@@ -90,6 +90,12 @@ pub fn entry(fd: i32) -> Entry {
     }
 }
 
+/// Whether `fd` is one that the program does not know of: for the program it is not open. It may not close, replace,
+/// duplicate or change it; whoever takes a descriptor asks this.
+pub fn is_hidden(fd: i32) -> bool {
+    entry(fd) == Entry::Machine
+}
+
 /// The open file behind a node's descriptor, with the start of the machine that it belongs to.
 pub fn file(fd: i32) -> Option<(Arc<dyn File>, u32)> {
     let index = index(word(fd))?;

@@ -1,65 +1,77 @@
-/* A program that closes every descriptor it does not know, as daemons and fork helpers do, with memory in VRAM; then it
- * forks: the child holds no file of its parent's. Says what went wrong; exit 1 where something did. With an argument it opens no device. */
+/* A program that closes every descriptor that it does not know, as daemons and shells do: what the GPU stored is there
+ * afterwards, here and in a child, and the GPU goes on. A child that became another user holds nothing of its parent's
+ * /proc. `closes idle` opens no device. Says what went wrong. */
 #define _GNU_SOURCE
-#include "../../../../clients/gpu.h"
+#include "gpu.h"
 #include <sys/wait.h>
 
-#define BYTES (1ul << 20)
+enum { BLOCK = 1 << 20 };
 
-static int wrong(const char *memory) {
-    int count = 0;
-    for (unsigned long at = 0; at < BYTES; at += PAGE)
-        count += memory[at + 100] != 7;
-    return count;
+static int wrong_bytes(const unsigned char *block, const char *who) {
+    int wrong = 0;
+    for (int at = 0; at < BLOCK; at += PAGE)
+        wrong += block[at + 100] != 7;
+    if (wrong)
+        printf("%s: %d pages are wrong\n", who, wrong);
+    return wrong;
 }
 
-/* Files of /proc that a forked child has, and that are its parent's. */
-static int inherited(void) {
-    int count = 0;
-    for (int fd = 3; fd < 8192; fd++) {
-        char path[64], name[200] = "";
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        count += readlink(path, name, sizeof name - 1) > 0 && !strncmp(name, "/proc/", 6);
-    }
-    return count;
-}
-
-static void store(struct gpu *gpu, unsigned tile, char *memory, unsigned long offset) {
+static void store(struct gpu *gpu, unsigned char *block, unsigned tile, const char *when) {
     struct batch batch = {0};
-    for (unsigned long at = offset; at < BYTES; at += PAGE)
-        store32(&batch, memory + at, 0x01020304);
-    if ((errno = run(gpu, tile, &batch)))
-        die("run");
+    for (int at = 8; at < BLOCK; at += PAGE)
+        store32(&batch, block + at, 0x01020304);
+    int error = run(gpu, tile, &batch);
+    if (error)
+        printf("%s: %s\n", when, strerror(error));
 }
 
-static void close_all(int but) {
-    for (int fd = 3; fd < 8192; fd++)
-        if (fd != but)
-            close(fd);
+/* Descriptors of another process's /proc that this one holds. */
+static int inherited(void) {
+    char own[32], path[32], link[256];
+    int found = 0;
+    snprintf(own, sizeof own, "/proc/%d/", getpid());
+    for (int fd = 3; fd < 1024; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, link, sizeof link - 1);
+        link[length < 0 ? 0 : length] = 0;
+        if (!strncmp(link, "/proc/", 6) && strncmp(link, own, strlen(own)))
+            found += printf("child: %d is %s\n", fd, link);
+    }
+    return found;
 }
 
 int main(int argc, char **argv) {
     struct gpu gpu = {.fd = -1};
-    char *memory = aligned_alloc(BYTES, BYTES);
-    (void)argv;
-    memset(memory, 7, BYTES);
-    if (argc < 2) {
+    int is_idle = argc > 1 && *argv[1], status = -1;
+    unsigned char *block = aligned_alloc(BLOCK, BLOCK);
+    memset(block, 7, BLOCK);
+    if (!is_idle) {
         gpu_open(&gpu);
-        store(&gpu, 0, memory, 0);
-    } else {
-        usleep(300000);
+        store(&gpu, block, 0, "before");
     }
-    close_all(gpu.fd);
-    if (argc < 2)
-        store(&gpu, 1, memory, 8);
-    else
-        usleep(300000);
+    usleep(100000);
+    for (int fd = 3; fd < 1024; fd++) {
+        if (fd == gpu.fd)
+            continue;
+        close(fd);
+        if (dup2(1, fd) == fd)
+            close(fd);
+        if (fcntl(fd, F_GETFD) != -1 || errno != EBADF)
+            printf("%d is still open\n", fd);
+    }
+    closefrom(gpu.fd + 1 > 3 ? gpu.fd + 1 : 3);
+    if (close_range(9, 5, 0) != -1 || errno != EINVAL)
+        printf("an empty range is closed\n");
+    if (!is_idle)
+        store(&gpu, block, 1, "afterwards");
+    usleep(100000);
+    fflush(stdout);
     pid_t child = fork();
-    if (child == 0)
-        _exit((wrong(memory) != 0) + 2 * (inherited() != 0));
-    int status = -1;
+    if (child == 0) {
+        int bad = wrong_bytes(block, "child") + inherited();
+        fflush(stdout);
+        _exit(bad != 0);
+    }
     waitpid(child, &status, 0);
-    int lost = wrong(memory);
-    printf("child %d, %d pages wrong\n", status, lost);
-    return status || lost;
+    return (wrong_bytes(block, "parent") != 0) | (status != 0);
 }

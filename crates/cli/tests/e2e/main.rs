@@ -11,5 +11,4 @@ mod owners;
 mod planted;
 mod process;
 mod rights;
-mod strangers;
 mod tour;

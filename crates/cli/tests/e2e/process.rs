@@ -30,3 +30,15 @@ fn a_child_that_may_only_write_and_leave_does() {
         }
     }
 }
+
+#[test]
+fn descriptors_of_ours_cannot_be_closed_and_are_not_inherited() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("closes");
+    for (way, idle) in [(WAYS[0], ""), (WAYS[1], ""), (WAYS[1], "idle"), (WAYS[2], "")] {
+        let run = client.run(way, &[idle]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?} {idle}: {}", run.err);
+    }
+}

@@ -1,6 +1,9 @@
 //! close, dup, fcntl, ioctl and their kin.
+//!
+//! Descriptors of this library are hidden ([`nodes::is_hidden`]): the program gets EBADF for them. So a program that
+//! closes all numbers that it does not know closes none of ours.
 
-use super::open::{forget, is_the_machines};
+use super::open::forget;
 use super::signals::{Held, Pending};
 use super::{fail, inside, interpose, real, wait};
 use crate::device::Errno;
@@ -13,7 +16,7 @@ use xe_uapi::ioctl::WAIT_USER_FENCE;
 
 interpose! {
     fn close(fd: c_int) -> c_int {
-        if is_the_machines(fd) {
+        if nodes::is_hidden(fd) {
             return fail(EBADF);
         }
         forget(fd);
@@ -21,10 +24,13 @@ interpose! {
         unsafe { real::close(fd) }
     }
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+        if first > last {
+            return fail(libc::EINVAL);
+        }
         let keeps_open = flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0;
         let mut start = first;
         for fd in nodes::ours_in(first, last) {
-            if is_the_machines(fd) {
+            if nodes::is_hidden(fd) {
                 // SAFETY: a part of the program's own range.
                 if fd as c_uint > start && unsafe { real::close_range(start, fd as c_uint - 1, flags) } != 0 {
                     return -1;
@@ -59,24 +65,30 @@ interpose! {
         unsafe { real::closedir(dir) }
     }
     fn dup(fd: c_int) -> c_int {
+        if nodes::is_hidden(fd) {
+            return fail(EBADF);
+        }
         // SAFETY: the program's own argument.
         shared(fd, unsafe { real::dup(fd) })
     }
     fn dup2(old: c_int, new: c_int) -> c_int {
-        if is_the_machines(new) {
+        if nodes::is_hidden(old) || nodes::is_hidden(new) {
             return fail(EBADF);
         }
         // SAFETY: the program's own arguments.
         replaced(old, unsafe { real::dup2(old, new) })
     }
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
-        if is_the_machines(new) {
+        if nodes::is_hidden(old) || nodes::is_hidden(new) {
             return fail(EBADF);
         }
         // SAFETY: the program's own arguments.
         replaced(old, unsafe { real::dup3(old, new, flags) })
     }
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+        if nodes::is_hidden(fd) {
+            return fail(EBADF);
+        }
         // SAFETY: the program's own arguments; one that was not given is not looked at by this command.
         let result = unsafe { real::fcntl(fd, command, argument) };
         match command {
@@ -93,6 +105,7 @@ interpose! {
         let command = request as u32;
         match nodes::entry(fd) {
             Entry::Node(_) if (command >> 8) & 0xff == u32::from(b'd') => device_ioctl(fd, command, argument),
+            Entry::Machine => fail(EBADF),
             // SAFETY: the program's own arguments.
             _ => unsafe { real::ioctl(fd, request, argument) },
         }

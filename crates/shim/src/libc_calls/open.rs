@@ -224,11 +224,6 @@ fn open_flags(mode: &[u8]) -> Option<c_int> {
     Some(base | if mode.contains(&b'e') { O_CLOEXEC } else { 0 })
 }
 
-/// Whether a descriptor may be closed or replaced by the program.
-pub fn is_the_machines(fd: c_int) -> bool {
-    nodes::entry(fd) == Entry::Machine
-}
-
 /// The descriptor is gone (or about to go): its open file is closed with the last one.
 pub fn forget(fd: c_int) {
     if nodes::entry(fd) == Entry::Foreign {
