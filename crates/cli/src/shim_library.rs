@@ -4,7 +4,7 @@ use crate::Device;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,16 +30,19 @@ pub fn path() -> Result<PathBuf> {
 pub struct Preloaded {
     /// What to start.
     pub command: Command,
-    /// The files that the library shows lie here; gone with this, however the program ends.
-    _view: tempfile::TempDir,
+    /// The files that the library shows lie here; gone with this, however the program ends. Without it each process
+    /// finds a place of its own.
+    _view: Option<tempfile::TempDir>,
 }
 
 /// `program` under the preload library; its report will be in `report`.
 pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path>) -> Result<Preloaded> {
-    let view = tempfile::Builder::new().prefix("pontoon-").permissions(Permissions::from_mode(0o755)).tempdir();
-    let view = view.context("cannot make a temporary folder")?;
+    let view = folder();
     let mut command = Command::new(program);
-    command.env("PONTOON_ROOT", view.path());
+    match &view {
+        Some(view) => command.env("PONTOON_ROOT", view.path()),
+        None => command.env_remove("PONTOON_ROOT"),
+    };
     let mut preload = path()?.into_os_string();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preload.push(":");
@@ -51,4 +54,18 @@ pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Pa
         command.env("PONTOON_REPORT", report);
     }
     Ok(Preloaded { command, _view: view })
+}
+
+/// A temporary folder in the first place where nobody but root and this user can rename it.
+fn folder() -> Option<tempfile::TempDir> {
+    let places = [std::env::temp_dir(), PathBuf::from("/tmp")];
+    let place = places.iter().find(|place| is_safe(place))?;
+    let permissions = Permissions::from_mode(0o755);
+    tempfile::Builder::new().prefix("pontoon-").permissions(permissions).tempdir_in(place).ok()
+}
+
+fn is_safe(place: &Path) -> bool {
+    let Ok(about) = place.metadata() else { return false };
+    let is_ours = about.uid() == 0 || about.uid() == rustix::process::geteuid().as_raw();
+    is_ours && (about.mode() & 0o022 == 0 || about.mode() & 0o1000 != 0)
 }

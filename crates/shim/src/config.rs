@@ -6,7 +6,7 @@
 //! | `PONTOON_MODE` | `auto` (default) or `no-move`: never use UFFDIO_MOVE |
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |
 //! | `PONTOON_REPORT` | file to which every process appends one line of JSON when it ends |
-//! | `PONTOON_ROOT` | directory in which the tree behind `/dev/dri` is kept; default: one of its own, removed at exit |
+//! | `PONTOON_ROOT` | folder in which the tree behind `/dev/dri` is kept; where it is of no use: one of the process's own, removed at exit |
 
 use crate::libc_calls;
 

@@ -49,8 +49,10 @@ pub enum Entry {
     Foreign,
     /// A directory of the tree, or one that was.
     Dir,
-    /// One of the machine's own.
+    /// One of the machine's own, closed in a fork child.
     Machine,
+    /// One of this library's own, which a fork child goes on with.
+    Library,
     /// An open device node.
     Node(Minor),
 }
@@ -72,6 +74,7 @@ pub const MAX_FD: usize = 1 << 16;
 const FOREIGN: u32 = 0;
 const DIR: u32 = 1;
 const MACHINE: u32 = 2;
+const LIBRARY: u32 = 3;
 /// From here on: twice the index in the list of files, plus one for a render node.
 const FIRST_FILE: u32 = 16;
 
@@ -86,6 +89,7 @@ pub fn entry(fd: i32) -> Entry {
         FOREIGN => Entry::Foreign,
         DIR => Entry::Dir,
         MACHINE => Entry::Machine,
+        LIBRARY => Entry::Library,
         file => Entry::Node(if (file - FIRST_FILE) & 1 == 0 { Minor::Card } else { Minor::Render }),
     }
 }
@@ -93,7 +97,7 @@ pub fn entry(fd: i32) -> Entry {
 /// Whether `fd` is one that the program does not know of: for the program it is not open. It may not close, replace,
 /// duplicate or change it; whoever takes a descriptor asks this.
 pub fn is_hidden(fd: i32) -> bool {
-    entry(fd) == Entry::Machine
+    matches!(entry(fd), Entry::Machine | Entry::Library)
 }
 
 /// The open file behind a node's descriptor, with the start of the machine that it belongs to.
@@ -128,10 +132,21 @@ pub fn mark_machine(fd: i32) {
     set(fd, MACHINE);
 }
 
+/// `fd` belongs to this library.
+pub fn mark_library(fd: i32) {
+    own();
+    set(fd, LIBRARY);
+}
+
+/// `fd` was closed behind our back, or will be: nothing is known of that number any more.
+pub fn unmark(fd: i32) {
+    set(fd, FOREIGN);
+}
+
 /// `new` is a duplicate of `old`, just made.
 pub fn share(old: i32, new: i32) {
     let word = word(old);
-    if word == MACHINE || !is_owner() {
+    if matches!(word, MACHINE | LIBRARY) || !is_owner() {
         return;
     }
     if let Some(index) = index(word)

@@ -239,7 +239,6 @@ pub fn fork_child() {
     mem::forget(device);
     drop((running, excluded, files, tree));
     nodes::forked(libc_calls::close_quietly);
-    view::forked();
     drop(start);
     drop(signals);
 }

@@ -4,7 +4,7 @@
 
 use crate::clients::{compile, skipped, userfaultfd};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -40,6 +40,15 @@ impl Place {
         self.dir.path().join(name)
     }
 
+    /// A folder of another user's.
+    fn of_nobody(&self, name: &str, mode: u32) -> PathBuf {
+        let folder = self.at(name);
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("permissions");
+        lchown(&folder, Some(NOBODY), Some(NOBODY)).expect("root can");
+        folder
+    }
+
     fn as_nobody(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         command.arg("60").arg(self.at(program)).args(arguments).current_dir("/").uid(NOBODY).gid(NOBODY);
@@ -71,5 +80,71 @@ fn who_is_refused_is_told_what_to_type() {
         let text = text(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains("sudo sysctl vm.unprivileged_userfaultfd=1"), "{arguments:?}: {text}");
+    }
+}
+
+/// Folders as another user may plant them where the library's own will be, with a link to a file of root's in them.
+fn plant(folder: &Path, target: &Path) {
+    let next = std::process::id();
+    let names = (next..next + 2000).map(|pid| format!("view.{pid}")).chain(["view".to_string()]);
+    for name in names {
+        fs::create_dir_all(folder.join(&name).join("dev/dri")).expect("folders");
+        for node in ["card0", "renderD128"] {
+            symlink(target, folder.join(&name).join("dev/dri").join(node)).expect("a link");
+        }
+        for part in ["", "dev", "dev/dri"] {
+            let part = folder.join(&name).join(part);
+            fs::set_permissions(&part, Permissions::from_mode(0o777)).expect("permissions");
+            lchown(part, Some(NOBODY), Some(NOBODY)).expect("root can");
+        }
+    }
+}
+
+#[test]
+fn what_another_user_planted_is_neither_used_nor_written_to() {
+    let Some(place) = Place::new() else { return };
+    let target = place.at("target");
+    for (name, mode, without) in [("shared", 0o1777, "view"), ("theirs", 0o755, ""), ("open", 0o777, "")] {
+        fs::write(&target, "root's").expect("a file");
+        fs::set_permissions(&target, Permissions::from_mode(0o600)).expect("permissions");
+        let folder = place.of_nobody(name, mode);
+        if name == "shared" {
+            lchown(&folder, Some(0), Some(0)).expect("root can");
+        }
+        plant(&folder, &target);
+        if !without.is_empty() {
+            // The tree's final name is free: one is made, beside all those that are planted.
+            fs::remove_dir_all(folder.join(without)).expect("a folder");
+        }
+        let mut command = Command::new("timeout");
+        command.args(["60", "sh", "-c", "head -c 6 /dev/dri/card0; ls -l /dev/dri"]).env("PONTOON_ROOT", &folder);
+        let output = command.env("LD_PRELOAD", place.at("libpontoon_shim.so")).output().expect("timeout starts");
+        let text = text(&output);
+        assert!(text.contains("crw-rw-rw-") && !text.contains("root's"), "{name}: {text}");
+        assert_eq!(fs::read_to_string(&target).expect("a file"), "root's", "{name}");
+        assert_eq!(fs::metadata(&target).expect("a file").mode() & 0o7777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_run_keeps_nothing_in_a_folder_of_another_user() {
+    let Some(place) = Place::new() else { return };
+    let theirs = place.of_nobody("theirs", 0o755);
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(place.at("pontoon")).args(["run", "--", "sh", "-c", "ls -l /dev/dri; echo at $PONTOON_ROOT"]);
+    let output = command.env("TMPDIR", &theirs).output().expect("timeout starts");
+    let text = text(&output);
+    assert!(text.contains("crw-rw-rw-") && !text.contains(&format!("at {}", theirs.display())), "{text}");
+}
+
+#[test]
+fn a_program_that_gave_up_its_rights_opens_the_device() {
+    let Some(place) = Place::new() else { return };
+    compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/drops.c"), &place.at("drops"));
+    for arguments in [&["run", "--"][..], &["run", "--no-move", "--"]] {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(place.at("pontoon")).args(arguments).arg(place.at("drops"));
+        let output = command.output().expect("timeout starts");
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     }
 }

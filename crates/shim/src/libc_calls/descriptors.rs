@@ -105,7 +105,7 @@ interpose! {
         let command = request as u32;
         match nodes::entry(fd) {
             Entry::Node(_) if (command >> 8) & 0xff == u32::from(b'd') => device_ioctl(fd, command, argument),
-            Entry::Machine => fail(EBADF),
+            Entry::Machine | Entry::Library => fail(EBADF),
             // SAFETY: the program's own arguments.
             _ => unsafe { real::ioctl(fd, request, argument) },
         }

@@ -32,6 +32,7 @@ mod wait;
 use crate::heap;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};
+use rustix::fd::OwnedFd;
 use signals::Held;
 
 pub use process::{end_with_the_last_thread, prepare as prepare_process};
@@ -47,8 +48,13 @@ macro_rules! interpose {
 }
 use interpose;
 
-/// A variable of the environment.
+/// A variable of the environment, as text.
 pub fn env(name: &str) -> Option<String> {
+    env_bytes(name).map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+/// A variable of the environment, as it is: a path need not be text.
+pub fn env_bytes(name: &str) -> Option<Vec<u8>> {
     let name = std::ffi::CString::new(name).ok()?;
     // SAFETY: a C string; the program does not change its environment in another thread meanwhile (libc's own rule).
     let value = unsafe { libc::getenv(name.as_ptr()) };
@@ -57,7 +63,14 @@ pub fn env(name: &str) -> Option<String> {
     }
     // SAFETY: getenv gives a C string that lives as long as the variable is not changed; it is copied at once.
     let value = unsafe { CStr::from_ptr(value) };
-    Some(value.to_string_lossy().into_owned())
+    Some(value.to_bytes().to_vec())
+}
+
+/// The same file under a high number, out of the program's way: 600, or what a lower limit allows.
+pub fn raise(fd: OwnedFd) -> OwnedFd {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
+    let floor = limit.saturating_sub(8).min(600) as i32;
+    rustix::io::fcntl_dupfd_cloexec(&fd, floor).unwrap_or(fd)
 }
 
 /// One line on stderr, by a raw write: no stdio, no lock.

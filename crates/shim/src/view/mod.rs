@@ -1,12 +1,13 @@
 //! The file system as the program sees it: a real directory tree, shown under other names.
 //!
-//! `/dev/dri/card0` is the file `<root>/view/dev/dri/card0`, and so on for sysfs and debugfs. Opening, listing and
-//! reading need nothing more than the changed path. What a file of the tree *is* is decided by its inode after the
+//! `/dev/dri/card0` is the file `<tree>/dev/dri/card0`, and so on for sysfs and debugfs, where `<tree>` is the descriptor
+//! of a folder (`place`). Opening, listing and reading need nothing more than the changed path. What a file of the tree *is* is decided by its inode after the
 //! real call, so links, directory descriptors and a working directory inside the tree need no code of their own.
 //!
 //! Locking: `ROOT` is taken only for paths that are shown, and held across a fork.
 
 mod path;
+mod place;
 mod tree;
 
 use crate::device::IDENTITY;
@@ -15,11 +16,9 @@ use crate::nodes::{self, Entry, Minor};
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
 use path::Meaning;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::Stat;
-use std::fs;
-use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use sync::{Mutex, MutexGuard};
 
@@ -70,10 +69,13 @@ pub enum Special {
 
 /// The tree, once made.
 pub struct Root {
-    base: PathBuf,
-    view: PathBuf,
-    /// The process that made `base`, which removes it; none where `PONTOON_ROOT` gave it.
-    owner: Option<u32>,
+    root: OwnedFd,
+    /// `/proc/self/fd/N`: how its files are reached.
+    reach: String,
+    /// Its path when it was made, as links and working directories name it.
+    path: Vec<u8>,
+    /// The folder to remove at the end, and the process that made it; none where the tree belongs to a whole run.
+    own: Option<(PathBuf, u32)>,
     specials: Vec<(Special, Stat)>,
 }
 
@@ -118,7 +120,7 @@ pub fn look(dirfd: i32, path: &[u8]) -> Look {
 
 fn shown(prefix: &[u8], rest: &[u8]) -> Look {
     let Some(root) = root() else { return Look::Foreign };
-    let path = RealPath::of([root.view.as_os_str().as_bytes(), prefix, rest]);
+    let path = RealPath::of([root.reach.as_bytes(), prefix, rest]);
     path.map_or(Look::Foreign, Look::Shown)
 }
 
@@ -143,7 +145,7 @@ pub fn node_inode(minor: Minor) -> Option<(u64, u64)> {
 /// The path that the program knows: without the place of the tree, where it begins with that.
 pub fn shown_name(real: &[u8]) -> Option<&[u8]> {
     let root = made()?;
-    let rest = real.strip_prefix(root.view.as_os_str().as_bytes())?;
+    let rest = real.strip_prefix(root.path.as_slice())?;
     rest.first().is_none_or(|byte| *byte == b'/').then_some(rest)
 }
 
@@ -152,7 +154,7 @@ pub fn working_directory_changed() {
     // Not by std, whose readlink is our own and would give the name that the program knows.
     let now = rustix::fs::readlink("/proc/self/cwd", Vec::new());
     let inside = match (made(), now) {
-        (Some(root), Ok(now)) => now.as_bytes().starts_with(root.view.as_os_str().as_bytes()),
+        (Some(root), Ok(now)) => now.as_bytes().starts_with(&root.path),
         _ => false,
     };
     CWD_INSIDE.store(inside, Ordering::Relaxed);
@@ -163,20 +165,13 @@ pub fn hold() -> MutexGuard<'static, Slot> {
     ROOT.lock()
 }
 
-/// In a fork child: a tree of the parent's goes with the parent, so the child makes its own when it needs one.
-pub fn forked() {
-    let mut slot = ROOT.lock();
-    if matches!(&slot.0, State::Made(root) if root.owner.is_some()) {
-        slot.0 = State::Unmade;
-        MADE.store(false, Ordering::Release);
-    }
-}
-
-/// Removes the tree, where this process made its place.
+/// Removes the tree, where this process made it.
 pub fn remove() {
-    let root = made().filter(|root| root.owner == Some(std::process::id()));
-    if let Some(root) = root {
-        let _ = fs::remove_dir_all(&root.base);
+    let Some(root) = made() else { return };
+    if let Some((folder, owner)) = &root.own
+        && *owner == std::process::id()
+    {
+        let _ = std::fs::remove_dir_all(folder);
     }
 }
 
@@ -189,16 +184,21 @@ fn made() -> Option<Arc<Root>> {
 
 fn root() -> Option<Arc<Root>> {
     let mut slot = ROOT.lock();
+    if matches!(&slot.0, State::Made(root) if !root.is_there()) {
+        // The process or run that made it has ended, and this one goes on; or the descriptor was closed behind our back.
+        if let State::Made(root) = core::mem::replace(&mut slot.0, State::Unmade) {
+            nodes::unmark(root.root.as_raw_fd());
+            core::mem::forget(root);
+        }
+    }
     if let State::Unmade = slot.0 {
         slot.0 = match Root::make() {
             Ok(root) => {
                 MADE.store(true, Ordering::Release);
                 State::Made(Arc::new(root))
             }
-            Err(error) => {
-                libc_calls::complain(&format!(
-                    "no place for the device's files: {error}; set PONTOON_ROOT to a directory"
-                ));
+            Err(why) => {
+                libc_calls::complain(&format!("no place for the device's files: {why}; set PONTOON_ROOT to a folder"));
                 State::Impossible
             }
         };
@@ -210,63 +210,34 @@ fn root() -> Option<Arc<Root>> {
 }
 
 impl Root {
-    fn make() -> io::Result<Self> {
-        let (base, owner) = match libc_calls::env("PONTOON_ROOT") {
-            Some(base) => (PathBuf::from(base), None),
-            None => (make_base()?, Some(std::process::id())),
-        };
-        let base = fs::canonicalize(base)?;
-        let view = base.join("view");
-        if !view.is_dir() {
-            fill(&base, &view)?;
-        }
-        let mut specials = Vec::new();
-        for minor in [Minor::Card, Minor::Render] {
-            specials.push((Special::Node(minor), stat(&view, &minor.path().to_string_lossy())?));
-        }
-        for gt in 0..IDENTITY.tiles {
-            specials.push((Special::Stats(gt), stat(&view, &format!("/sys/kernel/debug/dri/0/gt{gt}/stats"))?));
-        }
-        Ok(Self { base, view, owner, specials })
+    fn make() -> Result<Self, place::Refusal> {
+        let place::Place { root, own } = place::find()?;
+        let specials = specials(&root).map_err(|error| error.to_string())?;
+        let root = libc_calls::raise(root);
+        let reach = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let path = rustix::fs::readlink(reach.as_str(), Vec::new()).map_err(|error| error.to_string())?;
+        nodes::mark_library(root.as_raw_fd());
+        let own = own.map(|folder| (folder, std::process::id()));
+        Ok(Self { root, reach, path: path.into_bytes(), own, specials })
+    }
+
+    /// Whether the descriptor still leads to the tree.
+    fn is_there(&self) -> bool {
+        let now = place::stat(self.root.as_fd(), &Minor::Card.path().to_string_lossy());
+        now.is_ok_and(|now| {
+            self.specials.iter().any(|(_, stat)| (stat.st_dev, stat.st_ino) == (now.st_dev, now.st_ino))
+        })
     }
 }
 
-/// Builds the tree beside its place and puts it there in one step: other processes may do the same just now.
-fn fill(base: &Path, view: &Path) -> io::Result<()> {
-    let building = base.join(format!("view.{}", std::process::id()));
-    fs::create_dir_all(&building)?;
-    tree::build(&building, &IDENTITY)?;
-    if let Err(error) = fs::rename(&building, view) {
-        fs::remove_dir_all(&building)?;
-        if !view.is_dir() {
-            return Err(error);
-        }
+fn specials(root: &OwnedFd) -> rustix::io::Result<Vec<(Special, Stat)>> {
+    let mut specials = Vec::new();
+    for minor in [Minor::Card, Minor::Render] {
+        specials.push((Special::Node(minor), place::stat(root.as_fd(), &minor.path().to_string_lossy())?));
     }
-    Ok(())
-}
-
-/// A new directory in `XDG_RUNTIME_DIR` or `/tmp`.
-fn make_base() -> io::Result<PathBuf> {
-    let places = libc_calls::env("XDG_RUNTIME_DIR").into_iter().chain(["/tmp".to_string()]);
-    let mut refused = io::Error::from(io::ErrorKind::NotFound);
-    for place in places {
-        for attempt in 0..100 {
-            let base = Path::new(&place).join(format!("pontoon-{}-{attempt}", std::process::id()));
-            match fs::create_dir(&base) {
-                Ok(()) => return Ok(base),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    refused = error;
-                    break;
-                }
-            }
-        }
+    for gt in 0..IDENTITY.tiles {
+        let path = format!("/sys/kernel/debug/dri/0/gt{gt}/stats");
+        specials.push((Special::Stats(gt), place::stat(root.as_fd(), &path)?));
     }
-    Err(refused)
-}
-
-fn stat(view: &Path, path: &str) -> io::Result<Stat> {
-    let mut full = view.as_os_str().to_os_string().into_vec();
-    full.extend_from_slice(path.as_bytes());
-    Ok(rustix::fs::stat(full)?)
+    Ok(specials)
 }

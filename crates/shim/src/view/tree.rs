@@ -6,17 +6,16 @@
 //! Upstream: xe_device_sysfs, xe_hw_engine_class_sysfs, xe_debugfs, xe_gt_debugfs.
 
 use crate::device::Identity;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use rustix::fd::BorrowedFd;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io;
 
 /// PCI slot of the device.
 pub const SLOT: &str = "0000:4d:00.0";
 const PCI: &str = "sys/devices/pci0000:4c/0000:4d:00.0";
 
-/// Makes the tree in an empty directory.
-pub fn build(root: &Path, identity: &Identity) -> io::Result<()> {
+/// Makes the tree in an empty directory, by its descriptor. Nothing is written but what was just made.
+pub fn build(root: BorrowedFd<'_>, identity: &Identity) -> io::Result<()> {
     let tree = Tree { root };
     tree.nodes()?;
     tree.pci_device(identity)?;
@@ -27,18 +26,31 @@ pub fn build(root: &Path, identity: &Identity) -> io::Result<()> {
 }
 
 struct Tree<'a> {
-    root: &'a Path,
+    root: BorrowedFd<'a>,
 }
 
 impl Tree<'_> {
+    /// A directory, and those above it.
     fn dir(&self, path: &str) -> io::Result<()> {
-        fs::create_dir_all(self.root.join(path))
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for end in ends {
+            match rustix::fs::mkdirat(self.root, &path[..end], Mode::RWXU) {
+                Ok(()) => rustix::fs::chmodat(self.root, &path[..end], Mode::from(0o755), AtFlags::empty())?,
+                Err(io::Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn file(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
-        let path = self.root.join(path);
-        fs::write(&path, content)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.root, path, flags, Mode::RUSR)?;
+        let mut rest = content.as_ref();
+        while !rest.is_empty() {
+            rest = &rest[io::write(&file, rest)?..];
+        }
+        rustix::fs::fchmod(&file, Mode::from(mode))
     }
 
     /// Read-only text with its newline, as in sysfs.
@@ -47,7 +59,7 @@ impl Tree<'_> {
     }
 
     fn link(&self, path: &str, to: &str) -> io::Result<()> {
-        symlink(to, self.root.join(path))
+        rustix::fs::symlinkat(to, self.root, path)
     }
 
     fn nodes(&self) -> io::Result<()> {

@@ -1,0 +1,133 @@
+//! Where the tree lies: a folder that nobody else can write to, reached by its descriptor.
+//!
+//! The library may run in a process of root's while `TMPDIR` or `PONTOON_ROOT` name a folder of another user. So a folder
+//! is made exclusively, under a name that cannot be guessed, in a place whose owner and mode keep others from
+//! renaming it; it is opened without following a link; all that is made in it is made by way of that descriptor. A tree
+//! that is there already is used only if it is root's or our own. From then on the tree is
+//! `/proc/self/fd/N`, whatever becomes of its path.
+
+use super::tree;
+use crate::device::IDENTITY;
+use crate::libc_calls;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Stat};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Why there is no tree: a sentence for the user.
+pub type Refusal = String;
+
+/// A tree, found or made.
+pub struct Place {
+    /// Its root folder.
+    pub root: OwnedFd,
+    /// The folder to be removed at the end; none where the tree belongs to a whole run.
+    pub own: Option<PathBuf>,
+}
+
+/// The tree below `PONTOON_ROOT`, or one of our own where there is none.
+pub fn find() -> Result<Place, Refusal> {
+    let shared = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty());
+    let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)))) {
+        Some(Ok(root)) => return Ok(Place { root, own: None }),
+        Some(Err(refusal)) => Some(refusal),
+        None => None,
+    };
+    let runtime = libc_calls::env_bytes("XDG_RUNTIME_DIR").filter(|place| place.starts_with(b"/"));
+    let places = runtime.into_iter().chain([b"/tmp".to_vec()]).map(OsString::from_vec);
+    let mut why = refused;
+    for place in places {
+        match own_tree(Path::new(&place)) {
+            Ok(found) => return Ok(found),
+            Err(refusal) => why = why.or(Some(refusal)),
+        }
+    }
+    Err(why.unwrap_or_default())
+}
+
+/// `base/view`, made where it is not there yet. Other processes may do the same just now.
+fn shared_tree(base: &Path) -> Result<OwnedFd, Refusal> {
+    let folder = trusted(base)?;
+    let say = |error| refusal(base, error);
+    for _ in 0..2 {
+        match open_folder(&folder, OsStr::new("view")) {
+            Ok(view) => return is_safe(&view, false).then_some(view).ok_or_else(|| strange(&base.join("view"))),
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(say(error)),
+        }
+        let (name, building) = make_folder(&folder, "view").map_err(say)?;
+        tree::build(building.as_fd(), &IDENTITY).map_err(say)?;
+        if rustix::fs::renameat_with(&folder, &name, &folder, "view", RenameFlags::NOREPLACE).is_err() {
+            let _ = std::fs::remove_dir_all(base.join(&name));
+        }
+    }
+    Err(say(rustix::io::Errno::NOENT))
+}
+
+/// A tree in a folder of this process's own.
+fn own_tree(place: &Path) -> Result<Place, Refusal> {
+    let say = |error| refusal(place, error);
+    let (name, root) = make_folder(&trusted(place)?, "pontoon").map_err(say)?;
+    let own = std::fs::canonicalize(place).unwrap_or(place.to_owned()).join(name);
+    match tree::build(root.as_fd(), &IDENTITY) {
+        Ok(()) => Ok(Place { root, own: Some(own) }),
+        Err(error) => {
+            let _ = std::fs::remove_dir_all(own);
+            Err(say(error))
+        }
+    }
+}
+
+/// A new folder under a name of its own, empty, which others may read.
+fn make_folder(parent: &OwnedFd, start: &str) -> rustix::io::Result<(OsString, OwnedFd)> {
+    loop {
+        // The clock and the place of the stack: others cannot make all the names that this may become.
+        let here = 0u8;
+        let name =
+            OsString::from(format!("{start}-{:x}", sync::time::now_ns() ^ (&raw const here as u64).rotate_left(20)));
+        match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => continue,
+            Err(error) => return Err(error),
+        }
+        let folder = open_folder(parent, &name)?;
+        if !is_safe(&folder, false) {
+            return Err(rustix::io::Errno::PERM);
+        }
+        rustix::fs::chmodat(&folder, ".", Mode::from_raw_mode(0o755), AtFlags::empty())?;
+        return Ok((name, folder));
+    }
+}
+
+fn open_folder(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// A folder in which nobody but root and this user can rename or replace what is ours.
+fn trusted(place: &Path) -> Result<OwnedFd, Refusal> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(CWD, place, flags, Mode::empty()).map_err(|error| refusal(place, error))?;
+    is_safe(&folder, true).then_some(folder).ok_or_else(|| strange(place))
+}
+
+/// Whether only root and this user can change what lies in a folder; with the sticky bit others may add to it.
+fn is_safe(folder: &OwnedFd, may_be_sticky: bool) -> bool {
+    let Ok(stat) = rustix::fs::fstat(folder) else { return false };
+    let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+    is_ours && (stat.st_mode & 0o022 == 0 || may_be_sticky && stat.st_mode & 0o1000 != 0)
+}
+
+fn refusal(place: &Path, error: rustix::io::Errno) -> Refusal {
+    format!("{}: {error}", place.display())
+}
+
+fn strange(place: &Path) -> Refusal {
+    format!("{} belongs to another user, or others can change it", place.display())
+}
+
+/// A file of the tree, by its path in the program's eyes.
+pub fn stat(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(root, path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW)
+}
