@@ -8,6 +8,7 @@
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
+//! | `peek` | strings of the program that may be no memory |
 //! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
 //! | `real` | the functions behind all of these |
@@ -23,6 +24,7 @@ pub mod maps;
 mod memory;
 mod open;
 mod paths;
+mod peek;
 mod process;
 mod real;
 pub mod signals;
@@ -32,6 +34,7 @@ mod wait;
 use crate::heap;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};
+use peek::c_string;
 use rustix::fd::OwnedFd;
 use signals::Held;
 
@@ -118,25 +121,13 @@ pub fn inside<R>(body: impl FnOnce(&Held) -> R) -> R {
     result
 }
 
-/// The bytes of a path; none for a null pointer, which the real function refuses.
-///
-/// # Safety
-/// `path` is null or a C string that lives for `'a`.
-unsafe fn bytes<'a>(path: *const c_char) -> &'a [u8] {
-    if path.is_null() {
-        return &[];
-    }
-    // SAFETY: not null, so a C string.
-    unsafe { CStr::from_ptr(path) }.to_bytes()
-}
-
 /// Where a path leads, for functions that keep errno where nothing is ours.
 ///
 /// # Safety
-/// `path` is null or a C string.
+/// As for [`c_string`]: the program's own path.
 unsafe fn look(dirfd: c_int, path: *const c_char) -> Look {
     // SAFETY: the caller's contract.
-    let bytes = unsafe { bytes(path) };
+    let Some(bytes) = (unsafe { c_string(path) }) else { return Look::Foreign };
     if !view::may_concern(dirfd, bytes) {
         return Look::Foreign;
     }

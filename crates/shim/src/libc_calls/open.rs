@@ -4,7 +4,7 @@
 //! replaces the descriptor where it is special.
 
 use super::real::{self, Compare, Select};
-use super::{bytes, fail, inside, interpose, look, set_errno};
+use super::{c_string, fail, inside, interpose, look, set_errno};
 use crate::device::{Errno, FILE_BYTES};
 use crate::nodes::{self, Entry, MAX_FD, Minor};
 use crate::session;
@@ -69,7 +69,7 @@ interpose! {
             return unsafe { real::fopen(path, mode) };
         }
         // SAFETY: a C string of the program.
-        let Some(flags) = open_flags(unsafe { bytes(mode) }) else {
+        let Some(flags) = unsafe { c_string(mode) }.and_then(open_flags) else {
             set_errno(libc::EINVAL);
             return core::ptr::null_mut();
         };
@@ -112,7 +112,7 @@ interpose! {
 }
 
 /// # Safety
-/// `path` is null or a C string; `real` opens what it is given.
+/// `path` is the program's own; `real` opens what it is given.
 unsafe fn open_at(dirfd: c_int, path: *const c_char, flags: c_int, real: impl Fn(*const c_char) -> c_int) -> c_int {
     // SAFETY: the caller's contract.
     match unsafe { look(dirfd, path) } {

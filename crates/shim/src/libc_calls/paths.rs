@@ -74,13 +74,13 @@ interpose! {
         // SAFETY: the program's own arguments.
         let real = |path| unsafe { real::readlink(path, out, size) };
         // SAFETY: the program's own path.
-        unsafe { read_link(AT_FDCWD, path, out, size, real) }
+        unsafe { read_link(AT_FDCWD, path, out, real) }
     }
     fn readlinkat(dirfd: c_int, path: *const c_char, out: *mut c_char, size: size_t) -> ssize_t {
         // SAFETY: the program's own arguments.
         let real = |path| unsafe { real::readlinkat(dirfd, path, out, size) };
         // SAFETY: the program's own path.
-        unsafe { read_link(dirfd, path, out, size, real) }
+        unsafe { read_link(dirfd, path, out, real) }
     }
     fn __readlink_chk(path: *const c_char, out: *mut c_char, size: size_t, _room: size_t) -> ssize_t {
         // SAFETY: the program's own arguments, whose room its compiler has checked.
@@ -117,7 +117,7 @@ interpose! {
 /// Calls `real` with the path as it is in the tree.
 ///
 /// # Safety
-/// `path` is null or a C string.
+/// `path` is the program's own.
 unsafe fn with_path<T>(dirfd: c_int, path: *const c_char, real: impl Fn(*const c_char) -> T) -> T {
     // SAFETY: the caller's contract.
     match unsafe { look(dirfd, path) } {
@@ -156,7 +156,6 @@ unsafe fn read_link(
     dirfd: c_int,
     path: *const c_char,
     out: *mut c_char,
-    size: size_t,
     real: impl Fn(*const c_char) -> ssize_t,
 ) -> ssize_t {
     // SAFETY: the caller's contract.
@@ -164,11 +163,13 @@ unsafe fn read_link(
         Look::Shown(shown) => real(shown.as_ptr()),
         Look::Foreign | Look::Inside => real(path),
         Look::Node(minor) => {
-            let name = minor.path().to_bytes();
-            let length = name.len().min(size);
-            // SAFETY: readlink's contract gives `size` bytes of room.
-            unsafe { ptr::copy_nonoverlapping(name.as_ptr().cast(), out, length) };
-            return length as ssize_t;
+            // The kernel's own name of a memory file is longer: where that went, this goes.
+            let length = real(path).min(minor.path().count_bytes() as ssize_t);
+            if length > 0 {
+                // SAFETY: readlink wrote that many bytes, and the name is as long.
+                unsafe { ptr::copy_nonoverlapping(minor.path().as_ptr(), out, length as usize) };
+            }
+            return length;
         }
     };
     if length <= 0 || !view::is_made() {

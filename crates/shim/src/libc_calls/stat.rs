@@ -1,6 +1,6 @@
 //! stat, statx and their kin: a node shows as the character device that it stands for.
 
-use super::{inside, interpose, look, real};
+use super::{c_string, inside, interpose, look, real};
 use crate::nodes::{self, Entry, Minor};
 use crate::view::{self, Look, Special};
 use core::ffi::{c_char, c_int, c_uint};
@@ -83,8 +83,7 @@ interpose! {
     }
     fn statx(dirfd: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
         // SAFETY: the program's own arguments.
-        let bytes = unsafe { super::bytes(path) };
-        if bytes.is_empty() && flags & AT_EMPTY_PATH != 0 {
+        if flags & AT_EMPTY_PATH != 0 && unsafe { c_string(path) }.is_some_and(<[u8]>::is_empty) {
             // SAFETY: the program's own arguments.
             let result = unsafe { real::statx(dirfd, path, flags, mask, out) };
             if let (0, Entry::Node(minor)) = (result, nodes::entry(dirfd)) {
@@ -159,7 +158,7 @@ unsafe fn by_descriptor(fd: c_int, out: *mut Stat) -> c_int {
 /// As for fstatat(2).
 unsafe fn at(dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
     // SAFETY: the caller's contract.
-    if flags & AT_EMPTY_PATH != 0 && unsafe { super::bytes(path) }.is_empty() {
+    if flags & AT_EMPTY_PATH != 0 && unsafe { c_string(path) }.is_some_and(<[u8]>::is_empty) {
         // SAFETY: the caller's contract: with an empty path this is fstat.
         return unsafe { by_descriptor(dirfd, out) };
     }
