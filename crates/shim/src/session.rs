@@ -165,7 +165,7 @@ fn write_report(device: &dyn Device) {
     let written = rustix::fs::open(path.as_str(), flags | rustix::fs::OFlags::CLOEXEC, mode).and_then(|file| {
         let mut rest = line.as_bytes();
         while !rest.is_empty() {
-            rest = &rest[rustix::io::write(&file, rest)?..];
+            rest = &rest[libc_calls::signals::within_file_limit(|| rustix::io::write(&file, rest))?..];
         }
         Ok(())
     });

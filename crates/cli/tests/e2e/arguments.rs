@@ -23,3 +23,15 @@ fn paths_to_nowhere_are_efault_too() {
         assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
     }
 }
+
+#[test]
+fn a_limit_on_files_leaves_the_device_usable() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("file_limit");
+    for way in [&[][..], &["--hostile"], &["--no-move"]] {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
+    }
+}

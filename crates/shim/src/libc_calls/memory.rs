@@ -3,7 +3,7 @@
 //! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
 //! them by itself. It does not tell of guards (MADV_GUARD_INSTALL) and of shmat over something (SHM_REMAP).
 
-use super::{interpose, real};
+use super::{interpose, real, set_errno};
 use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -13,6 +13,10 @@ use libc::{PROT_READ, PROT_WRITE, off64_t, size_t};
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
+            if !is_within(fd, length, offset) {
+                set_errno(libc::ENOMEM);
+                return libc::MAP_FAILED;
+            }
             // A node is a memory file with a span for each buffer. Programs map buffers for writing only and read them
             // all the same, which a memory file does not allow by itself: the right to read is added.
             let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
@@ -72,6 +76,16 @@ interpose! {
         // SAFETY: the program's own argument.
         unsafe { real::mlockall(flags) }
     }
+}
+
+/// Whether a node's file is that long: it is short where the process limits its files. Beyond its end is SIGBUS.
+fn is_within(fd: c_int, length: size_t, offset: off64_t) -> bool {
+    let mut stat = core::mem::MaybeUninit::<libc::stat64>::zeroed();
+    // SAFETY: fstat writes this struct.
+    let found = unsafe { real::fstat64(fd, stat.as_mut_ptr()) };
+    // SAFETY: zeroed before, and zeros are a valid one.
+    let size = unsafe { stat.assume_init() }.st_size as u64;
+    found != 0 || (offset as u64).checked_add(length as u64).is_some_and(|end| end <= size)
 }
 
 /// Linux 6.13; libc has no name for it yet.

@@ -81,7 +81,7 @@ pub fn complain(text: &str) {
     let mut line = [0u8; 512];
     let pieces = b"pontoon: ".iter().chain(text.as_bytes()).take(line.len() - 1).chain(b"\n");
     let length = pieces.zip(&mut line).map(|(from, to)| *to = *from).count();
-    let _ = rustix::io::write(rustix::stdio::stderr(), &line[..length]);
+    let _ = signals::within_file_limit(|| rustix::io::write(rustix::stdio::stderr(), &line[..length]));
 }
 
 /// Closes a descriptor that no code of this library owns any more.

@@ -4,7 +4,7 @@
 //! replaces the descriptor where it is special.
 
 use super::real::{self, Compare, Select};
-use super::{c_string, fail, inside, interpose, look, set_errno};
+use super::{c_string, fail, inside, interpose, look, set_errno, signals};
 use crate::device::{Errno, FILE_BYTES};
 use crate::nodes::{self, Entry, MAX_FD, Minor};
 use crate::session;
@@ -175,14 +175,15 @@ fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
     }
     let content = memory_file(c"stats", flags)?;
     // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
-    rustix::io::pwrite(&content, text.as_bytes(), 0).map_err(errno_of)?;
+    signals::within_file_limit(|| rustix::io::pwrite(&content, text.as_bytes(), 0)).map_err(errno_of)?;
     Ok(replace(opened, content, flags)?.into_raw_fd())
 }
 
-/// A sparse file with room for every buffer.
+/// A sparse file with room for every buffer; for fewer of them where the process limits its files.
 fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
     let file = memory_file(minor.path(), flags)?;
-    rustix::fs::ftruncate(&file, FILE_BYTES).map_err(errno_of)?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(FILE_BYTES);
+    rustix::fs::ftruncate(&file, FILE_BYTES.min(limit)).map_err(errno_of)?;
     Ok(file)
 }
 

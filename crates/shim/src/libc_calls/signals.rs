@@ -55,6 +55,21 @@ impl Held {
     }
 }
 
+/// Does what may write more than the process allows its files, with the program's signals blocked: the signal of
+/// that (SIGXFSZ) is ours and not the program's.
+pub fn within_file_limit<T>(write: impl FnOnce() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let result = write();
+    if matches!(result, Err(rustix::io::Errno::FBIG)) {
+        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: a set begins with the 64 bits of the kernel's own.
+        unsafe { *set.as_mut_ptr().cast::<u64>() = bit(libc::SIGXFSZ) };
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a valid set and time; nothing is told of the signal.
+        unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const at_once) };
+    }
+    result
+}
+
 /// Whether this thread blocks a signal.
 #[cfg(test)]
 pub fn is_blocked(signal: c_int) -> bool {

@@ -8,7 +8,7 @@
 
 use super::tree;
 use crate::device::IDENTITY;
-use crate::libc_calls;
+use crate::libc_calls::{self, signals};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Stat};
 use std::ffi::{OsStr, OsString};
@@ -57,7 +57,7 @@ fn shared_tree(base: &Path) -> Result<OwnedFd, Refusal> {
             Err(error) => return Err(say(error)),
         }
         let (name, building) = make_folder(&folder, "view").map_err(say)?;
-        tree::build(building.as_fd(), &IDENTITY).map_err(say)?;
+        signals::within_file_limit(|| tree::build(building.as_fd(), &IDENTITY)).map_err(say)?;
         if rustix::fs::renameat_with(&folder, &name, &folder, "view", RenameFlags::NOREPLACE).is_err() {
             let _ = std::fs::remove_dir_all(base.join(&name));
         }
@@ -70,7 +70,7 @@ fn own_tree(place: &Path) -> Result<Place, Refusal> {
     let say = |error| refusal(place, error);
     let (name, root) = make_folder(&trusted(place)?, "pontoon").map_err(say)?;
     let own = std::fs::canonicalize(place).unwrap_or(place.to_owned()).join(name);
-    match tree::build(root.as_fd(), &IDENTITY) {
+    match signals::within_file_limit(|| tree::build(root.as_fd(), &IDENTITY)) {
         Ok(()) => Ok(Place { root, own: Some(own) }),
         Err(error) => {
             let _ = std::fs::remove_dir_all(own);
