@@ -12,6 +12,7 @@
 //! | `nodes` | which file descriptors are ours, and what is open behind them |
 //! | `device` | the face of the machine that the interposers use |
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
+//! | `report` | the line that this process leaves of what happened |
 //! | `config` | what the environment asks for |
 //!
 //! Locking: two locks, `session` before `nodes`, both leaves of the program's world (never held while a call of the
@@ -27,5 +28,6 @@ mod device;
 mod heap;
 mod libc_calls;
 mod nodes;
+mod report;
 mod session;
 mod view;

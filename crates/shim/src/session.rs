@@ -9,6 +9,7 @@
 use crate::config::{self, Config};
 use crate::device::{self, Change, Device, Errno, File};
 use crate::nodes::{self, Files, Minor};
+use crate::report::Report;
 use crate::{heap, libc_calls, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
@@ -22,9 +23,10 @@ struct Start {
     prepared: bool,
     /// The reason was printed.
     complained: bool,
+    report: Option<Report>,
 }
 
-static START: Mutex<Start> = Mutex::new(Start { prepared: false, complained: false });
+static START: Mutex<Start> = Mutex::new(Start { prepared: false, complained: false, report: None });
 static RUNNING: Mutex<Option<Arc<dyn Device>>> = Mutex::new(None);
 static EXCLUDED: Mutex<Vec<HostRange>> = Mutex::new(Vec::new());
 /// Whether `RUNNING` holds a machine: what calls that are not ours ask first.
@@ -92,6 +94,18 @@ pub fn loaded() {
     });
 }
 
+/// The program begins to end. Destructors of its libraries are still to come and may use the device, so the machine
+/// goes on; what happened so far is written down, for they may end the process, too.
+pub fn begin_to_finish() {
+    if ACTIVE.load(Ordering::Acquire) && in_own_process() {
+        libc_calls::inside(|_| {
+            if let Some(device) = running() {
+                write_report(device.as_ref(), false);
+            }
+        });
+    }
+}
+
 /// The process ends: memory comes home, the report is written, the tree is removed. Where there is neither, no system
 /// call is made: the program may have forbidden it to itself.
 pub fn finish() {
@@ -100,12 +114,18 @@ pub fn finish() {
             if let Some(device) = running() {
                 device.shutdown();
                 ACTIVE.store(false, Ordering::Release);
-                write_report(device.as_ref());
+                write_report(device.as_ref(), true);
             }
         });
     }
     if view::is_made() {
         libc_calls::inside(|_| view::remove());
+    }
+}
+
+fn write_report(device: &dyn Device, is_last: bool) {
+    if let Some(report) = &mut START.lock().report {
+        report.write(&device.report(), is_last);
     }
 }
 
@@ -131,6 +151,10 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
         nodes::mark_machine(fd);
     }
     heap::window().into_iter().chain(libc_calls::maps::library()).for_each(|range| device.own(range));
+    // A fork child has its parent's report open: it may be all that it has the right to.
+    if state.report.is_none() {
+        state.report = Report::open();
+    }
     let known = EXCLUDED.lock().clone();
     for range in known {
         device.exclude(range);
@@ -155,23 +179,6 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
 
 fn in_own_process() -> bool {
     PROCESS.load(Ordering::Relaxed) == std::process::id()
-}
-
-fn write_report(device: &dyn Device) {
-    let Some(path) = libc_calls::env("PONTOON_REPORT") else { return };
-    let line = format!("{}\n", device.report());
-    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::APPEND;
-    let mode = rustix::fs::Mode::from_raw_mode(0o644);
-    let written = rustix::fs::open(path.as_str(), flags | rustix::fs::OFlags::CLOEXEC, mode).and_then(|file| {
-        let mut rest = line.as_bytes();
-        while !rest.is_empty() {
-            rest = &rest[libc_calls::signals::within_file_limit(|| rustix::io::write(&file, rest))?..];
-        }
-        Ok(())
-    });
-    if let Err(error) = written {
-        libc_calls::complain(&format!("cannot write the report to {path}: {error}"));
-    }
 }
 
 /// Every lock of this library, and the machine quiet, while the process forks.

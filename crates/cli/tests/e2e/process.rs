@@ -1,6 +1,8 @@
 //! The life of a process: forks with handlers of the program's own, filters of system calls.
 
 use crate::clients::{Client, userfaultfd};
+use std::path::Path;
+use std::process::Command;
 
 /// By default, with all memory on the move, and by the copying path.
 const WAYS: [&[&str]; 3] = [&[], &["--hostile"], &["--no-move"]];
@@ -40,5 +42,30 @@ fn descriptors_of_ours_cannot_be_closed_and_are_not_inherited() {
     for (way, idle) in [(WAYS[0], ""), (WAYS[1], ""), (WAYS[1], "idle"), (WAYS[2], "")] {
         let run = client.run(way, &[idle]);
         assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?} {idle}: {}", run.err);
+    }
+}
+
+#[test]
+fn destructors_of_libraries_use_the_device() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let library = dir.path().join("library.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/destructors.c");
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-DLIBRARY", "-o"]).arg(&library).arg(source).arg("-I").arg(include);
+    assert!(compiler.status().expect("a C compiler").success());
+    let client = Client::here("destructors");
+    for way in WAYS {
+        let run = client.run(way, &[library.to_str().expect("text")]);
+        assert_eq!(
+            (run.code, run.out.as_str()),
+            (Some(0), "main ends\nvm 0, store 0, word 7\n"),
+            "{way:?}: {}",
+            run.err
+        );
+        assert!(run.count("gpu_fault_count") > 0, "the report is of the very end: {}", run.report);
     }
 }

@@ -148,3 +148,16 @@ fn a_program_that_gave_up_its_rights_opens_the_device() {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     }
 }
+
+#[test]
+fn a_program_that_gave_up_its_rights_leaves_a_report() {
+    let Some(place) = Place::new() else { return };
+    compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/drops.c"), &place.at("drops"));
+    let report = place.at("report.json");
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(place.at("pontoon")).args(["run", "--report"]).arg(&report).arg("--").arg(place.at("drops"));
+    let output = command.arg("late").output().expect("timeout starts");
+    assert!(output.status.success(), "{}", text(&output));
+    let report = fs::read_to_string(report).expect("a report");
+    assert!(report.contains("\"gpu_fault_count\":"), "{report:?}{}", text(&output));
+}

@@ -45,10 +45,19 @@ fn handle_forks_first() {
 /// libc is initialised before the libraries that need it.
 extern "C" fn at_load() {
     handle_forks_first();
+    // libc calls what was registered first last. So early, that is after the destructors of all libraries: these run
+    // from a function that libc registers later.
+    // SAFETY: a function of the right type, which stays loaded as long as the process: no library is named.
+    unsafe { real::__cxa_atexit(Some(at_end), ptr::null_mut(), ptr::null_mut()) };
     session::loaded();
 }
 
+/// Destructors: of the program first, then ours, then those of libraries that were loaded after us.
 extern "C" fn at_exit() {
+    session::begin_to_finish();
+}
+
+unsafe extern "C" fn at_end(_unused: *mut c_void) {
     session::finish();
 }
 
@@ -96,7 +105,7 @@ interpose! {
         unsafe { real::__register_atfork(prepare, parent, child, library) }
     }
     fn _exit(status: c_int) -> ! {
-        at_exit();
+        session::finish();
         // SAFETY: the program's own argument.
         unsafe { real::_exit(status) }
     }

@@ -45,6 +45,8 @@ pub type Select = Option<unsafe extern "C" fn(*const dirent64) -> c_int>;
 /// `scandir`'s order of entries.
 pub type Compare = Option<unsafe extern "C" fn(*mut *const dirent64, *mut *const dirent64) -> c_int>;
 
+/// What is called at the end of the process.
+pub type AtExit = Option<unsafe extern "C" fn(*mut c_void)>;
 /// A handler of fork.
 pub type Handler = Option<unsafe extern "C" fn()>;
 
@@ -116,5 +118,6 @@ functions! {
     fn signal(signal: c_int, handler: usize) -> usize;
     fn __sysv_signal(signal: c_int, handler: usize) -> usize;
     fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
+    fn __cxa_atexit(function: AtExit, argument: *mut c_void, library: *mut c_void) -> c_int;
     fn _exit(status: c_int) -> !;
 }
