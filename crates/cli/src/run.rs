@@ -3,13 +3,15 @@
 use crate::{Device, shim_library};
 use anyhow::{Context, Result};
 use clap::Args;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::thread::JoinHandle;
 
@@ -38,19 +40,56 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.hostile {
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }
-    if let Some(report) = &report {
-        // Every process that opens the device adds a line; this run begins anew.
-        File::create(report).with_context(|| format!("cannot write the report {}", report.display()))?;
-    }
+    let report = report.as_deref().map(NewReport::open).transpose()?;
     let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
-    let child = preloaded.command.args(arguments).spawn();
-    let mut child = child.with_context(|| format!("cannot start {}", program.display()))?;
+    let mut child = match preloaded.command.args(arguments).spawn() {
+        Ok(child) => child,
+        Err(error) => return Ok(cannot_start(program, &error)),
+    };
+    if let Some(report) = report {
+        report.begin()?;
+    }
     let handle = signals.handle();
     let forwarder = forward(signals, child.id());
     let status = child.wait();
     handle.close();
     let _ = forwarder.join();
     Ok(exit_code(status?))
+}
+
+/// As every launcher says it: 127 where there is no such program, 126 where it cannot be run.
+fn cannot_start(program: &OsStr, error: &io::Error) -> ExitCode {
+    eprintln!("pontoon: cannot start {}: {error}", program.display());
+    ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// The report's file, still as an earlier run left it. Every process that opens the device adds a line to it, under a lock
+/// which this holds until the program has started and the file was emptied.
+struct NewReport {
+    file: File,
+}
+
+impl NewReport {
+    /// Opens it without following a link: it may lie in a folder of others.
+    fn open(path: &Path) -> Result<Self> {
+        let open = || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no regular file"));
+            }
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        let file = open().with_context(|| format!("cannot write the report {}", path.display()))?;
+        Ok(Self { file })
+    }
+
+    /// Empties it, and lets others write.
+    fn begin(self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        Ok(rustix::fs::flock(&self.file, FlockOperation::Unlock)?)
+    }
 }
 
 /// What is sent to us is meant for the program. A terminal's signals have reached it already, as one of our group.

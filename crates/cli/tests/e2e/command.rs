@@ -18,9 +18,10 @@ fn no_interposer_is_linked_into_the_command() {
 
 #[test]
 fn nonsense_is_refused_with_cause_and_remedy() {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["run", "--behaviour", "a=nonsense", "--", "true"], "a=upstream"),
-        (&["run", "--", "/nonexistent/program"], "cannot start /nonexistent/program"),
+        (&["run", "--report", "/", "--", "true"], "cannot write the report /"),
+        (&["run", "--report", "/dev/null", "--", "true"], "it is no regular file"),
         (&["check", "--seeds", "5..1"], "has no seed in it"),
         (&["check", "--behaviour", "b"], "unknown behaviour 'b'"),
         (&["run"], "PROGRAM"),
@@ -39,6 +40,46 @@ fn the_programs_exit_code_is_ours() {
         let output = pontoon().args(["run", "--", "sh", "-c", script]).output().expect("the command starts");
         assert_eq!(output.status.code(), Some(code), "{script}");
     }
+}
+
+#[test]
+fn what_cannot_be_started_is_said_as_launchers_say_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [report, script] = ["report", "script"].map(|name| dir.path().join(name));
+    std::fs::write(&report, "of an earlier run").expect("a file");
+    std::fs::write(&script, "no program").expect("a file");
+    let script = script.to_str().expect("text");
+    for (program, code) in [("/nonexistent/program", 127), ("no-such-program", 127), ("/", 126), (script, 126)] {
+        let mut command = pontoon();
+        let output = command.args(["run", "--report"]).arg(&report).args(["--", program]).output().expect("starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{program}: {errors}");
+        assert!(errors.contains(&format!("cannot start {program}")), "{program}: {errors}");
+        assert_eq!(std::fs::read_to_string(&report).expect("a file"), "of an earlier run", "{program}");
+    }
+}
+
+#[test]
+fn a_report_follows_no_link_and_its_name_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [target, link] = ["target", "link"].map(|name| dir.path().join(name));
+    std::fs::write(&target, "precious").expect("a file");
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    let output = pontoon().args(["run", "--report"]).arg(&link).args(["--", "true"]).output().expect("starts");
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&target).expect("a file"), "precious");
+
+    let strange = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    std::fs::create_dir(&strange).expect("a folder");
+    let report = strange.join(std::ffi::OsStr::from_bytes(b"report\xff"));
+    let mut command = pontoon();
+    command.env("TMPDIR", &strange).args(["run", "--hostile", "--report"]).arg(&report);
+    let output = command.args(["--", "ls", "/dev/dri"]).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "card0\nrenderD128\n");
+    let report = std::fs::read_to_string(&report).expect("a report");
+    assert!(report.is_empty() != crate::clients::userfaultfd(), "{report:?}");
 }
 
 #[test]
