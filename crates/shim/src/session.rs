@@ -77,6 +77,11 @@ pub fn main_leaves() {
     });
 }
 
+/// Whether a machine runs in this process.
+pub fn is_active() -> bool {
+    ACTIVE.load(Ordering::Acquire) && in_own_process()
+}
+
 /// Memory that must never be migrated: now, or as soon as a machine runs.
 pub fn never_migrate(range: HostRange) {
     EXCLUDED.lock().push(range);
@@ -155,7 +160,8 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     if state.report.is_none() {
         state.report = Report::open();
     }
-    let known = EXCLUDED.lock().clone();
+    let mut known = EXCLUDED.lock().clone();
+    known.extend(libc_calls::threads::known());
     for range in known {
         device.exclude(range);
     }

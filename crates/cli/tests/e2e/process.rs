@@ -69,3 +69,15 @@ fn destructors_of_libraries_use_the_device() {
         assert!(run.count("gpu_fault_count") > 0, "the report is of the very end: {}", run.report);
     }
 }
+
+#[test]
+fn threads_on_stacks_of_the_programs_own_can_be_joined() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("joins");
+    for way in WAYS {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
+    }
+}

@@ -74,7 +74,7 @@ fn create(stack: HostRange, start: *mut c_void) -> bool {
         return false;
     }
     // SAFETY: the attributes are initialised, and `run` takes what `start` points to.
-    unsafe { libc::pthread_create(&mut thread, attributes, run, start) == 0 }
+    unsafe { libc_calls::pthread_create(&mut thread, attributes, Some(run), start) == 0 }
 }
 
 extern "C" fn run(start: *mut c_void) -> *mut c_void {

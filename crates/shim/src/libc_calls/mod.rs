@@ -11,6 +11,7 @@
 //! | `peek` | strings of the program that may be no memory |
 //! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
+//! | `threads` | pthread_create |
 //! | `real` | the functions behind all of these |
 //! | `maps` | which memory of libc and this library must stay where it is |
 //!
@@ -29,6 +30,7 @@ mod process;
 mod real;
 pub mod signals;
 mod stat;
+pub mod threads;
 mod wait;
 
 use crate::heap;
@@ -39,6 +41,7 @@ use rustix::fd::OwnedFd;
 use signals::Held;
 
 pub use process::{end_with_the_last_thread, prepare as prepare_process};
+pub use real::pthread_create;
 
 /// Defines exported functions. In the unit tests' program they are ordinary functions: it keeps its own libc.
 macro_rules! interpose {

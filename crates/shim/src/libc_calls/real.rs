@@ -3,11 +3,12 @@
 //! Found at first use. A variadic function is called through a type of fixed arity: on the Linux ABIs of x86-64,
 //! aarch64 and riscv64 integer arguments travel in the same registers either way.
 
+use super::threads::Body;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use libc::{DIR, FILE, dirent64, off64_t, size_t, ssize_t};
+use libc::{DIR, FILE, dirent64, off64_t, pthread_attr_t, pthread_t, size_t, ssize_t};
 
 /// A function's address, looked up once.
 pub struct Symbol {
@@ -117,6 +118,7 @@ functions! {
     fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn __sysv_signal(signal: c_int, handler: usize) -> usize;
+    fn pthread_create(thread: *mut pthread_t, with: *const pthread_attr_t, body: Body, argument: *mut c_void) -> c_int;
     fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
     fn __cxa_atexit(function: AtExit, argument: *mut c_void, library: *mut c_void) -> c_int;
     fn _exit(status: c_int) -> !;

@@ -1,0 +1,92 @@
+//! Threads of the program: the page of a thread's control block never migrates.
+//!
+//! When a thread ends the kernel clears a word in its control block and wakes the joiner. It does not wait for a page
+//! there: were the page in VRAM, the word would stay, and the joiner with it. libc's `pthread_t` is that block's address.
+//! On a stack of the program's own the block lies at its upper end, so it is known before the thread is.
+//!
+//! Locking: none; pages are noted in a table of atomics, as most programs that make threads have no machine.
+
+use super::{inside, interpose, real};
+use crate::session;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU64, Ordering};
+use libc::{pthread_attr_t, pthread_t};
+use units::{HostRange, HostVa, SZ_4K};
+
+/// What a thread begins with.
+pub type Body = Option<extern "C" fn(*mut c_void) -> *mut c_void>;
+
+/// Bytes of a control block, at most.
+const BLOCK: u64 = SZ_4K;
+
+/// Pages of control blocks, 0: none. libc uses stacks again, so they are few; what is beyond is not protected.
+static PAGES: [AtomicU64; 2048] = [const { AtomicU64::new(0) }; 2048];
+
+interpose! {
+    fn pthread_create(thread: *mut pthread_t, with: *const pthread_attr_t, body: Body, argument: *mut c_void) -> c_int {
+        // SAFETY: null, or the program's own attributes.
+        if let Some(end) = unsafe { end_of_own_stack(with) } {
+            keep(HostRange::new(HostVa(end.saturating_sub(BLOCK)), HostVa(end)));
+        }
+        // SAFETY: the program's own arguments.
+        let result = unsafe { real::pthread_create(thread, with, body, argument) };
+        if result == 0 {
+            // SAFETY: the thread was made, so this was filled.
+            keep(block_of(unsafe { *thread }));
+        }
+        result
+    }
+}
+
+/// Notes the calling thread, which nobody made.
+pub fn keep_own() {
+    // SAFETY: no precondition.
+    keep(block_of(unsafe { libc::pthread_self() }));
+}
+
+/// All pages known so far, for a machine that just began.
+pub fn known() -> impl Iterator<Item = HostRange> {
+    let pages = PAGES.iter().map(|page| page.load(Ordering::Acquire)).take_while(|page| *page != 0);
+    pages.map(|page| HostRange::sized(HostVa(page), SZ_4K))
+}
+
+fn block_of(thread: pthread_t) -> HostRange {
+    HostRange::sized(HostVa(thread), BLOCK)
+}
+
+/// The upper end of the stack that a thread is given; `None` where libc makes it.
+///
+/// # Safety
+/// Null, or initialised attributes.
+unsafe fn end_of_own_stack(with: *const pthread_attr_t) -> Option<u64> {
+    if with.is_null() {
+        return None;
+    }
+    let (mut start, mut size) = (core::ptr::null_mut(), 0);
+    // SAFETY: initialised attributes, and room for two words.
+    let found = unsafe { libc::pthread_attr_getstack(with, &raw mut start, &raw mut size) };
+    // libc keeps the upper end: without a stack it is 0.
+    Some((start as u64).wrapping_add(size as u64)).filter(|end| found == 0 && *end != 0)
+}
+
+fn keep(block: HostRange) {
+    let mut page = block.start.page();
+    while page < block.end {
+        if note(page.0) && session::is_active() {
+            inside(|_| session::never_migrate(HostRange::sized(page, SZ_4K)));
+        }
+        page = page.add(SZ_4K);
+    }
+}
+
+/// Whether the page was not known yet.
+fn note(page: u64) -> bool {
+    for slot in &PAGES {
+        match slot.compare_exchange(0, page, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return true,
+            Err(known) if known == page => return false,
+            Err(_) => {}
+        }
+    }
+    false
+}
