@@ -57,6 +57,7 @@ mod pages;
 mod range;
 mod scratch;
 mod svm;
+mod turn;
 mod zdd;
 
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};

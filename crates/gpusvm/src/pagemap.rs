@@ -9,13 +9,14 @@
 //! Neighbours: `zdd` counts what lives here, `migrate` moves it. Upstream: `struct drm_pagemap`,
 //! `struct xe_pagemap`, `drm_pagemap_pagemap_ops`.
 //!
-//! Locking: nothing but the zdd lock and the scratch lock are taken here.
+//! Locking: nothing but the zdd lock and leaf locks (scratch, turns) are taken here.
 
 use crate::devmem::{Devmem, DevmemOps};
 use crate::event::Observer;
 use crate::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
 use crate::migrate::Buffers;
 use crate::scratch::Pool;
+use crate::turn::CpuTurns;
 use crate::zdd::Zdds;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -43,8 +44,10 @@ impl PagemapSet {
     /// Whoever keeps the set keeps the pagemaps working: without it, or without `mm`, migrations end with
     /// [`MigrateError::Gone`](crate::MigrateError::Gone). Call with no lock held.
     pub fn new(mm: &Arc<dyn HostMm>, observer: &Arc<dyn Observer>, pagemaps: Vec<PagemapConfig>) -> Arc<Self> {
+        let turns = Arc::new(CpuTurns::default());
         let set = Arc::new_cyclic(|set: &Weak<Self>| {
-            let make = |config| Arc::new(Pagemap::new(config, set.clone(), mm, observer));
+            let shared = || (set.clone(), turns.clone(), Arc::downgrade(mm), observer.clone());
+            let make = |config| Arc::new(Pagemap::new(config, shared()));
             Self { maps: pagemaps.into_iter().map(make).collect() }
         });
         for map in &set.maps {
@@ -75,13 +78,17 @@ pub struct Pagemap {
     pub(crate) set: Weak<PagemapSet>,
     pub(crate) zdds: Zdds,
     pub(crate) scratch: Pool<Buffers>,
+    /// CPU faults that were deferred, of all pagemaps of the set: they do not go away with the pages.
+    pub(crate) turns: Arc<CpuTurns>,
 }
 
+/// What the pagemaps of a set have in common.
+type Shared = (Weak<PagemapSet>, Arc<CpuTurns>, Weak<dyn HostMm>, Arc<dyn Observer>);
+
 impl Pagemap {
-    fn new(config: PagemapConfig, set: Weak<PagemapSet>, mm: &Arc<dyn HostMm>, observer: &Arc<dyn Observer>) -> Self {
+    fn new(config: PagemapConfig, (set, turns, mm, observer): Shared) -> Self {
         let PagemapConfig { id, owner, frames, ops } = config;
-        let (mm, observer) = (Arc::downgrade(mm), observer.clone());
-        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default() }
+        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default(), turns }
     }
 
     /// Its name towards the host mm.

@@ -181,9 +181,13 @@ impl Machine {
     }
 
     fn to_tile(&self, tile: usize, range: HostRange) -> Result<(), MigrateError> {
+        self.to_tile_for(tile, range, 0)
+    }
+
+    fn to_tile_for(&self, tile: usize, range: HostRange, timeslice_ms: u32) -> Result<(), MigrateError> {
         let devmem = self.tiles[tile].alloc(range.pages());
         let pagemap = self.set.get(PagemapId(tile as u16)).expect("it is there");
-        pagemap.migrate_to_devmem(devmem, range, &MigrateDetails::default())
+        pagemap.migrate_to_devmem(devmem, range, &MigrateDetails { timeslice_ms })
     }
 
     /// What a garbage collector does: ranges whose mapping went are removed.
@@ -446,6 +450,36 @@ fn cpu_and_device_add_while_pages_travel() {
         device.join();
         assert_eq!(machine.sim.load_u64(range.start), Ok(221));
         assert_eq!(machine.sim.load_u64(range.page_at(1)), Ok(0));
+    });
+}
+
+/// Two tiles take the pages from each other, each for a minimum residency of 5 ms, and never stop. A CPU that touches
+/// them has its turn when the residency that it met first ends: after as many moves as fit into it.
+#[test]
+fn a_touch_ends_while_tiles_take_turns() {
+    const BETWEEN_NS: u64 = 300_000;
+    const MOST_MOVES: u64 = 2 * (5_000_000 / BETWEEN_NS + 2);
+    explore(40, |machine| {
+        let range = machine.sim.mmap(2, MapKind::Anonymous);
+        let (moves, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let tiles = [0, 1].map(|tile| {
+            let (moves, over) = (moves.clone(), over.clone());
+            spawn(&machine, move |machine| {
+                while over.load() == 0 {
+                    moves.fetch_add(u64::from(machine.to_tile_for(tile, range, 5).is_ok()));
+                    sync::time::sleep_ns(BETWEEN_NS);
+                }
+            })
+        });
+        for touch in 0..4 {
+            sync::time::sleep_ns(1_000_000);
+            let before = moves.load();
+            machine.sim.store_u64(range.page_at(1), touch).expect("mapped");
+            let meanwhile = moves.load() - before;
+            assert!(meanwhile <= MOST_MOVES, "{meanwhile} moves while a CPU waited");
+        }
+        over.store(1);
+        tiles.into_iter().for_each(sync::JoinHandle::join);
     });
 }
 

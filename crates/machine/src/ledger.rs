@@ -71,6 +71,8 @@ pub struct Book {
     pub cpu_faults: Vec<(u64, usize, u64)>,
     /// CPU faults that brought pages home.
     pub cpu_fault_count: u64,
+    /// CPU faults that minimum residency deferred, each time.
+    pub cpu_faults_deferred: u64,
     /// Notifier calls.
     pub invalidations: u64,
     /// Spans bound.
@@ -125,6 +127,7 @@ impl gpusvm::Observer for Ledger {
                 book.cpu_fault_count += 1;
                 keep(&mut book.cpu_faults, (addr.0, pages, ns));
             }
+            Event::CpuFaultDeferred { .. } => book.cpu_faults_deferred += 1,
             Event::Invalidated { .. } => book.invalidations += 1,
             Event::MigrateFailed { .. } => book.failed_migrations += 1,
             _ => {}

@@ -29,7 +29,8 @@ use units::{HostFrame, HostVa};
 /// How a migration to VRAM is to be done (`struct drm_pagemap_migrate_details`).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct MigrateDetails {
-    /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds.
+    /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds. A touch that was deferred
+    /// once is served when that residency ends, whatever migration follows.
     pub timeslice_ms: u32,
 }
 
@@ -39,6 +40,8 @@ pub enum MigrateError {
     /// Not all pages can migrate now: pinned, in another migration, already partly there, or lost a race.
     /// Some may have moved (`-EBUSY`).
     Busy,
+    /// A CPU fault in these pages was deferred and is to be served first: try again (`-EBUSY`).
+    CpuTurn,
     /// No VMA there (`-ENOENT`).
     NoVma,
     /// The range is not page-aligned, spans VMAs, or does not fit the allocation (`-EINVAL`).

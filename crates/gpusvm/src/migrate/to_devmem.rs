@@ -35,6 +35,7 @@ impl Pagemap {
     /// Consumes `devmem`: it is released when the last page has left it, or at once where none came: on every
     /// error, and where all pages were in this pagemap already (then nothing moves, and that is `Ok`). After
     /// `Busy` some pages may have moved. `range` lies in one private anonymous VMA; `Invalid` or `Busy` else.
+    /// `CpuTurn` is a matter of some milliseconds at most.
     /// Call with no lock of the engine held, and none that its callbacks take.
     pub fn migrate_to_devmem(
         &self,
@@ -75,6 +76,9 @@ impl Pagemap {
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
         let set = self.set.upgrade().ok_or(MigrateError::Gone)?;
         check_vma(&*mm, target.range)?;
+        if self.turns.holds(target.range, start_ns) {
+            return Err(MigrateError::CpuTurn);
+        }
 
         let pages = target.range.pages();
         let mut buffers = self.scratch.take();

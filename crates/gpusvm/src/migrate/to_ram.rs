@@ -5,7 +5,7 @@
 //! their engines are not asked.
 //!
 //! Locking: reader class. The claim and the finish run notifier callbacks, which take the notifier lock;
-//! beyond that the zdd lock and the scratch lock. Nothing here waits.
+//! beyond that the zdd lock and leaf locks. Nothing here waits.
 //! Upstream: `drm_pagemap_migrate_to_ram`, `__drm_pagemap_migrate_to_ram`.
 
 use super::batch::DmaMapped;
@@ -29,15 +29,19 @@ impl Pagemap {
         let start_ns = sync::time::now_ns();
         // Gone meanwhile: the toucher finds something else there.
         let Some(zdd) = self.zdds.find(fault.page) else { return FaultOutcome::Retry };
-        if start_ns < zdd.timeslice_end_ns {
+        let Some(window) = window(&zdd, fault) else { return FaultOutcome::Retry };
+        if start_ns < zdd.timeslice_end_ns
+            && self.turns.defers(fault.addr.page(), window, zdd.timeslice_end_ns, start_ns)
+        {
             self.observer.event(&Event::CpuFaultDeferred { addr: fault.addr });
             return FaultOutcome::Defer;
         }
-        let Some(window) = window(&zdd, fault) else { return FaultOutcome::Retry };
         match self.bring_home(mm, fault, &zdd, window) {
             Ok(Homecoming { pages: 0 }) => FaultOutcome::Retry,
             Ok(Homecoming { pages }) => {
-                let ns = sync::time::now_ns().saturating_sub(start_ns);
+                let now_ns = sync::time::now_ns();
+                self.turns.served(window, now_ns);
+                let ns = now_ns.saturating_sub(start_ns);
                 let (from, to) = (Where::Vram(self.id), Where::System);
                 self.observer.event(&Event::Migrated { range: window, from, to, pages, carried: pages, ns });
                 self.observer.event(&Event::CpuFault { addr: fault.addr, pages, ns });

@@ -69,6 +69,10 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
                 tries.spend(errno)?;
                 vm.device.gpu.tell(Event::Retry { asid: vm.asid, addr: fault.addr, step });
             }
+            Err(Unserved::CpuTurn) => {
+                tries.give_way()?;
+                vm.device.gpu.tell(Event::Retry { asid: vm.asid, addr: fault.addr, step: RetryStep::Migrate });
+            }
         }
     }
 }
@@ -102,6 +106,8 @@ fn widen(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
 pub(crate) enum Unserved {
     /// Another round may; the error is the answer where tries are over.
     Again(RetryStep, Errno),
+    /// A CPU fault that was deferred comes first. No race was lost.
+    CpuTurn,
     /// No round will.
     Refused(Errno),
 }
@@ -129,6 +135,10 @@ impl Round<'_> {
                 Err(Unserved::Again(RetryStep::Migrate, error.into()))
             }
             Err(_) if self.want.need == Need::Anywhere => Ok(()),
+            Err(MigrateError::CpuTurn) => {
+                tries.migrations -= 1;
+                Err(Unserved::CpuTurn)
+            }
             Err(MigrateError::Busy) => Err(Unserved::Again(RetryStep::Migrate, Errno::EBUSY)),
             Err(error) => Err(tries.migration_failed(error.into())),
         }
@@ -184,6 +194,8 @@ pub(crate) struct Tries {
     failed: u32,
     /// Rounds that did not serve.
     rounds: u32,
+    /// Times that a CPU fault came first.
+    gave_way: u32,
     /// When the first one began.
     since_ns: u64,
     /// A range was too small for VRAM, and room was made for a larger one.
@@ -199,12 +211,14 @@ impl Tries {
     const ROUNDS: u32 = 8;
     /// First and longest pause after a round.
     const PAUSE_NS: [u64; 2] = [10_000, 1_000_000];
+    /// Pause in which a CPU fault may be served.
+    const GIVE_WAY_NS: u64 = 100_000;
     /// Rounds, and time with one round at least, after which the range is too large.
     const LOSING: (u32, u64) = (4, 100_000_000);
 
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { migrations: 0, failed: 0, rounds: 0, since_ns: sync::time::now_ns(), widened: false }
+        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns: sync::time::now_ns(), widened: false }
     }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
@@ -232,6 +246,17 @@ impl Tries {
         Ok(())
     }
 
+    /// Lets a deferred CPU fault go first. Its turn is over in a few milliseconds; that turns follow on each other for
+    /// as long as races may be lost takes other VMs that migrate the same memory.
+    fn give_way(&mut self) -> Result<(), Errno> {
+        if self.gave_way >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
+            return Err(Errno::EBUSY);
+        }
+        self.gave_way += 1;
+        sync::time::sleep_ns(Self::GIVE_WAY_NS);
+        Ok(())
+    }
+
     /// Takes the one time that a larger range may be tried.
     fn widen(&mut self) -> bool {
         !std::mem::replace(&mut self.widened, true)
@@ -240,7 +265,8 @@ impl Tries {
     /// Whether races are lost more often than by chance.
     fn losing(&self) -> bool {
         let (rounds, ns) = Self::LOSING;
-        self.rounds >= rounds || (self.rounds > 0 && self.elapsed_ns() >= ns)
+        let given_ns = u64::from(self.gave_way) * Self::GIVE_WAY_NS;
+        self.rounds >= rounds || (self.rounds > 0 && self.elapsed_ns() >= ns + given_ns)
     }
 
     fn elapsed_ns(&self) -> u64 {
@@ -249,6 +275,6 @@ impl Tries {
 
     /// What to call it when the mapping is found in place.
     fn outcome(&self) -> Serviced {
-        if self.rounds == 0 { Serviced::Valid } else { Serviced::Resolved }
+        if self.rounds + self.gave_way == 0 { Serviced::Valid } else { Serviced::Resolved }
     }
 }

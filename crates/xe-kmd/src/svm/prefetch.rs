@@ -72,7 +72,7 @@ fn bind_on(round: &Round<'_>) -> Option<()> {
         match round.collect().and_then(|()| round.bind()) {
             Ok(()) => return Some(()),
             Err(Unserved::Again(_, errno)) => tries.spend(errno).ok()?,
-            Err(Unserved::Refused(_)) => return None,
+            Err(Unserved::CpuTurn | Unserved::Refused(_)) => return None,
         }
     }
     None
