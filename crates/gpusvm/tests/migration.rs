@@ -213,20 +213,37 @@ fn the_way_home_fails_without_loss() {
     let range = world.filled(16, 100);
     let key = world.range_at(BASE, &fault_ctx()).expect("a range is made");
     world.to_tile(0, range).expect("all can move");
-    world.mm.set_short(true);
-    assert_eq!(world.svm.range_evict(key), Err(SvmError::NoMemory));
-    world.mm.set_short(false);
-    for failure in [Failure::Copy(7), Failure::Map(0)] {
-        world.fail(failure);
-        assert_eq!(world.svm.range_evict(key), Err(SvmError::NoMemory), "SIGBUS, in this mm's words");
-        assert!(all_in(&world, range, Some(0)));
-        assert_eq!(world.device.mappings(), 0);
-    }
+    world.fail(Failure::Copy(7));
+    assert_eq!(world.svm.range_evict(key), Err(SvmError::NoMemory), "SIGBUS, in this mm's words");
+    assert!(all_in(&world, range, Some(0)));
+    assert_eq!(world.device.mappings(), 0);
     // One page is left behind by each try, and tried again.
     world.fail(Failure::LeaveBehind(2));
     world.mm.load(range.page_at(0));
     assert_eq!((0..16).filter(|&i| tile_of(&world, range, i).is_some()).collect::<Vec<_>>(), [2]);
     world.fail(Failure::None);
+    world.assert_filled(range, 100);
+    world.assert_empty();
+}
+
+#[test]
+fn a_shortage_on_the_way_home_passes() {
+    let world = World::new();
+    let range = world.filled(16, 100);
+    let failed = |error| {
+        let to = Where::System;
+        let events = world.events();
+        events.iter().filter(|event| **event == Event::MigrateFailed { range, to, error }).count()
+    };
+    world.to_tile(0, range).expect("all can move");
+    world.mm.set_short(3);
+    assert_eq!(world.mm.load(range.start), 100);
+    assert_eq!(failed(MigrateError::NoMemory), 3);
+
+    world.to_tile(0, range).expect("all can move");
+    world.fail(Failure::Passing(2));
+    assert_eq!(world.mm.load(range.start), 100);
+    assert_eq!(failed(MigrateError::Map(MapError::NoSpace)), 2);
     world.assert_filled(range, 100);
     world.assert_empty();
 }

@@ -214,7 +214,7 @@ pub struct CpuFault {
 pub enum FaultOutcome {
     /// The page is home, or somebody else is at it; the toucher tries again.
     Retry,
-    /// Not now: minimum residency has not passed. The toucher tries again later.
+    /// Not now: minimum residency has not passed, or something is short. The toucher tries again later.
     Defer,
     /// It cannot be brought home: SIGBUS (`VM_FAULT_SIGBUS`).
     Fatal,

@@ -56,6 +56,13 @@ pub enum MigrateError {
     Gone,
 }
 
+impl MigrateError {
+    /// Whether something is short that may be there again in a moment: memory, bus addresses, a slot of the copy engine.
+    pub(crate) const fn is_shortage(self) -> bool {
+        matches!(self, Self::NoMemory | Self::Map(MapError::NoSpace) | Self::Copy(CopyError::NoMemory))
+    }
+}
+
 impl From<MmError> for MigrateError {
     fn from(error: MmError) -> Self {
         match error {

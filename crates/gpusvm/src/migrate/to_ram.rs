@@ -51,7 +51,8 @@ impl Pagemap {
             Err(MigrateError::Busy | MigrateError::NoVma) => FaultOutcome::Retry,
             Err(error) => {
                 self.observer.event(&Event::MigrateFailed { range: window, to: Where::System, error });
-                FaultOutcome::Fatal
+                // The pages are where they were, and their data with them: a shortage may pass.
+                if error.is_shortage() { FaultOutcome::Defer } else { FaultOutcome::Fatal }
             }
         }
     }

@@ -46,8 +46,8 @@ struct State {
     pinned: BTreeSet<HostVa>,
     /// Pages whose commit fails.
     stuck: BTreeSet<HostVa>,
-    /// Frames that may still be allocated by `stage`.
-    short: bool,
+    /// How often `stage` finds no frames for the way home.
+    short: u32,
     after_walk: Vec<Hook>,
     before_begin: Option<Hook>,
     walks: usize,
@@ -113,9 +113,9 @@ impl FakeMm {
         state.stuck.clear();
         state.pinned.clear();
     }
-    /// Whether frames for pages on their way home are short.
-    pub fn set_short(&self, short: bool) {
-        self.state.lock().short = short;
+    /// The next `times` migrations home find no frames.
+    pub fn set_short(&self, times: u32) {
+        self.state.lock().short = times;
     }
     /// Backs a whole naturally aligned block by contiguous frames of one large mapping.
     pub fn make_huge(&self, range: HostRange, order: u8) {
@@ -394,7 +394,8 @@ impl HostMm for FakeMm {
 
     fn stage(&self, claim: ClaimId, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<(), MmError> {
         let mut state = self.state.lock();
-        if state.short && to.contains(&Destination::Ram) {
+        if state.short > 0 && to.contains(&Destination::Ram) {
+            state.short -= 1;
             return Err(MmError::NoMemory);
         }
         for (i, to) in to.iter().enumerate() {

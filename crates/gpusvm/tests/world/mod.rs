@@ -28,6 +28,8 @@ pub enum Failure {
     LeaveBehind(usize),
     /// Mapping fails after this many mappings.
     Map(usize),
+    /// Mapping fails this many times.
+    Passing(usize),
 }
 
 /// The DMA side of the device; every mapping is remembered.
@@ -58,6 +60,10 @@ impl FakeDevice {
             Failure::Map(left) => {
                 *left -= 1;
                 Ok(())
+            }
+            Failure::Passing(left) if *left > 0 => {
+                *left -= 1;
+                Err(MapError::NoSpace)
             }
             _ => Ok(()),
         }
