@@ -7,6 +7,7 @@ use support::*;
 use sync::Mutex;
 use sync::sim::{Limits, Outcome, Pct, Random, Schedule, run};
 use units::{GpuVa, SZ_4K, SZ_64K};
+use xe_hw::port::BusAddr;
 use xe_hw::{Counters, FlushFault, Injection, Step};
 use xe_spec::fault::FaultAck;
 use xe_spec::platform::PVC;
@@ -64,6 +65,39 @@ fn no_schedule_reaches_the_old_frame_after_a_flush() {
         assert!(count(|counters| counters.kills == 1) > 0, "some flushes came before an access");
         assert!(count(|counters| counters.kills == 0) > 0, "some came after all");
         assert!(count(|counters| counters.drains > 0) > 0, "some waited");
+    }
+}
+
+/// A batch that jumps to itself is ended after the command that it is executing, whoever is quicker.
+#[test]
+fn a_context_that_ends_gets_no_other_turn() {
+    for seed in 0..50 {
+        let report = run(&mut Random::new(seed), Limits::default(), || {
+            let mut rig = Rig::new();
+            let gpu = rig.gpu.clone();
+            rig.tables.map_group(&gpu, VA, device(vram(0)));
+            let context = rig.context();
+            let forever = [&store(VA, 1)[..], &[0x1880_0001, BATCH.0 as u32, (BATCH.0 >> 32) as u32]].concat();
+            rig.submit(context, 1, &forever);
+            rig.bus.shut_gate(BusAddr::Vram(vram(0)));
+            let engine = sync::spawn("engine", {
+                let gpu = gpu.clone();
+                move || while gpu.step(CCS) == Step::Ran {}
+            });
+            rig.bus.await_visitor();
+            let end = sync::spawn("end", {
+                let gpu = gpu.clone();
+                move || gpu.context_destroy(context)
+            });
+            // Time passes when nobody else can run: the command waits at the gate, and its end for the command.
+            sync::time::sleep_ns(1);
+            let before = gpu.counters().commands;
+            rig.bus.open_gate();
+            end.join();
+            engine.join();
+            assert_eq!(gpu.counters().commands - before, 1);
+        });
+        assert_eq!(report.outcome, Outcome::Finished, "seed {seed}");
     }
 }
 

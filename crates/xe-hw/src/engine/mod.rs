@@ -74,6 +74,8 @@ struct Context {
     state: State,
     jobs: VecDeque<Job>,
     run: Option<Run>,
+    /// Somebody ends it: once it is put back it has no turn any more.
+    ending: bool,
 }
 
 /// One engine.
@@ -170,7 +172,7 @@ impl Gpu {
         };
         match found {
             Some((_, unit)) => {
-                let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None };
+                let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, ending: false };
                 unit.schedule.lock().contexts.insert(context, fresh);
             }
             None => self.log.record(Record::NoSuchEngine(engine)),
@@ -178,7 +180,7 @@ impl Gpu {
         context
     }
 
-    /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the command that it is
+    /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the one command that it is
     /// executing, which may block in a host page fault. An interrupt that is just being delivered by another
     /// thread may still arrive; ids are not reused, so the driver can tell.
     pub fn context_destroy(&self, context: ContextId) {
@@ -187,11 +189,14 @@ impl Gpu {
             return;
         };
         let mut schedule = unit.schedule.lock();
+        if let Some(entry) = schedule.contexts.get_mut(&context) {
+            entry.ending = true;
+        }
+        schedule.turn.retain(|&waiting| waiting != context);
         while schedule.contexts.get(&context).is_some_and(|entry| entry.state == State::Running) {
             unit.returned.wait(&mut schedule);
         }
         schedule.contexts.remove(&context);
-        schedule.turn.retain(|&waiting| waiting != context);
         drop(schedule);
         self.engines.owners.write().engine_of.remove(&context);
     }
@@ -238,7 +243,7 @@ impl Engine {
     fn enqueue(&self, context: ContextId, job: Job) -> bool {
         let mut schedule = self.schedule.lock();
         let Some(entry) = schedule.contexts.get_mut(&context) else { return false };
-        if matches!(entry.state, State::Dead | State::Doomed) {
+        if entry.ending || matches!(entry.state, State::Dead | State::Doomed) {
             return false;
         }
         entry.jobs.push_back(job);
@@ -279,7 +284,7 @@ impl Engine {
         }
         if let Some(entry) = schedule.contexts.get_mut(&context) {
             entry.put_back(run, progress);
-            if entry.state == State::Ready {
+            if entry.state == State::Ready && !entry.ending {
                 schedule.turn.push_back(context);
             }
         }
@@ -290,7 +295,7 @@ impl Engine {
     /// Takes the driver's answer; whether `context` has a fault pending, `None` where it does not exist.
     pub(crate) fn acknowledge(&self, context: ContextId, ack: FaultAck) -> Option<bool> {
         let mut schedule = self.schedule.lock();
-        let entry = schedule.contexts.get_mut(&context)?;
+        let entry = schedule.contexts.get_mut(&context).filter(|entry| !entry.ending)?;
         if entry.state != State::Faulted {
             return Some(false);
         }
