@@ -1,16 +1,17 @@
 //! One thread an engine: it steps the hardware, and services the faults that its own steps raise.
 //!
-//! A thread starts when its engine first has work, sleeps while the engine says `Idle` or `Wait`, and can be
+//! A thread starts with the first context of its engine, so that it is known to be there before the engine has work:
+//! a program that may have no more threads is told so when it asks for a queue. It sleeps while the engine says `Idle` or `Wait`, and can be
 //! parked: a fork, a shutdown and a quiet moment for a test need all engines outside of a step.
 //!
 //! Faults are serviced inline: the thread whose step faulted drains the fault queue itself where that is idle,
 //! which saves the hand-off to another thread (tens of microseconds, more than a 64K migration).
 //!
-//! Locking: `Engines::threads`, then each thread's `state`; neither is held over a step.
+//! Locking: `Engines::threads`, which is held over the start of a thread, then each thread's `state`; neither is held over a step.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use sync::{Condvar, JoinHandle, Mutex};
+use sync::{Condvar, JoinHandle, Mutex, SpawnError};
 use xe_hw::Step;
 use xe_spec::fault::EngineId;
 
@@ -56,31 +57,31 @@ struct State {
 }
 
 impl Engines {
-    /// The engine has work: wakes its thread, or starts it.
-    pub fn ready<W: Work>(&self, work: &Weak<W>, engine: EngineId) {
-        let (thread, fresh) = {
-            let mut threads = self.threads.lock();
-            match threads.of.get(&engine) {
-                Some(thread) => (thread.clone(), false),
-                None if threads.stopped => return,
-                None => {
-                    let state = State { parkers: threads.parkers, ..State::default() };
-                    let thread = Arc::new(EngineThread {
-                        state: Mutex::new(state),
-                        changed: Condvar::new(),
-                        join: Mutex::new(None),
-                    });
-                    threads.of.insert(engine, thread.clone());
-                    (thread, true)
-                }
-            }
-        };
-        thread.state.lock().ready = true;
-        thread.changed.notify_all();
-        if fresh {
-            let (work, me) = (work.clone(), thread.clone());
-            let handle = sync::spawn_daemon("engine", move || run(&work, engine, &me));
-            *thread.join.lock() = Some(handle);
+    /// The engine gets a context: starts its thread, unless it has one.
+    ///
+    /// # Errors
+    /// The system gave no thread; the engine has none then.
+    pub fn start<W: Work>(&self, work: &Weak<W>, engine: EngineId) -> Result<(), SpawnError> {
+        let mut threads = self.threads.lock();
+        if threads.stopped || threads.of.contains_key(&engine) {
+            return Ok(());
+        }
+        let state = State { parkers: threads.parkers, ..State::default() };
+        let thread =
+            Arc::new(EngineThread { state: Mutex::new(state), changed: Condvar::new(), join: Mutex::new(None) });
+        let (work, me) = (work.clone(), thread.clone());
+        let handle = sync::try_spawn_daemon("engine", move || run(&work, engine, &me))?;
+        *thread.join.lock() = Some(handle);
+        threads.of.insert(engine, thread);
+        Ok(())
+    }
+
+    /// The engine has work: wakes its thread.
+    pub fn ready(&self, engine: EngineId) {
+        let thread = self.threads.lock().of.get(&engine).cloned();
+        if let Some(thread) = thread {
+            thread.state.lock().ready = true;
+            thread.changed.notify_all();
         }
     }
 

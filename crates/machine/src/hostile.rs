@@ -8,7 +8,7 @@
 use crate::wiring::Core;
 use mm_live::LiveMm;
 use std::sync::Arc;
-use sync::{Condvar, JoinHandle, Mutex};
+use sync::{Condvar, JoinHandle, Mutex, SpawnError};
 use units::{HostRange, HostVa, SZ_2M, SZ_64K, TileId};
 
 /// Pieces between two short sleeps, so that the program gets on too.
@@ -44,13 +44,16 @@ enum State {
 
 impl Hostile {
     /// Begins.
-    pub fn start(core: Arc<Core>, mm: Arc<LiveMm>) -> Self {
+    ///
+    /// # Errors
+    /// The system gave no thread.
+    pub fn start(core: Arc<Core>, mm: Arc<LiveMm>) -> Result<Self, SpawnError> {
         let reins = Arc::new(Reins::default());
-        let thread = sync::spawn_daemon("hostile", {
+        let thread = sync::try_spawn_daemon("hostile", {
             let reins = reins.clone();
             move || Walker { core, mm, pieces: 0 }.run(&reins)
-        });
-        Self { reins, thread }
+        })?;
+        Ok(Self { reins, thread })
     }
 
     /// Returns when no migration of ours is under way.

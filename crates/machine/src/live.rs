@@ -16,7 +16,7 @@ use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use sync::Mutex;
+use sync::{Mutex, SpawnError};
 use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
@@ -100,11 +100,15 @@ impl Live {
     }
 
     /// Migrates everything from now on: for those who have exclusions to make between start and this.
-    pub fn begin_hostility(&self) {
+    ///
+    /// # Errors
+    /// The system gave no thread.
+    pub fn begin_hostility(&self) -> Result<(), SpawnError> {
         let mut hostile = self.hostile.lock();
         if hostile.is_none() {
-            *hostile = Some(Hostile::start(self.core.clone(), self.mm.clone()));
+            *hostile = Some(Hostile::start(self.core.clone(), self.mm.clone())?);
         }
+        Ok(())
     }
 
     /// Driver and hardware.

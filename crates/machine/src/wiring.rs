@@ -42,7 +42,7 @@ pub struct Plan {
 pub struct Core {
     device: Arc<Device>,
     gpu: Arc<Gpu>,
-    engines: Engines,
+    engines: Arc<Engines>,
     ledger: Arc<Ledger>,
 }
 
@@ -53,16 +53,17 @@ impl Core {
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
         let bus = Arc::new(HostBus::new(plan.platform, plan.memory.clone(), plan.system));
         let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
+        let engines = Arc::new(Engines::default());
         let device = Device::new(Parts {
             platform: plan.platform,
-            hw: Arc::new(HwPort { gpu: gpu.clone() }),
+            hw: Arc::new(HwPort { gpu: gpu.clone(), engines: engines.clone(), irq: irq.clone() }),
             mm: plan.mm,
             memory: plan.memory,
             rules: plan.rules,
             observer: ledger.clone(),
             svm_observer: ledger.clone(),
         })?;
-        let core = Arc::new(Self { device, gpu, engines: Engines::default(), ledger });
+        let core = Arc::new(Self { device, gpu, engines, ledger });
         *irq.core.write() = Arc::downgrade(&core);
         Ok(core)
     }
@@ -101,6 +102,8 @@ impl Work for Core {
 /// The driver's port over the hardware model.
 struct HwPort {
     gpu: Arc<Gpu>,
+    engines: Arc<Engines>,
+    irq: Arc<Irq>,
 }
 
 impl Hw for HwPort {
@@ -136,8 +139,9 @@ impl Hw for HwPort {
         self.gpu.iommu_unmap(iova, pages);
     }
 
-    fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId {
-        self.gpu.context_create(engine, asid)
+    fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId> {
+        self.engines.start(&self.irq.core.read().clone(), engine).ok()?;
+        Some(self.gpu.context_create(engine, asid))
     }
 
     fn context_destroy(&self, context: ContextId) {
@@ -199,7 +203,7 @@ impl Interrupts for Irq {
 
     fn engine_ready(&self, engine: EngineId) {
         if let Some(core) = self.core() {
-            core.engines.ready(&Arc::downgrade(&core), engine);
+            core.engines.ready(engine);
         }
     }
 }

@@ -54,4 +54,6 @@ pub use lock::{
 };
 pub use point::{choose, point, yield_now};
 #[cfg(feature = "std")]
-pub use thread::{Body, JoinHandle, SpawnError, Spawner, set_spawner, spawn, spawn_daemon, try_spawn};
+pub use thread::{
+    Body, JoinHandle, SpawnError, Spawner, set_spawner, spawn, spawn_daemon, try_spawn, try_spawn_daemon,
+};

@@ -86,7 +86,15 @@ pub fn try_spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Re
 /// # Panics
 /// As [`spawn`].
 pub fn spawn_daemon(name: &'static str, body: impl FnOnce() + Send + 'static) -> JoinHandle {
-    start(name, TaskKind::Daemon, body).expect("the system gave no thread")
+    try_spawn_daemon(name, body).expect("the system gave no thread")
+}
+
+/// The same, but it says where the system gave no thread.
+///
+/// # Errors
+/// [`SpawnError`], live only.
+pub fn try_spawn_daemon(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle, SpawnError> {
+    start(name, TaskKind::Daemon, body)
 }
 
 fn start(name: &'static str, kind: TaskKind, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle, SpawnError> {

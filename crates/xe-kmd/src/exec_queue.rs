@@ -62,14 +62,14 @@ impl ExecQueue {
         Self::new(vm, QueueKind::Bind(BindFences::new()))
     }
 
-    /// A queue of jobs for `engine`.
-    pub(crate) fn engine(vm: Arc<Vm>, engine: EngineId) -> Arc<Self> {
+    /// A queue of jobs for `engine`. `ENOMEM`: the device has no context to spare.
+    pub(crate) fn engine(vm: Arc<Vm>, engine: EngineId) -> Result<Arc<Self>, Errno> {
         let device = vm.device.clone();
-        let context = device.gpu.hw.context_create(engine, vm.asid);
+        let context = device.gpu.hw.context_create(engine, vm.asid).ok_or(Errno::ENOMEM)?;
         let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
         let queue = Self::new(vm, QueueKind::Engine(queue));
         device.contexts.lock().insert(context, Arc::downgrade(&queue));
-        queue
+        Ok(queue)
     }
 
     fn new(vm: Arc<Vm>, kind: QueueKind) -> Arc<Self> {

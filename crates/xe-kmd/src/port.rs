@@ -75,8 +75,8 @@ pub trait Hw: Send + Sync + 'static {
     /// Ends that. The range is exactly one that [`iommu_map`](Hw::iommu_map) gave.
     fn iommu_unmap(&self, iova: Iova, pages: usize);
 
-    /// A new context of `asid` on `engine` (an LRC).
-    fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId;
+    /// A new context of `asid` on `engine` (an LRC); `None` where there is nothing to run it by.
+    fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId>;
     /// Ends a context; on return it runs nothing and reports nothing any more. Faults of it that wait for an
     /// answer are dropped.
     fn context_destroy(&self, context: ContextId);

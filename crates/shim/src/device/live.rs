@@ -65,8 +65,8 @@ impl Device for Machine {
     }
 
     fn begin(&self) {
-        if self.is_hostile {
-            self.live.begin_hostility();
+        if self.is_hostile && self.live.begin_hostility().is_err() {
+            complain("hostile mode has no thread: nothing migrates unasked");
         }
     }
 

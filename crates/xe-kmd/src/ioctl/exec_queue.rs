@@ -65,7 +65,7 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
         return Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "parallel queue"));
     }
     // With several placements the first is taken: there is one engine of a class to run on.
-    Ok(ExecQueue::engine(vm, engine))
+    ExecQueue::engine(vm, engine)
 }
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {

@@ -98,11 +98,11 @@ impl Hw for FakeHw {
         let gone = self.state.lock().iommu.remove(&iova);
         assert_eq!(gone.map(|(_, pages)| pages), Some(pages));
     }
-    fn context_create(&self, engine: EngineId, _asid: Asid) -> ContextId {
+    fn context_create(&self, engine: EngineId, _asid: Asid) -> Option<ContextId> {
         let mut state = self.state.lock();
         let id = ContextId(1 + state.contexts.len() as u32);
         state.contexts.insert(id, engine);
-        id
+        Some(id)
     }
     fn context_destroy(&self, _context: ContextId) {}
     fn submit(&self, context: ContextId, job: HwJob) {
