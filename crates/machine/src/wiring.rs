@@ -94,8 +94,8 @@ impl Work for Core {
         self.gpu.step(engine)
     }
 
-    fn service_faults(&self) {
-        self.device.service_faults();
+    fn service_fault(&self) -> bool {
+        self.device.service_fault()
     }
 }
 

@@ -110,15 +110,15 @@ impl Device {
         Arc::new(File::new(self.clone()))
     }
 
-    /// The device reports a page fault. Only queues it; [`service_faults`](Self::service_faults) serves.
+    /// The device reports a page fault. Only queues it; [`service_fault`](Self::service_fault) serves.
     pub fn page_fault(&self, record: FaultRecord) {
         self.faults.push(record);
     }
 
-    /// Serves queued faults on the calling thread, whichever queues nobody serves at the moment; the number
-    /// served. Takes VM locks: not for the reader class.
-    pub fn service_faults(&self) -> usize {
-        self.faults.drain(|fault| service(self, &fault))
+    /// Serves a queued fault on the calling thread, of a queue that nobody serves at the moment; false where there is
+    /// none. After true the caller calls again before it sleeps. Takes VM locks: not for the reader class.
+    pub fn service_fault(&self) -> bool {
+        self.faults.serve_next(|fault| service(self, &fault))
     }
 
     /// Job `seqno` of a context is done and its fence is written. Takes leaf locks only.

@@ -4,7 +4,7 @@
 //! engine's host mm and host memory (`gpusvm::hostmm`), and programs, which speak the Xe uAPI through
 //! [`File::ioctl`]. It never sees the hardware model: what the two share is bits in `xe-spec`.
 //!
-//! A fault's way: [`Device::page_fault`] queues it, [`Device::service_faults`] serves it: `fault` →
+//! A fault's way: [`Device::page_fault`] queues it, [`Device::service_fault`] serves it: `fault` →
 //! `svm::handler` → the engine's range → `svm::devmem` and `migrate` → the engine's pages → `bind` and `pt` →
 //! `fault::ack`. And back: the engine's notifier → `svm::invalidate` → `tlb_inval`; later `svm::garbage`.
 //!

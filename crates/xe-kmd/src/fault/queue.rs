@@ -1,8 +1,9 @@
 //! Four queues of faults, by address space: faults of one VM, from all tiles, are served one after the other.
 //!
-//! A queue has one server at a time. Who wants to serve takes whatever queue is idle and drains it, on its own
+//! A queue has one server at a time. Who wants to serve takes one fault of a queue that nobody serves, on its own
 //! thread: usually the thread of the engine that faulted, so no hand-off to another CPU is paid. A fault that
-//! arrives while its queue is served is taken by that server: it looks once more before it leaves.
+//! arrives while its queue is served is left to that server: who has served a fault looks for another before it sleeps.
+//! In between it may do something else, so that no engine stands still for the faults of all.
 //!
 //! Queues are as long as they must be: a context stalls at its first fault, so there are never more entries
 //! than contexts. (Hardware's queue has a size; upstream computes it so that it never overflows.)
@@ -14,6 +15,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sync::Mutex;
+use sync::atomic::AtomicU32;
 use sync::rank::mutex;
 use sync::time::now_ns;
 use units::GpuVa;
@@ -49,12 +51,14 @@ struct Queue {
 /// All queues.
 pub(crate) struct FaultQueues {
     queues: [Mutex<Queue>; QUEUES],
+    /// Where the next server begins to look.
+    turn: AtomicU32,
 }
 
 impl FaultQueues {
     /// Empty queues.
     pub(crate) fn new() -> Self {
-        Self { queues: std::array::from_fn(|_| mutex(ranks::LEAF, Queue::default())) }
+        Self { queues: std::array::from_fn(|_| mutex(ranks::LEAF, Queue::default())), turn: AtomicU32::new(0) }
     }
 
     /// Queues a fault. The interrupt's half: takes a leaf lock and returns.
@@ -62,9 +66,18 @@ impl FaultQueues {
         self.of(record.asid).lock().waiting.push_back(Queued { record, since_ns: now_ns() });
     }
 
-    /// Serves every queue that is idle until it is empty; the number of faults served.
-    pub(crate) fn drain(&self, mut serve: impl FnMut(Queued)) -> usize {
-        self.queues.iter().map(|queue| Self::drain_one(queue, &mut serve)).sum()
+    /// Serves one fault of a queue that nobody serves; false where there is none. After true the caller owes another
+    /// call: what was queued meanwhile was left to it.
+    pub(crate) fn serve_next(&self, serve: impl FnOnce(Queued)) -> bool {
+        let first = self.turn.fetch_add(1) as usize;
+        let next = (first..first + QUEUES).find_map(|n| {
+            let queue = &self.queues[n % QUEUES];
+            Some((queue, Self::start(queue)?))
+        });
+        let Some((queue, fault)) = next else { return false };
+        serve(fault);
+        queue.lock().served = false;
+        true
     }
 
     /// Notes a fault's answer. False where this one was found mapped so often in a row that the device evidently
@@ -88,19 +101,6 @@ impl FaultQueues {
         queue.valid.remove(&context);
     }
 
-    fn drain_one(queue: &Mutex<Queue>, serve: &mut impl FnMut(Queued)) -> usize {
-        let mut count = 0;
-        let Some(mut next) = Self::start(queue) else { return 0 };
-        loop {
-            serve(next);
-            count += 1;
-            match Self::go_on(queue) {
-                Some(fault) => next = fault,
-                None => return count,
-            }
-        }
-    }
-
     /// Becomes the server of an idle queue that has something.
     fn start(queue: &Mutex<Queue>) -> Option<Queued> {
         let mut queue = queue.lock();
@@ -110,14 +110,6 @@ impl FaultQueues {
         let first = queue.waiting.pop_front()?;
         queue.served = true;
         Some(first)
-    }
-
-    /// The next fault; without one the queue is idle again.
-    fn go_on(queue: &Mutex<Queue>) -> Option<Queued> {
-        let mut queue = queue.lock();
-        let next = queue.waiting.pop_front();
-        queue.served = next.is_some();
-        next
     }
 
     const fn of(&self, asid: Asid) -> &Mutex<Queue> {
@@ -138,16 +130,15 @@ mod tests {
         }
         queues.push(fault_record(6, 9));
         let mut seen = Vec::new();
-        let mut inner = 0;
-        let served = queues.drain(|fault| {
+        while queues.serve_next(|fault| {
             if seen.is_empty() {
                 queues.push(fault_record(5, 3));
                 // Re-entry: the queue of space 5 has its server; the other is idle.
-                inner = queues.drain(|other| assert_eq!(other.record.asid, Asid(6)));
+                assert!(queues.serve_next(|other| assert_eq!(other.record.asid, Asid(6))));
+                assert!(!queues.serve_next(|_| unreachable!()));
             }
             seen.push((fault.record.asid.0, fault.record.context.0));
-        });
-        assert_eq!((served, inner), (4, 1));
+        }) {}
         assert_eq!(seen, [(5, 0), (5, 1), (5, 2), (5, 3)]);
     }
 
@@ -167,6 +158,7 @@ mod tests {
         queues.push(fault_record(5, 1));
         queues.push(fault_record(5, 2));
         queues.squash(ContextId(1), Asid(5));
-        assert_eq!(queues.drain(|fault| assert_eq!(fault.record.context, ContextId(2))), 1);
+        assert!(queues.serve_next(|fault| assert_eq!(fault.record.context, ContextId(2))));
+        assert!(!queues.serve_next(|_| unreachable!()));
     }
 }

@@ -64,7 +64,7 @@ fn a_fault_that_waits_ends_with_its_queue() {
     let context = *rig.hw.state.lock().contexts.keys().next().unwrap();
     rig.device.page_fault(crate::testing::fault_record(asid.0, context.0));
     assert_eq!(destroy(&rig, id), OK);
-    assert_eq!((rig.device.service_faults(), rig.hw.state.lock().acks.len()), (0, 0), "nobody is left to answer");
+    assert_eq!((rig.service_faults(), rig.hw.state.lock().acks.len()), (0, 0), "nobody is left to answer");
 }
 
 #[test]
