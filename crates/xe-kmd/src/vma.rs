@@ -4,6 +4,9 @@
 //! stick out stay, with all of their attributes. A new mirror of default attributes joins its neighbours of the
 //! same kind, as upstream does, so that programs that mirror piece by piece end with one span.
 //!
+//! Several changes can be made all or none ([`VmaTree::all_or_none`]): what each of them replaces is noted, and put back
+//! where one of them fails. Upstream prepares operations first and commits them later; here they are few and cheap.
+//!
 //! Locking: the VM's lock.
 //!
 //! Upstream: `drm_gpuvm.c` (`drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`), `struct xe_vma`, `xe_vm_alloc_cpu_addr_mirror_vma`.
@@ -71,9 +74,11 @@ impl Vma {
 }
 
 /// All spans of a VM.
-#[derive(Clone, Default, Debug)]
+#[derive(Default, Debug)]
 pub(crate) struct VmaTree {
     by_start: BTreeMap<GpuVa, Vma>,
+    /// What was at which start before each change, the latest last; only while changes may be taken back.
+    undo: Option<Vec<(GpuVa, Option<Vma>)>>,
 }
 
 impl VmaTree {
@@ -89,11 +94,23 @@ impl VmaTree {
         self.by_start.range(first..).map(|(_, vma)| *vma).take_while(|vma| vma.span.start < span.end).collect()
     }
 
+    /// Runs `change`; the tree is as it was where that fails. Costs what the changes cost, whatever the tree's size. Not
+    /// to be nested.
+    pub(crate) fn all_or_none<T, E>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        self.undo = Some(Vec::new());
+        let changed = change(self);
+        let undo = self.undo.take().unwrap_or_default();
+        if changed.is_err() {
+            undo.into_iter().rev().for_each(|(start, old)| self.set(start, old));
+        }
+        changed
+    }
+
     /// Takes `span` out; what sticks out of it stays. Gives what was taken, clipped to `span`.
     pub(crate) fn unmap(&mut self, span: GpuRange) -> Vec<Vma> {
         let mut taken = Vec::new();
         for vma in self.overlapping(span) {
-            self.by_start.remove(&vma.span.start);
+            self.set(vma.span.start, None);
             self.put(Vma { span: GpuRange::new(vma.span.start, span.start), ..vma });
             self.put(Vma { span: GpuRange::new(span.end, vma.span.end), ..vma });
             taken.extend(vma.span.intersect(span).map(|span| Vma { span, ..vma }));
@@ -134,9 +151,20 @@ impl VmaTree {
             return;
         }
         for old in self.overlapping(vma.span) {
-            self.by_start.remove(&old.span.start);
+            self.set(old.span.start, None);
         }
-        self.by_start.insert(vma.span.start, vma);
+        self.set(vma.span.start, Some(vma));
+    }
+
+    /// The one place where the tree changes.
+    fn set(&mut self, start: GpuVa, vma: Option<Vma>) {
+        let old = match vma {
+            Some(vma) => self.by_start.insert(start, vma),
+            None => self.by_start.remove(&start),
+        };
+        if let Some(undo) = &mut self.undo {
+            undo.push((start, old));
+        }
     }
 }
 
@@ -163,38 +191,76 @@ mod tests {
         assert!(all.iter().all(|vma| !vma.span.is_empty()), "{all:?}");
     }
 
-    #[test]
-    fn random_operations_agree_with_a_flat_map() {
+    fn numbers() -> impl FnMut(usize) -> usize {
         let mut state = 0x9e37_79b9_u64;
-        let mut random = move |n: usize| {
+        move |n| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % n
-        };
+        }
+    }
+
+    /// Does one random operation to both.
+    fn operate(tree: &mut VmaTree, flat: &mut Flat, random: &mut impl FnMut(usize) -> usize) {
+        let first = random(PAGES);
+        let last = first + 1 + random(PAGES - first);
+        let (where_, pages) = (span(first, last), first..last);
+        match random(4) {
+            0 => {
+                tree.unmap(where_);
+                flat[pages].fill(None);
+            }
+            1 => {
+                let atomic = random(3) as u32;
+                tree.advise(where_, |attr| attr.atomic = atomic);
+                flat[pages].iter_mut().flatten().for_each(|(_, attr)| attr.atomic = atomic);
+            }
+            n => {
+                let kind = if n == 2 { Kind::Mirror } else { Kind::Null };
+                tree.map(Vma::new(where_, kind, 3));
+                flat[pages].fill(Some((kind, Attr::default_with(3))));
+            }
+        }
+    }
+
+    #[test]
+    fn random_operations_agree_with_a_flat_map() {
+        let mut random = numbers();
         for _ in 0..300 {
             let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), [None; PAGES]);
             for _ in 0..40 {
-                let first = random(PAGES);
-                let last = first + 1 + random(PAGES - first);
-                let (where_, pages) = (span(first, last), first..last);
-                match random(4) {
-                    0 => {
-                        tree.unmap(where_);
-                        flat[pages].fill(None);
-                    }
-                    1 => {
-                        let atomic = random(3) as u32;
-                        tree.advise(where_, |attr| attr.atomic = atomic);
-                        flat[pages].iter_mut().flatten().for_each(|(_, attr)| attr.atomic = atomic);
-                    }
-                    n => {
-                        let kind = if n == 2 { Kind::Mirror } else { Kind::Null };
-                        tree.map(Vma::new(where_, kind, 3));
-                        flat[pages].fill(Some((kind, Attr::default_with(3))));
-                    }
-                }
+                operate(&mut tree, &mut flat, &mut random);
                 check(&tree, &flat);
             }
         }
+    }
+
+    #[test]
+    fn operations_that_fail_change_nothing() {
+        let mut random = numbers();
+        let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), [None; PAGES]);
+        for round in 0..1000 {
+            let before = (tree.by_start.clone(), flat);
+            let done = tree.all_or_none(|tree| {
+                (0..3).for_each(|_| operate(tree, &mut flat, &mut random));
+                if round % 2 == 0 { Ok(()) } else { Err(()) }
+            });
+            if done.is_err() {
+                assert_eq!(tree.by_start, before.0);
+                flat = before.1;
+            }
+            check(&tree, &flat);
+        }
+    }
+
+    #[test]
+    fn a_change_costs_what_it_changes() {
+        let mut tree = VmaTree::default();
+        (0..10_000).for_each(|n| _ = tree.map(Vma::new(span(2 * n, 2 * n + 1), Kind::Mirror, 3)));
+        let noted = |tree: &mut VmaTree| {
+            tree.map(Vma::new(span(7001, 7002), Kind::Null, 3));
+            tree.undo.as_ref().map(Vec::len).ok_or(())
+        };
+        assert_eq!(tree.all_or_none(noted), Ok(1));
     }
 
     #[test]

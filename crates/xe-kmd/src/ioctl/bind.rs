@@ -3,8 +3,7 @@
 //! A bind of a VM that serves faults changes VMAs only: page tables follow at the first fault. So a bind is done
 //! when its ioctl returns, and its user fence is written right behind, in the order of the queue's binds.
 //!
-//! An array of binds is all or nothing: the VMAs are changed in a copy, which takes the old ones' place when
-//! every bind of the array went well.
+//! An array of binds is all or nothing: the VMAs are as they were unless every bind of the array went well.
 //!
 //! Locking: the VM's lock, from the collection of garbage to the last change of VMAs. Arguments are read before,
 //! fences written after.
@@ -147,24 +146,25 @@ fn check_place(file: &File, vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
 
 /// Does the binds, all or none. What they prefetch is best effort.
 fn execute(file: &File, vm: &Vm, state: &mut VmState, ops: &[VmBindOp]) -> Result<(), Errno> {
-    let mut vmas = state.vmas.clone();
     let mut gone = Vec::new();
     let mut wanted = Vec::new();
-    for op in ops {
-        let span = GpuRange::sized(GpuVa(op.addr), op.range);
-        match op.op {
-            BIND_OP_MAP if op.obj == 0 => map(vm, &mut vmas, op, span, &mut gone)?,
-            BIND_OP_UNMAP => {
-                refuse_live(vm, &vmas, span)?;
-                gone.extend(vmas.unmap(span));
+    state.vmas.all_or_none(|vmas| {
+        ops.iter().try_for_each(|op| {
+            let span = GpuRange::sized(GpuVa(op.addr), op.range);
+            match op.op {
+                BIND_OP_MAP if op.obj == 0 => map(vm, vmas, op, span, &mut gone)?,
+                BIND_OP_UNMAP => {
+                    refuse_live(vm, vmas, span)?;
+                    gone.extend(vmas.unmap(span));
+                }
+                BIND_OP_PREFETCH => wanted.push((span, op.prefetch_mem_region_instance)),
+                BIND_OP_MAP => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "bind of a BO")),
+                BIND_OP_MAP_USERPTR => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "bind of a userptr")),
+                _ => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "unmap of a BO")),
             }
-            BIND_OP_PREFETCH => wanted.push((span, op.prefetch_mem_region_instance)),
-            BIND_OP_MAP => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "bind of a BO")),
-            BIND_OP_MAP_USERPTR => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "bind of a userptr")),
-            _ => return Err(missing(file, xe_uapi::ioctl::VM_BIND, "unmap of a BO")),
-        }
-    }
-    state.vmas = vmas;
+            Ok(())
+        })
+    })?;
     for op in ops {
         let span = GpuRange::sized(GpuVa(op.addr), op.range);
         vm.device.gpu.tell(Event::VmBind { asid: vm.asid, span, op: op.op });
