@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 
 use gpusvm::hostmm::{HostMemory, HostMm, PagemapId};
 use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
+use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};
 use units::{HostRange, SZ_2M, TileId, pages_of};
@@ -67,6 +68,7 @@ pub struct Device {
     pub(crate) contexts: Mutex<BTreeMap<ContextId, Weak<ExecQueue>>>,
     pub(crate) faults: FaultQueues,
     pub(crate) waiters: Waiters,
+    pub(crate) last_queue: AtomicU64,
     spaces: Mutex<Spaces>,
 }
 
@@ -101,6 +103,7 @@ impl Device {
             contexts: mutex(ranks::LEAF, BTreeMap::new()),
             faults: FaultQueues::new(),
             waiters: Waiters::new(),
+            last_queue: AtomicU64::new(0),
             spaces: mutex(ranks::LEAF, Spaces { vms: BTreeMap::new(), next: first_asid }),
         }))
     }
@@ -127,7 +130,6 @@ impl Device {
         if let Some(queue) = self.queue_of(context) {
             queue.job_done(seqno);
         }
-        self.waiters.wake();
     }
 
     /// A context was killed while job `seqno` ran: its queue is banned. Takes leaf locks only.
@@ -136,7 +138,6 @@ impl Device {
         if let Some(queue) = self.queue_of(context) {
             queue.ban();
         }
-        self.waiters.wake();
     }
 
     /// Moves `range` to a tile's VRAM without any VM (`drm_pagemap_populate_mm`): in blocks of 2M where they

@@ -9,6 +9,7 @@
 //!
 //! Upstream: `xe_exec_queue.c`, `xe_guc_submit.c` (ban, reset status).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sync::Mutex;
@@ -19,7 +20,7 @@ use xe_spec::fault::{ContextId, EngineId};
 
 use crate::errno::Errno;
 use crate::event::Event;
-use crate::fence::BindFences;
+use crate::fence::{BindFences, Happened, QueueId};
 use crate::port::HwJob;
 use crate::ranks;
 use crate::vm::Vm;
@@ -29,6 +30,7 @@ const MAX_JOBS: u64 = 1000;
 
 /// One queue.
 pub(crate) struct ExecQueue {
+    pub id: QueueId,
     pub vm: Arc<Vm>,
     pub kind: QueueKind,
     closed: AtomicBool,
@@ -53,6 +55,8 @@ pub(crate) struct EngineQueue {
 struct Jobs {
     submitted: u64,
     done: u64,
+    /// Where the jobs that are not done yet will write their fences, the oldest first.
+    fences: VecDeque<Option<GpuVa>>,
     banned: bool,
 }
 
@@ -73,7 +77,8 @@ impl ExecQueue {
     }
 
     fn new(vm: Arc<Vm>, kind: QueueKind) -> Arc<Self> {
-        Arc::new(Self { vm, kind, closed: AtomicBool::new(false) })
+        let id = QueueId(vm.device.last_queue.fetch_add(1) + 1);
+        Arc::new(Self { id, vm, kind, closed: AtomicBool::new(false) })
     }
 
     /// Whether it runs jobs of `vm`.
@@ -89,7 +94,7 @@ impl ExecQueue {
         if self.is_closed() {
             return Err(Errno::ENOENT);
         }
-        let seqno = queue.jobs.lock().next()?;
+        let seqno = queue.jobs.lock().next(fence.map(|(addr, _)| addr))?;
         device.gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
         device.gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence });
         Ok(())
@@ -98,8 +103,10 @@ impl ExecQueue {
     /// The device reports a job done.
     pub(crate) fn job_done(&self, seqno: u64) {
         if let QueueKind::Engine(queue) = &self.kind {
-            let mut jobs = queue.jobs.lock();
-            jobs.done = jobs.done.max(seqno);
+            let next = || queue.jobs.lock().next_done(seqno);
+            while let Some(fence) = next() {
+                self.vm.device.waiters.wake(Happened::JobDone(self.id, fence.map(|addr| addr.0)));
+            }
         }
     }
 
@@ -108,6 +115,7 @@ impl ExecQueue {
         if let QueueKind::Engine(queue) = &self.kind {
             queue.jobs.lock().banned = true;
         }
+        self.vm.device.waiters.wake(Happened::Ended(self.id));
     }
 
     /// Whether a wait for it is in vain (`reset_status`).
@@ -134,7 +142,7 @@ impl ExecQueue {
                 device.faults.squash(queue.context, self.vm.asid);
             }
         }
-        device.waiters.wake();
+        device.waiters.wake(Happened::Ended(self.id));
     }
 
     fn is_closed(&self) -> bool {
@@ -144,7 +152,7 @@ impl ExecQueue {
 
 impl Jobs {
     /// The next job's number.
-    fn next(&mut self) -> Result<u64, Errno> {
+    fn next(&mut self, fence: Option<GpuVa>) -> Result<u64, Errno> {
         if self.banned {
             return Err(Errno::ECANCELED);
         }
@@ -152,6 +160,14 @@ impl Jobs {
             return Err(Errno::EAGAIN);
         }
         self.submitted += 1;
+        self.fences.push_back(fence);
         Ok(self.submitted)
+    }
+
+    /// Takes the oldest job that is done, if jobs up to `seqno` are: where its fence is.
+    fn next_done(&mut self, seqno: u64) -> Option<Option<GpuVa>> {
+        let fence = if self.done < seqno { self.fences.pop_front() } else { None }?;
+        self.done += 1;
+        Some(fence)
     }
 }

@@ -44,15 +44,17 @@ fn deadline(timeout: i64, absolute: bool, now: u64) -> Option<u64> {
 
 fn wait(file: &File, args: &WaitUserFence, queue: Option<&ExecQueue>, deadline: Option<u64>) -> Result<(), Errno> {
     loop {
-        let seen = file.device.waiters.seen();
+        let listening = file.device.waiters.listen(args.addr, queue.map(|queue| queue.id));
         if holds(args, file.device.copy_in(args.addr)?) {
             return Ok(());
         }
         if queue.is_some_and(ExecQueue::is_banned) {
             return Err(Errno::EIO);
         }
-        if !file.device.waiters.wait(seen, deadline) {
-            return Err(Errno::ETIME);
+        match listening.wait(deadline) {
+            // The last job before the queue's end may have been the one.
+            Ok(()) | Err(Errno::EIO) => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -39,6 +39,15 @@ pub(crate) const USER: u64 = 0x10_0000;
 #[derive(Default)]
 pub(crate) struct FakeMemory {
     bytes: Mutex<BTreeMap<u64, u8>>,
+    /// How often the driver read from each address.
+    reads: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl FakeMemory {
+    /// How often the driver read from `addr`.
+    pub fn reads(&self, addr: u64) -> usize {
+        self.reads.lock().get(&addr).copied().unwrap_or(0)
+    }
 }
 
 impl HostMemory for FakeMemory {
@@ -58,6 +67,7 @@ impl HostMemory for FakeMemory {
         if !buf.is_empty() && from.0 < USER {
             return Err(AccessError::Fault);
         }
+        *self.reads.lock().entry(from.0).or_default() += 1;
         let bytes = self.bytes.lock();
         buf.iter_mut().zip(from.0..).for_each(|(byte, at)| *byte = bytes.get(&at).copied().unwrap_or(0));
         Ok(())

@@ -345,9 +345,11 @@ fn waits_compare_under_the_mask_and_end_in_time() {
 fn a_wait_wakes_when_a_job_is_done() {
     let rig = std::sync::Arc::new(Rig::new());
     let (vm, _) = mirrored(&rig);
-    queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let exec_queue_id = queue(&rig, vm, CLASS_COPY, 0).unwrap();
     let context = *rig.hw.state.lock().contexts.keys().next().unwrap();
     let at = USER + 0x100;
+    let mut exec = Exec { exec_queue_id, address: DATA, num_batch_buffer: 1, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::EXEC, &mut exec), OK);
     let device = {
         let rig = rig.clone();
         sync::spawn("device", move || {

@@ -1,6 +1,7 @@
 //! How a queue ends, and what ends with it.
 
 use super::*;
+use ::sync::sim::{Limits, Outcome, Random, run};
 use std::sync::Arc;
 
 /// Longer than any test takes.
@@ -54,6 +55,63 @@ fn a_wait_ends_with_its_queue() {
         assert_eq!(wait_until(class, |rig, id| assert_eq!(destroy(rig, id), OK)), err(Errno::EIO));
         assert_eq!(wait_until(class, |rig, _| rig.file.close()), err(Errno::EIO));
     }
+}
+
+/// A waiter looks at its memory when a job of its queue ends, or somebody writes its fence; for nobody else's jobs.
+#[test]
+fn a_wait_is_woken_by_what_concerns_it() {
+    let report = run(&mut Random::new(3), Limits::default(), || {
+        let rig = Arc::new(Rig::new());
+        let (vm, _) = mirrored(&rig);
+        let [own, other] = [0, 1].map(|tile| queue(&rig, vm, CLASS_COPY, tile).unwrap());
+        let contexts: Vec<_> = rig.hw.state.lock().contexts.keys().copied().collect();
+        let at = USER + 0x100;
+        let exec = |exec_queue_id, fence: u64| {
+            let sync =
+                Sync { sync_type: SYNC_TYPE_USER_FENCE, flags: SYNC_FLAG_SIGNAL, addr: fence, ..Default::default() };
+            rig.put(USER + 0x200, &sync);
+            let mut args = Exec { exec_queue_id, num_syncs: 1, syncs: USER + 0x200, ..Default::default() };
+            (args.address, args.num_batch_buffer) = (DATA, 1);
+            assert_eq!(rig.ioctl(nr::EXEC, &mut args), OK);
+        };
+        (0..4).for_each(|_| exec(other, USER + 0x300));
+        exec(other, at);
+        exec(own, USER + 0x400);
+        let waiter = sync::spawn("waiter", {
+            let rig = rig.clone();
+            move || {
+                const ARGS: u64 = USER + 0x4000;
+                rig.put(
+                    ARGS,
+                    &WaitUserFence {
+                        addr: at,
+                        value: 7,
+                        mask: !0,
+                        timeout: -1,
+                        exec_queue_id: own,
+                        ..Default::default()
+                    },
+                );
+                assert_eq!(rig.file.ioctl(nr::WAIT_USER_FENCE, HostVa(ARGS)), OK);
+            }
+        });
+        // Time passes when nobody can run: the waiter sleeps.
+        let looks = || {
+            sync::time::sleep_ns(1);
+            rig.memory.reads(at)
+        };
+        assert_eq!(looks(), 1);
+        (1..=4).for_each(|seqno| rig.device.job_done(contexts[1], seqno));
+        assert_eq!(looks(), 1, "jobs of another queue");
+        rig.device.job_done(contexts[1], 5);
+        assert_eq!(looks(), 2, "its fence was written by another queue");
+        rig.put(at, &7u64);
+        rig.device.job_done(contexts[0], 1);
+        assert_eq!(looks(), 3, "a job of its queue");
+        waiter.join();
+        rig.file.close();
+    });
+    assert_eq!(report.outcome, Outcome::Finished);
 }
 
 #[test]
