@@ -218,6 +218,12 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         self.state.lock().ranges_in(span).collect()
     }
 
+    /// The first ranges in `span`, in order, at most `most`: for who goes through many of them, since the notifier lock
+    /// is held meanwhile and readers wait for it.
+    pub fn first_ranges_in(&self, span: HostRange, most: usize) -> Vec<RangeKey> {
+        self.state.lock().ranges_in(span).take(most).collect()
+    }
+
     /// Whether there is any (`drm_gpusvm_has_mapping`).
     pub fn has_ranges(&self, span: HostRange) -> bool {
         self.state.lock().ranges_in(span).next().is_some()

@@ -32,7 +32,22 @@ pub(crate) fn collect(space: &Space, svm: &Svm) {
 /// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller
 /// holds the VM's lock.
 pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, span: HostRange) {
-    svm.ranges_in(span).into_iter().for_each(|key| _ = remove_if_unmapped(space, svm, key));
+    let mut rest = span;
+    while let Some(start) = look(space, svm, rest) {
+        rest = HostRange::new(start, span.end);
+    }
+}
+
+/// Ranges that are looked at in one go: more than the faults between two goes can have made, so that what is gone does
+/// not pile up. The list of them is made under the notifier lock, for which readers wait.
+const LOOK: usize = 128;
+
+/// Looks at the first ranges in `span` and removes those whose memory has no mapping any more. Where the next look
+/// starts, if there are more.
+pub(super) fn look(space: &Space, svm: &Svm, span: HostRange) -> Option<HostVa> {
+    let ahead = svm.first_ranges_in(span, LOOK + 1);
+    let looked = ahead.iter().take(LOOK).filter_map(|key| remove_if_unmapped(space, svm, *key)).last();
+    looked.filter(|_| ahead.len() > LOOK).map(|range| range.end)
 }
 
 /// Removes a range where its memory has no mapping any more; its span.
@@ -54,8 +69,6 @@ pub(crate) struct Sweep {
 impl Sweep {
     /// Faults from one look to the next.
     const EVERY: u32 = 64;
-    /// Ranges that are looked at then: more than those faults can have made, so that what is gone does not pile up.
-    const RANGES: usize = 128;
 
     /// A fault was served: takes its turn, if it is the one.
     pub(crate) fn turn(&mut self, space: &Space, svm: &Svm, window: HostRange) {
@@ -64,10 +77,7 @@ impl Sweep {
             return;
         }
         self.faults = 0;
-        let ahead = svm.ranges_in(HostRange::new(self.hand, window.end));
-        let looked = ahead.iter().take(Self::RANGES).filter_map(|key| remove_if_unmapped(space, svm, *key));
-        let last = looked.last().filter(|_| ahead.len() > Self::RANGES);
-        self.hand = last.map_or(window.start, |range| range.end);
+        self.hand = look(space, svm, HostRange::new(self.hand, window.end)).unwrap_or(window.start);
     }
 }
 

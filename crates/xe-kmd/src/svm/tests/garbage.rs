@@ -1,6 +1,7 @@
 //! Memory that goes without anybody being told: what its ranges hold comes back.
 
 use super::*;
+use crate::svm::garbage::look;
 
 /// Maps a page of the `n`th block of 2M, has tile 0 store to it, and unmaps it silently.
 fn touch_and_forget(rig: &Rig, asid: Asid, n: u64) {
@@ -33,6 +34,28 @@ fn running_out_of_tables_sweeps_what_is_gone() {
         let mut args = VmDestroy { vm_id: args.vm_id, ..Default::default() };
         assert_eq!(rig.ioctl(nr::VM_DESTROY, &mut args), Ok(0));
     }
+}
+
+/// However many ranges there are, no look takes the notifier lock for all of them, and none is left out.
+#[test]
+fn a_sweep_goes_through_all_ranges_piece_by_piece() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_4K);
+    for n in 1..400 {
+        let page = HostRange::sized(HostVa(DATA + n * SZ_2M), SZ_4K);
+        rig.mm.mmap(page);
+        assert_eq!(rig.fault(0, asid, page.start.0, Access::Write), FaultAck::Replay, "block {n}");
+    }
+    let vm = rig.device.vm_of(asid).unwrap();
+    let svm = vm.svm.as_ref().unwrap();
+    let window = vm.window().mirrored();
+    assert_eq!(svm.first_ranges_in(window, 129).len(), 129);
+    (1..400).filter(|n| n % 3 == 0).for_each(|n| rig.mm.forget(HostRange::sized(HostVa(DATA + n * SZ_2M), SZ_4K)));
+    let all = svm.ranges_in(window).len();
+    let goes =
+        std::iter::successors(Some(window.start), |start| look(&vm.space, svm, HostRange::new(*start, window.end)));
+    assert_eq!(goes.count(), 4, "399 ranges, 128 at a time");
+    assert_eq!(all - svm.ranges_in(window).len(), 133);
 }
 
 #[test]
