@@ -94,12 +94,22 @@ fn check_properties(file: &File, mut next: u64) -> Result<(), Errno> {
         if next == 0 {
             return Ok(());
         }
-        let head: UserExtension = file.device.copy_in(next)?;
-        require(head.pad == 0 && head.name == QUEUE_EXTENSION_SET_PROPERTY)?;
-        check_property(file, &file.device.copy_in(next)?)?;
-        next = head.next_extension;
+        let ext = read_property(file, next)?;
+        check_property(file, &ext)?;
+        next = ext.base.next_extension;
     }
     Err(Errno::E2BIG)
+}
+
+/// Reads an extension once, whole: the program may change it meanwhile. One of another kind may be shorter, and be the
+/// last before memory ends: so its head is judged by itself where the whole cannot be read.
+fn read_property(file: &File, at: u64) -> Result<ExtSetProperty, Errno> {
+    let is_known = |head: &UserExtension| require(head.pad == 0 && head.name == QUEUE_EXTENSION_SET_PROPERTY);
+    let ext: Result<ExtSetProperty, Errno> = file.device.copy_in(at);
+    match ext {
+        Ok(ext) => is_known(&ext.base).map(|()| ext),
+        Err(error) => file.device.copy_in(at).and_then(|head| is_known(&head)).and(Err(error)),
+    }
 }
 
 fn check_property(file: &File, ext: &ExtSetProperty) -> Result<(), Errno> {

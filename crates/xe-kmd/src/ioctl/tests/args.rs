@@ -259,6 +259,7 @@ fn queue_properties_are_checked_along_the_chain() {
         (args.instances, args.extensions) = (USER, USER + 64);
         rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
     };
+    assert_eq!((with(0, 0, 1), rig.memory.reads(USER + 64)), (OK, 1), "what is judged is what was read");
     assert_eq!([0, 1, 2, 3].map(|n| with(0, 0, n)), [OK, OK, err(Errno::EPERM), EINVAL]);
     assert_eq!([0, 1, 10_000_000, 10_000_001].map(|n| with(0, 1, n)), [EINVAL, OK, OK, EINVAL]);
     assert_eq!((with(0, 3, 0), with(0, 7, 0)), (EINVAL, EINVAL));
