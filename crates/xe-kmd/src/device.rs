@@ -172,7 +172,8 @@ impl Device {
         &self.pagemaps
     }
 
-    fn queue_of(&self, context: ContextId) -> Option<Arc<ExecQueue>> {
+    /// The queue of a context, unless it ended.
+    pub(crate) fn queue_of(&self, context: ContextId) -> Option<Arc<ExecQueue>> {
         self.contexts.lock().get(&context)?.upgrade()
     }
 

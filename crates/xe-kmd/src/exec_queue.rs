@@ -19,7 +19,8 @@ use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
 
 use crate::errno::Errno;
-use crate::event::Event;
+use crate::event::{Event, Serviced};
+use crate::fault::replays::Replays;
 use crate::fence::{BindFences, Happened, QueueId};
 use crate::port::HwJob;
 use crate::ranks;
@@ -58,6 +59,7 @@ struct Jobs {
     /// Where the jobs that are not done yet will write their fences, the oldest first.
     fences: VecDeque<Option<GpuVa>>,
     banned: bool,
+    replays: Replays,
 }
 
 impl ExecQueue {
@@ -107,6 +109,14 @@ impl ExecQueue {
             while let Some(fence) = next() {
                 self.vm.device.waiters.wake(Happened::JobDone(self.id, fence.map(|addr| addr.0)));
             }
+        }
+    }
+
+    /// Notes how a fault of the context was answered; whether a replay may get on.
+    pub(crate) fn makes_progress(&self, addr: GpuVa, outcome: Serviced) -> bool {
+        match &self.kind {
+            QueueKind::Bind(_) => true,
+            QueueKind::Engine(queue) => queue.jobs.lock().replays.makes_progress(addr, outcome),
         }
     }
 

@@ -6,4 +6,5 @@
 
 mod ack;
 pub(crate) mod queue;
+pub(crate) mod replays;
 pub(crate) mod service;

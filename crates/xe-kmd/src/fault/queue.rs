@@ -12,24 +12,18 @@
 //!
 //! Upstream: `struct xe_pagefault_queue`, `xe_pagefault_handler`, `xe_pagefault_queue_work`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use sync::Mutex;
 use sync::atomic::AtomicU32;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::GpuVa;
 use xe_spec::fault::{Asid, ContextId, FaultRecord};
 
-use crate::event::Serviced;
 use crate::ranks;
 
 /// Number of queues.
 const QUEUES: usize = 4;
-
-/// How often in a row a context may be told "it is mapped already" of one address. More than a few come from races
-/// of engines; this many only from a mapping that the device does not accept, and would come for ever.
-const MOST_VALID: u32 = 64;
 
 /// A fault that waits.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +38,6 @@ struct Queue {
     waiting: VecDeque<Queued>,
     /// Somebody serves it.
     served: bool,
-    /// Contexts whose last answer was "valid": for which page, and how often in a row.
-    valid: BTreeMap<ContextId, (GpuVa, u32)>,
 }
 
 /// All queues.
@@ -80,25 +72,9 @@ impl FaultQueues {
         true
     }
 
-    /// Notes a fault's answer. False where this one was found mapped so often in a row that the device evidently
-    /// does not accept the mapping: the driver's tables are wrong, and a replay would only fault again.
-    pub(crate) fn makes_progress(&self, record: &FaultRecord, outcome: Serviced) -> bool {
-        let valid = &mut self.of(record.asid).lock().valid;
-        if outcome != Serviced::Valid {
-            valid.remove(&record.context);
-            return true;
-        }
-        let (page, times) = valid.entry(record.context).or_insert((record.addr.page(), 0));
-        *times = if *page == record.addr.page() { *times + 1 } else { 1 };
-        *page = record.addr.page();
-        *times < MOST_VALID
-    }
-
     /// Forgets the faults of a context that ended.
     pub(crate) fn squash(&self, context: ContextId, asid: Asid) {
-        let mut queue = self.of(asid).lock();
-        queue.waiting.retain(|fault| fault.record.context != context);
-        queue.valid.remove(&context);
+        self.of(asid).lock().waiting.retain(|fault| fault.record.context != context);
     }
 
     /// Becomes the server of an idle queue that has something.
@@ -140,16 +116,6 @@ mod tests {
             seen.push((fault.record.asid.0, fault.record.context.0));
         }) {}
         assert_eq!(seen, [(5, 0), (5, 1), (5, 2), (5, 3)]);
-    }
-
-    #[test]
-    fn a_mapping_that_the_device_does_not_accept_is_given_up() {
-        let queues = FaultQueues::new();
-        let answers = |n| (0..n).filter(|_| queues.makes_progress(&fault_record(5, 1), Serviced::Valid)).count();
-        assert_eq!(answers(10), 10);
-        assert!(queues.makes_progress(&fault_record(5, 1), Serviced::Resolved), "a bind starts the count again");
-        assert_eq!(answers(200), MOST_VALID as usize - 1);
-        assert!(queues.makes_progress(&fault_record(5, 2), Serviced::Valid), "another context is not concerned");
     }
 
     #[test]

@@ -31,10 +31,11 @@ fn serve(device: &Device, record: &FaultRecord) -> Result<Serviced, Errno> {
         device.sweep();
         served = serve_in(&vm, &mut vm.state.lock(), record);
     }
-    let outcome = served.and_then(|outcome| match device.faults.makes_progress(record, outcome) {
-        true => Ok(outcome),
-        false => Err(Errno::EFAULT),
-    });
+    let gets_on = |outcome| match device.queue_of(record.context) {
+        Some(queue) => queue.makes_progress(record.addr, outcome),
+        None => true,
+    };
+    let outcome = served.and_then(|outcome| if gets_on(outcome) { Ok(outcome) } else { Err(Errno::EFAULT) });
     if outcome.is_err() {
         vm.state.lock().note_fault(record);
     }

@@ -154,7 +154,12 @@ impl Rig {
 
     /// Reports a fault of context 99 and serves it; the answer.
     pub fn fault(&self, tile: u8, asid: Asid, addr: u64, access: Access) -> FaultAck {
-        let mut record = FaultRecord { asid, addr: GpuVa(addr), access, ..fault_record(0, 99) };
+        self.fault_of(ContextId(99), tile, asid, addr, access)
+    }
+
+    /// The same of another context.
+    pub fn fault_of(&self, context: ContextId, tile: u8, asid: Asid, addr: u64, access: Access) -> FaultAck {
+        let mut record = FaultRecord { asid, addr: GpuVa(addr), access, ..fault_record(0, context.0) };
         record.engine.tile = TileId(tile);
         self.device.page_fault(record);
         assert_eq!(self.service_faults(), 1);

@@ -1,6 +1,7 @@
 //! What binds, faults and advice do to page tables.
 
 use super::*;
+use crate::fault::replays::MOST_VALID;
 
 #[test]
 fn closing_the_file_ends_everything() {
@@ -34,6 +35,27 @@ fn null_spans_read_zeros_until_they_are_unmapped() {
     assert_eq!(rig.fault(1, asid, SZ_2M, Access::Atomic), FaultAck::Kill);
     assert_eq!(rig.fault(1, asid, SZ_2M, Access::Read), FaultAck::Replay);
     assert_eq!(rig.fault(1, asid, SZ_2M + SZ_64K, Access::Read), FaultAck::Kill);
+}
+
+#[test]
+fn a_mapping_that_the_device_does_not_accept_is_given_up() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    mapped(&rig, DATA, SZ_2M);
+    let own = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let contexts: Vec<_> = rig.hw.state.lock().contexts.keys().copied().collect();
+    let fault = |n: usize, addr| rig.fault_of(contexts[n], 0, asid, addr, Access::Read);
+    let replays = |n| (0..100).take_while(|_| fault(n, DATA) == FaultAck::Replay).count() as u32;
+    assert_eq!(replays(0), MOST_VALID, "the first one was not mapped");
+    assert_eq!([fault(0, DATA + SZ_4K), fault(0, DATA)], [FaultAck::Replay; 2], "another page starts the count again");
+    assert_eq!(replays(1), MOST_VALID - 1, "another context has its own");
+    assert_eq!(
+        rig.ioctl(nr::EXEC_QUEUE_DESTROY, &mut ExecQueueDestroy { exec_queue_id: own, ..Default::default() }),
+        OK
+    );
+    let dead: Vec<_> = (0..100).map(|_| fault(0, DATA)).collect();
+    assert!(dead.iter().all(|ack| *ack == FaultAck::Replay), "nothing is kept of a context that ended");
 }
 
 #[test]
