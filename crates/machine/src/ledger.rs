@@ -2,8 +2,8 @@
 //!
 //! Nothing is counted anywhere else; reports, tables and test assertions read this.
 //!
-//! Locking: one leaf lock. It is taken by observers in reader class, so nothing under it waits or allocates
-//! beyond the first use of a counter (the list has a fixed capacity).
+//! Locking: one leaf lock. It is taken by observers in reader class, so nothing under it waits, and memory is asked for
+//! at the first use of a counter or of a list only (a list has its whole capacity from then on).
 
 use gpusvm::Where;
 use std::collections::BTreeMap;
@@ -157,6 +157,9 @@ impl xe_kmd::Observer for Ledger {
 }
 
 fn keep<T>(list: &mut Vec<T>, item: T) {
+    if list.is_empty() {
+        list.reserve_exact(KEPT);
+    }
     if list.len() < KEPT {
         list.push(item);
     }
@@ -167,5 +170,19 @@ pub fn place_name(place: Where) -> String {
     match place {
         Where::System => "SYSTEM".into(),
         Where::Vram(pagemap) => format!("VRAM{}", pagemap.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_asks_for_memory_once() {
+        let mut list = Vec::new();
+        keep(&mut list, 0);
+        let capacity = list.capacity();
+        (0..2 * KEPT).for_each(|n| keep(&mut list, n));
+        assert_eq!((list.len(), list.capacity()), (KEPT, capacity));
     }
 }
