@@ -3,7 +3,7 @@
 //! Upstream: `struct drm_pagemap_devmem`, `struct drm_pagemap_devmem_ops`, `struct drm_pagemap_ops`.
 
 use crate::device::{Device, Direction, MapError, PagemapAddr};
-use crate::hostmm::DevicePage;
+use hostmm::DevicePage;
 
 /// One allocation of VRAM: a contiguous run of one pagemap (`struct drm_pagemap_devmem`).
 ///

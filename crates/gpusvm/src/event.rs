@@ -4,8 +4,8 @@
 //! notifier lock held itself. Observers run in reader class too: they wait for nothing.
 //! Upstream: `xe_gt_stats`, tracepoints.
 
-use crate::hostmm::{EventKind, PagemapId};
 use crate::migrate::MigrateError;
+use hostmm::{EventKind, PagemapId};
 use units::{HostRange, HostVa};
 
 /// Where pages were, or are.

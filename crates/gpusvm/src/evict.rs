@@ -9,12 +9,12 @@
 //! Locking: callers hold the driver's SVM lock. Upstream: `drm_gpusvm_range_evict`, `drm_gpusvm_scan_mm`.
 
 use crate::event::Event;
-use crate::hostmm::{Backing, HostPage, MmError, OwnerId, PagemapId, Walk};
 use crate::pages::Patience;
 use crate::range::RangeKey;
 use crate::scratch::refill;
 use crate::svm::{GpuSvm, GpuSvmOps, SvmError};
 use alloc::vec::Vec;
+use hostmm::{Backing, HostPage, MmError, OwnerId, PagemapId, Walk};
 
 /// Where a range's pages are (`enum drm_gpusvm_scan_result`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

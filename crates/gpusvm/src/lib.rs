@@ -44,8 +44,6 @@
 
 extern crate alloc;
 
-pub mod hostmm;
-
 mod device;
 mod devmem;
 mod event;

@@ -9,13 +9,13 @@
 //! Upstream: `struct drm_gpusvm_notifier`, `drm_gpusvm_notifier_invalidate`.
 
 use crate::event::Event;
-use crate::hostmm::{EventKind, MmEvent, NotifierId, NotifierOps};
 use crate::pages::Pages;
 use crate::range::{Range, RangeKey};
 use crate::svm::{GpuSvm, GpuSvmOps, State, SvmError};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use hostmm::{EventKind, MmEvent, NotifierId, NotifierOps};
 use sync::MutexGuard;
 use units::{HostRange, HostVa};
 

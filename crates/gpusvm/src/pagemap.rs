@@ -13,13 +13,13 @@
 
 use crate::devmem::{Devmem, DevmemOps};
 use crate::event::Observer;
-use crate::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
 use crate::migrate::Buffers;
 use crate::scratch::Pool;
 use crate::turn::CpuTurns;
 use crate::zdd::Zdds;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
 
 /// What a pagemap is made from.
 pub struct PagemapConfig {

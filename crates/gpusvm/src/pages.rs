@@ -13,7 +13,6 @@
 
 use crate::device::{Device, Direction, PagemapAddr, Proto};
 use crate::event::Event;
-use crate::hostmm::{Backing, DevicePage, EventKind, HostPage, MmEvent, NotifierId, PagemapId, Seq, Walk};
 use crate::notifier::NotifierKey;
 use crate::pagemap::PagemapSet;
 use crate::range::{Attempt, RangeKey};
@@ -21,6 +20,7 @@ use crate::scratch::refill;
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, HMM_TIMEOUT_NS, SvmError};
 use crate::zdd::ZddView;
 use alloc::vec::Vec;
+use hostmm::{Backing, DevicePage, EventKind, HostPage, MmEvent, NotifierId, PagemapId, Seq, Walk};
 use units::{HostFrame, HostRange, Iova, bytes_of};
 
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).

@@ -12,12 +12,12 @@
 //! `drm_gpusvm_range_find_or_insert`, `drm_gpusvm_range_chunk_size`, `drm_gpusvm_range_remove`.
 
 use crate::event::Event;
-use crate::hostmm::{Backing, HostPage, MmError, NotifierId, Seq, Vma, Walk};
 use crate::notifier::NotifierKey;
 use crate::pages::{Pages, Patience};
 use crate::scratch::refill;
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, SvmError};
 use alloc::vec::Vec;
+use hostmm::{Backing, HostPage, MmError, NotifierId, Seq, Vma, Walk};
 use units::{HostRange, HostVa, SZ_4K};
 
 slotmap::new_key_type! {

@@ -12,7 +12,6 @@
 
 use crate::device::Device;
 use crate::event::{Event, Observer};
-use crate::hostmm::{HostMm, HostPage, MmError, MmEvent, OwnerId};
 use crate::notifier::{Notifier, NotifierKey, NotifierLocked};
 use crate::pagemap::PagemapSet;
 use crate::range::{Range, RangeKey};
@@ -20,6 +19,7 @@ use crate::scratch::Pool;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use hostmm::{HostMm, HostPage, MmError, MmEvent, OwnerId};
 use slotmap::SlotMap;
 use sync::Mutex;
 use units::{HostRange, HostVa, SZ_4K};
@@ -34,7 +34,7 @@ pub trait GpuSvmOps: Send + Sync + Sized + 'static {
 
     /// Pages in `event.range` change, or are about to (`drm_gpusvm_ops.invalidate`). On return no translation
     /// of the device leads to them, and each range that the event touches was unmapped by
-    /// [`NotifierLocked::unmap_pages`]; after [`EventKind::Unmap`](crate::hostmm::EventKind::Unmap) also marked
+    /// [`NotifierLocked::unmap_pages`]; after [`EventKind::Unmap`](hostmm::EventKind::Unmap) also marked
     /// by [`NotifierLocked::set_unmapped`]. The notifier lock is held; runs in reader class.
     fn invalidate(&self, locked: &mut NotifierLocked<'_, Self>, notifier: NotifierKey, event: &MmEvent);
 }

@@ -12,10 +12,10 @@
 //! Upstream: `struct drm_pagemap_zdd`, `drm_pagemap_zdd_alloc/get/put`.
 
 use crate::devmem::Devmem;
-use crate::hostmm::DevicePage;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+use hostmm::DevicePage;
 use slotmap::SlotMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
@@ -217,7 +217,7 @@ impl Zdd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hostmm::PagemapId;
+    use hostmm::PagemapId;
 
     fn page(frame: u64) -> DevicePage {
         DevicePage { pagemap: PagemapId(0), frame }

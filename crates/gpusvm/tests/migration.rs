@@ -2,8 +2,8 @@
 
 mod world;
 
-use gpusvm::hostmm::*;
 use gpusvm::*;
+use hostmm::*;
 use units::{HostRange, SZ_4K, SZ_64K};
 use world::{BASE, Failure, World, fault_ctx};
 

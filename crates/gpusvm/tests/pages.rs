@@ -2,8 +2,8 @@
 
 mod world;
 
-use gpusvm::hostmm::{EventKind, Vma};
 use gpusvm::*;
+use hostmm::{EventKind, Vma};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 use world::{BASE, Failure, OWNER, World, fault_ctx};
 

@@ -1,8 +1,8 @@
 //! The engine on the simulated mm, in both manners: random operations against a flat page map, and scenes of
 //! several parties on many schedules.
 
-use gpusvm::hostmm::*;
 use gpusvm::*;
+use hostmm::*;
 use mm_sim::{Config, Manner, MapKind, Sim};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

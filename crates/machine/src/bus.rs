@@ -1,6 +1,6 @@
 //! The hardware's bus over a host mm: device addresses become pagemap frames, nothing else happens here.
 
-use gpusvm::hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place, Transferred};
+use hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place, Transferred};
 use std::sync::Arc;
 use units::{Dpa, PAGE_SHIFT, TileId};
 use xe_hw::port::{Bus, BusAddr, BusError, PageCopy, Rmw};

@@ -11,7 +11,7 @@ use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
-use gpusvm::hostmm::{HostMemory, PagemapId};
+use hostmm::{HostMemory, PagemapId};
 use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
 use std::fmt;

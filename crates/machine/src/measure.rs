@@ -9,7 +9,7 @@
 use crate::ledger::place_name;
 use crate::live::Live;
 use crate::program::{Batch, Class, Program};
-use gpusvm::hostmm::HostMemory;
+use hostmm::HostMemory;
 use std::fmt;
 use std::sync::Arc;
 use sync::time::now_ns;

@@ -4,7 +4,7 @@
 //! Key types: [`Program`] (an open file and a scratch page for arguments), [`Batch`] (GPU commands in the making).
 //! A `Program` belongs to one thread: its scratch page is not shared.
 
-use gpusvm::hostmm::HostMemory;
+use hostmm::HostMemory;
 use std::sync::Arc;
 use units::{GpuVa, HostRange, HostVa, TileId};
 use xe_kmd::{Errno, File};

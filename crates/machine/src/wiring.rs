@@ -11,7 +11,7 @@
 use crate::bus::{HostBus, SystemAccess};
 use crate::engines::{Engines, Work};
 use crate::ledger::Ledger;
-use gpusvm::hostmm::{HostMemory, HostMm};
+use hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
 use sync::RwLock;
 use sync::rank::{self, Rank};

@@ -1,7 +1,7 @@
 //! Nobody starves: the whole machine on the simulated mm, with accesses that compete for one block for ever.
 
 use gpusvm::Where;
-use gpusvm::hostmm::PagemapId;
+use hostmm::PagemapId;
 use machine::checked::{Checked, Config, Manner, MapKind};
 use machine::program::{Batch, Class, Program};
 use machine::{Injection, Rules};

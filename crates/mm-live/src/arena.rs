@@ -7,7 +7,7 @@
 //! A 2M slot that was once used in 4K pieces keeps its empty page table, and then takes a huge page in 375-504 us
 //! instead of 2-6; one DONTNEED of the empty slot (5-19 us) cures it. [`Arena::pieced`] remembers.
 
-use gpusvm::hostmm::{DevicePage, OwnerId, PagemapId, PagemapOps};
+use hostmm::{DevicePage, OwnerId, PagemapId, PagemapOps};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};

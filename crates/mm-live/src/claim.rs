@@ -10,7 +10,7 @@ use crate::entry::{Claim, Entry, From};
 use crate::map::{Home, Mark};
 use crate::quarantine;
 use crate::sys::Errno;
-use gpusvm::hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
+use hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
 
 /// Which way a migration may go.

@@ -12,7 +12,7 @@ use crate::entry::{Entry, From};
 use crate::leg::Leg;
 use crate::map::{Home, Mark};
 use crate::sys::task;
-use gpusvm::hostmm::{ClaimId, Destination, DevicePage, Transferred};
+use hostmm::{ClaimId, Destination, DevicePage, Transferred};
 use std::collections::BTreeSet;
 use sync::time::now_ns;
 use units::{HostVa, SZ_2M};

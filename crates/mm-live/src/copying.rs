@@ -4,7 +4,7 @@ use crate::LiveMm;
 use crate::leg::Leg;
 use crate::sys::{Errno, mem};
 use crate::transfer::{Purpose, Step};
-use gpusvm::hostmm::{Place, Transferred};
+use hostmm::{Place, Transferred};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 
 impl LiveMm {

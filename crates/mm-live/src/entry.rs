@@ -1,6 +1,6 @@
 //! An entry: one page of a migration, where it was, where it goes, and how far it is.
 
-use gpusvm::hostmm::{Destination, DevicePage, Transferred};
+use hostmm::{Destination, DevicePage, Transferred};
 use units::HostVa;
 
 /// Where a claimed page was.

@@ -20,7 +20,7 @@ use crate::forget::{Forget, Lost};
 use crate::notifier::Begun;
 use crate::remap::Order;
 use crate::sys::uffd::{Message, RawMessage};
-use gpusvm::hostmm::{DevicePage, EventKind, MmEvent};
+use hostmm::{DevicePage, EventKind, MmEvent};
 use std::collections::VecDeque;
 use sync::atomic::AtomicU32;
 use sync::time::now_ns;

@@ -27,7 +27,7 @@ use crate::arena::Frame;
 use crate::map::{Home, Mark};
 use crate::sys::{Errno, mem};
 use crate::{LiveMm, Transport};
-use gpusvm::hostmm::DevicePage;
+use hostmm::DevicePage;
 use units::{HostRange, SZ_4K};
 
 /// What an event takes away.
@@ -172,7 +172,7 @@ mod tests {
     use crate::map::Watched;
     use crate::sys::access;
     use crate::sys::uffd::Message;
-    use gpusvm::hostmm::{ClaimRequest, Claimed, HostMm, OwnerId, Select};
+    use hostmm::{ClaimRequest, Claimed, HostMm, OwnerId, Select};
     use units::{HostVa, SZ_2M, SZ_64K};
 
     const PAGES: usize = (SZ_64K / SZ_4K) as usize;

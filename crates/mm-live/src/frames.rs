@@ -4,7 +4,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::map::{Home, Mark, PageMap};
 use crate::sys::{Errno, mem};
-use gpusvm::hostmm::{DevicePage, Place};
+use hostmm::{DevicePage, Place};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, bytes_of};
 
 impl LiveMm {

@@ -4,7 +4,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::map::Home;
 use crate::sys::task;
-use gpusvm::hostmm::{
+use hostmm::{
     AccessError, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId,
     Place, Select, Transferred,
 };

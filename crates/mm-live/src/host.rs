@@ -5,7 +5,7 @@ use crate::arena::{Arena, MAX_PAGEMAPS};
 use crate::sys::access::{self, Fault};
 use crate::sys::{mem, uffd::Watch};
 use core::ops::Range;
-use gpusvm::hostmm::{
+use hostmm::{
     AccessError, AtomicOp, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMemory, HostMm,
     HostPage, MmError, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Transferred, Vma, Walk,
 };

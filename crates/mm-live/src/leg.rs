@@ -1,7 +1,7 @@
 //! A leg: a run of pages on its way from one place to another.
 
 use crate::entry::{Entry, From};
-use gpusvm::hostmm::{Destination, DevicePage, Place};
+use hostmm::{Destination, DevicePage, Place};
 use units::{HostFrame, HostVa, PAGE_SHIFT, SZ_2M};
 
 /// Which way pages go.

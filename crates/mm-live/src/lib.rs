@@ -80,7 +80,7 @@
 //! * A REMOVE event tells the beginning of a DONTNEED and nothing tells its end. MADV_FREE raises the same event.
 //! * Mappings with nothing in VRAM are not registered, so nothing tells of their munmap but a wrapper.
 //!
-//! [`PagemapOps`]: gpusvm::hostmm::PagemapOps
+//! [`PagemapOps`]: hostmm::PagemapOps
 
 extern crate alloc;
 
@@ -199,8 +199,8 @@ const LIFE_RUNNING: u32 = 0;
 const LIFE_STOPPING: u32 = 1;
 const LIFE_DEAD: u32 = 2;
 
-/// The memory management of this process: implements [`HostMm`](gpusvm::hostmm::HostMm) and
-/// [`HostMemory`](gpusvm::hostmm::HostMemory). One a process is enough; several work side by side, but a chunk
+/// The memory management of this process: implements [`HostMm`](hostmm::HostMm) and
+/// [`HostMemory`](hostmm::HostMemory). One a process is enough; several work side by side, but a chunk
 /// belongs to the first that registers it.
 pub struct LiveMm {
     /// The first userfaultfd: the program's chunks.
@@ -338,7 +338,7 @@ impl Drop for LiveMm {
     fn drop(&mut self) {
         let map = self.map.get_mut();
         for id in 0..map.arenas.len() {
-            mem::unmap(self.places.range(gpusvm::hostmm::PagemapId(id as u16)));
+            mem::unmap(self.places.range(hostmm::PagemapId(id as u16)));
         }
         mem::unmap(*self.scratch.get_mut());
         self.airlock.close(&self.program);

@@ -11,7 +11,7 @@ use crate::entry::{Claim, Entry};
 use crate::events::Untold;
 use crate::numbered::Numbered;
 use crate::quarantine::Quarantine;
-use gpusvm::hostmm::{DevicePage, PagemapId};
+use hostmm::{DevicePage, PagemapId};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// Where a page lives.

@@ -5,7 +5,7 @@
 //!
 //! Locking: one short lock over the table; callbacks run without it.
 
-use gpusvm::hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
+use hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::{Condvar, Mutex};
@@ -149,7 +149,7 @@ impl Notifiers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpusvm::hostmm::EventKind;
+    use hostmm::EventKind;
     use units::{HostVa, SZ_4K};
 
     struct Silent;

@@ -106,7 +106,7 @@ impl LiveMm {
 mod tests {
     use super::*;
     use crate::sys::mem;
-    use gpusvm::hostmm::{AccessError, AtomicOp, HostMemory, HostMm, HostPage, MmError, Place, Transferred, Walk};
+    use hostmm::{AccessError, AtomicOp, HostMemory, HostMm, HostPage, MmError, Place, Transferred, Walk};
     use units::{HostFrame, SZ_2M};
 
     fn pages(first: u64, count: u64) -> HostRange {

@@ -17,7 +17,7 @@ use crate::events::Fault;
 use crate::map::{Home, Mark, chunk_range};
 use crate::sys::uffd::Progress;
 use crate::sys::{Errno, task};
-use gpusvm::hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
+use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
 use std::sync::Arc;
 use sync::time::now_ns;
 use units::{HostRange, HostVa, SZ_4K, SZ_64K};

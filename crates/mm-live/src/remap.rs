@@ -5,7 +5,7 @@ use crate::arena::Frame;
 use crate::entry::From;
 use crate::forget::{Forget, Lost};
 use crate::map::{Chunk, Home, Mark, PageMap, Watched};
-use gpusvm::hostmm::{Destination, EventKind};
+use hostmm::{Destination, EventKind};
 use units::{HostRange, HostVa, SZ_2M};
 
 /// An mremap whose place is still taken in our books.
@@ -179,7 +179,7 @@ mod tests {
     use crate::LiveMm;
     use crate::sys::mem;
     use crate::sys::uffd::Message;
-    use gpusvm::hostmm::{
+    use hostmm::{
         ClaimRequest, Claimed, CpuFault, DevicePage, FaultOutcome, HostMm, MmError, MmEvent, NotifierOps, OwnerId,
         PagemapId, PagemapOps, Select,
     };

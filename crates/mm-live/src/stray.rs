@@ -6,7 +6,7 @@ use crate::LiveMm;
 use crate::arena::Frame;
 use crate::map::{Home, Mark, PageMap};
 use crate::sys::access;
-use gpusvm::hostmm::{Destination, DevicePage, Place, Transferred};
+use hostmm::{Destination, DevicePage, Place, Transferred};
 use units::{HostVa, PAGE_SHIFT, SZ_4K};
 
 impl LiveMm {

@@ -20,7 +20,7 @@ use crate::map::{Mark, PageMap};
 use crate::sys::uffd::Uffd;
 use crate::sys::{Errno, task};
 use crate::{LiveMm, Transport};
-use gpusvm::hostmm::{Place, Transferred};
+use hostmm::{Place, Transferred};
 use sync::atomic::AtomicU64;
 use units::{HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
 

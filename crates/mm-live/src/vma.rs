@@ -6,7 +6,7 @@
 
 use crate::LiveMm;
 use crate::sys::task;
-use gpusvm::hostmm::Vma;
+use hostmm::Vma;
 use units::{HostRange, HostVa, SZ_4K};
 
 impl LiveMm {

@@ -9,7 +9,7 @@
 use crate::LiveMm;
 use crate::map::{Home, Mark, PageMap};
 use crate::sys::{access, mem};
-use gpusvm::hostmm::{Backing, DevicePage, FaultOutcome, HostPage, MmError, Vma, Walk};
+use hostmm::{Backing, DevicePage, FaultOutcome, HostPage, MmError, Vma, Walk};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M, SZ_4K};
 
 /// How often a walk takes hurdles away before it says `Stale`.

@@ -8,7 +8,7 @@
 
 mod world;
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use mm_live::{Config, LiveMm};
 use std::sync::Arc;
 use units::{HostFrame, HostRange, SZ_2M, SZ_4K, SZ_64K};

@@ -1,4 +1,4 @@
-//! The conformance suite of `gpusvm::hostmm` on this process's own memory: each case has a world of its own.
+//! The conformance suite of `hostmm` on this process's own memory: each case has a world of its own.
 #![allow(
     unsafe_code,
     clippy::disallowed_types,
@@ -8,8 +8,8 @@
 
 mod world;
 
-use gpusvm::hostmm::conformance::{self, Body, Contract, Cpu, Join, Mapping, World};
-use gpusvm::hostmm::{HostMemory, HostMm, PagemapId};
+use hostmm::conformance::{self, Body, Contract, Cpu, Join, Mapping, World};
+use hostmm::{HostMemory, HostMm, PagemapId};
 use mm_live::{Config, LiveMm, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,7 +95,7 @@ impl World for LiveWorld {
         unmap(range);
         self.forget(range);
         // As the preload library's wrapper does: where nothing is in VRAM the kernel raises no event.
-        self.mm.changed(range, gpusvm::hostmm::EventKind::Unmap);
+        self.mm.changed(range, hostmm::EventKind::Unmap);
     }
     fn dontneed(&self, range: HostRange) {
         assert_eq!(world::madvise(range, libc::MADV_DONTNEED), 0);
@@ -112,7 +112,7 @@ impl World for LiveWorld {
             unsafe { libc::mremap(range.start.0 as *mut _, len, len, 3, target.start.0 as *mut libc::c_void) }
         };
         // What the preload library's wrapper does.
-        let told = self.mm.at_home(range, || self.mm.changing(range, gpusvm::hostmm::EventKind::Unmap, change));
+        let told = self.mm.at_home(range, || self.mm.changing(range, hostmm::EventKind::Unmap, change));
         assert_eq!(told as u64, target.start.0);
         self.forget(range);
         target

@@ -12,7 +12,7 @@
 
 mod world;
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use mm_live::{Config, LiveMm};
 use std::ffi::CString;
 use std::io::{Read, Seek, SeekFrom, Write};

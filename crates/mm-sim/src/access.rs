@@ -10,7 +10,7 @@ use crate::content::Content;
 use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
 use crate::{Event, Manner, State};
-use gpusvm::hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent};
+use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent};
 use sync::time;
 use units::{HostFrame, HostRange, HostVa, SZ_4K};
 
@@ -92,7 +92,7 @@ impl Sim {
     }
     /// Adds to 8 bytes atomically; gives the old value.
     pub fn fetch_add_u64(&self, at: HostVa, value: u64) -> Result<u64, CpuError> {
-        let op = gpusvm::hostmm::AtomicOp::Add(value);
+        let op = hostmm::AtomicOp::Add(value);
         self.with_page(at, Touch::Store, |content| content.atomic(at.page_offset(), 8, op))
     }
     /// Loads bytes, page by page.

@@ -8,7 +8,7 @@ use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
 use crate::userfaultfd::Change;
 use crate::{Event, Manner, State};
-use gpusvm::hostmm::{EventKind, MmEvent, Vma};
+use hostmm::{EventKind, MmEvent, Vma};
 use units::{HostFrame, HostRange, HostVa, bytes_of};
 
 /// A kind of mapping.

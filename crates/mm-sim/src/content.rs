@@ -1,6 +1,6 @@
 //! The bytes of one page: 4096 of them, which take no memory while they are all zero.
 
-use gpusvm::hostmm::AtomicOp;
+use hostmm::AtomicOp;
 use units::SZ_4K;
 
 /// Bytes of a page.

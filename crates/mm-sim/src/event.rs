@@ -1,6 +1,6 @@
 //! What happens in a simulated mm, as plain data. Counters are a fold over it.
 
-use gpusvm::hostmm::{Backing, ClaimId, CpuFault, DevicePage, FaultOutcome, MmEvent};
+use hostmm::{Backing, ClaimId, CpuFault, DevicePage, FaultOutcome, MmEvent};
 use units::{HostRange, HostVa};
 
 /// One thing that happened.

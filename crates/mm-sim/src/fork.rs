@@ -9,7 +9,7 @@ use crate::sim::Sim;
 use crate::space::{Entry, Space};
 use crate::state::ChildId;
 use crate::{Event, Manner, State};
-use gpusvm::hostmm::{EventKind, MmEvent};
+use hostmm::{EventKind, MmEvent};
 use units::{HostRange, HostVa};
 
 impl Sim {

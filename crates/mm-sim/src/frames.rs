@@ -2,7 +2,7 @@
 //! stale one is found and not mistaken for its successor.
 
 use crate::content::Content;
-use gpusvm::hostmm::Place;
+use hostmm::Place;
 use std::collections::BTreeMap;
 use units::HostFrame;
 

@@ -3,7 +3,7 @@
 //! What a program, a driver and a device see of an mm: VMAs, page table entries (none, a frame, a migration
 //! entry, a page of VRAM), frames with real bytes, references and pins, interval notifiers with sequence
 //! counts, walks that fault, migrations with a result per page, CPU threads that fault on pages of VRAM, COW
-//! after fork. [`Sim`] implements [`gpusvm::hostmm::HostMm`] and [`gpusvm::hostmm::HostMemory`]; nothing else
+//! after fork. [`Sim`] implements [`hostmm::HostMm`] and [`hostmm::HostMemory`]; nothing else
 //! of the engine is named here, so that another engine can stand on it.
 //!
 //! [`Manner`] chooses between the rules of a kernel's own mm and those of a process that moves its memory by

@@ -4,7 +4,7 @@ use crate::access::{CpuError, Touch};
 use crate::content::Content;
 use crate::sim::Sim;
 use crate::{Manner, State};
-use gpusvm::hostmm::{AccessError, AtomicOp, HostMemory, Place, Transferred};
+use hostmm::{AccessError, AtomicOp, HostMemory, Place, Transferred};
 use units::HostVa;
 
 impl Sim {

@@ -6,7 +6,7 @@
 //!
 //! Upstream: mm/mmu_notifier.c.
 
-use gpusvm::hostmm::{NotifierId, NotifierOps, Seq};
+use hostmm::{NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::HostRange;

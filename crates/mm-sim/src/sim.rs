@@ -4,7 +4,7 @@ use crate::config::{Config, Manner};
 use crate::event::{Counters, Event};
 use crate::notifier::Invalidation;
 use crate::state::State;
-use gpusvm::hostmm::{
+use hostmm::{
     Backing, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMm, HostPage, MmError, MmEvent,
     NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Seq, Vma, Walk,
 };

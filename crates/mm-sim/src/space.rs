@@ -3,7 +3,7 @@
 //! A VMA says what may be mapped, an [`Entry`] what is. A huge mapping is 512 entries and a mark; whatever
 //! touches a part of it takes the mark away, as a split does.
 
-use gpusvm::hostmm::{ClaimId, DevicePage, Vma};
+use hostmm::{ClaimId, DevicePage, Vma};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, PAGE_SHIFT, SZ_2M};
 

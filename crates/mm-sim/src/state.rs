@@ -9,7 +9,7 @@ use crate::notifier::Notifiers;
 use crate::space::{Entry, HUGE_PAGES, Mapped, Space};
 use crate::userfaultfd::Uffd;
 use crate::vram::Vram;
-use gpusvm::hostmm::{Backing, ClaimId, DevicePage, Place};
+use hostmm::{Backing, ClaimId, DevicePage, Place};
 use std::collections::BTreeMap;
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M};
 

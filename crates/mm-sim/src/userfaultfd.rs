@@ -19,7 +19,7 @@ use crate::notifier::Invalidation;
 use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use crate::state::State;
-use gpusvm::hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, NotifierId};
+use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, NotifierId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use sync::time;

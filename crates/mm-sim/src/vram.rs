@@ -4,7 +4,7 @@
 //! to it is a stale translation, found at once.
 
 use crate::content::Content;
-use gpusvm::hostmm::{DevicePage, OwnerId, PagemapId, PagemapOps};
+use hostmm::{DevicePage, OwnerId, PagemapId, PagemapOps};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::HostVa;

@@ -10,7 +10,7 @@ use crate::access::{CpuError, Touch};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::{Manner, State};
-use gpusvm::hostmm::{Backing, HostPage, MmError, Walk};
+use hostmm::{Backing, HostPage, MmError, Walk};
 use units::{HostRange, HostVa, SZ_2M};
 
 /// What a look at one page says.
@@ -51,7 +51,7 @@ impl State {
         }
     }
     /// Whether a page of VRAM is the walker's to see.
-    fn shows(&self, page: gpusvm::hostmm::DevicePage, walk: &Walk) -> bool {
+    fn shows(&self, page: hostmm::DevicePage, walk: &Walk) -> bool {
         walk.owner.is_some() && self.vram.owner(page) == walk.owner
     }
     fn outdated(&self, walk: &Walk) -> bool {
@@ -60,7 +60,7 @@ impl State {
 }
 
 impl Sim {
-    /// [`HostMm::walk`](gpusvm::hostmm::HostMm::walk).
+    /// [`HostMm::walk`](hostmm::HostMm::walk).
     pub(crate) fn walk_range(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
         let touch = if walk.write { Touch::Store } else { Touch::Load };
         let mut state = self.lock();

@@ -1,8 +1,8 @@
-//! The conformance suite of `gpusvm::hostmm`, in both manners, on real threads.
+//! The conformance suite of `hostmm`, in both manners, on real threads.
 
 mod world;
 
-use gpusvm::hostmm::conformance;
+use hostmm::conformance;
 use mm_sim::Config;
 use world::SimWorld;
 

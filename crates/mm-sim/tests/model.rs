@@ -1,7 +1,7 @@
 //! What the model does beyond the contract: splits, injected failures, events, calls that Linux alone has.
 
-use gpusvm::hostmm::conformance::{BringHome, carry};
-use gpusvm::hostmm::{
+use hostmm::conformance::{BringHome, carry};
+use hostmm::{
     Backing, ClaimRequest, Claimed, Destination, DevicePage, HostMemory, HostMm, HostPage, MmError, OwnerId, PagemapId,
     Place, Select, Transferred, Walk,
 };

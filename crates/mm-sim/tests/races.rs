@@ -1,8 +1,8 @@
 //! Scenes of two and three parties, on many schedules: mappings that change under a migration, and a device
 //! whose translations are torn down by a notifier.
 
-use gpusvm::hostmm::conformance::{BringHome, carry, carry_home};
-use gpusvm::hostmm::{
+use hostmm::conformance::{BringHome, carry, carry_home};
+use hostmm::{
     AccessError, AtomicOp, Backing, ClaimRequest, DevicePage, HostMemory, HostMm, HostPage, MmEvent, NotifierId,
     NotifierOps, OwnerId, PagemapId, Place, Select, Walk,
 };

@@ -2,7 +2,7 @@
 
 mod world;
 
-use gpusvm::hostmm::conformance;
+use hostmm::conformance;
 use mm_sim::Config;
 use sync::sim::{self, Limits, Pct, Random, Schedule, TimeRule};
 use world::SimWorld;

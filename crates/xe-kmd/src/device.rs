@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use gpusvm::hostmm::{HostMemory, HostMm, PagemapId};
 use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
+use hostmm::{HostMemory, HostMm, PagemapId};
 use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use gpusvm::hostmm::HostMemory;
+use hostmm::HostMemory;
 use sync::rank::mutex;
 use sync::time::now_ns;
 use sync::{Condvar, Mutex};

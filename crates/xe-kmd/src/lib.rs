@@ -1,7 +1,7 @@
 //! The driver: faults, SVM policy, VMs, page tables, binds, queues, fences and ioctls.
 //!
 //! It is written against three things that others implement: the hardware ([`Hw`], a trait of its own), the
-//! engine's host mm and host memory (`gpusvm::hostmm`), and programs, which speak the Xe uAPI through
+//! engine's host mm and host memory (`hostmm`), and programs, which speak the Xe uAPI through
 //! [`File::ioctl`]. It never sees the hardware model: what the two share is bits in `xe-spec`.
 //!
 //! A fault's way: [`Device::page_fault`] queues it, [`Device::service_fault`] serves it: `fault` →

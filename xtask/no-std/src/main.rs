@@ -1,4 +1,4 @@
-//! A program without std that holds the engine: the linker proves that gpusvm needs no std.
+//! A program without std that holds the engine: the linker proves that gpusvm and hostmm need no std.
 //!
 //! It is built and never run; its own allocator and panic handler stand in for a kernel's.
 #![no_std]
@@ -19,5 +19,5 @@ pub extern "C" fn rust_eh_personality() {}
 /// The C runtime's entry; names something of the engine so that it must be linked.
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
-    core::mem::size_of::<gpusvm::hostmm::HostPage>() as i32 - core::mem::size_of::<gpusvm::hostmm::HostPage>() as i32
+    core::mem::size_of::<gpusvm::Pages>() as i32 - core::mem::size_of::<gpusvm::Pages>() as i32
 }

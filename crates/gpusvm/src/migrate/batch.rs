@@ -13,9 +13,9 @@
 use crate::device::{Device, Direction, MapError, PagemapAddr, Proto};
 use crate::devmem::DevmemOps;
 use crate::event::Where;
-use crate::hostmm::{Claimed, DevicePage};
 use alloc::vec::Vec;
 use core::ops::Range;
+use hostmm::{Claimed, DevicePage};
 use units::{HostFrame, Iova, bytes_of};
 
 /// Where a claimed page is; holes are in system memory.
@@ -114,8 +114,8 @@ impl Drop for DeviceMapped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hostmm::PagemapId;
     use alloc::vec;
+    use hostmm::PagemapId;
 
     #[test]
     fn a_batch_has_one_source() {

@@ -8,11 +8,11 @@
 
 use super::{Claim, MigrateError};
 use crate::event::{Event, Where};
-use crate::hostmm::{Destination, DevicePage, HostMm};
 use crate::pagemap::Pagemap;
 use crate::zdd::ZddView;
 use alloc::vec;
 use alloc::vec::Vec;
+use hostmm::{Destination, DevicePage, HostMm};
 use units::{HostRange, HostVa, SZ_4K};
 
 /// How often an allocation is tried to be emptied.

@@ -21,9 +21,9 @@ mod to_ram;
 
 use crate::device::{MapError, PagemapAddr};
 use crate::devmem::CopyError;
-use crate::hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, HostMm, MmError};
 use crate::scratch::refill;
 use alloc::vec::Vec;
+use hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, HostMm, MmError};
 use units::{HostFrame, HostVa};
 
 /// How a migration to VRAM is to be done (`struct drm_pagemap_migrate_details`).

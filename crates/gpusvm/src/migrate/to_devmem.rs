@@ -14,10 +14,10 @@ use super::{Buffers, Claim, MigrateDetails, MigrateError};
 use crate::device::Direction;
 use crate::devmem::Devmem;
 use crate::event::{Event, Where};
-use crate::hostmm::{ClaimRequest, Claimed, Destination, DevicePage, HostMm, Select};
 use crate::pagemap::{Pagemap, PagemapSet};
 use crate::zdd::ZddKey;
 use core::ops::Range;
+use hostmm::{ClaimRequest, Claimed, Destination, DevicePage, HostMm, Select};
 use units::{HostRange, SZ_4K};
 
 const NS_PER_MS: u64 = 1_000_000;

@@ -12,9 +12,9 @@ use super::batch::DmaMapped;
 use super::{Buffers, Claim, MigrateError};
 use crate::device::Direction;
 use crate::event::{Event, Where};
-use crate::hostmm::{ClaimRequest, Claimed, CpuFault, Destination, FaultOutcome, HostMm, Select};
 use crate::pagemap::Pagemap;
 use crate::zdd::ZddView;
+use hostmm::{ClaimRequest, Claimed, CpuFault, Destination, FaultOutcome, HostMm, Select};
 use units::{HostRange, bytes_of};
 
 /// What came home.

@@ -1,7 +1,7 @@
 //! A small host mm for one thread: a flat page map with notifiers, claims and pagemaps. A page's content is
 //! one word. It asks nothing of schedules; `mm-sim` does that.
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync::Mutex;

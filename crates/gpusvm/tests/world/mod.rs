@@ -3,8 +3,8 @@
 
 pub mod mm;
 
-use gpusvm::hostmm::*;
 use gpusvm::*;
+use hostmm::*;
 use mm::FakeMm;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

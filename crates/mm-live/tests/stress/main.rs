@@ -19,7 +19,7 @@ mod program;
 #[path = "../world/mod.rs"]
 mod world;
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use mm_live::{Config, LiveMm, Transport};
 use program::{dropper, forker, grower, loader, mapper, remapper};
 use std::sync::Arc;

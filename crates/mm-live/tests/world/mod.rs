@@ -5,7 +5,7 @@
     reason = "shared by several test binaries; tests play the program, which uses raw memory"
 )]
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use mm_live::{Config, LiveMm};
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;

@@ -7,11 +7,11 @@ use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use crate::state::State;
 use crate::{Event, Manner};
-use gpusvm::hostmm::{ClaimId, ClaimRequest, Claimed, DevicePage, EventKind, MmError, MmEvent, OwnerId, Select};
+use hostmm::{ClaimId, ClaimRequest, Claimed, DevicePage, EventKind, MmError, MmEvent, OwnerId, Select};
 use units::{HostRange, HostVa, SZ_4K};
 
 impl Sim {
-    /// [`HostMm::claim`](gpusvm::hostmm::HostMm::claim).
+    /// [`HostMm::claim`](hostmm::HostMm::claim).
     pub(crate) fn claim_range(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
         let mut state = self.admit(request.fault.is_some());
@@ -30,7 +30,7 @@ impl Sim {
         claimed
     }
 
-    /// [`HostMm::claim_device`](gpusvm::hostmm::HostMm::claim_device).
+    /// [`HostMm::claim_device`](hostmm::HostMm::claim_device).
     pub(crate) fn claim_pages(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
         let mut state = self.lock_taken_in();
         let owner = pages.first().and_then(|page| state.vram.owner(*page)).unwrap_or(OwnerId(0));

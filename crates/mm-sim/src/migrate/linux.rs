@@ -13,7 +13,7 @@ use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
 use crate::{Event, Manner};
-use gpusvm::hostmm::{Backing, ClaimId, Claimed, DevicePage, EventKind, MmEvent, Place, Transferred};
+use hostmm::{Backing, ClaimId, Claimed, DevicePage, EventKind, MmEvent, Place, Transferred};
 use units::{HostFrame, HostRange, SZ_4K};
 
 /// Whether a claim collects a frame: not shared, and in the Linux manner not pinned.

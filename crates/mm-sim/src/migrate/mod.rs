@@ -11,7 +11,7 @@ pub(crate) mod userfaultfd;
 
 use crate::Manner;
 use crate::state::State;
-use gpusvm::hostmm::{Backing, ClaimId, Claimed, Destination, DevicePage, MmError, OwnerId, Place};
+use hostmm::{Backing, ClaimId, Claimed, Destination, DevicePage, MmError, OwnerId, Place};
 use std::collections::BTreeMap;
 use units::{HostFrame, HostRange, HostVa};
 

@@ -4,7 +4,7 @@ use super::Carry;
 use crate::content::Content;
 use crate::sim::{Locked, Sim};
 use crate::{Manner, State};
-use gpusvm::hostmm::{AccessError, ClaimId, HostMemory, Place, Transferred};
+use hostmm::{AccessError, ClaimId, HostMemory, Place, Transferred};
 use units::SZ_4K;
 
 impl Sim {

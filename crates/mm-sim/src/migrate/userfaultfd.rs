@@ -10,7 +10,7 @@ use crate::content::Content;
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
-use gpusvm::hostmm::{Backing, ClaimId, Claimed, DevicePage, Place, Transferred};
+use hostmm::{Backing, ClaimId, Claimed, DevicePage, Place, Transferred};
 use units::{HostFrame, HostVa};
 
 impl State {

@@ -1,7 +1,7 @@
 //! A simulated process as the conformance suite's world.
 
-use gpusvm::hostmm::conformance::{Body, Contract, Cpu, Join, Mapping, World};
-use gpusvm::hostmm::{HostMemory, HostMm};
+use hostmm::conformance::{Body, Contract, Cpu, Join, Mapping, World};
+use hostmm::{HostMemory, HostMm};
 use mm_sim::{Config, Manner, MapKind, Sim};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;

@@ -13,11 +13,11 @@
 
 use std::sync::Arc;
 
-use gpusvm::hostmm::{DevicePage, OwnerId, PagemapId};
 use gpusvm::{
     CopyError, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr, Proto,
     RangeKey, ScanState,
 };
+use hostmm::{DevicePage, OwnerId, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, TileId, bytes_of};
 
 use super::{RangeView, Svm};

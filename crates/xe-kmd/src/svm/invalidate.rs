@@ -11,8 +11,8 @@
 //!
 //! Upstream: `xe_svm_invalidate`, `xe_svm_range_notifier_event_begin`, `xe_svm_range_notifier_event_end`.
 
-use gpusvm::hostmm::{EventKind, MmEvent};
 use gpusvm::{GpuSvmOps, NotifierKey, NotifierLocked, RangeKey};
+use hostmm::{EventKind, MmEvent};
 use units::{GpuRange, HostRange, TileId};
 
 use super::{RangeData, Space, Svm};

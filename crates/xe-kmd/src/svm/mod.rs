@@ -27,8 +27,8 @@ pub(crate) mod prefetch;
 
 use std::sync::Arc;
 
-use gpusvm::hostmm::PagemapId;
 use gpusvm::{GpuSvm, RangeKey};
+use hostmm::PagemapId;
 use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};

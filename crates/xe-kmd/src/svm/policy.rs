@@ -14,7 +14,7 @@
 //! the head of `__xe_svm_handle_pagefault`.
 
 use gpusvm::Ctx;
-use gpusvm::hostmm::PagemapId;
+use hostmm::PagemapId;
 use units::{SZ_64K, TileId};
 use xe_spec::fault::Access;
 use xe_spec::platform::Platform;

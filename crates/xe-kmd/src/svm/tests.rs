@@ -1,6 +1,6 @@
 //! Faults, migrations and the way back, on a recorded device and the simplest mm.
 
-use gpusvm::hostmm::PagemapId;
+use hostmm::PagemapId;
 use units::{GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_spec::platform::{PVC, Platform, Tile};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use sync::Mutex;
 use units::*;
 

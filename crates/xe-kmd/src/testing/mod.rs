@@ -6,7 +6,7 @@ mod mm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gpusvm::hostmm::*;
+use hostmm::*;
 use sync::Mutex;
 use units::*;
 use xe_spec::fault::*;

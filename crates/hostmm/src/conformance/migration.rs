@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, carry};
 use super::{ClaimedCpu, FailureKnown, FrameName, Mapping, World};
-use crate::hostmm::{AccessError, Backing, Claimed, Destination, MmError, Place, Select, Transferred};
+use crate::{AccessError, Backing, Claimed, Destination, MmError, Place, Select, Transferred};
 use alloc::vec;
 use units::{HostRange, ORDER_2M, SZ_2M, SZ_4K, bytes_of, pages_of};
 
@@ -117,7 +117,7 @@ pub(super) fn a_second_claim_gets_nothing(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(4, 1);
     let (first, _) = bench.claim(HostRange::new(range.start, range.page_at(2)), Select::All);
-    let request = crate::hostmm::ClaimRequest { range, owner: Bench::OWNER, select: Select::All, fault: None };
+    let request = crate::ClaimRequest { range, owner: Bench::OWNER, select: Select::All, fault: None };
     let mut out = vec![Claimed::Hole; 4];
     match bench.mm.claim(&request, &mut out) {
         Ok(second) => {

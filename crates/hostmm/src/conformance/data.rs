@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, word};
 use super::{Held, World};
-use crate::hostmm::{AccessError, AtomicOp, Backing, Claimed, Destination, Place, Select, Transferred};
+use crate::{AccessError, AtomicOp, Backing, Claimed, Destination, Place, Select, Transferred};
 use units::HostVa;
 
 /// Row *unstaged pairs*: a pair that no claim staged is copied, to whatever memory is there; the source keeps its page.

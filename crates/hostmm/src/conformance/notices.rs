@@ -2,7 +2,7 @@
 
 use super::engine::Bench;
 use super::{Mapping, Protected, Recorder, Seen, Told, World};
-use crate::hostmm::{Backing, EventKind, HostPage, MmError, Walk};
+use crate::{Backing, EventKind, HostPage, MmError, Walk};
 use alloc::vec::Vec;
 use units::HostRange;
 
@@ -19,7 +19,7 @@ pub(super) fn a_claim_tells(world: &dyn World) {
     let seq = bench.mm.read_begin(id);
     recorder.arm(id, seq);
     assert!(!bench.mm.read_retry(id, seq));
-    let (claim, _) = bench.claim(range, crate::hostmm::Select::All);
+    let (claim, _) = bench.claim(range, crate::Select::All);
     let told = of_kind(&recorder.take(), EventKind::Migrate(Bench::OWNER), range);
     assert!(!told.is_empty(), "the claim is told");
     assert!(told.iter().all(|seen| seen.retry == Some(true)), "the sequence moved before the callback");

@@ -1,7 +1,7 @@
 //! The smallest engine: enough of one to drive a host mm, and nothing of ranges or of page tables.
 
 use super::{Mapping, World};
-use crate::hostmm::{
+use crate::{
     ClaimRequest, Claimed, CpuFault, Destination, DevicePage, FaultOutcome, HostMemory, HostMm, HostPage, MmError,
     MmEvent, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Select, Seq, Transferred, Walk,
 };
@@ -258,7 +258,7 @@ impl<'w> Bench<'w> {
         }
     }
     /// Claims a range.
-    pub fn claim(&self, range: HostRange, select: Select) -> (crate::hostmm::ClaimId, Vec<Claimed>) {
+    pub fn claim(&self, range: HostRange, select: Select) -> (crate::ClaimId, Vec<Claimed>) {
         let mut out = vec![Claimed::No; range.pages()];
         let request = ClaimRequest { range, owner: Self::OWNER, select, fault: None };
         let claim = self.mm.claim(&request, &mut out).expect("a claim of a mapped range succeeds");

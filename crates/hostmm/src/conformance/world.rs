@@ -1,7 +1,7 @@
 //! What a case needs of the program's side of a world.
 
 use super::Contract;
-use crate::hostmm::{HostMemory, HostMm, PagemapId};
+use crate::{HostMemory, HostMm, PagemapId};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;

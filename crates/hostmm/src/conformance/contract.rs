@@ -21,7 +21,7 @@ pub enum Held {
 /// Whether a change of protection is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protected {
-    /// As [`EventKind::Protection`](crate::hostmm::EventKind::Protection).
+    /// As [`EventKind::Protection`](crate::EventKind::Protection).
     Told,
     /// It may be silent.
     Silent,

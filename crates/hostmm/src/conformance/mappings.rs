@@ -2,7 +2,7 @@
 
 use super::engine::Bench;
 use super::{Mapping, Recorder, World};
-use crate::hostmm::EventKind;
+use crate::EventKind;
 use units::HostRange;
 
 /// Row *VMA facts*: extent, permissions and kind are told; a hole between mappings is none.

@@ -1,9 +1,9 @@
-//! The joint between the engine and a host's memory management.
+//! The joint between an engine of shared virtual memory and a host's memory management: traits, and what crosses.
 //!
-//! Two worlds implement [`HostMm`]: `mm-live` (the memory of this very process, moved by userfaultfd) and
+//! A leaf: it knows no engine and no host mm. Two worlds implement [`HostMm`]: `mm-live` (the memory of this very process, moved by userfaultfd) and
 //! `mm-sim` (a model of Linux' mm, in two manners). `docs/hostmm.md` is the contract, one row a guarantee;
-//! the engine may assume the weaker side of each row only, and [`conformance`](crate::hostmm) tests run
-//! one file against all.
+//! the engine may assume the weaker side of each row only, and the suite in
+//! `conformance` (a feature) runs one file against all.
 //!
 //! # Migration: claim → stage → (the device transfers) → commit → finish
 //!
@@ -26,6 +26,10 @@
 //! of notifier rank or below held. CPU faults call [`PagemapOps::migrate_to_ram`] from a thread of the
 //! *reader class* in the live world: it takes notifier-level locks only, and waits for nothing but the bounded
 //! drain of a TLB flush.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, FRAMES, carry, word};
 use super::{ClaimedCpu, ForkWay, Recorder, World};
-use crate::hostmm::{Backing, Claimed, Destination, DevicePage, EventKind, Place, Select, Transferred};
+use crate::{Backing, Claimed, Destination, DevicePage, EventKind, Place, Select, Transferred};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use sync::atomic::AtomicU64;
@@ -151,7 +151,7 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
     });
     for round in 0..rounds {
         let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, next_frame(&bench, round));
-        let request = crate::hostmm::ClaimRequest {
+        let request = crate::ClaimRequest {
             range: Bench::page(range, 0),
             owner: Bench::OWNER,
             select: Select::DeviceOnly,

@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, BringHome, FRAMES, carry};
 use super::{Mapping, Recorder, World};
-use crate::hostmm::{Backing, DevicePage, HostPage, MmError, OwnerId, Walk};
+use crate::{Backing, DevicePage, HostPage, MmError, OwnerId, Walk};
 use alloc::vec;
 use units::{HostRange, SZ_4K};
 
@@ -55,7 +55,7 @@ pub(super) fn a_walk_fills_holes(world: &dyn World) {
     bench.mm.walk(&walk, &mut pages).expect("mapped");
     for page in pages {
         let HostPage { backing: Backing::System(frame), write: true, .. } = page else { panic!("{page:?}") };
-        assert_eq!(bench.peek(crate::hostmm::Place::Host(frame)), 0);
+        assert_eq!(bench.peek(crate::Place::Host(frame)), 0);
     }
     bench.audit();
 }
