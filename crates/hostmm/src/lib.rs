@@ -35,6 +35,7 @@ extern crate alloc;
 pub mod conformance;
 mod memory;
 mod notify;
+pub mod runs;
 
 use alloc::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
