@@ -30,23 +30,27 @@ pub enum Proto {
     P2p,
 }
 
-/// One chunk of memory as a device sees it (`struct drm_pagemap_addr`).
+/// A run of memory as a device sees it (`struct drm_pagemap_addr`, which ends at powers of two).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PagemapAddr {
     /// Bus address of the first byte, in the space that `proto` names.
     pub addr: u64,
     /// Which space.
     pub proto: Proto,
-    /// log2 of the 4K pages of the chunk, which is contiguous.
-    pub order: u8,
+    /// 4K pages of the run, which is contiguous.
+    pub pages: u32,
     /// For which direction it was mapped.
     pub dir: Direction,
 }
 
 impl PagemapAddr {
-    /// Number of 4K pages of the chunk.
+    /// System memory, mapped at `iova`.
+    pub const fn system(iova: Iova, pages: usize, dir: Direction) -> Self {
+        Self { addr: iova.0, proto: Proto::System, pages: pages as u32, dir }
+    }
+    /// Number of 4K pages of the run.
     pub const fn pages(self) -> usize {
-        1 << self.order
+        self.pages as usize
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::device::{Device, Direction, MapError, PagemapAddr};
 use hostmm::DevicePage;
+use units::Report;
 
 /// One allocation of VRAM: a contiguous run of one pagemap (`struct drm_pagemap_devmem`).
 ///
@@ -28,7 +29,7 @@ impl Devmem {
     }
 }
 
-/// Why a copy as a whole did not happen. Single pages report through `carried`.
+/// Why a copy as a whole did not happen. How single runs travelled is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopyError {
     /// The engine met an address that nothing maps.
@@ -39,39 +40,34 @@ pub enum CopyError {
     NoMemory,
 }
 
+/// One run of a copy: pages of this VRAM, and as many elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyRun {
+    /// The first page here.
+    pub page: DevicePage,
+    /// The other side as this device sees it, and how many pages.
+    pub addr: PagemapAddr,
+}
+
 /// What a driver does for one pagemap (`drm_pagemap_ops` and `drm_pagemap_devmem_ops` in one).
 ///
-/// The three slices of a copy have the same length and one entry a 4K page: where both `pages[i]` and
-/// `addr[i]` are there, page `i` is to be copied and `carried[i]` set to whether it was; where either is
-/// `None`, nothing is to be done. Entries of `addr` have order 0; runs are what is contiguous. `carried`
-/// comes in all `false`.
+/// A copy takes runs, and reports how their pages travelled, in their order. What it does not report counts as failed.
 pub trait DevmemOps: Send + Sync + 'static {
     /// The device whose VRAM this is.
     fn device(&self) -> &dyn Device;
-    /// The address of `1 << order` pages from `page`, as the device that will reach them sees it
+    /// The address of `pages` pages from `page`, as the device that will reach them sees it
     /// (`drm_pagemap_ops.device_map`). May be called with the notifier lock held.
-    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError>;
+    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError>;
     /// Ends that (`drm_pagemap_ops.device_unmap`). Nothing to do where the device is its own.
     fn device_unmap(&self, addr: PagemapAddr) {
         let _ = addr;
     }
-    /// Copies into this VRAM: `pages` are the destinations, `addr` the sources as the device sees them.
-    /// Returns when the copy is done. No engine lock is held.
-    fn copy_to_devmem(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError>;
-    /// Copies out of this VRAM: `pages` are the sources, `addr` the destinations: system memory, or the VRAM
-    /// of another tile, into which this one's engine pushes. Returns when the copy is done. No engine lock is
-    /// held; runs in reader class where a CPU fault asked for it.
-    fn copy_to_ram(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError>;
+    /// Copies into this VRAM, from where `addr` of each run is. Returns when the copy is done. No engine lock is held.
+    fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError>;
+    /// Copies out of this VRAM, to where `addr` of each run is: system memory, or the VRAM of another tile, into which
+    /// this one's engine pushes. Returns when the copy is done. No engine lock is held; runs in reader class where a CPU
+    /// fault asked for it.
+    fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError>;
     /// No page lives in `devmem` any more: its VRAM may be used again. Called exactly once for each, with no
     /// engine lock held, possibly in reader class.
     fn devmem_release(&self, devmem: Devmem);

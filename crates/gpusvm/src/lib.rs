@@ -59,9 +59,8 @@ mod turn;
 mod zdd;
 
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
-pub use devmem::{CopyError, Devmem, DevmemOps};
+pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where};
-pub use evict::ScanState;
 pub use migrate::{MigrateDetails, MigrateError};
 pub use notifier::{NotifierKey, NotifierLocked};
 pub use pagemap::{Pagemap, PagemapConfig, PagemapSet};

@@ -16,19 +16,16 @@ use crate::event::Event;
 use crate::notifier::NotifierKey;
 use crate::pagemap::PagemapSet;
 use crate::range::{Attempt, RangeKey};
-use crate::scratch::refill;
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, HMM_TIMEOUT_NS, SvmError};
 use crate::zdd::ZddView;
 use alloc::vec::Vec;
-use hostmm::{Backing, DevicePage, EventKind, HostPage, MmEvent, NotifierId, PagemapId, Seq, Walk};
-use units::{HostFrame, HostRange, Iova, bytes_of};
+use hostmm::{DevicePage, EventKind, MmEvent, NotifierId, PagemapId, Place, Run, Seq, Walk, WalkRun};
+use units::{HostFrame, HostRange, Iova};
 
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).
 #[derive(Default, Debug)]
 pub struct Pages {
     dma_addr: Vec<PagemapAddr>,
-    /// DMA mappings as they were made: contiguous frames, which may be several chunks.
-    runs: Vec<(Iova, usize)>,
     pagemap: Option<PagemapId>,
     seq: Option<Seq>,
     system: usize,
@@ -39,8 +36,8 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The chunks, in the order of their addresses and without gaps: an entry stands for `1 << order` pages.
-    /// Empty where the pages are not valid.
+    /// The runs, in the order of their addresses and without gaps: a run of system memory is one DMA mapping. Empty where
+    /// the pages are not valid.
     pub fn dma_addr(&self) -> &[PagemapAddr] {
         &self.dma_addr
     }
@@ -71,33 +68,26 @@ impl Pages {
     }
 
     /// Has memory for whatever mapping `walked` may need.
-    fn reserve(&mut self, walked: &[HostPage]) {
-        let (mut in_all, mut chunks) = (0, 0);
-        for (at, length) in runs(walked) {
-            in_all += 1;
-            chunks += match walked[at].backing {
-                Backing::None => 0,
-                Backing::System(frame) => chunks_of_run(frame.0, &walked[at..at + length]).count(),
-                // How many allocations there are is known under the lock only.
-                Backing::Device(_) => length,
-            };
-        }
-        self.runs.reserve_exact(in_all);
-        self.dma_addr.reserve_exact(chunks);
+    fn reserve(&mut self, walked: &[WalkRun], ctx: &Ctx) {
+        let entries = joined(walked).map(|(run, _)| match run.place {
+            // How many allocations it is of is known under the lock only.
+            Some(Place::Device(_)) if ctx.allow_mixed => run.pages(),
+            _ => 1,
+        });
+        self.dma_addr.reserve_exact(entries.sum());
     }
 
     /// Unmaps everything; the mappings first, then what remembers them.
     pub(crate) fn unmap(&mut self, device: &dyn Device, pagemaps: &PagemapSet) {
-        for &(iova, pages) in &self.runs {
-            device.dma_unmap(iova, pages);
-        }
-        if let Some(pagemap) = self.pagemap.and_then(|id| pagemaps.get(id)) {
-            for &addr in self.dma_addr.iter().filter(|addr| addr.proto != Proto::System) {
-                pagemap.ops.device_unmap(addr);
+        let pagemap = self.pagemap.and_then(|id| pagemaps.get(id));
+        for &addr in &self.dma_addr {
+            match (addr.proto, pagemap) {
+                (Proto::System, _) => device.dma_unmap(Iova(addr.addr), addr.pages()),
+                (Proto::Vram | Proto::P2p, Some(pagemap)) => pagemap.ops.device_unmap(addr),
+                (Proto::Vram | Proto::P2p, None) => {}
             }
         }
         self.dma_addr.clear();
-        self.runs.clear();
         (self.system, self.device, self.mixed) = (0, 0, false);
         self.pagemap = None;
     }
@@ -180,20 +170,19 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         self.locate(key).map(|located| (located.span, located.id))
     }
 
-    fn try_get_pages(&self, located: &Located, ctx: &Ctx, walked: &mut Vec<HostPage>) -> Result<Got, Attempt> {
+    fn try_get_pages(&self, located: &Located, ctx: &Ctx, walked: &mut Vec<WalkRun>) -> Result<Got, Attempt> {
         let &Located { key, span, id, .. } = located;
         let seq = self.mm.read_begin(id);
         if self.try_reuse(located, seq, ctx) {
             return Ok(Got::Reused);
         }
-        refill(walked, span.pages(), HostPage::HOLE);
         let walk =
             Walk { range: span, valid_since: Some((id, seq)), fault: true, write: !ctx.read_only, owner: ctx.owner };
         self.mm.walk(&walk, walked)?;
 
         // Allocated before the lock: nothing under it asks for memory.
         let mut fresh = Pages { writable: !ctx.read_only, seq: Some(seq), ..Pages::default() };
-        fresh.reserve(walked);
+        fresh.reserve(walked, ctx);
         let mut locked = self.notifier_lock();
         if locked.range(key).ok_or(Attempt::Failed(SvmError::Gone))?.unmapped {
             return Err(Attempt::Failed(SvmError::Fault));
@@ -232,7 +221,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     }
 }
 
-/// Maps what a walk found, chunk by chunk, with the notifier lock held.
+/// Maps what a walk found, run by run, with the notifier lock held.
 struct Mapper<'a, O: GpuSvmOps> {
     svm: &'a GpuSvm<O>,
     ctx: &'a Ctx,
@@ -242,13 +231,13 @@ struct Mapper<'a, O: GpuSvmOps> {
 }
 
 impl<O: GpuSvmOps> Mapper<'_, O> {
-    fn map(&mut self, walked: &[HostPage]) -> Result<(), Attempt> {
-        for (at, run) in runs(walked) {
-            match walked[at].backing {
-                Backing::System(frame) => self.map_system(frame, &walked[at..at + run])?,
-                Backing::Device(page) => self.map_device(page, &walked[at..at + run])?,
+    fn map(&mut self, walked: &[WalkRun]) -> Result<(), Attempt> {
+        for (run, write) in joined(walked) {
+            match run.place {
+                Some(Place::Host(frame)) => self.map_system(frame, run.pages())?,
+                Some(Place::Device(page)) => self.map_device(page, run.pages(), write)?,
                 // The walk was asked to fault: what is absent now went away meanwhile.
-                Backing::None => return Err(Attempt::Stale),
+                None => return Err(Attempt::Stale),
             }
         }
         Ok(())
@@ -258,8 +247,8 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
         if self.ctx.read_only { Direction::ToDevice } else { Direction::Both }
     }
 
-    /// One DMA mapping for all of a run, one entry for each chunk of it.
-    fn map_system(&mut self, frame: HostFrame, run: &[HostPage]) -> Result<(), Attempt> {
+    /// One DMA mapping for all of a run.
+    fn map_system(&mut self, frame: HostFrame, pages: usize) -> Result<(), Attempt> {
         if self.pages.device > 0 {
             self.mix()?;
         }
@@ -267,30 +256,26 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
             return Err(Attempt::Failed(SvmError::Fault));
         }
         let dir = self.direction();
-        let mapped = self.svm.device.dma_map(frame, run.len(), dir);
+        let mapped = self.svm.device.dma_map(frame, pages, dir);
         let iova = mapped.map_err(|_| Attempt::Failed(SvmError::Fault))?;
-        self.pages.runs.push((iova, run.len()));
-        self.pages.system += run.len();
-        for (at, order) in chunks_of_run(frame.0, run) {
-            let addr = iova.add(bytes_of(at)).0;
-            self.pages.dma_addr.push(PagemapAddr { addr, proto: Proto::System, order, dir });
-        }
+        self.pages.dma_addr.push(PagemapAddr::system(iova, pages, dir));
+        self.pages.system += pages;
         Ok(())
     }
 
-    fn map_device(&mut self, first: DevicePage, run: &[HostPage]) -> Result<(), Attempt> {
+    fn map_device(&mut self, first: DevicePage, pages: usize, write: bool) -> Result<(), Attempt> {
         // Another device's VRAM, or a page that only a CPU write fault makes writable: home with it first.
         let Some(pagemap) = self.svm.pagemaps.get(first.pagemap) else {
             return Err(Attempt::Failed(SvmError::Mixed));
         };
-        if !self.ctx.read_only && run.iter().any(|page| !page.write) {
+        if !self.ctx.read_only && !write {
             return Err(Attempt::Failed(SvmError::Mixed));
         }
         if self.pages.pagemap.is_some_and(|seen| seen != first.pagemap) {
             return Err(Attempt::Failed(SvmError::Mixed));
         }
         let mut at = 0;
-        while at < run.len() {
+        while at < pages {
             let page = first.add(at as u64);
             let zdd = match self.zdd.filter(|zdd| zdd.contains(page)) {
                 Some(same) => same,
@@ -299,15 +284,15 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
             if self.pages.valid() && self.zdd.is_none_or(|before| before.key != zdd.key) {
                 self.mix()?;
             }
-            // As much as the allocation holds: it is contiguous for the device, however the CPU maps it.
-            let order = zdd.pages_from(page).min(run.len() - at).ilog2() as u8;
-            let mapped = pagemap.ops.device_map(page, order, self.direction());
+            // As much as the allocation holds.
+            let here = zdd.pages_from(page).min(pages - at);
+            let mapped = pagemap.ops.device_map(page, here, self.direction());
             let addr = mapped.map_err(|_| Attempt::Failed(SvmError::Fault))?;
             self.pages.dma_addr.push(addr);
-            self.pages.device += 1 << order;
+            self.pages.device += here;
             self.pages.pagemap = Some(first.pagemap);
             self.zdd = Some(zdd);
-            at += 1 << order;
+            at += here;
         }
         Ok(())
     }
@@ -322,37 +307,19 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
     }
 }
 
-/// The maximal runs of consecutive frames: (first page, length). What is absent is a run of its own.
-fn runs(walked: &[HostPage]) -> impl Iterator<Item = (usize, usize)> {
-    let mut at = 0;
+/// What a walk found, joined where it goes on though the CPU maps it otherwise: a run, and whether all of it may be
+/// written.
+fn joined(walked: &[WalkRun]) -> impl Iterator<Item = (Run, bool)> {
+    let mut rest = walked.iter();
     core::iter::from_fn(move || {
-        let first = walked.get(at)?.backing;
-        let follows = |(i, page): &(usize, &HostPage)| page.backing == step(first, *i as u64);
-        let length = walked[at..].iter().enumerate().take_while(follows).count();
-        at += length;
-        Some((at - length, length))
-    })
-}
-
-/// What backs the page `pages` further on, where all is contiguous.
-fn step(first: Backing, pages: u64) -> Backing {
-    match first {
-        Backing::None => Backing::None,
-        Backing::System(frame) => Backing::System(frame.add(pages)),
-        Backing::Device(page) => Backing::Device(page.add(pages)),
-    }
-}
-
-/// The chunks of a run of system memory that starts at `frame`: (first page, order). A chunk never leaves the CPU's mapping
-/// that its first page is in (`drm_gpusvm_hmm_pfn_to_order`).
-fn chunks_of_run(frame: u64, run: &[HostPage]) -> impl Iterator<Item = (usize, u8)> {
-    let mut at = 0;
-    core::iter::from_fn(move || {
-        let mapping = 1u64 << run.get(at)?.order;
-        let left = mapping - ((frame + at as u64) & (mapping - 1));
-        let order = left.min((run.len() - at) as u64).ilog2() as u8;
-        at += 1 << order;
-        Some((at - (1 << order), order))
+        let first = rest.next()?;
+        let (mut run, mut write) = (first.run, first.write);
+        while let Some(next) = rest.as_slice().first().filter(|next| run.goes_on(&next.run)) {
+            run.range.end = next.run.range.end;
+            write &= next.write;
+            rest.next();
+        }
+        Some((run, write))
     })
 }
 
@@ -382,26 +349,16 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
-
-    fn system(frame: u64, order: u8) -> HostPage {
-        HostPage { backing: Backing::System(HostFrame(frame)), write: true, order }
-    }
+    use units::{HostVa, bytes_of};
 
     #[test]
-    fn a_run_ends_where_frames_do() {
-        let walked = [system(4, 0), system(5, 0), system(7, 0), HostPage::HOLE, HostPage::HOLE];
-        assert_eq!(runs(&walked).collect::<Vec<_>>(), vec![(0, 2), (2, 1), (3, 2)]);
-    }
-
-    #[test]
-    fn a_chunk_stays_in_its_mapping() {
-        // Starts at page 5 of a mapping of 8, and goes on into single pages.
-        let mut run: Vec<_> = (5..8).map(|frame| system(frame, 3)).collect();
-        run.extend([system(8, 0), system(9, 0)]);
-        assert_eq!(chunks_of_run(5, &run).collect::<Vec<_>>(), vec![(0, 1), (2, 0), (3, 0), (4, 0)]);
-        let whole: Vec<_> = (512..1024).map(|frame| system(frame, 9)).collect();
-        assert_eq!(chunks_of_run(512, &whole).collect::<Vec<_>>(), vec![(0, 9)]);
-        assert_eq!(chunks_of_run(512, &whole[..16]).collect::<Vec<_>>(), vec![(0, 4)]);
+    fn what_goes_on_is_one_run_however_the_cpu_maps_it() {
+        let walked = |first: usize, pages, frame, write, order| {
+            let range = HostRange::sized(HostVa(bytes_of(first)), bytes_of(pages));
+            WalkRun { run: Run { range, place: Some(Place::Host(HostFrame(frame))) }, write, order }
+        };
+        let walked = [walked(0, 4, 4, true, 0), walked(4, 8, 8, false, 3), walked(12, 1, 17, true, 0)];
+        let joined: Vec<_> = joined(&walked).map(|(run, write)| (run.pages(), write)).collect();
+        assert_eq!(joined, [(12, false), (1, true)]);
     }
 }

@@ -14,10 +14,9 @@
 use crate::event::Event;
 use crate::notifier::NotifierKey;
 use crate::pages::{Pages, Patience};
-use crate::scratch::refill;
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, SvmError};
 use alloc::vec::Vec;
-use hostmm::{Backing, HostPage, MmError, NotifierId, Seq, Vma, Walk};
+use hostmm::{MmError, NotifierId, Seq, Vma, Walk};
 use units::{HostRange, HostVa, SZ_4K};
 
 slotmap::new_key_type! {
@@ -178,12 +177,11 @@ impl<O: GpuSvmOps> GpuSvm<O> {
 
     /// Whether each page of `chunk` is there, without asking for any (`drm_gpusvm_check_pages`).
     fn all_present(&self, sight: &Sight, chunk: HostRange, ctx: &Ctx) -> Result<bool, Attempt> {
-        let mut pages = self.walks.take();
-        refill(&mut pages, chunk.pages(), HostPage::HOLE);
+        let mut runs = self.walks.take();
         let valid_since = Some((sight.id, sight.seq));
         let walk = Walk { range: chunk, valid_since, fault: false, write: false, owner: ctx.owner };
-        match self.mm.walk(&walk, &mut pages) {
-            Ok(()) => Ok(pages.iter().all(|page| page.backing != Backing::None)),
+        match self.mm.walk(&walk, &mut runs) {
+            Ok(()) => Ok(runs.iter().all(|run| run.run.place.is_some())),
             Err(MmError::Stale) => Err(Attempt::Stale),
             Err(MmError::Gone) => Err(Attempt::Failed(SvmError::Gone)),
             Err(MmError::NoVma | MmError::Denied | MmError::NoMemory) => Ok(false),

@@ -1,4 +1,4 @@
-//! Spare buffers: one entry a page, kept from one migration to the next, so that the hot paths allocate little.
+//! Spare buffers, kept from one migration or walk to the next, so that the hot paths allocate nothing.
 //!
 //! Locking: a leaf lock, held for a push or a pop.
 
@@ -56,10 +56,4 @@ impl<T: Default> DerefMut for Borrowed<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.value
     }
-}
-
-/// Makes `buffer` hold `len` times `value`.
-pub(crate) fn refill<T: Copy>(buffer: &mut Vec<T>, len: usize, value: T) {
-    buffer.clear();
-    buffer.resize(len, value);
 }

@@ -19,7 +19,7 @@ use crate::scratch::Pool;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use hostmm::{HostMm, HostPage, MmError, MmEvent, OwnerId};
+use hostmm::{HostMm, MmError, MmEvent, OwnerId, WalkRun};
 use slotmap::SlotMap;
 use sync::Mutex;
 use units::{HostRange, HostVa, SZ_4K};
@@ -122,7 +122,7 @@ pub struct GpuSvm<O: GpuSvmOps> {
     pub(crate) ops: Weak<O>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) state: Mutex<State<O::RangeData>>,
-    pub(crate) walks: Pool<Vec<HostPage>>,
+    pub(crate) walks: Pool<Vec<WalkRun>>,
     /// For the hooks that the host mm keeps.
     pub(crate) this: Weak<Self>,
 }

@@ -2,8 +2,9 @@
 //!
 //! A zdd is made with each migration into VRAM, owns the [`Devmem`], and counts: one reference for each page
 //! that lives in it, one for the migration while it runs, one for whoever evicts it. The last put takes it
-//! out of the table and hands the `Devmem` back for release. Keys are generational and each live page has
-//! its own bit, so that a put too many is found instead of ending somebody else's memory.
+//! out of the table and hands the `Devmem` back for release. Keys are generational, and which pages live is known
+//! exactly (once a part of them went, by a bit each), so that a put too many is found instead of ending somebody
+//! else's memory.
 //!
 //! One allocation is one contiguous run, so a page's zdd is found by its frame: the last run that starts at
 //! or below it.
@@ -15,7 +16,8 @@ use crate::devmem::Devmem;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
-use hostmm::DevicePage;
+use core::ops::Range;
+use hostmm::{DevicePage, DeviceRun};
 use slotmap::SlotMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
@@ -57,8 +59,8 @@ struct Zdd {
     users: u32,
     /// Pages that live here.
     live: usize,
-    /// A bit for each of them.
-    bits: Vec<u64>,
+    /// Which, where these are not the first `live` ones: a bit for each. An allocation is whole for most of its life.
+    bits: Option<Vec<u64>>,
     timeslice_end_ns: u64,
 }
 
@@ -84,10 +86,9 @@ impl Zdds {
     /// A new zdd around `devmem`, with the creator's reference.
     pub(crate) fn create(&self, devmem: Devmem) -> ZddKey {
         let first = devmem.base.frame;
-        let bits = vec![0; devmem.pages.div_ceil(64)];
         let mut table = self.table.lock();
         debug_assert!(table.run_is_free(&devmem), "two allocations share a frame: {devmem:?}");
-        let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits, timeslice_end_ns: 0 });
+        let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits: None, timeslice_end_ns: 0 });
         table.runs.insert(first, key);
         key
     }
@@ -113,13 +114,12 @@ impl Zdds {
         table.reap(key)
     }
 
-    /// The first `pages` pages of the allocation live from now on.
+    /// The first `pages` pages of the allocation, none of which lived, live from now on.
     pub(crate) fn populate(&self, key: ZddKey, pages: usize) {
         let mut table = self.table.lock();
         let Some(zdd) = table.zdds.get_mut(key) else { return };
-        for index in 0..pages {
-            zdd.set_live(index);
-        }
+        debug_assert!(zdd.live == 0 && pages <= zdd.devmem.pages, "populated twice, or too much");
+        (zdd.live, zdd.bits) = (pages, None);
     }
 
     /// At most `pages` pages from `first` on, those of one allocation, do not live any more. Says how many it took,
@@ -134,10 +134,8 @@ impl Zdds {
         let start = (first.frame - view.base.frame) as usize;
         let taken = start..view.pages.min(start + pages);
         let Some(zdd) = table.zdds.get_mut(view.key) else { return (taken.len(), None) };
-        for index in taken.clone() {
-            let was_live = zdd.clear_live(index);
-            debug_assert!(was_live, "a page was freed twice: {:?}", view.base.add(index as u64));
-        }
+        let were_live = zdd.clear_live(taken.clone());
+        debug_assert!(were_live == taken.len(), "a page was freed twice: {first:?} and {} behind it", taken.len() - 1);
         (taken.len(), table.reap(view.key))
     }
 
@@ -153,12 +151,14 @@ impl Zdds {
         }
     }
 
-    /// Appends the pages that live in `key`'s allocation.
-    pub(crate) fn live_pages(&self, key: ZddKey, out: &mut Vec<DevicePage>) {
+    /// Replaces `out` by the pages that live in `key`'s allocation; whether there are any.
+    pub(crate) fn live_runs(&self, key: ZddKey, out: &mut Vec<DeviceRun>) -> bool {
+        out.clear();
         let table = self.table.lock();
-        let Some(zdd) = table.zdds.get(key) else { return };
-        let base = zdd.devmem.base;
-        out.extend((0..zdd.devmem.pages).filter(|&i| zdd.is_live(i)).map(|i| base.add(i as u64)));
+        if let Some(zdd) = table.zdds.get(key) {
+            zdd.live_runs(out);
+        }
+        !out.is_empty()
     }
 
     /// Number of allocations, and of pages that live in them.
@@ -198,20 +198,56 @@ impl Table {
 }
 
 impl Zdd {
-    fn is_live(&self, index: usize) -> bool {
-        self.bits[index / 64] >> (index % 64) & 1 != 0
+    /// The pages do not live any more; how many of them did.
+    fn clear_live(&mut self, pages: Range<usize>) -> usize {
+        let before = self.live;
+        match &mut self.bits {
+            // From the end, or all of it: the rest is still the first ones.
+            None if pages.end >= self.live => self.live = self.live.min(pages.start),
+            None => {
+                let mut bits = vec![0; self.devmem.pages.div_ceil(64)];
+                words(0..self.live).for_each(|(word, mask)| bits[word] |= mask);
+                self.bits = Some(bits);
+                return self.clear_live(pages);
+            }
+            Some(bits) => {
+                for (word, mask) in words(pages) {
+                    self.live -= (bits[word] & mask).count_ones() as usize;
+                    bits[word] &= !mask;
+                }
+            }
+        }
+        before - self.live
     }
-    fn set_live(&mut self, index: usize) {
-        self.live += usize::from(!self.is_live(index));
-        self.bits[index / 64] |= 1 << (index % 64);
+
+    fn live_runs(&self, out: &mut Vec<DeviceRun>) {
+        let base = self.devmem.base;
+        let Some(bits) = &self.bits else {
+            out.extend((self.live > 0).then_some(DeviceRun { first: base, pages: self.live }));
+            return;
+        };
+        for index in (0..self.devmem.pages).filter(|&index| bits[index / 64] >> (index % 64) & 1 != 0) {
+            let page = base.add(index as u64);
+            match out.last_mut() {
+                Some(run) if run.first.add(run.pages as u64) == page => run.pages += 1,
+                _ => out.push(DeviceRun { first: page, pages: 1 }),
+            }
+        }
     }
-    /// Whether it was live.
-    fn clear_live(&mut self, index: usize) -> bool {
-        let was = self.is_live(index);
-        self.live -= usize::from(was);
-        self.bits[index / 64] &= !(1 << (index % 64));
-        was
-    }
+}
+
+/// The words of a bit set that `bits` lie in, with a mask of those bits.
+fn words(bits: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
+    let mut at = bits.start;
+    core::iter::from_fn(move || {
+        if at >= bits.end {
+            return None;
+        }
+        let (word, low) = (at / 64, at % 64);
+        let count = (64 - low).min(bits.end - at);
+        at += count;
+        Some((word, (!0 >> (64 - count)) << low))
+    })
 }
 
 #[cfg(test)]
@@ -274,6 +310,29 @@ mod tests {
         assert_eq!(zdds.put(key), None);
         assert_eq!(zdds.pages_put(page(0), 1), (1, None));
         assert_eq!(zdds.put(view.key), Some(devmem(0, 1)));
+    }
+
+    #[test]
+    fn what_lives_is_told_in_runs() {
+        let zdds = Zdds::default();
+        let key = zdds.create(devmem(64, 200));
+        let live = || {
+            let mut out = Vec::new();
+            zdds.live_runs(key, &mut out);
+            out.iter().map(|run| (run.first.frame, run.pages)).collect::<Vec<_>>()
+        };
+        zdds.populate(key, 200);
+        assert_eq!(live(), [(64, 200)]);
+        assert_eq!(zdds.pages_put(page(254), 10), (10, None), "from the end");
+        assert_eq!(live(), [(64, 190)]);
+        assert_eq!(zdds.pages_put(page(120), 70), (70, None), "over three words");
+        assert_eq!(live(), [(64, 56), (190, 64)]);
+        assert_eq!(zdds.pages_put(page(64), 1), (1, None));
+        assert_eq!((live(), zdds.totals()), (vec![(65, 55), (190, 64)], (1, 119)));
+        assert_eq!(zdds.pages_put(page(65), 55), (55, None));
+        assert_eq!(zdds.pages_put(page(190), 64), (64, None));
+        assert_eq!(live(), []);
+        assert_eq!(zdds.put(key), Some(devmem(64, 200)));
     }
 
     #[test]

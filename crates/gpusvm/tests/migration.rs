@@ -4,6 +4,7 @@ mod world;
 
 use gpusvm::*;
 use hostmm::*;
+use mm_sim::MapKind;
 use units::{HostRange, SZ_4K, SZ_64K};
 use world::{BASE, Failure, World, fault_ctx};
 
@@ -12,10 +13,7 @@ fn page(range: HostRange, i: usize) -> HostRange {
 }
 
 fn tile_of(world: &World, range: HostRange, i: usize) -> Option<u16> {
-    match world.mm.backing(range.page_at(i)) {
-        Backing::Device(page) => Some(page.pagemap.0),
-        Backing::System(_) | Backing::None => None,
-    }
+    world.mm.place(range.page_at(i)).and_then(Place::device).map(|page| page.pagemap.0)
 }
 
 fn all_in(world: &World, range: HostRange, tile: Option<u16>) -> bool {
@@ -125,7 +123,6 @@ fn whatever_fails_everything_is_where_it_was() {
         (Failure::Copy(5), MigrateError::Copy(CopyError::Fault)),
         (Failure::Map(0), MigrateError::Map(MapError::NoSpace)),
         (Failure::Map(1), MigrateError::Map(MapError::NoSpace)),
-        (Failure::Map(3), MigrateError::Map(MapError::NoSpace)),
     ];
     for (failure, error) in failures {
         let world = World::new();
@@ -151,13 +148,12 @@ fn a_page_that_stays_makes_it_busy_and_the_rest_is_released_later() {
     for (fail, undo) in [(Failure::LeaveBehind(3), false), (Failure::None, true)] {
         world.fail(fail);
         if undo {
-            world.mm.stick(range.page_at(3));
+            assert!(world.mm.sim.inject_race(range.page_at(3)));
         }
         assert_eq!(world.to_tile(0, range), Err(MigrateError::Busy));
         assert_eq!((tile_of(&world, range, 3), tile_of(&world, range, 4)), (None, Some(0)));
         assert_eq!((world.pagemap(0).live_pages(), world.tiles[0].outstanding()), (15, 1));
         world.fail(Failure::None);
-        world.mm.unstick();
         world.assert_filled(range, 100);
         assert_eq!(world.tiles[0].outstanding(), 0);
     }
@@ -168,9 +164,10 @@ fn a_page_that_stays_makes_it_busy_and_the_rest_is_released_later() {
 fn a_pinned_page_keeps_all_at_home() {
     let world = World::new();
     let range = world.filled(16, 100);
-    world.mm.pin(range.page_at(15));
+    world.mm.sim.pin(range.page_at(15)).expect("mapped");
     assert_eq!(world.to_tile(0, range), Err(MigrateError::Busy));
     assert!(all_in(&world, range, None));
+    assert_eq!(world.tiles[0].allocations(), 0, "no VRAM was asked for");
     world.assert_filled(range, 100);
     world.assert_empty();
 }
@@ -179,17 +176,25 @@ fn a_pinned_page_keeps_all_at_home() {
 fn what_cannot_be_asked_for_is_released_too() {
     let world = World::new();
     let range = world.filled(16, 100);
-    let migrate = |devmem, range| world.pagemap(0).migrate_to_devmem(devmem, range, &MigrateDetails::default());
+    let migrate = |pages, range| {
+        let alloc = || Some(world.tiles[0].alloc(pages));
+        world.pagemap(0).migrate_to_devmem(range, &MigrateDetails::default(), alloc)
+    };
     let beyond = HostRange::sized(BASE, 2 * SZ_64K);
     let nowhere = HostRange::sized(BASE.add(1 << 30), SZ_64K);
     let crooked = HostRange::new(BASE.add(8), range.end);
-    assert_eq!(migrate(world.tiles[0].alloc(32), beyond), Err(MigrateError::Invalid));
-    assert_eq!(migrate(world.tiles[0].alloc(16), nowhere), Err(MigrateError::NoVma));
-    assert_eq!(migrate(world.tiles[0].alloc(16), crooked), Err(MigrateError::Invalid));
-    assert_eq!(migrate(world.tiles[0].alloc(15), range), Err(MigrateError::Invalid));
+    assert_eq!(migrate(32, beyond), Err(MigrateError::Invalid));
+    assert_eq!(migrate(16, nowhere), Err(MigrateError::NoVma));
+    assert_eq!(migrate(16, crooked), Err(MigrateError::Invalid));
     let file = HostRange::sized(BASE.add(1 << 31), SZ_64K);
-    world.mm.mmap_as(Vma { range: file, read: true, write: true, anonymous: false, io: false });
-    assert_eq!(migrate(world.tiles[0].alloc(16), file), Err(MigrateError::Busy));
+    world.mm.mmap_as(file, MapKind::Shared);
+    assert_eq!(migrate(16, file), Err(MigrateError::Busy));
+    assert_eq!(world.tiles[0].allocations(), 0, "no VRAM was asked for");
+    assert_eq!(migrate(15, range), Err(MigrateError::Invalid), "too small an allocation");
+    let none = world.pagemap(0).migrate_to_devmem(range, &MigrateDetails::default(), || None);
+    assert_eq!(none, Err(MigrateError::NoMemory));
+    assert!(all_in(&world, range, None));
+    assert_eq!(world.mm.sim.claims_in_progress(), 0);
     assert_eq!(world.tiles[0].outstanding(), 0);
     world.assert_empty();
 }
@@ -201,10 +206,9 @@ fn without_its_set_a_pagemap_ends_well() {
     let map = world.pagemap(0).clone();
     let World { set, svm, tiles, mm, .. } = world;
     drop((set, svm));
-    let devmem = tiles[0].alloc(16);
-    assert_eq!(map.migrate_to_devmem(devmem, range, &MigrateDetails::default()), Err(MigrateError::Gone));
-    assert_eq!(tiles[0].outstanding(), 0);
-    assert_eq!(mm.open_migrations(), 0);
+    let migrated = map.migrate_to_devmem(range, &MigrateDetails::default(), || Some(tiles[0].alloc(16)));
+    assert_eq!(migrated, Err(MigrateError::Gone));
+    assert_eq!((tiles[0].allocations(), mm.sim.claims_in_progress()), (0, 0));
 }
 
 #[test]
@@ -214,7 +218,7 @@ fn the_way_home_fails_without_loss() {
     let key = world.range_at(BASE, &fault_ctx()).expect("a range is made");
     world.to_tile(0, range).expect("all can move");
     world.fail(Failure::Copy(7));
-    assert_eq!(world.svm.range_evict(key), Err(SvmError::NoMemory), "SIGBUS, in this mm's words");
+    assert_eq!(world.svm.range_evict(key), Err(SvmError::Fault), "SIGBUS, in this mm's words");
     assert!(all_in(&world, range, Some(0)));
     assert_eq!(world.device.mappings(), 0);
     // One page is left behind by each try, and tried again.
@@ -236,7 +240,7 @@ fn a_shortage_on_the_way_home_passes() {
         events.iter().filter(|event| **event == Event::MigrateFailed { range, to, error }).count()
     };
     world.to_tile(0, range).expect("all can move");
-    world.mm.set_short(3);
+    world.mm.sim.inject_shortage(3);
     assert_eq!(world.mm.load(range.start), 100);
     assert_eq!(failed(MigrateError::NoMemory), 3);
 
@@ -276,8 +280,8 @@ fn a_timeslice_defers_the_touch_but_not_the_eviction() {
     let world = World::new();
     let range = world.filled(16, 100);
     let migrate = |timeslice_ms| {
-        let devmem = world.tiles[0].alloc(16);
-        world.pagemap(0).migrate_to_devmem(devmem, range, &MigrateDetails { timeslice_ms })
+        let alloc = || Some(world.tiles[0].alloc(16));
+        world.pagemap(0).migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, alloc)
     };
     migrate(20).expect("all can move");
     let start_ns = sync::time::now_ns();
@@ -290,7 +294,7 @@ fn a_timeslice_defers_the_touch_but_not_the_eviction() {
         sync::time::sleep_ns(100_000);
     }
     assert!(all_in(&world, range, Some(0)));
-    let Backing::Device(first) = world.mm.backing(range.start) else { panic!("in VRAM") };
+    let first = world.mm.device(range.start);
     assert_eq!(world.pagemap(0).evict_to_ram(first), Ok(()));
     assert!(all_in(&world, range, None));
     world.assert_filled(range, 100);
@@ -303,11 +307,14 @@ fn an_eviction_empties_the_allocation_or_says_so() {
     let range = world.filled(16, 100);
     world.to_tile(0, range).expect("all can move");
     world.mm.munmap(page(range, 0));
-    let Backing::Device(some) = world.mm.backing(range.page_at(8)) else { panic!("in VRAM") };
-    world.mm.pin(range.page_at(4));
+    let some = world.mm.device(range.page_at(8));
+    // Somebody else's migration has one page.
+    let mut other = Migration::default();
+    let held = DeviceRun { first: world.mm.device(range.page_at(4)), pages: 1 };
+    world.mm.claim_device(&[held], &mut other).expect("begun");
     assert_eq!(world.pagemap(0).evict_to_ram(some), Err(MigrateError::Busy));
     assert_eq!((world.pagemap(0).live_pages(), world.tiles[0].outstanding()), (1, 1));
-    world.mm.unstick();
+    world.mm.finish(&mut other);
     assert_eq!(world.pagemap(0).evict_to_ram(some), Ok(()));
     assert_eq!(world.tiles[0].outstanding(), 0);
     assert_eq!(world.pagemap(0).evict_to_ram(some), Ok(()), "gone already");

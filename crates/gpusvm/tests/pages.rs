@@ -3,9 +3,10 @@
 mod world;
 
 use gpusvm::*;
-use hostmm::{EventKind, Vma};
+use hostmm::EventKind;
+use mm_sim::MapKind;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
-use world::{BASE, Failure, OWNER, World, fault_ctx};
+use world::{BASE, Failure, World, fault_ctx};
 
 fn page(range: HostRange, i: usize) -> HostRange {
     HostRange::sized(range.page_at(i), SZ_4K)
@@ -51,16 +52,16 @@ fn any_event_unmaps() {
 }
 
 #[test]
-fn a_huge_mapping_is_one_chunk() {
+fn a_huge_mapping_is_one_run() {
     let world = World::new();
     let range = HostRange::sized(BASE, SZ_2M);
-    world.mm.mmap(range);
-    world.mm.make_huge(range, 9);
+    world.mm.mmap_as(range, MapKind::Huge);
+    (0..512).for_each(|i| world.mm.store(range.page_at(i), i as u64));
     let key = world.range_at(BASE, &fault_ctx()).expect("a range is made");
     world.svm.get_pages(key, &fault_ctx()).expect("pages are collected");
-    let orders: Vec<_> =
-        world.svm.notifier_lock().pages(key).expect("there").dma_addr().iter().map(|addr| addr.order).collect();
-    assert_eq!(orders, [9]);
+    let runs: Vec<_> =
+        world.svm.notifier_lock().pages(key).expect("there").dma_addr().iter().map(|addr| addr.pages()).collect();
+    assert_eq!(runs, [512]);
     assert_eq!(world.device_reads(key), (0..512).collect::<Vec<_>>());
     world.assert_empty();
 }
@@ -211,9 +212,10 @@ fn a_shared_page_in_vram_is_not_written_there() {
     let world = World::new();
     let (range, key) = block(&world);
     world.to_tile(0, range).expect("all can move");
-    world.mm.share(range.page_at(3));
+    let child = world.mm.sim.fork();
     assert_eq!(world.svm.get_pages(key, &Ctx { read_only: true, ..fault_ctx() }), Ok(()));
     assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "home with it, where COW is broken");
+    world.mm.sim.child_exit(child);
     world.svm.range_evict(key).expect("all can go home");
     assert_eq!(world.svm.get_pages(key, &fault_ctx()), Ok(()));
     assert_eq!(world.device_reads(key), (100..116).collect::<Vec<_>>());
@@ -240,7 +242,7 @@ fn a_read_only_half_denies_writing() {
     let half = HostRange::new(BASE.add(SZ_64K / 2), range.end);
     world.mm.munmap(half);
     world.svm.range_remove(key);
-    world.mm.mmap_as(Vma { range: half, read: true, write: false, anonymous: true, io: false });
+    world.mm.mmap_as(half, MapKind::ReadOnly);
     // Made by hand over both: the fault's own VMA is looked at, not the other.
     let both = HostRange::sized(BASE, SZ_64K);
     assert_eq!(world.svm.range_find_or_insert(HostVa(half.start.0), both, &fault_ctx()), Err(SvmError::Denied));
@@ -248,24 +250,4 @@ fn a_read_only_half_denies_writing() {
     assert_eq!(world.span(low).len(), SZ_4K);
     assert_eq!(world.svm.get_pages(low, &fault_ctx()), Ok(()));
     world.assert_empty();
-}
-
-#[test]
-fn a_scan_says_where() {
-    let world = World::new();
-    let (range, key) = block(&world);
-    let scan = |tile: usize| world.svm.scan_mm(key, world.pagemap(tile).id());
-    assert_eq!(scan(0), ScanState::System);
-    world.to_tile(0, page(range, 0)).expect("a page can move");
-    assert_eq!(scan(0), ScanState::Mixed);
-    world.svm.range_evict(key).expect("all can go home");
-    world.to_tile(0, range).expect("all can move");
-    assert_eq!((scan(0), scan(1)), (ScanState::Equal, ScanState::Other));
-    world.mm.dontneed(page(range, 0));
-    assert_eq!(scan(0), ScanState::Unpopulated);
-    let _ = world.mm.load(range.start);
-    world.to_tile(1, page(range, 0)).expect("a page can move");
-    assert_eq!(scan(0), ScanState::MixedDevice);
-    assert_eq!(world.pagemap(0).owner(), OWNER);
-    world.assert_clean();
 }

@@ -3,7 +3,8 @@
 mod world;
 
 use gpusvm::*;
-use hostmm::{EventKind, Vma};
+use hostmm::EventKind;
+use mm_sim::MapKind;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 use world::{ALL, BASE, World, fault_ctx};
 
@@ -128,10 +129,9 @@ fn the_window_ends_where_it_ends() {
 #[test]
 fn what_the_vma_says() {
     let world = World::new();
-    let vma = Vma { range: HostRange::new(at(0), at(SZ_4K)), read: true, write: false, anonymous: true, io: false };
-    world.mm.mmap_as(vma);
-    world.mm.mmap_as(Vma { range: HostRange::new(at(SZ_64K), at(2 * SZ_64K)), write: true, io: true, ..vma });
-    world.mm.mmap_as(Vma { range: HostRange::new(at(SZ_2M), at(2 * SZ_2M)), write: true, anonymous: false, ..vma });
+    world.mm.mmap_as(HostRange::new(at(0), at(SZ_4K)), MapKind::ReadOnly);
+    world.mm.mmap_as(HostRange::new(at(SZ_64K), at(2 * SZ_64K)), MapKind::Io);
+    world.mm.mmap_as(HostRange::new(at(SZ_2M), at(2 * SZ_2M)), MapKind::Shared);
     assert_eq!(world.range_at(at(0x5000), &fault_ctx()), Err(SvmError::NoVma));
     assert_eq!(world.range_at(at(0), &fault_ctx()), Err(SvmError::Denied));
     assert_eq!(world.range_at(at(SZ_64K), &fault_ctx()), Err(SvmError::Io));

@@ -72,13 +72,16 @@ impl Tile {
         allocated.insert(base, pages);
         Devmem { base: DevicePage { pagemap: self.id, frame: base }, pages, cookie: base }
     }
-    fn copy(&self, pairs: impl Iterator<Item = Option<(Place, Place)>>, carried: &mut [bool]) -> Result<(), CopyError> {
+    fn copy(
+        &self,
+        runs: &[CopyRun],
+        report: &mut Report<'_>,
+        ends: fn(Place, Place) -> (Place, Place),
+    ) -> Result<(), CopyError> {
         let sim = self.sim.upgrade().ok_or(CopyError::Reset)?;
-        for (pair, carried) in pairs.zip(carried) {
-            let Some((src, dst)) = pair else { continue };
-            let mut done = [Transferred::Failed];
-            sim.transfer(src, dst, &mut done);
-            *carried = matches!(done[0], Transferred::Moved | Transferred::Copied | Transferred::Hole);
+        for run in runs {
+            let (src, dst) = ends(Place::Device(run.page), self.dma.place(run.addr, 0));
+            sim.transfer(src, dst, run.addr.pages(), report);
         }
         Ok(())
     }
@@ -88,31 +91,15 @@ impl DevmemOps for Tile {
     fn device(&self) -> &dyn Device {
         &*self.dma
     }
-    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
         let addr = (u64::from(page.pagemap.0) + 1) << TILE_SHIFT | page.frame << 12;
-        Ok(PagemapAddr { addr, proto: Proto::Vram, order, dir })
+        Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
     }
-    fn copy_to_devmem(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        let pair = |(page, addr): (&Option<DevicePage>, &Option<PagemapAddr>)| {
-            Some((self.dma.place((*addr)?, 0), Place::Device((*page)?)))
-        };
-        self.copy(pages.iter().zip(addr).map(pair), carried)
+    fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(runs, report, |near, far| (far, near))
     }
-    fn copy_to_ram(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        let pair = |(page, addr): (&Option<DevicePage>, &Option<PagemapAddr>)| {
-            Some((Place::Device((*page)?), self.dma.place((*addr)?, 0)))
-        };
-        self.copy(pages.iter().zip(addr).map(pair), carried)
+    fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(runs, report, |near, far| (near, far))
     }
     fn devmem_release(&self, devmem: Devmem) {
         let gone = self.allocated.lock().remove(&devmem.cookie);
@@ -185,9 +172,9 @@ impl Machine {
     }
 
     fn to_tile_for(&self, tile: usize, range: HostRange, timeslice_ms: u32) -> Result<(), MigrateError> {
-        let devmem = self.tiles[tile].alloc(range.pages());
         let pagemap = self.set.get(PagemapId(tile as u16)).expect("it is there");
-        pagemap.migrate_to_devmem(devmem, range, &MigrateDetails { timeslice_ms })
+        let alloc = || Some(self.tiles[tile].alloc(range.pages()));
+        pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, alloc)
     }
 
     /// What a garbage collector does: ranges whose mapping went are removed.
@@ -348,7 +335,7 @@ fn run_ops(machine: &Machine, area: HostRange, ops: &[Op]) {
                 gpu_against(machine, area, i, value, &ctx, &mut oracle);
             }
             Op::EvictAllocation(i) => {
-                if let Backing::Device(page) = sim.residency(area.page_at(i)) {
+                if let Some(Place::Device(page)) = sim.residency(area.page_at(i)) {
                     let _ = machine.set.get(page.pagemap).expect("it is there").evict_to_ram(page);
                 }
             }
@@ -453,36 +440,6 @@ fn cpu_and_device_add_while_pages_travel() {
     });
 }
 
-/// Two tiles take the pages from each other, each for a minimum residency of 5 ms, and never stop. A CPU that touches
-/// them has its turn when the residency that it met first ends: after as many moves as fit into it.
-#[test]
-fn a_touch_ends_while_tiles_take_turns() {
-    const BETWEEN_NS: u64 = 300_000;
-    const MOST_MOVES: u64 = 2 * (5_000_000 / BETWEEN_NS + 2);
-    explore(40, |machine| {
-        let range = machine.sim.mmap(2, MapKind::Anonymous);
-        let (moves, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let tiles = [0, 1].map(|tile| {
-            let (moves, over) = (moves.clone(), over.clone());
-            spawn(&machine, move |machine| {
-                while over.load() == 0 {
-                    moves.fetch_add(u64::from(machine.to_tile_for(tile, range, 5).is_ok()));
-                    sync::time::sleep_ns(BETWEEN_NS);
-                }
-            })
-        });
-        for touch in 0..4 {
-            sync::time::sleep_ns(1_000_000);
-            let before = moves.load();
-            machine.sim.store_u64(range.page_at(1), touch).expect("mapped");
-            let meanwhile = moves.load() - before;
-            assert!(meanwhile <= MOST_MOVES, "{meanwhile} moves while a CPU waited");
-        }
-        over.store(1);
-        tiles.into_iter().for_each(sync::JoinHandle::join);
-    });
-}
-
 /// The mapping goes while the device faults on it and a migration runs: whatever happens, nothing is left over.
 #[test]
 fn a_mapping_goes_under_fault_and_migration() {
@@ -516,7 +473,7 @@ fn an_eviction_meets_a_touch_and_a_steal() {
             machine.sim.store_u64(range.page_at(i), 40 + i as u64).expect("mapped");
         }
         machine.to_tile(0, range).expect("nobody else is there");
-        let Backing::Device(page) = machine.sim.residency(range.start) else { panic!("in VRAM") };
+        let Some(Place::Device(page)) = machine.sim.residency(range.start) else { panic!("in VRAM") };
         let evictor = spawn(&machine, move |machine| {
             let _ = machine.set.get(page.pagemap).expect("it is there").evict_to_ram(page);
         });
@@ -546,5 +503,35 @@ fn dontneed_meets_the_device() {
         machine.sim.madvise_dontneed(range);
         device.join();
         assert_eq!(machine.sim.load_u64(range.start), Ok(0));
+    });
+}
+
+/// Two tiles take the pages from each other, each for a minimum residency of 5 ms, and never stop. A CPU that touches
+/// them has its turn when the residency that it met first ends: after as many moves as fit into it.
+#[test]
+fn a_touch_ends_while_tiles_take_turns() {
+    const BETWEEN_NS: u64 = 300_000;
+    const MOST_MOVES: u64 = 2 * (5_000_000 / BETWEEN_NS + 2);
+    explore(40, |machine| {
+        let range = machine.sim.mmap(2, MapKind::Anonymous);
+        let (moves, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let tiles = [0, 1].map(|tile| {
+            let (moves, over) = (moves.clone(), over.clone());
+            spawn(&machine, move |machine| {
+                while over.load() == 0 {
+                    moves.fetch_add(u64::from(machine.to_tile_for(tile, range, 5).is_ok()));
+                    sync::time::sleep_ns(BETWEEN_NS);
+                }
+            })
+        });
+        for touch in 0..4 {
+            sync::time::sleep_ns(1_000_000);
+            let before = moves.load();
+            machine.sim.store_u64(range.page_at(1), touch).expect("mapped");
+            let meanwhile = moves.load() - before;
+            assert!(meanwhile <= MOST_MOVES, "{meanwhile} moves while a CPU waited");
+        }
+        over.store(1);
+        tiles.into_iter().for_each(sync::JoinHandle::join);
     });
 }

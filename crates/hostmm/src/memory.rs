@@ -3,27 +3,8 @@
 //! The engine never calls this; `machine` adapts it to the hardware model's bus, and the conformance suite
 //! drives it directly. It is here because the host mm alone knows where bytes are, and which pairs may move.
 
-use super::DevicePage;
-use units::{HostFrame, HostVa};
-
-/// Where the bytes of one page are, as the hardware found by its page tables and its IOMMU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// In VRAM.
-    Device(DevicePage),
-    /// In system memory.
-    Host(HostFrame),
-}
-
-impl Place {
-    /// The place `pages` further on in a contiguous run.
-    pub const fn add(self, pages: u64) -> Self {
-        match self {
-            Self::Device(page) => Self::Device(page.add(pages)),
-            Self::Host(frame) => Self::Host(frame.add(pages)),
-        }
-    }
-}
+use crate::Place;
+use units::{HostVa, Report};
 
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,19 +37,6 @@ pub enum AtomicOp {
     },
 }
 
-/// How a page of a transfer ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Transferred {
-    /// The page itself moved: no byte was copied.
-    Moved,
-    /// Its bytes were copied.
-    Copied,
-    /// The source was a hole; the destination reads as zeros.
-    Hole,
-    /// It stays where it was: pinned, or gone meanwhile.
-    Failed,
-}
-
 /// Bytes, by place. All accesses are atomic with regard to transfers of a *staged* pair.
 pub trait HostMemory: Send + Sync {
     /// Reads `buf.len()` bytes at `offset` of a page; does not cross the page.
@@ -78,9 +46,9 @@ pub trait HostMemory: Send + Sync {
     /// An atomic of `size` (4 or 8) bytes at a naturally aligned `offset`; gives the old value.
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError>;
 
-    /// Carries `done.len()` pages from the run at `src` to the run at `dst`: moves a pair that is staged as
-    /// exactly this pair, copies any other. Reports page by page.
-    fn transfer(&self, src: Place, dst: Place, done: &mut [Transferred]);
+    /// Carries a run of `pages` pages from `src` to `dst`: moves what is staged as exactly these pairs, copies the
+    /// rest. Reports runs, in order.
+    fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>);
 
     /// Reads memory as the calling thread of the program would: faults are served (`copy_from_user`).
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError>;

@@ -1,9 +1,9 @@
 //! The hardware's bus over a host mm: device addresses become pagemap frames, nothing else happens here.
 
-use hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place, Transferred};
+use hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place};
 use std::sync::Arc;
-use units::{Dpa, PAGE_SHIFT, TileId};
-use xe_hw::port::{Bus, BusAddr, BusError, PageCopy, Rmw};
+use units::{Dpa, Outcome, PAGE_SHIFT, Report, TileId};
+use xe_hw::port::{Bus, BusAddr, BusError, Rmw};
 use xe_spec::platform::Platform;
 
 /// How accesses to system memory end.
@@ -69,19 +69,10 @@ impl Bus for HostBus {
         self.memory.atomic(self.place(page)?, offset, size, op).map_err(bus_error)
     }
 
-    fn transfer(&self, src: BusAddr, dst: BusAddr, done: &mut [PageCopy]) {
-        let (Ok(src), Ok(dst)) = (self.place(src), self.place(dst)) else {
-            return done.fill(PageCopy::Failed);
-        };
-        let mut outcome = vec![Transferred::Failed; done.len()];
-        self.memory.transfer(src, dst, &mut outcome);
-        for (done, outcome) in done.iter_mut().zip(outcome) {
-            *done = match outcome {
-                Transferred::Moved => PageCopy::Moved,
-                Transferred::Copied => PageCopy::Copied,
-                Transferred::Hole => PageCopy::Hole,
-                Transferred::Failed => PageCopy::Failed,
-            };
+    fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>) {
+        match (self.place(src), self.place(dst)) {
+            (Ok(src), Ok(dst)) => self.memory.transfer(src, dst, pages, report),
+            _ => report(pages, Outcome::Failed),
         }
     }
 }

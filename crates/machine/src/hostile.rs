@@ -6,6 +6,7 @@
 //! aligned pieces of 64K only, so the odd pages at a mapping's ends are not movable.
 
 use crate::wiring::Core;
+use hostmm::HostMm;
 use mm_live::LiveMm;
 use std::sync::Arc;
 use sync::{Condvar, JoinHandle, Mutex, SpawnError};

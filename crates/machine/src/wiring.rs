@@ -15,10 +15,10 @@ use hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
 use sync::RwLock;
 use sync::rank::{self, Rank};
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
-use xe_hw::port::{Interrupts, PageCopy};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
+use xe_hw::port::Interrupts;
 use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
-use xe_kmd::{Device, Errno, Hw, HwJob, PageOutcome, Parts, Rules};
+use xe_kmd::{Device, Errno, Hw, HwJob, Parts, Rules};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
 use xe_spec::platform::Platform;
 
@@ -156,18 +156,8 @@ impl Hw for HwPort {
         self.gpu.fault_ack(fault.engine, fault.context, ack);
     }
 
-    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]) {
-        let mut pages = vec![PageCopy::Failed; done.len()];
-        self.gpu.copy(tile, &CopyJob { asid, src, dst }, &mut pages);
-        for (done, page) in done.iter_mut().zip(pages) {
-            *done = match page {
-                PageCopy::Moved => PageOutcome::Moved,
-                PageCopy::Copied => PageOutcome::Copied,
-                PageCopy::Hole => PageOutcome::Hole,
-                PageCopy::Failed => PageOutcome::Failed,
-                PageCopy::Dropped => PageOutcome::Dropped,
-            };
-        }
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>) {
+        self.gpu.copy(tile, &CopyJob { asid, src, dst, pages }, report);
     }
 }
 

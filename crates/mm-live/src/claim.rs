@@ -1,256 +1,339 @@
 //! The first half of a migration: claim and stage (Linux: `migrate_vma_setup`, `migrate_device_range`).
 //!
-//! A claim is a list of entries, one a page; the page map's marks name claim and entry, so that an event or a
-//! fault that meets a page finds its migration. Pages that an event takes away while they are claimed are
-//! *dead*: the claim carries them nowhere any more, and its `finish` alone frees what they held, on both sides.
+//! A claim is a list of entries, one a run; the pages' marks name the claim, so that an event or a fault that meets a page
+//! finds its migration. Pages that an event takes away while they are claimed are *dead*: the claim carries them nowhere
+//! any more, and its `finish` alone frees what they held, on both sides.
+//!
+//! A claim towards VRAM asks the kernel once, which pages hold something; a claim of pages in VRAM asks the books.
 
 use crate::LiveMm;
-use crate::arena::Frame;
-use crate::entry::{Claim, Entry, From};
-use crate::map::{Home, Mark};
-use crate::quarantine;
-use crate::sys::Errno;
-use hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, Select};
-use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K};
+use crate::books::{Books, Claim, Entry, Frame, From, Home, Mark, Page};
+use crate::kernel::{Errno, Held};
+use crate::residency::{NOTHING, overlapping};
+use hostmm::{
+    ClaimId, ClaimRequest, Claimed, DeviceRun, EventKind, Migration, MmError, MmEvent, PagemapId, Place, Run, Toward,
+};
+use sync::time::now_ns;
+use units::{HostFrame, HostRange, HostVa, SZ_2M, bytes_of};
 
-/// Which way a migration may go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Entrance {
-    /// Anywhere: not while frozen.
-    Anywhere,
-    /// Home only. That is what a freeze waits for; so a reader that serves a CPU fault never waits here.
-    Homewards,
-}
-
-/// How long a claim waits for a freeze or a migration to end before it says [`MmError::Stale`].
+/// How long a claim waits for a freeze to end before it says [`MmError::Stale`].
 const PATIENCE_NS: u64 = 10_000_000;
 
 impl LiveMm {
-    fn enter(&self, entrance: Entrance) -> Result<u64, MmError> {
+    /// A new claim. Towards VRAM none begins while a fork is near; homeward is what the fork waits for.
+    fn enter(&self, toward: Toward) -> Result<u64, MmError> {
         self.alive()?;
-        let mut map = self.map.lock();
-        if map.frozen && entrance == Entrance::Anywhere {
-            self.claims_changed.wait_for(&mut map, PATIENCE_NS);
-            if map.frozen {
+        let mut books = self.books.lock();
+        if books.frozen > 0 && toward != Toward::Ram {
+            self.claims_changed.wait_for(&mut books, PATIENCE_NS);
+            if books.frozen > 0 {
                 return Err(MmError::Stale);
             }
         }
-        map.last_claim += 1;
-        let id = map.last_claim;
-        map.claims.get_or_insert_with(id, Claim::default);
+        books.last_claim += 1;
+        let id = books.last_claim;
+        let entries = books.spare.pop().unwrap_or_default();
+        books.claims.get_or_insert_with(id, || Claim { entries, toward, has_waiters: false });
         Ok(id)
-    }
-
-    fn leave(&self, id: u64) {
-        self.map.lock().claims.remove(id);
-        self.claims_changed.notify_all();
     }
 
     pub(crate) fn claim_range(
         &self,
         request: &ClaimRequest,
         kind: EventKind,
-        out: &mut [Claimed],
-    ) -> Result<ClaimId, MmError> {
+        migration: &mut Migration,
+    ) -> Result<Claimed, MmError> {
         // An event that has been read but not settled would kill what is claimed now, at the same place.
-        self.gate.wait_open();
-        let vma = self.vma_at(request.range.start).ok_or(MmError::NoVma)?;
-        if !vma.range.covers(request.range) {
-            return Err(MmError::Stale);
-        }
-        let home = request.select == Select::DeviceOnly;
-        let id = self.enter(if home { Entrance::Homewards } else { Entrance::Anywhere })?;
+        self.barrier.wait_open();
+        let movable = match request.toward {
+            Toward::Ram => false,
+            Toward::Vram(id) if self.books.lock().is_all_in(request.range, id) => return Ok(Claimed::There),
+            Toward::Vram(_) => self.is_movable(request.range)?,
+        };
+        let id = self.enter(request.toward)?;
+        migration.begin(ClaimId(id));
         let begun = self.notifiers.begin(MmEvent { range: request.range, kind });
-        self.notifiers.tell(&begun);
-        let mut resident = vec![0u8; request.range.pages()];
-        let movable = request.select == Select::All && vma.anonymous;
-        let serial = self.begin_look();
-        if movable && self.present(request.range, &mut resident).is_err() {
-            self.notifiers.end(begun);
-            self.leave(id);
-            return Err(MmError::Stale);
-        }
-        let collected = self.collect(id, request, movable.then_some((&resident, serial)), out);
+        self.notifiers.notify(&begun);
+        let collected = self.collect(id, request, movable, migration);
         self.notifiers.end(begun);
-        if !collected {
-            self.leave(id);
-            return Err(MmError::Stale);
+        if collected.is_err() {
+            self.finish_claim(migration);
         }
-        Ok(ClaimId(id))
+        collected.map(|()| Claimed::Begun)
     }
 
-    /// Marks the pages. False where the engine is still to be told of something there.
-    fn collect(&self, id: u64, request: &ClaimRequest, look: Option<(&Vec<u8>, u64)>, out: &mut [Claimed]) -> bool {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        if map.untold.meets(request.range) {
-            return false;
+    /// Whether pages of `range` can leave system memory. What is watched lies in one mapping that can.
+    fn is_movable(&self, range: HostRange) -> Result<bool, MmError> {
+        let watched = self.books.lock().chunk(range.start).and_then(|chunk| chunk.watched(range.start));
+        if watched.is_some_and(|part| part.covers(range)) {
+            return Ok(self.may_migrate(range));
         }
-        if let Some((resident, serial)) = look {
-            map.quarantine.settle_absent(request.range, resident, serial);
-        }
-        let quarantined = map.quarantine.within(request.range, sync::time::now_ns());
-        let mut entries = Vec::with_capacity(request.range.pages());
-        for (index, out) in out.iter_mut().enumerate().take(request.range.pages()) {
-            let va = request.range.page_at(index);
-            let look = look.filter(|_| !quarantine::contains(&quarantined, va));
-            *out = match (map.look(va), look) {
-                ((Home::Device(page), Mark::Free), _)
-                    if map.arena(page.pagemap).is_some_and(|arena| arena.owner == request.owner) =>
-                {
-                    Claimed::Device(page)
-                }
-                ((Home::System, Mark::Free), Some((resident, _))) if resident[index] & 1 != 0 => {
-                    Claimed::System(HostFrame(va.page_number()))
-                }
-                ((Home::System, Mark::Free), Some(_)) => Claimed::Hole,
-                _ => Claimed::No,
-            };
-            let from = match *out {
-                Claimed::No => From::Nowhere,
-                Claimed::Hole => From::Hole,
-                Claimed::System(_) => From::System,
-                Claimed::Device(page) => From::Device(page),
-            };
-            if from != From::Nowhere {
-                map.set_mark(va, Mark::Claimed { claim: id, entry: index });
-            }
-            entries.push(Entry::new(va, from));
-        }
-        if let Some(claim) = map.claims.get_mut(id) {
-            claim.entries = entries;
-        }
-        true
+        let vma = self.vma_at(range.start).ok_or(MmError::NoVma)?;
+        if vma.range.covers(range) { Ok(vma.anonymous) } else { Err(MmError::Stale) }
     }
 
-    pub(crate) fn claim_frames(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
-        let id = self.enter(Entrance::Anywhere)?;
-        let mut vas: Vec<HostVa> = Vec::with_capacity(pages.len());
-        {
-            let map = self.map.lock();
-            vas.extend(pages.iter().filter_map(|&page| match map.frame(page) {
-                Some(Frame::Home(va)) => Some(va),
-                _ => None,
-            }));
-        }
-        let begun: Vec<_> = runs_of(vas)
-            .map(|range| self.notifiers.begin(MmEvent { range, kind: EventKind::Clear }))
-            .inspect(|begun| self.notifiers.tell(begun))
-            .collect();
-        {
-            let mut guard = self.map.lock();
-            let map = &mut *guard;
-            let mut entries = Vec::with_capacity(pages.len());
-            for (index, &page) in pages.iter().enumerate() {
-                out[index] = match map.frame(page) {
-                    Some(Frame::Home(va))
-                        if map.look(va) == (Home::Device(page), Mark::Free)
-                            && !map.untold.meets(HostRange::sized(va, SZ_4K)) =>
-                    {
-                        Some(va)
-                    }
-                    _ => None,
-                };
-                if let Some(va) = out[index] {
-                    map.set_mark(va, Mark::Claimed { claim: id, entry: index });
-                }
-                let from = out[index].map_or(From::Nowhere, |_| From::Device(page));
-                entries.push(Entry::new(out[index].unwrap_or_default(), from));
-            }
-            if let Some(claim) = map.claims.get_mut(id) {
-                claim.entries = entries;
-            }
-        }
-        begun.into_iter().for_each(|begun| self.notifiers.end(begun));
-        Ok(ClaimId(id))
-    }
-
-    pub(crate) fn stage_claim(
+    /// Marks the pages. `Stale` where the engine is still to be told of something there.
+    fn collect(
         &self,
-        claim: ClaimId,
-        to: &[Destination],
-        frames: &mut [Option<HostFrame>],
+        id: u64,
+        request: &ClaimRequest,
+        movable: bool,
+        migration: &mut Migration,
     ) -> Result<(), MmError> {
-        self.alive()?;
-        let mut chunks: Vec<HostVa> = Vec::new();
-        {
-            let mut guard = self.map.lock();
-            let map = &mut *guard;
-            if map.claims.get(claim.0).is_none() {
-                return Err(MmError::Gone);
+        let mut rest = request.range;
+        while !rest.is_empty() {
+            let mut held = [NOTHING; 16];
+            let (found, end, serial) = if movable && self.books.lock().has_free(rest) {
+                let serial = self.begin_look();
+                let (found, end) = self.kernel.scan(rest, &mut held);
+                (found, end.min(rest.end), serial)
+            } else {
+                (0, rest.end, 0)
+            };
+            let part = HostRange::new(rest.start, end);
+            let seen = movable.then_some(Seen { held: &held[..found], serial });
+            let mut books = self.books.lock();
+            if books.undelivered.meets(part) {
+                return Err(MmError::Stale);
             }
-            map.with_entries(claim.0, |map, entries| {
-                for ((entry, &to), frame) in entries.iter_mut().zip(to).zip(frames.iter_mut()) {
-                    if entry.from == From::Nowhere || entry.dead {
-                        continue;
-                    }
-                    match to {
-                        Destination::Stay => continue,
-                        Destination::Ram => *frame = Some(HostFrame(entry.va.page_number())),
-                        Destination::Device(page) => {
-                            if map.frame(page) != Some(Frame::Empty) || map.holds_bytes(page) {
-                                self.counters.occupied.fetch_add(1);
-                                continue;
-                            }
-                            map.set_frame(page, Frame::Staged(entry.va));
-                            let chunk = entry.va.align_down(SZ_2M);
-                            if chunks.last() != Some(&chunk) {
-                                chunks.push(chunk);
-                            }
-                        }
-                    }
-                    entry.to = to;
-                }
-            });
-        }
-        for chunk in chunks {
-            match self.register(chunk) {
-                Err(Errno::NOMEM) => {
-                    self.unstage(claim, None, frames);
-                    return Err(MmError::NoMemory);
-                }
-                Err(_) => self.unstage(claim, Some(chunk), frames),
-                Ok(()) => {}
-            }
+            books.collect(id, request, part, seen, migration);
+            rest.start = end;
         }
         Ok(())
     }
 
-    /// Takes destinations back: those of one chunk, or all.
-    fn unstage(&self, claim: ClaimId, chunk: Option<HostVa>, frames: &mut [Option<HostFrame>]) {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        for index in 0..map.entries(claim.0).len() {
-            let Some(mut entry) = map.entry(claim.0, index) else { break };
-            if chunk.is_none_or(|chunk| entry.va.align_down(SZ_2M) == chunk) {
-                if let Destination::Device(page) = entry.to {
-                    map.set_frame(page, Frame::Empty);
+    pub(crate) fn claim_frames(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError> {
+        let id = self.enter(Toward::Ram)?;
+        migration.begin(ClaimId(id));
+        let places = self.books.lock().homes_of(pages);
+        let begun: Vec<_> = places
+            .into_iter()
+            .map(|(range, _)| self.notifiers.begin(MmEvent { range, kind: EventKind::Clear }))
+            .inspect(|begun| self.notifiers.notify(begun))
+            .collect();
+        {
+            let mut books = self.books.lock();
+            for (range, first) in books.homes_of(pages) {
+                books.collect_device(id, range, first, migration);
+            }
+        }
+        begun.into_iter().for_each(|begun| self.notifiers.end(begun));
+        Ok(())
+    }
+
+    pub(crate) fn stage_claim(&self, migration: &mut Migration) -> Result<(), MmError> {
+        let Some(ClaimId(id)) = migration.id else { return Ok(()) };
+        let occupied = self.books.lock().stage(id, migration);
+        self.counters.occupied.add(occupied);
+        let mut last = None;
+        let legs = || migration.legs.iter().filter(|leg| matches!(leg.to, Some(Place::Device(_))));
+        let mut refused = Vec::new();
+        for chunk in legs().flat_map(|leg| chunks_of(leg.range)) {
+            if last.replace(chunk) == Some(chunk) {
+                continue;
+            }
+            match self.register(chunk) {
+                Err(Errno::NOMEM) => {
+                    self.books.lock().unstage(id, migration, None);
+                    return Err(MmError::NoMemory);
                 }
-                if let Some(frame) = frames.get_mut(index) {
-                    *frame = None;
+                Err(_) => refused.push(chunk),
+                Ok(()) => {}
+            }
+        }
+        refused.into_iter().for_each(|chunk| self.books.lock().unstage(id, migration, Some(chunk)));
+        Ok(())
+    }
+}
+
+/// What a scan saw of a range.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    held: &'a [Held],
+    /// The quarantine's count when it began.
+    serial: u64,
+}
+
+impl Books {
+    /// Whether all of `range` lives in that pagemap, and nobody is at it.
+    fn is_all_in(&self, range: HostRange, id: PagemapId) -> bool {
+        let is_there = |page: Page| matches!(page.home, Home::Device(page) if page.pagemap == id);
+        self.runs(range).all(|(_, page)| is_there(page) && page.mark == Mark::Free)
+    }
+
+    /// Whether `range` has pages in system memory that nobody is at.
+    fn has_free(&self, range: HostRange) -> bool {
+        self.runs(range).any(|(_, page)| page.home == Home::System && page.mark == Mark::Free)
+    }
+
+    /// Claims what can be claimed of `range`. Pages of system memory only where they were seen.
+    fn collect(
+        &mut self,
+        id: u64,
+        request: &ClaimRequest,
+        range: HostRange,
+        seen: Option<Seen<'_>>,
+        migration: &mut Migration,
+    ) {
+        if let Some(Seen { held, serial }) = seen {
+            self.quarantine.settle_absent(range, held, serial);
+        }
+        let kept = seen.map_or_else(Vec::new, |_| self.quarantine.within(range, now_ns()));
+        let mut rest = range;
+        while !rest.is_empty() {
+            let (run, page) = self.run(rest);
+            rest.start = run.end;
+            match (page.home, page.mark, seen) {
+                (Home::Device(first), Mark::Free, _)
+                    if self.arena(first.pagemap).is_some_and(|arena| arena.owner == request.owner) =>
+                {
+                    self.add_entry(id, Entry::new(run, From::Device(first), false), migration);
                 }
-                entry.to = Destination::Stay;
-                map.set_entry(claim.0, index, entry);
+                (Home::System, Mark::Free, Some(Seen { held, .. })) => {
+                    self.collect_system(id, run, held, &kept, migration);
+                }
+                _ => {}
             }
         }
     }
 
-    pub(crate) fn entries(&self, claim: ClaimId) -> Vec<Entry> {
-        self.map.lock().entries(claim.0).to_vec()
+    /// Claims a run of system memory: what holds something, and the holes between.
+    fn collect_system(
+        &mut self,
+        id: u64,
+        run: HostRange,
+        held: &[Held],
+        kept: &[HostRange],
+        migration: &mut Migration,
+    ) {
+        let mut at = run.start;
+        while at < run.end {
+            let rest = HostRange::new(at, run.end);
+            let quarantined = overlapping(kept.iter().copied(), rest);
+            if let Some(part) = quarantined.filter(|part| part.start == at) {
+                at = part.end;
+                continue;
+            }
+            let end = quarantined.map_or(run.end, |part| part.start);
+            let rest = HostRange::new(at, end);
+            let next = held.iter().find_map(|held| Some((held.range.intersect(rest)?, held.huge)));
+            let entry = match next {
+                Some((part, huge)) if part.start == at => Entry::new(part, From::System, huge),
+                Some((part, _)) => Entry::new(HostRange::new(at, part.start), From::Hole, false),
+                None => Entry::new(rest, From::Hole, false),
+            };
+            at = entry.range().end;
+            self.add_entry(id, entry, migration);
+        }
+    }
+
+    fn add_entry(&mut self, id: u64, entry: Entry, migration: &mut Migration) {
+        let range = entry.range();
+        let place = (entry.from != From::Hole).then(|| entry.source());
+        self.set_mark(range, Mark::Claimed(id));
+        if let Some(claim) = self.claims.get_mut(id) {
+            claim.entries.push(entry);
+            migration.collect(Run { range, place });
+        }
+    }
+
+    /// Where pages of VRAM are mapped: runs, with the first frame of each.
+    fn homes_of(&self, pages: &[DeviceRun]) -> Vec<(HostRange, hostmm::DevicePage)> {
+        let mut found = Vec::new();
+        for DeviceRun { first, pages } in pages {
+            let mut done = 0;
+            while let Some((run, frame, _)) = self.frame_run(first.add(done as u64), pages - done) {
+                if let Frame::Home(va) = frame {
+                    found.push((HostRange::sized(va, bytes_of(run)), first.add(done as u64)));
+                }
+                done += run;
+                if done >= *pages {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Claims pages of VRAM that are mapped there and that nobody is at.
+    fn collect_device(&mut self, id: u64, range: HostRange, first: hostmm::DevicePage, migration: &mut Migration) {
+        let mut rest = range;
+        while !rest.is_empty() {
+            let (run, page) = self.run(rest);
+            rest.start = run.end;
+            let expected = first.add(range.page_index(run.start) as u64);
+            let is_there = page == (Page { home: Home::Device(expected), mark: Mark::Free });
+            if is_there && !self.undelivered.meets(run) {
+                self.add_entry(id, Entry::new(run, From::Device(expected), false), migration);
+            }
+        }
+    }
+
+    /// Names the destinations; gives how many pages of them were in use, and stay where they are.
+    fn stage(&mut self, id: u64, migration: &mut Migration) -> u64 {
+        let Some(claim) = self.claims.get_mut(id) else { return 0 };
+        let mut claim = core::mem::replace(claim, Claim { entries: Vec::new(), ..*claim });
+        let (mut next, mut occupied) = (0, 0);
+        for leg in &mut migration.legs {
+            match (claim.toward, leg.to) {
+                (Toward::Ram, _) => {
+                    leg.to = Some(Place::Host(HostFrame(leg.range.start.page_number())));
+                    next = claim.update_named(next, leg.range, |entry| {
+                        entry.to = Some(Place::Host(HostFrame(entry.va.page_number())));
+                    });
+                }
+                (Toward::Vram(_), Some(Place::Device(first))) if self.is_empty_run(first, leg.pages()) => {
+                    next = claim.update_named(next, leg.range, |entry| {
+                        let page = first.add(leg.range.page_index(entry.claimed) as u64);
+                        if !entry.dead {
+                            entry.to = Some(Place::Device(page));
+                            self.set_frames(page, entry.pages, Frame::Staged(entry.va));
+                        }
+                    });
+                }
+                (Toward::Vram(_), Some(_)) => {
+                    occupied += leg.pages() as u64;
+                    leg.to = None;
+                }
+                (Toward::Vram(_), None) => {}
+            }
+        }
+        if let Some(place) = self.claims.get_mut(id) {
+            *place = claim;
+        }
+        occupied
+    }
+
+    fn is_empty_run(&self, first: hostmm::DevicePage, pages: usize) -> bool {
+        let mut done = 0;
+        while done < pages {
+            match self.frame_run(first.add(done as u64), pages - done) {
+                Some((run, Frame::Empty, false)) if run > 0 => done += run,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes destinations back: those of one chunk, or all.
+    fn unstage(&mut self, id: u64, migration: &mut Migration, chunk: Option<HostVa>) {
+        let concerns = |va: HostVa| chunk.is_none_or(|chunk| va.align_down(SZ_2M) == chunk);
+        for leg in migration.legs.iter_mut().filter(|leg| chunks_of(leg.range).any(concerns)) {
+            leg.to = None;
+            let mut frames = Vec::new();
+            if let Some(claim) = self.claims.get_mut(id) {
+                claim.update_named(0, leg.range, |entry| {
+                    frames.extend(entry.target_page().map(|page| (page, entry.pages)));
+                    entry.to = None;
+                });
+            }
+            frames.into_iter().for_each(|(page, pages)| self.set_frames(page, pages, Frame::Empty));
+        }
     }
 }
 
-/// Addresses of pages, in any order, as runs that follow each other.
-pub(crate) fn runs_of(mut vas: Vec<HostVa>) -> impl Iterator<Item = HostRange> {
-    vas.sort_unstable();
-    vas.dedup();
-    let mut vas = vas.into_iter().peekable();
-    core::iter::from_fn(move || {
-        let start = vas.next()?;
-        let mut run = HostRange::sized(start, 1 << PAGE_SHIFT);
-        while vas.next_if(|&va| va == run.end).is_some() {
-            run.end = run.end.add(SZ_4K);
-        }
-        Some(run)
-    })
+/// The 2M blocks that `range` meets.
+fn chunks_of(range: HostRange) -> impl Iterator<Item = HostVa> {
+    let first = range.start.align_down(SZ_2M);
+    (0..).map(move |index| first.add(index * SZ_2M)).take_while(move |chunk| *chunk < range.end)
 }

@@ -1,278 +1,232 @@
-//! The second half of a migration: commit and finish (Linux: `migrate_vma_pages`, `migrate_vma_finalize`).
+//! The commit of a migration (Linux: `migrate_vma_pages`).
 //!
-//! A commit moves back what was carried and is not wanted, and makes the other destinations homes, page by page. What
-//! nothing was carried to becomes zeros: a hole that is still one, or a page that the device reported and forgot. A
-//! finish settles both sides: sources of what moved are freed, what died on the way is dropped on both sides; then the
-//! waiters are woken. Without a commit it moves back everything first.
+//! It makes destinations homes, run by run. What nothing was carried to becomes zeros: a hole that is still one, or a
+//! page that the device reported and forgot. What was carried and is not wanted goes back first: the engine is told of
+//! each page where it really is.
 
 use crate::LiveMm;
-use crate::arena::Frame;
-use crate::claim::runs_of;
-use crate::entry::{Entry, From};
-use crate::leg::Leg;
-use crate::map::{Home, Mark};
-use crate::sys::task;
-use hostmm::{ClaimId, Destination, DevicePage, Transferred};
-use std::collections::BTreeSet;
-use sync::time::now_ns;
-use units::{HostVa, SZ_2M};
+use crate::books::{Books, Entry, Filling, Frame, From, Home};
+use crate::kernel::Errno;
+use crate::transfer::{Purpose, Transfer};
+use hostmm::{ClaimId, Migration, Place};
+use units::{HostRange, Outcome, SZ_4K};
 
-/// How long a page that is on the move, or held by somebody else, is followed to put it back: before the engine is
-/// told what moved, and where it will not be told.
-const PATIENCE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
+/// How long a page that is on the move, or held by somebody else, is followed to put it back.
+const PATIENCE_NS: u64 = 1_000_000_000;
 
 impl LiveMm {
-    pub(crate) fn commit_claim(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
-        moved.fill(false);
+    pub(crate) fn commit_claim(&self, migration: &mut Migration) {
+        let Some(ClaimId(id)) = migration.id else { return };
+        let has_empty = self.books.lock().want(id, migration);
         // First, since what cannot go back has moved, and that must be said.
-        self.undo(claim, wanted);
-        self.fill_holes(claim, wanted);
-        self.map.lock().with_entries(claim.0, |map, entries| {
-            for ((entry, &wanted), moved) in entries.iter_mut().zip(wanted).zip(moved) {
-                *moved = entry.committed;
-                if !wanted || entry.dead || entry.from == From::Nowhere || entry.is_open() {
-                    continue;
-                }
-                match entry.to {
-                    Destination::Stay => continue,
-                    Destination::Ram => map.set_home(entry.va, Home::System),
-                    Destination::Device(page) => {
-                        map.set_home(entry.va, Home::Device(page));
-                        map.set_frame(page, Frame::Home(entry.va));
-                    }
-                }
-                entry.committed = true;
-                *moved = true;
-            }
-        });
+        self.undo(id, PATIENCE_NS);
+        if has_empty {
+            self.fill_empty(id);
+        }
+        self.books.lock().commit(id, migration);
     }
 
     /// What the device reports carried, but nothing was carried to: a hole that is still one becomes zeros, and
     /// so does what the device forgot. A hole that the CPU filled meanwhile stays where it is.
-    fn fill_holes(&self, claim: ClaimId, wanted: &[bool]) {
-        let is_empty = |(entry, wanted): (&Entry, &bool)| *wanted && !entry.is_carried();
-        if !self.map.lock().entries(claim.0).iter().zip(wanted).any(is_empty) {
-            return;
-        }
-        self.seal_holes(claim, wanted);
-        for (index, entry) in self.entries(claim).iter().enumerate() {
-            if !wanted.get(index).is_some_and(|&wanted| wanted) || entry.dead || entry.carried.is_some() {
-                continue;
-            }
-            let how = match (entry.from, entry.to) {
-                (From::Hole, Destination::Device(_)) if entry.filled || !self.is_still_hole(claim, index) => {
-                    Transferred::Failed
-                }
-                (From::System, Destination::Device(_)) if !self.discard(claim.0, index) => Transferred::Failed,
-                (From::System | From::Hole, Destination::Ram) => Transferred::Copied,
-                (From::Nowhere, _) | (_, Destination::Stay) => continue,
-                _ => Transferred::Hole,
-            };
-            self.note_carried(claim.0, index, how);
-        }
-        self.zero_holes(claim, wanted);
-    }
-
-    fn seal_holes(&self, claim: ClaimId, wanted: &[bool]) {
-        let mut guard = self.map.lock();
-        let entries = guard.entries_mut(claim.0).iter_mut().zip(wanted);
-        let holes = entries.filter(|(entry, wanted)| **wanted && entry.from == From::Hole);
-        holes.for_each(|(entry, _)| entry.sealed = true);
-        // A reader that is at one of them is in the middle of one ioctl.
-        while guard.entries(claim.0).iter().any(|entry| entry.zeroing) {
-            drop(guard);
-            task::relax();
-            guard = self.map.lock();
-        }
-    }
-
-    /// Whether a claimed hole is one, of the mapping that was claimed: no change of mappings has begun.
-    fn is_still_hole(&self, claim: ClaimId, index: usize) -> bool {
-        let mut tries = 0;
-        loop {
-            let unread = self.hold_events();
-            let Some(entry) = self.map.lock().entry(claim.0, index).filter(|entry| !entry.dead) else { return false };
-            let (_, resident) = self.leading_run(entry.va.0, 1);
-            let exact = !self.program.event_pending();
-            drop(unread);
-            if exact || !self.make_way(&mut tries) {
-                return exact && !resident;
-            }
-        }
-    }
-
-    fn zero_holes(&self, claim: ClaimId, wanted: &[bool]) {
-        let entries = self.entries(claim);
-        let mut index = 0;
-        while index < entries.len() {
-            let first = entries[index];
-            let is_hole = |at: usize| {
-                entries[at].carried == Some(Transferred::Hole)
-                    && !entries[at].strayed
-                    && !entries[at].dead
-                    && wanted.get(at).is_some_and(|&wanted| wanted)
-            };
-            let mut pages = 1;
-            if is_hole(index) {
-                match first.to {
-                    Destination::Device(page) => {
-                        while index + pages < entries.len()
-                            && is_hole(index + pages)
-                            && entries[index + pages].to == Destination::Device(page.add(pages as u64))
-                        {
-                            pages += 1;
-                        }
-                        self.zero_frames(page, pages);
-                    }
-                    Destination::Ram => self.zero_home(first.va),
-                    Destination::Stay => {}
-                }
-            }
-            index += pages;
-        }
-    }
-
-    pub(crate) fn finish_claim(&self, claim: ClaimId) {
-        self.undo(claim, &[]);
-        let mut emptied: Vec<DevicePage> = Vec::new();
-        let mut vas: Vec<HostVa> = Vec::new();
-        for entry in self.map.lock().entries(claim.0).iter().filter(|entry| entry.from != From::Nowhere) {
-            vas.push(entry.va);
-            let moved_away = entry.committed && entry.carried == Some(Transferred::Moved);
-            if let (From::Device(source), true) = (entry.from, (entry.committed || entry.dead) && !moved_away) {
-                emptied.push(source);
-            }
-            if let Destination::Device(target) = entry.to
-                && (entry.dead || !entry.committed && (entry.strayed || entry.carried.is_some()))
-            {
-                emptied.push(target);
-            }
-        }
-        emptied.sort_unstable();
-        self.empty_frames(&emptied);
-        let (freed, late) = self.release(claim, &emptied);
-        self.empty_frames(&late);
-        self.free_pages(freed);
-        let chunks: BTreeSet<u64> = vas.iter().map(|va| va.0 / SZ_2M).collect();
-        runs_of(vas).for_each(|range| self.program.wake(range));
-        self.retire_chunks(chunks);
-        self.claims_changed.notify_all();
-    }
-
-    /// Unmarks the pages and forgets the claim. Gives the device pages that are free now, and those that died so
-    /// late that they have not been emptied yet. `emptied` is sorted.
-    fn release(&self, claim: ClaimId, emptied: &[DevicePage]) -> (Vec<DevicePage>, Vec<DevicePage>) {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        let entries = map.claims.remove(claim.0).map_or_else(Vec::new, |claim| claim.entries);
-        let (mut freed, mut late) = (Vec::new(), Vec::new());
-        for (index, entry) in entries.iter().enumerate() {
-            if map.mark(entry.va) == (Mark::Claimed { claim: claim.0, entry: index }) {
-                map.set_mark(entry.va, Mark::Free);
-            }
-            if let (From::Device(source), true) = (entry.from, entry.committed || entry.dead) {
-                if entry.dead && emptied.binary_search(&source).is_err() {
-                    late.push(source);
-                }
-                map.set_frame(source, Frame::Condemned);
-                freed.push(source);
-            }
+    fn fill_empty(&self, id: u64) {
+        self.seal_holes(id);
+        for entry in self.entries(id).iter().filter(|entry| is_wanted_empty(entry)) {
             match entry.to {
-                Destination::Device(target) if entry.dead && entry.committed => {
-                    if emptied.binary_search(&target).is_err() {
-                        late.push(target);
-                    }
-                    map.set_frame(target, Frame::Condemned);
-                    freed.push(target);
+                Some(Place::Device(_)) if entry.from == From::Hole => self.keep_holes(id, entry.name()),
+                Some(Place::Device(_)) if entry.from == From::System => self.discard(id, entry.name()),
+                _ => self.set_outcome(id, entry.name(), Outcome::Zeroed),
+            }
+        }
+        for entry in self.entries(id).iter().filter(|entry| entry.wanted && !entry.dead && !entry.strayed) {
+            match entry.to {
+                Some(Place::Device(first)) if entry.outcome == Outcome::Zeroed => self.zero_frames(first, entry.pages),
+                Some(Place::Host(_)) if entry.outcome == Outcome::Zeroed => {
+                    (0..entry.pages).for_each(|index| self.zero_home(entry.range().page_at(index)));
                 }
-                Destination::Device(target) if !entry.committed => map.set_frame(target, Frame::Empty),
                 _ => {}
             }
         }
-        (freed, late)
     }
 
-    /// Moves back what was carried and is not wanted. An mremap in the middle gives a page another address: then it
-    /// is tried again with that one. What cannot go back at all stays, and that becomes its home: bytes come first.
-    fn undo(&self, claim: ClaimId, wanted: &[bool]) {
-        let end = now_ns() + PATIENCE_NS[usize::from(wanted.is_empty())];
+    fn set_outcome(&self, claim: u64, name: HostRange, outcome: Outcome) {
+        let transfer = Transfer { claim, name, purpose: Purpose::Migrate };
+        self.books.lock().update_named(transfer, |entry| entry.outcome = outcome);
+    }
+
+    /// From now on no reader fills holes of the claim. One that is in the middle waits for nobody.
+    fn seal_holes(&self, id: u64) {
         loop {
-            let mut entries = self.entries(claim);
-            for (entry, _) in entries.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted) {
-                // Not to be looked at.
-                entry.carried = None;
+            let mut busy = false;
+            if let Some(claim) = self.books.lock().claims.get_mut(id) {
+                for entry in claim.entries.iter_mut().filter(|entry| entry.wanted && entry.from == From::Hole) {
+                    busy |= entry.filling == Filling::Busy;
+                    if entry.filling == Filling::Open {
+                        entry.filling = Filling::Never;
+                    }
+                }
             }
-            let is_due = |entry: &Entry| entry.is_carried() && !entry.committed && !entry.dead;
-            if !entries.iter().any(is_due) || self.undo_once(claim, &entries) == 0 {
+            if !busy {
                 return;
             }
-            if now_ns() > end {
-                return self.strand(claim, wanted);
-            }
-            self.make_way(&mut 0);
+            sync::yield_now();
         }
     }
 
-    fn strand(&self, claim: ClaimId, wanted: &[bool]) {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        for index in 0..map.entries(claim.0).len() {
-            let Some(mut entry) = map.entry(claim.0, index) else { continue };
-            let is_wanted = wanted.get(index).is_some_and(|&wanted| wanted);
-            if is_wanted || entry.committed || entry.dead || !entry.is_carried() {
+    /// Holes that are holes still, of the mapping that was claimed, are carried as zeros; the others stay.
+    fn keep_holes(&self, id: u64, name: HostRange) {
+        let mut rest = name;
+        let mut tries = 0;
+        while !rest.is_empty() {
+            let unread = self.hold_events();
+            let part = self.books.lock().named(id, rest);
+            let Some(entry) = part.filter(|entry| !entry.dead) else {
+                self.set_outcome(id, HostRange::sized(rest.start, SZ_4K), Outcome::Failed);
+                rest.start = rest.start.add(SZ_4K);
+                continue;
+            };
+            let (pages, held) = self.leading_run(entry.va, entry.pages);
+            let exact = !self.kernel.event_pending();
+            drop(unread);
+            if !exact && self.yield_to_raiser(&mut tries) {
                 continue;
             }
-            self.counters.stranded.fetch_add(1);
-            entry.committed = true;
-            match entry.to {
-                Destination::Device(page) => {
-                    map.set_home(entry.va, Home::Device(page));
-                    map.set_frame(page, Frame::Home(entry.va));
-                }
-                Destination::Ram | Destination::Stay => map.set_home(entry.va, Home::System),
-            }
-            map.set_entry(claim.0, index, entry);
+            let stays = !exact || held || entry.filled;
+            let run = HostRange::new(rest.start, rest.page_at(pages));
+            self.set_outcome(id, run, if stays { Outcome::Failed } else { Outcome::Zeroed });
+            rest.start = run.end;
         }
     }
 
-    /// One round; gives how many pages did not go back.
-    fn undo_once(&self, claim: ClaimId, entries: &[Entry]) -> usize {
-        let mut left = 0;
-        let mut index = 0;
-        while index < entries.len() {
-            let entry = entries[index];
-            let leg = match (entry.from, entry.to) {
-                _ if entry.committed || !entry.is_carried() || entry.dead => None,
-                (From::System | From::Hole, Destination::Device(page)) => Some(Leg::home(page, entry.va, 1)),
-                (From::Device(source), Destination::Device(target)) => Some(Leg::across(target, source, 1)),
-                (From::Device(source), Destination::Ram) => Some(Leg::to_device(entry.va, source, 1)),
-                _ => None,
-            };
-            let mut pages = 1;
-            if let Some(mut leg) = leg {
-                while index + pages < entries.len() && leg.reverses(&entries[index + pages], pages) {
-                    pages += 1;
-                }
-                leg.pages = pages;
-                left += self.put_back(claim.0, index, leg);
-            }
-            index += pages;
+    /// Drops pages that the device reported carried, and that nothing was carried of. They go the way of pages that
+    /// leave, so they are the claimed mapping's, or they stay.
+    fn discard(&self, id: u64, name: HostRange) {
+        for index in 0..name.pages() {
+            let page = HostRange::sized(name.page_at(index), SZ_4K);
+            let outcome = if self.discard_page(id, page) { Outcome::Zeroed } else { Outcome::Failed };
+            self.set_outcome(id, page, outcome);
         }
-        left
     }
 
-    /// Hands device pages back to whose they are. With no lock held.
-    pub(crate) fn free_pages(&self, mut pages: Vec<DevicePage>) {
-        pages.sort_unstable();
-        for run in pages.chunk_by(|page, next| *next == page.add(1)) {
-            let ops = {
-                let mut map = self.map.lock();
-                run.iter().for_each(|&page| map.set_frame(page, Frame::Empty));
-                map.arena(run[0].pagemap).map(|arena| std::sync::Arc::clone(&arena.ops))
-            };
-            if let Some(ops) = ops {
-                ops.folio_free(run[0], run.len());
+    fn discard_page(&self, claim: u64, name: HostRange) -> bool {
+        let (mut tries, mut broken) = (0, false);
+        loop {
+            let held = self.hold_events();
+            let Some(entry) = self.books.lock().named(claim, name).filter(|entry| !entry.dead) else { return false };
+            if self.transport == crate::Transport::Copy {
+                drop(held);
+                self.drop_own(HostRange::sized(entry.va, SZ_4K));
+                return true;
             }
+            let (went, error) = self.bounce_away(entry.va, 1);
+            drop(held);
+            match error {
+                _ if went == 1 => return true,
+                // It is gone already, unless a change has begun that has taken it elsewhere.
+                Some(Errno::NOENT) if !self.kernel.event_pending() => return true,
+                Some(Errno::BUSY) if !broken => {
+                    broken = true;
+                    self.break_sharing(Transfer { claim, name, purpose: Purpose::Migrate });
+                }
+                Some(Errno::AGAIN | Errno::NOENT | Errno::BUSY) if self.yield_to_raiser(&mut tries) => {}
+                _ => return false,
+            }
+        }
+    }
+
+    pub(crate) fn entries(&self, id: u64) -> Vec<Entry> {
+        self.books.lock().claims.get(id).map_or_else(Vec::new, |claim| claim.entries.clone())
+    }
+}
+
+fn is_wanted_empty(entry: &Entry) -> bool {
+    entry.wanted && entry.to.is_some() && !entry.dead && !entry.is_carried() && entry.outcome != Outcome::Zeroed
+}
+
+impl Books {
+    /// Notes what the engine wants committed. Whether something of that was not carried.
+    fn want(&mut self, id: u64, migration: &Migration) -> bool {
+        let Some(claim) = self.claims.get_mut(id) else { return false };
+        let (mut next, mut empty) = (0, false);
+        for leg in migration.legs.iter().filter(|leg| leg.to.is_some() && leg.carried()) {
+            next = claim.update_named(next, leg.range, |entry| {
+                entry.wanted = true;
+                empty |= entry.to.is_some() && !entry.is_carried();
+            });
+        }
+        empty
+    }
+
+    /// The first part of the pages that the engine names so.
+    fn named(&self, id: u64, name: HostRange) -> Option<Entry> {
+        let entry = self.claims.get(id)?.entries.iter().find(|entry| entry.name().contains(name.start))?;
+        Some(entry.part(name))
+    }
+
+    fn commit(&mut self, id: u64, migration: &mut Migration) {
+        let Some(claim) = self.claims.get_mut(id) else { return };
+        let mut entries = core::mem::take(&mut claim.entries);
+        for entry in entries.iter_mut().filter(|entry| entry.wanted && !entry.is_open()) {
+            self.settle(entry);
+        }
+        answer(&entries, migration);
+        if let Some(claim) = self.claims.get_mut(id) {
+            claim.entries = entries;
+        }
+    }
+
+    /// What could not go back lives where it is: bytes come first. Gives how many pages that are.
+    pub(crate) fn strand(&mut self, id: u64) -> u64 {
+        let Some(claim) = self.claims.get_mut(id) else { return 0 };
+        let mut entries = core::mem::take(&mut claim.entries);
+        let mut stranded = 0;
+        for entry in entries.iter_mut().filter(|entry| entry.is_unwanted()) {
+            stranded += entry.pages as u64;
+            self.settle(entry);
+        }
+        if let Some(claim) = self.claims.get_mut(id) {
+            claim.entries = entries;
+        }
+        stranded
+    }
+
+    /// The destination is the pages' home.
+    fn settle(&mut self, entry: &mut Entry) {
+        if entry.dead || entry.committed {
+            return;
+        }
+        match entry.to {
+            Some(Place::Host(_)) => self.set_home(entry.range(), Home::System),
+            Some(Place::Device(page)) => {
+                self.set_home(entry.range(), Home::Device(page));
+                self.set_frames(page, entry.pages, Frame::Home(entry.va));
+            }
+            None => return,
+        }
+        entry.committed = true;
+    }
+}
+
+/// Says of each leg whether it lives at its destination now.
+fn answer(entries: &[Entry], migration: &mut Migration) {
+    let legs = core::mem::take(&mut migration.legs);
+    let mut next = 0;
+    for leg in legs {
+        let mut at = leg.range.start;
+        while at < leg.range.end {
+            while entries.get(next).is_some_and(|entry| !entry.name().contains(at)) {
+                next += 1;
+            }
+            let end = entries.get(next).map_or(leg.range.end, |entry| entry.name().end.min(leg.range.end));
+            let stays = entries.get(next).is_some_and(|entry| entry.committed);
+            let (_, part) = leg.split_at(leg.range.page_index(at));
+            let (mut part, _) = part.split_at(HostRange::new(at, end).pages());
+            part.outcome = match (stays, leg.carried()) {
+                (true, true) => leg.outcome,
+                (true, false) => Outcome::Moved,
+                (false, _) => Outcome::Failed,
+            };
+            migration.add(part);
+            at = end;
         }
     }
 }

@@ -1,121 +1,119 @@
 //! Where a page cannot simply move: shared copy-on-write, or a kernel without UFFDIO_MOVE.
 
 use crate::LiveMm;
-use crate::leg::Leg;
-use crate::sys::{Errno, mem};
-use crate::transfer::{Purpose, Step};
-use hostmm::{Place, Transferred};
-use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
+use crate::books::Filling;
+use crate::kernel::{Descriptor, Errno, Populate};
+use crate::transfer::{Step, Transfer, Way};
+use hostmm::{DeviceRun, Place};
+use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, SZ_4K, bytes_of};
 
 impl LiveMm {
     /// Gives the program's page a copy of its own where it is shared. The page may vanish under us: then the
     /// fault of this very thread must be answered although the page is claimed.
-    pub(crate) fn break_sharing(&self, claim: u64, entry: usize) {
-        let va = self.set_filling(claim, entry, 1, true);
-        if let Some(va) = va {
-            let _ = mem::advise(HostRange::sized(va, SZ_4K), mem::Advice::PopulateWrite);
+    pub(crate) fn break_sharing(&self, page: Transfer) {
+        if let Some(va) = self.set_filling(page, Filling::Open) {
+            let _ = self.kernel.populate(HostRange::sized(va, SZ_4K), Populate::Write);
         }
-        self.set_filling(claim, entry, 1, false);
+        self.set_filling(page, Filling::Never);
     }
 
-    fn set_filling(&self, claim: u64, entry: usize, pages: usize, filling: bool) -> Option<HostVa> {
-        let mut map = self.map.lock();
-        let entries = map.claims.get_mut(claim)?.entries.get_mut(entry..entry + pages)?;
-        entries.iter_mut().for_each(|entry| entry.filling = filling);
-        entries.first().filter(|entry| !entry.dead).map(|entry| entry.va)
-    }
-
-    /// Waits until no reader is in the middle of filling a hole of the claim. The mover holds nothing here, and a
-    /// reader that fills waits for nobody.
-    fn let_fillers_out(&self, claim: u64) {
-        let is_busy = || {
-            let map = self.map.lock();
-            map.claims.get(claim).is_some_and(|claim| claim.entries.iter().any(|entry| entry.zeroing))
-        };
-        while is_busy() {
-            crate::sys::task::relax();
+    /// Lets readers fill pages of a claim, or not any more. A reader in the middle of one is waited for: it waits for
+    /// nobody. Gives where the first page is.
+    fn set_filling(&self, pages: Transfer, filling: Filling) -> Option<HostVa> {
+        loop {
+            let (mut busy, mut first) = (false, None);
+            self.books.lock().update_named(pages, |entry| {
+                busy |= entry.filling == Filling::Busy;
+                if entry.filling != Filling::Busy {
+                    entry.filling = filling;
+                }
+                first = first.or((!entry.dead).then_some(entry.va));
+            });
+            if !busy {
+                return first;
+            }
+            sync::yield_now();
         }
     }
 
     /// Without UFFDIO_MOVE: keep writers out, copy, drop the source. The drop raises an event of our own, whose
     /// message names exactly the range that is noted beforehand; so no lock is held here.
-    pub(crate) fn copy_to_device(
-        &self,
-        claim: u64,
-        entry: usize,
-        leg: Leg,
-        purpose: Purpose,
-        done: &mut [Transferred],
-    ) -> Step {
-        let (Some(va), Some(dst)) = (self.address(leg.src).map(HostVa), self.address(leg.dst)) else {
-            return Step::Failed;
-        };
-        let range = HostRange::sized(va, bytes_of(leg.pages));
-        match self.program.protect(range, true) {
+    pub(crate) fn copy_to_device(&self, transfer: Transfer, way: &Way, src: HostVa, dst: HostVa) -> Step {
+        let range = HostRange::sized(src, bytes_of(way.pages));
+        match self.kernel.protect(range, true) {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Step::Again,
             Err(_) => return self.count_invalid(),
         }
-        self.set_filling(claim, entry, leg.pages, true);
-        let copied = self.device.copy(dst, va.0, range.len());
+        self.set_filling(transfer, Filling::Open);
+        let copied = self.kernel.copy(Descriptor::Device, dst, src, range.len());
         // What is missing from here on is missing because it is in VRAM: no reader may fill it with zeros.
-        self.set_filling(claim, entry, leg.pages, false);
-        self.let_fillers_out(claim);
+        self.set_filling(transfer, Filling::Never);
         let pages = (copied.bytes >> PAGE_SHIFT) as usize;
-        let step = match copied.error {
-            _ if pages > 0 => self.keep_copy(claim, entry, Leg { pages, ..leg }, purpose, &mut done[..pages]),
+        let mut step = match copied.error {
+            _ if pages > 0 => self.keep_copy(transfer.first(pages), way.to),
             Some(Errno::AGAIN) => Step::Again,
             _ => self.count_invalid(),
         };
-        if let Step::Went(pages) = step {
-            self.drop_own(HostRange::sized(va, bytes_of(pages)));
-            self.give_up_undropped(claim, entry, Leg { pages, ..leg }, &mut done[..pages]);
+        if let Step::Went(pages, _) = step {
+            self.drop_own(HostRange::sized(src, bytes_of(pages)));
+            if !self.is_dropped(transfer.first(pages), way.to) {
+                step = Step::Again;
+            }
         }
-        let _ = self.program.protect(range, false);
-        self.program.wake(range);
+        let _ = self.kernel.protect(range, false);
+        self.kernel.wake(range);
         step
     }
 
-    /// Notes a copy before its source goes: from now on the page's bytes are in VRAM, whatever becomes of the source.
-    /// A copy of what lies there since another mapping took the place is none of the page; it is thrown away.
-    fn keep_copy(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) -> Step {
+    /// Notes a copy before its source goes: from now on the pages' bytes are in VRAM, whatever becomes of the source.
+    /// A copy of what lies there since another mapping took the place is none of the pages'; it is thrown away.
+    fn keep_copy(&self, transfer: Transfer, to: Place) -> Step {
+        let pages = transfer.name.pages();
         let unread = self.hold_events();
-        let (alive, _) = self.map.lock().alive_run(claim, entry, &leg, purpose);
-        if alive == leg.pages && !self.program.event_pending() {
-            done.fill(Transferred::Copied);
-            self.note_step(claim, entry, leg, purpose, done);
-            return Step::Went(leg.pages);
+        let mut alive = true;
+        self.books.lock().update_named(transfer, |entry| alive &= !entry.dead && !entry.is_remapped());
+        if alive && !self.kernel.event_pending() {
+            self.note(transfer, Outcome::Copied);
+            return Step::Went(pages, Outcome::Copied);
         }
         drop(unread);
-        if let Place::Device(page) = leg.dst {
-            let copies: Vec<_> = (0..leg.pages as u64).map(|offset| page.add(offset)).collect();
-            self.empty_frames(&copies);
-        }
+        self.empty_places(to, pages);
         Step::Again
     }
 
-    /// A page that an mremap took away from under the drop is in system memory still: that is where it stays.
-    fn give_up_undropped(&self, claim: u64, entry: usize, leg: Leg, done: &mut [Transferred]) {
+    /// Whether all of it was dropped from system memory. Pages that an mremap took away from under the drop are there
+    /// still: that is where they stay, and their copies are thrown away.
+    fn is_dropped(&self, transfer: Transfer, to: Place) -> bool {
         let mut tries = 0;
         let _unread = loop {
             let unread = self.hold_events();
-            if !self.program.event_pending() {
+            if !self.kernel.event_pending() {
                 break unread;
             }
             drop(unread);
-            if !self.make_way(&mut tries) {
-                return;
+            if !self.yield_to_raiser(&mut tries) {
+                return true;
             }
         };
-        for (offset, how) in done.iter_mut().enumerate() {
-            let state = self.map.lock().entry(claim, entry + offset);
-            let remapped =
-                state.is_some_and(|state| state.remapped && !state.dead && self.leading_run(state.va.0, 1).1);
-            if let (true, Place::Device(page)) = (remapped, leg.dst.add(offset as u64)) {
-                *how = Transferred::Failed;
-                self.note_carried(claim, entry + offset, *how);
-                self.empty_frames(&[page]);
+        let mut left = Vec::new();
+        self.books.lock().update_named(transfer, |entry| {
+            if entry.is_remapped() && !entry.dead {
+                left.push((entry.name(), entry.range()));
             }
+        });
+        left.retain(|(_, range)| (0..range.pages()).any(|index| self.holds(range.page_at(index))));
+        for (name, _) in &left {
+            let part = Transfer { name: *name, ..transfer };
+            self.books.lock().update_named(part, |entry| entry.outcome = Outcome::Failed);
+            self.empty_places(to.add(transfer.name.page_index(name.start) as u64), name.pages());
+        }
+        left.is_empty()
+    }
+
+    fn empty_places(&self, first: Place, pages: usize) {
+        if let Place::Device(first) = first {
+            self.empty_frames(&[DeviceRun { first, pages }]);
         }
     }
 }

@@ -1,28 +1,29 @@
 //! Taking messages in: read, settle what changed, tell the engine afterwards.
 //!
-//! [`LiveMm::pump`] is the only reader of the first userfaultfd. Any thread may call it: the reader threads when
+//! [`LiveMm::drain`] is the only reader of the first userfaultfd. Any thread may call it: the reader threads when
 //! a poll says so, and a mover that got EAGAIN. It never waits for another thread and calls no engine code:
 //!
-//! 1. close the gate, take the intake lock;
+//! 1. close the barrier, take the events lock;
 //! 2. read messages until none is left (page faults come before events, so stopping early would leave the
 //!    event unread that makes every ioctl fail);
 //! 3. for each event: forget the pages, mark claimed ones dead, empty their frames, make the sequences of the
 //!    notifiers odd, and queue a notice;
-//! 4. open the gate; queue the faults.
+//! 4. open the barrier; queue the faults.
 //!
 //! Reader threads deliver the notices: callbacks, sequences even, `folio_free`. One of them at a time, first in, first
 //! out: an mremap's notice ends the translations of the old place, and a later notice may free a frame that they reach.
-//! For the same reason a page is not claimed while a notice of its place is out ([`Untold`]): the end of a migration
+//! For the same reason a page is not claimed while a notice of its place is out ([`Undelivered`]): the end of a migration
 //! frees frames too.
 
 use crate::LiveMm;
-use crate::forget::{Forget, Lost};
+use crate::forget::Forget;
+use crate::kernel::Message;
 use crate::notifier::Begun;
 use crate::remap::Order;
-use crate::sys::uffd::{Message, RawMessage};
-use hostmm::{DevicePage, EventKind, MmEvent};
+use hostmm::{DeviceRun, EventKind, MmEvent};
 use std::collections::VecDeque;
 use sync::atomic::AtomicU32;
+use sync::rank::{self, Rank};
 use sync::time::now_ns;
 use sync::{Mutex, RwLockReadGuard};
 use units::{HostRange, HostVa};
@@ -40,18 +41,18 @@ pub(crate) struct Fault {
 /// What the engine is still to be told of.
 pub(crate) struct Notice {
     begun: Begun,
-    freed: Vec<DevicePage>,
-    untold: Option<u64>,
+    freed: Vec<DeviceRun>,
+    place: Option<u64>,
 }
 
-/// Where pages are not claimed, by number: the notice that says why is queued or being delivered. Part of the page map.
+/// Where pages are not claimed, by number: the notice that says why is queued or being delivered. Part of the books.
 #[derive(Default)]
-pub(crate) struct Untold {
+pub(crate) struct Undelivered {
     places: Vec<(u64, HostRange)>,
     last: u64,
 }
 
-impl Untold {
+impl Undelivered {
     pub fn add(&mut self, place: HostRange) -> u64 {
         self.last += 1;
         self.places.push((self.last, place));
@@ -71,7 +72,7 @@ impl Untold {
 pub(crate) struct Queue {
     pub faults: Mutex<VecDeque<Fault>>,
     pub notices: Mutex<VecDeque<Notice>>,
-    /// Held by the one who delivers.
+    /// Held by the one who delivers, over the engine's callbacks: taken by `try_lock` only, so it has no rank.
     pub delivering: Mutex<()>,
     /// Notices that are queued or being delivered.
     pub undelivered: AtomicU32,
@@ -82,11 +83,11 @@ pub(crate) struct Queue {
 impl Queue {
     pub fn new() -> Self {
         Self {
-            faults: Mutex::new(VecDeque::with_capacity(256)),
-            notices: Mutex::new(VecDeque::with_capacity(64)),
+            faults: rank::mutex(Rank::LEAF, VecDeque::with_capacity(256)),
+            notices: rank::mutex(Rank::LEAF, VecDeque::with_capacity(64)),
             delivering: Mutex::new(()),
             undelivered: AtomicU32::new(0),
-            later: Mutex::new(Vec::with_capacity(64)),
+            later: rank::mutex(Rank::LEAF, Vec::with_capacity(64)),
         }
     }
 }
@@ -95,19 +96,19 @@ const BATCH: usize = 16;
 
 impl LiveMm {
     /// Reads all messages and settles the events. True where it left work for the readers.
-    pub(crate) fn pump(&self) -> bool {
-        let mut batch = [RawMessage::default(); BATCH];
+    pub(crate) fn drain(&self) -> bool {
+        let mut batch = [Message::Other(0); BATCH];
         let mut faults = 0;
         let mut notices = 0;
         {
-            let _closed = self.gate.close();
+            let _closed = self.barrier.close();
             loop {
-                let got = self.program.read(&mut batch);
-                for message in batch.iter().take(got) {
-                    match message.parse() {
+                let got = self.kernel.read_messages(&mut batch);
+                for &message in batch.iter().take(got) {
+                    match message {
                         Message::Fault { addr, write, protected } => {
                             faults += 1;
-                            let fault = Fault { addr: HostVa(addr), write, protected, tries: 0 };
+                            let fault = Fault { addr, write, protected, tries: 0 };
                             self.queue.faults.lock().push_back(fault);
                         }
                         event => {
@@ -121,66 +122,65 @@ impl LiveMm {
                     break;
                 }
             }
-            if !self.program.event_pending() {
+            let waits = self.has_deferred() || self.books.lock().quarantine.has_pending();
+            if waits && !self.kernel.event_pending() {
                 self.take_remaps(Order::Any);
-                self.map.lock().quarantine.start_clocks(now_ns(), u64::MAX);
+                self.books.lock().quarantine.start_clocks(now_ns(), u64::MAX);
             }
         }
-        self.counters.faults.fetch_add(faults);
+        self.counters.faults.add(faults);
         faults + notices > 0
     }
 
-    /// Keeps events unread while the guard lives; what was read is settled, so no mremap is in limbo.
+    /// Keeps events unread while the guard lives; what was read is settled, so no mremap is deferred.
     pub(crate) fn hold_events(&self) -> RwLockReadGuard<'_, ()> {
         loop {
-            let held = self.gate.hold_events();
+            let held = self.barrier.hold_events();
             if !self.has_deferred() {
                 return held;
             }
             drop(held);
             // It waits for an event that is on its way, or whose thread must run again to be over.
-            if self.pump() {
-                self.kick.ring();
+            if self.drain() {
+                self.kernel.kick();
             }
-            crate::sys::task::relax();
+            sync::yield_now();
         }
     }
 
-    /// One event, behind the closed gate.
+    /// One event, behind the closed barrier.
     pub(crate) fn take_event(&self, event: Message) {
         match event {
-            Message::Unmap { start, end } => {
-                self.counters.unmaps.fetch_add(1);
-                let range = HostRange::new(HostVa(start), HostVa(end));
-                let untold = self.map.lock().untold.add(range);
+            Message::Unmap(range) => {
+                self.counters.unmaps.add(1);
+                let place = self.books.lock().undelivered.add(range);
                 let lost = self.forget(range, Forget::Mapping);
-                self.tell_later(range, EventKind::Unmap, lost, Some(untold));
+                self.notify_later(range, EventKind::Unmap, lost, Some(place));
             }
-            Message::Remove { start, end } => {
-                let range = HostRange::new(HostVa(start), HostVa(end));
+            Message::Remove(range) => {
                 if self.is_own_drop(range) {
                     return;
                 }
-                self.counters.removes.fetch_add(1);
-                let untold = self.map.lock().untold.add(range);
+                self.counters.removes.add(1);
+                let place = self.books.lock().undelivered.add(range);
                 let lost = self.forget(range, Forget::Pages);
                 self.set_aside(range);
-                self.tell_later(range, EventKind::Clear, lost, Some(untold));
+                self.notify_later(range, EventKind::Clear, lost, Some(place));
             }
-            Message::Remap { from, to, len } => {
-                self.counters.remaps.fetch_add(1);
-                self.take_remap(HostRange::sized(HostVa(from), len), HostVa(to));
+            Message::Remap { from, to } => {
+                self.counters.remaps.add(1);
+                self.take_remap(from, to);
             }
-            Message::Fault { .. } | Message::Other(_) => drop(self.counters.unexpected.fetch_add(1)),
+            Message::Fault { .. } | Message::Other(_) => self.counters.unexpected.add(1),
         }
     }
 
-    /// Queues a notice. Where it ends is where `untold` ends.
-    pub(crate) fn tell_later(&self, range: HostRange, kind: EventKind, lost: Lost, untold: Option<u64>) {
-        self.empty_frames(&lost.frames);
+    /// Queues a notice. Where it ends, `place` may be claimed again.
+    pub(crate) fn notify_later(&self, range: HostRange, kind: EventKind, lost: Vec<DeviceRun>, place: Option<u64>) {
+        self.empty_frames(&lost);
         let begun = self.notifiers.begin(MmEvent { range, kind });
         self.queue.undelivered.fetch_add(1);
-        self.queue.notices.lock().push_back(Notice { begun, freed: lost.frames, untold });
+        self.queue.notices.lock().push_back(Notice { begun, freed: lost, place });
     }
 
     /// Tells the engine of the events that were taken in, unless somebody does so.
@@ -189,11 +189,11 @@ impl LiveMm {
         while !self.queue.notices.lock().is_empty() {
             let Some(_alone) = self.queue.delivering.try_lock() else { return };
             while let Some(notice) = self.next_notice() {
-                self.notifiers.tell(&notice.begun);
+                self.notifiers.notify(&notice.begun);
                 self.notifiers.end(notice.begun);
-                self.free_pages(notice.freed);
-                if let Some(untold) = notice.untold {
-                    self.map.lock().untold.remove(untold);
+                self.free_pages(&notice.freed);
+                if let Some(place) = notice.place {
+                    self.books.lock().undelivered.remove(place);
                 }
                 self.queue.undelivered.fetch_sub(1);
             }
@@ -208,13 +208,13 @@ impl LiveMm {
     /// threads, nor with a lock held that a notifier takes.
     pub fn settle(&self) {
         while self.alive().is_ok() {
-            let unread = self.program.event_pending();
-            // What was read is queued before the gate opens.
-            self.gate.wait_open();
+            let unread = self.kernel.event_pending();
+            // What was read is queued before the barrier opens.
+            self.barrier.wait_open();
             if !unread && !self.has_deferred() && self.queue.undelivered.load() == 0 {
                 return;
             }
-            crate::sys::task::relax();
+            sync::yield_now();
         }
     }
 }

@@ -11,8 +11,9 @@
 //! | [`RoundTrip`] | a touch of a missing page, a handler thread that moves it there, and the touch's end |
 
 use crate::Refused;
+use crate::kernel::{Message, Watch};
 use crate::region::{PageSize, Region};
-use crate::sys::uffd::{Message, RawMessage, Uffd, Watch, feature};
+use crate::sys::uffd::{RawMessage, Uffd, feature};
 use crate::sys::{Errno, access, task};
 use std::sync::Arc;
 use sync::JoinHandle;
@@ -162,8 +163,8 @@ impl Shared {
             let got = self.uffd.read(&mut messages);
             for message in &messages[..got] {
                 if let Message::Fault { addr, .. } = message.parse() {
-                    let page = HostRange::sized(HostVa(addr), SZ_4K);
-                    if self.uffd.move_pages(addr, self.store.range().start.0, SZ_4K).error.is_some() {
+                    let page = HostRange::sized(addr, SZ_4K);
+                    if self.uffd.move_pages(addr.0, self.store.range().start.0, SZ_4K).error.is_some() {
                         // The toucher must go on; moving the page away fails then, and says so.
                         self.uffd.zero(page);
                     }

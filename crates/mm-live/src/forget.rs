@@ -12,23 +12,23 @@
 //! * No descriptor tells this apart. The second one knows nothing of the program's changes. The first one refuses a
 //!   move only until the thread of the madvise has run again (`mmap_changing`), which is *before* it drops pages: from
 //!   then on it moves old pages and new ones alike. (Of munmap and mremap the event comes after the change, so there
-//!   the first descriptor is exact: see [`airlock`](crate::airlock).)
+//!   the first descriptor is exact: see [`bounce`](crate::bounce).)
 //! * The event of MADV_FREE is the same, and a write that comes after it must stay.
 //!
 //! So nothing is dropped. The pages that are present when the event is read may be old ones, and stay in system memory
-//! until they are known to be gone (see [`quarantine`](crate::quarantine)). A page that comes to its place later came
+//! until they are known to be gone (see [`quarantine`](crate::books)). A page that comes to its place later came
 //! after the DONTNEED, or while it ran. Until it is gone a page reads as it did, by the CPU and by devices: as if the
 //! access came before the madvise, which its caller cannot tell, since it has not returned.
 //!
 //! Not exact is one case: the thread of a madvise is seen to run, and is then held up for longer than the quarantine's
 //! patience before it drops its pages, and one of them migrates meanwhile. That page reads as before the DONTNEED.
 
-use crate::arena::Frame;
-use crate::map::{Home, Mark};
-use crate::sys::{Errno, mem};
-use crate::{LiveMm, Transport};
-use hostmm::DevicePage;
-use units::{HostRange, SZ_4K};
+use crate::LiveMm;
+use crate::books::{Books, Frame, Home, Mark, Page};
+use crate::residency::NOTHING;
+use hostmm::DeviceRun;
+use sync::time::now_ns;
+use units::HostRange;
 
 /// What an event takes away.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,42 +39,14 @@ pub(crate) enum Forget {
     Mapping,
 }
 
-/// Pages that an event took away.
-#[derive(Default)]
-pub(crate) struct Lost {
-    /// Frames to empty now, and to free when the engine was told.
-    pub frames: Vec<DevicePage>,
-}
-
 impl LiveMm {
-    pub(crate) fn forget(&self, range: HostRange, what: Forget) -> Lost {
-        let mut lost = Lost::default();
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        for (va, home, mark) in map.concerned(range) {
-            if let Mark::Claimed { claim, entry } = mark {
-                if let Some(mut state) = map.entry(claim, entry) {
-                    state.dead = true;
-                    self.counters.died.fetch_add(1);
-                    map.set_entry(claim, entry, state);
-                }
-            } else if let Home::Device(page) = home {
-                map.set_frame(page, Frame::Condemned);
-                lost.frames.push(page);
-            }
-            map.set_home(va, Home::System);
-            map.set_mark(va, Mark::Free);
-        }
+    /// Takes pages, or their mapping, out of the books. Gives frames to empty now, and to free when the engine was told.
+    pub(crate) fn forget(&self, range: HostRange, what: Forget) -> Vec<DeviceRun> {
+        let mut books = self.books.lock();
+        let (lost, died) = books.forget(range);
+        self.counters.died.add(died);
         if what == Forget::Mapping {
-            map.quarantine.settle(range, u64::MAX);
-            for number in map.chunks_in(range) {
-                if let Some(chunk) = map.chunks.get_mut(number) {
-                    chunk.subtract_registered(range);
-                    if chunk.is_idle() && chunk.registered.is_empty() {
-                        map.chunks.remove(number);
-                    }
-                }
-            }
+            books.forget_registration(range);
         }
         lost
     }
@@ -84,67 +56,44 @@ impl LiveMm {
     /// which it found no registration.
     pub(crate) fn set_aside(&self, range: HostRange) {
         let parts: Vec<HostRange> = {
-            let map = self.map.lock();
-            let registered = map.chunks_at(range).flat_map(|(_, chunk)| &chunk.registered);
+            let books = self.books.lock();
+            let registered = books.chunks_at(range).flat_map(|(_, chunk)| &chunk.registered);
             registered.filter_map(|part| part.range.intersect(range)).collect()
         };
-        let runs: Vec<HostRange> = parts.into_iter().flat_map(|part| self.present_runs(part)).collect();
-        self.map.lock().quarantine.add_pending(&runs);
+        let runs: Vec<HostRange> = parts.into_iter().flat_map(|part| self.held(part)).map(|held| held.range).collect();
+        self.books.lock().quarantine.add_pending(&runs);
     }
 
     /// Before a look at pages: gives what the look may settle afterwards.
     pub(crate) fn begin_look(&self) -> u64 {
         let (serial, pending) = {
-            let quarantine = &self.map.lock().quarantine;
+            let quarantine = &self.books.lock().quarantine;
             (quarantine.serial(), quarantine.has_pending())
         };
-        if pending && !self.program.event_pending() {
-            self.map.lock().quarantine.start_clocks(sync::time::now_ns(), serial);
+        if pending && !self.kernel.event_pending() {
+            self.books.lock().quarantine.start_clocks(now_ns(), serial);
         }
         serial
     }
 
     /// Looks whether pending pages of `range` are gone.
     pub(crate) fn settle_dropped(&self, range: HostRange) {
-        let serial = self.begin_look();
-        let pending = self.map.lock().quarantine.pending_in(range);
-        for part in pending {
-            let mut present = vec![1u8; part.pages()];
-            if self.present(part, &mut present).is_ok() {
-                self.map.lock().quarantine.settle_absent(part, &present, serial);
-            }
+        if !self.books.lock().quarantine.has_pending() {
+            return;
         }
-    }
-
-    /// Drops the page of an entry that the device reported carried, and that nothing was carried of. It goes the way of
-    /// a page that leaves, so it is the claimed mapping's, or it stays. False where it stays.
-    pub(crate) fn discard(&self, claim: u64, index: usize) -> bool {
-        let (mut tries, mut broken) = (0, false);
-        loop {
-            let held = self.hold_events();
-            let Some(entry) = self.map.lock().entry(claim, index).filter(|entry| !entry.dead) else { return false };
-            if self.transport == Transport::Copy {
-                drop(held);
-                self.drop_own(HostRange::sized(entry.va, SZ_4K));
-                return true;
-            }
-            let scratch = self.scratch.lock();
-            let (went, error) = self.through_airlock(scratch.start.0, entry.va.0, 1);
-            if went == 1 {
-                let _ = mem::advise(*scratch, mem::Advice::DontNeed);
-                return true;
-            }
-            drop(scratch);
-            drop(held);
-            match error {
-                // It is gone already, unless a change has begun that has taken it elsewhere.
-                Some(Errno::NOENT) if !self.program.event_pending() => return true,
-                Some(Errno::BUSY) if !broken => {
-                    broken = true;
-                    self.break_sharing(claim, index);
+        let serial = self.begin_look();
+        let pending = self.books.lock().quarantine.pending_in(range);
+        for part in pending {
+            let mut rest = part;
+            while !rest.is_empty() {
+                let mut held = [NOTHING; 16];
+                let (found, end) = self.kernel.scan(rest, &mut held);
+                let looked = HostRange::new(rest.start, end.min(rest.end));
+                self.books.lock().quarantine.settle_absent(looked, &held[..found], serial);
+                if end <= rest.start {
+                    break;
                 }
-                Some(Errno::AGAIN | Errno::NOENT | Errno::BUSY) if self.make_way(&mut tries) => {}
-                _ => return false,
+                rest.start = end;
             }
         }
     }
@@ -153,7 +102,7 @@ impl LiveMm {
     pub(crate) fn drop_own(&self, range: HostRange) {
         self.own_drops.lock().push(range);
         // The event outlives the call: its message may be read but not looked at when this returns.
-        if mem::advise(range, mem::Advice::DontNeed).is_err() {
+        if self.kernel.drop_pages(range).is_err() {
             self.is_own_drop(range);
         }
     }
@@ -166,22 +115,71 @@ impl LiveMm {
     }
 }
 
+impl Books {
+    /// Claimed pages die; of the others the frames are lost. Gives these, and how many pages died.
+    fn forget(&mut self, range: HostRange) -> (Vec<DeviceRun>, u64) {
+        let (mut lost, mut died) = (Vec::new(), 0);
+        for (run, page) in self.known(range) {
+            match (page.mark, page.home) {
+                (Mark::Claimed(id), _) => {
+                    died += run.pages() as u64;
+                    if let Some(claim) = self.claims.get_mut(id) {
+                        claim.update(run, |entry| entry.dead = true);
+                    }
+                }
+                (_, Home::Device(first)) => {
+                    self.set_frames(first, run.pages(), Frame::Condemned);
+                    lost.push(DeviceRun { first, pages: run.pages() });
+                }
+                _ => {}
+            }
+            self.set(run, Page { home: Home::System, mark: Mark::Free });
+        }
+        (lost, died)
+    }
+
+    fn forget_registration(&mut self, range: HostRange) {
+        self.quarantine.settle(range, u64::MAX);
+        for number in self.chunks_in(range) {
+            if let Some(chunk) = self.chunks.get_mut(number) {
+                chunk.subtract_registered(range);
+                if chunk.is_idle() && chunk.registered.is_empty() {
+                    self.chunks.remove(number);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::Watched;
-    use crate::sys::access;
-    use crate::sys::uffd::Message;
-    use hostmm::{ClaimRequest, Claimed, HostMm, OwnerId, Select};
-    use units::{HostVa, SZ_2M, SZ_64K};
+    use crate::books::Watched;
+    use crate::kernel::Message;
+    use crate::sys::{access, mem};
+    use hostmm::{ClaimRequest, HostMm, Migration, OwnerId, PagemapId, Place, Toward};
+    use units::{HostVa, SZ_2M, SZ_4K, SZ_64K};
 
     const PAGES: usize = (SZ_64K / SZ_4K) as usize;
 
-    fn claimed(mm: &LiveMm, range: HostRange) -> Vec<Claimed> {
-        let mut out = vec![Claimed::No; range.pages()];
-        let request = ClaimRequest { range, owner: OwnerId(1), select: Select::All, fault: None };
-        let claim = mm.claim(&request, &mut out).expect("memory of one mapping");
-        mm.finish(claim);
+    /// What a claim makes of a page.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Seen {
+        No,
+        Hole,
+        System,
+    }
+
+    fn claimed(mm: &LiveMm, range: HostRange) -> Vec<Seen> {
+        let mut migration = Migration::default();
+        let request = ClaimRequest { range, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
+        mm.claim(&request, &mut migration).expect("memory of one mapping");
+        let mut out = vec![Seen::No; range.pages()];
+        for leg in &migration.legs {
+            let seen = if matches!(leg.from, Some(Place::Host(_))) { Seen::System } else { Seen::Hole };
+            out[range.page_index(leg.range.start)..][..leg.pages()].fill(seen);
+        }
+        mm.finish(&mut migration);
         out
     }
 
@@ -205,28 +203,28 @@ mod tests {
             (HostRange::sized(chunk.start, SZ_64K), HostRange::sized(chunk.start.add(SZ_64K), SZ_64K));
         let block = HostRange::new(range.start, beside.end);
         fill(block);
-        mm.map.lock().chunk_mut(chunk.start).add_registered(Watched { range: chunk, sure: true });
+        mm.books.lock().chunk_mut(chunk.start).add_registered(Watched { range: chunk, sure: true });
         {
-            let _closed = mm.gate.close();
-            mm.take_event(Message::Remove { start: range.start.0, end: range.end.0 });
+            let _closed = mm.barrier.close();
+            mm.take_event(Message::Remove(range));
         }
-        mm.kick.ring();
+        mm.kernel.kick();
         mm.settle();
         assert!((0..PAGES).all(|i| reads(range.page_at(i)) == 7), "pages were dropped");
         let found = claimed(&mm, block);
-        assert!(found[..PAGES].iter().all(|page| *page == Claimed::No), "an old page may leave: {found:?}");
-        assert!(found[PAGES..].iter().all(|page| matches!(page, Claimed::System(_))), "{found:?}");
+        assert!(found[..PAGES].iter().all(|page| *page == Seen::No), "an old page may leave: {found:?}");
+        assert!(found[PAGES..].iter().all(|page| matches!(page, Seen::System)), "{found:?}");
 
         // The madvise drops one of them: that one is a hole like any other.
         mem::advise(HostRange::sized(range.start, SZ_4K), mem::Advice::DontNeed).expect("memory of ours");
         let found = claimed(&mm, block);
-        assert_eq!(found[..2], [Claimed::Hole, Claimed::No]);
+        assert_eq!(found[..2], [Seen::Hole, Seen::No]);
         fill(HostRange::sized(range.start, SZ_4K));
-        assert!(matches!(claimed(&mm, block)[..2], [Claimed::System(_), Claimed::No]));
+        assert!(matches!(claimed(&mm, block)[..2], [Seen::System, Seen::No]));
 
         // The others were freed only, and are not set aside for ever.
-        while claimed(&mm, block).contains(&Claimed::No) {
-            crate::sys::task::relax();
+        while claimed(&mm, block).contains(&Seen::No) {
+            sync::yield_now();
         }
         assert!((0..PAGES).all(|i| reads(range.page_at(i)) == 7));
         mem::unmap(whole);

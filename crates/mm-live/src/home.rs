@@ -1,15 +1,14 @@
-//! Bringing pages home without being asked by a fault: before fork, at the end, and for wrappers of libc calls.
+//! Migrating pages back to system memory without being asked by a fault: before fork, at the end, and for wrappers of libc
+//! calls.
 
 use crate::LiveMm;
-use crate::arena::Frame;
-use crate::map::Home;
-use crate::sys::task;
+use crate::books::{Books, Frame, Home, chunk_range};
+use crate::transfer::{Purpose, Transfer};
 use hostmm::{
-    AccessError, ClaimRequest, Claimed, Destination, DevicePage, EventKind, MmError, MmEvent, OwnerId, PagemapId,
-    Place, Select, Transferred,
+    AccessError, ClaimRequest, DevicePage, EventKind, Migration, MmError, MmEvent, OwnerId, PagemapId, Toward,
 };
 use sync::time::now_ns;
-use units::{HostFrame, HostRange, HostVa, SZ_2M};
+use units::{HostRange, HostVa, Outcome, SZ_2M};
 
 /// How long an evacuation tries: it meets only what a migration in progress holds back.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -21,19 +20,19 @@ impl LiveMm {
     pub fn bring_home(&self, range: HostRange) -> bool {
         let end = now_ns() + PATIENCE_NS;
         while self.bring_pages_home_by(range, end) {
-            let registered = self.map.lock().chunks_in(range);
+            let registered = self.books.lock().chunks_in(range);
             self.retire_chunks(registered);
-            if self.map.lock().chunks_at(range).next().is_none() {
+            if self.books.lock().chunks_at(range).next().is_none() {
                 return true;
             }
             if now_ns() > end {
                 return false;
             }
             // An event on its way, or a migration that begins or ends: the registration goes when it is over.
-            if self.pump() {
-                self.kick.ring();
+            if self.drain() {
+                self.kernel.kick();
             }
-            task::relax();
+            sync::yield_now();
         }
         false
     }
@@ -49,9 +48,9 @@ impl LiveMm {
             if self.alive().is_err() || now_ns() > end {
                 return false;
             }
-            let owner = self.map.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
+            let owner = self.books.lock().arena(page.pagemap).map_or(OwnerId(0), |arena| arena.owner);
             if !self.evacuate(va, range, owner) {
-                task::relax();
+                sync::yield_now();
             }
         }
         true
@@ -59,11 +58,7 @@ impl LiveMm {
 
     /// The first page of `range` that is in VRAM.
     fn first_away(&self, range: HostRange) -> Option<(HostVa, DevicePage)> {
-        let map = self.map.lock();
-        map.concerned(range).into_iter().find_map(|(va, home, _)| match home {
-            Home::Device(page) => Some((va, page)),
-            Home::System => None,
-        })
+        self.books.lock().first_away(range)
     }
 
     /// Runs `change` with every page of `range` at home, unregistered, and out of migration: what a wrapper of mremap
@@ -73,10 +68,10 @@ impl LiveMm {
         if self.alive().is_err() {
             return change();
         }
-        let hold = self.map.lock().quarantine.hold(range);
+        let hold = self.books.lock().quarantine.hold(range);
         self.bring_home(range);
         let result = change();
-        self.map.lock().quarantine.release(hold);
+        self.books.lock().quarantine.release(hold);
         result
     }
 
@@ -84,44 +79,34 @@ impl LiveMm {
     fn evacuate(&self, va: HostVa, within: HostRange, owner: OwnerId) -> bool {
         let Some(vma) = self.vma_at(va) else {
             // Its munmap has not been read yet.
-            self.pump();
-            self.kick.ring();
+            self.drain();
+            self.kernel.kick();
             return false;
         };
         let window = HostRange::around(va, SZ_2M).intersect(vma.range).and_then(|part| part.intersect(within));
         let Some(range) = window else { return false };
-        let request = ClaimRequest { range, owner, select: Select::DeviceOnly, fault: None };
-        let mut claimed = vec![Claimed::No; range.pages()];
-        let Ok(claim) = self.claim_range(&request, EventKind::Clear, &mut claimed) else {
+        let request = ClaimRequest { range, owner, toward: Toward::Ram, fault: None };
+        let mut migration = Migration::default();
+        if self.claim_range(&request, EventKind::Clear, &mut migration).is_err() {
             return false;
-        };
-        let to: Vec<_> = claimed
-            .iter()
-            .map(|page| if matches!(page, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
-            .collect();
-        let mut frames = vec![None; range.pages()];
-        let staged = self.stage_claim(claim, &to, &mut frames).is_ok();
-        let mut wanted = vec![false; range.pages()];
-        let mut at = 0;
-        while staged && at < claimed.len() {
-            let Claimed::Device(first) = claimed[at] else {
-                at += 1;
-                continue;
-            };
-            let run =
-                (at..claimed.len()).take_while(|&i| claimed[i] == Claimed::Device(first.add((i - at) as u64))).count();
-            let mut done = vec![Transferred::Failed; run];
-            let home = Place::Host(HostFrame(range.page_at(at).page_number()));
-            self.transfer_run(Place::Device(first), home, &mut done);
-            for (offset, how) in done.iter().enumerate() {
-                wanted[at + offset] = *how != Transferred::Failed;
-            }
-            at += run;
         }
-        let mut moved = vec![false; range.pages()];
-        self.commit_claim(claim, &wanted, &mut moved);
-        self.finish_claim(claim);
-        moved.contains(&true)
+        if self.stage_claim(&mut migration).is_ok() {
+            self.carry_home(&mut migration);
+        }
+        self.commit_claim(&mut migration);
+        self.finish_claim(&mut migration);
+        migration.carried() > 0
+    }
+
+    /// What a device's copy engine does otherwise.
+    fn carry_home(&self, migration: &mut Migration) {
+        let Some(id) = migration.id else { return };
+        let legs: Vec<HostRange> = migration.legs.iter().map(|leg| leg.range).collect();
+        let mut report = migration.report_from(0);
+        for name in legs {
+            let transfer = Transfer { claim: id.0, name, purpose: Purpose::Migrate };
+            self.carry(transfer, &mut |pages, outcome: Outcome| report.note(pages, outcome));
+        }
     }
 
     /// Stops migrations, waits for those in progress, and brings everything home: `pthread_atfork`'s prepare. A
@@ -129,23 +114,26 @@ impl LiveMm {
     /// [`thaw`](Self::thaw) in the parent, [`after_fork_child`](Self::after_fork_child) in the child. Not to be
     /// called by a thread that is inside a migration. False where some page would not come.
     pub fn bring_all_home(&self) -> bool {
-        self.map.lock().frozen = true;
+        self.books.lock().frozen += 1;
         loop {
-            let chunks: Vec<u64> = self.map.lock().chunks.iter().map(|(number, _)| number).collect();
-            let all = chunks.iter().all(|&number| self.bring_home(crate::map::chunk_range(number)));
+            let chunks: Vec<u64> = self.books.lock().chunks.iter().map(|(number, _)| number).collect();
+            let all = chunks.iter().all(|&number| self.bring_home(chunk_range(number)));
             let deferred = self.has_deferred();
-            let mut map = self.map.lock();
-            let quiet = map.claims.is_empty() && !deferred && map.chunks.iter().all(|(_, chunk)| chunk.is_idle());
+            let mut books = self.books.lock();
+            let quiet = books.claims.is_empty() && !deferred && books.chunks.iter().all(|(_, chunk)| chunk.is_idle());
             if !all || quiet || self.alive().is_err() {
                 return all;
             }
-            self.claims_changed.wait_for(&mut map, 1_000_000);
+            self.claims_changed.wait_for(&mut books, 1_000_000);
         }
     }
 
     /// Lets migrations begin again: `pthread_atfork`'s parent.
     pub fn thaw(&self) {
-        self.map.lock().frozen = false;
+        {
+            let mut books = self.books.lock();
+            books.frozen = books.frozen.saturating_sub(1);
+        }
         self.claims_changed.notify_all();
     }
 
@@ -162,7 +150,7 @@ impl LiveMm {
             return change();
         }
         let begun = self.notifiers.begin(MmEvent { range, kind });
-        self.notifiers.tell(&begun);
+        self.notifiers.notify(&begun);
         let result = change();
         self.notifiers.end(begun);
         result
@@ -186,7 +174,7 @@ impl LiveMm {
             return false;
         }
         self.life.store(crate::LIFE_STOPPING);
-        self.kick.ring();
+        self.kernel.kick();
         let readers = core::mem::take(&mut *self.readers.lock());
         readers.into_iter().for_each(sync::JoinHandle::join);
         self.deliver_notices();
@@ -196,53 +184,30 @@ impl LiveMm {
 
     /// Frames that hold bytes, as accounted.
     pub fn resident_frames(&self, id: PagemapId) -> u64 {
-        self.map.lock().arena(id).map_or(0, crate::arena::Arena::resident)
+        self.books.lock().arena(id).map_or(0, crate::books::Arena::resident)
     }
 
     /// Frames that hold bytes, as the kernel says: the truth that accounting is compared with.
     pub fn mincore_frames(&self, id: PagemapId) -> u64 {
-        let whole = self.places.range(id);
-        let mut resident = [0u8; 512];
-        let mut count = 0;
-        let mut block = HostRange::sized(whole.start, SZ_2M);
-        while whole.covers(block) {
-            if self.present(block, &mut resident).is_ok() {
-                count += resident.iter().filter(|&&page| page & 1 != 0).count() as u64;
-            }
-            block = HostRange::sized(block.end, SZ_2M);
-        }
-        count
+        self.held(self.places.range(id)).iter().map(|held| held.range.pages() as u64).sum()
     }
 
     /// Where the page at `va` lives, in VRAM or not. For observers: it may be over when it returns.
     pub fn device_page(&self, va: HostVa) -> Option<DevicePage> {
-        match self.map.lock().home(va) {
+        match self.books.lock().home(va) {
             Home::Device(page) => Some(page),
             Home::System => None,
         }
     }
 
-    /// A picture of the page map for a report on a stall: chunks, marks, claims, queues.
+    /// A picture of the books for a report on a stall: chunks, marks, claims, queues.
     pub fn dump(&self) -> String {
-        let map = self.map.lock();
-        let mut text = String::new();
-        for (number, chunk) in map.chunks.iter() {
-            text += &format!("chunk {} registered {:?}", crate::map::chunk_range(number), chunk.registered);
-            let pages = map.concerned(crate::map::chunk_range(number));
-            let away = pages.iter().filter(|page| page.1 != Home::System).count();
-            let marked = pages.iter().find(|page| page.2 != crate::map::Mark::Free);
-            text += &format!(" in VRAM {away}, first mark {marked:?}\n");
-        }
-        for (id, claim) in map.claims.iter() {
-            let first = claim.entries.iter().find(|entry| entry.from != crate::entry::From::Nowhere);
-            text += &format!("claim {id}: {} entries, first {first:?}\n", claim.entries.len());
-        }
-        drop(map);
+        let mut text = self.books.lock().dump();
         text += &format!(
             "faults waiting {:?}, notices {}, event pending {}\n{:?}\n",
             self.queue.faults.lock(),
             self.queue.notices.lock().len(),
-            self.program.event_pending(),
+            self.kernel.event_pending(),
             self.stats()
         );
         text
@@ -256,14 +221,40 @@ impl LiveMm {
     /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
     /// telling, so the frame cannot be free again meanwhile.
     pub(crate) fn explain_empty(&self, page: DevicePage) -> AccessError {
-        if self.map.lock().frame(page) == Some(Frame::Condemned) {
-            self.counters.told_late.fetch_add(1);
+        if self.books.lock().frame(page) == Some(Frame::Condemned) {
+            self.counters.told_late.add(1);
             AccessError::Again
         } else if self.refill(page) {
             AccessError::Again
         } else {
-            self.counters.stale.fetch_add(1);
+            self.counters.stale.add(1);
             AccessError::Empty
         }
+    }
+}
+
+impl Books {
+    /// The first page of `range` that is in VRAM.
+    fn first_away(&self, range: HostRange) -> Option<(HostVa, DevicePage)> {
+        let away = |number: u64| {
+            let part = chunk_range(number).intersect(range)?;
+            self.known(part).into_iter().find_map(|(run, page)| match page.home {
+                Home::Device(first) => Some((run.start, first)),
+                Home::System => None,
+            })
+        };
+        self.chunks_at(range).find_map(|(number, _)| away(number))
+    }
+
+    fn dump(&self) -> String {
+        let mut text = String::new();
+        for (number, chunk) in self.chunks.iter() {
+            text += &format!("chunk {} registered {:?}", chunk_range(number), chunk.registered);
+            text += &format!(" runs {:?}\n", self.known(chunk_range(number)));
+        }
+        for (id, claim) in self.claims.iter() {
+            text += &format!("claim {id}: {:?}\n", claim.entries);
+        }
+        text
     }
 }

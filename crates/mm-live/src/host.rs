@@ -1,38 +1,37 @@
-//! The engine's traits, each method in a line or a few.
+//! The joint's traits, each method in a line or a few.
 
 use crate::LiveMm;
-use crate::arena::{Arena, MAX_PAGEMAPS};
-use crate::sys::access::{self, Fault};
-use crate::sys::{mem, uffd::Watch};
+use crate::books::{Arena, MAX_PAGEMAPS};
+use crate::kernel::{Descriptor, Fault, Watch};
 use core::ops::Range;
 use hostmm::{
-    AccessError, AtomicOp, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMemory, HostMm,
-    HostPage, MmError, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Transferred, Vma, Walk,
+    AccessError, AtomicOp, ClaimRequest, Claimed, DeviceRun, EventKind, HostMemory, HostMm, Migration, MmError,
+    NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
 };
 use std::sync::Arc;
-use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_4K};
+use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K};
 
 impl HostMm for LiveMm {
-    fn vma_lookup(&self, addr: HostVa) -> Option<Vma> {
+    fn next_vma(&self, addr: HostVa) -> Option<Vma> {
         self.alive().ok()?;
-        self.vma_at(addr)
+        self.vma_from(addr)
     }
 
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
         if id.index() >= MAX_PAGEMAPS {
             return;
         }
-        let Ok(range) = mem::map_arena(frames << PAGE_SHIFT) else { return };
-        if self.device.register(range, Watch::Missing).is_err() {
-            return mem::unmap(range);
+        let Ok(range) = self.kernel.map_arena(frames << PAGE_SHIFT) else { return };
+        if self.kernel.register(Descriptor::Device, range, Watch::Missing).is_err() {
+            return self.kernel.unmap_arena(range);
         }
         self.own(range);
-        let mut map = self.map.lock();
-        if map.arenas.len() <= id.index() {
-            map.arenas.resize_with(id.index() + 1, || None);
+        let mut books = self.books.lock();
+        if books.arenas.len() <= id.index() {
+            books.arenas.resize_with(id.index() + 1, || None);
         }
-        map.arenas[id.index()] = Some(Arena::new(owner, frames, ops));
-        drop(map);
+        books.arenas[id.index()] = Some(Arena::new(owner, frames, ops));
+        drop(books);
         self.places.set(id, range, frames);
     }
 
@@ -55,55 +54,57 @@ impl HostMm for LiveMm {
         self.alive().is_err() || self.notifiers.read_retry(id, seq)
     }
 
-    fn walk(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
-        self.walk_range(walk, pages)
+    fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
+        self.walk_range(walk, runs)
     }
 
-    fn claim(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
+    fn claim(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
         self.alive()?;
-        self.claim_range(request, EventKind::Migrate(request.owner), out)
+        self.claim_range(request, EventKind::Migrate(request.owner), migration)
     }
 
-    fn claim_device(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
-        self.claim_frames(pages, out)
+    fn claim_device(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError> {
+        self.claim_frames(pages, migration)
     }
 
-    fn stage(&self, claim: ClaimId, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<(), MmError> {
-        self.stage_claim(claim, to, frames)
+    fn stage(&self, migration: &mut Migration) -> Result<(), MmError> {
+        self.stage_claim(migration)
     }
 
-    fn commit(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+    fn commit(&self, migration: &mut Migration) {
         if self.alive().is_ok() {
-            self.commit_claim(claim, wanted, moved);
+            self.commit_claim(migration);
+        } else {
+            migration.legs.iter_mut().for_each(|leg| leg.outcome = Outcome::Failed);
         }
     }
 
-    fn finish(&self, claim: ClaimId) {
+    fn finish(&self, migration: &mut Migration) {
         if self.alive().is_ok() {
-            self.finish_claim(claim);
+            self.finish_claim(migration);
         }
     }
 }
 
 impl LiveMm {
     /// The address of a place, once no event is being taken in; system memory need not wait for that.
-    fn reach(&self, place: Place, offset: usize) -> Result<u64, AccessError> {
-        if self.alive().is_err() {
+    fn reach(&self, place: Place, offset: usize, len: usize) -> Result<HostVa, AccessError> {
+        if self.alive().is_err() || offset + len > SZ_4K as usize {
             return Err(AccessError::Fault);
         }
         match place {
-            Place::Device(_) => self.gate.wait_open(),
+            Place::Device(_) => self.barrier.wait_open(),
             Place::Host(frame) if self.ours.contains(HostVa(frame.0 << PAGE_SHIFT)) => return Err(AccessError::Fault),
             Place::Host(_) => {}
         }
-        self.address(place).map(|base| base + offset as u64).ok_or(AccessError::Fault)
+        self.address(place).map(|base| base.add(offset as u64)).ok_or(AccessError::Fault)
     }
 
     /// Bytes of the program, in pieces inside of pages; a piece of the library's own memory is refused.
     fn pieces(&self, from: HostVa, len: usize) -> impl Iterator<Item = Result<(HostVa, Range<usize>), AccessError>> {
         let mut at = 0;
         core::iter::from_fn(move || {
-            let here = from.add(at as u64);
+            let here = HostVa(from.0.wrapping_add(at as u64));
             let bytes = (len - at).min(SZ_4K as usize - here.page_offset());
             let piece = at..at + bytes;
             at += bytes;
@@ -121,54 +122,42 @@ impl LiveMm {
 
 impl HostMemory for LiveMm {
     fn read(&self, place: Place, offset: usize, buf: &mut [u8]) -> Result<(), AccessError> {
-        if offset + buf.len() > SZ_4K as usize {
-            return Err(AccessError::Fault);
-        }
-        let at = self.reach(place, offset)?;
-        access::read(at, buf).map_err(|fault| self.explain(place, fault))
+        let at = self.reach(place, offset, buf.len())?;
+        self.kernel.read(at, buf).map_err(|fault| self.explain(place, fault))
     }
 
     fn write(&self, place: Place, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
-        if offset + bytes.len() > SZ_4K as usize {
-            return Err(AccessError::Fault);
-        }
-        let at = self.reach(place, offset)?;
-        access::write(at, bytes).map_err(|fault| self.explain(place, fault))
+        let at = self.reach(place, offset, bytes.len())?;
+        self.kernel.write(at, bytes).map_err(|fault| self.explain(place, fault))
     }
 
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError> {
-        if !matches!(size, 4 | 8) || !offset.is_multiple_of(size) || offset + size > SZ_4K as usize {
+        if !matches!(size, 4 | 8) || !offset.is_multiple_of(size) {
             return Err(AccessError::Fault);
         }
-        let at = self.reach(place, offset)?;
-        let old = match op {
-            AtomicOp::Exchange(value) => access::exchange(at, size, value),
-            AtomicOp::Add(value) => access::add(at, size, value),
-            AtomicOp::Sub(value) => access::add(at, size, value.wrapping_neg()),
-            AtomicOp::CompareExchange { expected, new } => access::compare_exchange(at, size, expected, new),
-        };
-        old.map_err(|fault| self.explain(place, fault))
+        let at = self.reach(place, offset, size)?;
+        self.kernel.atomic(at, size, op).map_err(|fault| self.explain(place, fault))
     }
 
-    fn transfer(&self, src: Place, dst: Place, done: &mut [Transferred]) {
+    fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>) {
         if self.alive().is_ok() {
-            self.transfer_run(src, dst, done);
+            self.transfer_run(src, dst, pages, report);
         } else {
-            done.fill(Transferred::Failed);
+            report(pages, Outcome::Failed);
         }
     }
 
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         self.pieces(from, buf.len()).try_for_each(|piece| {
             let (va, bytes) = piece?;
-            access::read(va.0, &mut buf[bytes]).map_err(|_| AccessError::Fault)
+            self.kernel.read(va, &mut buf[bytes]).map_err(|_| AccessError::Fault)
         })
     }
 
     fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), AccessError> {
         self.pieces(to, bytes.len()).try_for_each(|piece| {
             let (va, part) = piece?;
-            access::write(va.0, &bytes[part]).map_err(|_| AccessError::Fault)
+            self.kernel.write(va, &bytes[part]).map_err(|_| AccessError::Fault)
         })
     }
 }

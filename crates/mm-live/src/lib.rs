@@ -9,30 +9,28 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `vma` | what lies at an address, and what must never migrate |
-//! | `ours` | what is the library's own, and refused to everybody |
-//! | `presence` | what is there, by the kernel's word |
+//! | `vma`, `ours` | what lies at an address, what must never migrate, what is the library's own |
+//! | `residency` | what is there, by the kernel's word |
 //! | `walk` | pages as a device will use them (`hmm_range_fault`) |
-//! | `claim`, `commit`, `entry` | claim and stage, commit and finish (`migrate_vma_*`); a page on its way |
+//! | `claim`, `commit`, `finish` | a migration (`migrate_vma_*`) |
 //! | `registration` | which chunks are watched |
-//! | `transfer`, `leg`, `copying` | the move, and the copy where a move cannot be |
-//! | `stray` | copies that are no migration |
-//! | `airlock` | how a page leaves without ever being another mapping's |
-//! | `arena`, `frames` | VRAM: frames, who is in them, filling and emptying them |
-//! | `map`, `numbered` | per page of the program: home, and who is at it |
+//! | `transfer`, `bounce`, `copying` | the move, and the copy where a move cannot be |
+//! | `unstaged` | copies that are no migration |
+//! | `places`, `fill` | where VRAM is; filling and emptying it |
+//! | `books` | what is known of pages, frames and migrations; plain data |
 //! | `events`, `remap`, `forget` | munmap, mremap, DONTNEED taken in |
-//! | `quarantine` | pages that a DONTNEED is about to drop |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
-//! | `gate` | why no device runs on a page whose munmap has returned |
-//! | `home` | fork, the end, wrappers: everything comes home |
-//! | `sys` | the kernel; the only `unsafe` |
+//! | `barrier` | why no device runs on a page whose munmap has returned |
+//! | `home` | fork, the end, wrappers: everything migrates back to system memory |
+//! | `kernel` | what is asked of a kernel, as a trait; `mm-sim` has a model of one |
+//! | `sys` | the real one; the only `unsafe` |
 //!
 //! # Two userfaultfds
 //!
 //! The first has the program's chunks (MISSING, with events), the second the arenas (MISSING, as SIGBUS: a touch of
 //! an empty frame returns at once, an exact detector of stale translations). What leaves the program moves by the
-//! first into an airlock and by the second out of it; what comes home moves by the first, with its source in the
+//! first into the bounce buffer and by the second out of it; what comes home moves by the first, with its source in the
 //! second; tile to tile goes by the second.
 //!
 //! The kernel refuses the first descriptor's ioctls (EAGAIN) from the moment in which a munmap, mremap or DONTNEED
@@ -44,12 +42,12 @@
 //! In this order; each is short, none is held over a callback into the engine, over a touch of the program's
 //! memory, or over a wait for a message to be read:
 //!
-//! 1. `Gate` (closed by who reads; device accesses wait for it before they begin, holding nothing of ours)
-//! 2. `Gate::intake`: shared by movers, from a look at the page map to the note of what the ioctl did, and over
+//! 1. `Barrier` (closed by who reads; device accesses wait for it before they begin, holding nothing of ours)
+//! 2. its events lock: shared by movers, from a look at the books to the note of what the ioctl did, and over
 //!    REGISTER and UNREGISTER; exclusive by who reads. These ioctls wait for kernel locks only
 //! 3. `registration`: over REGISTER and UNREGISTER
-//! 4. an airlock's lane; `scratch`; `deferred`
-//! 5. `map`: the page map; plain bookkeeping only
+//! 4. a lane of the bounce buffer; `deferred`
+//! 5. `books`; plain bookkeeping only
 //! 6. `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
 //!
 //! A signal handler of the program must not run on a thread that is inside of this crate: it may touch a page in
@@ -69,14 +67,14 @@
 //! * UFFDIO_MOVE keeps a transient EAGAIN of its inner loop: pages that moved after it are not counted (met again:
 //!   EEXIST), and with ALLOW_SRC_HOLES a hole after it is met for ever, in the kernel. See `sys::uffd`.
 //! * The kernel gives an unmapped address to another thread before the event of the munmap is read. A move by a
-//!   descriptor that does not see the event moves that thread's page. Hence the airlock.
+//!   descriptor that does not see the event moves that thread's page. Hence the bounce buffer.
 //! * mremap may put a registered mapping at the very place that is being unregistered. Hence the second look there.
 //! * REGISTER passes over holes, and a munmap of what is not registered yet raises no event: memory that is mapped
 //!   into such a hole afterwards is not registered. Noted nevertheless, it lost writes. Hence the other second look.
 //! * ZEROPAGE and COPY may say ENOENT of a mapping whose munmap began after their look for events.
 //! * A registered mapping that grows in place is registered where it grew, without an event.
 //! * A transfer that was translated before an mremap is not a pair of *wrong page tables*, and must not be copied as
-//!   one: both places may be other mappings' by then. See `stray`.
+//!   one: both places may be other mappings' by then. See `unstaged`.
 //! * A REMOVE event tells the beginning of a DONTNEED and nothing tells its end. MADV_FREE raises the same event.
 //! * Mappings with nothing in VRAM are not registered, so nothing tells of their munmap but a wrapper.
 //!
@@ -84,35 +82,34 @@
 
 extern crate alloc;
 
-mod airlock;
-mod arena;
+mod barrier;
+mod books;
+mod bounce;
 mod claim;
 mod commit;
 mod copying;
-mod entry;
 mod events;
+mod fill;
+mod finish;
 pub mod floor;
 mod forget;
-mod frames;
-mod gate;
 mod home;
 mod host;
-mod leg;
-mod map;
+pub mod kernel;
 mod notifier;
-mod numbered;
 mod ours;
-mod presence;
-mod quarantine;
+mod places;
+mod ranks;
 mod reader;
 mod region;
 mod registration;
 mod remap;
+mod residency;
 mod stats;
-mod stray;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
+mod unstaged;
 mod vma;
 mod walk;
 
@@ -120,12 +117,12 @@ pub use region::{PageSize, Region};
 pub use stats::Stats;
 pub use sys::access::{Chained, swap_chained};
 
+use kernel::{Errno, Kernel};
 use std::sync::Arc;
 use sync::atomic::AtomicU32;
+use sync::rank::{self, Rank};
 use sync::{Condvar, JoinHandle, Mutex};
-use sys::uffd::{Source, Uffd, feature};
-use sys::{Errno, mem, task};
-use units::{HostRange, SZ_2M};
+use units::HostRange;
 
 /// How pages travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,33 +200,28 @@ const LIFE_DEAD: u32 = 2;
 /// [`HostMemory`](hostmm::HostMemory). One a process is enough; several work side by side, but a chunk
 /// belongs to the first that registers it.
 pub struct LiveMm {
-    /// The first userfaultfd: the program's chunks.
-    program: Uffd,
-    /// The second: the arenas.
-    device: Uffd,
-    maps: sys::maps::Maps,
-    pagemap: sys::pagemap::Pagemap,
-    kick: task::Kick,
-    gate: gate::Gate,
+    kernel: Arc<dyn Kernel>,
+    barrier: barrier::Barrier,
     registration: Mutex<()>,
-    map: Mutex<map::PageMap>,
-    /// Signalled with `map`: a claim ended, or a freeze.
+    books: Mutex<books::Books>,
+    /// Signalled with `books`: a claim ended, or a freeze.
     claims_changed: Condvar,
     notifiers: notifier::Notifiers,
-    /// 2M where pages go to be dropped.
-    scratch: Mutex<HostRange>,
-    airlock: airlock::Airlock,
+    bounce: bounce::Bounce,
     /// mremaps that wait for an earlier event.
     deferred: Mutex<Vec<remap::Remap>>,
+    /// How many: looked at before each ioctl.
+    deferred_count: AtomicU32,
     /// DONTNEEDs of our own, whose events say nothing.
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,
     ours: ours::Ours,
     queue: events::Queue,
-    places: arena::Places,
+    places: places::Places,
     counters: stats::Counters,
     transport: Transport,
     privilege: Privilege,
+    quick_look_ups: bool,
     life: AtomicU32,
     readers: Mutex<Vec<JoinHandle>>,
 }
@@ -238,48 +230,48 @@ impl LiveMm {
     /// Opens userfaultfd, installs the fixup of SIGSEGV and SIGBUS, and starts the readers. End it with
     /// [`stop`](Self::stop): what is in VRAM when the process simply exits is gone with it.
     pub fn start(config: Config) -> Result<Arc<Self>, Refused> {
+        let opened = sys::linux::Linux::open(config.transport)?;
+        let quick_look_ups = opened.kernel.has_quick_look_ups();
+        Self::start_on(Arc::new(opened.kernel), config, opened.privilege, quick_look_ups)
+    }
+
+    /// The same on a kernel that is given: a model of one.
+    pub fn on(kernel: Arc<dyn Kernel>, config: Config) -> Result<Arc<Self>, Refused> {
+        Self::start_on(kernel, config, Privilege::Full, true)
+    }
+
+    fn start_on(
+        kernel: Arc<dyn Kernel>,
+        config: Config,
+        privilege: Privilege,
+        quick_look_ups: bool,
+    ) -> Result<Arc<Self>, Refused> {
         let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
-        let transport = config.transport;
-        let (features, can_move) = match transport {
-            Transport::Move => (feature::EVENTS | feature::MOVE | feature::POISON, feature::MOVE),
-            Transport::Copy => (feature::EVENTS | feature::WP, 0),
-        };
-        let (program, source) = Uffd::open(features).map_err(|errno| {
-            let cannot_move = transport == Transport::Move && errno == Errno::INVAL;
-            refused(if cannot_move { NO_MOVE } else { "userfaultfd" })(errno)
-        })?;
-        let (device, _) = Uffd::open(feature::SIGBUS | can_move).map_err(refused("userfaultfd for VRAM"))?;
-        let scratch = mem::map_arena(SZ_2M).map_err(refused("memory"))?;
-        device.register(scratch, sys::uffd::Watch::Missing).map_err(refused("registration of memory"))?;
-        let airlock = airlock::Airlock::new(&program).map_err(refused("registration of memory"))?;
-        let ours = airlock.ranges();
-        sys::access::install();
+        let bounce = bounce::Bounce::new(&*kernel).map_err(refused("registration of memory"))?;
+        let lanes = bounce.ranges();
         let mm = Arc::new(Self {
-            program,
-            device,
-            maps: sys::maps::Maps::open().map_err(refused("/proc/self/maps"))?,
-            pagemap: sys::pagemap::Pagemap::open().map_err(refused("/proc/self/pagemap"))?,
-            kick: task::Kick::new().map_err(refused("eventfd"))?,
-            gate: gate::Gate::new(),
-            registration: Mutex::new(()),
-            map: Mutex::new(map::PageMap::default()),
+            kernel,
+            barrier: barrier::Barrier::new(),
+            registration: rank::mutex(ranks::REGISTRATION, ()),
+            books: rank::mutex(ranks::BOOKS, books::Books::default()),
             claims_changed: Condvar::new(),
             notifiers: notifier::Notifiers::new(),
-            scratch: Mutex::new(scratch),
-            own_drops: Mutex::new(Vec::new()),
-            excluded: Mutex::new(Vec::new()),
+            own_drops: rank::mutex(Rank::LEAF, Vec::new()),
+            excluded: rank::mutex(Rank::LEAF, Vec::new()),
             ours: ours::Ours::new(),
-            airlock,
-            deferred: Mutex::new(Vec::new()),
+            bounce,
+            deferred: rank::mutex(ranks::DEFERRED, Vec::new()),
+            deferred_count: AtomicU32::new(0),
             queue: events::Queue::new(),
-            places: arena::Places::default(),
+            places: places::Places::default(),
             counters: stats::Counters::default(),
-            transport,
-            privilege: if source == Source::UserModeOnly { Privilege::UserModeOnly } else { Privilege::Full },
+            transport: config.transport,
+            privilege,
+            quick_look_ups,
             life: AtomicU32::new(LIFE_RUNNING),
             readers: Mutex::new(Vec::new()),
         });
-        ours.into_iter().chain([scratch]).for_each(|range| mm.own(range));
+        lanes.into_iter().for_each(|range| mm.own(range));
         mm.start_readers(config.readers);
         Ok(mm)
     }
@@ -291,13 +283,10 @@ impl LiveMm {
     }
 
     fn start_readers(self: &Arc<Self>, wanted: Option<u32>) {
-        let cpus = task::cpus();
-        let allowed: Vec<u32> = (0..64).filter(|cpu| cpus >> cpu & 1 != 0).collect();
-        let count = wanted.unwrap_or(allowed.len().min(8) as u32).max(1);
+        let count = wanted.unwrap_or(self.kernel.cpus()).max(1);
         let handles = (0..count).map(|number| {
-            let cpu = allowed[number as usize % allowed.len()];
             let mm = Arc::clone(self);
-            sync::spawn("pontoon-reader", move || reader::run(&mm, cpu))
+            sync::spawn_daemon("pontoon-reader", move || reader::run(&mm, number))
         });
         let handles: Vec<JoinHandle> = handles.collect();
         *self.readers.lock() = handles;
@@ -315,7 +304,7 @@ impl LiveMm {
 
     /// Whether a look-up of a mapping is quick: PROCMAP_QUERY, Linux 6.11. Else the text of /proc/self/maps is read.
     pub const fn has_quick_look_ups(&self) -> bool {
-        self.maps.can_query()
+        self.quick_look_ups
     }
 
     /// What the kernel lets us do.
@@ -325,8 +314,8 @@ impl LiveMm {
 
     /// Every descriptor of ours. The program must not close them, and a forked child closes them: they belong to the
     /// memory of its parent.
-    pub fn descriptors(&self) -> [i32; 5] {
-        [self.program.raw(), self.device.raw(), self.kick.raw(), self.maps.raw(), self.pagemap.raw()]
+    pub fn descriptors(&self) -> Vec<i32> {
+        self.kernel.descriptors()
     }
 
     fn is_stopping(&self) -> bool {
@@ -336,12 +325,10 @@ impl LiveMm {
 
 impl Drop for LiveMm {
     fn drop(&mut self) {
-        let map = self.map.get_mut();
-        for id in 0..map.arenas.len() {
-            mem::unmap(self.places.range(hostmm::PagemapId(id as u16)));
+        for id in 0..self.books.get_mut().arenas.len() {
+            self.kernel.unmap_arena(self.places.range(hostmm::PagemapId(id as u16)));
         }
-        mem::unmap(*self.scratch.get_mut());
-        self.airlock.close(&self.program);
+        self.bounce.close(&*self.kernel);
     }
 }
 

@@ -8,6 +8,7 @@
 use hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex};
 use units::HostRange;
 
@@ -57,7 +58,7 @@ pub(crate) struct Begun {
 
 impl Notifiers {
     pub fn new() -> Self {
-        Self { table: Mutex::new(Table::default()), idle: Condvar::new() }
+        Self { table: rank::mutex(Rank::LEAF, Table::default()), idle: Condvar::new() }
     }
 
     pub fn insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
@@ -102,7 +103,7 @@ impl Notifiers {
         self.table.lock().notifiers.get(&id).is_none_or(|notifier| notifier.seq != seq.0)
     }
 
-    /// Makes the sequences of all notifiers that `event` meets odd. The callbacks come with [`Self::tell`].
+    /// Makes the sequences of all notifiers that `event` meets odd. The callbacks come with [`Self::notify`].
     pub fn begin(&self, event: MmEvent) -> Begun {
         let mut guard = self.table.lock();
         let table = &mut *guard;
@@ -121,7 +122,7 @@ impl Notifiers {
     }
 
     /// Calls back. With no lock held.
-    pub fn tell(&self, begun: &Begun) {
+    pub fn notify(&self, begun: &Begun) {
         for (_, ops) in &begun.told {
             ops.invalidate(&begun.event);
         }
@@ -170,7 +171,7 @@ mod tests {
         notifiers.remove(removed);
         assert!(notifiers.read_retry(inside, Seq(2)), "its sequence is odd");
         assert!(!notifiers.read_retry(outside, Seq(2)));
-        notifiers.tell(&begun);
+        notifiers.notify(&begun);
         notifiers.end(begun);
         let seq = notifiers.read_begin(inside);
         assert!(seq != Seq(2) && !notifiers.read_retry(inside, seq));

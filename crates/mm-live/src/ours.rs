@@ -7,7 +7,6 @@
 //! Locking: `adding` among those who add; a leaf.
 
 use crate::LiveMm;
-use crate::sys::task::relax;
 use sync::Mutex;
 use sync::atomic::AtomicU64;
 use units::{HostRange, HostVa, SZ_4K};
@@ -31,7 +30,7 @@ impl Ours {
             count: AtomicU64::new(0),
             starts: [const { AtomicU64::new(0) }; MOST],
             ends: [const { AtomicU64::new(0) }; MOST],
-            adding: Mutex::new(()),
+            adding: sync::rank::mutex(sync::rank::Rank::LEAF, ()),
         }
     }
 
@@ -48,7 +47,7 @@ impl Ours {
             if before.is_multiple_of(2) && self.changes.load() == before {
                 return found;
             }
-            relax();
+            sync::yield_now();
         }
     }
 
@@ -106,8 +105,8 @@ impl LiveMm {
 mod tests {
     use super::*;
     use crate::sys::mem;
-    use hostmm::{AccessError, AtomicOp, HostMemory, HostMm, HostPage, MmError, Place, Transferred, Walk};
-    use units::{HostFrame, SZ_2M};
+    use hostmm::{AccessError, AtomicOp, HostMemory, HostMm, MmError, Place, Walk};
+    use units::{HostFrame, Outcome, SZ_2M};
 
     fn pages(first: u64, count: u64) -> HostRange {
         HostRange::sized(HostVa(first * SZ_4K), count * SZ_4K)
@@ -140,7 +139,7 @@ mod tests {
         assert_eq!(mm.next_vma(page).map(|vma| vma.range.start), Some(beside));
         let walk =
             Walk { range: HostRange::sized(page, SZ_4K), valid_since: None, fault: true, write: false, owner: None };
-        assert_eq!(mm.walk(&walk, &mut [HostPage::HOLE]), Err(MmError::NoVma));
+        assert_eq!(mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
 
         let mut bytes = [0; 8];
         assert_eq!(mm.read(place(page), 0, &mut bytes), Err(AccessError::Fault));
@@ -148,10 +147,10 @@ mod tests {
         assert_eq!(mm.atomic(place(page), 0, 4, AtomicOp::Add(1)), Err(AccessError::Fault));
         assert_eq!(mm.copy_from_user(page.add(5), &mut bytes), Err(AccessError::Fault));
         assert_eq!(mm.copy_to_user(HostVa(page.0 - 4), &bytes), Err(AccessError::Fault));
-        let mut done = [Transferred::Copied];
         for (src, dst) in [(page, beside), (beside, page)] {
-            mm.transfer(place(src), place(dst), &mut done);
-            assert_eq!(done, [Transferred::Failed]);
+            let mut seen = Vec::new();
+            mm.transfer(place(src), place(dst), 1, &mut |pages, outcome| seen.push((pages, outcome)));
+            assert_eq!(seen, [(1, Outcome::Failed)]);
         }
         assert_eq!(mm.write(place(beside), 0, &[1]), Ok(()));
         assert_eq!(mm.copy_to_user(beside, &bytes), Ok(()));

@@ -2,7 +2,7 @@
 //!
 //! Rules, as measured and as the stress decided:
 //!
-//! * Poll, then pump, then deliver notices, then serve faults one by one from the shared queue: a reader that is
+//! * Poll, then drain, then deliver notices, then serve faults one by one from the shared queue: a reader that is
 //!   busy with one fault does not keep the others.
 //! * Every message is answered: with pages and a wake, with a wake alone (stale), or by the `finish` of the
 //!   migration that has the page.
@@ -11,12 +11,9 @@
 //!   locks of this crate and what the engine's reader class allows.
 
 use crate::LiveMm;
-use crate::arena::Frame;
-use crate::entry::From;
+use crate::books::{Books, Filling, Frame, Home, Mark, Page};
 use crate::events::Fault;
-use crate::map::{Home, Mark, chunk_range};
-use crate::sys::uffd::Progress;
-use crate::sys::{Errno, task};
+use crate::kernel::{Descriptor, Errno, Progress};
 use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
 use std::sync::Arc;
 use sync::time::now_ns;
@@ -26,12 +23,12 @@ use units::{HostRange, HostVa, SZ_4K, SZ_64K};
 enum Look {
     /// A migration has the page: its end answers.
     Claimed,
-    /// In VRAM.
-    Device(DevicePage),
+    /// In VRAM, in this registered part.
+    Device { page: DevicePage, watched: Option<HostRange> },
     /// A hole; these pages around it may be filled, and are marked for it.
-    Hole { range: HostRange, turn: u32 },
+    Hole { range: HostRange, turn: Mark },
     /// A claimed page that may be filled nevertheless: a hole that has not gone yet, or the mover's own fault.
-    ClaimedHole { claim: u64, entry: usize },
+    ClaimedHole { claim: u64, name: HostRange },
     /// Write protection that nobody wants any more.
     Protected,
 }
@@ -44,68 +41,79 @@ enum Served {
 }
 
 const DEFER_NS: u64 = 1_000_000;
+/// How often idle chunks are looked for.
+const IDLE_MS: i32 = 10;
 const MAX_TRIES: u32 = 64;
 
-pub(crate) fn run(mm: &Arc<LiveMm>, cpu: u32) {
-    task::block_signals();
-    task::pin(cpu);
+pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
+    let _class = sync::rank::reader();
+    mm.kernel.become_reader(number);
     mm.exclude_own_thread();
     while !mm.is_stopping() {
         // The engine first: sequences stay odd, and frames unusable, until it was told.
         mm.deliver_notices();
-        let busy = mm.serve_next();
-        let timeout = match (busy, mm.has_deferred()) {
-            (true, _) => 0,
-            // The event that one waits for has been read, or will be; who raised it must run again before it is over.
-            (_, true) => {
-                mm.pump();
-                1
-            }
-            _ => mm.wake_deferred(),
-        };
-        let ready = task::poll(mm.program.raw(), &mm.kick, timeout);
+        mm.serve_next();
+        let ready = mm.kernel.wait(mm.patience_ms());
         if ready.kicked {
-            mm.kick.quiet();
+            mm.kernel.quiet();
         }
         if ready.messages {
-            mm.pump();
+            mm.drain();
+        } else if !ready.kicked {
+            mm.retire_idle();
         }
     }
     // The next reader sees the end too.
-    mm.kick.ring();
+    mm.kernel.kick();
 }
 
 impl LiveMm {
-    fn serve_next(&self) -> bool {
+    /// How long a reader may wait for messages (ms, -1: for ever).
+    fn patience_ms(&self) -> i32 {
+        if !self.queue.faults.lock().is_empty() {
+            return 0;
+        }
+        if self.has_deferred() {
+            // The event that one waits for has been read, or will be; who raised it must run again before it is over.
+            self.drain();
+            return 1;
+        }
+        match self.wake_deferred() {
+            -1 if self.books.lock().idle.is_empty() => -1,
+            -1 => IDLE_MS,
+            soon => soon,
+        }
+    }
+
+    fn serve_next(&self) {
         let mut faults = self.queue.faults.lock();
-        let Some(fault) = faults.pop_front() else { return false };
+        let Some(fault) = faults.pop_front() else { return };
         let more = !faults.is_empty();
         drop(faults);
         if more {
             // The other readers may all be asleep, and this fault may take its time.
-            self.kick.ring();
+            self.kernel.kick();
         }
         if self.serve(&fault) == Served::TryAgain {
-            self.counters.postponed_faults.fetch_add(1);
+            self.counters.postponed_faults.add(1);
             if fault.tries >= MAX_TRIES {
                 self.wake_page(fault.addr);
-                return true;
+                return;
             }
-            self.pump();
+            self.drain();
             self.queue.faults.lock().push_back(Fault { tries: fault.tries + 1, ..fault });
-            task::relax();
+            sync::yield_now();
         }
-        true
     }
 
     fn serve(&self, fault: &Fault) -> Served {
         match self.look(fault) {
-            Look::Claimed => drop(self.counters.claimed_faults.fetch_add(1)),
-            Look::Device(page) => return self.serve_device(fault, page),
+            Look::Claimed => self.counters.claimed_faults.add(1),
+            Look::Device { page, watched } => return self.serve_device(fault, page, watched),
             Look::Hole { range, turn } => return self.serve_hole(fault, range, turn),
-            Look::ClaimedHole { claim, entry } => return self.serve_claimed_hole(fault, claim, entry),
+            Look::ClaimedHole { claim, name } => return self.serve_claimed_hole(fault, claim, name),
             Look::Protected => {
-                if self.program.protect(HostRange::sized(fault.addr, SZ_4K), false) == Err(Errno::AGAIN) {
+                if self.kernel.protect(HostRange::sized(fault.addr, SZ_4K), false) == Err(Errno::AGAIN) {
                     return Served::TryAgain;
                 }
                 self.wake_page(fault.addr);
@@ -115,22 +123,11 @@ impl LiveMm {
     }
 
     fn look(&self, fault: &Fault) -> Look {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
         let addr = fault.addr;
-        match map.mark(addr) {
-            Mark::Claimed { claim, entry } => {
-                let Some(mut state) = map.entry(claim, entry).filter(|_| !fault.protected) else {
-                    return Look::Claimed;
-                };
-                let hole = state.from == From::Hole && state.carried.is_none() && !state.sealed;
-                if !(hole || state.filling) || state.zeroing || state.dead {
-                    return Look::Claimed;
-                }
-                (state.filled, state.zeroing) = (true, true);
-                map.set_entry(claim, entry, state);
-                return Look::ClaimedHole { claim, entry };
-            }
+        let mut books = self.books.lock();
+        let page = books.page(addr);
+        match page.mark {
+            Mark::Claimed(claim) => return books.look_at_claimed(claim, fault),
             // Another reader is about to answer, and wakes all that it fills.
             Mark::Filling { .. } => return Look::Claimed,
             Mark::Free => {}
@@ -138,49 +135,32 @@ impl LiveMm {
         if fault.protected {
             return Look::Protected;
         }
-        if let Home::Device(page) = map.home(addr) {
-            return Look::Device(page);
+        if let Home::Device(page) = page.home {
+            let watched = books.chunk(addr).and_then(|chunk| chunk.watched(addr));
+            return Look::Device { page, watched };
         }
-        let Some(part) = map
-            .chunk(addr)
-            .and_then(|chunk| chunk.registered.iter().map(|part| part.range).find(|range| range.contains(addr)))
-        else {
+        let range = books.fillable(addr).unwrap_or_else(|| {
             // Late; or a mapping that is registered although nobody here did it: a registered mapping grew in place,
             // and what it grew by is registered too, without an event. A hole either way, if it is still one.
-            self.counters.stale_faults.fetch_add(1);
-            map.last_turn = map.last_turn.wrapping_add(1);
-            let turn = map.last_turn;
-            map.set_mark(addr, Mark::Filling { turn });
-            return Look::Hole { range: HostRange::sized(addr, SZ_4K), turn };
-        };
-        let block = HostRange::around(addr, SZ_64K).intersect(part).unwrap_or(HostRange::sized(addr, SZ_4K));
-        let fillable = |va: HostVa| map.home(va) == Home::System && map.mark(va) == Mark::Free;
-        let mut range = HostRange::sized(addr, SZ_4K);
-        while range.end < block.end && fillable(range.end) {
-            range.end = range.end.add(SZ_4K);
-        }
-        while range.start > block.start && fillable(HostVa(range.start.0 - SZ_4K)) {
-            range.start = HostVa(range.start.0 - SZ_4K);
-        }
-        map.last_turn = map.last_turn.wrapping_add(1);
-        let turn = map.last_turn;
-        (0..range.pages()).for_each(|index| map.set_mark(range.page_at(index), Mark::Filling { turn }));
+            self.counters.stale_faults.add(1);
+            HostRange::sized(addr, SZ_4K)
+        });
+        let turn = books.next_turn();
+        books.set_mark(range, turn);
         Look::Hole { range, turn }
     }
 
     /// Fills a hole that a migration has claimed and not carried yet.
-    fn serve_claimed_hole(&self, fault: &Fault, claim: u64, entry: usize) -> Served {
+    fn serve_claimed_hole(&self, fault: &Fault, claim: u64, name: HostRange) -> Served {
+        let page = HostRange::sized(fault.addr, SZ_4K);
         let held = self.hold_events();
         // An event may have taken the page elsewhere, and something else here, before it was held back.
-        let here = self.map.lock().mark(fault.addr) == Mark::Claimed { claim, entry };
-        let again = here && self.program.zero(HostRange::sized(fault.addr, SZ_4K)).error == Some(Errno::AGAIN);
+        let here = self.books.lock().mark(fault.addr) == Mark::Claimed(claim);
+        let again = here && self.fill(page).error == Some(Errno::AGAIN);
         drop(held);
-        let mut map = self.map.lock();
-        if let Some(mut state) = map.entry(claim, entry) {
-            state.zeroing = false;
-            map.set_entry(claim, entry, state);
+        if let Some(claim) = self.books.lock().claims.get_mut(claim) {
+            claim.end_filling(name);
         }
-        drop(map);
         if again {
             return Served::TryAgain;
         }
@@ -189,88 +169,87 @@ impl LiveMm {
     }
 
     /// Fills a hole with the zero page, and the holes next to it in its 64K.
-    fn serve_hole(&self, fault: &Fault, range: HostRange, turn: u32) -> Served {
-        let mut resident = [0u8; (SZ_64K / SZ_4K) as usize];
-        let at = range.page_index(fault.addr);
+    fn serve_hole(&self, fault: &Fault, range: HostRange, turn: Mark) -> Served {
         let held = self.hold_events();
-        // An event may have taken pages elsewhere, and others here, before it was held back.
-        let ours: Vec<bool> = {
-            let map = self.map.lock();
-            (0..range.pages()).map(|index| map.mark(range.page_at(index)) == Mark::Filling { turn }).collect()
-        };
-        let answer = match self.present(range, &mut resident) {
-            Ok(()) if ours[at] => {
-                let is_hole = |index: &usize| resident[*index] & 1 == 0 && ours[*index];
-                let first = (0..at).rev().take_while(is_hole).last().unwrap_or(at);
-                let pages = (at..range.pages()).take_while(is_hole).count();
-                let holes = HostRange::new(range.page_at(first), range.page_at(at + pages));
-                (pages > 0).then(|| self.fill(holes))
-            }
-            _ => None,
-        };
+        let answer = self.hole_around(fault.addr, range, turn).map(|holes| self.fill(holes));
         drop(held);
-        {
-            let mut map = self.map.lock();
-            for va in (0..range.pages()).map(|index| range.page_at(index)) {
-                if map.mark(va) == (Mark::Filling { turn }) {
-                    map.set_mark(va, Mark::Free);
-                }
-            }
-        }
+        self.books.lock().unmark(range, turn);
         let again = answer.is_some_and(|progress| progress.bytes == 0 && progress.error == Some(Errno::AGAIN));
-        if again { &self.counters.again } else { &self.counters.hole_faults }.fetch_add(1);
+        if again { &self.counters.again } else { &self.counters.hole_faults }.add(1);
         // Others may have been told to wait for this.
-        self.program.wake(range);
-        self.retire_chunks([range.start.0 / chunk_range(0).len()]);
+        self.kernel.wake(range);
+        self.books.lock().note_idle(range, now_ns());
         if again { Served::TryAgain } else { Served::Answered }
+    }
+
+    /// The pages around `addr` that hold nothing and are still marked with `turn`: an event may have taken pages elsewhere,
+    /// and others here, before it was held back.
+    fn hole_around(&self, addr: HostVa, range: HostRange, turn: Mark) -> Option<HostRange> {
+        let held = self.held(range);
+        let books = self.books.lock();
+        let is_hole = |va: HostVa| {
+            books.mark(va) == turn && !held.iter().any(|held| held.range.contains(va)) && range.contains(va)
+        };
+        if !is_hole(addr) {
+            return None;
+        }
+        let mut hole = HostRange::sized(addr.page(), SZ_4K);
+        while is_hole(hole.end) {
+            hole.end = hole.end.add(SZ_4K);
+        }
+        while hole.start > range.start && is_hole(HostVa(hole.start.0 - SZ_4K)) {
+            hole.start = HostVa(hole.start.0 - SZ_4K);
+        }
+        Some(hole)
     }
 
     /// Fills holes. What was dropped there is gone; what is there now is new.
     fn fill(&self, holes: HostRange) -> Progress {
-        let progress = self.program.zero(holes);
-        self.map.lock().quarantine.settle(HostRange::sized(holes.start, progress.bytes), u64::MAX);
+        let progress = self.kernel.zero(Descriptor::Program, holes);
+        self.books.lock().quarantine.settle(HostRange::sized(holes.start, progress.bytes), u64::MAX);
         progress
     }
 
-    fn serve_device(&self, fault: &Fault, page: DevicePage) -> Served {
-        self.counters.device_faults.fetch_add(1);
-        let outcome = self.fault_device(fault.addr, page, fault.write);
-        match outcome {
+    fn serve_device(&self, fault: &Fault, page: DevicePage, watched: Option<HostRange>) -> Served {
+        self.counters.device_faults.add(1);
+        match self.fault_device(fault.addr, page, fault.write, watched) {
             None => self.wake_page(fault.addr),
             Some(FaultOutcome::Retry) => {
-                if self.is_still(fault.addr, page) {
+                if self.books.lock().is_still(fault.addr, page) {
                     return Served::TryAgain;
                 }
                 self.wake_page(fault.addr);
             }
             Some(FaultOutcome::Defer) => self.queue.later.lock().push((now_ns() + DEFER_NS, *fault)),
             Some(FaultOutcome::Fatal) => {
-                self.counters.fatal_faults.fetch_add(1);
-                self.program.poison(HostRange::sized(fault.addr, SZ_4K));
+                self.counters.fatal_faults.add(1);
+                self.kernel.poison(HostRange::sized(fault.addr, SZ_4K));
                 self.wake_page(fault.addr);
             }
         }
         Served::Answered
     }
 
-    /// Asks the owner of a device page to bring it home. `None` where its mapping is gone.
-    pub(crate) fn fault_device(&self, addr: HostVa, page: DevicePage, write: bool) -> Option<FaultOutcome> {
-        let vma = self.vma_at(addr)?;
-        let ops = self.map.lock().arena(page.pagemap).map(|arena| Arc::clone(&arena.ops))?;
+    /// Asks the owner of a device page to bring it home. `None` where its mapping is gone. The registered part that the
+    /// page lies in is the mapping, as far as its chunk goes.
+    pub(crate) fn fault_device(
+        &self,
+        addr: HostVa,
+        page: DevicePage,
+        write: bool,
+        watched: Option<HostRange>,
+    ) -> Option<FaultOutcome> {
+        let vma = match watched {
+            Some(part) => part,
+            None => self.vma_at(addr)?.range,
+        };
+        let ops = self.books.lock().arena(page.pagemap).map(|arena| Arc::clone(&arena.ops))?;
         let mm: &dyn HostMm = self;
-        Some(ops.migrate_to_ram(mm, &CpuFault { addr: addr.page(), page, vma: vma.range, write }))
-    }
-
-    /// Whether the page is where it was, and nobody is at it.
-    fn is_still(&self, addr: HostVa, page: DevicePage) -> bool {
-        let map = self.map.lock();
-        map.home(addr) == Home::Device(page)
-            && map.mark(addr) == Mark::Free
-            && matches!(map.frame(page), Some(Frame::Home(_)))
+        Some(ops.migrate_to_ram(mm, &CpuFault { addr: addr.page(), page, vma, write }))
     }
 
     fn wake_page(&self, addr: HostVa) {
-        self.program.wake(HostRange::sized(addr, SZ_4K));
+        self.kernel.wake(HostRange::sized(addr, SZ_4K));
     }
 
     /// Wakes whose time has come; gives how long a poll may sleep (ms).
@@ -291,5 +270,44 @@ impl LiveMm {
         drop(later);
         due.into_iter().for_each(|addr| self.wake_page(addr));
         if rest == 0 { -1 } else { 1 }
+    }
+}
+
+impl Books {
+    /// A fault on a claimed page: its migration's end answers it, or a fill, where that is allowed.
+    fn look_at_claimed(&mut self, id: u64, fault: &Fault) -> Look {
+        let Some(claim) = self.claims.get_mut(id) else { return Look::Claimed };
+        claim.has_waiters = true;
+        let open = claim.find(fault.addr).is_some_and(|entry| entry.filling == Filling::Open && !entry.dead);
+        if fault.protected || !open {
+            return Look::Claimed;
+        }
+        let page = HostRange::sized(fault.addr, SZ_4K);
+        let mut name = page;
+        claim.update(page, |entry| {
+            (entry.filled, entry.filling) = (true, Filling::Busy);
+            name = entry.name();
+        });
+        Look::ClaimedHole { claim: id, name }
+    }
+
+    /// The pages around `addr`, in its 64K and its registered part, that are in system memory and that nobody is at.
+    fn fillable(&self, addr: HostVa) -> Option<HostRange> {
+        let part = self.chunk(addr)?.registered.iter().map(|part| part.range).find(|range| range.contains(addr))?;
+        let block = HostRange::around(addr, SZ_64K).intersect(part)?;
+        let is_free = |page: Page| page.home == Home::System && page.mark == Mark::Free;
+        let free = self.runs(block).filter(|(_, page)| is_free(*page)).map(|(run, _)| run);
+        free.fold(None, |found: Option<HostRange>, run| match found {
+            Some(before) if before.end == run.start => Some(HostRange::new(before.start, run.end)),
+            Some(before) if before.contains(addr) => Some(before),
+            _ => Some(run),
+        })
+        .filter(|found| found.contains(addr))
+    }
+
+    /// Whether the page is where it was, and nobody is at it.
+    fn is_still(&self, addr: HostVa, page: DevicePage) -> bool {
+        self.page(addr) == (Page { home: Home::Device(page), mark: Mark::Free })
+            && matches!(self.frame(page), Some(Frame::Home(_)))
     }
 }

@@ -1,18 +1,16 @@
 //! mremap: pages in VRAM, their claims and their registration follow the mapping to its new place.
 
 use crate::LiveMm;
-use crate::arena::Frame;
-use crate::entry::From;
-use crate::forget::{Forget, Lost};
-use crate::map::{Chunk, Home, Mark, PageMap, Watched};
-use hostmm::{Destination, EventKind};
+use crate::books::{Books, Chunk, Frame, Home, Mark, Page, Watched};
+use crate::forget::Forget;
+use hostmm::EventKind;
 use units::{HostRange, HostVa, SZ_2M};
 
 /// An mremap whose place is still taken in our books.
 ///
 /// Threads queue their events after they have let go of the mappings, so an mremap to a place may be read before the
 /// munmap or mremap of another thread that made room there (once in 90,000 mremaps of the stress). Pages or a
-/// registration are still noted at the place then. What was remapped waits in limbo, under addresses that do not
+/// registration are still noted at the place then. What was remapped is deferred, under addresses that do not
 /// exist, out of the way of its own UNMAP, and is settled when the place is free, or no event is on its way.
 /// Until then the kernel refuses every ioctl of ours on the program, so a fault there waits too.
 ///
@@ -20,6 +18,7 @@ use units::{HostRange, HostVa, SZ_2M};
 /// before the first thread has queued its event. Wrappers of mremap ([`LiveMm::at_home`]) leave no event at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remap {
+    /// Where it is kept meanwhile.
     limbo: HostRange,
     to: HostVa,
 }
@@ -30,7 +29,7 @@ impl Remap {
     }
 }
 
-/// Addresses that no mapping has; each stay in limbo has its own.
+/// Addresses that no mapping has; each deferred mremap has its own.
 const LIMBO: u64 = 1 << 62;
 
 /// Which mremaps to settle.
@@ -45,66 +44,71 @@ pub(crate) enum Order {
 impl LiveMm {
     /// mremaps that were read and not settled yet.
     pub(crate) fn has_deferred(&self) -> bool {
-        !self.deferred.lock().is_empty()
+        self.deferred_count.load() != 0
     }
 
     /// An mremap was read.
     pub(crate) fn take_remap(&self, from: HostRange, to: HostVa) {
         let target = HostRange::sized(to, from.len());
-        let taken = self.map.lock().is_kept(target);
+        let taken = self.books.lock().is_kept(target);
         if taken {
-            let stay = self.counters.late_remaps.fetch_add(1);
-            let limbo = HostRange::sized(HostVa(LIMBO + stay % (1 << 20) * (1 << 41)), from.len());
-            self.map.lock().rekey(from, limbo.start);
+            self.counters.late_remaps.add(1);
+            let mut books = self.books.lock();
+            books.last_limbo += 1;
+            let limbo = HostRange::sized(HostVa(LIMBO + books.last_limbo % (1 << 20) * (1 << 41)), from.len());
+            books.rekey(from, limbo.start);
+            drop(books);
             self.deferred.lock().push(Remap { limbo, to });
-            self.tell_later(from, EventKind::Unmap, Lost::default(), None);
+            self.deferred_count.fetch_add(1);
+            self.notify_later(from, EventKind::Unmap, Vec::new(), None);
         } else {
             // What has arrived is not claimed before the translations of its old place are gone.
-            let untold = self.map.lock().untold.add(target);
+            let place = self.books.lock().undelivered.add(target);
             self.arrive(from, to, None);
-            self.tell_later(from, EventKind::Unmap, Lost::default(), Some(untold));
+            self.notify_later(from, EventKind::Unmap, Vec::new(), Some(place));
         }
     }
 
     /// Settles mremaps whose place is free, or all.
     pub(crate) fn take_remaps(&self, order: Order) {
-        loop {
+        while self.has_deferred() {
             let next = {
                 let mut deferred = self.deferred.lock();
-                let map = self.map.lock();
-                let found = deferred.iter().position(|remap| !map.is_kept(remap.target()));
+                let books = self.books.lock();
+                let found = deferred.iter().position(|remap| !books.is_kept(remap.target()));
                 let found = found.or((order == Order::Any && !deferred.is_empty()).then_some(0));
                 found.map(|index| deferred.remove(index))
             };
             let Some(remap) = next else { return };
-            if self.maps.at(remap.to).is_some() {
-                // The notice of its old place was queued when it went to limbo, before this one.
-                let untold = self.map.lock().untold.add(remap.target());
-                self.arrive(remap.limbo, remap.to, Some(untold));
+            self.deferred_count.fetch_sub(1);
+            if self.kernel.mapping(remap.to).is_some_and(|mapping| mapping.range.contains(remap.to)) {
+                // The notice of its old place was queued when it was deferred, before this one.
+                let place = self.books.lock().undelivered.add(remap.target());
+                self.arrive(remap.limbo, remap.to, Some(place));
             } else {
                 // It has been unmapped since; that was taken for the end of what lay there before.
                 let lost = self.forget(remap.limbo, Forget::Mapping);
-                self.tell_later(remap.target(), EventKind::Unmap, lost, None);
+                self.notify_later(remap.target(), EventKind::Unmap, lost, None);
             }
         }
     }
 
     /// Puts pages and registration from their old place, or from limbo, to the new one. What is still noted there
     /// is a claim that came before the mapping, or a leftover.
-    fn arrive(&self, from: HostRange, to: HostVa, untold: Option<u64>) {
+    fn arrive(&self, from: HostRange, to: HostVa, place: Option<u64>) {
         let target = HostRange::sized(to, from.len());
         let lost = self.forget(target, Forget::Mapping);
-        self.tell_later(target, EventKind::Unmap, lost, untold);
-        self.map.lock().rekey(from, to);
+        self.notify_later(target, EventKind::Unmap, lost, place);
+        self.books.lock().rekey(from, to);
     }
 }
 
-impl PageMap {
+impl Books {
     /// Whether pages in VRAM or a registration are noted in `range`.
     pub fn is_kept(&self, range: HostRange) -> bool {
         let registered = |chunk: &Chunk| chunk.registered.iter().any(|part| part.range.overlaps(range));
         self.chunks_at(range).any(|(_, chunk)| registered(chunk))
-            || self.concerned(range).iter().any(|page| page.1 != Home::System)
+            || self.known(range).iter().any(|(_, page)| page.home != Home::System)
     }
 
     /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
@@ -115,22 +119,22 @@ impl PageMap {
             .flat_map(|(_, chunk)| &chunk.registered)
             .filter_map(|part| Some(Watched { range: part.range.intersect(from)?, ..*part }))
             .collect();
-        let pages = self.concerned(from);
+        let runs = self.known(from);
         // A DONTNEED of before does not find them any more.
         self.quarantine.settle(from, u64::MAX);
-        for &(va, _, _) in &pages {
-            self.set_home(va, Home::System);
-            self.set_mark(va, Mark::Free);
-        }
-        for (va, home, mark) in pages {
-            self.set_home(moved(va), home);
-            match mark {
-                Mark::Free | Mark::Filling { .. } => {}
-                Mark::Claimed { claim, entry } => self.move_claimed(claim, entry, moved(va), mark),
-            }
-            match home {
-                Home::Device(page) if mark == Mark::Free => self.set_frame(page, Frame::Home(moved(va))),
-                _ => {}
+        self.set(from, Page { home: Home::System, mark: Mark::Free });
+        for (run, page) in runs {
+            let place = HostRange::sized(moved(run.start), run.len());
+            match (page.home, page.mark) {
+                (home, Mark::Claimed(id)) => {
+                    self.set(place, Page { home, mark: page.mark });
+                    self.move_claimed(id, run, place.start);
+                }
+                (Home::Device(first), Mark::Free | Mark::Filling { .. }) => {
+                    self.set(place, Page { home: page.home, mark: Mark::Free });
+                    self.set_frames(first, run.pages(), Frame::Home(place.start));
+                }
+                (Home::System, _) => {}
             }
         }
         if from.start.0 >= LIMBO {
@@ -148,25 +152,20 @@ impl PageMap {
         }
     }
 
-    fn move_claimed(&mut self, claim: u64, entry: usize, va: HostVa, mark: Mark) {
-        let Some(mut state) = self.entry(claim, entry) else { return };
-        (state.va, state.remapped) = (va, true);
-        self.set_entry(claim, entry, state);
-        self.set_mark(va, mark);
-        let frames = [
-            match state.from {
-                From::Device(page) => Some(page),
-                _ => None,
-            },
-            match state.to {
-                Destination::Device(page) => Some(page),
-                _ => None,
-            },
-        ];
-        for page in frames.into_iter().flatten() {
-            match self.frame(page) {
-                Some(Frame::Home(_)) => self.set_frame(page, Frame::Home(va)),
-                Some(Frame::Staged(_)) => self.set_frame(page, Frame::Staged(va)),
+    /// Claimed pages of `from` are at `to` now.
+    fn move_claimed(&mut self, id: u64, from: HostRange, to: HostVa) {
+        let mut frames = Vec::new();
+        if let Some(claim) = self.claims.get_mut(id) {
+            claim.update(from, |entry| {
+                entry.va = to.add(entry.va.offset_from(from.start));
+                let both = [entry.source_page(), entry.target_page()];
+                frames.extend(both.into_iter().flatten().map(|first| (first, entry.pages, entry.va)));
+            });
+        }
+        for (first, pages, va) in frames {
+            match self.frame(first) {
+                Some(Frame::Home(_)) => self.set_frames(first, pages, Frame::Home(va)),
+                Some(Frame::Staged(_)) => self.set_frames(first, pages, Frame::Staged(va)),
                 _ => {}
             }
         }
@@ -177,11 +176,11 @@ impl PageMap {
 mod tests {
     use super::*;
     use crate::LiveMm;
+    use crate::kernel::Message;
     use crate::sys::mem;
-    use crate::sys::uffd::Message;
     use hostmm::{
-        ClaimRequest, Claimed, CpuFault, DevicePage, FaultOutcome, HostMm, MmError, MmEvent, NotifierOps, OwnerId,
-        PagemapId, PagemapOps, Select,
+        ClaimRequest, CpuFault, DevicePage, DeviceRun, FaultOutcome, HostMm, Migration, MmError, MmEvent, NotifierOps,
+        OwnerId, PagemapId, PagemapOps, Place, Toward,
     };
     use std::sync::Arc;
     use sync::Mutex;
@@ -210,18 +209,18 @@ mod tests {
         let freed = Arc::new(Freed::default());
         mm.pagemap_insert(PagemapId(0), OwnerId(1), 16, freed.clone());
         let places = [(); 3].map(|()| mem::map_arena(SZ_2M).expect("2M of addresses"));
-        let mut map = mm.map.lock();
+        let mut books = mm.books.lock();
         for (place, page) in [(places[0], frame(1)), (places[1], frame(2))] {
-            map.set_home(place.start, Home::Device(page));
-            map.set_frame(page, Frame::Home(place.start));
-            map.chunk_mut(place.start).add_registered(Watched { range: place, sure: true });
+            books.set_home(HostRange::sized(place.start, SZ_4K), Home::Device(page));
+            books.set_frames(page, 1, Frame::Home(place.start));
+            books.chunk_mut(place.start).add_registered(Watched { range: place, sure: true });
         }
-        drop(map);
+        drop(books);
         Some((mm, freed, places))
     }
 
     fn read(mm: &LiveMm, messages: &[Message]) {
-        let _closed = mm.gate.close();
+        let _closed = mm.barrier.close();
         for &message in messages {
             mm.take_event(message);
             mm.take_remaps(Order::Sure);
@@ -229,8 +228,8 @@ mod tests {
     }
 
     fn end(mm: &LiveMm, places: [HostRange; 3]) {
-        read(mm, &places.map(|place| Message::Unmap { start: place.start.0, end: place.end.0 }));
-        mm.kick.ring();
+        read(mm, &places.map(Message::Unmap));
+        mm.kernel.kick();
         mm.settle();
         assert!(mm.stop());
     }
@@ -238,15 +237,12 @@ mod tests {
     #[test]
     fn an_mremap_read_before_what_made_room_for_it() {
         let Some((mm, freed, [a, g, t])) = world() else { return };
-        let (remap, unmap) = (
-            |from: HostRange, to: HostRange| Message::Remap { from: from.start.0, to: to.start.0, len: from.len() },
-            |range: HostRange| Message::Unmap { start: range.start.0, end: range.end.0 },
-        );
+        let (remap, unmap) = (|from: HostRange, to: HostRange| Message::Remap { from, to: to.start }, Message::Unmap);
         // Done as a -> t, then g -> a; read the other way round.
         read(&mm, &[remap(g, a), unmap(g), remap(a, t), unmap(a)]);
         assert_eq!([a, g, t].map(|place| mm.device_page(place.start)), [Some(frame(2)), None, Some(frame(1))]);
         assert!(!mm.has_deferred() && freed.0.lock().is_empty());
-        assert!(mm.map.lock().chunk(a.start).is_some_and(|chunk| chunk.is_registered(a.start)));
+        assert!(mm.books.lock().chunk(a.start).is_some_and(|chunk| chunk.watched(a.start).is_some()));
         end(&mm, [a, g, t]);
         assert_eq!(freed.0.lock().len(), 2);
     }
@@ -256,15 +252,15 @@ mod tests {
         let Some((mm, freed, [a, g, t])) = world() else { return };
         mem::unmap(a);
         let messages = [
-            Message::Remap { from: g.start.0, to: a.start.0, len: g.len() },
-            Message::Unmap { start: g.start.0, end: g.end.0 },
-            Message::Remap { from: a.start.0, to: t.start.0, len: a.len() },
+            Message::Remap { from: g, to: a.start },
+            Message::Unmap(g),
+            Message::Remap { from: a, to: t.start },
             // Of what came from g, before that of what went to t.
-            Message::Unmap { start: a.start.0, end: a.end.0 },
-            Message::Unmap { start: a.start.0, end: a.end.0 },
+            Message::Unmap(a),
+            Message::Unmap(a),
         ];
         read(&mm, &messages);
-        mm.kick.ring();
+        mm.kernel.kick();
         mm.settle();
         assert_eq!([a, g, t].map(|place| mm.device_page(place.start)), [None, None, Some(frame(1))]);
         assert_eq!(*freed.0.lock(), [2]);
@@ -282,7 +278,7 @@ mod tests {
         fn invalidate(&self, event: &MmEvent) {
             let is_first = self.begun.swap(1) == 0;
             while is_first && self.tried.load() == 0 {
-                crate::sys::task::relax();
+                sync::yield_now();
             }
             self.told.lock().push(event.range.start);
         }
@@ -297,29 +293,22 @@ mod tests {
         }
         // The readers find that somebody delivers.
         let alone = mm.queue.delivering.lock();
-        read(
-            &mm,
-            &[
-                Message::Remap { from: a.start.0, to: t.start.0, len: a.len() },
-                Message::Unmap { start: g.start.0, end: g.end.0 },
-            ],
-        );
+        read(&mm, &[Message::Remap { from: a, to: t.start }, Message::Unmap(g)]);
         let claim = || {
             let request = ClaimRequest {
                 range: HostRange::sized(t.start, SZ_4K),
                 owner: OwnerId(1),
-                select: Select::DeviceOnly,
+                toward: Toward::Ram,
                 fault: None,
             };
-            let mut out = [Claimed::No];
-            let claimed = mm.claim(&request, &mut out);
-            (claimed, out[0])
+            let mut migration = Migration::default();
+            mm.claim(&request, &mut migration).map(|_| migration)
         };
-        assert_eq!(claim(), (Err(MmError::Stale), Claimed::No), "its old place has translations");
-        let mut out = [None];
-        let nothing = mm.claim_device(&[frame(1)], &mut out).expect("a claim");
-        mm.finish(nothing);
-        assert_eq!(out, [None]);
+        assert_eq!(claim().err(), Some(MmError::Stale), "its old place has translations");
+        let mut nothing = Migration::default();
+        mm.claim_device(&[DeviceRun { first: frame(1), pages: 1 }], &mut nothing).expect("a claim");
+        assert!(nothing.legs.is_empty());
+        mm.finish(&mut nothing);
         drop(alone);
 
         let first = sync::spawn("first", {
@@ -327,7 +316,7 @@ mod tests {
             move || mm.deliver_notices()
         });
         while slow.begun.load() == 0 {
-            crate::sys::task::relax();
+            sync::yield_now();
         }
         mm.deliver_notices();
         assert_eq!(*slow.told.lock(), [], "a notice was overtaken");
@@ -336,9 +325,9 @@ mod tests {
         mm.settle();
         assert_eq!(*slow.told.lock(), [a.start, g.start]);
         assert_eq!(*freed.0.lock(), [2]);
-        let (claimed, page) = claim();
-        assert_eq!(page, Claimed::Device(frame(1)));
-        mm.finish(claimed.expect("a claim"));
+        let mut migration = claim().expect("a claim");
+        assert_eq!(migration.legs[0].from, Some(Place::Device(frame(1))));
+        mm.finish(&mut migration);
         end(&mm, [a, g, t]);
     }
 }

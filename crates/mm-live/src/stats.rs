@@ -1,6 +1,6 @@
 //! Counters: what happened, counted once, where it happened.
 
-use sync::atomic::AtomicU64;
+use sync::Counter;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -16,11 +16,11 @@ macro_rules! counters {
         }
 
         #[derive(Debug, Default)]
-        pub(crate) struct Counters { $(pub $name: AtomicU64,)* }
+        pub(crate) struct Counters { $(pub $name: Counter,)* }
 
         impl Counters {
             pub fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.load(),)* }
+                Stats { $($name: self.$name.get(),)* }
             }
         }
     };

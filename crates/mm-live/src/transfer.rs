@@ -1,28 +1,32 @@
 //! Carrying pages: the steps of a staged pair's way.
 //!
-//! | way | descriptor | fails with |
+//! | direction | descriptor | fails with |
 //! |---|---|---|
-//! | to device | first into the airlock, second out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
-//! | home | first (program): exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
-//! | across | second | |
+//! | to the device | the program's into a lane, the device's out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
+//! | home | the program's: exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
+//! | across | the device's | |
 //!
-//! Each step holds the intake lock shared from the look at the page map to the note of the result, so an event is
+//! Each step holds the events lock shared from the look at the books to the note of the result, so an event is
 //! processed either before the step or after it, never in between. What leaves the program goes through the
-//! [`airlock`](crate::airlock), because the second descriptor would move whatever lies at the address now.
+//! [`bounce`](crate::bounce) buffer, because the device's descriptor would move whatever lies at the address now.
 //!
-//! EAGAIN: let go, read the events oneself ([`LiveMm::pump`]), yield to the thread that raised them (the kernel
+//! EAGAIN: let go, read the events oneself ([`LiveMm::drain`]), yield to the thread that raised them (the kernel
 //! refuses until it has run), and only then try again.
 
-use crate::arena::Frame;
-use crate::entry::Entry;
-use crate::leg::{Leg, Way};
-use crate::map::{Mark, PageMap};
-use crate::sys::uffd::Uffd;
-use crate::sys::{Errno, task};
+use crate::books::{Books, Entry, Filling, From};
+use crate::kernel::{Descriptor, Errno};
 use crate::{LiveMm, Transport};
-use hostmm::{Place, Transferred};
-use sync::atomic::AtomicU64;
-use units::{HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
+use hostmm::Place;
+use sync::Counter;
+use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, bytes_of};
+
+/// Which way pages go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    ToDevice,
+    Home,
+    Across,
+}
 
 /// Why pages are carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,10 +35,38 @@ pub(crate) enum Purpose {
     PutBack,
 }
 
+/// Pages on their way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Transfer {
+    pub claim: u64,
+    /// How the engine names the pages.
+    pub name: HostRange,
+    pub purpose: Purpose,
+}
+
+impl Transfer {
+    fn rest(self, done: usize) -> Self {
+        Self { name: HostRange::new(self.name.page_at(done), self.name.end), ..self }
+    }
+    pub(crate) fn first(self, pages: usize) -> Self {
+        Self { name: HostRange::sized(self.name.start, bytes_of(pages)), ..self }
+    }
+}
+
+/// What a step is about: pages that go the same way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub direction: Direction,
+    pub from: Place,
+    pub to: Place,
+    pub pages: usize,
+    pub huge: bool,
+}
+
 /// How one step ended.
 pub(crate) enum Step {
     /// Pages that went, or were holes; their results are noted.
-    Went(usize),
+    Went(usize, Outcome),
     /// One page cannot go.
     Failed,
     /// An event is in the way.
@@ -45,37 +77,30 @@ pub(crate) enum Step {
     Busy,
 }
 
-/// What one ioctl did.
-pub(crate) enum Pushed {
-    /// Pages that went, and how.
-    Went(usize, Transferred),
-    /// None.
-    Not(Step),
-}
-
-impl core::convert::From<Pushed> for Step {
-    fn from(pushed: Pushed) -> Self {
-        match pushed {
-            Pushed::Went(pages, _) => Self::Went(pages),
-            Pushed::Not(step) => step,
-        }
-    }
-}
-
 const MAX_TRIES: u32 = 4000;
 
 impl LiveMm {
     /// Moves pages and says how many really went. Linux 6.18 may have moved more than it counts (see
-    /// [`Uffd::move_pages`]): those are gone at the source and there at the destination, which was empty. They must be
-    /// found before an event can be read: a page that is in nobody's books is lost.
-    pub(crate) fn move_exactly(&self, descriptor: &Uffd, dst: u64, src: u64, pages: usize) -> (usize, Option<Errno>) {
-        let progress = descriptor.move_pages(dst, src, bytes_of(pages));
+    /// [`Kernel::move_pages`](crate::kernel::Kernel::move_pages)): those are gone at the source and there at the
+    /// destination, which was empty. They must be found before an event can be read: a page that is in nobody's books is
+    /// lost.
+    pub(crate) fn move_exactly(
+        &self,
+        by: Descriptor,
+        dst: HostVa,
+        src: HostVa,
+        pages: usize,
+    ) -> (usize, Option<Errno>) {
+        let progress = self.kernel.move_pages(by, dst, src, bytes_of(pages));
         let mut went = (progress.bytes >> PAGE_SHIFT) as usize;
         while progress.error.is_some() && went < pages {
             let here = bytes_of(went);
-            let ((gone, at_source), (come, at_destination)) =
-                (self.leading_run(src + here, pages - went), self.leading_run(dst + here, pages - went));
-            if at_source || !at_destination {
+            let (gone, at_source) = self.leading_run(src.add(here), pages - went);
+            if at_source {
+                break;
+            }
+            let (come, at_destination) = self.leading_run(dst.add(here), pages - went);
+            if !at_destination {
                 break;
             }
             went += gone.min(come);
@@ -84,304 +109,305 @@ impl LiveMm {
     }
 
     /// The address of a place.
-    pub(crate) fn address(&self, place: Place) -> Option<u64> {
+    pub(crate) fn address(&self, place: Place) -> Option<HostVa> {
         match place {
-            Place::Host(frame) => Some(frame.0 << PAGE_SHIFT),
+            Place::Host(frame) => Some(HostVa(frame.0 << PAGE_SHIFT)),
             Place::Device(page) => self.places.address(page),
         }
     }
 
-    pub(crate) fn transfer_run(&self, src: Place, dst: Place, done: &mut [Transferred]) {
+    pub(crate) fn transfer_run(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>) {
         let mut at = 0;
-        while at < done.len() {
-            let rest = done.len() - at;
-            let staged = self.staged_run(src.add(at as u64), dst.add(at as u64), rest);
+        while at < pages {
+            let (from, to) = (src.add(at as u64), dst.add(at as u64));
+            let staged = self.books.lock().staged(from, to, pages - at);
             match staged {
-                Some((claim, entry, leg)) => {
-                    self.carry_staged(claim, entry, leg, &mut done[at..at + leg.pages]);
-                    at += leg.pages;
+                Some((claim, name)) => {
+                    self.carry(Transfer { claim, name, purpose: Purpose::Migrate }, report);
+                    at += name.pages();
                 }
                 None => {
-                    done[at] = self.copy_page(src.add(at as u64), dst.add(at as u64));
+                    report(1, self.copy_unstaged(from, to));
                     at += 1;
                 }
             }
         }
     }
 
-    /// The longest run of exactly staged pairs, of one claim, that begins here.
-    fn staged_run(&self, src: Place, dst: Place, most: usize) -> Option<(u64, usize, Leg)> {
-        let map = self.map.lock();
-        let find = |offset: usize| {
-            let va = match src.add(offset as u64) {
-                Place::Host(frame) => HostVa(frame.0 << PAGE_SHIFT),
-                Place::Device(page) => match map.frame(page)? {
-                    Frame::Home(va) => va,
-                    _ => return None,
-                },
-            };
-            let Mark::Claimed { claim, entry: index } = map.mark(va) else { return None };
-            let entry = map.entry(claim, index)?;
-            let leg = Leg::of(&entry)?;
-            let pair = leg.src == src.add(offset as u64) && leg.dst == dst.add(offset as u64);
-            (pair && entry.is_open()).then_some((claim, index, leg))
-        };
-        let (claim, index, mut leg) = find(0)?;
-        // The claim's next entries are the next pages' as long as they are alive.
-        let entries = map.entries(claim).iter().skip(index).take(most).enumerate();
-        let follows = |(offset, entry): &(usize, &Entry)| entry.is_open() && Leg::of(entry) == Some(leg.at(*offset));
-        leg.pages = entries.take_while(follows).count();
-        Some((claim, index, leg))
-    }
-
-    /// Carries a run of staged pairs and notes each result in its entry.
-    pub(crate) fn carry_staged(&self, claim: u64, entry: usize, leg: Leg, done: &mut [Transferred]) {
-        self.carry(claim, entry, leg, Purpose::Migrate, done);
-    }
-
-    /// Puts a run back; gives how many pages did not go and are not dead.
-    pub(crate) fn put_back(&self, claim: u64, entry: usize, leg: Leg) -> usize {
-        let mut done = vec![Transferred::Failed; leg.pages];
-        // What was copied there left its old bytes behind.
-        self.empty_frames(&self.holding_bytes(leg.dst, leg.pages));
-        self.carry(claim, entry, leg, Purpose::PutBack, &mut done);
-        if let Place::Device(page) = leg.src {
-            let copied = |offset: &usize| done[*offset] == Transferred::Copied;
-            let left: Vec<_> = (0..leg.pages).filter(copied).map(|offset| page.add(offset as u64)).collect();
-            self.empty_frames(&left);
-        }
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        let mut left = 0;
-        for (offset, how) in done.iter().enumerate() {
-            let Some(mut state) = map.entry(claim, entry + offset) else { continue };
-            if *how != Transferred::Failed {
-                self.counters.put_back.fetch_add(1);
-                state.carried = None;
-                map.set_entry(claim, entry + offset, state);
-            } else if !state.dead {
-                left += 1;
-            }
-        }
-        left
-    }
-
-    fn carry(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &mut [Transferred]) {
-        let mut at = 0;
-        let mut tries = 0;
-        let mut limit = usize::MAX;
-        let mut populated = None;
-        while at < leg.pages {
-            let rest = Leg { pages: leg.pages - at, ..leg.at(at) };
-            match self.step(claim, entry + at, rest, limit, purpose, &mut done[at..]) {
-                Step::Went(pages) => {
+    /// Carries staged pages, notes each result in the books, and reports all of them.
+    pub(crate) fn carry(&self, transfer: Transfer, report: &mut Report<'_>) {
+        let (mut at, mut tries, mut limit, mut unshared) = (0, 0, usize::MAX, None);
+        while at < transfer.name.pages() {
+            let rest = transfer.rest(at);
+            let to_device = match self.step(rest, limit) {
+                (Step::Went(pages, outcome), _) => {
+                    report(pages, outcome);
                     at += pages;
                     (tries, limit) = (0, usize::MAX);
                     continue;
                 }
-                Step::Narrow => {
+                (Step::Narrow, _) => {
                     limit = 1;
                     continue;
                 }
-                Step::Again if self.make_way(&mut tries) => continue,
-                Step::Busy if leg.way == Way::ToDevice && purpose == Purpose::Migrate && populated != Some(at) => {
-                    populated = Some(at);
-                    self.break_sharing(claim, entry + at);
+                (Step::Again, _) if self.yield_to_raiser(&mut tries) => continue,
+                (Step::Busy, direction) => direction == Some(Direction::ToDevice),
+                (Step::Failed | Step::Again, _) => {
+                    // The budget is for the whole transfer: where events keep coming, the rest stays where it is.
+                    let lost = if tries >= MAX_TRIES { rest.name.pages() } else { 1 };
+                    self.give_up(rest.first(lost), report);
+                    at += lost;
+                    (tries, limit) = (0, usize::MAX);
                     continue;
                 }
-                Step::Busy if leg.way != Way::ToDevice || purpose == Purpose::PutBack => {
-                    if self.make_way(&mut tries) {
-                        continue;
-                    }
+            };
+            let leaves = to_device && transfer.purpose == Purpose::Migrate;
+            if leaves && unshared != Some(at) {
+                unshared = Some(at);
+                self.break_sharing(rest.first(1));
+            } else if leaves || !self.yield_to_raiser(&mut tries) {
+                if leaves {
+                    self.counters.busy.add(1);
                 }
-                Step::Busy => drop(self.counters.busy.fetch_add(1)),
-                Step::Failed | Step::Again => {}
+                self.give_up(rest.first(1), report);
+                at += 1;
+                (tries, limit) = (0, usize::MAX);
             }
-            // Patience is for the whole leg: where events keep coming, the rest stays where it is.
-            let lost = if tries >= MAX_TRIES { leg.pages - at } else { 1 };
-            done[at..at + lost].fill(Transferred::Failed);
-            if purpose == Purpose::Migrate {
-                (at..at + lost).for_each(|page| self.note_carried(claim, entry + page, Transferred::Failed));
-            }
-            at += lost;
-            (tries, limit) = (0, usize::MAX);
         }
     }
 
+    fn give_up(&self, transfer: Transfer, report: &mut Report<'_>) {
+        if transfer.purpose == Purpose::Migrate {
+            let mut books = self.books.lock();
+            books.update_named(transfer, |entry| entry.outcome = Outcome::Failed);
+        }
+        report(transfer.name.pages(), Outcome::Failed);
+    }
+
     /// Makes way for who raised an event. False when that has been done often enough.
-    pub(crate) fn make_way(&self, tries: &mut u32) -> bool {
+    pub(crate) fn yield_to_raiser(&self, tries: &mut u32) -> bool {
         *tries += 1;
-        self.counters.again.fetch_add(1);
-        if self.pump() {
-            self.kick.ring();
+        self.counters.again.add(1);
+        if self.drain() {
+            self.kernel.kick();
         }
         if *tries < 200 {
-            task::relax()
+            sync::yield_now();
         } else {
-            task::nap_us(50)
+            sync::time::sleep_ns(50_000);
         }
         *tries < MAX_TRIES
     }
 
-    fn step(
-        &self,
-        claim: u64,
-        entry: usize,
-        leg: Leg,
-        limit: usize,
-        purpose: Purpose,
-        done: &mut [Transferred],
-    ) -> Step {
+    fn step(&self, transfer: Transfer, limit: usize) -> (Step, Option<Direction>) {
         let held = self.hold_events();
-        let (alive, zeroing) = self.map.lock().alive_run(claim, entry, &leg, purpose);
-        let mut pages = leg.clipped(alive.min(limit));
-        if zeroing {
-            return Step::Again;
+        let mut books = self.books.lock();
+        let (way, renew) = match books.way(transfer, limit) {
+            Err(step) => return (step, None),
+            Ok(way) => (way, books.use_slot(&way)),
+        };
+        drop(books);
+        let (Some(src), Some(dst)) = (self.address(way.from), self.address(way.to)) else {
+            return (Step::Failed, None);
+        };
+        if renew {
+            let _ = self.kernel.drop_pages(HostRange::sized(dst, SZ_2M));
         }
-        if pages == 0 {
-            return Step::Failed;
-        }
-        let (Some(src), Some(dst)) = (self.address(leg.src), self.address(leg.dst)) else { return Step::Failed };
-        if leg.way == Way::ToDevice {
-            let (run, resident) = self.leading_run(src, pages);
-            pages = run;
-            if !resident {
-                // What was seen is the claimed mapping's only if no change of it had begun by then.
-                if self.program.event_pending() {
-                    return Step::Again;
-                }
-                done[..pages].fill(Transferred::Hole);
-                self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
-                return Step::Went(pages);
-            }
-        }
-        self.prepare_slot(leg.dst, pages);
-        if self.transport == Transport::Copy && leg.way == Way::ToDevice {
+        let transfer = transfer.first(way.pages);
+        if self.transport == Transport::Copy && way.direction == Direction::ToDevice {
             drop(held);
-            return self.copy_to_device(claim, entry, Leg { pages, ..leg }, purpose, done);
+            return (self.copy_to_device(transfer, &way, src, dst), Some(way.direction));
         }
-        let step = self.push(leg.way, leg.src, dst, src, pages);
-        if let Pushed::Went(pages, how) = step {
-            done[..pages].fill(how);
-            self.note_step(claim, entry, Leg { pages, ..leg }, purpose, &done[..pages]);
+        let step = self.push(&way, src, dst);
+        if let Step::Went(pages, outcome) = step {
+            self.note(transfer.first(pages), outcome);
         }
-        step.into()
+        (step, Some(way.direction))
     }
 
     /// The ioctl itself.
-    fn push(&self, way: Way, from: Place, dst: u64, src: u64, pages: usize) -> Pushed {
-        let descriptor = if way == Way::Home { &self.program } else { &self.device };
-        let (went, error) = match self.transport {
-            Transport::Move if way == Way::ToDevice => self.through_airlock(dst, src, pages),
-            Transport::Move => self.move_exactly(descriptor, dst, src, pages),
-            Transport::Copy => {
-                let progress = descriptor.copy(dst, src, bytes_of(pages));
+    fn push(&self, way: &Way, src: HostVa, dst: HostVa) -> Step {
+        let pages = way.pages;
+        let by = if way.direction == Direction::Home { Descriptor::Program } else { Descriptor::Device };
+        let (went, error) = match (self.transport, way.direction) {
+            (Transport::Move, Direction::ToDevice) => self.bounce(dst, src, pages, way.huge),
+            (Transport::Move, _) => self.move_exactly(by, dst, src, pages),
+            (Transport::Copy, _) => {
+                let progress = self.kernel.copy(by, dst, src, bytes_of(pages));
                 ((progress.bytes >> PAGE_SHIFT) as usize, progress.error)
             }
         };
-        let how = if self.transport == Transport::Move { Transferred::Moved } else { Transferred::Copied };
-        if went > 0 {
-            return Pushed::Went(went, how);
-        }
+        let outcome = if self.transport == Transport::Move { Outcome::Moved } else { Outcome::Copied };
         match error {
-            None => Pushed::Went(pages, how),
+            _ if went > 0 => Step::Went(went, outcome),
+            None => Step::Went(pages, outcome),
+            Some(errno) => self.explain_failure(errno, way, src, dst),
+        }
+    }
+
+    fn explain_failure(&self, errno: Errno, way: &Way, src: HostVa, dst: HostVa) -> Step {
+        match (errno, way.direction) {
             // Both places hold something: a guard of MADV_GUARD_INSTALL, or a rule was broken. What the program sees
             // wins, and it is counted.
-            Some(Errno::EXIST) if way == Way::Home => {
-                self.counters.conflicts.fetch_add(1);
-                Pushed::Went(1, Transferred::Copied)
+            (Errno::EXIST, Direction::Home) => {
+                self.counters.conflicts.add(1);
+                Step::Went(1, Outcome::Copied)
             }
-            Some(Errno::AGAIN) => Pushed::Not(Step::Again),
-            Some(Errno::BUSY) => Pushed::Not(Step::Busy),
-            Some(Errno::INVAL | Errno::NOENT | Errno::FAULT) if pages > 1 => Pushed::Not(Step::Narrow),
+            (Errno::AGAIN, _) => Step::Again,
+            (Errno::BUSY, _) => Step::Busy,
+            (Errno::NOENT, Direction::ToDevice) => self.meet_hole(way, src),
+            (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if way.pages > 1 => Step::Narrow,
             // Taken back by the kernel, after MADV_FREE: it is zeros now.
-            Some(Errno::NOENT | Errno::FAULT) if way != Way::ToDevice && self.refill_if_absent(from) => {
-                Pushed::Not(Step::Again)
+            (Errno::NOENT | Errno::FAULT, Direction::Home | Direction::Across) if self.refill_if_absent(way.from) => {
+                Step::Again
             }
-            // A hole after all; the next look says so, or whose it is.
-            Some(Errno::NOENT) if way == Way::ToDevice => Pushed::Not(Step::Again),
-            Some(Errno::INVAL) if way == Way::Home => self.copy_home(dst, src),
+            (Errno::INVAL, Direction::Home) => self.copy_home(dst, src),
             // No mapping, and no event of its end.
-            Some(Errno::NOENT) if way == Way::Home && self.maps.at(HostVa(dst)).is_none() => self.copy_home(dst, src),
-            Some(Errno::INVAL | Errno::NOENT) => Pushed::Not(self.count_invalid()),
-            Some(_) => {
-                self.counters.failed.fetch_add(1);
-                Pushed::Not(Step::Failed)
+            (Errno::NOENT, Direction::Home) if self.vma_at(dst).is_none() => self.copy_home(dst, src),
+            (Errno::INVAL | Errno::NOENT, _) => self.count_invalid(),
+            _ => {
+                self.counters.failed.add(1);
+                Step::Failed
             }
         }
+    }
+
+    /// A page that is gone since it was claimed: zeros, if no change of its mapping had begun when it was looked at.
+    fn meet_hole(&self, way: &Way, src: HostVa) -> Step {
+        let (pages, held) = self.leading_run(src, way.pages);
+        if held || self.kernel.event_pending() { Step::Again } else { Step::Went(pages, Outcome::Zeroed) }
     }
 
     /// One page home by a copy: its mapping is read-only by now. Where it is another mapping, which only a change
     /// without an event leaves behind, its page is of no use to anybody.
-    fn copy_home(&self, dst: u64, src: u64) -> Pushed {
-        let copied = self.program.copy(dst, src, SZ_4K);
+    fn copy_home(&self, dst: HostVa, src: HostVa) -> Step {
+        let copied = self.kernel.copy(Descriptor::Program, dst, src, SZ_4K);
         match copied.error {
-            None => return Pushed::Went(1, Transferred::Copied),
-            Some(Errno::AGAIN) => return Pushed::Not(Step::Again),
-            Some(Errno::EXIST) => drop(self.counters.conflicts.fetch_add(1)),
-            Some(Errno::NOENT) if self.program.event_pending() => return Pushed::Not(Step::Again),
-            Some(Errno::NOENT) => drop(self.counters.orphaned.fetch_add(1)),
-            Some(_) => return Pushed::Not(self.count_invalid()),
+            None => {}
+            Some(Errno::AGAIN) => return Step::Again,
+            Some(Errno::EXIST) => self.counters.conflicts.add(1),
+            Some(Errno::NOENT) if self.kernel.event_pending() => return Step::Again,
+            Some(Errno::NOENT) => self.counters.orphaned.add(1),
+            Some(_) => return self.count_invalid(),
         }
-        Pushed::Went(1, Transferred::Copied)
+        Step::Went(1, Outcome::Copied)
     }
 
     pub(crate) fn count_invalid(&self) -> Step {
-        self.counters.invalid.fetch_add(1);
+        self.counters.invalid.add(1);
         Step::Failed
     }
 
-    pub(crate) fn note_step(&self, claim: u64, entry: usize, leg: Leg, purpose: Purpose, done: &[Transferred]) {
-        let mut guard = self.map.lock();
-        let map = &mut *guard;
-        for (offset, &how) in done.iter().enumerate() {
-            if let Place::Device(dst) = leg.dst {
-                map.note_bytes(dst.add(offset as u64), how != Transferred::Hole);
-            }
-            if let (Place::Device(src), Transferred::Moved) = (leg.src, how) {
-                map.note_bytes(src.add(offset as u64), false);
-            }
+    /// Notes in the books that pages went.
+    pub(crate) fn note(&self, transfer: Transfer, outcome: Outcome) {
+        let mut books = self.books.lock();
+        let Some((way, _)) = books.part(transfer) else { return };
+        if let Place::Device(dst) = way.to {
+            books.note_bytes(dst, way.pages, outcome != Outcome::Zeroed);
         }
-        if purpose == Purpose::Migrate {
-            let entries = map.entries_mut(claim).iter_mut().skip(entry);
-            entries.zip(done.iter()).for_each(|(entry, &how)| entry.carried = Some(how));
+        if let (Place::Device(src), Outcome::Moved) = (way.from, outcome) {
+            books.note_bytes(src, way.pages, false);
         }
-        drop(guard);
-        let pages = done.iter().filter(|&&how| how != Transferred::Hole).count() as u64;
-        let copied = done.iter().filter(|&&how| how == Transferred::Copied).count() as u64;
-        self.counters.copied.fetch_add(copied);
-        self.counters.holes.fetch_add(done.len() as u64 - pages);
-        self.way_counter(leg.way).fetch_add(pages);
+        if transfer.purpose == Purpose::Migrate {
+            books.update_named(transfer, |entry| entry.outcome = outcome);
+        }
+        drop(books);
+        let pages = way.pages as u64;
+        match outcome {
+            Outcome::Zeroed => return self.counters.holes.add(pages),
+            Outcome::Copied => self.counters.copied.add(pages),
+            _ => {}
+        }
+        self.direction_counter(way.direction).add(pages);
     }
 
-    const fn way_counter(&self, way: Way) -> &AtomicU64 {
-        match way {
-            Way::ToDevice => &self.counters.to_device,
-            Way::Home => &self.counters.to_home,
-            Way::Across => &self.counters.across,
-        }
-    }
-
-    pub(crate) fn note_carried(&self, claim: u64, entry: usize, how: Transferred) {
-        let mut map = self.map.lock();
-        if let Some(mut state) = map.entry(claim, entry) {
-            state.carried = Some(how);
-            map.set_entry(claim, entry, state);
+    const fn direction_counter(&self, direction: Direction) -> &Counter {
+        match direction {
+            Direction::ToDevice => &self.counters.to_device,
+            Direction::Home => &self.counters.to_home,
+            Direction::Across => &self.counters.across,
         }
     }
 }
 
-impl PageMap {
-    /// How many entries from `entry` on still go exactly this way, and whether a reader is at the first.
-    pub(crate) fn alive_run(&mut self, claim: u64, entry: usize, leg: &Leg, purpose: Purpose) -> (usize, bool) {
-        let goes = |(offset, state): &(usize, &Entry)| {
-            let way = Leg::of(state).map(|way| if purpose == Purpose::PutBack { way.turned() } else { way });
-            !state.dead && !state.zeroing && way == Some(leg.at(*offset))
+impl Books {
+    /// The longest run of exactly staged pairs, of one claim, that begins here: the claim, and its name for the pages.
+    fn staged(&self, src: Place, dst: Place, most: usize) -> Option<(u64, HostRange)> {
+        let va = match src {
+            Place::Host(frame) => HostVa(frame.0 << PAGE_SHIFT),
+            Place::Device(page) => match self.frame(page)? {
+                crate::books::Frame::Home(va) => va,
+                _ => return None,
+            },
         };
-        let entries = self.entries_mut(claim).get_mut(entry..).unwrap_or_default();
-        let run = entries.iter().take(leg.pages).enumerate().take_while(goes).count();
-        // From now on no reader fills them.
-        entries[..run].iter_mut().for_each(|entry| entry.sealed = true);
-        (run, entries.first().is_some_and(|entry| entry.zeroing))
+        let crate::books::Mark::Claimed(id) = self.mark(va) else { return None };
+        let entry = self.claims.get(id)?.find(va)?;
+        let offset = entry.range().page_index(va);
+        let is_pair = entry.is_open()
+            && entry.source().add(offset as u64) == src
+            && entry.to.map(|to| to.add(offset as u64)) == Some(dst);
+        let pages = most.min(entry.pages - offset);
+        is_pair.then(|| (id, HostRange::sized(entry.name().page_at(offset), bytes_of(pages))))
+    }
+
+    pub(crate) fn update_named(&mut self, transfer: Transfer, change: impl FnMut(&mut Entry)) {
+        if let Some(claim) = self.claims.get_mut(transfer.claim) {
+            claim.update_named(0, transfer.name, change);
+        }
+    }
+
+    /// The first pages of a transfer that go one way, whatever became of them meanwhile.
+    fn part(&self, transfer: Transfer) -> Option<(Way, Entry)> {
+        let entries = &self.claims.get(transfer.claim)?.entries;
+        let entry = entries.iter().find(|entry| entry.name().contains(transfer.name.start))?;
+        let offset = entry.name().page_index(transfer.name.start);
+        let pages = transfer.name.pages().min(entry.pages - offset);
+        let (source, target) = (entry.source().add(offset as u64), entry.to?.add(offset as u64));
+        let (from, to) = if transfer.purpose == Purpose::PutBack { (target, source) } else { (source, target) };
+        let direction = match (from, to) {
+            (Place::Host(_), Place::Device(_)) => Direction::ToDevice,
+            (Place::Device(_), Place::Host(_)) => Direction::Home,
+            (Place::Device(_), Place::Device(_)) => Direction::Across,
+            (Place::Host(_), Place::Host(_)) => return None,
+        };
+        Some((Way { direction, from, to, pages, huge: entry.huge }, *entry))
+    }
+
+    /// What can go in one step; from now on no reader fills it.
+    fn way(&mut self, transfer: Transfer, limit: usize) -> Result<Way, Step> {
+        let (mut way, entry) = self.part(transfer).ok_or(Step::Failed)?;
+        if entry.dead {
+            return Err(Step::Failed);
+        }
+        if entry.filling == Filling::Busy {
+            return Err(Step::Again);
+        }
+        way.pages = way.clipped(way.pages.min(limit));
+        way.huge &= entry.from == From::System;
+        self.update_named(transfer.first(way.pages), |entry| entry.filling = Filling::Never);
+        Ok(way)
+    }
+
+    /// Whether the 2M slot that pages go to must be emptied first, to take a huge page in one piece.
+    fn use_slot(&mut self, way: &Way) -> bool {
+        let Place::Device(page) = way.to else { return false };
+        self.arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, way.pages))
+    }
+}
+
+impl Way {
+    /// Pages up to the next 2M boundary of the program's addresses, or of both frames: chunks may be different VMAs.
+    fn clipped(&self, pages: usize) -> usize {
+        let slot = SZ_2M >> PAGE_SHIFT;
+        let left = |place: Place| match place {
+            Place::Host(frame) => slot - frame.0 % slot,
+            Place::Device(page) => slot - page.frame % slot,
+        };
+        let host = match (self.from, self.to) {
+            (Place::Host(_), _) => left(self.from),
+            (_, Place::Host(_)) => left(self.to),
+            (from, to) => left(from).min(left(to)),
+        };
+        pages.min(host as usize)
     }
 }

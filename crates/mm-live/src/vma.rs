@@ -5,13 +5,14 @@
 //! ([`ours`](crate::ours)) is no mapping at all.
 
 use crate::LiveMm;
-use crate::sys::task;
+use crate::kernel::Mapping;
 use hostmm::Vma;
 use units::{HostRange, HostVa, SZ_4K};
 
 impl LiveMm {
     /// Keeps `range`, which is the program's, in system memory for ever: whatever of it the fault path itself touches.
-    /// Pages are excluded whole. What is the library's own is said by [`own`](Self::own). Exclude before the first migration; what is in VRAM already comes home when touched.
+    /// Pages are excluded whole. What is the library's own is said by [`own`](Self::own). Exclude before the first
+    /// migration; what is in VRAM already comes home when touched.
     pub fn exclude(&self, range: HostRange) {
         let range = HostRange::new(range.start.page(), range.end.align_up(SZ_4K));
         if !range.is_empty() {
@@ -27,19 +28,18 @@ impl LiveMm {
 
     /// Excludes the calling thread's stack, thread control block and thread vector.
     pub fn exclude_own_thread(&self) {
-        if let Some(mapping) = self.maps.at(task::stack_address()) {
-            task::own_ranges(mapping.range).into_iter().for_each(|range| self.exclude(range));
-        }
+        self.kernel.thread_memory().into_iter().for_each(|range| self.exclude(range));
     }
 
     /// The VMA around `addr`, or the first one above it: what goes through an address space asks for. Like a lookup,
     /// it reports the part between exclusions.
-    pub fn next_vma(&self, addr: HostVa) -> Option<Vma> {
+    pub(crate) fn vma_from(&self, addr: HostVa) -> Option<Vma> {
         let mut at = addr;
         loop {
-            at = at.max(self.maps.next(at)?.range.start);
+            let mapping = self.kernel.mapping(at)?;
+            at = at.max(mapping.range.start);
             match self.ours.around(at) {
-                Ok(_) => return self.vma_at(at),
+                Ok(gap) => return self.clipped(at, &mapping, gap),
                 Err(ours) => at = ours.end,
             }
         }
@@ -48,7 +48,15 @@ impl LiveMm {
     /// The VMA around `addr`, clipped to what is excluded or not.
     pub(crate) fn vma_at(&self, addr: HostVa) -> Option<Vma> {
         let gap = self.ours.around(addr).ok()?;
-        let mapping = self.maps.at(addr)?;
+        self.clipped(addr, &self.kernel.mapping(addr).filter(|mapping| mapping.range.contains(addr))?, gap)
+    }
+
+    /// Whether nothing of `range` is excluded.
+    pub(crate) fn may_migrate(&self, range: HostRange) -> bool {
+        !self.excluded.lock().iter().any(|excluded| excluded.overlaps(range))
+    }
+
+    fn clipped(&self, addr: HostVa, mapping: &Mapping, gap: HostRange) -> Option<Vma> {
         let mut range = mapping.range.intersect(gap)?;
         let mut anonymous = mapping.plain && mapping.read && mapping.write && !mapping.exec;
         for excluded in self.excluded.lock().iter() {

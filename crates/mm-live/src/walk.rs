@@ -7,10 +7,11 @@
 //! Faulting in touches memory, so it waits for readers where a hole lies in a registered chunk: no reader walks.
 
 use crate::LiveMm;
-use crate::map::{Home, Mark, PageMap};
-use crate::sys::{access, mem};
-use hostmm::{Backing, DevicePage, FaultOutcome, HostPage, MmError, Vma, Walk};
-use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M, SZ_4K};
+use crate::books::{Books, Home, Mark, Page};
+use crate::kernel::{Held, Populate};
+use crate::residency::NOTHING;
+use hostmm::{AtomicOp, DevicePage, FaultOutcome, MmError, Place, Run, Vma, Walk, WalkRun};
+use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M};
 
 /// How often a walk takes hurdles away before it says `Stale`.
 const MAX_ROUNDS: u32 = 8;
@@ -23,31 +24,31 @@ enum Hurdle {
     /// A page is in a VRAM that the walker cannot see.
     Foreign(HostVa, DevicePage),
     /// Pages are absent.
-    Absent(Vec<HostRange>),
+    Absent,
 }
 
 impl LiveMm {
-    pub(crate) fn walk_range(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
+    pub(crate) fn walk_range(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         self.alive()?;
-        if self.program.event_pending() && self.pump() {
-            self.kick.ring();
-        }
         for _ in 0..MAX_ROUNDS {
             if walk.valid_since.is_some_and(|(id, seq)| self.notifiers.read_retry(id, seq)) {
                 return Err(MmError::Stale);
             }
-            match self.look_at(walk, pages)? {
+            match self.look_at(walk, runs)? {
                 None => return Ok(()),
                 Some(Hurdle::Claimed) => {
                     self.await_claims();
                     return Err(MmError::Stale);
                 }
-                Some(Hurdle::Foreign(va, page)) => match self.fault_device(va, page, walk.write) {
+                Some(Hurdle::Foreign(va, page)) => match self.fault_device(va, page, walk.write, None) {
                     Some(FaultOutcome::Fatal) => return Err(MmError::NoVma),
                     Some(FaultOutcome::Defer) => return Err(MmError::Stale),
                     Some(FaultOutcome::Retry) | None => {}
                 },
-                Some(Hurdle::Absent(runs)) => runs.into_iter().try_for_each(|run| self.populate(run, walk.write))?,
+                Some(Hurdle::Absent) => {
+                    let absent = runs.iter().filter(|run| run.run.place.is_none()).map(|run| run.run.range);
+                    absent.collect::<Vec<_>>().into_iter().try_for_each(|range| self.populate(range, walk.write))?;
+                }
             }
         }
         Err(MmError::Stale)
@@ -55,99 +56,133 @@ impl LiveMm {
 
     /// Waits a little for a migration to end.
     fn await_claims(&self) {
-        let mut map = self.map.lock();
-        if !map.claims.is_empty() {
-            self.claims_changed.wait_for(&mut map, CLAIM_PATIENCE_NS);
+        if self.kernel.event_pending() && self.drain() {
+            self.kernel.kick();
+        }
+        let mut books = self.books.lock();
+        if !books.claims.is_empty() {
+            self.claims_changed.wait_for(&mut books, CLAIM_PATIENCE_NS);
         }
     }
 
-    fn look_at(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<Option<Hurdle>, MmError> {
+    /// One look at all of the range: what is there, or what is in the way.
+    fn look_at(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<Option<Hurdle>, MmError> {
+        runs.clear();
         let mut at = walk.range.start;
-        let mut absent = Vec::new();
         while at < walk.range.end {
-            let Some(vma) = self.vma_at(at).filter(|vma| !vma.io && (vma.read || vma.write)) else {
+            let rest = HostRange::new(at, walk.range.end);
+            let Some(vma) = self.vma_at(at) else {
                 if walk.fault {
                     return Err(MmError::NoVma);
                 }
-                pages[walk.range.page_index(at)] = HostPage::HOLE;
-                at = at.add(SZ_4K);
+                let end = self.vma_from(at).map_or(rest.end, |vma| vma.range.start.min(rest.end));
+                push(runs, HostRange::new(at, end), None, false, 0);
+                at = end;
                 continue;
             };
             if walk.write && !vma.write {
                 return Err(MmError::Denied);
             }
-            let part = vma.range.intersect(walk.range).ok_or(MmError::NoVma)?;
-            let mut resident = vec![0u8; part.pages()];
-            self.present(part, &mut resident).map_err(|_| MmError::NoVma)?;
-            let out = &mut pages[walk.range.page_index(part.start)..][..part.pages()];
-            if let Some(hurdle) = self.map.lock().report(walk, &vma, part, &resident, out) {
+            let part = vma.range.intersect(rest).ok_or(MmError::NoVma)?;
+            if let Some(hurdle) = self.look_at_part(walk, &vma, part, runs) {
                 return Ok(Some(hurdle));
-            }
-            self.note_orders(part, out);
-            if walk.fault {
-                absent.extend(absent_runs(part, out));
             }
             at = part.end;
         }
-        Ok((!absent.is_empty()).then_some(Hurdle::Absent(absent)))
+        let is_absent = |run: &WalkRun| run.run.place.is_none();
+        Ok((walk.fault && runs.iter().any(is_absent)).then_some(Hurdle::Absent))
     }
 
-    /// Huge pages: one look a 2M block that is wholly there.
-    fn note_orders(&self, part: HostRange, out: &mut [HostPage]) {
-        let mut block = HostRange::around(part.start.align_up(SZ_2M), SZ_2M);
-        while part.covers(block) {
-            let first = part.page_index(block.start);
-            let pages = &mut out[first..first + block.pages()];
-            let whole = pages.iter().all(|page| matches!(page.backing, Backing::System(_)));
-            if whole && self.pagemap.is_huge(block.start) {
-                pages.iter_mut().for_each(|page| page.order = ORDER_2M);
+    /// The same for what lies in one VMA. Only what may be in system memory is asked of the kernel.
+    fn look_at_part(&self, walk: &Walk, vma: &Vma, part: HostRange, runs: &mut Vec<WalkRun>) -> Option<Hurdle> {
+        let mut rest = part;
+        while !rest.is_empty() {
+            let mut held = [NOTHING; 16];
+            let device_end = self.books.lock().device_until(rest);
+            let (found, end) = match device_end {
+                end if end > rest.start => (0, end),
+                _ => {
+                    let (found, end) = self.kernel.scan(rest, &mut held);
+                    (found, end.min(rest.end))
+                }
+            };
+            let looked = HostRange::new(rest.start, end);
+            if let Some(hurdle) = self.books.lock().report(walk, vma, looked, &held[..found], runs) {
+                return Some(hurdle);
             }
-            block = HostRange::sized(block.end, SZ_2M);
+            rest.start = end;
         }
+        None
     }
 
     /// Faults a run in: by madvise, or page by page where that is refused (a kernel-mode fault without privilege).
     fn populate(&self, run: HostRange, write: bool) -> Result<(), MmError> {
-        let advice = if write { mem::Advice::PopulateWrite } else { mem::Advice::PopulateRead };
-        if mem::advise(run, advice).is_ok() {
+        let access = if write { Populate::Write } else { Populate::Read };
+        if self.kernel.populate(run, access).is_ok() {
             return Ok(());
         }
         for va in (0..run.pages()).map(|index| run.page_at(index)) {
-            let touched = if write { access::add(va.0, 4, 0).map(drop) } else { access::read(va.0, &mut [0; 4]) };
+            let touched = if write {
+                self.kernel.atomic(va, 4, AtomicOp::Add(0)).map(drop)
+            } else {
+                self.kernel.read(va, &mut [0; 4])
+            };
             touched.map_err(|_| MmError::NoVma)?;
         }
         Ok(())
     }
 }
 
-impl PageMap {
-    fn report(&self, walk: &Walk, vma: &Vma, part: HostRange, resident: &[u8], out: &mut [HostPage]) -> Option<Hurdle> {
-        for (index, page) in out.iter_mut().enumerate() {
-            let va = part.page_at(index);
-            let (home, mark) = self.look(va);
-            let claimed = matches!(mark, Mark::Claimed { .. });
-            *page = match home {
+impl Books {
+    /// Up to where all pages of `range` live in VRAM.
+    fn device_until(&self, range: HostRange) -> HostVa {
+        let lives = |(_, page): &(HostRange, Page)| matches!(page.home, Home::Device(_));
+        self.runs(range).take_while(lives).last().map_or(range.start, |(run, _)| run.end)
+    }
+
+    fn report(
+        &self,
+        walk: &Walk,
+        vma: &Vma,
+        range: HostRange,
+        held: &[Held],
+        runs: &mut Vec<WalkRun>,
+    ) -> Option<Hurdle> {
+        for (run, page) in self.runs(range) {
+            let claimed = matches!(page.mark, Mark::Claimed(_));
+            match page.home {
                 _ if claimed && walk.fault => return Some(Hurdle::Claimed),
-                _ if claimed => HostPage::HOLE,
-                Home::Device(device) => {
-                    let seen = self.arena(device.pagemap).is_some_and(|arena| Some(arena.owner) == walk.owner);
+                _ if claimed => push(runs, run, None, false, 0),
+                Home::Device(first) => {
+                    let seen = self.arena(first.pagemap).is_some_and(|arena| Some(arena.owner) == walk.owner);
                     if !seen && walk.fault {
-                        return Some(Hurdle::Foreign(va, device));
+                        return Some(Hurdle::Foreign(run.start, first));
                     }
-                    let backing = if seen { Backing::Device(device) } else { Backing::None };
-                    HostPage { backing, write: seen && vma.write, order: 0 }
+                    push(runs, run, seen.then_some(Place::Device(first)), seen && vma.write, 0);
                 }
-                Home::System if resident[index] & 1 != 0 => {
-                    HostPage { backing: Backing::System(HostFrame(va.page_number())), write: vma.write, order: 0 }
-                }
-                Home::System => HostPage::HOLE,
-            };
+                Home::System => report_system(run, held, vma.write, runs),
+            }
         }
         None
     }
 }
 
-fn absent_runs(part: HostRange, out: &[HostPage]) -> Vec<HostRange> {
-    let absent = out.iter().enumerate().filter(|(_, page)| page.backing == Backing::None);
-    crate::claim::runs_of(absent.map(|(index, _)| part.start.add(index as u64 * SZ_4K)).collect()).collect()
+/// What a scan saw of a run of system memory.
+fn report_system(run: HostRange, held: &[Held], write: bool, runs: &mut Vec<WalkRun>) {
+    let mut at = run.start;
+    for (part, huge) in held.iter().filter_map(|held| Some((held.range.intersect(run)?, held.huge))) {
+        push(runs, HostRange::new(at, part.start), None, false, 0);
+        // A huge page that is cut is named in small ones: 0 is always a right answer.
+        let whole = huge && part.start.is_aligned(SZ_2M) && part.end.is_aligned(SZ_2M);
+        let place = Place::Host(HostFrame(part.start.page_number()));
+        push(runs, part, Some(place), write, if whole { ORDER_2M } else { 0 });
+        at = part.end;
+    }
+    push(runs, HostRange::new(at, run.end), None, false, 0);
+}
+
+fn push(runs: &mut Vec<WalkRun>, range: HostRange, place: Option<Place>, write: bool, order: u8) {
+    if !range.is_empty() {
+        WalkRun::push(runs, WalkRun { run: Run { range, place }, write, order });
+    }
 }

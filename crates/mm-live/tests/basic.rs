@@ -117,14 +117,14 @@ fn huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = map(SZ_2M);
     madvise(range, libc::MADV_HUGEPAGE);
     (0..512).for_each(|i| store(page(range, i), i as u64));
-    let mut pages = vec![HostPage::HOLE; 512];
+    let mut runs = Vec::new();
     let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
-    mm.walk(&walk, &mut pages).unwrap();
-    let whole = pages[0].order == 9;
+    mm.walk(&walk, &mut runs).unwrap();
+    let whole = runs[0].order == 9;
     assert_eq!(migrate_to(mm, vram, range), 512);
     assert_eq!(load(page(range, 9)), 9);
-    mm.walk(&walk, &mut pages).unwrap();
-    assert!(!whole || pages[0].order == 9, "the huge page came back whole");
+    mm.walk(&walk, &mut runs).unwrap();
+    assert!(!whole || runs[0].order == 9, "the huge page came back whole");
     unmap(range);
 }
 
@@ -138,10 +138,11 @@ fn across(mm: &Arc<LiveMm>, vram0: &Vram, vram1: &Vram) {
     assert_eq!(load(page(range, 3)), 1003);
     assert_eq!(in_vram(mm, range), 496);
     let frames: Vec<_> = (0..512).filter_map(|i| mm.device_page(page(range, i))).collect();
-    let mut found = vec![None; frames.len()];
-    let claim = mm.claim_device(&frames, &mut found).unwrap();
-    assert!(found.iter().all(Option::is_some));
-    mm.finish(claim);
+    let frames: Vec<_> = frames.into_iter().map(|first| DeviceRun { first, pages: 1 }).collect();
+    let mut migration = Migration::default();
+    mm.claim_device(&frames, &mut migration).unwrap();
+    assert_eq!(migration.pages(), 496);
+    mm.finish(&mut migration);
     assert_eq!(in_vram(mm, range), 496);
     assert!(mm.bring_home(range));
     (0..512).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
@@ -230,7 +231,7 @@ fn fork(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     if child == 0 {
         mm.after_fork_child();
         let good = (0..512).all(|i| load(page(range, i)) == 1000 + i as u64);
-        let gone = mm.claim_device(&[], &mut []) == Err(MmError::Gone);
+        let gone = mm.claim_device(&[], &mut Migration::default()) == Err(MmError::Gone);
         // SAFETY: ends the child without running the parent's destructors.
         unsafe { libc::_exit(if good && gone { 0 } else { 1 }) };
     }
@@ -245,26 +246,27 @@ fn fork(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
 fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = filled(SZ_64K);
     let frames = vram.alloc(16).unwrap();
-    let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
-    let mut claimed = [Claimed::No; 16];
-    let claim = mm.claim(&request, &mut claimed).unwrap();
-    let mut again = [Claimed::Hole; 16];
-    let second = mm.claim(&request, &mut again).unwrap();
-    assert_eq!(again, [Claimed::No; 16]);
-    mm.finish(second);
+    let request = ClaimRequest { range, owner: OWNER, toward: Toward::Vram(vram.id), fault: None };
+    let (mut migration, mut second) = (Migration::default(), Migration::default());
+    mm.claim(&request, &mut migration).unwrap();
+    mm.claim(&request, &mut second).unwrap();
+    assert!(second.legs.is_empty());
+    mm.finish(&mut second);
     let device = DevicePage { pagemap: vram.id, frame: frames[0] };
-    let to: Vec<_> = (0..16).map(|i| Destination::Device(device.add(i))).collect();
-    mm.stage(claim, &to, &mut [None; 16]).unwrap();
+    migration.aim(range, device);
+    mm.stage(&mut migration).unwrap();
     store(page(range, 2), 4711);
-    let mut done = [Transferred::Failed; 16];
-    mm.transfer(Place::Host(HostFrame(range.start.page_number())), Place::Device(device), &mut done);
-    assert_eq!(done, [Transferred::Moved; 16]);
-    let mut wanted = [false; 16];
-    wanted[5] = true;
-    let mut moved = [true; 16];
-    mm.commit(claim, &wanted, &mut moved);
-    assert_eq!(moved, wanted);
-    mm.finish(claim);
+    let mut done = Vec::new();
+    let from = Place::Host(HostFrame(range.start.page_number()));
+    mm.transfer(from, Place::Device(device), 16, &mut |pages, how| done.push((pages, how)));
+    assert_eq!(done, [(16, Outcome::Moved)]);
+    let mut report = migration.report_from(0);
+    report.note(5, Outcome::Failed);
+    report.note(1, Outcome::Moved);
+    mm.commit(&mut migration);
+    let moved: Vec<_> = migration.legs.iter().filter(|leg| leg.carried()).map(|leg| leg.range).collect();
+    assert_eq!(moved, [HostRange::sized(page(range, 5), SZ_4K)]);
+    mm.finish(&mut migration);
     assert_eq!(in_vram(mm, range), 1);
     assert_eq!((load(page(range, 2)), load(page(range, 3))), (4711, 1003));
     vram.release(frames.iter().enumerate().filter(|(i, _)| *i != 5).map(|(_, &frame)| frame));
@@ -280,21 +282,23 @@ fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let window = HostRange::sized(range.start, SZ_4K);
     assert_eq!(migrate_to(mm, vram, window), 1);
     let from = mm.device_page(range.start).expect("in VRAM");
-    let request = ClaimRequest { range: window, owner: OWNER, select: Select::DeviceOnly, fault: None };
-    let claim = mm.claim(&request, &mut [Claimed::No]).expect("a claim");
-    let mut home = [None];
-    mm.stage(claim, &[Destination::Ram], &mut home).expect("a destination");
-    let mut done = [Transferred::Failed];
-    mm.transfer(Place::Device(from), Place::Host(home[0].expect("a frame")), &mut done);
-    assert_ne!(done, [Transferred::Failed]);
+    let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Ram, fault: None };
+    let mut migration = Migration::default();
+    mm.claim(&request, &mut migration).expect("a claim");
+    mm.stage(&mut migration).expect("a destination");
+    let home = migration.legs[0].to.expect("a frame");
+    let mut how = Outcome::Failed;
+    mm.transfer(Place::Device(from), home, 1, &mut |_, outcome| how = outcome);
+    assert_ne!(how, Outcome::Failed);
     let ring = pin(range.start);
-    let mut moved = [false];
-    mm.commit(claim, &[false], &mut moved);
-    assert_eq!(moved, [mm.device_page(range.start).is_none()], "what is said is what is so");
-    mm.finish(claim);
+    // The engine was told nothing, and wants nothing.
+    mm.commit(&mut migration);
+    let moved = migration.legs[0].carried();
+    assert_eq!(moved, mm.device_page(range.start).is_none(), "what is said is what is so");
+    mm.finish(&mut migration);
     match ring {
         Some(ring) => {
-            assert_eq!(moved, [true], "a pinned page moved");
+            assert!(moved, "a pinned page moved");
             unpin(ring);
         }
         None => skipped("io_uring refused"),
@@ -308,20 +312,24 @@ fn walks(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = map(SZ_64K);
     store(page(range, 1), 1);
     let look = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
-    let mut pages = [HostPage::HOLE; 16];
-    mm.walk(&look, &mut pages).unwrap();
-    assert_eq!(pages[0].backing, Backing::None);
-    assert_eq!(pages[1].backing, Backing::System(HostFrame(page(range, 1).page_number())));
+    let mut runs = Vec::new();
+    let place = |runs: &[WalkRun], index| {
+        let run = runs.iter().find(|run| run.run.range.contains(page(range, index))).expect("no gaps").run;
+        run.place_at(run.range.page_index(page(range, index)))
+    };
+    mm.walk(&look, &mut runs).unwrap();
+    assert_eq!(place(&runs, 0), None);
+    assert_eq!(place(&runs, 1), Some(Place::Host(HostFrame(page(range, 1).page_number()))));
     assert_eq!(migrate_to(mm, vram, HostRange::sized(page(range, 1), SZ_4K)), 1);
     let fault = Walk { fault: true, write: true, ..look };
-    mm.walk(&fault, &mut pages).unwrap();
-    assert!(matches!(pages[1].backing, Backing::Device(_)));
-    assert!(pages.iter().all(|page| page.backing != Backing::None && page.write));
-    mm.walk(&Walk { owner: None, ..fault }, &mut pages).unwrap();
-    assert!(matches!(pages[1].backing, Backing::System(_)));
+    mm.walk(&fault, &mut runs).unwrap();
+    assert!(matches!(place(&runs, 1), Some(Place::Device(_))));
+    assert!(runs.iter().all(|run| run.run.place.is_some() && run.write));
+    mm.walk(&Walk { owner: None, ..fault }, &mut runs).unwrap();
+    assert!(matches!(place(&runs, 1), Some(Place::Host(_))));
     assert_eq!(load(page(range, 1)), 1);
     assert_eq!(
-        mm.walk(&Walk { range: HostRange::sized(units::HostVa(SZ_4K), SZ_4K), ..fault }, &mut pages),
+        mm.walk(&Walk { range: HostRange::sized(units::HostVa(SZ_4K), SZ_4K), ..fault }, &mut runs),
         Err(MmError::NoVma)
     );
     unmap(range);
@@ -390,14 +398,17 @@ fn stray(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let frames = vram.alloc(1).unwrap();
     let device = DevicePage { pagemap: vram.id, frame: frames[0] };
     let window = HostRange::sized(range.start, SZ_4K);
-    let request = ClaimRequest { range: window, owner: OWNER, select: Select::All, fault: None };
-    let claim = mm.claim(&request, &mut [Claimed::No]).unwrap();
-    mm.stage(claim, &[Destination::Device(device)], &mut [None]).unwrap();
-    let mut done = [Transferred::Failed];
-    mm.transfer(Place::Host(HostFrame(other.start.page_number())), Place::Device(device), &mut done);
-    assert_eq!(done, [Transferred::Copied]);
-    mm.commit(claim, &[true], &mut [false]);
-    mm.finish(claim);
+    let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Vram(vram.id), fault: None };
+    let mut migration = Migration::default();
+    mm.claim(&request, &mut migration).unwrap();
+    migration.aim(window, device);
+    mm.stage(&mut migration).unwrap();
+    let from = Place::Host(HostFrame(other.start.page_number()));
+    let mut report = migration.report_from(0);
+    mm.transfer(from, Place::Device(device), 1, &mut |pages, how| report.note(pages, how));
+    assert_eq!(migration.legs[0].outcome, Outcome::Copied);
+    mm.commit(&mut migration);
+    mm.finish(&mut migration);
     store(page(other, 0), 5);
     assert_eq!((load(page(range, 0)), load(page(other, 0))), (1000, 5), "the wrong page, as the tables said");
     settled(vram);

@@ -1,6 +1,6 @@
 //! What happens in a simulated mm, as plain data. Counters are a fold over it.
 
-use hostmm::{Backing, ClaimId, CpuFault, DevicePage, FaultOutcome, MmEvent};
+use hostmm::{ClaimId, CpuFault, DevicePage, FaultOutcome, MmEvent, Place};
 use units::{HostRange, HostVa};
 
 /// One thing that happened.
@@ -26,7 +26,7 @@ pub enum Event {
         /// Which page.
         at: HostVa,
         /// Where it was; none for a hole.
-        was: Backing,
+        was: Option<Place>,
     },
     /// A committed page lives here from the finish on.
     Moved {
@@ -35,7 +35,7 @@ pub enum Event {
         /// Which page.
         at: HostVa,
         /// Where it is.
-        now: Backing,
+        now: Option<Place>,
     },
     /// A claimed page stayed.
     Stayed {
@@ -84,7 +84,7 @@ impl Counters {
         match event {
             Event::Told(_) => self.told += 1,
             Event::Claimed { .. } => self.claimed += 1,
-            Event::Moved { now: Backing::Device(_), .. } => self.to_vram += 1,
+            Event::Moved { now: Some(Place::Device(_)), .. } => self.to_vram += 1,
             Event::Moved { .. } => self.to_ram += 1,
             Event::Stayed { .. } => self.stayed += 1,
             Event::Fault(_) => self.faults += 1,

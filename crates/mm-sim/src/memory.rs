@@ -4,8 +4,8 @@ use crate::access::{CpuError, Touch};
 use crate::content::Content;
 use crate::sim::Sim;
 use crate::{Manner, State};
-use hostmm::{AccessError, AtomicOp, HostMemory, Place, Transferred};
-use units::HostVa;
+use hostmm::{AccessError, AtomicOp, HostMemory, Place, Report};
+use units::{HostVa, Joined};
 
 impl Sim {
     /// One access of a device, in one step.
@@ -51,9 +51,10 @@ impl HostMemory for Sim {
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError> {
         self.with_place(place, Touch::Store, |content| content.atomic(offset, size, op))
     }
-    fn transfer(&self, src: Place, dst: Place, done: &mut [Transferred]) {
-        for (i, done) in (0..).zip(done) {
-            *done = self.transfer_page(src.add(i), dst.add(i));
+    fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>) {
+        let mut report = Joined::new(report);
+        for i in 0..pages as u64 {
+            report.note(1, self.transfer_page(src.add(i), dst.add(i)));
         }
     }
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {

@@ -5,13 +5,13 @@ use crate::event::{Counters, Event};
 use crate::notifier::Invalidation;
 use crate::state::State;
 use hostmm::{
-    Backing, ClaimId, ClaimRequest, Claimed, Destination, DevicePage, EventKind, HostMm, HostPage, MmError, MmEvent,
-    NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Seq, Vma, Walk,
+    ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, HostMm, Migration, MmError, MmEvent, NotifierId,
+    NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
 };
 use std::sync::Arc;
 use sync::rank::{self, Rank};
 use sync::{Condvar, JoinHandle, Mutex, MutexGuard};
-use units::{HostFrame, HostRange, HostVa};
+use units::{HostRange, HostVa};
 
 /// One simulated process' memory. See the crate's header.
 ///
@@ -49,7 +49,7 @@ impl Sim {
         self.manner
     }
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
-    pub fn residency(&self, at: HostVa) -> Backing {
+    pub fn residency(&self, at: HostVa) -> Option<Place> {
         self.lock().residency(at.page())
     }
     /// What happened so far, counted.
@@ -86,8 +86,8 @@ impl Sim {
     pub fn inject_race(&self, at: HostVa) -> bool {
         let mut state = self.lock();
         let frame = match state.residency(at.page()) {
-            Backing::System(frame) => state.mapped_frame(at.page()).unwrap_or(frame),
-            Backing::None | Backing::Device(_) => return false,
+            Some(Place::Host(frame)) => state.mapped_frame(at.page()).unwrap_or(frame),
+            None | Some(Place::Device(_)) => return false,
         };
         state.frames.get_mut(frame).map(|held| held.raced = true).is_some()
     }
@@ -150,8 +150,8 @@ impl Sim {
 }
 
 impl HostMm for Sim {
-    fn vma_lookup(&self, addr: HostVa) -> Option<Vma> {
-        self.lock().space.vma(addr).map(|mapped| mapped.vma)
+    fn next_vma(&self, addr: HostVa) -> Option<Vma> {
+        self.lock().space.next_vma(addr).map(|mapped| mapped.vma)
     }
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
         self.lock().vram.insert(id, owner, frames, ops);
@@ -177,25 +177,27 @@ impl HostMm for Sim {
     fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
         self.lock().notifiers.read_retry(id, seq)
     }
-    fn walk(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
-        self.walk_range(walk, pages)
+    fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
+        self.walk_range(walk, runs)
     }
-    fn claim(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
-        self.claim_range(request, out)
+    fn claim(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
+        self.claim_range(request, migration)
     }
-    fn claim_device(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
-        self.claim_pages(pages, out)
+    fn claim_device(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError> {
+        self.claim_pages(pages, migration);
+        Ok(())
     }
-    fn stage(&self, claim: ClaimId, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<(), MmError> {
-        crate::migrate::stage(&mut self.lock(), claim, to, frames)
+    fn stage(&self, migration: &mut Migration) -> Result<(), MmError> {
+        crate::migrate::stage(&mut self.lock(), migration)
     }
-    fn commit(&self, claim: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+    fn commit(&self, migration: &mut Migration) {
         match self.manner {
-            Manner::Linux => self.commit_linux(claim, wanted, moved),
-            Manner::Userfaultfd => self.commit_userfaultfd(claim, wanted, moved),
+            Manner::Linux => self.commit_linux(migration),
+            Manner::Userfaultfd => self.commit_userfaultfd(migration),
         }
     }
-    fn finish(&self, claim: ClaimId) {
+    fn finish(&self, migration: &mut Migration) {
+        let Some(claim) = migration.id.take() else { return };
         match self.manner {
             Manner::Linux => self.finish_linux(claim),
             Manner::Userfaultfd => self.finish_userfaultfd(claim),

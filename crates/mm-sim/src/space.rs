@@ -57,6 +57,10 @@ impl Space {
         let (_, mapped) = self.vmas.range(..=addr).next_back()?;
         mapped.vma.range.contains(addr).then_some(*mapped)
     }
+    /// The VMA around `addr`, or the first one behind it.
+    pub(crate) fn next_vma(&self, addr: HostVa) -> Option<Mapped> {
+        self.vma(addr).or_else(|| self.vmas.range(addr..).next().map(|(_, mapped)| *mapped))
+    }
     /// All VMAs, from low to high.
     pub(crate) fn vmas(&self) -> impl Iterator<Item = &Mapped> {
         self.vmas.values()

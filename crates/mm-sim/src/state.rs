@@ -4,12 +4,12 @@ use crate::config::{Config, Log, Manner};
 use crate::content::Content;
 use crate::event::{Counters, Event};
 use crate::frames::Frames;
-use crate::migrate::{Claim, Claims};
+use crate::migrate::Claims;
 use crate::notifier::Notifiers;
 use crate::space::{Entry, HUGE_PAGES, Mapped, Space};
 use crate::userfaultfd::Uffd;
 use crate::vram::Vram;
-use hostmm::{Backing, ClaimId, DevicePage, Place};
+use hostmm::{DevicePage, Place};
 use std::collections::BTreeMap;
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M};
 
@@ -197,15 +197,11 @@ impl State {
     }
 
     /// Where the page at `at` is, for scenes that look.
-    pub(crate) fn residency(&self, at: HostVa) -> Backing {
-        match self.space.entry(at) {
-            None => Backing::None,
-            Some(Entry::System { frame, .. }) => Backing::System(self.frame_name(frame, at)),
-            Some(Entry::Device { page, .. }) => Backing::Device(page),
-            Some(Entry::Migration { claim }) => self.claimed_residency(claim, at),
+    pub(crate) fn residency(&self, at: HostVa) -> Option<Place> {
+        match self.space.entry(at)? {
+            Entry::System { frame, .. } => Some(Place::Host(self.frame_name(frame, at))),
+            Entry::Device { page, .. } => Some(Place::Device(page)),
+            Entry::Migration { claim } => self.claims.get(claim)?.source_at(at),
         }
-    }
-    fn claimed_residency(&self, claim: ClaimId, at: HostVa) -> Backing {
-        self.claims.get(claim).and_then(|claim| claim.source_at(at)).map_or(Backing::None, Claim::backing)
     }
 }

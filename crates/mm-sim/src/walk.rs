@@ -10,22 +10,26 @@ use crate::access::{CpuError, Touch};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::{Manner, State};
-use hostmm::{Backing, HostPage, MmError, Walk};
-use units::{HostRange, HostVa, SZ_2M};
+use hostmm::{MmError, Place, Run, Walk, WalkRun};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// What a look at one page says.
 enum Look {
-    Report(HostPage),
+    /// Where it is, whether a device may write it, the order of its mapping.
+    Report(Option<Place>, bool, u8),
     Fault,
     FaultToTheEnd,
     Wait,
     Fail(MmError),
 }
 
+/// What a hole is reported as.
+const HOLE: Look = Look::Report(None, false, 0);
+
 impl State {
     fn look(&self, at: HostVa, walk: &Walk) -> Look {
         let Some(mapped) = self.space.vma(at).filter(|mapped| mapped.vma.read && !mapped.vma.io) else {
-            return if walk.fault { Look::Fail(MmError::NoVma) } else { Look::Report(HostPage::HOLE) };
+            return if walk.fault { Look::Fail(MmError::NoVma) } else { HOLE };
         };
         if walk.fault && walk.write && !mapped.vma.write {
             return Look::Fail(MmError::Denied);
@@ -39,15 +43,14 @@ impl State {
             None if walk.fault => Look::Fault,
             Some(Entry::System { write: false, .. }) if walk.fault && walk.write => Look::Fault,
             Some(Entry::System { frame, write }) => {
-                let backing = Backing::System(self.frame_name(frame, at));
-                Look::Report(HostPage { backing, write, order })
+                Look::Report(Some(Place::Host(self.frame_name(frame, at))), write, order)
             }
             Some(Entry::Device { page, write }) if self.shows(page, walk) => {
-                Look::Report(HostPage { backing: Backing::Device(page), write, order })
+                Look::Report(Some(Place::Device(page)), write, order)
             }
             Some(Entry::Device { .. }) if walk.fault => Look::Fault,
             Some(Entry::Migration { .. }) if walk.fault => Look::Wait,
-            None | Some(Entry::Device { .. } | Entry::Migration { .. }) => Look::Report(HostPage::HOLE),
+            None | Some(Entry::Device { .. } | Entry::Migration { .. }) => HOLE,
         }
     }
     /// Whether a page of VRAM is the walker's to see.
@@ -61,18 +64,20 @@ impl State {
 
 impl Sim {
     /// [`HostMm::walk`](hostmm::HostMm::walk).
-    pub(crate) fn walk_range(&self, walk: &Walk, pages: &mut [HostPage]) -> Result<(), MmError> {
+    pub(crate) fn walk_range(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         let touch = if walk.write { Touch::Store } else { Touch::Load };
         let mut state = self.lock();
         let mut index = 0;
-        while index < pages.len() {
+        runs.clear();
+        while index < walk.range.pages() {
             if state.outdated(walk) {
                 return Err(MmError::Stale);
             }
             let at = walk.range.page_at(index);
             match state.look(at, walk) {
-                Look::Report(page) => {
-                    pages[index] = page;
+                Look::Report(place, write, order) => {
+                    let run = Run { range: HostRange::sized(at, SZ_4K), place };
+                    WalkRun::push(runs, WalkRun { run, write, order });
                     index += 1;
                 }
                 Look::Fail(error) => return Err(error),

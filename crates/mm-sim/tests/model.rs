@@ -1,15 +1,16 @@
 //! What the model does beyond the contract: splits, injected failures, events, calls that Linux alone has.
 
-use hostmm::conformance::{BringHome, carry};
+use hostmm::conformance::{BringHome, carry, transfer};
 use hostmm::{
-    Backing, ClaimRequest, Claimed, Destination, DevicePage, HostMemory, HostMm, HostPage, MmError, OwnerId, PagemapId,
-    Place, Select, Transferred, Walk,
+    ClaimRequest, Claimed, DevicePage, HostMemory, HostMm, Migration, MmError, Outcome, OwnerId, PagemapId, Place,
+    Toward, Walk,
 };
 use mm_sim::{Config, Event, Log, MapKind, Sim};
 use std::sync::Arc;
 use units::{HostRange, ORDER_2M, SZ_2M, SZ_4K, pages_of};
 
 const OWNER: OwnerId = OwnerId(1);
+const TO_TILE: Toward = Toward::Vram(PagemapId(0));
 const BOTH: [Config; 2] = [Config::LINUX, Config::USERFAULTFD];
 
 /// A process with one tile.
@@ -29,8 +30,24 @@ fn carry_to(sim: &Sim, range: HostRange, to: u64) -> Vec<bool> {
     carry(sim, sim, range, OWNER, frame(to)).expect("the migration is begun")
 }
 
+/// A claim that begins.
+fn claim(sim: &Sim, range: HostRange, toward: Toward) -> Migration {
+    let mut migration = Migration::default();
+    let request = ClaimRequest { range, owner: OWNER, toward, fault: None };
+    assert_eq!(sim.claim(&request, &mut migration), Ok(Claimed::Begun));
+    migration
+}
+
+/// A claim towards the tile, staged to its frames from 0 on.
+fn staged(sim: &Sim, range: HostRange) -> Migration {
+    let mut migration = claim(sim, range, TO_TILE);
+    migration.aim(range, frame(0));
+    sim.stage(&mut migration).expect("staged");
+    migration
+}
+
 fn order_at(sim: &Sim, range: HostRange) -> u8 {
-    let mut pages = [HostPage::HOLE];
+    let mut runs = Vec::new();
     let walk = Walk {
         range: HostRange::sized(range.start, SZ_4K),
         valid_since: None,
@@ -38,8 +55,8 @@ fn order_at(sim: &Sim, range: HostRange) -> u8 {
         write: false,
         owner: Some(OWNER),
     };
-    sim.walk(&walk, &mut pages).expect("mapped");
-    pages[0].order
+    sim.walk(&walk, &mut runs).expect("mapped");
+    runs[0].order
 }
 
 /// A huge mapping, touched once.
@@ -89,12 +106,10 @@ fn a_shortage_leaves_nothing_staged() {
         sim.store_u64(range.start, 8).expect("mapped");
         carry_to(&sim, range, 0);
         sim.inject_shortage(1);
-        let request = ClaimRequest { range, owner: OWNER, select: Select::DeviceOnly, fault: None };
-        let mut claimed = [Claimed::No];
-        let claim = sim.claim(&request, &mut claimed).expect("begun");
-        assert_eq!(sim.stage(claim, &[Destination::Ram], &mut [None]), Err(MmError::NoMemory));
-        sim.finish(claim);
-        assert_eq!(sim.residency(range.start), Backing::Device(frame(0)));
+        let mut migration = claim(&sim, range, Toward::Ram);
+        assert_eq!(sim.stage(&mut migration), Err(MmError::NoMemory));
+        sim.finish(&mut migration);
+        assert_eq!(sim.residency(range.start), Some(Place::Device(frame(0))));
         assert_eq!(sim.load_u64(range.start), Ok(8));
         assert_eq!(ops.faults().len(), 1);
         sim.exit();
@@ -158,13 +173,12 @@ fn mappings_do_not_change_under_a_claim() {
             let (sim, _ops) = process(Config::LINUX);
             let range = sim.mmap(1, MapKind::Anonymous);
             sim.store_u64(range.start, 4).expect("mapped");
-            let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
-            let claim = sim.claim(&request, &mut [Claimed::No]).expect("begun");
+            let mut migration = claim(&sim, range, TO_TILE);
             let other = sim.clone();
             let unmapper = sync::spawn("cpu", move || other.munmap(range));
             (0..5).for_each(|_| sync::yield_now());
             assert!(sim.vma_lookup(range.start).is_some(), "the claim holds the mmap lock");
-            sim.finish(claim);
+            sim.finish(&mut migration);
             unmapper.join();
             assert!(sim.vma_lookup(range.start).is_none());
             sim.exit();
@@ -180,16 +194,15 @@ fn an_inserted_page_is_locked_until_the_finish() {
         let report = sync::sim::run(&mut schedule, sync::sim::Limits::default(), || {
             let (sim, ops) = process(Config::LINUX);
             let range = sim.mmap(1, MapKind::Anonymous);
-            let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
-            let claim = sim.claim(&request, &mut [Claimed::No]).expect("begun");
-            sim.stage(claim, &[Destination::Device(frame(0))], &mut [None]).expect("staged");
-            sim.commit(claim, &[true], &mut [false]);
-            assert_eq!(sim.residency(range.start), Backing::Device(frame(0)));
+            let mut migration = staged(&sim, range);
+            migration.report_from(0).note(1, Outcome::Zeroed);
+            sim.commit(&mut migration);
+            assert_eq!(sim.residency(range.start), Some(Place::Device(frame(0))));
             let other = sim.clone();
             let toucher = sync::spawn("cpu", move || assert_eq!(other.load_u64(range.start), Ok(0)));
             (0..5).for_each(|_| sync::yield_now());
             assert!(ops.faults().is_empty());
-            sim.finish(claim);
+            sim.finish(&mut migration);
             toucher.join();
             assert_eq!(ops.faults().len(), 1);
             sim.exit();
@@ -203,18 +216,13 @@ fn a_page_that_moved_away_is_not_carried_by_its_old_address() {
     let (sim, _ops) = process(Config::USERFAULTFD);
     let range = sim.mmap(1, MapKind::Anonymous);
     sim.store_u64(range.start, 5).expect("mapped");
-    let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
-    let mut claimed = [Claimed::No];
-    let claim = sim.claim(&request, &mut claimed).expect("begun");
-    let Claimed::System(source) = claimed[0] else { panic!("a written page is collected") };
-    sim.stage(claim, &[Destination::Device(frame(0))], &mut [None]).expect("staged");
+    let mut migration = staged(&sim, range);
     let to = sim.mremap(range).expect("mapped");
-    let mut done = [Transferred::Moved];
-    sim.transfer(Place::Host(source), Place::Device(frame(0)), &mut done);
-    let mut moved = [true];
-    sim.commit(claim, &[true], &mut moved);
-    sim.finish(claim);
-    assert_eq!((done[0], moved[0]), (Transferred::Failed, false));
+    transfer(&*sim, &mut migration);
+    assert_eq!(std::mem::replace(&mut migration.legs[0].outcome, Outcome::Copied), Outcome::Failed);
+    sim.commit(&mut migration);
+    sim.finish(&mut migration);
+    assert_eq!(migration.carried(), 0);
     assert_eq!(sim.load_u64(to.start), Ok(5));
     sim.settle();
     sim.check().expect("the books balance");
@@ -227,7 +235,7 @@ fn no_device_sees_an_io_mapping() {
         let (sim, _ops) = process(config);
         let range = sim.mmap(1, MapKind::Io);
         let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
-        assert_eq!(sim.walk(&walk, &mut [HostPage::HOLE]), Err(MmError::NoVma));
+        assert_eq!(sim.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
         assert_eq!(carry_to(&sim, range, 0), [false]);
         sim.exit();
     }
@@ -240,9 +248,9 @@ fn a_hole_takes_the_pages_behind_it_home_in_linux() {
     sim.store_u64(range.page_at(2), 6).expect("mapped");
     carry_to(&sim, HostRange::new(range.page_at(2), range.end), 0);
     let walk = Walk { range, valid_since: None, fault: true, write: false, owner: Some(OWNER) };
-    let mut pages = [HostPage::HOLE; 3];
-    sim.walk(&walk, &mut pages).expect("mapped");
-    assert!(pages.iter().all(|page| matches!(page.backing, Backing::System(_))));
+    let mut runs = Vec::new();
+    sim.walk(&walk, &mut runs).expect("mapped");
+    assert!(runs.iter().all(|run| matches!(run.run.place, Some(Place::Host(_)))));
     assert_eq!(ops.faults().len(), 1);
     sim.exit();
 }

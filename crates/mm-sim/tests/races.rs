@@ -3,8 +3,8 @@
 
 use hostmm::conformance::{BringHome, carry, carry_home};
 use hostmm::{
-    AccessError, AtomicOp, Backing, ClaimRequest, DevicePage, HostMemory, HostMm, HostPage, MmEvent, NotifierId,
-    NotifierOps, OwnerId, PagemapId, Place, Select, Walk,
+    AccessError, AtomicOp, ClaimRequest, DevicePage, DeviceRun, HostMemory, HostMm, Migration, MmEvent, NotifierId,
+    NotifierOps, OwnerId, PagemapId, Place, Toward, Walk,
 };
 use mm_sim::{Config, Manner, MapKind, Sim};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Scene {
         }
     }
     fn evict(&self, range: HostRange) {
-        let request = ClaimRequest { range, owner: OWNER, select: Select::DeviceOnly, fault: None };
+        let request = ClaimRequest { range, owner: OWNER, toward: Toward::Ram, fault: None };
         let _ = carry_home(&*self.mm, &*self.memory, &request);
         self.check();
     }
@@ -223,7 +223,7 @@ fn device_add(scene: &Scene, device: &Device, id: NotifierId, at: HostVa) -> u64
 
 fn translate(scene: &Scene, device: &Device, id: NotifierId, page: HostVa) {
     let seq = scene.mm.read_begin(id);
-    let mut found = [HostPage::HOLE];
+    let mut found = Vec::new();
     let range = HostRange::sized(page, SZ_4K);
     let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: true, owner: Some(OWNER) };
     if scene.mm.walk(&walk, &mut found).is_err() {
@@ -231,11 +231,7 @@ fn translate(scene: &Scene, device: &Device, id: NotifierId, page: HostVa) {
     }
     let mut translation = device.translation.lock();
     if !scene.mm.read_retry(id, seq) {
-        *translation = match found[0].backing {
-            Backing::None => None,
-            Backing::System(frame) => Some(Place::Host(frame)),
-            Backing::Device(page) => Some(Place::Device(page)),
-        };
+        *translation = found[0].run.place;
     }
 }
 
@@ -342,10 +338,11 @@ fn everybody_wants_the_same_pages() {
             scene.spawn(move |scene| scene.migrate(range, 2, 0)),
             scene.spawn(move |scene| scene.migrate(range, 2, 32)),
             scene.spawn(move |scene| {
-                let pages = [0, 1, 16, 17].map(|frame| DevicePage { pagemap: PagemapId(0), frame });
-                let mut at = [None; 4];
-                let claim = scene.mm.claim_device(&pages, &mut at).expect("begun");
-                scene.mm.finish(claim);
+                let first = |frame| DevicePage { pagemap: PagemapId(0), frame };
+                let mut migration = Migration::default();
+                let pages = [0, 16].map(|frame| DeviceRun { first: first(frame), pages: 2 });
+                scene.mm.claim_device(&pages, &mut migration).expect("begun");
+                scene.mm.finish(&mut migration);
                 scene.check();
             }),
         ];

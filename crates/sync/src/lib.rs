@@ -37,6 +37,7 @@ macro_rules! checked {
 }
 
 pub mod atomic;
+mod counter;
 mod futex;
 mod lock;
 mod point;
@@ -49,6 +50,7 @@ mod tag;
 mod thread;
 pub mod time;
 
+pub use counter::Counter;
 pub use lock::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };

@@ -18,7 +18,7 @@ mod outcome;
 mod range;
 
 pub use addr::{Dpa, GpuVa, HostFrame, HostVa, Iova};
-pub use outcome::{Outcome, Report};
+pub use outcome::{Joined, Outcome, Report};
 pub use range::{AddrRange, DpaRange, GpuRange, HostRange};
 
 /// Shift of the host's and the GPU's smallest page.

@@ -30,3 +30,38 @@ impl Outcome {
 /// Who is told how pages travelled, run by run: how many pages, and how. The runs come in order and without gaps, and
 /// are as many pages in all as were to be carried.
 pub type Report<'a> = dyn FnMut(usize, Outcome) + 'a;
+
+/// Joins reports of consecutive runs that travelled alike, and passes them on. What is held back is passed on when it
+/// is dropped.
+pub struct Joined<'a, 'b> {
+    report: &'a mut Report<'b>,
+    pages: usize,
+    outcome: Outcome,
+}
+
+impl<'a, 'b> Joined<'a, 'b> {
+    /// Passes on to `report`.
+    pub fn new(report: &'a mut Report<'b>) -> Self {
+        Self { report, pages: 0, outcome: Outcome::Pending }
+    }
+    /// The next `pages` pages travelled so.
+    pub fn note(&mut self, pages: usize, outcome: Outcome) {
+        if outcome != self.outcome {
+            self.flush();
+            self.outcome = outcome;
+        }
+        self.pages += pages;
+    }
+    fn flush(&mut self) {
+        let pages = core::mem::take(&mut self.pages);
+        if pages > 0 {
+            (self.report)(pages, self.outcome);
+        }
+    }
+}
+
+impl Drop for Joined<'_, '_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

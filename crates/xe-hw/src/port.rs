@@ -1,7 +1,7 @@
 //! What the hardware asks of the world around it. `machine` implements both; the hardware knows neither the
 //! driver nor the host's memory.
 
-use units::{Dpa, HostFrame};
+use units::{Dpa, HostFrame, Report};
 use xe_spec::fault::{ContextId, EngineId, FaultRecord};
 
 /// Where a page is, after page tables (and, for system memory, the IOMMU).
@@ -43,21 +43,6 @@ pub enum Rmw {
     },
 }
 
-/// How one page of a copy job ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PageCopy {
-    /// The page itself moved.
-    Moved,
-    /// Its bytes were copied.
-    Copied,
-    /// The source held nothing; the destination reads as zeros.
-    Hole,
-    /// The memory refused this page.
-    Failed,
-    /// The writes went nowhere: no mapping of the IOMMU covers them. The device does not learn of it.
-    Dropped,
-}
-
 /// The memory behind VRAM frames and behind the IOMMU. Accesses do not cross a 4K page.
 pub trait Bus: Send + Sync {
     /// Reads.
@@ -66,9 +51,9 @@ pub trait Bus: Send + Sync {
     fn write(&self, page: BusAddr, offset: usize, bytes: &[u8]) -> Result<(), BusError>;
     /// Read-modify-write of 4 or 8 bytes, gives the old value.
     fn rmw(&self, page: BusAddr, offset: usize, size: usize, op: Rmw) -> Result<u64, BusError>;
-    /// Carries `done.len()` pages between two contiguous runs, both translated; moves where the host mm has
-    /// staged exactly these pairs, copies otherwise.
-    fn transfer(&self, src: BusAddr, dst: BusAddr, done: &mut [PageCopy]);
+    /// Carries `pages` pages between two contiguous runs, both translated; moves where the host mm has staged exactly
+    /// these pairs, copies otherwise. Reports runs, in order.
+    fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>);
     /// Whether an access to system memory may block in a page fault of the host. If so, it runs outside of the
     /// window that a TLB flush waits for; if not, inside, as on silicon: after the flush nothing is in flight.
     fn system_access_may_block(&self) -> bool {

@@ -5,10 +5,9 @@
 //!
 //! Locking: one leaf lock, held to push a record.
 
-use crate::port::PageCopy;
 use sync::Mutex;
 use sync::rank::{self, Rank};
-use units::{Dpa, GpuVa, HostFrame, Iova, TileId};
+use units::{Dpa, GpuVa, HostFrame, Iova, Outcome, TileId};
 use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultType};
 
 /// Records kept until somebody takes them.
@@ -220,18 +219,17 @@ impl Log {
         }
     }
 
-    /// Counts how the pages of a copy job ended.
-    pub(crate) fn count_copies(&self, done: &[PageCopy]) {
+    /// Counts how pages of a copy job travelled.
+    pub(crate) fn count_copies(&self, pages: usize, outcome: Outcome) {
         let counters = &mut self.state.lock().counters;
-        for page in done {
-            match page {
-                PageCopy::Moved => counters.pages_moved += 1,
-                PageCopy::Copied => counters.pages_copied += 1,
-                PageCopy::Hole => counters.pages_hole += 1,
-                PageCopy::Failed => counters.pages_failed += 1,
-                PageCopy::Dropped => counters.pages_dropped += 1,
-            }
-        }
+        let counter = match outcome {
+            Outcome::Moved => &mut counters.pages_moved,
+            Outcome::Copied => &mut counters.pages_copied,
+            Outcome::Zeroed => &mut counters.pages_hole,
+            Outcome::Failed | Outcome::Pending => &mut counters.pages_failed,
+            Outcome::Dropped => &mut counters.pages_dropped,
+        };
+        *counter += pages as u64;
     }
 
     /// Takes the records that waited.

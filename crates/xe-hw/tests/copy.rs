@@ -3,8 +3,8 @@
 mod support;
 
 use support::*;
-use units::{Dpa, GpuVa, HostFrame, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
-use xe_hw::port::{BusAddr, PageCopy};
+use units::{Dpa, GpuVa, HostFrame, Outcome, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+use xe_hw::port::BusAddr;
 use xe_hw::{CopyJob, Injection, Record};
 use xe_spec::fault::{Access, Asid, FaultType};
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC};
@@ -31,9 +31,10 @@ fn rig(injection: Injection) -> (Rig, Tables) {
     (rig, tables)
 }
 
-fn copy(rig: &Rig, src: GpuVa, dst: GpuVa, pages: usize) -> Vec<PageCopy> {
-    let mut done = vec![PageCopy::Failed; pages];
-    rig.gpu.copy(TILE, &CopyJob { asid: MIGRATE, src, dst }, &mut done);
+fn copy(rig: &Rig, src: GpuVa, dst: GpuVa, pages: usize) -> Vec<Outcome> {
+    let mut done = Vec::new();
+    let job = CopyJob { asid: MIGRATE, src, dst, pages };
+    rig.gpu.copy(TILE, &job, &mut |pages, outcome| done.extend(vec![outcome; pages]));
     done
 }
 
@@ -45,7 +46,7 @@ fn scattered_system_pages_become_one_frame_run() {
         tables.map(&rig.gpu, SLOT.add(bytes_of(i)), 0, system(iova));
         rig.bus.fill(BusAddr::System(HostFrame(frame)), frame as u8);
     }
-    assert_eq!(copy(&rig, SLOT, identity(vram(SZ_64K)), 4), [PageCopy::Copied; 4]);
+    assert_eq!(copy(&rig, SLOT, identity(vram(SZ_64K)), 4), [Outcome::Copied; 4]);
     let run = |frame, offset, pages| (BusAddr::System(HostFrame(frame)), BusAddr::Vram(vram(SZ_64K + offset)), pages);
     assert_eq!(rig.bus.take_transfers(), [run(10, 0, 3), run(40, 3 * SZ_4K, 1)]);
     assert!(rig.bus.is_all(BusAddr::Vram(vram(SZ_64K + 3 * SZ_4K)), 40));
@@ -73,7 +74,7 @@ fn tile_to_tile_through_both_windows() {
     for i in 0..16 {
         rig.bus.fill(BusAddr::Vram(vram(bytes_of(i))), 0xa0 | i as u8);
     }
-    assert_eq!(copy(&rig, identity(vram(0)), identity(far_vram(SZ_64K)), 16), [PageCopy::Copied; 16]);
+    assert_eq!(copy(&rig, identity(vram(0)), identity(far_vram(SZ_64K)), 16), [Outcome::Copied; 16]);
     assert!((0..16).all(|i| rig.bus.is_all(BusAddr::Vram(far_vram(SZ_64K + bytes_of(i))), 0xa0 | i as u8)));
 }
 
@@ -86,7 +87,7 @@ fn a_destination_without_dm_writes_nothing_and_leaves_sixteen_records() {
         let wrong = Leaf { device: false, atomic: false, ..device(to.add(bytes_of(i))) };
         tables.map(&rig.gpu, SLOT.add(bytes_of(i)), 0, wrong);
     }
-    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 16), [PageCopy::Dropped; 16]);
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 16), [Outcome::Dropped; 16]);
     assert!((0..16).all(|i| rig.bus.is_all(BusAddr::Vram(to.add(bytes_of(i))), 0)), "VRAM keeps its zeros");
     assert_eq!(rig.bus.take_transfers(), []);
     let stray = |i| Record::StrayWrite { tile: TILE, iova: units::Iova(to.0 + bytes_of(i)), bytes: SZ_4K };
@@ -98,7 +99,7 @@ fn a_destination_without_dm_writes_nothing_and_leaves_sixteen_records() {
 fn vram_in_a_slot_needs_64k_too() {
     let (rig, mut tables) = rig(Injection::default());
     tables.map(&rig.gpu, SLOT, 0, device(far_vram(0)));
-    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [PageCopy::Failed]);
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Failed]);
     assert!(matches!(rig.gpu.take_records()[..], [Record::Malformed { .. }, Record::CopyFault { .. }]));
 }
 
@@ -110,7 +111,7 @@ fn pages_that_do_not_translate_fail_alone() {
         tables.map(&rig.gpu, SLOT.add(i * SZ_4K), 0, system(iova));
     }
     let done = copy(&rig, SLOT, identity(vram(0)), 3);
-    assert_eq!(done, [PageCopy::Copied, PageCopy::Failed, PageCopy::Copied]);
+    assert_eq!(done, [Outcome::Copied, Outcome::Failed, Outcome::Copied]);
     let fault = Record::CopyFault {
         tile: TILE,
         asid: MIGRATE,
@@ -120,7 +121,7 @@ fn pages_that_do_not_translate_fail_alone() {
     };
     assert_eq!(rig.gpu.take_records(), [fault]);
     tables.map(&rig.gpu, SLOT, 0, Leaf { write: false, ..system(rig.gpu.iommu_map(HostFrame(9), 1, true)) });
-    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [PageCopy::Failed], "no RW");
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Failed], "no RW");
 }
 
 #[test]
@@ -132,9 +133,9 @@ fn a_large_leaf_is_judged_page_by_page() {
     let done = copy(&rig, identity(vram(0)), SLOT, 512);
     for (i, page) in done.iter().enumerate() {
         let expected = match i {
-            20 => PageCopy::Failed,
-            100 | 101 => PageCopy::Dropped,
-            _ => PageCopy::Copied,
+            20 => Outcome::Failed,
+            100 | 101 => Outcome::Dropped,
+            _ => Outcome::Copied,
         };
         assert_eq!(*page, expected, "page {i}");
     }
@@ -142,7 +143,7 @@ fn a_large_leaf_is_judged_page_by_page() {
     let stray = |i| Record::StrayWrite { tile: TILE, iova: iova.add(bytes_of(i)), bytes: SZ_4K };
     assert_eq!(rig.gpu.take_records(), [stray(100), stray(101)]);
     tables.map(&rig.gpu, SLOT, 1, Leaf { device: false, atomic: false, ..device(far_vram(SZ_2M)) });
-    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 512), [PageCopy::Dropped; 512]);
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 512), [Outcome::Dropped; 512]);
     assert_eq!(rig.gpu.take_records().len(), 512, "no DM: a record a page");
 }
 
@@ -151,17 +152,17 @@ fn null_sources_clear_and_stray_sources_poison() {
     let (rig, mut tables) = rig(Injection::default());
     let frame = BusAddr::Vram(vram(0));
     rig.bus.fill(frame, 7);
-    assert_eq!(copy(&rig, CLEAR, identity(vram(0)), 1), [PageCopy::Copied]);
+    assert_eq!(copy(&rig, CLEAR, identity(vram(0)), 1), [Outcome::Copied]);
     assert!(rig.bus.is_all(frame, 0));
     let iova = rig.gpu.iommu_map(HostFrame(3), 1, false);
     tables.map(&rig.gpu, SLOT, 0, system(iova));
     rig.gpu.iommu_unmap(iova, 1);
-    assert_eq!(copy(&rig, SLOT, identity(vram(0)), 1), [PageCopy::Copied]);
+    assert_eq!(copy(&rig, SLOT, identity(vram(0)), 1), [Outcome::Copied]);
     assert!(rig.bus.is_all(frame, 0xff));
     assert_eq!(rig.gpu.take_records(), [Record::StrayRead { tile: TILE, iova, bytes: SZ_4K }]);
     let read_only = rig.gpu.iommu_map(HostFrame(4), 1, false);
     tables.map(&rig.gpu, SLOT, 0, system(read_only));
-    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [PageCopy::Dropped]);
+    assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Dropped]);
     assert_eq!(rig.gpu.take_records(), [Record::StrayWrite { tile: TILE, iova: read_only, bytes: SZ_4K }]);
 }
 
@@ -180,9 +181,10 @@ fn tables_as_they_stand_no_tlb() {
 fn an_injected_failure_hits_one_page() {
     let (rig, _) = rig(Injection { fail_copy: Some(5), ..Injection::default() });
     let all = [copy(&rig, CLEAR, identity(vram(0)), 4), copy(&rig, CLEAR, identity(vram(0)), 4)].concat();
-    let failed: Vec<_> = (0..8).filter(|&i| all[i] == PageCopy::Failed).collect();
+    let failed: Vec<_> = (0..8).filter(|&i| all[i] == Outcome::Failed).collect();
     assert_eq!(failed, [5]);
-    let mut done = [PageCopy::Moved];
-    rig.gpu.copy(TileId(7), &CopyJob { asid: MIGRATE, src: CLEAR, dst: SLOT }, &mut done);
-    assert_eq!(done, [PageCopy::Failed]);
+    let mut done = Vec::new();
+    let job = CopyJob { asid: MIGRATE, src: CLEAR, dst: SLOT, pages: 3 };
+    rig.gpu.copy(TileId(7), &job, &mut |pages, outcome| done.push((pages, outcome)));
+    assert_eq!(done, [(3, Outcome::Failed)]);
 }

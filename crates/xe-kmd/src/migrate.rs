@@ -11,7 +11,8 @@
 //! Which of the two the far side uses is a rule ([`Rules::copy_far_side`](crate::Rules::copy_far_side)). The
 //! correct one is [`far_side`]: what lies in VRAM has its memory type from the window; slots are for system memory.
 //!
-//! Jobs run on the calling thread; the device's copy engine reports page by page.
+//! A job takes as many runs as follow each other in the tile's VRAM, at most 2M: on the far side, what stands in a slot
+//! may scatter. Jobs run on the calling thread; the device's copy engine reports runs.
 //!
 //! Locking: the slot lock, for a push or a pop of a slot, above the table pool only. Reader class may call
 //! [`copy`](Migrate::copy).
@@ -19,17 +20,19 @@
 //! Upstream: `xe_migrate.c` (`xe_migrate_prepare_vm`, `xe_migrate_vram`, `build_pt_update_batch_sram`),
 //! `xe_svm_copy`.
 
+use gpusvm::{CopyRun, PagemapAddr, Proto};
+use hostmm::DevicePage;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::{Dpa, GpuRange, GpuVa, SZ_1G, SZ_2M, SZ_4K, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, Iova, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, TileId, bytes_of};
 use xe_spec::pat;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
 
 use crate::event::{CopyDirection, Event};
 use crate::gpu::{Gpu, migrate_asid};
-use crate::port::{Hw, PageOutcome};
+use crate::port::Hw;
 use crate::pt::build::own_run;
 use crate::pt::{NoTable, PageTable, TablePool, index_of};
 use crate::ranks;
@@ -96,12 +99,44 @@ pub(crate) fn slot_leaf(addr: u64) -> Leaf {
     Leaf { addr, device: false, write: true, atomic: false, null: false, ps64: false, pat: pat::PVC_WB }
 }
 
-/// Pages that one job carries: contiguous in the tile's VRAM, and of one kind on the far side.
-struct Run {
-    first: usize,
+/// What one job carries: contiguous in the tile's VRAM, and of one kind on the far side.
+struct Job<'a> {
+    pieces: Pieces<'a>,
     pages: usize,
-    near: Dpa,
+    near: DevicePage,
     far: FarSide,
+}
+
+/// Runs of a copy from a page of the first of them on.
+#[derive(Clone)]
+struct Pieces<'a> {
+    runs: &'a [CopyRun],
+    /// Pages of the first run that are over.
+    over: usize,
+}
+
+impl Pieces<'_> {
+    /// The next run, or the rest of it.
+    fn next(&self) -> Option<CopyRun> {
+        let run = self.runs.first()?;
+        let (page, pages) = (run.page.add(self.over as u64), run.addr.pages() - self.over);
+        let addr = PagemapAddr { addr: run.addr.addr + bytes_of(self.over), pages: pages as u32, ..run.addr };
+        Some(CopyRun { page, addr })
+    }
+    /// Passes over `pages` pages, of the next run.
+    fn skip(&mut self, pages: usize) {
+        self.over += pages;
+        if self.runs.first().is_some_and(|run| run.addr.pages() == self.over) {
+            (self.runs, self.over) = (&self.runs[1..], 0);
+        }
+    }
+}
+
+fn mapped(addr: PagemapAddr) -> Mapped {
+    match addr.proto {
+        Proto::Vram => Mapped::Vram(Dpa(addr.addr)),
+        Proto::System | Proto::P2p => Mapped::System(Iova(addr.addr)),
+    }
 }
 
 impl Migrate {
@@ -125,20 +160,19 @@ impl Migrate {
         Ok(Self { tile, origin, slots: mutex(ranks::SLOTS, slots) })
     }
 
-    /// Copies page `i` between `near[i]`, in this tile's VRAM, and `far[i]`, wherever both are given, and sets
-    /// `carried[i]` to whether the device reports it carried.
+    /// Copies runs between this tile's VRAM, which starts at `base`, and wherever their other sides are; reports how
+    /// the pages travelled, in order.
     pub(crate) fn copy(
         &self,
         gpu: &Gpu,
         direction: CopyDirection,
-        near: &[Option<Dpa>],
-        far: &[Option<Mapped>],
-        carried: &mut [bool],
+        base: Dpa,
+        runs: &[CopyRun],
+        report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
-        let mut at = 0;
-        while let Some(run) = next_run(at, near, far, gpu.rules.copy_far_side) {
-            at = run.first + run.pages;
-            self.run_job(gpu, direction, &run, &far[run.first..at], &mut carried[run.first..at])?;
+        let mut rest = Pieces { runs, over: 0 };
+        while let Some(job) = next_job(&mut rest, gpu.rules.copy_far_side) {
+            self.run_job(gpu, direction, base, &job, report)?;
         }
         Ok(())
     }
@@ -147,16 +181,16 @@ impl Migrate {
         &self,
         gpu: &Gpu,
         direction: CopyDirection,
-        run: &Run,
-        far: &[Option<Mapped>],
-        carried: &mut [bool],
+        base: Dpa,
+        job: &Job<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let start = now_ns();
-        let near = self.identity(run.near);
-        let (far, slot) = match run.far {
+        let near = self.identity(base.add(job.near.frame << PAGE_SHIFT));
+        let (far, slot) = match job.far {
             FarSide::Identity(dpa) => (self.identity(dpa), None),
             FarSide::Slot(_) => {
-                let slot = self.fill_slot(gpu, far)?;
+                let slot = self.fill_slot(gpu, job)?;
                 (slot.va, Some(slot))
             }
         };
@@ -164,15 +198,16 @@ impl Migrate {
             CopyDirection::ToVram => (far, near),
             CopyDirection::FromVram => (near, far),
         };
-        let mut outcomes = [PageOutcome::Failed; ENTRIES];
-        gpu.hw.copy(self.tile, migrate_asid(self.tile), src, dst, &mut outcomes[..run.pages]);
+        let mut carried = 0;
+        gpu.hw.copy(self.tile, migrate_asid(self.tile), src, dst, job.pages, &mut |pages, outcome| {
+            carried += if outcome.carried() { pages as u32 } else { 0 };
+            report(pages, outcome);
+        });
         if let Some(mut slot) = slot {
             slot.link_table(&*gpu.hw);
             self.slots.lock().idle.push(slot);
         }
-        carried.iter_mut().zip(&outcomes).for_each(|(carried, outcome)| *carried = outcome.carried());
-        let carried = carried.iter().filter(|carried| **carried).count() as u32;
-        let (tile, pages) = (self.tile, run.pages as u32);
+        let (tile, pages) = (self.tile, job.pages as u32);
         gpu.tell(Event::Copy { tile, direction, pages, carried, ns: now_ns() - start });
         Ok(())
     }
@@ -182,15 +217,15 @@ impl Migrate {
         IDENTITY.add(dpa.0.wrapping_sub(self.origin.0))
     }
 
-    /// A slot whose entries map `far`, and no TLB knows better.
-    fn fill_slot(&self, gpu: &Gpu, far: &[Option<Mapped>]) -> Result<Slot, NoSlot> {
+    /// A slot whose entries map the far side of a job, and no TLB knows better.
+    fn fill_slot(&self, gpu: &Gpu, job: &Job<'_>) -> Result<Slot, NoSlot> {
         let tile = gpu.tile(self.tile).ok_or(NoSlot)?;
         let mut slot = {
             let mut slots = self.slots.lock();
             let idle = slots.idle.pop();
             idle.or_else(|| slots.make(&*gpu.hw, &tile.tables)).ok_or(NoSlot)?
         };
-        slot.show(&*gpu.hw, far, gpu.rules.copy_far_side);
+        slot.show(&*gpu.hw, job, gpu.rules.copy_far_side);
         if std::mem::replace(&mut slot.used, true) {
             gpu.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, SZ_2M));
         }
@@ -212,22 +247,24 @@ impl Slots {
 }
 
 impl Slot {
-    /// Maps `far`: by one leaf where that can be, by entries of the table else.
-    fn show(&mut self, hw: &dyn Hw, far: &[Option<Mapped>], rule: fn(Mapped) -> FarSide) {
-        let leaf = |addr: &Option<Mapped>| match addr.map(rule) {
-            Some(FarSide::Slot(leaf)) => Some(leaf),
-            Some(FarSide::Identity(_)) | None => None,
-        };
-        if let Some(large) = large_leaf(far.iter().map(leaf)) {
-            hw.table_write(self.link.0, self.link.1, large.encode(1));
-            self.shows = Shows::Leaf;
-            return;
+    /// Maps the far side of a job: by one leaf where that can be, by entries of the table else.
+    fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> FarSide) {
+        let (mut pieces, mut entries, mut filled) = (job.pieces.clone(), [0; ENTRIES], 0);
+        while let Some(piece) = pieces.next().filter(|_| filled < job.pages) {
+            let pages = piece.addr.pages().min(job.pages - filled);
+            let FarSide::Slot(leaf) = rule(mapped(piece.addr)) else { break };
+            if pages == ENTRIES && leaf.addr.is_multiple_of(SZ_2M) {
+                hw.table_write(self.link.0, self.link.1, leaf.encode(1));
+                self.shows = Shows::Leaf;
+                return;
+            }
+            for (n, entry) in entries[filled..filled + pages].iter_mut().enumerate() {
+                *entry = Leaf { addr: leaf.addr.wrapping_add(bytes_of(n)), ..leaf }.encode(0);
+            }
+            filled += pages;
+            pieces.skip(pages);
         }
-        let mut entries = [0; ENTRIES];
-        for (entry, addr) in entries.iter_mut().zip(far) {
-            *entry = leaf(addr).map_or(0, |leaf| leaf.encode(0));
-        }
-        hw.table_write_run(self.table, 0, &entries[..far.len().min(ENTRIES)]);
+        hw.table_write_run(self.table, 0, &entries[..filled]);
     }
 
     /// Puts the table back in its place.
@@ -238,26 +275,21 @@ impl Slot {
     }
 }
 
-/// The leaf of 2M that says the same as `leaves`, if there is one: they fill a table, and go on from each other, from
-/// an aligned address on.
-fn large_leaf(mut leaves: impl ExactSizeIterator<Item = Option<Leaf>>) -> Option<Leaf> {
-    if leaves.len() != ENTRIES {
-        return None;
+/// Takes from `rest` what one job can carry.
+fn next_job<'a>(rest: &mut Pieces<'a>, rule: fn(Mapped) -> FarSide) -> Option<Job<'a>> {
+    let pieces = rest.clone();
+    let first = rest.next()?;
+    let (near, far) = (first.page, rule(mapped(first.addr)));
+    let mut pages = 0;
+    while let Some(piece) = rest.next().filter(|_| pages < ENTRIES) {
+        if piece.page != near.add(pages as u64) || !continues(far, rule(mapped(piece.addr)), pages) {
+            break;
+        }
+        let here = piece.addr.pages().min(ENTRIES - pages);
+        rest.skip(here);
+        pages += here;
     }
-    let first = leaves.next()??;
-    let goes_on = |(n, leaf)| leaf == Some(Leaf { addr: first.addr.wrapping_add(bytes_of(n + 1)), ..first });
-    (first.addr.is_multiple_of(SZ_2M) && leaves.enumerate().all(goes_on)).then_some(first)
-}
-
-/// The next pages from `at` that one job can carry.
-fn next_run(at: usize, near: &[Option<Dpa>], far: &[Option<Mapped>], rule: fn(Mapped) -> FarSide) -> Option<Run> {
-    let both = |i: usize| Some((*near.get(i)?.as_ref()?, rule(*far.get(i)?.as_ref()?)));
-    let first = (at..near.len()).find(|i| both(*i).is_some())?;
-    let (near, far) = both(first)?;
-    let goes_on =
-        |n: usize| both(first + n).is_some_and(|(dpa, side)| dpa == near.add(bytes_of(n)) && continues(far, side, n));
-    let pages = (1..ENTRIES).find(|n| !goes_on(*n)).unwrap_or(ENTRIES);
-    Some(Run { first, pages, near, far })
+    Some(Job { pieces, pages, near, far })
 }
 
 /// Whether `side` can be page `n` of a job whose first page has `first` on its far side.
@@ -273,34 +305,39 @@ fn continues(first: FarSide, side: FarSide, n: usize) -> bool {
 mod tests {
     use super::*;
     use crate::testing::FakeHw;
-    use units::Iova;
+    use gpusvm::Direction;
+    use hostmm::PagemapId;
     use xe_spec::platform::PVC;
 
-    fn runs(near: &[Option<u64>], far: &[Option<Mapped>], rule: fn(Mapped) -> FarSide) -> Vec<(usize, usize)> {
-        let near: Vec<_> = near.iter().map(|dpa| dpa.map(Dpa)).collect();
-        let (mut at, mut out) = (0, Vec::new());
-        while let Some(run) = next_run(at, &near, far, rule) {
-            at = run.first + run.pages;
-            out.push((run.first, run.pages));
-        }
-        out
+    const BOTH: Direction = Direction::Both;
+
+    fn system(iova: u64, pages: usize) -> PagemapAddr {
+        PagemapAddr::system(Iova(iova), pages, BOTH)
+    }
+    fn vram(dpa: u64, pages: usize) -> PagemapAddr {
+        PagemapAddr { proto: Proto::Vram, ..system(dpa, pages) }
+    }
+    fn run(frame: u64, addr: PagemapAddr) -> CopyRun {
+        CopyRun { page: DevicePage { pagemap: PagemapId(0), frame }, addr }
+    }
+    /// First frame and length of each job.
+    fn jobs(runs: &[CopyRun], rule: fn(Mapped) -> FarSide) -> Vec<(u64, usize)> {
+        let mut rest = Pieces { runs, over: 0 };
+        std::iter::from_fn(|| next_job(&mut rest, rule)).map(|job| (job.near.frame, job.pages)).collect()
     }
 
     #[test]
-    fn holes_end_a_run_and_bus_addresses_may_scatter() {
-        let system = |n| Some(Mapped::System(Iova(n)));
-        let near = [Some(0x1000), Some(0x2000), Some(0x3000), None, Some(0x5000)];
-        let far = [system(0x9000), system(0x4000), None, system(0), system(0x7000)];
-        assert_eq!(runs(&near, &far, far_side), [(0, 2), (4, 1)]);
+    fn a_job_ends_where_vram_does_and_bus_addresses_may_scatter() {
+        let runs =
+            [run(1, system(0x9000, 2)), run(3, system(0x4000, 1)), run(5, system(0x0, 1)), run(6, system(0x7000, 3))];
+        assert_eq!(jobs(&runs, far_side), [(1, 3), (5, 4)]);
     }
 
     #[test]
     fn tile_to_tile_needs_both_sides_contiguous() {
-        let vram = |n| Some(Mapped::Vram(Dpa(n)));
-        let near = [Some(0x1000), Some(0x2000), Some(0x3000)];
-        let far = [vram(0x9000), vram(0xa000), vram(0x20000)];
-        assert_eq!(runs(&near, &far, far_side), [(0, 2), (2, 1)]);
-        assert_eq!(runs(&near, &far, crate::upstream::copy::far_side), [(0, 3)]);
+        let runs = [run(1, vram(0x9000, 1)), run(2, vram(0xa000, 1)), run(3, vram(0x20000, 1))];
+        assert_eq!(jobs(&runs, far_side), [(1, 2), (3, 1)]);
+        assert_eq!(jobs(&runs, crate::upstream::copy::far_side), [(1, 3)]);
     }
 
     #[test]
@@ -309,37 +346,38 @@ mod tests {
         let migrate = Migrate::new(&PVC, &hw, &pool, TileId(0)).unwrap();
         let mut slot = migrate.slots.lock().idle.pop().unwrap();
         let at = |va: GpuVa| hw.walk(TileId(0), migrate_asid(TileId(0)), va).map(|(level, leaf)| (level, leaf.addr));
-        let run = |first: u64, kind: fn(u64) -> Mapped| -> Vec<_> {
-            (0..ENTRIES).map(|n| Some(kind(first + bytes_of(n)))).collect()
+        let show = |slot: &mut Slot, runs: &[CopyRun], rule: fn(Mapped) -> FarSide| {
+            let job = next_job(&mut Pieces { runs, over: 0 }, rule).expect("a job");
+            slot.show(&hw, &job, rule);
         };
-        let system = |iova| Mapped::System(Iova(iova));
 
-        let mut far = run(4 * SZ_2M, system);
-        slot.show(&hw, &far, far_side);
+        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES))], far_side);
         assert_eq!(at(slot.va.add(0x5000)), Some((1, 4 * SZ_2M)));
         slot.link_table(&hw);
         assert_eq!(at(slot.va), None, "no entry was written");
-        far.pop();
-        slot.show(&hw, &far, far_side);
+        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES - 1))], far_side);
         assert_eq!(at(slot.va.add(0x5000)), Some((0, 4 * SZ_2M + 0x5000)), "one page less");
-        slot.show(&hw, &run(SZ_2M + SZ_4K, system), far_side);
+        show(&mut slot, &[run(0, system(SZ_2M + SZ_4K, ENTRIES))], far_side);
         assert_eq!(at(slot.va), Some((0, SZ_2M + SZ_4K)), "not aligned");
-        let mut far = run(SZ_2M, system);
-        far[300] = Some(system(0));
-        slot.show(&hw, &far, far_side);
+        show(&mut slot, &[run(0, system(SZ_2M, 300)), run(300, system(0, 212))], far_side);
+        assert_eq!(at(slot.va.add(bytes_of(299))), Some((0, SZ_2M + bytes_of(299))));
         assert_eq!(at(slot.va.add(bytes_of(300))), Some((0, 0)), "not one run");
 
-        let far = run(PVC.tiles[1].vram_base.0, |dpa| Mapped::Vram(Dpa(dpa)));
-        slot.show(&hw, &far, crate::upstream::copy::far_side);
-        assert_eq!(at(slot.va), Some((1, PVC.tiles[1].vram_base.0)));
+        let other = PVC.tiles[1].vram_base.0;
+        show(&mut slot, &[run(0, vram(other, ENTRIES))], crate::upstream::copy::far_side);
+        assert_eq!(at(slot.va), Some((1, other)));
         let leaf = hw.walk(TileId(0), migrate_asid(TileId(0)), slot.va).map(|(_, leaf)| leaf);
-        assert_eq!(leaf, Some(slot_leaf(PVC.tiles[1].vram_base.0)), "system memory by mistake, at 2M too");
+        assert_eq!(leaf, Some(slot_leaf(other)), "system memory by mistake, at 2M too");
     }
 
     #[test]
     fn a_job_has_at_most_a_tables_entries() {
-        let near: Vec<_> = (0..700u64).map(|n| Some(n << 12)).collect();
-        let far: Vec<_> = (0..700u64).map(|n| Some(Mapped::System(Iova(n << 12)))).collect();
-        assert_eq!(runs(&near, &far, far_side), [(0, 512), (512, 188)]);
+        let whole = [run(0, system(0, 700))];
+        assert_eq!(jobs(&whole, far_side), [(0, 512), (512, 188)]);
+        let single: Vec<_> = (0..700).map(|n| run(n, system(n << 13, 1))).collect();
+        assert_eq!(jobs(&single, far_side), [(0, 512), (512, 188)]);
+        let mut rest = Pieces { runs: &whole, over: 0 };
+        next_job(&mut rest, far_side);
+        assert_eq!(rest.next().map(|run| (run.page.frame, run.addr.addr)), Some((512, 512 << 12)));
     }
 }

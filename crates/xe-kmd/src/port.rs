@@ -13,7 +13,7 @@
 //!
 //! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
 
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, TileId};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
 
 /// One job of a context: a batch, then a fence.
@@ -25,30 +25,6 @@ pub struct HwJob {
     pub batch: Option<GpuVa>,
     /// Eight bytes that the ring stores when the batch is done, through the context's own page tables.
     pub fence: Option<(GpuVa, u64)>,
-}
-
-/// How one page of a copy ended.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum PageOutcome {
-    /// The page itself moved; no byte was copied.
-    Moved,
-    /// Its bytes were copied.
-    Copied,
-    /// The source held nothing; the destination reads as zeros.
-    Hole,
-    /// Memory refused this page, or no table covers it.
-    #[default]
-    Failed,
-    /// The writes went to a bus address that the IOMMU does not know. Hardware does not learn of it, so the
-    /// driver must not act on it: it counts as carried.
-    Dropped,
-}
-
-impl PageOutcome {
-    /// Whether the device believes that it carried the page.
-    pub const fn carried(self) -> bool {
-        !matches!(self, Self::Failed)
-    }
 }
 
 /// The device, as its driver reaches it.
@@ -85,7 +61,7 @@ pub trait Hw: Send + Sync + 'static {
     /// Answers a fault. An answer to a context that is gone meanwhile is ignored.
     fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck);
 
-    /// Carries `done.len()` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the
-    /// tile's own copy engine; returns when it is done. The engine translates both sides page by page.
-    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]);
+    /// Carries `pages` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the tile's own copy
+    /// engine; returns when it is done. The engine translates both sides, and reports how the pages travelled, in order.
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>);
 }

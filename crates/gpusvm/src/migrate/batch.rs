@@ -4,74 +4,97 @@
 //! *pushed* by the source's: the destination pages are mapped by the destination's own operations and handed
 //! to the source's `copy_to_ram` as addresses. A batch never mixes sources.
 //!
-//! Mappings are guards: they end when the batch does, whatever its outcome.
+//! Mappings are guards, one for each run: they end when the batch does, whatever its outcome.
 //!
 //! Locking: none held, none taken. Upstream: `drm_pagemap_migrate_map_system_pages`,
 //! `drm_pagemap_migrate_map_device_private_pages`, `drm_pagemap_migrate_sys_to_dev`,
 //! `drm_pagemap_migrate_remote_to_local`.
 
-use crate::device::{Device, Direction, MapError, PagemapAddr, Proto};
-use crate::devmem::DevmemOps;
+use crate::device::{Device, Direction, MapError, PagemapAddr};
+use crate::devmem::{CopyError, CopyRun, DevmemOps};
 use crate::event::Where;
 use alloc::vec::Vec;
-use core::ops::Range;
-use hostmm::{Claimed, DevicePage};
-use units::{HostFrame, Iova, bytes_of};
+use hostmm::{DevicePage, Leg, Migration, Place};
+use units::{HostFrame, Iova, Outcome, Report};
 
-/// Where a claimed page is; holes are in system memory.
-pub(super) fn source(claimed: &Claimed) -> Option<Where> {
-    match claimed {
-        Claimed::No => None,
-        Claimed::Hole | Claimed::System(_) => Some(Where::System),
-        Claimed::Device(page) => Some(Where::Vram(page.pagemap)),
+/// Where the pages of a leg are; holes are in system memory.
+pub(super) fn source(leg: &Leg) -> Where {
+    match leg.from {
+        None | Some(Place::Host(_)) => Where::System,
+        Some(Place::Device(page)) => Where::Vram(page.pagemap),
     }
 }
 
-/// The first maximal run of pages with one source, at `at` or behind.
-pub(super) fn next_batch(claimed: &[Claimed], at: usize) -> Option<(Where, Range<usize>)> {
-    let start = at + claimed[at..].iter().position(|page| source(page).is_some())?;
-    let from = source(&claimed[start])?;
-    let pages = claimed[start..].iter().take_while(|page| source(page) == Some(from)).count();
-    Some((from, start..start + pages))
+/// Decides what needs no engine: a hole is carried by saying so, and what has no destination stays.
+pub(super) fn settle_holes(migration: &mut Migration) {
+    for leg in &mut migration.legs {
+        match (leg.from, leg.to) {
+            (_, None) => leg.outcome = Outcome::Failed,
+            (None, Some(_)) => leg.outcome = Outcome::Zeroed,
+            (Some(_), Some(_)) => {}
+        }
+    }
 }
 
-/// System memory mapped for a device, one mapping for each run of consecutive frames.
+/// The legs that are still to be carried from the first one at `at` or behind, as far as they have one source: the
+/// source, and their places in the migration. Legs in between that need no engine are passed over.
+pub(super) fn next_batch(legs: &[Leg], at: usize) -> Option<(Where, core::ops::Range<usize>)> {
+    let pending = |leg: &&Leg| leg.outcome == Outcome::Pending;
+    let first = at + legs[at..].iter().position(|leg| pending(&leg))?;
+    let from = source(&legs[first]);
+    let same = |leg: &&Leg| !pending(leg) || source(leg) == from;
+    Some((from, first..first + legs[first..].iter().take_while(same).count()))
+}
+
+/// Runs one copy and writes its report to the legs from `first` on. What the engine says nothing of has failed. Gives
+/// the leg behind.
+pub(super) fn report(
+    migration: &mut Migration,
+    first: usize,
+    pages: usize,
+    copy: impl FnOnce(&mut Report<'_>) -> Result<(), CopyError>,
+) -> Result<usize, CopyError> {
+    let mut left = pages;
+    let mut reporter = migration.report_from(first);
+    copy(&mut |pages, outcome| {
+        let pages = pages.min(left);
+        left -= pages;
+        reporter.note(pages, outcome);
+    })?;
+    reporter.note(left, Outcome::Failed);
+    Ok(reporter.leg())
+}
+
+/// System memory mapped for a device, one mapping for each run.
 pub(super) struct DmaMapped<'a> {
     device: &'a dyn Device,
-    runs: Vec<(Iova, usize)>,
+    mapped: &'a mut Vec<(Iova, usize)>,
 }
 
 impl<'a> DmaMapped<'a> {
-    /// Maps `frames` and writes what the device sees to `addr`, entry by entry.
+    /// Maps `pairs`, each a page of VRAM, a frame and a number of pages, and writes to `runs` what the device is given.
     pub(super) fn new(
         device: &'a dyn Device,
-        frames: &[Option<HostFrame>],
+        pairs: impl Iterator<Item = (DevicePage, HostFrame, usize)>,
         dir: Direction,
-        addr: &mut [Option<PagemapAddr>],
+        mapped: &'a mut Vec<(Iova, usize)>,
+        runs: &mut Vec<CopyRun>,
     ) -> Result<Self, MapError> {
-        let mut mapped = Self { device, runs: Vec::new() };
-        let mut at = 0;
-        while at < frames.len() {
-            let Some(first) = frames[at] else {
-                at += 1;
-                continue;
-            };
-            let follows = |(i, frame): &(usize, &Option<HostFrame>)| **frame == Some(first.add(*i as u64));
-            let pages = frames[at..].iter().enumerate().take_while(follows).count();
-            let iova = device.dma_map(first, pages, dir)?;
-            mapped.runs.push((iova, pages));
-            for (i, entry) in addr[at..at + pages].iter_mut().enumerate() {
-                *entry = Some(PagemapAddr { addr: iova.add(bytes_of(i)).0, proto: Proto::System, order: 0, dir });
-            }
-            at += pages;
+        mapped.clear();
+        runs.clear();
+        let this = Self { device, mapped };
+        for (page, frame, pages) in pairs {
+            let iova = device.dma_map(frame, pages, dir)?;
+            this.mapped.push((iova, pages));
+            runs.push(CopyRun { page, addr: PagemapAddr::system(iova, pages, dir) });
         }
-        Ok(mapped)
+        Ok(this)
     }
 }
 
 impl Drop for DmaMapped<'_> {
     fn drop(&mut self) {
-        for &(iova, pages) in &self.runs {
+        for (iova, pages) in self.mapped.drain(..) {
             self.device.dma_unmap(iova, pages);
         }
     }
@@ -80,33 +103,35 @@ impl Drop for DmaMapped<'_> {
 /// Pages of VRAM mapped for the engine that will write them.
 pub(super) struct DeviceMapped<'a> {
     ops: &'a dyn DevmemOps,
-    addr: &'a mut [Option<PagemapAddr>],
+    runs: &'a mut Vec<CopyRun>,
 }
 
 impl<'a> DeviceMapped<'a> {
-    /// Maps `pages`, which are all `ops`', and writes what the writer sees to `addr`.
+    /// Maps the second of each of `pairs` (source, destination, number of pages), which are all `ops`'.
     pub(super) fn new(
         ops: &'a dyn DevmemOps,
-        pages: impl Iterator<Item = DevicePage>,
-        addr: &'a mut [Option<PagemapAddr>],
+        pairs: impl Iterator<Item = (DevicePage, DevicePage, usize)>,
+        runs: &'a mut Vec<CopyRun>,
     ) -> Result<Self, MapError> {
-        let mapped = Self { ops, addr };
-        for (entry, page) in mapped.addr.iter_mut().zip(pages) {
-            *entry = Some(ops.device_map(page, 0, Direction::FromDevice)?);
+        runs.clear();
+        let this = Self { ops, runs };
+        for (page, to, pages) in pairs {
+            let addr = ops.device_map(to, pages, Direction::FromDevice)?;
+            this.runs.push(CopyRun { page, addr });
         }
-        Ok(mapped)
+        Ok(this)
     }
 
-    /// What the writer sees.
-    pub(super) fn addr(&self) -> &[Option<PagemapAddr>] {
-        self.addr
+    /// What the source's engine is given.
+    pub(super) fn runs(&self) -> &[CopyRun] {
+        self.runs
     }
 }
 
 impl Drop for DeviceMapped<'_> {
     fn drop(&mut self) {
-        for addr in self.addr.iter_mut().filter_map(Option::take) {
-            self.ops.device_unmap(addr);
+        for run in self.runs.drain(..) {
+            self.ops.device_unmap(run.addr);
         }
     }
 }
@@ -115,28 +140,43 @@ impl Drop for DeviceMapped<'_> {
 mod tests {
     use super::*;
     use alloc::vec;
-    use hostmm::PagemapId;
+    use hostmm::{PagemapId, Run};
+    use units::{HostRange, HostVa, bytes_of};
 
     #[test]
     fn a_batch_has_one_source() {
-        let vram = |pagemap, frame| Claimed::Device(DevicePage { pagemap: PagemapId(pagemap), frame });
-        let claimed = [
-            Claimed::Hole,
-            Claimed::System(HostFrame(1)),
-            vram(1, 0),
-            vram(1, 9),
-            vram(2, 10),
-            Claimed::No,
-            Claimed::System(HostFrame(2)),
-        ];
-        let expected = vec![
-            (Where::System, 0..2),
-            (Where::Vram(PagemapId(1)), 2..4),
-            (Where::Vram(PagemapId(2)), 4..5),
-            (Where::System, 6..7),
-        ];
+        let vram = |pagemap, frame| Some(Place::Device(DevicePage { pagemap: PagemapId(pagemap), frame }));
+        let system = |frame| Some(Place::Host(HostFrame(frame)));
+        let mut migration = Migration::default();
+        for (i, place) in [system(1), None, system(5), vram(1, 0), vram(1, 9), vram(2, 10)].into_iter().enumerate() {
+            migration.collect(Run { range: HostRange::sized(HostVa(bytes_of(i)), bytes_of(1)), place });
+        }
+        migration.aim(HostRange::new(HostVa(0), HostVa(bytes_of(6))), DevicePage { pagemap: PagemapId(0), frame: 0 });
+        settle_holes(&mut migration);
+        assert_eq!(migration.legs[1].outcome, Outcome::Zeroed);
+        let expected =
+            vec![(Where::System, 0..3), (Where::Vram(PagemapId(1)), 3..5), (Where::Vram(PagemapId(2)), 5..6)];
         let mut at = 0;
-        let batches = core::iter::from_fn(|| next_batch(&claimed, at).inspect(|(_, batch)| at = batch.end));
+        let batches = core::iter::from_fn(|| next_batch(&migration.legs, at).inspect(|(_, batch)| at = batch.end));
         assert_eq!(batches.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_the_engine_says_nothing_of_has_failed() {
+        let mut migration = Migration::default();
+        for (i, frame) in [Some(1), None, Some(5)].into_iter().enumerate() {
+            let range = HostRange::sized(HostVa(bytes_of(2 * i)), bytes_of(2));
+            migration.collect(Run { range, place: frame.map(|frame| Place::Host(HostFrame(frame))) });
+        }
+        migration.aim(HostRange::new(HostVa(0), HostVa(bytes_of(6))), DevicePage { pagemap: PagemapId(0), frame: 0 });
+        settle_holes(&mut migration);
+        let behind = report(&mut migration, 0, 4, |report| {
+            report(3, Outcome::Moved);
+            Ok(())
+        });
+        assert_eq!(behind, Ok(4));
+        let seen: Vec<_> = migration.legs.iter().map(|leg| (leg.pages(), leg.outcome)).collect();
+        let (moved, zeroed, failed) = (Outcome::Moved, Outcome::Zeroed, Outcome::Failed);
+        assert_eq!(seen, [(2, moved), (2, zeroed), (1, moved), (1, failed)]);
     }
 }

@@ -6,14 +6,12 @@
 //! Locking: no engine lock held; may be called from the driver's VRAM allocation path.
 //! Upstream: `drm_pagemap_evict_to_ram`.
 
-use super::{Claim, MigrateError};
+use super::{Buffers, Claim, MigrateError};
 use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
 use crate::zdd::ZddView;
-use alloc::vec;
-use alloc::vec::Vec;
-use hostmm::{Destination, DevicePage, HostMm};
-use units::{HostRange, HostVa, SZ_4K};
+use hostmm::{DevicePage, HostMm, Leg};
+use units::HostRange;
 
 /// How often an allocation is tried to be emptied.
 const ATTEMPTS: u32 = 3;
@@ -31,35 +29,27 @@ impl Pagemap {
 
     fn evict_zdd(&self, zdd: &ZddView) -> Result<(), MigrateError> {
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
+        let mut buffers = self.scratch.take();
         let mut last = MigrateError::Busy;
         for _ in 0..ATTEMPTS {
-            let mut live = Vec::with_capacity(zdd.pages);
-            self.zdds.live_pages(zdd.key, &mut live);
-            if live.is_empty() {
+            if !self.zdds.live_runs(zdd.key, &mut buffers.work.live) {
                 return Ok(());
             }
-            match self.evict_once(&*mm, &live) {
+            match self.evict_once(&*mm, &mut buffers) {
                 Ok(()) => {}
                 Err(error) => last = error,
             }
         }
-        let mut live = Vec::new();
-        self.zdds.live_pages(zdd.key, &mut live);
-        if live.is_empty() { Ok(()) } else { Err(last) }
+        if self.zdds.live_runs(zdd.key, &mut buffers.work.live) { Err(last) } else { Ok(()) }
     }
 
-    fn evict_once(&self, mm: &dyn HostMm, live: &[DevicePage]) -> Result<(), MigrateError> {
+    fn evict_once(&self, mm: &dyn HostMm, buffers: &mut Buffers) -> Result<(), MigrateError> {
         let start_ns = sync::time::now_ns();
-        let mut buffers = self.scratch.take();
-        let buffers = &mut *buffers;
-        buffers.reset(live.len());
-        let mut places = vec![None; live.len()];
-        let claim = Claim::by_page(mm, live, &mut places)?;
-        for (i, &page) in live.iter().enumerate().filter(|(i, _)| places[*i].is_some()) {
-            (buffers.pages[i], buffers.to[i]) = (Some(page), Destination::Ram);
-        }
-        let pages = self.carry_home(claim, buffers)?.pages;
-        if let Some(range) = hull(&places)
+        let Buffers { migration, work } = buffers;
+        let claim = Claim::by_page(mm, &work.live, migration)?;
+        self.carry_home(claim, work)?;
+        let pages = migration.carried();
+        if let Some(range) = hull(&migration.legs)
             && pages > 0
         {
             let (from, to) = (Where::Vram(self.id), Where::System);
@@ -70,9 +60,9 @@ impl Pagemap {
     }
 }
 
-/// The smallest range around all `places`.
-fn hull(places: &[Option<HostVa>]) -> Option<HostRange> {
-    let first = places.iter().flatten().min()?;
-    let last = places.iter().flatten().max()?;
-    Some(HostRange::new(first.page(), last.page().add(SZ_4K)))
+/// The smallest range around all `legs`.
+fn hull(legs: &[Leg]) -> Option<HostRange> {
+    let first = legs.iter().map(|leg| leg.range.start).min()?;
+    let last = legs.iter().map(|leg| leg.range.end).max()?;
+    Some(HostRange::new(first, last))
 }

@@ -1,9 +1,9 @@
 //! Migration: pages change their home, and their bytes travel with them.
 //!
-//! The host mm's protocol is claim → stage → (copy) → commit → finish, and each step here is a token that the
-//! next one consumes: [`Claim`] → [`Staged`] → [`Committed`]. Whatever happens in between, dropping the token
-//! at hand finishes the migration, and what was not committed is where it was. DMA mappings are guards too
-//! (`batch`), so they end before the migration does.
+//! The host mm's protocol is claim → stage → (copy) → commit → finish, over one [`Migration`] whose legs are runs.
+//! Each step here is a token that the next one consumes: [`Claim`] → [`Staged`] → [`Committed`]. Whatever happens in
+//! between, dropping the token at hand finishes the migration, and what was not committed is where it was. DMA
+//! mappings are guards too (`batch`), so they end before the migration does.
 //!
 //! | file | from → to | asked for by |
 //! |---|---|---|
@@ -19,12 +19,11 @@ mod evict;
 mod to_devmem;
 mod to_ram;
 
-use crate::device::{MapError, PagemapAddr};
-use crate::devmem::CopyError;
-use crate::scratch::refill;
+use crate::device::MapError;
+use crate::devmem::{CopyError, CopyRun};
 use alloc::vec::Vec;
-use hostmm::{ClaimId, ClaimRequest, Claimed, Destination, DevicePage, HostMm, MmError};
-use units::{HostFrame, HostVa};
+use hostmm::{ClaimRequest, Claimed, DeviceRun, HostMm, Leg, Migration, MmError};
+use units::Iova;
 
 /// How a migration to VRAM is to be done (`struct drm_pagemap_migrate_details`).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -46,7 +45,7 @@ pub enum MigrateError {
     NoVma,
     /// The range is not page-aligned, spans VMAs, or does not fit the allocation (`-EINVAL`).
     Invalid,
-    /// Memory is short (`-ENOMEM`).
+    /// Memory is short, or VRAM is (`-ENOMEM`).
     NoMemory,
     /// A page could not be mapped for the copying device.
     Map(MapError),
@@ -89,30 +88,38 @@ impl From<CopyError> for MigrateError {
 /// A migration between claim and finish; dropping it puts everything back.
 struct Claim<'a> {
     mm: &'a dyn HostMm,
-    id: ClaimId,
+    migration: &'a mut Migration,
 }
 
 impl<'a> Claim<'a> {
-    /// Collects by address (`migrate_vma_setup`).
-    fn by_address(mm: &'a dyn HostMm, request: &ClaimRequest, out: &mut [Claimed]) -> Result<Self, MmError> {
-        Ok(Self { mm, id: mm.claim(request, out)? })
+    /// Collects by address (`migrate_vma_setup`); `None` where all is at its destination already.
+    fn by_address(
+        mm: &'a dyn HostMm,
+        request: &ClaimRequest,
+        migration: &'a mut Migration,
+    ) -> Result<Option<Self>, MmError> {
+        match mm.claim(request, migration)? {
+            Claimed::Begun => Ok(Some(Self { mm, migration })),
+            Claimed::There => Ok(None),
+        }
     }
 
     /// Collects by device page (`migrate_device_pfns`).
-    fn by_page(mm: &'a dyn HostMm, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<Self, MmError> {
-        Ok(Self { mm, id: mm.claim_device(pages, out)? })
+    fn by_page(mm: &'a dyn HostMm, pages: &[DeviceRun], migration: &'a mut Migration) -> Result<Self, MmError> {
+        mm.claim_device(pages, migration)?;
+        Ok(Self { mm, migration })
     }
 
     /// Names the destinations.
-    fn stage(self, to: &[Destination], frames: &mut [Option<HostFrame>]) -> Result<Staged<'a>, MmError> {
-        self.mm.stage(self.id, to, frames)?;
+    fn stage(self) -> Result<Staged<'a>, MmError> {
+        self.mm.stage(self.migration)?;
         Ok(Staged(self))
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.mm.finish(self.id);
+        self.mm.finish(self.migration);
     }
 }
 
@@ -121,8 +128,8 @@ struct Staged<'a>(Claim<'a>);
 
 impl<'a> Staged<'a> {
     /// Makes the destinations the homes of what was carried.
-    fn commit(self, wanted: &[bool], moved: &mut [bool]) -> Committed<'a> {
-        self.0.mm.commit(self.0.id, wanted, moved);
+    fn commit(self) -> Committed<'a> {
+        self.0.mm.commit(self.0.migration);
         Committed(self.0)
     }
 }
@@ -137,29 +144,27 @@ impl Committed<'_> {
     }
 }
 
-/// What a migration needs an entry a page for; spare ones are kept by the pagemap.
+/// What a migration needs memory for; spare ones are kept by the pagemap, so that the next one allocates nothing.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    claimed: Vec<Claimed>,
-    to: Vec<Destination>,
-    frames: Vec<Option<HostFrame>>,
-    pages: Vec<Option<DevicePage>>,
-    addr: Vec<Option<PagemapAddr>>,
-    carried: Vec<bool>,
-    wanted: Vec<bool>,
-    moved: Vec<bool>,
+    migration: Migration,
+    work: Work,
 }
 
-impl Buffers {
-    /// All empty, for `pages` pages.
-    fn reset(&mut self, pages: usize) {
-        refill(&mut self.claimed, pages, Claimed::No);
-        refill(&mut self.to, pages, Destination::Stay);
-        refill(&mut self.frames, pages, None);
-        refill(&mut self.pages, pages, None);
-        refill(&mut self.addr, pages, None);
-        refill(&mut self.carried, pages, false);
-        refill(&mut self.wanted, pages, false);
-        refill(&mut self.moved, pages, false);
-    }
+/// What one batch needs memory for.
+#[derive(Default)]
+struct Work {
+    /// What the copying engine is given.
+    runs: Vec<CopyRun>,
+    /// DMA mappings of system memory.
+    dma: Vec<(Iova, usize)>,
+    /// Pages of VRAM to evict.
+    live: Vec<DeviceRun>,
+}
+
+/// Pages that live at their destination, and those of them that were holes.
+fn arrived<'a>(legs: impl Iterator<Item = &'a Leg>) -> (usize, usize) {
+    legs.filter(|leg| leg.carried()).fold((0, 0), |(pages, holes), leg| {
+        (pages + leg.pages(), holes + if leg.from.is_none() { leg.pages() } else { 0 })
+    })
 }

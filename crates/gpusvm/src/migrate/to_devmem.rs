@@ -1,24 +1,26 @@
 //! To VRAM: a range of addresses moves into one allocation, whole or not at all (as far as can be known).
 //!
-//! What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles; each source is a
-//! batch. Should pages of the destination pagemap be among them already, all of them end the migration well,
-//! and some of them end it as busy: the driver sends the range home first, then tries again.
+//! The claim comes first: it says whether there is anything to move and whether all of it can, and only then is VRAM
+//! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles; each source is a
+//! batch. Where all pages are in the destination pagemap already, nothing happens; where some of them are, the
+//! migration ends as busy: the driver sends the range home first, then tries again.
 //!
-//! The allocation belongs to a zdd from the first step on, so every way out puts it, and the last put
+//! The allocation belongs to a zdd from its first moment here on, so every way out puts it, and the last put
 //! releases it, exactly once.
 //!
-//! Locking: none held by the caller below its SVM lock. Upstream: `drm_pagemap_migrate_to_devmem`.
+//! Locking: none held by the caller below its SVM lock. Upstream: `drm_pagemap_migrate_to_devmem`,
+//! `drm_pagemap_populate_mm` (which allocates before it collects).
 
-use super::batch::{DeviceMapped, DmaMapped, next_batch, source};
-use super::{Buffers, Claim, MigrateDetails, MigrateError};
+use super::batch::{DeviceMapped, DmaMapped, next_batch, report, settle_holes, source};
+use super::{Buffers, Claim, MigrateDetails, MigrateError, Work, arrived};
 use crate::device::Direction;
 use crate::devmem::Devmem;
 use crate::event::{Event, Where};
 use crate::pagemap::{Pagemap, PagemapSet};
 use crate::zdd::ZddKey;
 use core::ops::Range;
-use hostmm::{ClaimRequest, Claimed, Destination, DevicePage, HostMm, Select};
-use units::{HostRange, SZ_4K};
+use hostmm::{ClaimRequest, DevicePage, HostMm, Leg, Migration, Toward};
+use units::{HostRange, Outcome, SZ_4K};
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -27,179 +29,159 @@ struct Target {
     zdd: ZddKey,
     base: DevicePage,
     range: HostRange,
+    start_ns: u64,
 }
 
 impl Pagemap {
-    /// Moves `range` into `devmem`, page by page from its base (`drm_pagemap_migrate_to_devmem`).
+    /// Moves `range` into an allocation, page by page from its base (`drm_pagemap_migrate_to_devmem`). `populate` gives
+    /// the allocation once it is known that all of the range can move; `None` ends the migration as `NoMemory`.
     ///
-    /// Consumes `devmem`: it is released when the last page has left it, or at once where none came: on every
-    /// error, and where all pages were in this pagemap already (then nothing moves, and that is `Ok`). After
-    /// `Busy` some pages may have moved. `range` lies in one private anonymous VMA; `Invalid` or `Busy` else.
-    /// `CpuTurn` is a matter of some milliseconds at most.
-    /// Call with no lock of the engine held, and none that its callbacks take.
+    /// The allocation is released when the last page has left it, or at once where none came. Where all pages were in
+    /// this pagemap already nothing moves, none is asked for, and that is `Ok`. After `Busy` some pages may have moved.
+    /// `range` lies in one private anonymous VMA; `Invalid` or `Busy` else. `CpuTurn` is a matter of some milliseconds at
+    /// most. Call with no lock of the engine held, and
+    /// none that its callbacks take; `populate` is called like that too, and CPU touches of the range wait for it.
     pub fn migrate_to_devmem(
         &self,
-        devmem: Devmem,
         range: HostRange,
         details: &MigrateDetails,
+        populate: impl FnOnce() -> Option<Devmem>,
     ) -> Result<(), MigrateError> {
-        let migrated = self.check(&devmem, range);
-        let migrated = match migrated {
-            Err(error) => {
-                self.ops.devmem_release(devmem);
-                Err(error)
-            }
-            Ok(()) => {
-                let base = devmem.base;
-                let zdd = self.zdds.create(devmem);
-                let migrated = self.migrate_into(&Target { zdd, base, range }, details);
-                self.release(self.zdds.put(zdd));
-                migrated
-            }
-        };
-        migrated.inspect_err(|&error| {
+        self.migrate_range(range, details, populate).inspect_err(|&error| {
             self.observer.event(&Event::MigrateFailed { range, to: Where::Vram(self.id), error });
         })
     }
 
-    /// Whether the allocation is this pagemap's and holds the range.
-    fn check(&self, devmem: &Devmem, range: HostRange) -> Result<(), MigrateError> {
-        let aligned = range.start.is_aligned(SZ_4K) && range.end.is_aligned(SZ_4K);
-        let fits = 0 < range.pages() && range.pages() <= devmem.pages;
-        let end = devmem.base.frame.checked_add(devmem.pages as u64);
-        let ours = devmem.base.pagemap == self.id && end.is_some_and(|end| end <= self.frames);
-        if aligned && fits && ours { Ok(()) } else { Err(MigrateError::Invalid) }
-    }
-
-    fn migrate_into(&self, target: &Target, details: &MigrateDetails) -> Result<(), MigrateError> {
+    fn migrate_range(
+        &self,
+        range: HostRange,
+        details: &MigrateDetails,
+        populate: impl FnOnce() -> Option<Devmem>,
+    ) -> Result<(), MigrateError> {
         let start_ns = sync::time::now_ns();
+        if !range.start.is_aligned(SZ_4K) || !range.end.is_aligned(SZ_4K) || range.is_empty() {
+            return Err(MigrateError::Invalid);
+        }
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
         let set = self.set.upgrade().ok_or(MigrateError::Gone)?;
-        check_vma(&*mm, target.range)?;
-        if self.turns.holds(target.range, start_ns) {
+        check_vma(&*mm, range)?;
+        if self.turns.holds(range, start_ns) {
             return Err(MigrateError::CpuTurn);
         }
 
-        let pages = target.range.pages();
         let mut buffers = self.scratch.take();
-        let buffers = &mut *buffers;
-        buffers.reset(pages);
-        let request = ClaimRequest { range: target.range, owner: self.owner, select: Select::All, fault: None };
-        let claim = Claim::by_address(&*mm, &request, &mut buffers.claimed)?;
-        if self.judge(&buffers.claimed, &set)? == Verdict::AlreadyThere {
-            return Ok(());
+        let Buffers { migration, work } = &mut *buffers;
+        let request = ClaimRequest { range, owner: self.owner, toward: Toward::Vram(self.id), fault: None };
+        let Some(claim) = Claim::by_address(&*mm, &request, migration)? else { return Ok(()) };
+        self.judge(claim.migration, range, &set)?;
+        let devmem = populate().ok_or(MigrateError::NoMemory)?;
+        if !self.holds(&devmem, range) {
+            self.ops.devmem_release(devmem);
+            return Err(MigrateError::Invalid);
         }
-        for (i, to) in buffers.to.iter_mut().enumerate() {
-            *to = Destination::Device(target.base.add(i as u64));
+        let base = devmem.base;
+        let target = Target { zdd: self.zdds.create(devmem), base, range, start_ns };
+        let migrated = self.migrate_into(claim, &target, details, work, &set);
+        if migrated.is_ok() {
+            self.put_what_stayed(&target, &migration.legs);
         }
-        let staged = claim.stage(&buffers.to, &mut buffers.frames)?;
-        let mut at = 0;
-        while let Some((from, batch)) = next_batch(&buffers.claimed, at) {
-            at = batch.end;
-            self.carry(from, batch, target, buffers, &set)?;
-        }
+        self.release(self.zdds.put(target.zdd));
+        migrated?;
+        self.report(&target, &migration.legs, &set);
+        if migration.legs.iter().all(Leg::carried) { Ok(()) } else { Err(MigrateError::Busy) }
+    }
 
-        // From here on nothing fails as a whole, only page by page.
-        let now_ns = sync::time::now_ns();
-        self.zdds.set_timeslice_end(target.zdd, now_ns.saturating_add(u64::from(details.timeslice_ms) * NS_PER_MS));
-        self.zdds.populate(target.zdd, pages);
-        for (wanted, (carried, claimed)) in buffers.wanted.iter_mut().zip(buffers.carried.iter().zip(&buffers.claimed))
-        {
-            *wanted = *carried || *claimed == Claimed::Hole;
-        }
-        staged.commit(&buffers.wanted, &mut buffers.moved).finish();
-        for (i, _) in buffers.moved.iter().enumerate().filter(|(_, moved)| !**moved) {
-            self.pages_put(target.base.add(i as u64), 1);
-        }
-        self.report(target.range, buffers, &set, sync::time::now_ns().saturating_sub(start_ns));
-        if buffers.moved.contains(&false) { Err(MigrateError::Busy) } else { Ok(()) }
+    /// Whether the allocation is this pagemap's and holds the range.
+    fn holds(&self, devmem: &Devmem, range: HostRange) -> bool {
+        let end = devmem.base.frame.checked_add(devmem.pages as u64);
+        let ours = devmem.base.pagemap == self.id && end.is_some_and(|end| end <= self.frames);
+        ours && range.pages() <= devmem.pages
     }
 
     /// Whether what was claimed shall move: all of it, and none of it from here.
-    fn judge(&self, claimed: &[Claimed], set: &PagemapSet) -> Result<Verdict, MigrateError> {
-        let mut own = 0;
-        for page in claimed {
-            match page {
-                Claimed::No => return Err(MigrateError::Busy),
-                Claimed::Hole | Claimed::System(_) => {}
-                Claimed::Device(page) if page.pagemap == self.id => own += 1,
-                Claimed::Device(page) if set.get(page.pagemap).is_none() => return Err(MigrateError::Busy),
-                Claimed::Device(_) => {}
-            }
+    fn judge(&self, migration: &Migration, range: HostRange, set: &PagemapSet) -> Result<(), MigrateError> {
+        let movable = |leg: &Leg| match source(leg) {
+            Where::System => true,
+            Where::Vram(id) => id != self.id && set.get(id).is_some(),
+        };
+        let all = migration.pages() == range.pages() && migration.legs.iter().all(movable);
+        if all { Ok(()) } else { Err(MigrateError::Busy) }
+    }
+
+    fn migrate_into(
+        &self,
+        claim: Claim<'_>,
+        target: &Target,
+        details: &MigrateDetails,
+        work: &mut Work,
+        set: &PagemapSet,
+    ) -> Result<(), MigrateError> {
+        claim.migration.aim(target.range, target.base);
+        let staged = claim.stage()?;
+        let migration = &mut *staged.0.migration;
+        settle_holes(migration);
+        let mut at = 0;
+        while let Some((from, batch)) = next_batch(&migration.legs, at) {
+            at = self.carry(from, batch, migration, work, set)?;
         }
-        match own {
-            0 => Ok(Verdict::Move),
-            own if own == claimed.len() => Ok(Verdict::AlreadyThere),
-            _ => Err(MigrateError::Busy),
+
+        // From here on nothing fails as a whole, only run by run.
+        let now_ns = sync::time::now_ns();
+        self.zdds.set_timeslice_end(target.zdd, now_ns.saturating_add(u64::from(details.timeslice_ms) * NS_PER_MS));
+        self.zdds.populate(target.zdd, target.range.pages());
+        staged.commit().finish();
+        Ok(())
+    }
+
+    /// Frames that nothing arrived in: nothing lives there.
+    fn put_what_stayed(&self, target: &Target, legs: &[Leg]) {
+        for leg in legs.iter().filter(|leg| !leg.carried()) {
+            self.pages_put(target.base.add(target.range.page_index(leg.range.start) as u64), leg.pages());
         }
     }
 
-    /// Carries one batch: pulled from system memory, or pushed by the tile that has it.
+    /// Carries one batch: pulled from system memory, or pushed by the tile that has it. Gives the leg behind.
     fn carry(
         &self,
         from: Where,
         batch: Range<usize>,
-        target: &Target,
-        buffers: &mut Buffers,
+        migration: &mut Migration,
+        work: &mut Work,
         set: &PagemapSet,
-    ) -> Result<(), MigrateError> {
-        let destination = batch.clone().map(|i| target.base.add(i as u64));
-        let claimed = &buffers.claimed[batch.clone()];
-        let pages = &mut buffers.pages[batch.clone()];
-        let addr = &mut buffers.addr[batch.clone()];
-        let carried = &mut buffers.carried[batch.clone()];
-        match from {
+    ) -> Result<usize, MigrateError> {
+        let first = batch.start;
+        let legs = migration.legs[batch].iter().filter(|leg| leg.outcome == Outcome::Pending);
+        let pages = legs.clone().map(Leg::pages).sum();
+        let behind = match from {
             Where::System => {
-                let frames = &mut buffers.frames[batch];
-                for (((page, frame), claimed), to) in
-                    pages.iter_mut().zip(frames.iter_mut()).zip(claimed).zip(destination)
-                {
-                    if let Claimed::System(source) = claimed {
-                        (*page, *frame) = (Some(to), Some(*source));
-                    }
-                }
-                let _mapped = DmaMapped::new(self.ops.device(), frames, Direction::ToDevice, addr)?;
-                self.ops.copy_to_devmem(pages, addr, carried)?;
+                let pairs = legs.filter_map(|leg| Some((leg.to?.device()?, leg.from?.host()?, leg.pages())));
+                let Work { runs, dma, .. } = work;
+                let _mapped = DmaMapped::new(self.ops.device(), pairs, Direction::ToDevice, dma, runs)?;
+                report(migration, first, pages, |told| self.ops.copy_to_devmem(runs, told))?
             }
             Where::Vram(id) => {
                 let peer = set.get(id).ok_or(MigrateError::Busy)?;
-                for (page, claimed) in pages.iter_mut().zip(claimed) {
-                    if let Claimed::Device(source) = claimed {
-                        *page = Some(*source);
-                    }
-                }
-                let mapped = DeviceMapped::new(&*self.ops, destination, addr)?;
-                peer.ops.copy_to_ram(pages, mapped.addr(), carried)?;
+                let pairs = legs.filter_map(|leg| Some((leg.from?.device()?, leg.to?.device()?, leg.pages())));
+                let mapped = DeviceMapped::new(&*self.ops, pairs, &mut work.runs)?;
+                report(migration, first, pages, |told| peer.ops.copy_to_ram(mapped.runs(), told))?
             }
-        }
-        Ok(())
+        };
+        Ok(behind)
     }
 
     /// Tells of what moved, source by source.
-    fn report(&self, range: HostRange, buffers: &Buffers, set: &PagemapSet, ns: u64) {
+    fn report(&self, target: &Target, legs: &[Leg], set: &PagemapSet) {
+        let ns = sync::time::now_ns().saturating_sub(target.start_ns);
         let sources = core::iter::once(Where::System).chain(set.iter().map(|map| Where::Vram(map.id)));
         for from in sources {
-            let (mut pages, mut carried) = (0, 0);
-            for (i, claimed) in buffers.claimed.iter().enumerate() {
-                if source(claimed) == Some(from) && buffers.moved[i] {
-                    pages += 1;
-                    carried += usize::from(buffers.carried[i]);
-                }
-            }
+            let (pages, holes) = arrived(legs.iter().filter(|leg| source(leg) == from));
             if pages > 0 {
-                let ns = ns * pages as u64 / buffers.claimed.len() as u64;
-                let to = Where::Vram(self.id);
+                let ns = ns * pages as u64 / target.range.pages() as u64;
+                let (range, to, carried) = (target.range, Where::Vram(self.id), pages - holes);
                 self.observer.event(&Event::Migrated { range, from, to, pages, carried, ns });
             }
         }
     }
-}
-
-/// What is to be done with what was claimed.
-#[derive(PartialEq, Eq)]
-enum Verdict {
-    Move,
-    AlreadyThere,
 }
 
 /// Whether `range` can migrate at all, as far as its VMA says.

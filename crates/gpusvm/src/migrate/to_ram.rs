@@ -8,14 +8,14 @@
 //! beyond that the zdd lock and leaf locks. Nothing here waits.
 //! Upstream: `drm_pagemap_migrate_to_ram`, `__drm_pagemap_migrate_to_ram`.
 
-use super::batch::DmaMapped;
-use super::{Buffers, Claim, MigrateError};
+use super::batch::{DmaMapped, report, settle_holes};
+use super::{Buffers, Claim, MigrateError, Work};
 use crate::device::Direction;
 use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
 use crate::zdd::ZddView;
-use hostmm::{ClaimRequest, Claimed, CpuFault, Destination, FaultOutcome, HostMm, Select};
-use units::{HostRange, bytes_of};
+use hostmm::{ClaimRequest, CpuFault, FaultOutcome, HostMm, Leg, Migration, Place, Toward};
+use units::{HostRange, Outcome, bytes_of};
 
 /// What came home.
 #[derive(Clone, Copy, Default)]
@@ -65,43 +65,63 @@ impl Pagemap {
         window: HostRange,
     ) -> Result<Homecoming, MigrateError> {
         let mut buffers = self.scratch.take();
-        let buffers = &mut *buffers;
-        buffers.reset(window.pages());
-        let request = ClaimRequest {
-            range: window,
-            owner: self.owner,
-            select: Select::DeviceOnly,
-            fault: Some(fault.addr.page()),
-        };
-        let claim = Claim::by_address(mm, &request, &mut buffers.claimed)?;
-        for (i, claimed) in buffers.claimed.iter().enumerate() {
-            if let Claimed::Device(page) = *claimed
-                && zdd.contains(page)
-            {
-                (buffers.pages[i], buffers.to[i]) = (Some(page), Destination::Ram);
-            }
-        }
+        let Buffers { migration, work } = &mut *buffers;
+        let request =
+            ClaimRequest { range: window, owner: self.owner, toward: Toward::Ram, fault: Some(fault.addr.page()) };
+        let Some(claim) = Claim::by_address(mm, &request, migration)? else { return Ok(Homecoming::default()) };
+        keep_within(claim.migration, zdd);
         // The frames may be another allocation's by now. Claimed pages keep theirs, so one of them tells for all.
-        let first = buffers.pages.iter().flatten().next();
-        if first.and_then(|&page| self.zdds.find(page)).is_none_or(|found| found.key != zdd.key) {
+        let first = claim.migration.legs.first().and_then(|leg| leg.from?.device());
+        if first.and_then(|page| self.zdds.find(page)).is_none_or(|found| found.key != zdd.key) {
             return Ok(Homecoming::default());
         }
-        self.carry_home(claim, buffers)
+        self.carry_home(claim, work)?;
+        Ok(Homecoming { pages: migration.carried() })
     }
 
-    /// Carries the pages that have a destination to system memory.
-    pub(super) fn carry_home(&self, claim: Claim<'_>, buffers: &mut Buffers) -> Result<Homecoming, MigrateError> {
-        let Buffers { to, frames, pages, addr, carried, moved, .. } = buffers;
-        if !to.contains(&Destination::Ram) {
-            return Ok(Homecoming::default());
+    /// Carries all pages of a claim to system memory.
+    pub(super) fn carry_home(&self, claim: Claim<'_>, work: &mut Work) -> Result<(), MigrateError> {
+        if claim.migration.legs.is_empty() {
+            return Ok(());
         }
-        let staged = claim.stage(to, frames)?;
+        let staged = claim.stage()?;
         {
-            let _mapped = DmaMapped::new(self.ops.device(), frames, Direction::FromDevice, addr)?;
-            self.ops.copy_to_ram(pages, addr, carried)?;
+            let migration = &mut *staged.0.migration;
+            settle_holes(migration);
+            let legs = migration.legs.iter().filter(|leg| leg.outcome == Outcome::Pending);
+            let pages = legs.clone().map(Leg::pages).sum();
+            let pairs = legs.filter_map(|leg| Some((leg.from?.device()?, leg.to?.host()?, leg.pages())));
+            let Work { runs, dma, .. } = work;
+            let _mapped = DmaMapped::new(self.ops.device(), pairs, Direction::FromDevice, dma, runs)?;
+            report(migration, 0, pages, |told| self.ops.copy_to_ram(runs, told))?;
         }
-        staged.commit(carried, moved).finish();
-        Ok(Homecoming { pages: moved.iter().filter(|moved| **moved).count() })
+        staged.commit().finish();
+        Ok(())
+    }
+}
+
+/// Takes out what is not of one allocation. A run may reach over its border: frames of neighbours follow each other.
+fn keep_within(migration: &mut Migration, zdd: &ZddView) {
+    let mut index = 0;
+    while let Some(leg) = migration.legs.get(index) {
+        let Some(first) = leg.from.and_then(Place::device) else {
+            migration.legs.remove(index);
+            continue;
+        };
+        let inside = if zdd.contains(first) { zdd.pages_from(first) } else { 0 };
+        let outside = zdd.base.frame.saturating_sub(first.frame) as usize;
+        match (inside, leg.pages()) {
+            (0, pages) if first.pagemap == zdd.base.pagemap && 0 < outside && outside < pages => {
+                migration.split(index, outside);
+            }
+            (0, _) => _ = migration.legs.remove(index),
+            (inside, pages) => {
+                if inside < pages {
+                    migration.split(index, inside);
+                }
+                index += 1;
+            }
+        }
     }
 }
 
@@ -109,4 +129,36 @@ impl Pagemap {
 fn window(zdd: &ZddView, fault: &CpuFault) -> Option<HostRange> {
     let size = bytes_of(zdd.pages.next_power_of_two());
     HostRange::around(fault.addr, size).intersect(fault.vma)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devmem::Devmem;
+    use crate::zdd::Zdds;
+    use alloc::vec::Vec;
+    use hostmm::{DevicePage, PagemapId, Run};
+    use units::HostVa;
+
+    #[test]
+    fn only_the_allocations_own_pages_are_kept() {
+        let page = |frame| DevicePage { pagemap: PagemapId(0), frame };
+        let zdds = Zdds::default();
+        let key = zdds.create(Devmem { base: page(16), pages: 8, cookie: 0 });
+        let zdd = zdds.find(page(16)).expect("created");
+        let mut migration = Migration::default();
+        let run = |first: usize, pages, frame| Run {
+            range: HostRange::sized(HostVa(bytes_of(first)), bytes_of(pages)),
+            place: Some(Place::Device(page(frame))),
+        };
+        // Over both borders; before; behind; inside.
+        for run in [run(0, 32, 4), run(40, 4, 8), run(50, 4, 24), run(60, 2, 20)] {
+            migration.collect(run);
+        }
+        keep_within(&mut migration, &zdd);
+        let kept: Vec<_> =
+            migration.legs.iter().map(|leg| (leg.range.start.page_number(), leg.pages(), leg.from)).collect();
+        assert_eq!(kept, [(12, 8, Some(Place::Device(page(16)))), (60, 2, Some(Place::Device(page(20))))]);
+        assert!(zdds.put(key).is_some());
+    }
 }

@@ -5,7 +5,7 @@ pub mod mm;
 
 use gpusvm::*;
 use hostmm::*;
-use mm::FakeMm;
+use mm::Mm;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use sync::Mutex;
@@ -88,7 +88,7 @@ impl Device for FakeDevice {
 pub struct FakeTile {
     pub pagemap: PagemapId,
     device: Arc<FakeDevice>,
-    mm: Weak<FakeMm>,
+    mm: Weak<Mm>,
     /// cookie → times released.
     pub released: Mutex<BTreeMap<u64, usize>>,
     allocated: Mutex<u64>,
@@ -101,7 +101,7 @@ pub struct FakeTile {
 const TILE_SHIFT: u32 = 40;
 
 impl FakeTile {
-    pub fn new(pagemap: u16, device: &Arc<FakeDevice>, mm: &Arc<FakeMm>) -> Arc<Self> {
+    pub fn new(pagemap: u16, device: &Arc<FakeDevice>, mm: &Arc<Mm>) -> Arc<Self> {
         Arc::new(Self {
             pagemap: PagemapId(pagemap),
             device: device.clone(),
@@ -122,33 +122,47 @@ impl FakeTile {
         *allocated += 1;
         Devmem { base: DevicePage { pagemap: self.pagemap, frame: base }, pages, cookie: *allocated }
     }
+    /// Allocations that were made.
+    pub fn allocations(&self) -> u64 {
+        *self.allocated.lock()
+    }
     /// Allocations that were made and not released. Panics where one was released twice.
     pub fn outstanding(&self) -> u64 {
         let released = self.released.lock();
         assert!(released.values().all(|times| *times == 1), "released once each: {released:?}");
         *self.allocated.lock() - released.len() as u64
     }
+    /// Transfers run by run, as far as the failure allows.
     fn copy(
         &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-        copy: impl Fn(&FakeMm, DevicePage, PagemapAddr),
+        runs: &[CopyRun],
+        report: &mut Report<'_>,
+        pair: impl Fn(&CopyRun) -> (Place, Place),
     ) -> Result<(), CopyError> {
-        assert!(pages.len() == addr.len() && pages.len() == carried.len());
-        assert!(carried.iter().all(|carried| !carried));
         let mm = self.mm.upgrade().expect("the mm is there");
         let failure = *self.device.failure.lock();
-        for i in 0..pages.len() {
-            let (Some(page), Some(addr)) = (pages[i], addr[i]) else { continue };
-            assert_eq!((page.pagemap, addr.order), (self.pagemap, 0));
-            match failure {
-                Failure::Copy(at) if i == at => return Err(CopyError::Fault),
-                Failure::LeaveBehind(at) if i == at => continue,
-                _ => {}
+        let mut done = 0;
+        for run in runs {
+            assert_eq!(run.page.pagemap, self.pagemap);
+            let (src, dst) = pair(run);
+            let pages = run.addr.pages();
+            let bad = match failure {
+                Failure::Copy(at) | Failure::LeaveBehind(at) if (done..done + pages).contains(&at) => Some(at - done),
+                _ => None,
+            };
+            let Some(bad) = bad else {
+                mm.sim.transfer(src, dst, pages, report);
+                done += pages;
+                continue;
+            };
+            mm.sim.transfer(src, dst, bad, report);
+            if matches!(failure, Failure::Copy(_)) {
+                return Err(CopyError::Fault);
             }
-            copy(&mm, page, addr);
-            carried[i] = true;
+            report(1, Outcome::Failed);
+            let further = bad as u64 + 1;
+            mm.sim.transfer(src.add(further), dst.add(further), pages - bad - 1, report);
+            done += pages;
         }
         Ok(())
     }
@@ -164,41 +178,34 @@ impl DevmemOps for FakeTile {
     fn device(&self) -> &dyn Device {
         &*self.device
     }
-    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
         assert_eq!(page.pagemap, self.pagemap, "each pagemap maps its own pages");
         self.device.count_down()?;
         *self.device_maps.lock() += 1;
         let addr = (u64::from(page.pagemap.0) + 1) << TILE_SHIFT | page.frame << 12;
-        Ok(PagemapAddr { addr, proto: Proto::Vram, order, dir })
+        Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
     }
     fn device_unmap(&self, addr: PagemapAddr) {
         assert_eq!(page_of(addr.addr).pagemap, self.pagemap);
         *self.device_maps.lock() -= 1;
     }
-    fn copy_to_devmem(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        self.copy(pages, addr, carried, |mm, page, addr| {
-            assert_eq!(addr.proto, Proto::System);
-            mm.set_vram(page, mm.frame(self.device.translate(addr.addr, false)));
+    fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(runs, report, |run| {
+            assert_eq!(run.addr.proto, Proto::System);
+            (Place::Host(self.device.translate(run.addr.addr, false)), Place::Device(run.page))
         })
     }
-    fn copy_to_ram(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        self.copy(pages, addr, carried, |mm, page, addr| match addr.proto {
-            Proto::System => mm.set_frame(self.device.translate(addr.addr, true), mm.vram(page)),
-            Proto::Vram => {
-                *self.pushes.lock() += 1;
-                mm.set_vram(page_of(addr.addr), mm.vram(page));
-            }
-            Proto::P2p => unreachable!(),
+    fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(runs, report, |run| {
+            let to = match run.addr.proto {
+                Proto::System => Place::Host(self.device.translate(run.addr.addr, true)),
+                Proto::Vram => {
+                    *self.pushes.lock() += run.addr.pages();
+                    Place::Device(page_of(run.addr.addr))
+                }
+                Proto::P2p => unreachable!(),
+            };
+            (Place::Device(run.page), to)
         })
     }
     fn devmem_release(&self, devmem: Devmem) {
@@ -237,7 +244,7 @@ impl Observer for Log {
 
 /// All of it.
 pub struct World {
-    pub mm: Arc<FakeMm>,
+    pub mm: Arc<Mm>,
     pub device: Arc<FakeDevice>,
     pub tiles: Vec<Arc<FakeTile>>,
     pub set: Arc<PagemapSet>,
@@ -254,7 +261,7 @@ impl World {
     }
 
     pub fn with_window(window: HostRange) -> Self {
-        let mm = Arc::new(FakeMm::default());
+        let mm = Mm::new();
         let device = Arc::new(FakeDevice::default());
         let tiles: Vec<_> = (0..2).map(|n| FakeTile::new(n, &device, &mm)).collect();
         let log = Arc::new(Log::default());
@@ -302,8 +309,8 @@ impl World {
     }
 
     pub fn to_tile(&self, tile: usize, range: HostRange) -> Result<(), MigrateError> {
-        let devmem = self.tiles[tile].alloc(range.pages());
-        self.pagemap(tile).migrate_to_devmem(devmem, range, &MigrateDetails::default())
+        let alloc = || Some(self.tiles[tile].alloc(range.pages()));
+        self.pagemap(tile).migrate_to_devmem(range, &MigrateDetails::default(), alloc)
     }
 
     /// What the device reads at each page of a mapped range.
@@ -312,10 +319,10 @@ impl World {
         let mut words = Vec::new();
         for chunk in addr {
             for page in 0..chunk.pages() as u64 {
-                words.push(match chunk.proto {
-                    Proto::System => self.mm.frame(self.device.translate(chunk.addr + page * SZ_4K, false)),
-                    _ => self.mm.vram(page_of(chunk.addr).add(page)),
-                });
+                words.push(self.mm.word(match chunk.proto {
+                    Proto::System => Place::Host(self.device.translate(chunk.addr + page * SZ_4K, false)),
+                    _ => Place::Device(page_of(chunk.addr).add(page)),
+                }));
             }
         }
         words
@@ -333,7 +340,7 @@ impl World {
     pub fn assert_clean(&self) {
         self.svm.fini();
         assert_eq!(self.device.mappings(), 0, "DMA mappings are left");
-        assert_eq!(self.mm.open_migrations(), 0, "migrations are left");
+        assert_eq!(self.mm.sim.claims_in_progress(), 0, "migrations are left");
         assert_eq!(self.mm.notifiers(), 0, "notifiers are left");
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {
             assert_eq!(*tile.device_maps.lock(), 0, "device mappings are left");

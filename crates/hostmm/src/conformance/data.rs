@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, word};
 use super::{Held, World};
-use crate::{AccessError, AtomicOp, Backing, Claimed, Destination, Place, Select, Transferred};
+use crate::{AccessError, AtomicOp, Outcome, Place};
 use units::HostVa;
 
 /// Row *unstaged pairs*: a pair that no claim staged is copied, to whatever memory is there; the source keeps its page.
@@ -11,15 +11,11 @@ pub(super) fn an_unstaged_pair_is_copied(world: &dyn World) {
     let range = bench.filled(3, 200);
     bench.to_tile(bench_range(range, 0, 2), 0, 0);
     let (a, b) = (Place::Device(bench.frame(0, 0)), Place::Device(bench.frame(0, 1)));
-    let mut done = [Transferred::Failed];
-    bench.memory.transfer(a, b, &mut done);
-    assert_eq!((done[0], bench.peek(a), bench.peek(b)), (Transferred::Copied, 200, 200));
-    let Backing::System(frame) = bench.look(range)[2].backing else { panic!("the third page is in system memory") };
-    bench.memory.transfer(Place::Host(frame), b, &mut done);
-    assert_eq!((done[0], bench.peek(b)), (Transferred::Copied, 202));
-    bench.memory.transfer(a, Place::Host(frame), &mut done);
-    assert_eq!(done[0], Transferred::Copied);
-    assert_eq!(bench.look(range)[2].backing, Backing::System(frame), "the page itself did not move");
+    assert_eq!((bench.transfer(a, b), bench.peek(a), bench.peek(b)), (Outcome::Copied, 200, 200));
+    let Some(host @ Place::Host(_)) = bench.place(range, 2) else { panic!("the third page is in system memory") };
+    assert_eq!((bench.transfer(host, b), bench.peek(b)), (Outcome::Copied, 202));
+    assert_eq!(bench.transfer(a, host), Outcome::Copied);
+    assert_eq!(bench.place(range, 2), Some(host), "the page itself did not move");
     assert_eq!([0, 1, 2].map(|i| world.load(range.page_at(i))), [200, 202, 200]);
     bench.audit();
 }
@@ -29,16 +25,15 @@ pub(super) fn a_staged_destination_takes_what_comes(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(2, 300);
     bench.to_tile(Bench::page(range, 1), 1, 9);
-    let (claim, _) = bench.claim(Bench::page(range, 0), Select::All);
-    let dst = bench.frame(0, 0);
-    bench.mm.stage(claim, &[Destination::Device(dst)], &mut [None]).expect("staged");
-    let mut done = [Transferred::Failed];
-    bench.memory.transfer(Place::Device(bench.frame(1, 9)), Place::Device(dst), &mut done);
-    assert_eq!(done[0], Transferred::Copied);
-    let mut moved = [false];
-    bench.mm.commit(claim, &[true], &mut moved);
-    bench.mm.finish(claim);
-    assert!(moved[0]);
+    let first = Bench::page(range, 0);
+    let mut migration = bench.claim(first, 0);
+    bench.stage(&mut migration, first, 0, 0);
+    let wrong = bench.transfer(Place::Device(bench.frame(1, 9)), Place::Device(bench.frame(0, 0)));
+    assert_eq!(wrong, Outcome::Copied);
+    migration.report_from(0).note(1, wrong);
+    bench.mm.commit(&mut migration);
+    bench.mm.finish(&mut migration);
+    assert_eq!(migration.carried(), 1);
     assert_eq!((world.load(range.page_at(0)), world.load(range.page_at(1))), (301, 301));
     bench.audit();
 }
@@ -48,13 +43,12 @@ pub(super) fn nothing_carried_reads_zeros(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(2, 400);
     bench.to_tile(Bench::page(range, 1), 1, 3);
-    let (claim, _) = bench.claim(range, Select::All);
-    let to = [0, 1].map(|i| Destination::Device(bench.frame(0, i)));
-    bench.mm.stage(claim, &to, &mut [None; 2]).expect("staged");
-    let mut moved = [false; 2];
-    bench.mm.commit(claim, &[true; 2], &mut moved);
-    bench.mm.finish(claim);
-    assert_eq!(moved, [true; 2]);
+    let mut migration = bench.claim(range, 0);
+    bench.stage(&mut migration, range, 0, 0);
+    migration.report_from(0).note(2, Outcome::Copied);
+    bench.mm.commit(&mut migration);
+    bench.mm.finish(&mut migration);
+    assert_eq!(migration.carried(), 2);
     assert_eq!([0, 1].map(|i| bench.peek(Place::Device(bench.frame(0, i)))), [0, 0]);
     assert_eq!(bench.tiles[1].freed(bench.frame(1, 3)), 1);
     assert_eq!([0, 1].map(|i| world.load(range.page_at(i))), [0, 0]);
@@ -75,10 +69,7 @@ pub(super) fn an_empty_frame_is_told(world: &dyn World) {
     told(empty);
     bench.to_tile(range, 0, 39);
     let full = Place::Device(bench.frame(0, 39));
-    let mut done = [Transferred::Copied; 2];
-    bench.memory.transfer(empty, full, &mut done[..1]);
-    bench.memory.transfer(full, empty, &mut done[1..]);
-    assert_eq!(done, [Transferred::Failed; 2]);
+    assert_eq!([bench.transfer(empty, full), bench.transfer(full, empty)], [Outcome::Failed; 2]);
     assert_eq!(world.load(range.start), 500);
     told(full);
     bench.to_tile(range, 0, 41);
@@ -97,10 +88,10 @@ pub(super) fn device_writes_reach_the_cpu(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(2, 600);
     bench.to_tile(Bench::page(range, 0), 1, 5);
-    let (claim, pages) = bench.claim(Bench::page(range, 1), Select::All);
-    bench.mm.finish(claim);
-    let Claimed::System(frame) = pages[0] else { panic!("a system page is collected") };
-    for (i, place) in [Place::Device(bench.frame(1, 5)), Place::Host(frame)].into_iter().enumerate() {
+    let mut migration = bench.claim(Bench::page(range, 1), 0);
+    bench.mm.finish(&mut migration);
+    let Some(host @ Place::Host(_)) = migration.legs[0].from else { panic!("a system page is collected") };
+    for (i, place) in [Place::Device(bench.frame(1, 5)), host].into_iter().enumerate() {
         bench.memory.write(place, 16, &11u64.to_le_bytes()).expect("a device can write");
         let first = 600 + i as u64;
         assert_eq!(bench.memory.atomic(place, 0, 8, AtomicOp::Add(1000)), Ok(first));

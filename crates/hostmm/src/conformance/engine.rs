@@ -2,8 +2,8 @@
 
 use super::{Mapping, World};
 use crate::{
-    ClaimRequest, Claimed, CpuFault, Destination, DevicePage, FaultOutcome, HostMemory, HostMm, HostPage, MmError,
-    MmEvent, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Select, Seq, Transferred, Walk,
+    ClaimRequest, Claimed, CpuFault, DevicePage, DeviceRun, FaultOutcome, HostMemory, HostMm, Migration, MmError,
+    MmEvent, NotifierId, NotifierOps, Outcome, OwnerId, PagemapId, PagemapOps, Place, Seq, Toward, Walk, WalkRun,
 };
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -63,8 +63,7 @@ impl PagemapOps for BringHome {
         let Some(window) = HostRange::around(fault.addr, self.window).intersect(fault.vma) else {
             return FaultOutcome::Retry;
         };
-        let request =
-            ClaimRequest { range: window, owner: self.owner, select: Select::DeviceOnly, fault: Some(fault.addr) };
+        let request = ClaimRequest { range: window, owner: self.owner, toward: Toward::Ram, fault: Some(fault.addr) };
         match carry_home(mm, &*memory, &request) {
             Ok(_) | Err(MmError::Stale | MmError::NoVma) => FaultOutcome::Retry,
             Err(MmError::Denied | MmError::NoMemory | MmError::Gone) => FaultOutcome::Fatal,
@@ -77,20 +76,27 @@ impl PagemapOps for BringHome {
     }
 }
 
-/// Where the bytes of a claimed page are; nowhere for a hole and for what was not collected.
-fn source(claimed: Claimed) -> Option<Place> {
-    match claimed {
-        Claimed::No | Claimed::Hole => None,
-        Claimed::System(frame) => Some(Place::Host(frame)),
-        Claimed::Device(page) => Some(Place::Device(page)),
+/// Does what a device does for the legs of a migration that have a destination: transfers each, and reports. A hole
+/// needs no transfer: it counts as carried.
+pub fn transfer(memory: &dyn HostMemory, migration: &mut Migration) {
+    let mut index = 0;
+    while let Some(leg) = migration.legs.get(index).copied() {
+        let mut report = migration.report_from(index);
+        match (leg.from, leg.to) {
+            (Some(from), Some(to)) => {
+                memory.transfer(from, to, leg.pages(), &mut |pages, outcome| report.note(pages, outcome));
+            }
+            (None, Some(_)) => report.note(leg.pages(), Outcome::Zeroed),
+            (_, None) => report.note(leg.pages(), Outcome::Failed),
+        }
+        index = report.leg();
     }
 }
 
-/// Transfers one page; whether the device reports it carried.
-fn transfer(memory: &dyn HostMemory, src: Place, dst: Place) -> bool {
-    let mut done = [Transferred::Failed];
-    memory.transfer(src, dst, &mut done);
-    matches!(done[0], Transferred::Moved | Transferred::Copied | Transferred::Hole)
+/// Of each page of `range`, whether it lives at the destination that a migration had for it.
+pub fn moved(migration: &Migration, range: HostRange) -> Vec<bool> {
+    let legs = || migration.legs.iter().filter(|leg| leg.carried());
+    (0..range.pages()).map(|i| legs().any(|leg| leg.range.contains(range.page_at(i)))).collect()
 }
 
 /// A whole migration of `range` to the frames from `to` on; says of each page whether it moved. A page that is
@@ -102,58 +108,37 @@ pub fn carry(
     owner: OwnerId,
     to: DevicePage,
 ) -> Result<Vec<bool>, MmError> {
-    let request = ClaimRequest { range, owner, select: Select::All, fault: None };
-    let mut claimed = vec![Claimed::No; range.pages()];
-    let claim = mm.claim(&request, &mut claimed)?;
-    let destinations: Vec<_> = (0u64..)
-        .zip(&claimed)
-        .map(|(i, page)| match *page {
-            Claimed::No => Destination::Stay,
-            Claimed::Device(at) if at == to.add(i) => Destination::Stay,
-            _ => Destination::Device(to.add(i)),
-        })
-        .collect();
-    let mut moved = vec![false; claimed.len()];
-    let staged = mm.stage(claim, &destinations, &mut vec![None; claimed.len()]);
-    if staged.is_ok() {
-        let wanted: Vec<_> = destinations
-            .iter()
-            .zip(&claimed)
-            .map(|(destination, page)| match (destination, source(*page)) {
-                (Destination::Device(dst), Some(src)) => transfer(memory, src, Place::Device(*dst)),
-                _ => *page == Claimed::Hole,
-            })
-            .collect();
-        mm.commit(claim, &wanted, &mut moved);
+    let request = ClaimRequest { range, owner, toward: Toward::Vram(to.pagemap), fault: None };
+    let mut migration = Migration::default();
+    if mm.claim(&request, &mut migration)? == Claimed::There {
+        return Ok(vec![false; range.pages()]);
     }
-    mm.finish(claim);
-    staged.map(|()| moved)
+    migration.aim(range, to);
+    migration.legs.retain(|leg| leg.from != leg.to);
+    carry_legs(mm, memory, range, &mut migration)
 }
 
 /// A whole migration home of what `request` selects; says of each page whether it moved.
 pub fn carry_home(mm: &dyn HostMm, memory: &dyn HostMemory, request: &ClaimRequest) -> Result<Vec<bool>, MmError> {
-    let mut claimed = vec![Claimed::No; request.range.pages()];
-    let claim = mm.claim(request, &mut claimed)?;
-    let destinations: Vec<_> = claimed
-        .iter()
-        .map(|page| if matches!(page, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
-        .collect();
-    let mut frames = vec![None; claimed.len()];
-    let mut moved = vec![false; claimed.len()];
-    let staged = mm.stage(claim, &destinations, &mut frames);
+    let mut migration = Migration::default();
+    mm.claim(request, &mut migration)?;
+    carry_legs(mm, memory, request.range, &mut migration)
+}
+
+/// The rest of a migration that was claimed.
+fn carry_legs(
+    mm: &dyn HostMm,
+    memory: &dyn HostMemory,
+    range: HostRange,
+    migration: &mut Migration,
+) -> Result<Vec<bool>, MmError> {
+    let staged = mm.stage(migration);
     if staged.is_ok() {
-        let wanted: Vec<_> = claimed
-            .iter()
-            .zip(&frames)
-            .map(|(page, frame)| match (source(*page), frame) {
-                (Some(src), Some(frame)) => transfer(memory, src, Place::Host(*frame)),
-                _ => false,
-            })
-            .collect();
-        mm.commit(claim, &wanted, &mut moved);
+        transfer(memory, migration);
+        mm.commit(migration);
     }
-    mm.finish(claim);
-    staged.map(|()| moved)
+    mm.finish(migration);
+    staged.map(|()| moved(migration, range))
 }
 
 /// What a [`Recorder`] saw of one event.
@@ -257,12 +242,43 @@ impl<'w> Bench<'w> {
             assert_eq!(self.world.load(range.page_at(i)), first + i as u64, "page {i} of {range}");
         }
     }
-    /// Claims a range.
-    pub fn claim(&self, range: HostRange, select: Select) -> (crate::ClaimId, Vec<Claimed>) {
-        let mut out = vec![Claimed::No; range.pages()];
-        let request = ClaimRequest { range, owner: Self::OWNER, select, fault: None };
-        let claim = self.mm.claim(&request, &mut out).expect("a claim of a mapped range succeeds");
-        (claim, out)
+    /// Claims a range, towards a tile.
+    pub fn claim(&self, range: HostRange, tile: u16) -> Migration {
+        self.claim_as(range, Toward::Vram(self.pagemap(tile)))
+    }
+    /// Claims what is in VRAM, on its way home.
+    pub fn claim_home(&self, range: HostRange) -> Migration {
+        self.claim_as(range, Toward::Ram)
+    }
+    fn claim_as(&self, range: HostRange, toward: Toward) -> Migration {
+        let mut migration = Migration::default();
+        let request = ClaimRequest { range, owner: Self::OWNER, toward, fault: None };
+        let claimed = self.mm.claim(&request, &mut migration).expect("a claim of a mapped range succeeds");
+        assert_eq!(claimed, Claimed::Begun, "not all of it is there already");
+        migration
+    }
+    /// Claims pages of VRAM for eviction.
+    pub fn claim_device(&self, pages: &[DeviceRun]) -> Migration {
+        let mut migration = Migration::default();
+        self.mm.claim_device(pages, &mut migration).expect("an eviction is begun");
+        migration
+    }
+    /// Aims a migration at a tile's frames from `frame` on, which stand for `range`, and stages it.
+    pub fn stage(&self, migration: &mut Migration, range: HostRange, tile: u16, frame: u64) {
+        migration.aim(range, self.frame(tile, frame));
+        self.mm.stage(migration).expect("staged");
+    }
+    /// The device's transfers of a migration, the commit and the finish.
+    pub fn complete(&self, migration: &mut Migration) {
+        transfer(&*self.memory, migration);
+        self.mm.commit(migration);
+        self.mm.finish(migration);
+    }
+    /// Transfers one page; how it travelled.
+    pub fn transfer(&self, src: Place, dst: Place) -> Outcome {
+        let mut how = Outcome::Pending;
+        self.memory.transfer(src, dst, 1, &mut |_, outcome| how = outcome);
+        how
     }
     /// Migrates all of a range to a tile's frames from `frame` on, and asserts that every page moved.
     pub fn to_tile(&self, range: HostRange, tile: u16, frame: u64) {
@@ -275,15 +291,25 @@ impl<'w> Bench<'w> {
     }
     /// Migrates what is in VRAM home.
     pub fn home(&self, range: HostRange) -> Vec<bool> {
-        let request = ClaimRequest { range, owner: Self::OWNER, select: Select::DeviceOnly, fault: None };
+        let request = ClaimRequest { range, owner: Self::OWNER, toward: Toward::Ram, fault: None };
         carry_home(&*self.mm, &*self.memory, &request).expect("the migration is begun")
     }
     /// An advisory walk, as the owner of the tiles.
-    pub fn look(&self, range: HostRange) -> Vec<HostPage> {
-        let mut pages = vec![HostPage::HOLE; range.pages()];
+    pub fn look(&self, range: HostRange) -> Vec<WalkRun> {
+        let mut runs = Vec::new();
         let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(Self::OWNER) };
-        self.mm.walk(&walk, &mut pages).expect("an advisory walk of a mapped range succeeds");
-        pages
+        self.mm.walk(&walk, &mut runs).expect("an advisory walk of a mapped range succeeds");
+        assert_eq!(runs.iter().map(|run| run.run.pages()).sum::<usize>(), range.pages(), "no gaps: {runs:?}");
+        assert!(runs.windows(2).all(|pair| pair[0].run.range.end == pair[1].run.range.start), "in order: {runs:?}");
+        runs
+    }
+    /// Where each page of a range is.
+    pub fn places(&self, range: HostRange) -> Vec<Option<Place>> {
+        self.look(range).iter().flat_map(|run| (0..run.run.pages()).map(|i| run.run.place_at(i))).collect()
+    }
+    /// Where the page at index `i` of a range is.
+    pub fn place(&self, range: HostRange, i: usize) -> Option<Place> {
+        self.places(Self::page(range, i))[0]
     }
     /// The word at the start of a place.
     pub fn peek(&self, place: Place) -> u64 {

@@ -1,8 +1,8 @@
 //! Cases: CPU threads that touch what is, or is about to be, in VRAM.
 
-use super::engine::{Bench, FRAMES, carry, word};
+use super::engine::{Bench, FRAMES, carry, transfer, word};
 use super::{ClaimedCpu, ForkWay, Recorder, World};
-use crate::{Backing, Claimed, Destination, DevicePage, EventKind, Place, Select, Transferred};
+use crate::{ClaimRequest, DevicePage, DeviceRun, EventKind, Outcome, Place, Toward};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use sync::atomic::AtomicU64;
@@ -23,10 +23,10 @@ pub(super) fn a_touch_calls_the_pages_own_pagemap(world: &dyn World) {
         assert_eq!((fault.addr.page(), fault.page), (range.page_at(1), bench.frame(1, 1)));
         assert!(fault.vma.contains(fault.addr));
     }
-    let backing = bench.look(range);
-    assert_eq!(backing[0].backing, Backing::Device(bench.frame(0, 0)));
-    assert!(matches!(backing[1].backing, Backing::System(_)));
-    assert_eq!(backing[2].backing, Backing::Device(bench.frame(1, 2)));
+    let places = bench.places(range);
+    assert_eq!(places[0], Some(Place::Device(bench.frame(0, 0))));
+    assert!(matches!(places[1], Some(Place::Host(_))));
+    assert_eq!(places[2], Some(Place::Device(bench.frame(1, 2))));
     world.store(word(range, 0, 1), 5);
     assert_eq!(bench.tiles[0].faults()[0].page, bench.frame(0, 0));
     bench.assert_filled(range, 20);
@@ -39,8 +39,8 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(1, 30);
     let at = word(range, 0, 1);
-    let (claim, pages) = bench.claim(range, Select::All);
-    let Claimed::System(frame) = pages[0] else { panic!("a written page is collected") };
+    let mut migration = bench.claim(range, 0);
+    assert!(matches!(migration.legs[0].from, Some(Place::Host(_))), "a written page is collected");
     let done = Arc::new(AtomicU64::new(0));
     let flag = done.clone();
     let writer = world.spawn(Box::new(move |cpu| {
@@ -53,21 +53,18 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     {
         join();
     }
-    let dst = bench.frame(0, 0);
-    bench.mm.stage(claim, &[Destination::Device(dst)], &mut [None]).expect("staged");
-    let mut carried = [Transferred::Failed];
-    bench.memory.transfer(Place::Host(frame), Place::Device(dst), &mut carried);
-    assert!(matches!(carried[0], Transferred::Moved | Transferred::Copied));
+    bench.stage(&mut migration, range, 0, 0);
+    transfer(&*bench.memory, &mut migration);
+    assert!(matches!(migration.legs[0].outcome, Outcome::Moved | Outcome::Copied));
     for _ in 0..world.rounds() {
         world.pause();
     }
-    let mut moved = [false];
-    bench.mm.commit(claim, &[true], &mut moved);
-    assert!(moved[0]);
+    bench.mm.commit(&mut migration);
+    assert_eq!(migration.carried(), 1);
     if world.contract().claimed == ClaimedCpu::Blocks {
         assert_eq!(done.load(), 0, "the writer waits while the page is claimed");
     }
-    bench.mm.finish(claim);
+    bench.mm.finish(&mut migration);
     if let Some(join) = writer {
         join();
     }
@@ -82,9 +79,8 @@ pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
     let range = bench.filled(1, 33);
     bench.to_tile(range, 0, 0);
     let at = range.start;
-    let mut mapped = [None];
-    let claim = bench.mm.claim_device(&[bench.frame(0, 0)], &mut mapped).expect("an eviction is begun");
-    assert_eq!(mapped, [Some(at)]);
+    let mut migration = bench.claim_device(&[DeviceRun { first: bench.frame(0, 0), pages: 1 }]);
+    assert_eq!(migration.legs[0].range.start, at);
     let seen = Arc::new(AtomicU64::new(0));
     let loaded = seen.clone();
     let toucher = world.spawn(Box::new(move |cpu| loaded.store(cpu.load(at))));
@@ -92,19 +88,10 @@ pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
         world.pause();
     }
     assert_eq!(seen.load(), 0, "the touch waits");
-    let mut frames = [None];
-    bench.mm.stage(claim, &[Destination::Ram], &mut frames).expect("staged");
-    let mut carried = [Transferred::Failed];
-    if let Some(frame) = frames[0] {
-        bench.memory.transfer(Place::Device(bench.frame(0, 0)), Place::Host(frame), &mut carried);
-    }
-    assert!(matches!(carried[0], Transferred::Moved | Transferred::Copied));
-    let mut moved = [false];
-    bench.mm.commit(claim, &[true], &mut moved);
-    bench.mm.finish(claim);
+    bench.mm.stage(&mut migration).expect("staged");
+    bench.complete(&mut migration);
     toucher();
-    assert!(moved[0]);
-    assert_eq!(seen.load(), 33);
+    assert_eq!((migration.carried(), seen.load()), (1, 33));
     assert!(bench.tiles[0].faults().is_empty(), "nobody was asked");
     bench.audit();
 }
@@ -151,12 +138,8 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
     });
     for round in 0..rounds {
         let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, next_frame(&bench, round));
-        let request = crate::ClaimRequest {
-            range: Bench::page(range, 0),
-            owner: Bench::OWNER,
-            select: Select::DeviceOnly,
-            fault: None,
-        };
+        let range = Bench::page(range, 0);
+        let request = ClaimRequest { range, owner: Bench::OWNER, toward: Toward::Ram, fault: None };
         let _ = super::engine::carry_home(&*bench.mm, &*bench.memory, &request);
         world.pause();
     }
@@ -185,7 +168,7 @@ pub(super) fn fork_shows_the_data(world: &dyn World) {
             assert!(bench.look(range).iter().all(|page| !page.write), "nothing of it may be written as it is");
         }
         ForkWay::BringsHome => {
-            assert!(bench.look(range).iter().all(|page| !matches!(page.backing, Backing::Device(_))));
+            assert!(bench.places(range).iter().all(|place| !matches!(place, Some(Place::Device(_)))));
         }
     }
     bench.mm.notifier_remove(id);

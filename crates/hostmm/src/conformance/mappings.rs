@@ -5,7 +5,7 @@ use super::{Mapping, Recorder, World};
 use crate::EventKind;
 use units::HostRange;
 
-/// Row *VMA facts*: extent, permissions and kind are told; a hole between mappings is none.
+/// Row *VMA facts*: extent, permissions and kind are told; a hole between mappings is none, and what is above it is found from there.
 pub(super) fn vma_facts(world: &dyn World) {
     let mm = world.mm();
     let plain = world.mmap(3, Mapping::Anonymous);
@@ -21,6 +21,9 @@ pub(super) fn vma_facts(world: &dyn World) {
     assert_eq!(mm.vma_lookup(plain.page_at(1)), None);
     assert_eq!(mm.vma_lookup(plain.start).expect("mapped").range.end, plain.page_at(1), "the mapping was cut");
     assert!(mm.vma_lookup(plain.page_at(2)).is_some());
+    let next = mm.next_vma(plain.page_at(1)).expect("the rest of the mapping is above");
+    assert!(next.range.contains(plain.page_at(2)) && next.anonymous, "{next:?}");
+    assert_eq!(mm.next_vma(plain.page_at(2)), mm.vma_lookup(plain.page_at(2)));
 }
 
 /// Row *mremap*: the old range is told as unmapped, and the data is at the new place, wherever it was before.

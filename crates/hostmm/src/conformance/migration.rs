@@ -1,9 +1,9 @@
 //! Cases: claim, stage, transfer, commit, finish.
 
-use super::engine::{Bench, carry};
-use super::{ClaimedCpu, FailureKnown, FrameName, Mapping, World};
-use crate::{AccessError, Backing, Claimed, Destination, MmError, Place, Select, Transferred};
-use alloc::vec;
+use super::engine::{Bench, carry, moved};
+use super::{ClaimedCpu, FailureKnown, FrameName, Mapping, Recorder, World};
+use crate::{AccessError, ClaimRequest, Claimed, DeviceRun, Leg, Migration, MmError, Outcome, Place, Toward};
+use alloc::vec::Vec;
 use units::{HostRange, ORDER_2M, SZ_2M, SZ_4K, bytes_of, pages_of};
 
 /// Row *claim*: system pages and holes are collected, a device page of the owner too, and a claim that is
@@ -15,17 +15,21 @@ pub(super) fn claim_collects_pages_and_holes(world: &dyn World) {
         world.store(range.page_at(i), 10 + i as u64);
     }
     bench.to_tile(Bench::page(range, 3), 0, 3);
-    let (claim, pages) = bench.claim(range, Select::All);
-    assert!(matches!(pages[0], Claimed::System(_)), "a written page: {:?}", pages[0]);
-    assert_eq!(pages[1], Claimed::Hole);
-    assert_eq!(pages[3], Claimed::Device(bench.frame(0, 3)));
+    let mut migration = bench.claim(range, 1);
+    let from = |i: usize| {
+        let leg = migration.legs.iter().find(|leg| leg.range.contains(range.page_at(i))).expect("collected");
+        leg.from_at(leg.range.page_index(range.page_at(i)))
+    };
+    assert!(matches!(from(0), Some(Place::Host(_))), "a written page: {:?}", from(0));
+    assert_eq!([from(1), from(3)], [None, Some(Place::Device(bench.frame(0, 3)))]);
     if world.contract().frames == FrameName::ByAddress {
-        assert!(matches!(pages[2], Claimed::System(frame) if frame.0 == range.page_at(2).page_number()));
+        assert!(matches!(from(2), Some(Place::Host(frame)) if frame.0 == range.page_at(2).page_number()));
     }
-    bench.mm.finish(claim);
-    let (claim, pages) = bench.claim(range, Select::DeviceOnly);
-    assert_eq!(pages[..3], [Claimed::No; 3], "only device pages were asked for");
-    bench.mm.finish(claim);
+    bench.mm.finish(&mut migration);
+    let mut migration = bench.claim_home(range);
+    let device: Vec<_> = migration.legs.iter().map(|leg| leg.range).collect();
+    assert_eq!(device, [Bench::page(range, 3)], "only device pages were asked for");
+    bench.mm.finish(&mut migration);
     for (i, value) in [(0, 10), (1, 0), (2, 12), (3, 13)] {
         assert_eq!(world.load(range.page_at(i)), value);
     }
@@ -44,7 +48,7 @@ pub(super) fn data_survives_every_home(world: &dyn World) {
     assert_eq!(bench.tiles[0].freed_in_all(), 8, "the frames of tile 0 are free again");
     assert!(bench.home(range).iter().all(|moved| *moved));
     bench.assert_filled(range, 100);
-    assert!(bench.look(range).iter().all(|page| matches!(page.backing, Backing::System(_))));
+    assert!(bench.places(range).iter().all(|place| matches!(place, Some(Place::Host(_)))));
     assert_eq!(bench.freed(), 16);
     bench.audit();
 }
@@ -66,17 +70,14 @@ pub(super) fn a_hole_arrives_as_zeros(world: &dyn World) {
 pub(super) fn a_hole_filled_meanwhile_keeps_its_write(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(2, Mapping::Anonymous);
-    let (claim, pages) = bench.claim(range, Select::All);
-    assert_eq!(pages, [Claimed::Hole; 2]);
-    let to = [0, 1].map(|i| Destination::Device(bench.frame(0, i)));
-    bench.mm.stage(claim, &to, &mut [None; 2]).expect("staged");
+    let mut migration = bench.claim(range, 0);
+    assert!(matches!(migration.legs[..], [Leg { range: all, from: None, .. }] if all == range), "two holes, one leg");
+    bench.stage(&mut migration, range, 0, 0);
     world.store(range.page_at(0), 41);
-    let mut moved = [true; 2];
-    bench.mm.commit(claim, &[true; 2], &mut moved);
-    bench.mm.finish(claim);
-    assert_eq!(moved, [false, true]);
+    bench.complete(&mut migration);
+    assert_eq!(moved(&migration, range), [false, true]);
     assert_eq!(world.load(range.page_at(0)), 41);
-    assert_eq!(bench.look(range)[1].backing, Backing::Device(bench.frame(0, 1)));
+    assert_eq!(bench.place(range, 1), Some(Place::Device(bench.frame(0, 1))));
     bench.audit();
 }
 
@@ -85,24 +86,21 @@ pub(super) fn abort_restores_the_sources(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(3, 50);
     bench.to_tile(Bench::page(range, 2), 1, 2);
-    let (claim, pages) = bench.claim(range, Select::All);
-    let to = [0, 1, 2].map(|i| Destination::Device(bench.frame(0, i)));
-    bench.mm.stage(claim, &to, &mut [None; 3]).expect("staged");
-    for i in [0, 2] {
-        let src = match pages[i as usize] {
-            Claimed::System(frame) => Place::Host(frame),
-            Claimed::Device(page) => Place::Device(page),
-            other => panic!("page {i} is collected: {other:?}"),
-        };
-        let mut done = [Transferred::Failed];
-        bench.memory.transfer(src, Place::Device(bench.frame(0, i)), &mut done);
-        assert!(matches!(done[0], Transferred::Moved | Transferred::Copied), "page {i}: {done:?}");
+    let mut migration = bench.claim(range, 0);
+    bench.stage(&mut migration, range, 0, 0);
+    for leg in migration.legs.clone() {
+        for i in (0..leg.pages()).filter(|i| leg.range.page_at(*i) != range.page_at(1)) {
+            let (Some(from), Some(to)) = (leg.from_at(i), leg.to_at(i)) else {
+                panic!("{leg:?} is collected and aimed")
+            };
+            let how = bench.transfer(from, to);
+            assert!(matches!(how, Outcome::Moved | Outcome::Copied), "page {i} of {leg:?}: {how:?}");
+        }
     }
-    let mut moved = [true; 3];
-    bench.mm.commit(claim, &[false; 3], &mut moved);
-    assert_eq!(moved, [false; 3]);
-    bench.mm.finish(claim);
-    assert_eq!(bench.look(range)[2].backing, Backing::Device(bench.frame(1, 2)), "a device page is back in VRAM");
+    bench.mm.commit(&mut migration);
+    assert_eq!(migration.carried(), 0, "nothing was reported");
+    bench.mm.finish(&mut migration);
+    assert_eq!(bench.place(range, 2), Some(Place::Device(bench.frame(1, 2))), "a device page is back in VRAM");
     for i in 0..3 {
         let empty = bench.memory.read(Place::Device(bench.frame(0, i)), 0, &mut [0; 8]);
         assert_eq!(empty, Err(AccessError::Empty), "destination {i} is empty again");
@@ -116,18 +114,19 @@ pub(super) fn abort_restores_the_sources(world: &dyn World) {
 pub(super) fn a_second_claim_gets_nothing(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(4, 1);
-    let (first, _) = bench.claim(HostRange::new(range.start, range.page_at(2)), Select::All);
-    let request = crate::ClaimRequest { range, owner: Bench::OWNER, select: Select::All, fault: None };
-    let mut out = vec![Claimed::Hole; 4];
-    match bench.mm.claim(&request, &mut out) {
-        Ok(second) => {
-            assert_eq!(out[..2], [Claimed::No; 2]);
-            assert!(out[2..].iter().all(|page| matches!(page, Claimed::System(_))), "{out:?}");
-            bench.mm.finish(second);
+    let mut first = bench.claim(HostRange::new(range.start, range.page_at(2)), 0);
+    let request = ClaimRequest { range, owner: Bench::OWNER, toward: Toward::Vram(bench.pagemap(0)), fault: None };
+    let mut second = Migration::default();
+    match bench.mm.claim(&request, &mut second) {
+        Ok(claimed) => {
+            assert_eq!(claimed, Claimed::Begun);
+            assert_eq!(second.pages(), 2, "{second:?}");
+            assert!(second.legs.iter().all(|leg| leg.range.start >= range.page_at(2)), "{second:?}");
+            bench.mm.finish(&mut second);
         }
         Err(error) => assert_eq!(error, MmError::Stale),
     }
-    bench.mm.finish(first);
+    bench.mm.finish(&mut first);
     bench.to_tile(range, 0, 0);
     bench.assert_filled(range, 1);
     bench.audit();
@@ -139,13 +138,13 @@ pub(super) fn a_pinned_page_fails_alone(world: &dyn World) {
     let range = bench.filled(4, 70);
     world.pin(range.page_at(1));
     if world.contract().failure == FailureKnown::AtClaim {
-        let (claim, pages) = bench.claim(range, Select::All);
-        assert_eq!(pages[1], Claimed::No);
-        bench.mm.finish(claim);
+        let mut migration = bench.claim(range, 0);
+        assert!(migration.legs.iter().all(|leg| !leg.range.contains(range.page_at(1))), "{migration:?}");
+        bench.mm.finish(&mut migration);
     }
     let moved = bench.try_to_tile(range, 0, 0);
     assert_eq!(moved, [true, false, true, true]);
-    assert!(matches!(bench.look(range)[1].backing, Backing::System(_)));
+    assert!(matches!(bench.place(range, 1), Some(Place::Host(_))));
     world.unpin(range.page_at(1));
     bench.to_tile(Bench::page(range, 1), 0, 1);
     bench.assert_filled(range, 70);
@@ -157,26 +156,16 @@ pub(super) fn claim_device_finds_the_address(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(2, 90);
     bench.to_tile(range, 0, 7);
-    let pages = [bench.frame(0, 8), bench.frame(0, 100), bench.frame(0, 7)];
-    let mut at = [None; 3];
-    let claim = bench.mm.claim_device(&pages, &mut at).expect("an eviction is begun");
-    assert_eq!(at, [Some(range.page_at(1)), None, Some(range.page_at(0))]);
-    let to = [Destination::Ram, Destination::Stay, Destination::Ram];
-    let mut frames = [None; 3];
-    bench.mm.stage(claim, &to, &mut frames).expect("staged");
-    let wanted = [0, 1, 2].map(|i| {
-        let mut done = [Transferred::Failed];
-        if let Some(frame) = frames[i] {
-            bench.memory.transfer(Place::Device(pages[i]), Place::Host(frame), &mut done);
-        }
-        matches!(done[0], Transferred::Moved | Transferred::Copied)
-    });
-    assert_eq!(wanted, [true, false, true]);
-    let mut moved = [false; 3];
-    bench.mm.commit(claim, &wanted, &mut moved);
-    bench.mm.finish(claim);
-    assert_eq!(moved, [true, false, true]);
-    assert_eq!((bench.tiles[0].freed(pages[0]), bench.tiles[0].freed(pages[2])), (1, 1));
+    let run = |frame, pages| DeviceRun { first: bench.frame(0, frame), pages };
+    let mut migration = bench.claim_device(&[run(8, 1), run(100, 2), run(7, 1)]);
+    let found: Vec<_> = migration.legs.iter().map(|leg| (leg.range, leg.from)).collect();
+    let leg = |i, frame| (Bench::page(range, i), Some(Place::Device(bench.frame(0, frame))));
+    assert_eq!(found, [leg(1, 8), leg(0, 7)]);
+    bench.mm.stage(&mut migration).expect("staged");
+    assert!(migration.legs.iter().all(|leg| matches!(leg.to, Some(Place::Host(_)))), "{migration:?}");
+    bench.complete(&mut migration);
+    assert_eq!(migration.carried(), 2);
+    assert_eq!([7, 8].map(|frame| bench.tiles[0].freed(bench.frame(0, frame))), [1, 1]);
     bench.assert_filled(range, 90);
     assert!(bench.tiles[0].faults().is_empty(), "nothing was left to fault on");
     bench.audit();
@@ -189,7 +178,7 @@ pub(super) fn two_megabytes_travel(world: &dyn World) {
     let range = world.mmap(pages, Mapping::Huge);
     bench.fill(range, 1000);
     let order = |range| {
-        let orders: alloc::vec::Vec<_> = bench.look(range).iter().map(|page| page.order).collect();
+        let orders: Vec<_> = bench.look(range).iter().map(|run| run.order).collect();
         assert!(orders.iter().all(|order| *order == orders[0]) && [0, ORDER_2M].contains(&orders[0]), "{orders:?}");
     };
     order(range);
@@ -209,7 +198,7 @@ pub(super) fn what_no_claim_takes(world: &dyn World) {
     let shared = world.mmap(1, Mapping::Shared);
     world.store(shared.start, 5);
     match bench.try_to_tile(shared, 0, 0)[..] {
-        [moved] => assert!(!moved, "a shared page stays"),
+        [went] => assert!(!went, "a shared page stays"),
         _ => panic!("one page, one answer"),
     }
     assert_eq!(world.load(shared.start), 5);
@@ -221,5 +210,34 @@ pub(super) fn what_no_claim_takes(world: &dyn World) {
     if world.contract().claimed == ClaimedCpu::Blocks {
         assert_eq!(bench.freed(), 0);
     }
+    bench.audit();
+}
+
+/// Row *all there*: a claim of what is at its destination pagemap already collects nothing, tells nobody, and owes no
+/// finish; a claim of which one page is elsewhere is a claim.
+pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(3, 10);
+    bench.to_tile(range, 0, 0);
+    let (recorder, id) = Recorder::insert(&bench.mm, range);
+    let request = |range, tile| ClaimRequest {
+        range,
+        owner: Bench::OWNER,
+        toward: Toward::Vram(bench.pagemap(tile)),
+        fault: None,
+    };
+    let mut migration = Migration::default();
+    assert_eq!(bench.mm.claim(&request(range, 0), &mut migration), Ok(Claimed::There));
+    assert!(recorder.take().is_empty(), "nobody is told");
+    bench.to_tile(Bench::page(range, 1), 1, 0);
+    recorder.take();
+    for (tile, pages) in [(0, 3), (1, 3)] {
+        assert_eq!(bench.mm.claim(&request(range, tile), &mut migration), Ok(Claimed::Begun));
+        assert_eq!((migration.pages(), migration.legs.len()), (pages, 3), "{migration:?}");
+        bench.mm.finish(&mut migration);
+    }
+    assert_eq!(bench.mm.claim(&request(Bench::page(range, 1), 1), &mut migration), Ok(Claimed::There));
+    bench.mm.notifier_remove(id);
+    bench.assert_filled(range, 10);
     bench.audit();
 }

@@ -31,7 +31,7 @@ mod walks;
 mod world;
 
 pub use contract::{ClaimedCpu, Contract, FailureKnown, ForkWay, FrameName, Held, Protected, Told};
-pub use engine::{Bench, BringHome, Recorder, Seen, carry, carry_home};
+pub use engine::{Bench, BringHome, Recorder, Seen, carry, carry_home, moved, transfer};
 pub use world::{Body, Cpu, Join, Mapping, World};
 
 /// A case: panics where the world breaks the contract.
@@ -49,7 +49,8 @@ pub fn all() -> &'static [(&'static str, Case)] {
         migration:
             claim_collects_pages_and_holes, data_survives_every_home, a_hole_arrives_as_zeros,
             a_hole_filled_meanwhile_keeps_its_write, abort_restores_the_sources, a_second_claim_gets_nothing,
-            a_pinned_page_fails_alone, claim_device_finds_the_address, two_megabytes_travel, what_no_claim_takes;
+            a_pinned_page_fails_alone, claim_device_finds_the_address, two_megabytes_travel, what_no_claim_takes,
+            what_is_there_is_not_claimed;
         data:
             an_unstaged_pair_is_copied, a_staged_destination_takes_what_comes, nothing_carried_reads_zeros,
             an_empty_frame_is_told, device_writes_reach_the_cpu, user_copies_serve_faults;

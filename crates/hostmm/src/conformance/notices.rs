@@ -2,7 +2,7 @@
 
 use super::engine::Bench;
 use super::{Mapping, Protected, Recorder, Seen, Told, World};
-use crate::{Backing, EventKind, HostPage, MmError, Walk};
+use crate::{EventKind, MmError, Place, Walk};
 use alloc::vec::Vec;
 use units::HostRange;
 
@@ -19,12 +19,12 @@ pub(super) fn a_claim_tells(world: &dyn World) {
     let seq = bench.mm.read_begin(id);
     recorder.arm(id, seq);
     assert!(!bench.mm.read_retry(id, seq));
-    let (claim, _) = bench.claim(range, crate::Select::All);
+    let mut migration = bench.claim(range, 0);
     let told = of_kind(&recorder.take(), EventKind::Migrate(Bench::OWNER), range);
     assert!(!told.is_empty(), "the claim is told");
     assert!(told.iter().all(|seen| seen.retry == Some(true)), "the sequence moved before the callback");
     assert!(bench.mm.read_retry(id, seq));
-    bench.mm.finish(claim);
+    bench.mm.finish(&mut migration);
     let seq = bench.mm.read_begin(id);
     assert!(!bench.mm.read_retry(id, seq), "at rest the sequence stands still");
     bench.mm.notifier_remove(id);
@@ -48,7 +48,11 @@ pub(super) fn an_unmap_tells_and_frees_once(world: &dyn World) {
     assert!(told.iter().all(|seen| seen.mapped == before && seen.retry == Some(true)), "{told:?}");
     assert!(bench.mm.read_retry(id, seq));
     assert_eq!([0, 1, 2].map(|i| bench.tiles[0].freed(bench.frame(0, i))), [0, 1, 1]);
-    assert_eq!(bench.look(range)[0].backing, Backing::Device(bench.frame(0, 0)), "what stays mapped stays");
+    assert_eq!(
+        bench.place(Bench::page(range, 0), 0),
+        Some(Place::Device(bench.frame(0, 0))),
+        "what stays mapped stays"
+    );
     bench.mm.notifier_remove(id);
     world.munmap(Bench::page(range, 0));
     bench.audit();
@@ -85,9 +89,9 @@ pub(super) fn mprotect_tells_or_is_denied(world: &dyn World) {
     }
     bench.mm.notifier_remove(id);
     let walk = Walk { range: Bench::page(range, 0), valid_since: None, fault: true, write: true, owner: None };
-    assert_eq!(bench.mm.walk(&walk, &mut [HostPage::HOLE]), Err(MmError::Denied));
+    assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::Denied));
     let walk = Walk { write: false, ..walk };
-    assert_eq!(bench.mm.walk(&walk, &mut [HostPage::HOLE]), Ok(()));
+    assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Ok(()));
     bench.assert_filled(range, 7);
     bench.audit();
 }

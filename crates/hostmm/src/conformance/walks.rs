@@ -2,8 +2,9 @@
 
 use super::engine::{Bench, BringHome, FRAMES, carry};
 use super::{Mapping, Recorder, World};
-use crate::{Backing, DevicePage, HostPage, MmError, OwnerId, Walk};
+use crate::{DevicePage, MmError, OwnerId, Place, Run, Walk, WalkRun};
 use alloc::vec;
+use alloc::vec::Vec;
 use units::{HostRange, SZ_4K};
 
 /// Row *walk*: device pages of the owner are reported where they are, with a fault too; nothing comes home.
@@ -13,12 +14,16 @@ pub(super) fn a_walk_tells_whose_pages(world: &dyn World) {
     bench.to_tile(Bench::page(range, 0), 0, 10);
     bench.to_tile(Bench::page(range, 1), 1, 11);
     for fault in [false, true] {
-        let mut pages = [HostPage::HOLE; 3];
+        let mut runs = Vec::new();
         let walk = Walk { range, valid_since: None, fault, write: fault, owner: Some(Bench::OWNER) };
-        bench.mm.walk(&walk, &mut pages).expect("mapped");
-        assert_eq!(pages[0].backing, Backing::Device(bench.frame(0, 10)));
-        assert_eq!(pages[1].backing, Backing::Device(bench.frame(1, 11)));
-        assert!(matches!(pages[2], HostPage { backing: Backing::System(_), write: true, .. }), "{:?}", pages[2]);
+        bench.mm.walk(&walk, &mut runs).expect("mapped");
+        let places: Vec<_> = runs.iter().map(|run| run.run.place).collect();
+        let vram = |tile, frame| Some(Place::Device(bench.frame(tile, frame)));
+        assert_eq!(places[..2], [vram(0, 10), vram(1, 11)], "two tiles are two runs");
+        assert!(
+            matches!(runs[2], WalkRun { run: Run { place: Some(Place::Host(_)), .. }, write: true, .. }),
+            "{runs:?}"
+        );
     }
     assert!(bench.tiles.iter().all(|tile| tile.faults().is_empty()));
     bench.audit();
@@ -33,13 +38,13 @@ pub(super) fn a_foreign_page_comes_home(world: &dyn World) {
     let range = bench.filled(1, 77);
     let to = DevicePage { pagemap: world.pagemap(2), frame: 1 };
     assert_eq!(carry(&*bench.mm, &*bench.memory, range, foreign, to), Ok(vec![true]));
-    assert!(!matches!(bench.look(range)[0].backing, Backing::Device(_)));
+    assert!(!matches!(bench.place(range, 0), Some(Place::Device(_))));
     let moved = bench.try_to_tile(range, 0, 0);
     assert_eq!(moved, [false], "no claim takes a foreign page");
-    let mut pages = [HostPage::HOLE];
+    let mut runs = Vec::new();
     let walk = Walk { range, valid_since: None, fault: true, write: false, owner: Some(Bench::OWNER) };
-    bench.mm.walk(&walk, &mut pages).expect("mapped");
-    assert!(matches!(pages[0].backing, Backing::System(_)));
+    bench.mm.walk(&walk, &mut runs).expect("mapped");
+    assert!(matches!(runs[0].run.place, Some(Place::Host(_))));
     assert!(!ops.faults().is_empty() && ops.freed(to) == 1);
     assert_eq!(world.load(range.start), 77);
     bench.audit();
@@ -49,13 +54,13 @@ pub(super) fn a_foreign_page_comes_home(world: &dyn World) {
 pub(super) fn a_walk_fills_holes(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(3, Mapping::Anonymous);
-    assert!(bench.look(range).iter().all(|page| page.backing == Backing::None));
-    let mut pages = [HostPage::HOLE; 3];
+    assert!(bench.places(range).iter().all(Option::is_none));
+    let mut runs = Vec::new();
     let walk = Walk { range, valid_since: None, fault: true, write: true, owner: Some(Bench::OWNER) };
-    bench.mm.walk(&walk, &mut pages).expect("mapped");
-    for page in pages {
-        let HostPage { backing: Backing::System(frame), write: true, .. } = page else { panic!("{page:?}") };
-        assert_eq!(bench.peek(crate::Place::Host(frame)), 0);
+    bench.mm.walk(&walk, &mut runs).expect("mapped");
+    for WalkRun { run, write, .. } in runs {
+        assert!(write && matches!(run.place, Some(Place::Host(_))), "{run:?}");
+        assert!((0..run.pages()).filter_map(|i| run.place_at(i)).all(|place| bench.peek(place) == 0));
     }
     bench.audit();
 }
@@ -67,12 +72,12 @@ pub(super) fn a_late_walk_is_stale(world: &dyn World) {
     let (_recorder, id) = Recorder::insert(&bench.mm, range);
     let seq = bench.mm.read_begin(id);
     bench.to_tile(range, 0, 0);
-    let mut pages = [HostPage::HOLE; 2];
+    let mut runs = Vec::new();
     let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: false, owner: Some(Bench::OWNER) };
-    assert_eq!(bench.mm.walk(&walk, &mut pages), Err(MmError::Stale));
+    assert_eq!(bench.mm.walk(&walk, &mut runs), Err(MmError::Stale));
     let walk = Walk { valid_since: Some((id, bench.mm.read_begin(id))), ..walk };
-    assert_eq!(bench.mm.walk(&walk, &mut pages), Ok(()));
-    assert_eq!(pages[1].backing, Backing::Device(bench.frame(0, 1)));
+    assert_eq!(bench.mm.walk(&walk, &mut runs), Ok(()));
+    assert_eq!((runs.len(), runs[0].run.place), (1, Some(Place::Device(bench.frame(0, 0)))));
     bench.mm.notifier_remove(id);
     bench.audit();
 }
@@ -84,8 +89,8 @@ pub(super) fn a_walk_without_a_mapping(world: &dyn World) {
     world.munmap(Bench::page(range, 1));
     world.settle();
     let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
-    assert_eq!(bench.mm.walk(&walk, &mut [HostPage::HOLE; 2]), Err(MmError::NoVma));
+    assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
     let walk = Walk { range: HostRange::new(range.page_at(1), range.end), ..walk };
-    assert_eq!(bench.mm.walk(&walk, &mut [HostPage::HOLE]), Err(MmError::NoVma));
+    assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
     bench.audit();
 }

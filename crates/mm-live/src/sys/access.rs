@@ -7,7 +7,9 @@
 //! interposes `sigaction`, keeps that entry up to date by [`swap_chained`].
 
 use super::call;
+use crate::kernel::Fault;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use hostmm::AtomicOp;
 
 core::arch::global_asm!(
     ".pushsection .text.pontoon_access,\"ax\",@progbits",
@@ -117,15 +119,6 @@ unsafe extern "C" {
     fn pontoon_access_cmpxchg4(value: *mut u64, addr: u64, new: u64) -> i64;
 }
 
-/// Why bytes were not reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Fault {
-    /// SIGSEGV: no mapping, or no permission.
-    Segv,
-    /// SIGBUS: a page that userfaultfd reports missing by signal, a poisoned page, or behind a file's end.
-    Bus,
-}
-
 fn outcome(ret: i64) -> Result<(), Fault> {
     match ret {
         0 => Ok(()),
@@ -177,8 +170,18 @@ pub(crate) fn copy(dst: u64, src: u64, len: usize) -> Result<(), Fault> {
     outcome(unsafe { pontoon_access_copy(dst, src, len) })
 }
 
+/// An atomic on a word of 4 or 8 bytes; gives the old one.
+pub(crate) fn atomic(addr: u64, size: usize, op: AtomicOp) -> Result<u64, Fault> {
+    match op {
+        AtomicOp::Exchange(value) => exchange(addr, size, value),
+        AtomicOp::Add(value) => add(addr, size, value),
+        AtomicOp::Sub(value) => add(addr, size, value.wrapping_neg()),
+        AtomicOp::CompareExchange { expected, new } => compare_exchange(addr, size, expected, new),
+    }
+}
+
 /// Stores a word of 4 or 8 bytes and gives the old one.
-pub(crate) fn exchange(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
+fn exchange(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
     let mut word = value;
     let at = core::ptr::from_mut(&mut word);
     let ret = if size == 8 {
@@ -192,7 +195,7 @@ pub(crate) fn exchange(addr: u64, size: usize, value: u64) -> Result<u64, Fault>
 }
 
 /// Adds to a word of 4 or 8 bytes and gives the old one.
-pub(crate) fn add(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
+fn add(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
     let mut word = value;
     let at = core::ptr::from_mut(&mut word);
     let ret = if size == 8 {
@@ -206,7 +209,7 @@ pub(crate) fn add(addr: u64, size: usize, value: u64) -> Result<u64, Fault> {
 }
 
 /// Compares and exchanges a word of 4 or 8 bytes and gives the old one.
-pub(crate) fn compare_exchange(addr: u64, size: usize, expected: u64, new: u64) -> Result<u64, Fault> {
+fn compare_exchange(addr: u64, size: usize, expected: u64, new: u64) -> Result<u64, Fault> {
     let mut word = expected;
     let at = core::ptr::from_mut(&mut word);
     let ret = if size == 8 {

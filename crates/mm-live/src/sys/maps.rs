@@ -3,21 +3,11 @@
 
 use super::descriptor::ProcFile;
 use super::{Errno, ioctl, read_at};
+use crate::kernel::Mapping;
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
 const PROCMAP_QUERY: u32 = 0xc068_6611;
-
-/// A mapping as the kernel describes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mapping {
-    pub range: HostRange,
-    pub read: bool,
-    pub write: bool,
-    pub exec: bool,
-    /// Private, of no file, and in 4K pages. So are the kernel's own (\[vdso\] and its kin), which nobody can write.
-    pub plain: bool,
-}
 
 /// /proc/self/maps, open.
 #[derive(Debug)]

@@ -91,21 +91,3 @@ pub(crate) fn advise(range: HostRange, advice: Advice) -> Result<(), Errno> {
     // SAFETY: no reference names the bytes; populating changes none, and DontNeed is for memory of ours.
     check(unsafe { call(libc::SYS_madvise, args) }).map(drop)
 }
-
-/// Whether anything can be swapped out on this machine.
-pub(crate) fn has_swap() -> bool {
-    // SAFETY: zeros are a valid sysinfo.
-    let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
-    // SAFETY: the kernel writes this struct.
-    let done = check(unsafe { call(libc::SYS_sysinfo, [core::ptr::from_mut(&mut info) as usize, 0, 0, 0, 0, 0]) });
-    done.is_err() || info.totalswap != 0
-}
-
-/// Which pages of `range` are resident; `out` has one entry a page. Bit 0 is the answer: of a page that is swapped
-/// out it says whether the swap cache has it too. 2.7 us for 2M.
-pub(crate) fn mincore(range: HostRange, out: &mut [u8]) -> Result<(), Errno> {
-    assert!(out.len() >= range.pages());
-    let args = [range.start.0 as usize, range.len() as usize, out.as_mut_ptr() as usize, 0, 0, 0];
-    // SAFETY: the kernel writes one byte a page, and `out` has that many.
-    check(unsafe { call(libc::SYS_mincore, args) }).map(drop)
-}

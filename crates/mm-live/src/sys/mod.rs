@@ -4,6 +4,7 @@
 //! interposes those (a `mmap` of the arena would recurse into it), and they write `errno`, which is
 //! thread-local (a fault thread must not touch thread-locals: see the crate header).
 //!
+//! * [`linux`]: all of it as one [`Kernel`](crate::kernel::Kernel)
 //! * [`uffd`]: the two userfaultfds and their ioctls
 //! * [`access`]: bytes at addresses that may vanish, with a fixup for SIGSEGV and SIGBUS
 //! * [`mem`]: mmap, madvise, mincore of arenas and of the program's pages
@@ -17,31 +18,15 @@
 
 pub(crate) mod access;
 pub(crate) mod descriptor;
+pub(crate) mod linux;
 pub(crate) mod maps;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 pub(crate) mod task;
 pub(crate) mod uffd;
 
+pub(crate) use crate::kernel::Errno;
 use descriptor::Fd;
-
-/// A kernel error number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Errno(pub i32);
-
-#[allow(missing_docs)]
-impl Errno {
-    pub const PERM: Self = Self(1);
-    pub const NOENT: Self = Self(2);
-    pub const BADF: Self = Self(9);
-    pub const AGAIN: Self = Self(11);
-    pub const NOMEM: Self = Self(12);
-    pub const FAULT: Self = Self(14);
-    pub const BUSY: Self = Self(16);
-    pub const EXIST: Self = Self(17);
-    pub const INVAL: Self = Self(22);
-    pub const NOTTY: Self = Self(25);
-}
 
 /// Opens a file read-only (or for both with `write`); `path` ends in NUL.
 pub(crate) fn open(path: &core::ffi::CStr, access: Access) -> Result<Fd, Errno> {

@@ -3,6 +3,7 @@
 
 use super::descriptor::ProcFile;
 use super::{Errno, ioctl, read_at};
+use crate::kernel::Held;
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -32,44 +33,48 @@ impl Pagemap {
         self.file.raw()
     }
 
-    /// Whether the page at `addr` is mapped as part of a 2M page.
-    pub fn is_huge(&self, addr: HostVa) -> bool {
-        let page = HostRange::sized(addr.page(), SZ_4K);
-        self.can_scan && self.scan(page, raw::PAGE_IS_HUGE, &mut [[0; 3]]).is_ok_and(|(found, _)| found == 1)
-    }
-
-    /// Sets bit 0 of the entry of each page of `range` that is in memory or swapped out.
-    pub fn add_present(&self, range: HostRange, out: &mut [u8]) {
+    /// The parts of `range` that are in memory or swapped out: how many were written, and up to where was looked.
+    pub fn held(&self, range: HostRange, out: &mut [Held]) -> (usize, HostVa) {
+        const WHAT: u32 = raw::PAGE_IS_PRESENT | raw::PAGE_IS_SWAPPED;
         if !self.can_scan {
-            return self.add_present_by_words(range, out);
+            return self.held_by_words(range, out);
         }
         let mut regions = [[0u64; 3]; 16];
-        let mut rest = range;
-        while let Ok((found, walked)) = self.scan(rest, raw::PAGE_IS_PRESENT | raw::PAGE_IS_SWAPPED, &mut regions) {
-            for region in regions.iter().take(found).map(|&[start, end, _]| HostRange::new(HostVa(start), HostVa(end)))
-            {
-                let pages = &mut out[range.page_index(region.start)..][..region.pages()];
-                pages.iter_mut().for_each(|page| *page |= 1);
-            }
-            if found < regions.len() || walked >= range.end {
-                return;
-            }
-            rest.start = walked;
+        let room = out.len().min(regions.len());
+        let Ok((found, end)) = self.scan(range, WHAT, &mut regions[..room]) else { return (0, range.end) };
+        for (held, &[start, end, what]) in out.iter_mut().zip(&regions[..found]) {
+            let huge = what & u64::from(raw::PAGE_IS_HUGE) != 0;
+            *held = Held { range: HostRange::new(HostVa(start), HostVa(end)), huge };
         }
+        (found, end)
     }
 
-    fn add_present_by_words(&self, range: HostRange, out: &mut [u8]) {
+    fn held_by_words(&self, range: HostRange, out: &mut [Held]) -> (usize, HostVa) {
         let mut words = [0u8; 64 * WORD];
-        let mut done = 0;
-        while done < range.pages() {
-            let part = &mut words[..WORD * (range.pages() - done).min(64)];
-            let place = range.page_at(done).page_number() as usize * WORD;
-            let Ok(got @ WORD..) = self.file.run(|file| read_at(file, part, place)) else { return };
-            for (page, word) in out[done..].iter_mut().zip(part[..got].as_chunks().0) {
-                *page |= u8::from(u64::from_ne_bytes(*word) & PRESENT_OR_SWAPPED != 0);
+        let room = out.len();
+        let (mut at, mut found) = (range.start, 0);
+        while at < range.end {
+            let part = &mut words[..WORD * HostRange::new(at, range.end).pages().min(64)];
+            let place = at.page_number() as usize * WORD;
+            let Ok(got @ WORD..) = self.file.run(|file| read_at(file, part, place)) else {
+                return (found, range.end);
+            };
+            for word in part[..got].as_chunks().0 {
+                if u64::from_ne_bytes(*word) & PRESENT_OR_SWAPPED != 0 {
+                    let page = HostRange::sized(at, SZ_4K);
+                    match out[..found].last_mut() {
+                        Some(last) if last.range.end == at => last.range.end = page.end,
+                        _ if found == room => return (found, at),
+                        _ => {
+                            out[found] = Held { range: page, huge: false };
+                            found += 1;
+                        }
+                    }
+                }
+                at = at.add(SZ_4K);
             }
-            done += got / WORD;
         }
+        (found, range.end)
     }
 
     /// Regions of `range` that are any of `what`: how many were written, and how far it got.
@@ -86,7 +91,7 @@ impl Pagemap {
             category_inverted: 0,
             category_mask: 0,
             category_anyof_mask: u64::from(what),
-            return_mask: u64::from(what),
+            return_mask: u64::from(what | raw::PAGE_IS_HUGE),
         };
         // SAFETY: PAGEMAP_SCAN takes this struct, and writes at most as many regions as it is told there are.
         let found = self.file.run(|file| unsafe { ioctl(file, PAGEMAP_SCAN, &mut scan) })?;
@@ -97,8 +102,9 @@ impl Pagemap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Watch;
     use crate::sys::mem;
-    use crate::sys::uffd::{Uffd, Watch, feature};
+    use crate::sys::uffd::{Uffd, feature};
     use units::SZ_2M;
 
     /// A poisoned page is an entry that is not present, as a swapped one is, and needs no swap.
@@ -111,19 +117,27 @@ mod tests {
         uffd.register(memory, Watch::Missing).expect("anonymous memory");
         let poisoned = [0, 1, 63, 64, 65, 200, 511];
         poisoned.iter().for_each(|&page| uffd.poison(HostRange::sized(memory.page_at(page), SZ_4K)));
+        let pages =
+            |pagemap: &Pagemap| {
+                let mut found = Vec::new();
+                let mut held = [Held { range: memory, huge: false }; 3];
+                let mut rest = memory;
+                while !rest.is_empty() {
+                    let (count, end) = pagemap.held(rest, &mut held);
+                    found.extend(held[..count].iter().flat_map(|part| {
+                        (0..part.range.pages()).map(|page| memory.page_index(part.range.page_at(page)))
+                    }));
+                    rest.start = end;
+                }
+                found
+            };
         for pagemap in [&quick, &slow] {
-            let mut found = [0u8; 512];
-            pagemap.add_present(memory, &mut found);
-            let found: Vec<_> = (0..512).filter(|&page| found[page] != 0).collect();
-            assert_eq!(found, poisoned, "{pagemap:?}");
+            assert_eq!(pages(pagemap), poisoned, "{pagemap:?}");
         }
         // A page in every other place makes more regions than one scan gives.
         (0..512).step_by(2).for_each(|page| uffd.poison(HostRange::sized(memory.page_at(page), SZ_4K)));
-        let mut found = [[0u8; 512]; 2];
-        quick.add_present(memory, &mut found[0]);
-        slow.add_present(memory, &mut found[1]);
-        assert_eq!(found[0], found[1]);
-        assert!((0..512).step_by(2).all(|page| found[0][page] != 0));
+        assert_eq!(pages(&quick), pages(&slow));
+        assert!(pages(&quick).len() > 256);
         mem::unmap(memory);
     }
 }

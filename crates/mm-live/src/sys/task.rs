@@ -2,6 +2,7 @@
 
 use super::descriptor::Fd;
 use super::{Errno, call, check};
+use crate::kernel::Ready;
 use units::{HostRange, HostVa, SZ_4K, SZ_64K};
 
 const SIGSET_BYTES: usize = 8;
@@ -68,19 +69,6 @@ pub(crate) fn stack_address() -> HostVa {
     HostVa(core::ptr::from_ref(&here) as u64)
 }
 
-/// Lets another thread run.
-pub(crate) fn relax() {
-    // SAFETY: sched_yield takes nothing.
-    let _ = unsafe { call(libc::SYS_sched_yield, [0; 6]) };
-}
-
-/// Sleeps, by the kernel, with no wrapper of libc.
-pub(crate) fn nap_us(us: u64) {
-    let time = [us / 1_000_000, us % 1_000_000 * 1000];
-    // SAFETY: the kernel reads a timespec of two words.
-    let _ = unsafe { call(libc::SYS_nanosleep, [time.as_ptr() as usize, 0, 0, 0, 0, 0]) };
-}
-
 /// An eventfd that ends a poll.
 #[derive(Debug)]
 pub(crate) struct Kick(Fd);
@@ -114,13 +102,6 @@ impl Kick {
         // SAFETY: the kernel writes eight bytes.
         let _ = unsafe { call(libc::SYS_read, args) };
     }
-}
-
-/// Which of two descriptors woke a poll.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ready {
-    pub messages: bool,
-    pub kicked: bool,
 }
 
 /// Waits for messages or a kick, at most `timeout_ms` (-1: for ever).

@@ -2,8 +2,9 @@
 
 use super::descriptor::Fd;
 use super::{Access, Errno, call, check, ioctl, open};
+use crate::kernel::{Message, Progress, Watch};
 use linux_raw_sys::general as raw;
-use units::HostRange;
+use units::{HostRange, HostVa};
 
 /// What a descriptor shall do.
 pub(crate) mod feature {
@@ -30,39 +31,6 @@ pub(crate) enum Source {
     Syscall,
     /// userfaultfd(2) with UFFD_USER_MODE_ONLY.
     UserModeOnly,
-}
-
-/// A range's page faults of which kind are reported.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Watch {
-    /// Missing pages.
-    Missing,
-    /// Missing pages, and writes to protected ones.
-    MissingAndProtected,
-}
-
-/// A message of the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Message {
-    /// A thread waits for this page.
-    Fault { addr: u64, write: bool, protected: bool },
-    /// `[from, from+len)` now lies at `to`.
-    Remap { from: u64, to: u64, len: u64 },
-    /// Pages are about to be dropped.
-    Remove { start: u64, end: u64 },
-    /// The mapping is gone.
-    Unmap { start: u64, end: u64 },
-    /// Something that was not asked for.
-    Other(u8),
-}
-
-/// How far an ioctl over a range came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Progress {
-    /// Bytes done.
-    pub bytes: u64,
-    /// Why it ended there; `None` where all is done.
-    pub error: Option<Errno>,
 }
 
 /// A userfaultfd.
@@ -233,13 +201,13 @@ impl RawMessage {
         let [head, a, b, c] = self.0;
         match u32::from(head as u8) {
             raw::UFFD_EVENT_PAGEFAULT => Message::Fault {
-                addr: b & !0xfff,
+                addr: HostVa(b & !0xfff),
                 write: a & raw::UFFD_PAGEFAULT_FLAG_WRITE as u64 != 0,
                 protected: a & raw::UFFD_PAGEFAULT_FLAG_WP as u64 != 0,
             },
-            raw::UFFD_EVENT_REMAP => Message::Remap { from: a, to: b, len: c },
-            raw::UFFD_EVENT_REMOVE => Message::Remove { start: a, end: b },
-            raw::UFFD_EVENT_UNMAP => Message::Unmap { start: a, end: b },
+            raw::UFFD_EVENT_REMAP => Message::Remap { from: HostRange::sized(HostVa(a), c), to: HostVa(b) },
+            raw::UFFD_EVENT_REMOVE => Message::Remove(HostRange::new(HostVa(a), HostVa(b))),
+            raw::UFFD_EVENT_UNMAP => Message::Unmap(HostRange::new(HostVa(a), HostVa(b))),
             other => Message::Other(other as u8),
         }
     }

@@ -25,7 +25,7 @@ use program::{dropper, forker, grower, loader, mapper, remapper};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 use world::*;
 
 const COUNTERS: u64 = 8;
@@ -203,21 +203,21 @@ fn device_add(stage: &Stage, number: usize, index: usize) -> Option<u64> {
     for _ in 0..100 {
         let seq = mm.read_begin(id);
         let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: true, owner: Some(OWNER) };
-        let mut found = [HostPage::HOLE];
+        let mut found = Vec::new();
         if mm.walk(&walk, &mut found).is_err() {
             continue;
         }
         let offset = 64 + 8 * number;
-        let done = match found[0].backing {
-            Backing::Device(device) => {
+        let done = match found[0].run.place {
+            Some(Place::Device(device)) => {
                 stage.in_flight[number].store(1, SeqCst);
                 let done =
                     (!mm.read_retry(id, seq)).then(|| mm.atomic(Place::Device(device), offset, 8, AtomicOp::Add(1)));
                 stage.in_flight[number].store(0, SeqCst);
                 done
             }
-            Backing::System(frame) => Some(mm.atomic(Place::Host(frame), offset, 8, AtomicOp::Add(1))),
-            Backing::None => None,
+            Some(Place::Host(frame)) => Some(mm.atomic(Place::Host(frame), offset, 8, AtomicOp::Add(1))),
+            None => None,
         };
         match done {
             Some(Ok(old)) => {
@@ -236,27 +236,30 @@ fn device_add(stage: &Stage, number: usize, index: usize) -> Option<u64> {
 fn evict(stage: &Stage, random: &mut Random) {
     let vram = &stage.vram[random.below(2) as usize];
     let first = random.below(16 * 512 - 64);
-    let pages: Vec<_> = (0..64).map(|i| DevicePage { pagemap: vram.id, frame: first + i }).collect();
-    let mut at = vec![None; pages.len()];
-    let Ok(claim) = stage.mm.claim_device(&pages, &mut at) else { return };
-    let to: Vec<_> = at.iter().map(|at| at.map_or(Destination::Stay, |_| Destination::Ram)).collect();
-    let mut frames = vec![None; pages.len()];
-    let mut wanted = vec![false; pages.len()];
-    if stage.mm.stage(claim, &to, &mut frames).is_ok() {
-        for (i, &device) in pages.iter().enumerate() {
-            let mut done = [Transferred::Failed];
-            if let Some(frame) = frames[i] {
-                stage.mm.transfer(Place::Device(device), Place::Host(frame), &mut done);
-            }
-            wanted[i] = done[0] != Transferred::Failed;
-            // Some are wanted back: abort must be exact too.
-            wanted[i] &= i % 7 != 0;
-        }
-        let mut moved = vec![false; pages.len()];
-        stage.mm.commit(claim, &wanted, &mut moved);
-        stage.evictions.fetch_add(moved.iter().filter(|&&moved| moved).count() as u64, SeqCst);
+    let pages = DeviceRun { first: DevicePage { pagemap: vram.id, frame: first }, pages: 64 };
+    let mut migration = Migration::default();
+    if stage.mm.claim_device(&[pages], &mut migration).is_err() {
+        return;
     }
-    stage.mm.finish(claim);
+    if stage.mm.stage(&mut migration).is_ok() {
+        hostmm::conformance::transfer(&*stage.mm, &mut migration);
+        // Some are wanted back: abort must be exact too.
+        for index in (0..migration.legs.len()).rev() {
+            let leg = migration.legs[index];
+            let odd = leg.from.and_then(Place::device).is_some_and(|page| page.frame % 7 == 0);
+            match leg.pages() {
+                1 if odd => migration.legs[index].outcome = Outcome::Failed,
+                1 => {}
+                pages => {
+                    migration.split(index, pages / 2);
+                    migration.legs[index + usize::from(odd)].outcome = Outcome::Failed;
+                }
+            }
+        }
+        stage.mm.commit(&mut migration);
+        stage.evictions.fetch_add(migration.carried() as u64, SeqCst);
+    }
+    stage.mm.finish(&mut migration);
 }
 
 /// What a migration must not be: bytes are copied while the program goes on writing.
@@ -264,26 +267,27 @@ fn lossy(stage: &Stage, range: HostRange) {
     let range = HostRange::sized(range.start, SZ_4K);
     let Some(frames) = stage.vram[0].alloc(1) else { return };
     let device = DevicePage { pagemap: stage.vram[0].id, frame: frames[0] };
-    let request = ClaimRequest { range, owner: OWNER, select: Select::All, fault: None };
-    let mut claimed = [Claimed::No];
-    let mut moved = [false];
-    if let Ok(claim) = stage.mm.claim(&request, &mut claimed) {
-        if matches!(claimed[0], Claimed::System(_))
-            && stage.mm.stage(claim, &[Destination::Device(device)], &mut [None]).is_ok()
+    let request = ClaimRequest { range, owner: OWNER, toward: Toward::Vram(device.pagemap), fault: None };
+    let mut migration = Migration::default();
+    if stage.mm.claim(&request, &mut migration) == Ok(Claimed::Begun) {
+        migration.aim(range, device);
+        let source = migration.legs.first().and_then(|leg| leg.from);
+        if let Some(source @ Place::Host(_)) = source
+            && stage.mm.stage(&mut migration).is_ok()
         {
             let mut bytes = [0; SZ_4K as usize];
-            let source = Place::Host(HostFrame(range.start.page_number()));
             if stage.mm.read(source, 0, &mut bytes).is_ok() {
                 std::thread::yield_now();
-                stage.mm.commit(claim, &[true], &mut moved);
-                if moved[0] {
+                migration.legs.iter_mut().for_each(|leg| leg.outcome = Outcome::Copied);
+                stage.mm.commit(&mut migration);
+                if migration.carried() > 0 {
                     let _ = stage.mm.write(Place::Device(device), 0, &bytes);
                 }
             }
         }
-        stage.mm.finish(claim);
+        stage.mm.finish(&mut migration);
     }
-    if !moved[0] {
+    if migration.carried() == 0 {
         stage.vram[0].release(frames);
     }
 }

@@ -212,88 +212,59 @@ pub fn start(config: Config) -> Option<Arc<LiveMm>> {
 }
 
 pub fn migrate_home(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange) -> usize {
-    let request = ClaimRequest { range: window, owner: OWNER, select: Select::DeviceOnly, fault: None };
-    let mut claimed = vec![Claimed::No; window.pages()];
-    let Ok(claim) = mm.claim(&request, &mut claimed) else { return 0 };
-    let to: Vec<_> = claimed
-        .iter()
-        .map(|c| if matches!(c, Claimed::Device(_)) { Destination::Ram } else { Destination::Stay })
-        .collect();
-    carry(mm, memory, window, claim, &claimed, &to).iter().filter(|&&moved| moved).count()
+    let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Ram, fault: None };
+    let mut migration = Migration::default();
+    let Ok(_) = mm.claim(&request, &mut migration) else { return 0 };
+    carry(mm, memory, &mut migration);
+    migration.carried()
 }
 
-/// Stage, transfer, commit, finish; says of each page whether it moved.
-pub fn carry(
-    mm: &dyn HostMm,
-    memory: &dyn HostMemory,
-    window: HostRange,
-    claim: ClaimId,
-    claimed: &[Claimed],
-    to: &[Destination],
-) -> Vec<bool> {
-    let pages = claimed.len();
-    let mut frames = vec![None; pages];
-    let mut wanted = vec![false; pages];
-    let mut moved = vec![false; pages];
-    if mm.stage(claim, to, &mut frames).is_ok() {
-        let pair = |i: usize| {
-            let src = match claimed[i] {
-                Claimed::Device(page) => Place::Device(page),
-                Claimed::System(frame) => Place::Host(frame),
-                Claimed::Hole => Place::Host(HostFrame(page(window, i).page_number())),
-                Claimed::No => return None,
-            };
-            let dst = match to[i] {
-                Destination::Stay => return None,
-                Destination::Device(page) => Place::Device(page),
-                Destination::Ram => Place::Host(frames[i]?),
-            };
-            Some((src, dst))
-        };
-        let mut i = 0;
-        while i < pages {
-            let Some((src, dst)) = pair(i) else {
-                i += 1;
-                continue;
-            };
-            let mut run = 1;
-            while i + run < pages && pair(i + run) == Some((src.add(run as u64), dst.add(run as u64))) {
-                run += 1;
+/// Stage, transfer, commit, finish. A hole is carried by its address.
+pub fn carry(mm: &dyn HostMm, memory: &dyn HostMemory, migration: &mut Migration) {
+    if mm.stage(migration).is_ok() {
+        let mut index = 0;
+        while let Some(leg) = migration.legs.get(index).copied() {
+            let mut report = migration.report_from(index);
+            let from = leg.from.unwrap_or(Place::Host(HostFrame(leg.range.start.page_number())));
+            match leg.to {
+                Some(to) => memory.transfer(from, to, leg.pages(), &mut |pages, how| report.note(pages, how)),
+                None => report.note(leg.pages(), Outcome::Failed),
             }
-            let mut done = vec![Transferred::Failed; run];
-            memory.transfer(src, dst, &mut done);
-            for (k, how) in done.iter().enumerate() {
-                wanted[i + k] = *how != Transferred::Failed;
-            }
-            i += run;
+            index = report.leg();
         }
-        mm.commit(claim, &wanted, &mut moved);
+        mm.commit(migration);
     }
-    mm.finish(claim);
-    moved
+    mm.finish(migration);
 }
 
 /// Migrates a range to VRAM; gives the number of pages that moved.
 pub fn migrate_to(mm: &LiveMm, vram: &Vram, window: HostRange) -> usize {
-    let Some(frames) = vram.alloc(window.pages()) else { return 0 };
-    let request = ClaimRequest { range: window, owner: OWNER, select: Select::All, fault: None };
-    let mut claimed = vec![Claimed::No; window.pages()];
-    let Ok(claim) = mm.claim(&request, &mut claimed) else {
+    let Some(mut frames) = vram.alloc(window.pages()) else { return 0 };
+    let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Vram(vram.id), fault: None };
+    let mut migration = Migration::default();
+    if mm.claim(&request, &mut migration) != Ok(Claimed::Begun) {
         vram.release(frames);
         return 0;
-    };
-    let to: Vec<_> = claimed
-        .iter()
-        .zip(&frames)
-        .map(|(claimed, &frame)| match claimed {
-            Claimed::No => Destination::Stay,
-            Claimed::Device(page) if page.pagemap == vram.id => Destination::Stay,
-            _ => Destination::Device(DevicePage { pagemap: vram.id, frame }),
+    }
+    for leg in std::mem::take(&mut migration.legs) {
+        for n in 0..leg.pages() {
+            let range = HostRange::sized(leg.range.page_at(n), SZ_4K);
+            let frame = frames[window.page_index(range.start)];
+            let there = leg.from.and_then(Place::device).is_some_and(|page| page.pagemap == vram.id);
+            let to = (!there).then_some(Place::Device(DevicePage { pagemap: vram.id, frame }));
+            migration.add(Leg { range, from: leg.from_at(n), to, ..leg });
+        }
+    }
+    carry(mm, mm, &mut migration);
+    let arrived = |frame: &u64| {
+        migration.legs.iter().filter(|leg| leg.carried()).any(|leg| {
+            let first = leg.to.and_then(Place::device).expect("carried to VRAM");
+            (first.frame..first.frame + leg.pages() as u64).contains(frame)
         })
-        .collect();
-    let moved = carry(mm, mm, window, claim, &claimed, &to);
-    vram.release((0..frames.len()).filter(|&i| !moved[i]).map(|i| frames[i]));
-    moved.iter().filter(|&&moved| moved).count()
+    };
+    frames.retain(|frame| !arrived(frame));
+    vram.release(frames);
+    migration.carried()
 }
 
 /// Pages of `range` as the page map has them.

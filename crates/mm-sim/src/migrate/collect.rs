@@ -7,44 +7,50 @@ use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use crate::state::State;
 use crate::{Event, Manner};
-use hostmm::{ClaimId, ClaimRequest, Claimed, DevicePage, EventKind, MmError, MmEvent, OwnerId, Select};
+use hostmm::{
+    ClaimId, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, Migration, MmError, MmEvent, OwnerId, Place, Run,
+    Toward,
+};
 use units::{HostRange, HostVa, SZ_4K};
 
 impl Sim {
     /// [`HostMm::claim`](hostmm::HostMm::claim).
-    pub(crate) fn claim_range(&self, request: &ClaimRequest, out: &mut [Claimed]) -> Result<ClaimId, MmError> {
+    pub(crate) fn claim_range(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
         let mut state = self.admit(request.fault.is_some());
-        if let Err(error) = still_mapped(&state, request.range) {
+        let begins = still_mapped(&state, request.range).map(|()| !all_there(&state, request));
+        if begins != Ok(true) {
             self.leave(&mut state);
-            return Err(error);
+            return begins.map(|_| Claimed::There);
         }
         drop(state);
         let invalidation = self.begin(event);
         let mut state = self.lock();
-        let claimed = still_mapped(&state, request.range).map(|()| collect_range(&mut state, request, out));
+        let claimed = still_mapped(&state, request.range).map(|()| collect_range(&mut state, request, migration));
         self.end(&mut state, invalidation);
         if claimed.is_err() {
             self.leave(&mut state);
         }
-        claimed
+        claimed.map(|()| Claimed::Begun)
     }
 
     /// [`HostMm::claim_device`](hostmm::HostMm::claim_device).
-    pub(crate) fn claim_pages(&self, pages: &[DevicePage], out: &mut [Option<HostVa>]) -> Result<ClaimId, MmError> {
+    pub(crate) fn claim_pages(&self, runs: &[DeviceRun], migration: &mut Migration) {
         let mut state = self.lock_taken_in();
-        let owner = pages.first().and_then(|page| state.vram.owner(*page)).unwrap_or(OwnerId(0));
-        let id = state.claims.open(owner, false);
+        let owner = runs.first().and_then(|run| state.vram.owner(run.first)).unwrap_or(OwnerId(0));
+        let id = state.claims.open(owner, Toward::Ram, false);
         drop(state);
-        for (page, out) in pages.iter().zip(out) {
-            *out = self.claim_page(id, *page);
+        migration.begin(id);
+        for page in runs.iter().flat_map(|run| (0..run.pages as u64).map(|i| run.first.add(i))) {
+            if let Some(at) = self.claim_page(id, page) {
+                migration.collect(Run { range: HostRange::sized(at, SZ_4K), place: Some(Place::Device(page)) });
+            }
         }
-        Ok(id)
     }
 
     fn claim_page(&self, id: ClaimId, page: DevicePage) -> Option<HostVa> {
         let state = self.lock();
-        let Some(at) = free_to_claim(&state, page) else { return not_claimed(state, id) };
+        let at = free_to_claim(&state, page)?;
         let kind = match state.config.manner {
             Manner::Linux => EventKind::Clear,
             Manner::Userfaultfd => EventKind::Migrate(state.vram.owner(page).unwrap_or(OwnerId(0))),
@@ -55,10 +61,10 @@ impl Sim {
         let open = free_to_claim(&state, page) == Some(at);
         if open {
             state.space.split(at);
-            take(&mut state, id, at, Claimed::Device(page));
+            take(&mut state, id, at, Some(Place::Device(page)));
         }
         self.end(&mut state, invalidation);
-        if open { Some(at) } else { not_claimed(state, id) }
+        open.then_some(at)
     }
 
     /// Waits until a claim may begin: no writer of mappings (linux; it is held off until the finish), no thread
@@ -98,10 +104,12 @@ fn still_mapped(state: &State, range: HostRange) -> Result<(), MmError> {
     }
 }
 
-/// Enters a page that was not collected.
-fn not_claimed(mut state: Locked<'_>, id: ClaimId) -> Option<HostVa> {
-    state.claims.add(id, HostVa(0), Claimed::No, false);
-    None
+/// Whether all of a range is in the pagemap that it shall go to.
+fn all_there(state: &State, request: &ClaimRequest) -> bool {
+    let Toward::Vram(target) = request.toward else { return false };
+    (0..request.range.pages()).all(|i| {
+        matches!(state.space.entry(request.range.page_at(i)), Some(Entry::Device { page, .. }) if page.pagemap == target)
+    })
 }
 
 /// Where a page of VRAM is mapped, if nobody is at it.
@@ -110,66 +118,58 @@ fn free_to_claim(state: &State, page: DevicePage) -> Option<HostVa> {
     if cell.faulted || state.claims.involves(page) { None } else { cell.at }
 }
 
-fn collect_range(state: &mut State, request: &ClaimRequest, out: &mut [Claimed]) -> ClaimId {
-    let id = state.claims.open(request.owner, state.config.manner == Manner::Linux);
+fn collect_range(state: &mut State, request: &ClaimRequest, migration: &mut Migration) {
+    let id = state.claims.open(request.owner, request.toward, state.config.manner == Manner::Linux);
     let now = sync::time::now_ns();
     let quarantined = state.uffd.quarantined(request.range, now);
     state.space.split_edges(request.range);
-    for (i, out) in out.iter_mut().enumerate() {
+    migration.begin(id);
+    for i in 0..request.range.pages() {
         let at = request.range.page_at(i);
-        let found = if quarantined.iter().any(|range| range.contains(at)) {
-            Claimed::No
-        } else {
-            candidate(state, request, at)
+        let kept = quarantined.iter().any(|range| range.contains(at));
+        let Some(source) = candidate(state, request, at).filter(|_| !kept) else {
+            state.space.split(at);
+            continue;
         };
-        *out = match found {
-            Claimed::System(frame) => Claimed::System(state.frame_name(frame, at)),
+        let place = match source {
+            Some(Place::Host(frame)) => Some(Place::Host(state.frame_name(frame, at))),
             other => other,
         };
-        if *out == Claimed::No {
-            state.space.split(at);
-        }
-        take(state, id, at, *out);
+        take(state, id, at, place);
+        migration.collect(Run { range: HostRange::sized(at, SZ_4K), place });
     }
-    id
 }
 
-/// What a claim would collect at an address, in the mm's own frames.
-fn candidate(state: &State, request: &ClaimRequest, at: HostVa) -> Claimed {
-    let Some(mapped) = state.space.vma(at).filter(|mapped| mapped.vma.anonymous && !mapped.vma.io) else {
-        return Claimed::No;
-    };
+/// What a claim would collect at an address, in the mm's own frames: nothing, a hole, or a page.
+fn candidate(state: &State, request: &ClaimRequest, at: HostVa) -> Option<Option<Place>> {
+    let mapped = state.space.vma(at).filter(|mapped| mapped.vma.anonymous && !mapped.vma.io)?;
     if state.claims.holds(at) {
-        return Claimed::No;
+        return None;
     }
-    let all = request.select == Select::All;
+    let all = request.toward != Toward::Ram;
     match state.space.entry(at) {
-        None if all && mapped.vma.write => Claimed::Hole,
-        Some(Entry::System { frame, .. }) if all && linux::collects(state, frame) => Claimed::System(frame),
+        None if all && mapped.vma.write => Some(None),
+        Some(Entry::System { frame, .. }) if all && linux::collects(state, frame) => Some(Some(Place::Host(frame))),
         Some(Entry::Device { page, .. }) if state.vram.owner(page) == Some(request.owner) => {
             let mine = request.fault.is_some_and(|fault| fault.page() == at);
-            match state.vram.cell(page) {
-                Some(cell) if (!cell.faulted || mine) && !state.claims.involves(page) => Claimed::Device(page),
-                Some(_) | None => Claimed::No,
-            }
+            let cell = state.vram.cell(page)?;
+            let free = (!cell.faulted || mine) && !state.claims.involves(page);
+            free.then_some(Some(Place::Device(page)))
         }
-        None | Some(_) => Claimed::No,
+        None | Some(_) => None,
     }
 }
 
 /// Enters a page into a claim; in the Linux manner its entry becomes a migration entry.
-fn take(state: &mut State, id: ClaimId, at: HostVa, source: Claimed) {
+fn take(state: &mut State, id: ClaimId, at: HostVa, source: Option<Place>) {
     let write = match state.space.entry(at) {
         Some(Entry::System { write, .. } | Entry::Device { write, .. }) => write,
         Some(Entry::Migration { .. }) => false,
         None => state.space.vma(at).is_some_and(|mapped| mapped.vma.write),
     };
     state.claims.add(id, at, source, write);
-    if source == Claimed::No {
-        return;
-    }
-    state.note(Event::Claimed { claim: id, at, was: super::Claim::backing(source) });
-    if state.config.manner == Manner::Linux && source != Claimed::Hole {
+    state.note(Event::Claimed { claim: id, at, was: source });
+    if state.config.manner == Manner::Linux && source.is_some() {
         state.space.set(at, Entry::Migration { claim: id });
     }
 }

@@ -13,8 +13,8 @@ use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
 use crate::{Event, Manner};
-use hostmm::{Backing, ClaimId, Claimed, DevicePage, EventKind, MmEvent, Place, Transferred};
-use units::{HostFrame, HostRange, SZ_4K};
+use hostmm::{ClaimId, DevicePage, EventKind, Migration, MmEvent, Place};
+use units::{HostFrame, HostRange, Outcome, SZ_4K};
 
 /// Whether a claim collects a frame: not shared, and in the Linux manner not pinned.
 pub(crate) fn collects(state: &State, frame: HostFrame) -> bool {
@@ -24,26 +24,26 @@ pub(crate) fn collects(state: &State, frame: HostFrame) -> bool {
 
 impl State {
     /// Carries a staged pair: copies its bytes.
-    pub(crate) fn carry_copy(&mut self, id: ClaimId, index: usize, src: Place, dst: Place) -> Transferred {
+    pub(crate) fn carry_copy(&mut self, id: ClaimId, index: usize, src: Place, dst: Place) -> Outcome {
         let content = match src {
             Place::Host(frame) => self.frames.get(frame).map(|held| held.content.clone()),
             Place::Device(page) => self.vram.cell(page).map(|cell| cell.content.clone()),
         };
-        let Some(content) = content else { return Transferred::Failed };
+        let Some(content) = content else { return Outcome::Failed };
         match dst {
             Place::Host(frame) => self.frames.held(frame).content = content,
             Place::Device(page) => self.vram.fill(page, content, None),
         }
         self.claims.held(id).pages[index].carry = Carry::Copied;
-        Transferred::Copied
+        Outcome::Copied
     }
 
     /// Whether a wanted page commits: its source has no reference that nobody accounts for.
     fn commits(&mut self, page: &ClaimPage) -> bool {
         match page.source {
-            Claimed::No | Claimed::Hole => false,
-            Claimed::Device(_) => true,
-            Claimed::System(frame) => {
+            None => false,
+            Some(Place::Device(_)) => true,
+            Some(Place::Host(frame)) => {
                 let held = self.frames.held(frame);
                 let raced = core::mem::take(&mut held.raced);
                 !raced && held.pins == 0
@@ -73,33 +73,32 @@ impl State {
 
 impl Sim {
     /// `commit` in the Linux manner.
-    pub(crate) fn commit_linux(&self, id: ClaimId, wanted: &[bool], moved: &mut [bool]) {
-        let (owner, pages) = {
+    pub(crate) fn commit_linux(&self, migration: &mut Migration) {
+        let Some(id) = migration.id else { return };
+        let (owner, wanted) = {
             let mut state = self.lock();
             let claim = state.claims.held(id);
-            (claim.owner, claim.pages.clone())
+            let legs = migration.legs.iter().filter(|leg| leg.carried());
+            let indices = legs.flat_map(|leg| claim.indices(leg));
+            let wanted: Vec<_> = indices.map(|index| (index, claim.pages[index])).collect();
+            (claim.owner, wanted)
         };
-        let to_fill =
-            |(page, wanted): &(&ClaimPage, &bool)| **wanted && page.source == Claimed::Hole && page.to.is_some();
-        let holes: Vec<_> = pages.iter().zip(wanted).filter(to_fill).map(|(page, _)| page.at).collect();
-        let event = match holes[..] {
-            [] => None,
-            [first, ..] => {
-                let last = holes[holes.len() - 1];
-                Some(MmEvent { range: HostRange::new(first, last.add(SZ_4K)), kind: EventKind::Migrate(owner) })
-            }
-        };
+        let holes = || wanted.iter().filter(|(_, page)| page.source.is_none() && page.to.is_some());
+        let event = holes().next().zip(holes().next_back()).map(|((_, first), (_, last))| MmEvent {
+            range: HostRange::new(first.at, last.at.add(SZ_4K)),
+            kind: EventKind::Migrate(owner),
+        });
         let invalidation = event.map(|event| self.begin(event));
         let mut state = self.lock();
-        for (i, page) in pages.iter().enumerate() {
-            moved[i] = wanted[i]
-                && page.to.is_some()
-                && if page.source == Claimed::Hole { state.insert_page(page) } else { state.commits(page) };
-            if moved[i] && page.source != Claimed::Hole {
+        for (index, page) in &wanted {
+            let hole = page.source.is_none();
+            let moved = page.to.is_some() && if hole { state.insert_page(page) } else { state.commits(page) };
+            if moved && !hole {
                 state.settle_destination(page);
             }
-            state.claims.held(id).pages[i].moved = moved[i];
+            state.claims.held(id).pages[*index].moved = moved;
         }
+        super::tell_moved(&mut state, id, migration);
         if let Some(invalidation) = invalidation {
             self.end(&mut state, invalidation);
         }
@@ -110,10 +109,10 @@ impl Sim {
         let mut state = self.lock();
         let Some(claim) = state.claims.close(id) else { return };
         let mut freed = Vec::new();
-        for page in claim.pages.iter().filter(|page| page.source != Claimed::No) {
+        for page in &claim.pages {
             settle(&mut state, id, page, &mut freed);
         }
-        state.space.split_ragged(claim.pages.iter().filter(|page| page.source != Claimed::No).map(|page| page.at));
+        state.space.split_ragged(claim.pages.iter().map(|page| page.at));
         if claim.holds_mmap {
             self.leave(&mut state);
         }
@@ -125,12 +124,12 @@ impl Sim {
 
 /// Ends the migration of one page.
 fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
-    if page.source == Claimed::Hole {
+    if page.source.is_none() {
         return settle_hole(state, id, page, freed);
     }
     let mapped = state.space.entry(page.at) == Some(Entry::Migration { claim: id });
     let write = page.write && state.space.vma(page.at).is_some_and(|mapped| mapped.vma.write);
-    let (home, other) = if page.moved { (page.to, page.place()) } else { (page.place(), page.to) };
+    let (home, other) = if page.moved { (page.to, page.source) } else { (page.source, page.to) };
     if let Some(Place::Host(frame)) = other {
         state.frames.put(frame);
     }
@@ -143,24 +142,24 @@ fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<Devi
     let event = match home {
         Some(Place::Host(frame)) if mapped => {
             state.space.set(page.at, Entry::System { frame, write });
-            Backing::System(frame)
+            Some(Place::Host(frame))
         }
         Some(Place::Device(kept)) if mapped => {
             if let Some(cell) = state.vram.cell_mut(kept) {
                 cell.at = Some(page.at);
             }
             state.space.set(page.at, Entry::Device { page: kept, write });
-            Backing::Device(kept)
+            Some(Place::Device(kept))
         }
         Some(Place::Host(frame)) => {
             state.frames.put(frame);
-            Backing::None
+            None
         }
         Some(Place::Device(kept)) => {
             freed.extend(state.vram.drop_page(kept).then_some(kept));
-            Backing::None
+            None
         }
-        None => Backing::None,
+        None => None,
     };
     state.note_outcome(id, page, event);
 }
@@ -174,12 +173,12 @@ fn settle_hole(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec
         let gone = state.vram.drop_page(to);
         freed.extend((gone && page.moved).then_some(to));
     }
-    state.note_outcome(id, page, Backing::Device(to));
+    state.note_outcome(id, page, Some(Place::Device(to)));
 }
 
 impl State {
     /// Writes down how a page's migration ended.
-    pub(crate) fn note_outcome(&mut self, claim: ClaimId, page: &ClaimPage, now: Backing) {
+    pub(crate) fn note_outcome(&mut self, claim: ClaimId, page: &ClaimPage, now: Option<Place>) {
         let at = page.at;
         self.note(if page.moved { Event::Moved { claim, at, now } } else { Event::Stayed { claim, at } });
     }

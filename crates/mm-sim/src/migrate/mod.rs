@@ -11,9 +11,9 @@ pub(crate) mod userfaultfd;
 
 use crate::Manner;
 use crate::state::State;
-use hostmm::{Backing, ClaimId, Claimed, Destination, DevicePage, MmError, OwnerId, Place};
+use hostmm::{ClaimId, DevicePage, Leg, Migration, MmError, OwnerId, Place, Toward};
 use std::collections::BTreeMap;
-use units::{HostFrame, HostRange, HostVa};
+use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
 
 /// How far a page of a claim has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,8 +31,10 @@ pub(crate) enum Carry {
 pub(crate) struct ClaimPage {
     /// Where it is mapped (follows an mremap).
     pub(crate) at: HostVa,
-    /// What was collected.
-    pub(crate) source: Claimed,
+    /// Where it was mapped at the claim: how its leg names it.
+    pub(crate) asked: HostVa,
+    /// Where its bytes are; nowhere for a hole.
+    pub(crate) source: Option<Place>,
     /// Whether the CPU could write it.
     pub(crate) write: bool,
     /// Where it shall go; `None`: it stays.
@@ -48,55 +50,38 @@ pub(crate) struct ClaimPage {
 impl ClaimPage {
     /// Whether `src` is where its bytes are; for a hole (manner userfaultfd) its address will do.
     pub(crate) fn comes_from(&self, src: Place, manner: Manner) -> bool {
-        let hole = self.source == Claimed::Hole && manner == Manner::Userfaultfd;
-        self.place() == Some(src) || hole && src == Place::Host(HostFrame(self.at.page_number()))
-    }
-    /// The place of its bytes; none for a hole.
-    pub(crate) fn place(&self) -> Option<Place> {
-        match self.source {
-            Claimed::No | Claimed::Hole => None,
-            Claimed::System(frame) => Some(Place::Host(frame)),
-            Claimed::Device(page) => Some(Place::Device(page)),
-        }
+        let hole = self.source.is_none() && manner == Manner::Userfaultfd;
+        self.source == Some(src) || hole && src == Place::Host(HostFrame(self.at.page_number()))
     }
 }
 
 /// One migration.
 pub(crate) struct Claim {
-    /// Its pages, in the order of the request. Not collected: `Claimed::No`.
+    /// The pages that it collected, in the order of the request.
     pub(crate) pages: Vec<ClaimPage>,
     /// Whose pages it collects.
     pub(crate) owner: OwnerId,
+    /// Which way.
+    toward: Toward,
     /// Whether it holds the mmap lock for reading.
     pub(crate) holds_mmap: bool,
+    /// Page by the address that its leg names.
+    by_asked: BTreeMap<HostVa, usize>,
 }
 
 impl Claim {
     /// The frames that it holds a reference of: claimed sources and staged destinations (manner linux).
     pub(crate) fn held_frames(&self) -> impl Iterator<Item = HostFrame> {
-        self.pages.iter().flat_map(|page| {
-            let source = match page.source {
-                Claimed::System(frame) => Some(frame),
-                Claimed::No | Claimed::Hole | Claimed::Device(_) => None,
-            };
-            let to = match page.to {
-                Some(Place::Host(frame)) => Some(frame),
-                Some(Place::Device(_)) | None => None,
-            };
-            source.into_iter().chain(to)
-        })
+        let places = self.pages.iter().flat_map(|page| [page.source, page.to]);
+        places.flatten().filter_map(Place::host)
     }
     /// What was collected at an address.
-    pub(crate) fn source_at(&self, at: HostVa) -> Option<Claimed> {
-        self.pages.iter().find(|page| page.at == at.page()).map(|page| page.source)
+    pub(crate) fn source_at(&self, at: HostVa) -> Option<Place> {
+        self.pages.iter().find(|page| page.at == at.page())?.source
     }
-    /// Where a collected page is.
-    pub(crate) fn backing(source: Claimed) -> Backing {
-        match source {
-            Claimed::No | Claimed::Hole => Backing::None,
-            Claimed::System(frame) => Backing::System(frame),
-            Claimed::Device(page) => Backing::Device(page),
-        }
+    /// The pages that a leg names, by their place in the claim.
+    pub(crate) fn indices(&self, leg: &Leg) -> impl Iterator<Item = usize> {
+        self.by_asked.range(leg.range.start..leg.range.end).map(|(_, index)| *index)
     }
 }
 
@@ -112,22 +97,22 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// Opens a migration with no page yet.
-    pub(crate) fn open(&mut self, owner: OwnerId, holds_mmap: bool) -> ClaimId {
+    pub(crate) fn open(&mut self, owner: OwnerId, toward: Toward, holds_mmap: bool) -> ClaimId {
         self.next += 1;
         let id = ClaimId(self.next);
-        self.map.insert(id, Claim { pages: Vec::new(), owner, holds_mmap });
+        self.map.insert(id, Claim { pages: Vec::new(), owner, toward, holds_mmap, by_asked: BTreeMap::new() });
         id
     }
     /// Adds a page to it.
-    pub(crate) fn add(&mut self, id: ClaimId, at: HostVa, source: Claimed, write: bool) {
-        if source != Claimed::No {
-            self.by_address.insert(at, id);
-        }
-        if let Claimed::Device(page) = source {
+    pub(crate) fn add(&mut self, id: ClaimId, at: HostVa, source: Option<Place>, write: bool) {
+        self.by_address.insert(at, id);
+        if let Some(Place::Device(page)) = source {
             self.by_page.insert(page, id);
         }
-        let page = ClaimPage { at, source, write, to: None, carry: Carry::Nothing, moved: false, spoiled: false };
-        self.held(id).pages.push(page);
+        let (carry, to) = (Carry::Nothing, None);
+        let claim = self.held(id);
+        claim.by_asked.insert(at, claim.pages.len());
+        claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false, spoiled: false });
     }
     /// Sets the destination of a page.
     pub(crate) fn aim(&mut self, id: ClaimId, index: usize, to: Place) {
@@ -212,34 +197,48 @@ impl Claims {
     }
 }
 
-/// Names the destinations of a claim's pages; frames that `Ram` needs are reported.
-pub(crate) fn stage(
-    state: &mut State,
-    id: ClaimId,
-    to: &[Destination],
-    frames: &mut [Option<HostFrame>],
-) -> Result<(), MmError> {
-    let pages = state.claims.held(id).pages.clone();
-    let homeward = |i: usize| to[i] == Destination::Ram && matches!(pages[i].source, Claimed::Device(_));
-    if state.shortages > 0 && (0..pages.len()).any(homeward) {
+/// Names the destinations of a claim's pages; those on their way home get frames.
+pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), MmError> {
+    let id = migration.id.ok_or(MmError::Gone)?;
+    let home = state.claims.held(id).toward == Toward::Ram;
+    if home && state.shortages > 0 && !migration.legs.is_empty() {
         state.shortages -= 1;
         return Err(MmError::NoMemory);
     }
-    for (i, page) in pages.iter().enumerate() {
-        match to[i] {
-            Destination::Device(dst) if page.source != Claimed::No => {
-                assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
-                state.claims.aim(id, i, Place::Device(dst));
+    let legs = core::mem::take(&mut migration.legs);
+    for leg in legs {
+        let indices: Vec<_> = state.claims.held(id).indices(&leg).collect();
+        for (n, index) in indices.into_iter().enumerate() {
+            let page = state.claims.held(id).pages[index];
+            let to = match leg.to_at(n) {
+                _ if home => Some(Place::Host(home_frame(state, page.at))),
+                Some(Place::Device(dst)) => {
+                    assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
+                    Some(Place::Device(dst))
+                }
+                Some(Place::Host(_)) | None => None,
+            };
+            if let Some(to) = to {
+                state.claims.aim(id, index, to);
             }
-            Destination::Ram if homeward(i) => {
-                let frame = home_frame(state, page.at);
-                frames[i] = Some(frame);
-                state.claims.aim(id, i, Place::Host(frame));
-            }
-            Destination::Stay | Destination::Ram | Destination::Device(_) => {}
+            migration.add(Leg { range: HostRange::sized(page.asked, SZ_4K), from: leg.from_at(n), to, ..leg });
         }
     }
     Ok(())
+}
+
+/// Writes to the legs of a migration which of its pages moved.
+pub(crate) fn tell_moved(state: &mut State, id: ClaimId, migration: &mut Migration) {
+    let legs = core::mem::take(&mut migration.legs);
+    for leg in legs {
+        let claim = state.claims.held(id);
+        for (n, index) in claim.indices(&leg).enumerate() {
+            let page = claim.pages[index];
+            let outcome = if page.moved { leg.outcome } else { Outcome::Failed };
+            let range = HostRange::sized(page.asked, SZ_4K);
+            migration.add(Leg { range, from: leg.from_at(n), to: leg.to_at(n), outcome });
+        }
+    }
 }
 
 /// A frame for a page to come home to: a fresh one, or (by address) its own.

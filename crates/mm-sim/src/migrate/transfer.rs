@@ -4,12 +4,12 @@ use super::Carry;
 use crate::content::Content;
 use crate::sim::{Locked, Sim};
 use crate::{Manner, State};
-use hostmm::{AccessError, ClaimId, HostMemory, Place, Transferred};
-use units::SZ_4K;
+use hostmm::{AccessError, ClaimId, HostMemory, Place};
+use units::{Outcome, SZ_4K};
 
 impl Sim {
     /// Carries one page.
-    pub(crate) fn transfer_page(&self, src: Place, dst: Place) -> Transferred {
+    pub(crate) fn transfer_page(&self, src: Place, dst: Place) -> Outcome {
         let mut state = self.lock_taken_in();
         let aimed = state.claims.aimed_at(dst);
         let manner = state.config.manner;
@@ -22,7 +22,7 @@ impl Sim {
     }
 
     /// Copies the bytes of a pair that nobody staged. A staged destination takes them all the same.
-    fn copy_page(&self, state: Locked<'_>, aimed: Option<(ClaimId, usize)>, src: Place, dst: Place) -> Transferred {
+    fn copy_page(&self, state: Locked<'_>, aimed: Option<(ClaimId, usize)>, src: Place, dst: Place) -> Outcome {
         drop(state);
         let mut bytes = [0; SZ_4K as usize];
         let copied = self.read(src, 0, &mut bytes).and_then(|()| {
@@ -34,8 +34,8 @@ impl Sim {
             self.write(dst, 0, &bytes)
         });
         match copied {
-            Ok(()) => Transferred::Copied,
-            Err(AccessError::Empty | AccessError::Again | AccessError::Fault) => Transferred::Failed,
+            Ok(()) => Outcome::Copied,
+            Err(AccessError::Empty | AccessError::Again | AccessError::Fault) => Outcome::Failed,
         }
     }
 }

@@ -10,30 +10,30 @@ use crate::content::Content;
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
-use hostmm::{Backing, ClaimId, Claimed, DevicePage, Place, Transferred};
-use units::{HostFrame, HostVa};
+use hostmm::{ClaimId, DevicePage, Migration, Place};
+use units::{HostFrame, HostVa, Outcome};
 
 impl State {
     /// Carries a staged pair: moves the page.
-    pub(crate) fn carry_move(&mut self, id: ClaimId, index: usize) -> Transferred {
+    pub(crate) fn carry_move(&mut self, id: ClaimId, index: usize) -> Outcome {
         let page = self.claims.held(id).pages[index];
         if page.spoiled || page.carry != Carry::Nothing {
-            return Transferred::Failed;
+            return Outcome::Failed;
         }
         let hole = self.space.entry(page.at).is_none();
         let carried = match (page.source, page.to) {
-            (Claimed::System(_) | Claimed::Hole, Some(Place::Device(to))) => self.move_in(&page, to),
-            (Claimed::Device(from), Some(Place::Device(to))) => self.move_across(&page, from, to),
-            (Claimed::Device(from), Some(Place::Host(_))) => self.move_home(page.at, from),
+            (Some(Place::Host(_)) | None, Some(Place::Device(to))) => self.move_in(&page, to),
+            (Some(Place::Device(from)), Some(Place::Device(to))) => self.move_across(&page, from, to),
+            (Some(Place::Device(from)), Some(Place::Host(_))) => self.move_home(page.at, from),
             _ => false,
         };
         if carried {
             self.claims.held(id).pages[index].carry = Carry::Moved;
         }
         match (carried, hole) {
-            (false, _) => Transferred::Failed,
-            (true, true) => Transferred::Hole,
-            (true, false) => Transferred::Moved,
+            (false, _) => Outcome::Failed,
+            (true, true) => Outcome::Zeroed,
+            (true, false) => Outcome::Moved,
         }
     }
 
@@ -85,26 +85,24 @@ impl State {
     /// Commits one page; whether it lives at its destination now.
     fn commit_moved(&mut self, page: &ClaimPage) -> bool {
         match (page.source, page.to, page.carry) {
-            (_, None, _) | (Claimed::No, _, _) => false,
+            (_, None, _) => false,
             _ if page.spoiled => false,
             (_, _, Carry::Moved) => true,
-            (Claimed::Hole, Some(Place::Device(to)), _) => {
-                self.space.entry(page.at).is_none() && self.move_in(page, to)
-            }
-            (Claimed::System(_), Some(Place::Device(to)), carry) => self.replace(page, to, carry),
-            (Claimed::Device(from), Some(Place::Device(to)), carry) => {
+            (None, Some(Place::Device(to)), _) => self.space.entry(page.at).is_none() && self.move_in(page, to),
+            (Some(Place::Host(_)), Some(Place::Device(to)), carry) => self.replace(page, to, carry),
+            (Some(Place::Device(from)), Some(Place::Device(to)), carry) => {
                 self.vram.take(from);
                 self.land(page, to, carry);
                 true
             }
-            (Claimed::Device(from), Some(Place::Host(_)), carry) => {
+            (Some(Place::Device(from)), Some(Place::Host(_)), carry) => {
                 self.vram.take(from);
                 if carry == Carry::Nothing {
                     self.space.clear(page.at);
                 }
                 true
             }
-            (Claimed::System(_) | Claimed::Hole, Some(Place::Host(_)), _) => false,
+            (Some(Place::Host(_)) | None, Some(Place::Host(_)), _) => false,
         }
     }
     /// Drops a page that was not moved, in favour of what its destination holds.
@@ -129,7 +127,7 @@ impl State {
 
     /// Ends the migration of one page that committed.
     fn settle_moved(&mut self, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
-        if let Claimed::Device(from) = page.source {
+        if let Some(Place::Device(from)) = page.source {
             freed.push(from);
         }
         if let Some(Place::Device(to)) = page.to
@@ -142,20 +140,20 @@ impl State {
     /// Ends the migration of one page that did not: as it was, or freed where its mapping went meanwhile.
     fn settle_restored(&mut self, page: &ClaimPage, freed: &mut Vec<DevicePage>) {
         match (page.source, page.to, page.carry) {
-            (Claimed::System(_) | Claimed::Hole, Some(Place::Device(to)), Carry::Moved) => {
+            (Some(Place::Host(_)) | None, Some(Place::Device(to)), Carry::Moved) => {
                 let home = self.move_home(page.at, to);
                 if !home {
                     self.vram.take(to);
                 }
             }
-            (Claimed::Device(from), Some(Place::Device(to)), Carry::Moved) => {
+            (Some(Place::Device(from)), Some(Place::Device(to)), Carry::Moved) => {
                 if self.missing(page.at, to) {
                     self.move_across(page, to, from);
                 } else {
                     self.vram.take(to);
                 }
             }
-            (Claimed::Device(from), Some(Place::Host(_)), Carry::Moved | Carry::Copied) => {
+            (Some(Place::Device(from)), Some(Place::Host(_)), Carry::Moved | Carry::Copied) => {
                 let arrived = match self.space.entry(page.at) {
                     Some(Entry::System { frame, .. }) => self.take_exclusive(frame),
                     _ => None,
@@ -172,7 +170,7 @@ impl State {
             }
             _ => {}
         }
-        if let Claimed::Device(from) = page.source
+        if let Some(Place::Device(from)) = page.source
             && !self.missing(page.at, from)
         {
             self.vram.take(from);
@@ -183,13 +181,18 @@ impl State {
 
 impl Sim {
     /// `commit` in the userfaultfd manner.
-    pub(crate) fn commit_userfaultfd(&self, id: ClaimId, wanted: &[bool], moved: &mut [bool]) {
+    pub(crate) fn commit_userfaultfd(&self, migration: &mut Migration) {
+        let Some(id) = migration.id else { return };
         let mut state = self.lock_taken_in();
-        let pages = state.claims.held(id).pages.clone();
-        for (i, page) in pages.iter().enumerate() {
-            moved[i] = wanted[i] && state.commit_moved(page);
-            state.claims.held(id).pages[i].moved = moved[i];
+        let claim = state.claims.held(id);
+        let legs = migration.legs.iter().filter(|leg| leg.carried());
+        let wanted: Vec<_> = legs.flat_map(|leg| claim.indices(leg)).collect();
+        for index in wanted {
+            let page = state.claims.held(id).pages[index];
+            let moved = state.commit_moved(&page);
+            state.claims.held(id).pages[index].moved = moved;
         }
+        super::tell_moved(&mut state, id, migration);
     }
 
     /// `finish` in the userfaultfd manner.
@@ -197,19 +200,15 @@ impl Sim {
         let mut state = self.lock_taken_in();
         let Some(claim) = state.claims.close(id) else { return };
         let mut freed = Vec::new();
-        for page in claim.pages.iter().filter(|page| page.source != Claimed::No) {
+        for page in &claim.pages {
             if page.moved {
                 state.settle_moved(page, &mut freed);
             } else {
                 state.settle_restored(page, &mut freed);
             }
-            let now = page.to.map_or(Backing::None, |to| match to {
-                Place::Device(page) => Backing::Device(page),
-                Place::Host(frame) => Backing::System(frame),
-            });
-            state.note_outcome(id, page, now);
+            state.note_outcome(id, page, page.to);
         }
-        state.space.split_ragged(claim.pages.iter().filter(|page| page.source != Claimed::No).map(|page| page.at));
+        state.space.split_ragged(claim.pages.iter().map(|page| page.at));
         state.uffd.take_up_again();
         self.changed.notify_all();
         self.work.notify_all();

@@ -20,17 +20,16 @@
 
 use crate::gpu::Gpu;
 use crate::iommu::Mapped;
-use crate::port::{BusAddr, PageCopy};
+use crate::port::BusAddr;
 use crate::record::{Record, Violation};
 use crate::walker::Page;
-use core::ops::Range;
-use units::{Dpa, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_4K, TileId, bytes_of};
+use units::{Dpa, GpuVa, HostFrame, Iova, Joined, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, TileId, bytes_of};
 use xe_spec::fault::{Access, Asid, FaultType};
 
 /// Pages that are handed to the bus at once, at most.
 const LONGEST_RUN: usize = (SZ_2M >> PAGE_SHIFT) as usize;
 
-/// A copy of consecutive pages, as many as there are results to report.
+/// A copy of consecutive pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CopyJob {
     /// Address space of the migrations.
@@ -39,6 +38,8 @@ pub struct CopyJob {
     pub src: GpuVa,
     /// First page written.
     pub dst: GpuVa,
+    /// How many.
+    pub pages: usize,
 }
 
 /// Where one side of a page ends.
@@ -71,47 +72,53 @@ struct Side<'a> {
 }
 
 impl Gpu {
-    /// Executes a copy job on `tile`'s own engine, on the calling thread; `done` gets how each page ended.
+    /// Executes a copy job on `tile`'s own engine, on the calling thread, and reports how its pages travelled, in order.
     /// The bus may take locks of the host's memory and may block.
-    pub fn copy(&self, tile: TileId, job: &CopyJob, done: &mut [PageCopy]) {
+    pub fn copy(&self, tile: TileId, job: &CopyJob, report: &mut Report<'_>) {
+        let mut told = Joined::new(report);
+        let mut report = |pages, outcome| {
+            self.log.count_copies(pages, outcome);
+            told.note(pages, outcome);
+        };
         if self.mmus.get(tile.index()).is_none() {
-            done.fill(PageCopy::Failed);
-            return;
+            return report(job.pages, Outcome::Failed);
         }
         let side = |access| Side { gpu: self, tile, asid: job.asid, access, leaf: None, mapping: None };
         let (mut src, mut dst) = (side(Access::Read), side(Access::Write));
-        let failing = self.failing_page(done.len());
+        let failing = self.failing_page(job.pages);
         let mut run: Option<Pairs> = None;
         let mut page = 0;
-        while page < done.len() {
+        while page < job.pages {
             let from = src.resolve(job.src.add(bytes_of(page)));
             let to = dst.resolve(job.dst.add(bytes_of(page)));
-            let end = failing.filter(|&failing| failing > page).unwrap_or(done.len());
+            let end = failing.filter(|&failing| failing > page).unwrap_or(job.pages);
             if let (End::At(from), End::At(to), pages) = (from.end, to.end, from.pages.min(to.pages))
                 && failing != Some(page)
             {
-                let pages = page..end.min(page + pages);
-                page = pages.end;
-                Pairs { from, to, pages }.join(&mut run, self, done);
+                let pages = pages.min(end - page);
+                page += pages;
+                Pairs { from, to, pages }.join(&mut run, self, &mut report);
                 continue;
             }
             if let Some(pairs) = run.take() {
-                pairs.transfer(self, done);
+                pairs.transfer(self, &mut report);
             }
-            done[page] = match failing {
-                Some(failing) if failing == page => PageCopy::Failed,
-                _ => self.copy_odd(tile, job, page, (from.end, to.end)),
-            };
+            report(
+                1,
+                match failing {
+                    Some(failing) if failing == page => Outcome::Failed,
+                    _ => self.copy_odd(tile, job, page, (from.end, to.end)),
+                },
+            );
             page += 1;
         }
         if let Some(pairs) = run {
-            pairs.transfer(self, done);
+            pairs.transfer(self, &mut report);
         }
-        self.log.count_copies(done);
     }
 
     /// A page of which at least one side is not memory.
-    fn copy_odd(&self, tile: TileId, job: &CopyJob, page: usize, (src, dst): (End, End)) -> PageCopy {
+    fn copy_odd(&self, tile: TileId, job: &CopyJob, page: usize, (src, dst): (End, End)) -> Outcome {
         let bytes = SZ_4K;
         let fault = |addr: GpuVa, access, fault_type| {
             let addr = self.strip(addr.add(bytes_of(page)));
@@ -124,7 +131,7 @@ impl Gpu {
             fault(job.dst, Access::Write, fault_type);
         }
         if matches!(src, End::Fault(_)) || matches!(dst, End::Fault(_)) {
-            return PageCopy::Failed;
+            return Outcome::Failed;
         }
         if let End::Stray(iova) = src {
             self.log.record(Record::StrayRead { tile, iova, bytes });
@@ -133,15 +140,15 @@ impl Gpu {
             End::At(to) => to,
             End::Stray(iova) => {
                 self.log.record(Record::StrayWrite { tile, iova, bytes });
-                return PageCopy::Dropped;
+                return Outcome::Dropped;
             }
-            End::Null | End::Fault(_) => return PageCopy::Dropped,
+            End::Null | End::Fault(_) => return Outcome::Dropped,
         };
         let fill = if src == End::Null { 0 } else { 0xff };
         sync::point();
         match self.bus.write(to, 0, &[fill; SZ_4K as usize]) {
-            Ok(()) => PageCopy::Copied,
-            Err(_) => PageCopy::Failed,
+            Ok(()) => Outcome::Copied,
+            Err(_) => Outcome::Failed,
         }
     }
 
@@ -213,26 +220,22 @@ impl Side<'_> {
 struct Pairs {
     from: BusAddr,
     to: BusAddr,
-    pages: Range<usize>,
+    pages: usize,
 }
 
 impl Pairs {
     /// Appends these pages to `run`; what is complete is transferred. A run ends where VRAM crosses a multiple of
     /// 2M, so that a huge page is in one run, whole.
-    fn join(mut self, run: &mut Option<Self>, gpu: &Gpu, done: &mut [PageCopy]) {
-        while !self.pages.is_empty() {
-            let room = room(self.from).min(room(self.to)).min(self.pages.len());
-            let rest = Self {
-                from: further(self.from, room),
-                to: further(self.to, room),
-                pages: self.pages.start + room..self.pages.end,
-            };
-            self.pages.end = rest.pages.start;
+    fn join(mut self, run: &mut Option<Self>, gpu: &Gpu, report: &mut Report<'_>) {
+        while self.pages > 0 {
+            let room = room(self.from).min(room(self.to)).min(self.pages);
+            let rest = Self { from: further(self.from, room), to: further(self.to, room), pages: self.pages - room };
+            self.pages = room;
             match run {
-                Some(run) if run.goes_on(&self) => run.pages.end = self.pages.end,
+                Some(run) if run.goes_on(&self) => run.pages += self.pages,
                 _ => {
                     if let Some(complete) = run.replace(self) {
-                        complete.transfer(gpu, done);
+                        complete.transfer(gpu, report);
                     }
                 }
             }
@@ -242,17 +245,16 @@ impl Pairs {
 
     /// Whether `next`, which is the pages behind, can be in the same run.
     fn goes_on(&self, next: &Self) -> bool {
-        let pages = self.pages.len();
-        pages + next.pages.len() <= LONGEST_RUN
-            && next.from == further(self.from, pages)
-            && next.to == further(self.to, pages)
+        self.pages + next.pages <= LONGEST_RUN
+            && next.from == further(self.from, self.pages)
+            && next.to == further(self.to, self.pages)
             && !starts_huge(next.from)
             && !starts_huge(next.to)
     }
 
-    fn transfer(self, gpu: &Gpu, done: &mut [PageCopy]) {
+    fn transfer(self, gpu: &Gpu, report: &mut Report<'_>) {
         sync::point();
-        gpu.bus.transfer(self.from, self.to, &mut done[self.pages]);
+        gpu.bus.transfer(self.from, self.to, self.pages, report);
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync::{Condvar, Mutex};
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, SZ_4K, TileId};
-use xe_hw::port::{Bus, BusAddr, BusError, Interrupts, PageCopy, Rmw};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Outcome, Report, SZ_4K, TileId};
+use xe_hw::port::{Bus, BusAddr, BusError, Interrupts, Rmw};
 use xe_hw::{Gpu, Injection, Job, Step};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultRecord};
 use xe_spec::platform::{PVC, Platform};
@@ -159,22 +159,23 @@ impl Bus for TestBus {
         memory.page(page)?[offset..offset + size].copy_from_slice(&new.to_le_bytes()[..size]);
         Ok(old)
     }
-    fn transfer(&self, src: BusAddr, dst: BusAddr, done: &mut [PageCopy]) {
+    fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>) {
         let mut memory = self.memory.lock();
-        memory.transfers.push((src, dst, done.len()));
-        for (i, page) in done.iter_mut().enumerate() {
+        memory.transfers.push((src, dst, pages));
+        for i in 0..pages as u64 {
             let at = |addr| match addr {
-                BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(i as u64 * SZ_4K)),
-                BusAddr::System(frame) => BusAddr::System(frame.add(i as u64)),
+                BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(i * SZ_4K)),
+                BusAddr::System(frame) => BusAddr::System(frame.add(i)),
             };
             let bytes = memory.page(at(src)).map(|page| page.clone());
-            *page = match (bytes, memory.page(at(dst))) {
+            let outcome = match (bytes, memory.page(at(dst))) {
                 (Ok(bytes), Ok(to)) => {
                     *to = bytes;
-                    PageCopy::Copied
+                    Outcome::Copied
                 }
-                _ => PageCopy::Failed,
+                _ => Outcome::Failed,
             };
+            report(1, outcome);
         }
     }
     fn system_access_may_block(&self) -> bool {

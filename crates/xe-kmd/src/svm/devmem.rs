@@ -1,8 +1,8 @@
 //! VRAM for migrations: where it comes from, and how pages travel.
 //!
 //! [`TileMemory`] is what the engine asks for one tile's pagemap: addresses of its pages, copies in and out, and
-//! the end of an allocation. [`to_vram`] is the driver's side of one migration: a block, and the engine's call,
-//! with the one retry that a race with another migration deserves.
+//! the end of an allocation. [`to_vram`] is the driver's side of one migration: the engine's call, and a block when the
+//! engine asks for one, with the one retry that a race with another migration deserves.
 //!
 //! Locking: [`TileMemory`]'s calls take leaf locks only, and may run in reader class. [`to_vram`] holds the VM's
 //! lock and takes the migrate lock: shared for a first try, alone for the second, so that two VMs that fight
@@ -14,18 +14,17 @@
 use std::sync::Arc;
 
 use gpusvm::{
-    CopyError, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr, Proto,
-    RangeKey, ScanState,
+    CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
+    Proto, RangeKey,
 };
 use hostmm::{DevicePage, OwnerId, PagemapId};
-use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, TileId, bytes_of};
+use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
 
 use super::{RangeView, Svm};
 use crate::device::Device;
 use crate::event::CopyDirection;
 use crate::gpu::Gpu;
 use crate::migrate::NoSlot;
-use crate::rules::Mapped;
 
 /// Who may see pages of this device's VRAM: all of its tiles.
 pub(crate) const OWNER: OwnerId = OwnerId(1);
@@ -74,24 +73,12 @@ impl TileMemory {
         Some(self.gpu.tile(self.tile).filter(|_| ours)?.base.add(page.frame << PAGE_SHIFT))
     }
 
-    fn copy(
-        &self,
-        direction: CopyDirection,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        let near: Vec<_> = pages.iter().map(|page| page.and_then(|page| self.dpa(page))).collect();
-        let far: Vec<_> = addr.iter().map(|addr| addr.map(mapped)).collect();
+    fn copy(&self, direction: CopyDirection, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
         let tile = self.gpu.tile(self.tile).ok_or(CopyError::Reset)?;
-        tile.migrate.copy(&self.gpu, direction, &near, &far, carried).map_err(|NoSlot| CopyError::NoMemory)
-    }
-}
-
-fn mapped(addr: PagemapAddr) -> Mapped {
-    match addr.proto {
-        Proto::Vram => Mapped::Vram(Dpa(addr.addr)),
-        Proto::System | Proto::P2p => Mapped::System(Iova(addr.addr)),
+        if runs.iter().any(|run| run.page.pagemap != PagemapId::of_tile(self.tile)) {
+            return Err(CopyError::Fault);
+        }
+        tile.migrate.copy(&self.gpu, direction, tile.base, runs, report).map_err(|NoSlot| CopyError::NoMemory)
     }
 }
 
@@ -100,27 +87,17 @@ impl DevmemOps for TileMemory {
         &self.dma
     }
 
-    fn device_map(&self, page: DevicePage, order: u8, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
         let addr = self.dpa(page).ok_or(MapError::Unreachable)?.0;
-        Ok(PagemapAddr { addr, proto: Proto::Vram, order, dir })
+        Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
     }
 
-    fn copy_to_devmem(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        self.copy(CopyDirection::ToVram, pages, addr, carried)
+    fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(CopyDirection::ToVram, runs, report)
     }
 
-    fn copy_to_ram(
-        &self,
-        pages: &[Option<DevicePage>],
-        addr: &[Option<PagemapAddr>],
-        carried: &mut [bool],
-    ) -> Result<(), CopyError> {
-        self.copy(CopyDirection::FromVram, pages, addr, carried)
+    fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
+        self.copy(CopyDirection::FromVram, runs, report)
     }
 
     fn devmem_release(&self, devmem: Devmem) {
@@ -137,9 +114,6 @@ pub(crate) fn to_vram(
     target: PagemapId,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
-    if svm.scan_mm(key, target) == ScanState::Equal {
-        return Ok(());
-    }
     let first = {
         let _shared = device.migrate_lock.read();
         populate(device, target, view.span, timeslice_ms)
@@ -168,7 +142,7 @@ fn alloc_evicting(device: &Device, tile: TileId, pagemap: &Pagemap, bytes: u64) 
     device.gpu.vram_alloc(tile, bytes)
 }
 
-/// Allocates a block and migrates `range` to it.
+/// Migrates `range` to a block of VRAM, which is allocated only once the range is claimed.
 pub(crate) fn populate(
     device: &Device,
     target: PagemapId,
@@ -177,8 +151,9 @@ pub(crate) fn populate(
 ) -> Result<(), MigrateError> {
     let tile = TileId(target.0 as u8);
     let pagemap = device.pagemaps.get(target).ok_or(MigrateError::Gone)?;
-    let offset = alloc_evicting(device, tile, pagemap, range.len()).ok_or(MigrateError::NoMemory)?;
-    let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
-    let devmem = Devmem { base, pages: range.pages(), cookie: 0 };
-    pagemap.migrate_to_devmem(devmem, range, &MigrateDetails { timeslice_ms })
+    pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
+        let offset = alloc_evicting(device, tile, pagemap, range.len())?;
+        let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
+        Some(Devmem { base, pages: range.pages(), cookie: 0 })
+    })
 }

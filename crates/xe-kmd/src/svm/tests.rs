@@ -1,15 +1,14 @@
-//! Faults, migrations and the way back, on a recorded device and the simplest mm.
+//! Faults, migrations and the way back, on a recorded device and the simulated mm.
 
 use hostmm::PagemapId;
-use units::{GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
+use units::{GpuVa, HostRange, HostVa, Outcome, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_spec::platform::{PVC, Platform, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
 use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
 
-use crate::port::PageOutcome;
-use crate::testing::{Rig, frame_of};
+use crate::testing::Rig;
 use crate::{Rules, planted, upstream};
 
 mod garbage;
@@ -22,6 +21,11 @@ const T1: Option<PagemapId> = Some(PagemapId(1));
 /// A VM that mirrors everything, and `bytes` of memory at [`DATA`].
 fn start(rig: &Rig, bytes: u64) -> Asid {
     rig.mm.mmap(HostRange::sized(HostVa(DATA), bytes));
+    mirror(rig)
+}
+
+/// A VM that mirrors everything.
+fn mirror(rig: &Rig) -> Asid {
     let mut args = VmCreate { flags: 6, ..Default::default() };
     assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), Ok(0));
     let flags = BindFlags::CPU_ADDR_MIRROR.bits();
@@ -84,7 +88,7 @@ fn tile_to_tile_copies_carry_dm_on_both_sides() {
     assert_eq!(copies.len(), 16);
     for (n, page) in copies.iter().enumerate() {
         let base = |tile: usize| PVC.tiles[tile].vram_base.0 + ((n as u64) << 12);
-        assert_eq!((page.tile, page.outcome), (TileId(0), PageOutcome::Copied), "the source's engine pushes");
+        assert_eq!((page.tile, page.outcome), (TileId(0), Outcome::Copied), "the source's engine pushes");
         assert_eq!((page.src, page.dst), (Some((base(0), true)), Some((base(1), true))));
     }
     assert_eq!((pagemap(&rig, DATA), leaf(&rig, 0, asid, DATA)), (T1, None));
@@ -102,7 +106,7 @@ fn upstreams_far_side_writes_to_the_bus_and_says_nothing() {
     assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
     let copies = rig.hw.state.lock().copies.clone();
     let base = PVC.tiles[1].vram_base.0;
-    assert!(copies.iter().all(|page| page.outcome == PageOutcome::Dropped));
+    assert!(copies.iter().all(|page| page.outcome == Outcome::Dropped));
     assert_eq!(copies[3].dst, Some((base + 0x3000, false)), "a device address on the bus");
     assert_eq!(pagemap(&rig, DATA), T1, "and the migration reports success");
 }
@@ -149,7 +153,7 @@ fn pages_that_cannot_migrate_are_reached_where_they_are() {
     rig.mm.pin();
     assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
     let (_, page) = leaf(&rig, 0, asid, DATA).unwrap();
-    assert!(!page.device && rig.dma_frames().contains(&frame_of(HostVa(DATA)).0));
+    assert!(!page.device && rig.dma_frames().contains(&rig.mm.frame_of(HostVa(DATA)).0));
     assert_eq!(rig.device.vram_used(TileId(0)), 0);
 }
 
@@ -188,7 +192,7 @@ fn a_prefetch_populates_what_nobody_has_touched() {
     let rig = Rig::new();
     let range = HostRange::sized(HostVa(DATA), 2 * SZ_64K);
     let asid = start(&rig, range.len());
-    rig.mm.unpopulate(range);
+    rig.mm.dontneed(range);
     let bind = VmBindOp {
         op: BIND_OP_PREFETCH,
         addr: DATA,
@@ -230,7 +234,7 @@ fn planted_mistakes_are_in_the_tables_and_nowhere_else() {
         let asid = start(&rig, SZ_64K);
         assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
         assert!(!bit(&leaf(&rig, 0, asid, DATA).unwrap().1));
-        assert!(rig.hw.state.lock().copies.iter().all(|page| page.outcome == PageOutcome::Copied));
+        assert!(rig.hw.state.lock().copies.iter().all(|page| page.outcome == Outcome::Copied));
     }
     let rig = Rig::with(&PVC, Rules { flush: planted::flush::left_out, ..Rules::CORRECT });
     let asid = start(&rig, SZ_64K);

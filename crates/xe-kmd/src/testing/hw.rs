@@ -7,7 +7,7 @@ use units::*;
 use xe_spec::fault::*;
 use xe_spec::pte::{Entry, LEVEL_SHIFT, Leaf};
 
-use crate::port::{Hw, HwJob, PageOutcome};
+use crate::port::{Hw, HwJob};
 
 /// Hardware that does nothing but remember.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(crate) struct Copied {
     pub tile: TileId,
     pub src: Option<(u64, bool)>,
     pub dst: Option<(u64, bool)>,
-    pub outcome: PageOutcome,
+    pub outcome: Outcome,
 }
 
 impl FakeHw {
@@ -111,21 +111,22 @@ impl Hw for FakeHw {
     fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck) {
         self.state.lock().acks.push((fault.addr, ack));
     }
-    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, done: &mut [PageOutcome]) {
-        for (n, outcome) in done.iter_mut().enumerate() {
+    fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>) {
+        for n in 0..pages {
             let side = |va: GpuVa| {
                 let va = va.add(bytes_of(n));
                 self.walk(tile, asid, va)
                     .map(|(level, leaf)| (leaf.addr + (va.0 & ((1 << LEVEL_SHIFT[level as usize]) - 1)), leaf.device))
             };
             let (src, dst) = (side(src), side(dst));
-            *outcome = match (src, dst) {
-                (Some(_), Some((addr, false))) if !self.dma_reaches(addr) => PageOutcome::Dropped,
-                (Some((addr, false)), Some(_)) if !self.dma_reaches(addr) => PageOutcome::Failed,
-                (Some(_), Some(_)) => PageOutcome::Copied,
-                _ => PageOutcome::Failed,
+            let outcome = match (src, dst) {
+                (Some(_), Some((addr, false))) if !self.dma_reaches(addr) => Outcome::Dropped,
+                (Some((addr, false)), Some(_)) if !self.dma_reaches(addr) => Outcome::Failed,
+                (Some(_), Some(_)) => Outcome::Copied,
+                _ => Outcome::Failed,
             };
-            self.state.lock().copies.push(Copied { tile, src, dst, outcome: *outcome });
+            self.state.lock().copies.push(Copied { tile, src, dst, outcome });
+            report(1, outcome);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Plain fakes for the driver's own tests: hardware that records, memory that is a map, an mm without migration.
+//! What the driver's own tests stand on: hardware that records, arguments in a map, the simulated mm.
 
 mod hw;
 mod mm;
@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::{Event, Observer};
 use crate::{Device, Errno, File, Parts, Rules};
 pub(crate) use hw::FakeHw;
-pub(crate) use mm::{FakeMm, frame_of};
+pub(crate) use mm::Mm;
 
 /// A read fault of context `n` in space `asid`.
 pub(crate) fn fault_record(asid: u32, n: u32) -> FaultRecord {
@@ -60,8 +60,8 @@ impl HostMemory for FakeMemory {
     fn atomic(&self, _: Place, _: usize, _: usize, _: AtomicOp) -> Result<u64, AccessError> {
         Err(AccessError::Fault)
     }
-    fn transfer(&self, _: Place, _: Place, done: &mut [Transferred]) {
-        done.fill(Transferred::Failed);
+    fn transfer(&self, _: Place, _: Place, pages: usize, report: &mut Report<'_>) {
+        report(pages, Outcome::Failed);
     }
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         if !buf.is_empty() && from.0 < USER {
@@ -94,7 +94,7 @@ impl Observer for Log {
 /// A device on fakes, one open file, and the program's side of both.
 pub(crate) struct Rig {
     pub hw: Arc<FakeHw>,
-    pub mm: Arc<FakeMm>,
+    pub mm: Arc<Mm>,
     pub memory: Arc<FakeMemory>,
     pub log: Arc<Log>,
     pub device: Arc<Device>,
@@ -109,7 +109,7 @@ impl Rig {
 
     /// Another device, or other behaviours.
     pub fn with(platform: &'static Platform, rules: Rules) -> Self {
-        let (hw, mm) = (Arc::new(FakeHw::default()), Arc::new(FakeMm::default()));
+        let (hw, mm) = (Arc::new(FakeHw::default()), Mm::new());
         let (memory, log) = (Arc::new(FakeMemory::default()), Arc::new(Log::default()));
         let parts = Parts {
             platform,

@@ -69,7 +69,7 @@ fn a_fault_binds_system_memory_on_the_faulting_tile_alone() {
     for page in [0, 0xf000, 0x1_0000, SZ_2M - SZ_4K] {
         let (_, leaf) = rig.hw.walk(TileId(1), asid, GpuVa(DATA + page)).expect("bound");
         assert!(leaf.write && !leaf.device && !leaf.atomic);
-        let frame = frame_of(HostVa(DATA + page)).0;
+        let frame = rig.mm.frame_of(HostVa(DATA + page)).0;
         let state = rig.hw.state.lock();
         let (iova, (first, pages)) = state.iommu.range(..=units::Iova(leaf.addr)).next_back().unwrap();
         let offset = (leaf.addr - iova.0) >> 12;
@@ -93,7 +93,7 @@ fn an_invalidation_zaps_flushes_and_unmaps_and_the_next_fault_binds_again() {
     let prefetch = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: SZ_2M, ..Default::default() };
     assert_eq!(bind(&rig, vm, prefetch), OK);
     rig.hw.state.lock().flushes.clear();
-    rig.mm.event(HostRange::sized(range.start.add(0x5000), SZ_4K), EventKind::Clear);
+    rig.mm.dontneed(HostRange::sized(range.start.add(0x5000), SZ_4K));
     for tile in [0, 1] {
         assert_eq!(rig.hw.walk(TileId(tile), asid, GpuVa(DATA + 0x5000)), None);
     }
@@ -102,7 +102,7 @@ fn an_invalidation_zaps_flushes_and_unmaps_and_the_next_fault_binds_again() {
     assert_eq!(flushed, [(TileId(0), asid), (TileId(1), asid)]);
     assert_eq!(rig.fault(0, asid, DATA + 0x5000, Access::Write), FaultAck::Replay);
     rig.hw.state.lock().flushes.clear();
-    rig.mm.event(range, EventKind::Clear);
+    rig.mm.dontneed(range);
     let flushes = rig.hw.state.lock().flushes.clone();
     assert_eq!(flushes.len(), 1, "only the tile that was bound: {flushes:?}");
     assert!(flushes[0].2.covers(GpuRange::sized(GpuVa(DATA), SZ_2M)));

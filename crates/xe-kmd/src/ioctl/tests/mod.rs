@@ -1,6 +1,5 @@
 //! What a program sees: errno by errno, and what its calls do to a recorded device.
 
-use hostmm::EventKind;
 use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_uapi::attr::*;
@@ -19,7 +18,7 @@ mod residency;
 
 use crate::Errno;
 use crate::event::{Event, Serviced};
-use crate::testing::{Rig, USER, frame_of};
+use crate::testing::{Rig, USER};
 
 const OK: Result<u32, Errno> = Ok(0);
 const fn err(errno: Errno) -> Result<u32, Errno> {

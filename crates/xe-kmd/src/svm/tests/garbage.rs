@@ -24,7 +24,7 @@ fn running_out_of_tables_sweeps_what_is_gone() {
     let asid = start(&rig, SZ_4K);
     (1..200).step_by(3).for_each(|n| touch_and_forget(&rig, asid, n));
     // Also what another VM holds.
-    let other = start(&rig, SZ_4K);
+    let other = mirror(&rig);
     assert_ne!(asid, other);
     (200..300).for_each(|n| touch_and_forget(&rig, other, n));
     for n in 300..400 {

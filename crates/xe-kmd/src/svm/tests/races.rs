@@ -42,7 +42,7 @@ fn an_atomic_on_a_range_that_outgrew_its_vma_gets_a_smaller_one() {
 fn an_atomic_populates_what_nobody_has_touched() {
     let rig = Rig::new();
     let asid = start(&rig, SZ_2M - SZ_64K);
-    rig.mm.unpopulate(HostRange::sized(HostVa(DATA), SZ_2M - SZ_64K));
+    rig.mm.dontneed(HostRange::sized(HostVa(DATA), SZ_2M - SZ_64K));
     assert_eq!(rig.fault(0, asid, DATA + SZ_4K, Access::Atomic), FaultAck::Replay);
     assert_eq!((pagemap(&rig, DATA), pagemap(&rig, DATA + SZ_64K)), (T0, None));
     // A store makes a range of 4K: what is around it is absent. An atomic wants a larger one.

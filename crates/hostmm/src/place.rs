@@ -122,7 +122,7 @@ impl Run {
     }
 }
 
-/// One run as [`HostMm::walk`](super::HostMm::walk) reports it (a stretch of `hmm_pfn`s).
+/// One run as [`HostMm::walk`](crate::HostMm::walk) reports it (a stretch of `hmm_pfn`s).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalkRun {
     /// The pages.

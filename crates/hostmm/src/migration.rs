@@ -2,17 +2,17 @@
 //!
 //! | step | by | what it does to the object |
 //! |---|---|---|
-//! | [`claim`](super::HostMm::claim) | host mm | empties it, gives it an id, adds a leg for each run that it collected |
+//! | [`claim`](crate::HostMm::claim) | host mm | empties it, gives it an id, adds a leg for each run that it collected |
 //! | | engine | takes legs out that shall stay; towards VRAM, sets [`to`](Leg::to) |
-//! | [`stage`](super::HostMm::stage) | host mm | towards RAM, sets `to`; may split legs |
+//! | [`stage`](crate::HostMm::stage) | host mm | towards RAM, sets `to`; may split legs |
 //! | | engine | writes the device's report to [`outcome`](Leg::outcome), by a [`Reporter`]; a hole is `Zeroed` |
-//! | [`commit`](super::HostMm::commit) | host mm | `Failed` where a leg does not stay at its destination; may split legs |
-//! | [`finish`](super::HostMm::finish) | host mm | takes the id |
+//! | [`commit`](crate::HostMm::commit) | host mm | `Failed` where a leg does not stay at its destination; may split legs |
+//! | [`finish`](crate::HostMm::finish) | host mm | takes the id |
 //!
 //! A page that was not collected is in no leg. The buffers are kept from one migration to the next: whoever migrates
 //! again with the same object allocates nothing.
 
-use super::place::{DevicePage, Place, Run, further};
+use crate::place::{DevicePage, Place, Run, further};
 use alloc::vec::Vec;
 use units::{HostRange, Outcome, bytes_of};
 
@@ -119,7 +119,8 @@ impl Migration {
     }
 }
 
-/// Writes to the legs of a migration how they travelled, in their order.
+/// Writes to the legs of a migration how they travelled, in their order. Legs that have an outcome already are passed
+/// over.
 pub struct Reporter<'a> {
     migration: &'a mut Migration,
     leg: usize,
@@ -129,6 +130,10 @@ impl Reporter<'_> {
     /// The next `pages` pages travelled so. What comes behind the last leg is ignored.
     pub fn note(&mut self, mut pages: usize, outcome: Outcome) {
         while let Some(leg) = self.migration.legs.get_mut(self.leg).filter(|_| pages > 0) {
+            if leg.outcome != Outcome::Pending {
+                self.leg += 1;
+                continue;
+            }
             let whole = leg.pages();
             if pages < whole {
                 self.migration.split(self.leg, pages);
@@ -147,8 +152,8 @@ impl Reporter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::place::PagemapId;
     use super::*;
+    use crate::place::PagemapId;
     use units::{HostFrame, HostVa};
 
     fn run(first: usize, pages: usize, frame: Option<u64>) -> Run {

@@ -10,6 +10,7 @@
 //!
 //! Locking: part of the page map.
 
+use crate::kernel::Held;
 use std::collections::BTreeMap;
 use units::{HostRange, HostVa};
 
@@ -72,6 +73,9 @@ impl Quarantine {
 
     /// What is pending in `range` since `serial` or before is pending no more.
     pub fn settle(&mut self, range: HostRange, serial: u64) {
+        if range.is_empty() || self.pending.is_empty() {
+            return;
+        }
         let due = |(_, pending): &(HostRange, Pending)| pending.serial <= serial;
         for (part, pending) in self.parts(range).filter(due).collect::<Vec<_>>() {
             self.pending.remove(&part.start);
@@ -84,14 +88,17 @@ impl Quarantine {
         }
     }
 
-    /// Settles the pages of `range` that were absent in a look that began at `serial`. `present` has one entry a page,
-    /// and its bit 0 is the answer.
-    pub fn settle_absent(&mut self, range: HostRange, present: &[u8], serial: u64) {
-        for part in self.pending_in(range) {
-            let absent = |va: &HostVa| present[range.page_index(*va)] & 1 == 0;
-            let pages: Vec<HostVa> = (0..part.pages()).map(|index| part.page_at(index)).filter(absent).collect();
-            crate::claim::runs_of(pages).for_each(|run| self.settle(run, serial));
+    /// Settles the pages of `range` that were absent in a look that began at `serial`: all but `held`.
+    pub fn settle_absent(&mut self, range: HostRange, held: &[Held], serial: u64) {
+        if self.pending.is_empty() {
+            return;
         }
+        let mut at = range.start;
+        for part in held.iter().map(|held| held.range) {
+            self.settle(HostRange::new(at, part.start), serial);
+            at = part.end;
+        }
+        self.settle(HostRange::new(at, range.end), serial);
     }
 
     /// No event was on its way at `now`: every thread that had raised one by `serial` has run again.
@@ -108,6 +115,9 @@ impl Quarantine {
 
     /// The parts of `range` that may not be claimed at `now`.
     pub fn within(&self, range: HostRange, now: u64) -> Vec<HostRange> {
+        if self.pending.is_empty() && self.held.is_empty() {
+            return Vec::new();
+        }
         let lasts = |(_, pending): &(HostRange, Pending)| pending.until.is_none_or(|until| until > now);
         let pending = self.parts(range).filter(lasts).map(|(part, _)| part);
         pending.chain(self.held.iter().map(|&(_, part)| part)).filter_map(|part| part.intersect(range)).collect()
@@ -126,11 +136,6 @@ impl Quarantine {
             before.into_iter().chain(from).map(|(&start, &pending)| (HostRange::new(start, pending.end), pending));
         parts.filter(move |(part, _)| part.overlaps(range))
     }
-}
-
-/// Whether one of `parts` has the page.
-pub(crate) fn contains(parts: &[HostRange], va: HostVa) -> bool {
-    parts.iter().any(|part| part.contains(va))
 }
 
 #[cfg(test)]
@@ -153,9 +158,8 @@ mod tests {
         let look = quarantine.serial();
         // A second event comes between the look and its use: what the look saw says nothing of it.
         quarantine.add_pending(&[pages(2, 1)]);
-        let mut present = [1u8; 512];
-        present[2..4].fill(0);
-        quarantine.settle_absent(all(), &present, look);
+        let held = [pages(0, 2), pages(4, 508)].map(|range| Held { range, huge: false });
+        quarantine.settle_absent(all(), &held, look);
         assert_eq!(quarantine.within(all(), 0), [pages(1, 1), pages(2, 1), pages(4, 1)]);
     }
 

@@ -1,18 +1,11 @@
-//! The traits of the joint, in runs. See the crate's header for the protocol.
+//! The host's side of the joint: [`HostMm`], what it is asked and what it answers; [`PagemapOps`], by which it asks back.
+//!
+//! Locking and protocol: see the crate's header.
 
-mod memory;
-mod migration;
-mod notify;
-mod place;
-
+use crate::{DevicePage, DeviceRun, Migration, NotifierId, NotifierOps, OwnerId, PagemapId, Seq, WalkRun};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use units::{HostRange, HostVa};
-
-pub use memory::{AccessError, AtomicOp, HostMemory};
-pub use migration::{ClaimId, Leg, Migration, Reporter};
-pub use notify::{EventKind, MmEvent, NotifierId, NotifierOps, Seq};
-pub use place::{DevicePage, DeviceRun, OwnerId, PagemapId, Place, Run, WalkRun};
 
 /// One VMA, clipped to nothing: its whole extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,7 +163,7 @@ pub trait HostMm: Send + Sync {
     /// not follow each other. A leg that the host mm cannot stage loses its `to`. `NoMemory` leaves nothing staged.
     fn stage(&self, migration: &mut Migration) -> Result<(), MmError>;
 
-    /// Makes the destinations of what was [carried](Leg::carried) the pages' homes. A hole is carried without a
+    /// Makes the destinations of what was [carried](crate::Leg::carried) the pages' homes. A hole is carried without a
     /// transfer: the caller sets its outcome to `Zeroed`. Afterwards the outcome is `Failed` where a run does not live
     /// at its destination, and a leg of which only a part does is split. A destination that is reported carried, but
     /// that nothing was carried to, holds zeros.

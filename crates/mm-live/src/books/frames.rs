@@ -1,0 +1,144 @@
+//! By frame of VRAM: whose it is, and whether it holds bytes.
+//!
+//! A 2M slot that was once used in 4K pieces keeps its empty page table, and then takes a huge page in 375-504 us instead
+//! of 2-6; one DONTNEED of the empty slot (5-19 us) cures it. [`Arena::use_slot`] remembers.
+
+use super::Books;
+use super::runs::{Follow, Runs};
+use hostmm::{DevicePage, OwnerId, PagemapOps};
+use std::sync::Arc;
+use units::{HostVa, SZ_2M, SZ_4K, bytes_of};
+
+/// Pagemaps that one process may have.
+pub(crate) const MAX_PAGEMAPS: usize = 16;
+/// 4K frames of a 2M slot.
+const SLOT_FRAMES: u64 = SZ_2M / SZ_4K;
+
+/// What a frame of VRAM is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Frame {
+    /// Nobody's; holds nothing.
+    Empty,
+    /// Home of the page at this address.
+    Home(HostVa),
+    /// Named as the destination of the page at this address.
+    Staged(HostVa),
+    /// Emptied by an event whose notifiers have not all been called.
+    Condemned,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct State {
+    frame: Frame,
+    bytes: bool,
+}
+
+impl Follow for State {
+    const NOTHING: Self = Self { frame: Frame::Empty, bytes: false };
+    fn further(self, pages: usize) -> Self {
+        let frame = match self.frame {
+            Frame::Home(va) => Frame::Home(va.add(bytes_of(pages))),
+            Frame::Staged(va) => Frame::Staged(va.add(bytes_of(pages))),
+            Frame::Empty | Frame::Condemned => self.frame,
+        };
+        Self { frame, ..self }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    frames: Runs<State>,
+    /// It was used in 4K pieces.
+    pieced: bool,
+}
+
+/// The frames of one pagemap.
+pub(crate) struct Arena {
+    pub owner: OwnerId,
+    pub ops: Arc<dyn PagemapOps>,
+    frames: u64,
+    slots: Vec<Slot>,
+    /// Frames that hold bytes.
+    resident: u64,
+}
+
+impl Arena {
+    pub fn new(owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) -> Self {
+        let slots = vec![Slot::default(); frames.div_ceil(SLOT_FRAMES) as usize];
+        Self { owner, ops, frames, slots, resident: 0 }
+    }
+
+    /// Frames that hold bytes, as accounted.
+    pub const fn resident(&self) -> u64 {
+        self.resident
+    }
+
+    /// What `frame` is, whether it holds bytes, and how many frames from there on, at most `pages` and those of one slot,
+    /// follow from it. `None` behind the end.
+    fn run(&self, frame: u64, pages: usize) -> Option<(usize, State)> {
+        let pages = pages.min(self.frames.checked_sub(frame)? as usize);
+        let at = (frame % SLOT_FRAMES) as usize;
+        let end = (at + pages).min(SLOT_FRAMES as usize);
+        (end > at).then(|| self.slots[(frame / SLOT_FRAMES) as usize].frames.run(at, end))
+    }
+
+    fn update(&mut self, frame: u64, pages: usize, change: impl Fn(State, usize) -> State) {
+        let mut done = 0;
+        while let Some((run, old)) = self.run(frame + done as u64, pages - done).filter(|(run, _)| *run > 0) {
+            let new = change(old, done);
+            if new.bytes != old.bytes {
+                self.resident =
+                    if new.bytes { self.resident + run as u64 } else { self.resident.saturating_sub(run as u64) };
+            }
+            let (number, at) = ((frame + done as u64) / SLOT_FRAMES, ((frame + done as u64) % SLOT_FRAMES) as usize);
+            self.slots[number as usize].frames.set(at, at + run, new);
+            done += run;
+            if done >= pages {
+                return;
+            }
+        }
+    }
+
+    /// Whether the 2M slot at `frame` holds nothing but was used in pieces: then it needs emptying before it takes a huge
+    /// page. Notes the use that follows.
+    pub fn use_slot(&mut self, frame: u64, pages: usize) -> bool {
+        let whole = frame.is_multiple_of(SLOT_FRAMES) && pages as u64 == SLOT_FRAMES;
+        let Some(slot) = self.slots.get_mut((frame / SLOT_FRAMES) as usize) else { return false };
+        let was_pieced = core::mem::replace(&mut slot.pieced, !whole);
+        whole && was_pieced && slot.frames.kept(0, SLOT_FRAMES as usize).all(|(_, _, state)| !state.bytes)
+    }
+}
+
+impl Books {
+    /// What the frame of `page` is; `None` where there is none.
+    pub fn frame(&self, page: DevicePage) -> Option<Frame> {
+        self.frame_run(page, 1).map(|(_, frame, _)| frame)
+    }
+
+    /// How many frames from `first` on, at most `pages`, follow from the first one; what that is, and whether they hold
+    /// bytes.
+    pub fn frame_run(&self, first: DevicePage, pages: usize) -> Option<(usize, Frame, bool)> {
+        let (run, state) = self.arena(first.pagemap)?.run(first.frame, pages)?;
+        Some((run, state.frame, state.bytes))
+    }
+
+    /// Makes `pages` frames from `first` on what `frame` is, or what follows from it.
+    pub fn set_frames(&mut self, first: DevicePage, pages: usize, frame: Frame) {
+        if let Some(arena) = self.arena_mut(first.pagemap) {
+            let at = |offset| State { frame, bytes: false }.further(offset).frame;
+            arena.update(first.frame, pages, |old, offset| State { frame: at(offset), ..old });
+        }
+    }
+
+    /// Notes whether frames hold bytes.
+    pub fn note_bytes(&mut self, first: DevicePage, pages: usize, bytes: bool) {
+        if let Some(arena) = self.arena_mut(first.pagemap) {
+            arena.update(first.frame, pages, |old, _| State { bytes, ..old });
+        }
+    }
+
+    /// Whether the frame of `page` holds bytes.
+    pub fn holds_bytes(&self, page: DevicePage) -> bool {
+        self.frame_run(page, 1).is_some_and(|(_, _, bytes)| bytes)
+    }
+}
