@@ -53,7 +53,7 @@ pub(super) fn look(space: &Space, svm: &Svm, span: HostRange) -> Option<HostVa> 
 /// Removes a range where its memory has no mapping any more; its span.
 fn remove_if_unmapped(space: &Space, svm: &Svm, key: RangeKey) -> Option<HostRange> {
     let range = svm.notifier_lock().range(key).map(|range| range.span())?;
-    if (0..range.pages()).all(|page| svm.mm().vma_lookup(range.page_at(page)).is_none()) {
+    if svm.mm().next_vma(range.start).is_none_or(|vma| vma.range.start >= range.end) {
         remove(space, svm, key);
     }
     Some(range)

@@ -17,29 +17,20 @@ use crate::vma::Vma;
 
 /// Collections of one range.
 const ROUNDS: u32 = 4;
-/// Empty blocks in a row after which the rest of a span counts as empty: 1 GiB. (A span may be a whole VM.)
-const MAX_HOLES: u32 = 512;
 
 /// Prefetches `span`, which lies in the mirror `vma`.
 pub(crate) fn prefetch(vm: &Vm, svm: &Svm, vma: &Vma, span: GpuRange, want: &Want) {
-    let (mut at, mut holes) = (span.start, 0);
-    while at < span.end && holes < MAX_HOLES {
-        let Some(cpu) = svm.mm().vma_lookup(at.mirrored()) else {
-            at = next_block(at);
-            holes += 1;
-            continue;
-        };
-        holes = 0;
+    let mut at = span.start;
+    while let Some(cpu) = svm.mm().next_vma(at.mirrored()) {
+        at = at.max(cpu.range.start.mirror());
+        if at >= span.end {
+            return;
+        }
         at = match prefetch_range(vm, svm, vma, at, want) {
             Some(end) => end,
             None => cpu.range.end.mirror(),
         };
     }
-}
-
-/// Nothing is known of where the next mapping starts: the host mm has no such question. Blocks of 2M are tried.
-fn next_block(at: GpuVa) -> GpuVa {
-    at.add(1).align_up(units::SZ_2M)
 }
 
 /// Prefetches the range around `at`; its end, or `None` where no range can be had there.

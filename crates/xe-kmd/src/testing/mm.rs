@@ -19,6 +19,8 @@ pub(crate) struct Mm {
     stale_until_ns: AtomicU64,
     /// Notifiers hear nothing.
     muted: Arc<AtomicU64>,
+    /// Times that a VMA was asked for.
+    questions: AtomicU64,
 }
 
 /// A notifier that may be muted.
@@ -41,7 +43,7 @@ impl Mm {
         let zero = || AtomicU64::new(0);
         let pagemaps = Mutex::new(BTreeMap::new());
         let (sim, muted) = (Sim::new(Config::LINUX), Arc::new(zero()));
-        Arc::new(Self { sim, pagemaps, refused: zero(), stale_until_ns: zero(), muted })
+        Arc::new(Self { sim, pagemaps, refused: zero(), stale_until_ns: zero(), muted, questions: zero() })
     }
     /// Maps writable anonymous memory, and touches all of it. Frames scatter at every 64K, so that nothing is contiguous
     /// for long.
@@ -89,6 +91,10 @@ impl Mm {
     pub fn home(&self, va: u64) -> Option<DevicePage> {
         self.sim.residency(HostVa(va)).and_then(Place::device)
     }
+    /// Times that the driver, or the engine, asked for a VMA.
+    pub fn vma_questions(&self) -> u64 {
+        self.questions.load()
+    }
     /// The frame of a page in system memory.
     pub fn frame_of(&self, va: HostVa) -> HostFrame {
         self.sim.residency(va).and_then(Place::host).expect("in system memory")
@@ -105,6 +111,7 @@ impl Mm {
 
 impl HostMm for Mm {
     fn next_vma(&self, addr: HostVa) -> Option<Vma> {
+        self.questions.fetch_add(1);
         self.sim.next_vma(addr)
     }
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {

@@ -228,3 +228,19 @@ fn a_prefetch_binds_every_tile_before_any_fault() {
     assert!(rig.log.0.lock().iter().all(|event| !matches!(event, Event::Fault { .. })));
     assert_eq!(bind(&rig, vm, VmBindOp { addr: 0, range: EVERYTHING, ..op }), OK, "and a whole VM takes no eternity");
 }
+
+/// Row of `docs/hostmm.md`, *VMA facts*: the next mapping is asked for, however far away it is.
+#[test]
+fn a_prefetch_goes_on_behind_a_hole() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    let far = DATA + 3 * SZ_1G + SZ_64K;
+    mapped(&rig, DATA, SZ_64K);
+    mapped(&rig, far, SZ_64K);
+    let op = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: 4 * SZ_1G, ..Default::default() };
+    assert_eq!(bind(&rig, vm, VmBindOp { prefetch_mem_region_instance: 1, ..op }), OK);
+    for at in [DATA, far] {
+        assert!(rig.mm.home(at).is_some() && rig.hw.walk(TileId(1), asid, GpuVa(at)).is_some(), "{at:#x}");
+    }
+    assert!(rig.mm.vma_questions() < 40, "{} questions", rig.mm.vma_questions());
+}

@@ -1,6 +1,6 @@
 //! What a program sees: errno by errno, and what its calls do to a recorded device.
 
-use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
+use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck};
 use xe_uapi::attr::*;
 use xe_uapi::exec::{self, *};

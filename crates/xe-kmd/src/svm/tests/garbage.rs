@@ -66,3 +66,19 @@ fn what_is_gone_does_not_pile_up() {
     let held = rig.dma_frames().len();
     assert!(held <= 128, "{held} pages are still mapped for the device");
 }
+
+#[test]
+fn a_look_at_a_range_is_one_question() {
+    let rig = Rig::new();
+    let asid = start(&rig, 4 * SZ_2M);
+    (0..4).for_each(|n| assert_eq!(rig.fault(0, asid, DATA + n * SZ_2M, Access::Write), FaultAck::Replay));
+    rig.mm.forget(HostRange::sized(HostVa(DATA), 4 * SZ_2M));
+    let pages = HostRange::sized(HostVa(DATA + 4 * SZ_2M), 128 * SZ_4K);
+    rig.mm.mmap(pages);
+    let before = rig.mm.vma_questions();
+    // Twice as many faults as there are between two looks.
+    (0..128).for_each(|i| assert_eq!(rig.fault(0, asid, pages.page_at(i).0, Access::Read), FaultAck::Replay));
+    assert_eq!(leaf(&rig, 0, asid, DATA), None, "what is gone was found");
+    let asked = rig.mm.vma_questions() - before;
+    assert!(asked < 1000, "{asked} questions");
+}
