@@ -2,8 +2,9 @@
 //!
 //! Nothing is counted anywhere else; reports, tables and test assertions read this.
 //!
-//! Locking: one leaf lock. It is taken by observers in reader class, so nothing under it waits, and memory is asked for
-//! at the first use of a counter or of a list only (a list has its whole capacity from then on).
+//! Locking: one lock, under which nothing else is taken. It is taken by observers in reader class, so nothing under it
+//! waits, and memory is asked for at the first use of a counter or of a list only (a list has its whole capacity from
+//! then on). It is no scheduling point ([`sync::unscheduled`]): that somebody counts changes no run.
 
 use gpusvm::Where;
 use std::collections::BTreeMap;
@@ -103,20 +104,23 @@ impl Default for Ledger {
 impl Ledger {
     /// A copy of the book as it stands.
     pub fn read(&self) -> Book {
-        self.book.lock().clone()
+        self.with_book(|book| book.clone())
     }
 
     /// Times that pages went this way.
     pub fn flow(&self, from: Where, to: Where) -> Flow {
-        self.book.lock().flows.get(&(from, to)).copied().unwrap_or_default()
+        self.with_book(|book| book.flows.get(&(from, to)).copied().unwrap_or_default())
+    }
+
+    fn with_book<R>(&self, f: impl FnOnce(&mut Book) -> R) -> R {
+        sync::unscheduled(|| f(&mut self.book.lock()))
     }
 }
 
 impl gpusvm::Observer for Ledger {
     fn event(&self, event: &gpusvm::Event) {
         use gpusvm::Event;
-        let mut book = self.book.lock();
-        match *event {
+        self.with_book(|book| match *event {
             Event::Migrated { range, from, to, pages, ns, .. } => {
                 let flow = book.flows.entry((from, to)).or_default();
                 flow.times += 1;
@@ -131,15 +135,14 @@ impl gpusvm::Observer for Ledger {
             Event::Invalidated { .. } => book.invalidations += 1,
             Event::MigrateFailed { .. } => book.failed_migrations += 1,
             _ => {}
-        }
+        });
     }
 }
 
 impl xe_kmd::Observer for Ledger {
     fn event(&self, event: &xe_kmd::Event) {
         use xe_kmd::Event;
-        let mut book = self.book.lock();
-        match *event {
+        self.with_book(|book| match *event {
             Event::Fault { tile, addr, outcome, ns, .. } => {
                 book.gpu_fault_count += 1;
                 *book.gpu_faults_of.entry(tile).or_default() += 1;
@@ -152,7 +155,7 @@ impl xe_kmd::Observer for Ledger {
             Event::Banned { .. } => book.bans += 1,
             Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
             _ => {}
-        }
+        });
     }
 }
 

@@ -54,7 +54,7 @@ pub use counter::Counter;
 pub use lock::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
-pub use point::{choose, point, yield_now};
+pub use point::{choose, point, unscheduled, yield_now};
 #[cfg(feature = "std")]
 pub use thread::{
     Body, JoinHandle, SpawnError, Spawner, set_spawner, spawn, spawn_daemon, try_spawn, try_spawn_daemon,

@@ -18,6 +18,15 @@ pub fn yield_now() {
     core::hint::spin_loop();
 }
 
+/// Runs `f` without any scheduling point: what it does is one step with what goes before. For who only looks on and
+/// counts; nothing in `f` waits for another task. The locks that it takes are taken in this way only.
+pub fn unscheduled<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "std")]
+    return crate::raw::current::without(f);
+    #[cfg(not(feature = "std"))]
+    f()
+}
+
 /// A choice below `n`, made by the schedule; 0 live.
 pub fn choose(n: u32) -> u32 {
     checked!(|s| s.choose(n));

@@ -1,6 +1,6 @@
 //! Schedules, their text, and what a run tells of them.
 
-use crate::{lost_update, under};
+use crate::{lost_update, seed, under};
 use std::sync::Arc;
 use sync::atomic::AtomicU32;
 use sync::sim::{
@@ -128,4 +128,30 @@ fn all_schedules_can_be_enumerated() {
         }
     }
     assert!(lost > 0 && lost < runs, "{lost} of {runs}");
+}
+
+/// Who looks on counts under a lock, and the run is the one that it would be without.
+#[test]
+fn what_is_unscheduled_changes_no_run() {
+    fn adders(looks_on: bool) {
+        let (count, seen) = (Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(0)));
+        let look = |seen: &Mutex<u32>| sync::unscheduled(|| *seen.lock() += 1);
+        let tasks = [(); 2].map(|()| {
+            let (count, seen) = (count.clone(), seen.clone());
+            spawn("adder", move || {
+                for _ in 0..5 {
+                    count.fetch_add(1);
+                    if looks_on {
+                        look(&seen);
+                    }
+                }
+            })
+        });
+        tasks.into_iter().for_each(sync::JoinHandle::join);
+        assert_eq!(sync::unscheduled(|| *seen.lock()), if looks_on { 10 } else { 0 });
+    }
+    for n in 0..20 {
+        let (with, without) = (seed(n, || adders(true)), seed(n, || adders(false)));
+        assert_eq!((with.outcome.is_finding(), with.trace_hash), (false, without.trace_hash));
+    }
 }
