@@ -20,13 +20,13 @@ enum Kind {
 #[inline(always)]
 fn point(tag: &Tag, kind: Kind) {
     #[cfg(feature = "std")]
-    crate::sim::with(|s| {
+    crate::hook::with(|s| {
         s.access(
             tag,
             match kind {
-                Kind::Load => crate::sim::OpKind::Load,
-                Kind::Store => crate::sim::OpKind::Store,
-                Kind::Update => crate::sim::OpKind::Update,
+                Kind::Load => crate::hook::OpKind::Load,
+                Kind::Store => crate::hook::OpKind::Store,
+                Kind::Update => crate::hook::OpKind::Update,
             },
         );
     });
@@ -37,7 +37,7 @@ fn point(tag: &Tag, kind: Kind) {
 /// A sequentially consistent fence.
 pub fn fence() {
     #[cfg(feature = "std")]
-    crate::sim::with(|s| s.bare_point(crate::sim::OpKind::Fence));
+    crate::hook::with(|s| s.point(crate::hook::OpKind::Fence));
     atomic::fence(Ordering::SeqCst);
 }
 

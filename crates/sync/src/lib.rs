@@ -14,7 +14,8 @@
 //! run never touches one (see docs/soundness.md).
 //!
 //! The way through the crate: [`Mutex`], [`RwLock`], [`Condvar`] (`lock`), [`atomic`], [`spawn`], [`time`],
-//! [`point`], [`choose`]: what code under test uses. [`rank`]: the order of locks. [`sim`]: the checker's side.
+//! [`point`], [`choose`]: what code under test uses. [`rank`]: the order of locks. `hook`: the table of functions that all
+//! of these ask. [`sim`]: the checker's side, which fills it in.
 //! `raw`: all there is of `unsafe`.
 //!
 //! Without the `std` feature there are no threads and no checker, locks spin, and a clock has to be given.
@@ -26,11 +27,11 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-/// Under the checker: does what the scheduler does, and returns that. Live: nothing.
+/// Under a hook: does what the hook does, and returns that. Live: nothing.
 macro_rules! checked {
-    (|$scheduler:ident| $done:expr) => {
+    (|$hook:ident| $done:expr) => {
         #[cfg(feature = "std")]
-        if let Some(done) = crate::sim::with(|$scheduler| $done) {
+        if let Some(done) = crate::hook::with(|$hook| $done) {
             return done;
         }
     };
@@ -39,6 +40,8 @@ macro_rules! checked {
 pub mod atomic;
 mod counter;
 mod futex;
+#[cfg(feature = "std")]
+mod hook;
 mod lock;
 mod point;
 pub mod rank;

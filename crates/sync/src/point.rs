@@ -4,7 +4,7 @@
 #[inline]
 pub fn point() {
     #[cfg(feature = "std")]
-    crate::sim::with(|s| s.bare_point(crate::sim::OpKind::Point));
+    crate::hook::with(|s| s.point(crate::hook::OpKind::Point));
 }
 
 /// Lets others run. In a loop that waits without a lock, this is what lets the loop end.

@@ -91,7 +91,7 @@ pub struct Reader {
 pub fn reader() -> Reader {
     Reader {
         #[cfg(feature = "std")]
-        before: crate::sim::with(|s| s.set_floor(Rank::NOTIFIER)).unwrap_or(Rank::NONE),
+        before: crate::hook::with(|s| s.set_floor(Rank::NOTIFIER)).unwrap_or(Rank::NONE),
         stays_on_its_thread: PhantomData,
     }
 }
@@ -99,6 +99,6 @@ pub fn reader() -> Reader {
 #[cfg(feature = "std")]
 impl Drop for Reader {
     fn drop(&mut self) {
-        crate::sim::with(|s| s.set_floor(self.before));
+        crate::hook::with(|s| s.set_floor(self.before));
     }
 }

@@ -7,13 +7,12 @@
 //! Upstream: kthread_run, kthread_stop, cond_resched.
 
 use crate::futex;
-use crate::sim::{self, TaskKind, TaskRef};
+use crate::hook::{self, TaskKind, TaskRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// What a thread runs.
-pub type Body = Box<dyn FnOnce() + Send + 'static>;
+pub use crate::hook::Body;
 
 /// Starts a live thread of that name, which runs the body once; nobody waits for it but through the body.
 pub type Spawner = fn(name: &'static str, body: Body) -> Result<(), SpawnError>;
@@ -51,10 +50,10 @@ pub struct JoinHandle {
 impl JoinHandle {
     /// Waits for its end: its body has returned, or unwound. (Its stack may be in use a moment longer.)
     pub fn join(self) {
-        if let Some(task) = self.task {
-            checked!(|s| if s.knows(task) { s.join(task, || self.is_finished()) } else { self.ended.wait() });
+        let joins = |task| hook::with(|hook| hook.join(task, &|| self.is_finished())).unwrap_or(false);
+        if !self.task.is_some_and(joins) {
+            self.ended.wait();
         }
-        self.ended.wait();
     }
 
     /// Whether its body has returned or unwound.
@@ -104,8 +103,8 @@ fn start(name: &'static str, kind: TaskKind, body: impl FnOnce() + Send + 'stati
         let _end = end;
         body();
     });
-    if sim::is_task() {
-        let task = sim::with(|s| s.spawn(name, kind, body)).flatten();
+    if hook::with(|_| ()).is_some() {
+        let task = hook::with(|hook| hook.spawn(name, kind, body)).flatten();
         return Ok(JoinHandle { ended, task });
     }
     let spawner = *SPAWNER.lock();

@@ -50,7 +50,7 @@ impl Condvar {
     /// Wakes one.
     pub fn notify_one(&self) {
         #[cfg(feature = "std")]
-        crate::sim::with(|s| s.notify_one(&self.tag));
+        crate::hook::with(|s| s.notify_one(&self.tag));
         if self.count_on() {
             futex::wake_one(&self.notified);
         }
@@ -59,7 +59,7 @@ impl Condvar {
     /// Wakes all.
     pub fn notify_all(&self) {
         #[cfg(feature = "std")]
-        crate::sim::with(|s| s.notify_all(&self.tag));
+        crate::hook::with(|s| s.notify_all(&self.tag));
         if self.count_on() {
             futex::wake_all(&self.notified);
         }

@@ -4,9 +4,9 @@
 //! sleepers and sleeps; who releases it makes a system call only where the mark is set.
 
 use crate::futex;
-use crate::rank::Rank;
 #[cfg(feature = "std")]
-use crate::sim::{Access, ObjectKind, Queue, Word};
+use crate::hook::{Access, ObjectKind, Queue, Word};
+use crate::rank::Rank;
 use crate::tag::Tag;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -104,7 +104,9 @@ impl Default for RawMutex {
 
 #[cfg(feature = "std")]
 impl Word for RawMutex {
-    const KIND: ObjectKind = ObjectKind::Mutex;
+    fn kind(&self) -> ObjectKind {
+        ObjectKind::Mutex
+    }
 
     fn tag(&self) -> &Tag {
         &self.tag

@@ -8,9 +8,9 @@
 //! driver.
 
 use crate::futex;
-use crate::rank::Rank;
 #[cfg(feature = "std")]
-use crate::sim::{Access, ObjectKind, Queue, Word};
+use crate::hook::{Access, ObjectKind, Queue, Word};
+use crate::rank::Rank;
 use crate::tag::Tag;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -77,7 +77,7 @@ impl RawRwLock {
 
     /// From writer to the only reader, without letting a writer in between.
     pub(crate) fn downgrade(&self) {
-        checked!(|s| s.downgrade(self, || self.downgrade_live()));
+        checked!(|s| s.downgrade(self, &|| self.downgrade_live()));
         self.downgrade_live();
     }
 
@@ -189,7 +189,9 @@ impl Default for RawRwLock {
 
 #[cfg(feature = "std")]
 impl Word for RawRwLock {
-    const KIND: ObjectKind = ObjectKind::RwLock;
+    fn kind(&self) -> ObjectKind {
+        ObjectKind::RwLock
+    }
 
     fn tag(&self) -> &Tag {
         &self.tag

@@ -1,40 +1,45 @@
-//! The scheduler that drives this thread, if any.
+//! The hook that drives this thread, if any.
 //!
 //! A live run reads one process-wide flag here and no thread-local: in a preloaded library even a constant
 //! thread-local is a call that may run the program's malloc.
 
-use crate::sim::Scheduler;
+use crate::hook::Hook;
 use core::cell::Cell;
-use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Set by the first checked run of the process, and never cleared.
 static CHECKED: AtomicBool = AtomicBool::new(false);
 
+/// A hook that lives as long as it is installed.
+type Installed = *const (dyn Hook + 'static);
+
 std::thread_local! {
-    static CURRENT: Cell<*const Scheduler<'static>> = const { Cell::new(ptr::null()) };
+    static CURRENT: Cell<Option<Installed>> = const { Cell::new(None) };
 }
 
-/// Calls `f` with the scheduler that drives this thread; `None` on a live thread, and while the scheduler itself
-/// is at work (so a schedule may use locks and atomics of this crate: for it they are live).
+/// Calls `f` with the hook that drives this thread; `None` on a live thread, and while the hook itself is at work
+/// (so a schedule may use locks and atomics of this crate: for it they are live).
 #[inline(always)]
-pub(crate) fn with<R>(f: impl FnOnce(&Scheduler<'_>) -> R) -> Option<R> {
+pub(crate) fn with<R>(f: impl FnOnce(&dyn Hook) -> R) -> Option<R> {
     if CHECKED.load(Ordering::Relaxed) { with_current(f) } else { None }
 }
 
-fn with_current<R>(f: impl FnOnce(&Scheduler<'_>) -> R) -> Option<R> {
-    let current = CURRENT.with(Cell::get);
-    // SAFETY: the pointer is null, or `enter` put it there on this thread and has not returned yet, so the
-    // scheduler it borrows is alive. A coroutine that is suspended inside of `f` when `enter` returns is never
-    // resumed.
-    let scheduler = unsafe { current.as_ref() }?;
-    (!scheduler.is_at_work()).then(|| f(scheduler))
+fn with_current<R>(f: impl FnOnce(&dyn Hook) -> R) -> Option<R> {
+    let current = CURRENT.with(Cell::get)?;
+    // SAFETY: `enter` put the pointer there on this thread and has not returned yet, so the hook that it borrows is
+    // alive. A coroutine that is suspended inside of `f` when `enter` returns is never resumed.
+    let hook = unsafe { &*current };
+    (!hook.is_at_work()).then(|| f(hook))
 }
 
-/// Makes `scheduler` the one that drives this thread while `body` runs; runs may be nested.
-pub(crate) fn enter<R>(scheduler: &Scheduler<'_>, body: impl FnOnce() -> R) -> R {
+/// Makes `hook` the one that drives this thread while `body` runs; may be nested.
+pub(crate) fn enter<R>(hook: &dyn Hook, body: impl FnOnce() -> R) -> R {
     CHECKED.store(true, Ordering::Relaxed);
-    let _restore = Restore(CURRENT.with(|current| current.replace(ptr::from_ref(scheduler).cast())));
+    let hook: *const (dyn Hook + '_) = hook;
+    // SAFETY: only the lifetime of the pointer's type changes. It is used by `with_current` alone, while this function
+    // runs, and the hook is borrowed for longer.
+    let hook: Installed = unsafe { core::mem::transmute(hook) };
+    let _restore = Restore(CURRENT.with(|current| current.replace(Some(hook))));
     body()
 }
 
@@ -43,11 +48,11 @@ pub(crate) fn without<R>(f: impl FnOnce() -> R) -> R {
     if !CHECKED.load(Ordering::Relaxed) {
         return f();
     }
-    let _restore = Restore(CURRENT.with(|current| current.replace(ptr::null())));
+    let _restore = Restore(CURRENT.with(|current| current.replace(None)));
     f()
 }
 
-struct Restore(*const Scheduler<'static>);
+struct Restore(Option<Installed>);
 
 impl Drop for Restore {
     fn drop(&mut self) {

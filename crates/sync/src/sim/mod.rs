@@ -65,19 +65,16 @@ mod scheduler;
 mod state;
 mod task;
 
-pub use op::{ObjectKind, Op, OpKind};
+pub use crate::hook::{ObjectKind, OpKind, TaskKind};
+pub use op::Op;
 pub use random::{Pct, Random, Rng};
 pub use report::{Blocked, BlockedOn, Outcome, RunReport, Step, TaskInfo};
 pub use schedule::{Decision, Deviation, NoDeviation, Replay, Schedule, Taken};
-pub use task::{MAX_TASKS, Members, TaskId, TaskKind, TaskSet};
+pub use task::{MAX_TASKS, Members, TaskId, TaskSet};
 
-pub(crate) use crate::raw::current::with;
-pub(crate) use ops::{Queue, Word};
-pub(crate) use scheduler::{Scheduler, TaskRef};
-pub(crate) use task::Access;
-
-use crate::raw::current;
+use crate::hook;
 use alloc::boxed::Box;
+use scheduler::Scheduler;
 
 /// The frame of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,11 +160,11 @@ pub enum TraceRule {
 pub fn run(schedule: &mut dyn Schedule, limits: Limits, root: impl FnOnce() + Send + 'static) -> RunReport {
     panics::install();
     let scheduler = Scheduler::new(schedule, limits);
-    current::enter(&scheduler, || scheduler.drive(Box::new(root)));
+    hook::enter(&scheduler, || scheduler.drive(Box::new(root)));
     scheduler.into_report()
 }
 
 /// Whether the caller is a task of a checked run.
 pub fn is_task() -> bool {
-    with(|_| ()).is_some()
+    hook::with(|_| ()).is_some()
 }

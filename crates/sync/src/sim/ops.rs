@@ -1,56 +1,34 @@
 //! The operations of tasks: each comes to its scheduling point, waits until it can be done, and does it.
 
 use super::UnlockRule;
-use super::op::{ObjectKind, Op, OpKind};
-use super::scheduler::{Mode, Scheduler, TaskRef};
-use super::task::{Access, Wait};
+use super::op::Op;
+use super::scheduler::{Mode, Scheduler};
+use super::task::Wait;
+use crate::hook::{Access, Body, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
+use std::string::String;
 
 /// What a yield costs of virtual time, so that who polls the clock sees it move.
 const YIELD_NS: u64 = 1_000;
 
-/// A lock's word, as the scheduler takes it.
-pub(crate) trait Word {
-    /// Mutex or reader-writer lock.
-    const KIND: ObjectKind;
-    fn tag(&self) -> &Tag;
-    fn rank(&self) -> Rank;
-    /// Whether it could be taken now.
-    fn admits(&self, access: Access) -> bool;
-    /// Takes it, if it can be taken now.
-    fn take(&self, access: Access) -> bool;
-    /// Takes it, blocking the OS thread: a live thread has it.
-    fn take_live(&self, access: Access);
-    /// Gives it back, and wakes live threads that sleep on it.
-    fn give_back(&self, access: Access);
-    /// Counts who wants it alone, or counts it no more.
-    fn queue(&self, step: Queue);
-}
+impl Hook for Scheduler<'_> {
+    fn is_at_work(&self) -> bool {
+        self.state.try_borrow_mut().is_err()
+    }
 
-/// In or out of the queue of those that want a lock alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Queue {
-    Enter,
-    Leave,
-}
-
-impl Scheduler<'_> {
-    // Locks
-
-    /// Takes a lock.
-    pub(crate) fn acquire<W: Word>(&self, word: &W, access: Access) {
+    fn acquire(&self, word: &dyn Word, access: Access) {
         if self.mode() == Mode::Quiet {
             let object = self.number(word);
             return self.acquire_quietly(word, object, access);
         }
-        let kind = match (W::KIND, access) {
+        let kind = match (word.kind(), access) {
             (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
             (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
             _ => OpKind::Lock,
         };
         let mut state = self.state();
-        let object = state.object(word.tag(), W::KIND, word.rank());
+        let object = state.object(word.tag(), word.kind(), word.rank());
         let (held, floor) = (state.current().held_ranks, state.current().floor);
         if breaks_rank(word.rank(), held, floor) {
             drop(state);
@@ -69,10 +47,9 @@ impl Scheduler<'_> {
         self.take(word, object, access);
     }
 
-    /// Takes a lock if it is free.
-    pub(crate) fn try_acquire<W: Word>(&self, word: &W, access: Access) -> bool {
+    fn try_acquire(&self, word: &dyn Word, access: Access) -> bool {
         let object = self.number(word);
-        self.point(match (W::KIND, access) {
+        self.point(match (word.kind(), access) {
             (ObjectKind::RwLock, Access::Shared) => Op::new(OpKind::TryRead, object),
             (ObjectKind::RwLock, Access::Exclusive) => Op::new(OpKind::TryWrite, object),
             _ => Op::new(OpKind::TryLock, object),
@@ -84,10 +61,9 @@ impl Scheduler<'_> {
         taken
     }
 
-    /// Gives a lock back. Never unwinds, so it can be called by a guard that is dropped.
-    pub(crate) fn release<W: Word>(&self, word: &W, access: Access) {
+    fn release(&self, word: &dyn Word, access: Access) {
         let mut state = self.state();
-        let object = state.object(word.tag(), W::KIND, word.rank());
+        let object = state.object(word.tag(), word.kind(), word.rank());
         if state.limits.unlock == UnlockRule::Point && self.is_scheduling() {
             state.set_pending(Op::new(OpKind::Unlock, object));
             drop(state);
@@ -99,80 +75,18 @@ impl Scheduler<'_> {
         self.give_back(word, object, access);
     }
 
-    /// Turns exclusive into shared access.
-    pub(crate) fn downgrade<W: Word>(&self, word: &W, downgrade: impl FnOnce()) {
+    fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn()) {
         let object = self.number(word);
         downgrade();
         self.state().given_back(object, word.rank(), Access::Exclusive);
         self.taken(word, object, Access::Shared);
     }
 
-    /// Takes a lock that the current task waited for at a point.
-    fn take<W: Word>(&self, word: &W, object: u32, access: Access) {
-        while !word.take(access) {
-            if !self.state().is_ours(object) {
-                word.take_live(access);
-                break;
-            }
-            self.queue(word, object, Queue::Enter);
-            self.state().set_wait(Wait::Lock { object, access }, false);
-            let waited = self.reschedule();
-            self.queue(word, object, Queue::Leave);
-            if waited.is_err() {
-                self.unwind();
-            }
-        }
-        self.taken(word, object, access);
-    }
-
-    fn acquire_quietly<W: Word>(&self, word: &W, object: u32, access: Access) {
-        while !word.take(access) {
-            if !self.state().is_ours(object) {
-                word.take_live(access);
-                break;
-            }
-            self.park_quietly(Wait::Lock { object, access });
-        }
-        self.taken(word, object, access);
-    }
-
-    /// The current task has the lock.
-    fn taken<W: Word>(&self, word: &W, object: u32, access: Access) {
-        let mut state = self.state();
-        let task = state.current;
-        state.wake(task);
-        state.taken(object, word.rank(), access);
-        state.refresh(object, |access| word.admits(access));
-    }
-
-    fn queue<W: Word>(&self, word: &W, object: u32, step: Queue) {
-        word.queue(step);
-        let mut state = self.state();
-        state.queue(object, step);
-        state.refresh(object, |access| word.admits(access));
-    }
-
-    fn give_back<W: Word>(&self, word: &W, object: u32, access: Access) {
-        word.give_back(access);
-        let mut state = self.state();
-        state.given_back(object, word.rank(), access);
-        state.refresh(object, |access| word.admits(access));
-    }
-
-    fn number<W: Word>(&self, word: &W) -> u32 {
-        self.state().object(word.tag(), W::KIND, word.rank())
-    }
-
-    /// From now on the current task takes nothing below `floor`; gives what that was before.
-    pub(crate) fn set_floor(&self, floor: Rank) -> Rank {
+    fn set_floor(&self, floor: Rank) -> Rank {
         core::mem::replace(&mut self.state().current().floor, floor)
     }
 
-    // Waiting
-
-    /// Releases the mutex, waits for a notification or for the time, takes the mutex again; false where the time
-    /// came first.
-    pub(crate) fn wait<W: Word>(&self, condvar: &Tag, mutex: &W, deadline_ns: Option<u64>) -> bool {
+    fn wait(&self, condvar: &Tag, mutex: &dyn Word, deadline_ns: Option<u64>) -> bool {
         let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
         let object = self.number(mutex);
         let wait = Wait::Notification { condvar, mutex: object };
@@ -204,25 +118,7 @@ impl Scheduler<'_> {
         !self.state().current().timed_out
     }
 
-    fn limit_wait(&self, state: &mut super::state::State<'_>, deadline_ns: Option<u64>) {
-        if let Some(deadline_ns) = deadline_ns {
-            state.set_deadline(deadline_ns);
-            let now_ns = state.now_ns;
-            state.pass_time_to(now_ns);
-        }
-    }
-
-    /// Wakes all that wait for a notification.
-    pub(crate) fn notify_all(&self, condvar: &Tag) {
-        let condvar = self.notify_point(condvar);
-        let mut state = self.state();
-        if state.has_waiters() {
-            state.waiters(condvar).into_iter().for_each(|task| state.notify(task));
-        }
-    }
-
-    /// Wakes one that waits for a notification; which one is a choice.
-    pub(crate) fn notify_one(&self, condvar: &Tag) {
+    fn notify_one(&self, condvar: &Tag) {
         let condvar = self.notify_point(condvar);
         if !self.state().has_waiters() {
             return;
@@ -234,42 +130,16 @@ impl Scheduler<'_> {
         }
     }
 
-    fn notify_point(&self, condvar: &Tag) -> u32 {
-        let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
-        self.point(Op::new(OpKind::Notify, condvar));
-        condvar
+    fn notify_all(&self, condvar: &Tag) {
+        let condvar = self.notify_point(condvar);
+        let mut state = self.state();
+        if state.has_waiters() {
+            state.waiters(condvar).into_iter().for_each(|task| state.notify(task));
+        }
     }
 
-    /// Whether that task is one of this run.
-    pub(crate) fn knows(&self, task: TaskRef) -> bool {
-        self.state().epoch == task.epoch
-    }
-
-    /// Waits for the end of a task of this run.
-    pub(crate) fn join(&self, task: TaskRef, has_ended: impl Fn() -> bool) {
-        let wait = Wait::End { serial: task.serial };
-        if self.mode() == Mode::Quiet {
-            while !has_ended() {
-                self.park_quietly(wait);
-            }
-            return;
-        }
-        {
-            let mut state = self.state();
-            state.set_pending(Op::new(OpKind::Join, 0));
-            state.set_wait(wait, has_ended());
-        }
-        if self.reschedule().is_err() {
-            self.unwind();
-        }
-        self.settle();
-    }
-
-    // Atomics, time, choice
-
-    /// The point before an access to an atomic.
     #[inline]
-    pub(crate) fn access(&self, tag: &Tag, kind: OpKind) {
+    fn access(&self, tag: &Tag, kind: OpKind) {
         if self.mode() == Mode::Quiet {
             return;
         }
@@ -282,18 +152,42 @@ impl Scheduler<'_> {
         }
     }
 
-    /// A point on no object.
-    pub(crate) fn bare_point(&self, kind: OpKind) {
-        self.point(Op::bare(kind));
+    fn point(&self, kind: OpKind) {
+        Scheduler::point(self, Op::bare(kind));
     }
 
-    /// Virtual time.
-    pub(crate) fn now_ns(&self) -> u64 {
+    fn spawn(&self, name: &'static str, kind: TaskKind, body: Body) -> Option<TaskRef> {
+        self.spawn_task(name, kind, body)
+    }
+
+    fn join(&self, task: TaskRef, has_ended: &dyn Fn() -> bool) -> bool {
+        if self.state().epoch != task.epoch {
+            return false;
+        }
+        let wait = Wait::End { serial: task.serial };
+        if self.mode() == Mode::Quiet {
+            while !has_ended() {
+                self.park_quietly(wait);
+            }
+            return true;
+        }
+        {
+            let mut state = self.state();
+            state.set_pending(Op::new(OpKind::Join, 0));
+            state.set_wait(wait, has_ended());
+        }
+        if self.reschedule().is_err() {
+            self.unwind();
+        }
+        self.settle();
+        true
+    }
+
+    fn now_ns(&self) -> u64 {
         self.state().now_ns
     }
 
-    /// Lets virtual time pass.
-    pub(crate) fn sleep_ns(&self, ns: u64) {
+    fn sleep_ns(&self, ns: u64) {
         if ns == 0 || self.mode() == Mode::Quiet {
             return self.yield_now();
         }
@@ -309,8 +203,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Lets others run first.
-    pub(crate) fn yield_now(&self) {
+    fn yield_now(&self) {
         if self.mode() == Mode::Quiet {
             return self.park_quietly(Wait::Turn);
         }
@@ -319,8 +212,7 @@ impl Scheduler<'_> {
         self.point(Op::bare(OpKind::Yield));
     }
 
-    /// A number below `n`, chosen by the schedule.
-    pub(crate) fn choose(&self, n: u32) -> u32 {
+    fn choose(&self, n: u32) -> u32 {
         if n < 2 || self.mode() == Mode::Quiet {
             return 0;
         }
@@ -328,6 +220,86 @@ impl Scheduler<'_> {
             self.point(Op::bare(OpKind::Choose));
         }
         self.state().choose(n)
+    }
+
+    fn starts(&self) -> bool {
+        self.is_wanted()
+    }
+
+    fn panicked(&self, message: String, location: String) -> bool {
+        self.found_panic(message, location)
+    }
+}
+
+impl Scheduler<'_> {
+    /// Takes a lock that the current task waited for at a point.
+    fn take(&self, word: &dyn Word, object: u32, access: Access) {
+        while !word.take(access) {
+            if !self.state().is_ours(object) {
+                word.take_live(access);
+                break;
+            }
+            self.queue(word, object, Queue::Enter);
+            self.state().set_wait(Wait::Lock { object, access }, false);
+            let waited = self.reschedule();
+            self.queue(word, object, Queue::Leave);
+            if waited.is_err() {
+                self.unwind();
+            }
+        }
+        self.taken(word, object, access);
+    }
+
+    fn acquire_quietly(&self, word: &dyn Word, object: u32, access: Access) {
+        while !word.take(access) {
+            if !self.state().is_ours(object) {
+                word.take_live(access);
+                break;
+            }
+            self.park_quietly(Wait::Lock { object, access });
+        }
+        self.taken(word, object, access);
+    }
+
+    /// The current task has the lock.
+    fn taken(&self, word: &dyn Word, object: u32, access: Access) {
+        let mut state = self.state();
+        let task = state.current;
+        state.wake(task);
+        state.taken(object, word.rank(), access);
+        state.refresh(object, |access| word.admits(access));
+    }
+
+    fn queue(&self, word: &dyn Word, object: u32, step: Queue) {
+        word.queue(step);
+        let mut state = self.state();
+        state.queue(object, step);
+        state.refresh(object, |access| word.admits(access));
+    }
+
+    fn give_back(&self, word: &dyn Word, object: u32, access: Access) {
+        word.give_back(access);
+        let mut state = self.state();
+        state.given_back(object, word.rank(), access);
+        state.refresh(object, |access| word.admits(access));
+    }
+
+    fn number(&self, word: &dyn Word) -> u32 {
+        self.state().object(word.tag(), word.kind(), word.rank())
+    }
+
+    fn limit_wait(&self, state: &mut super::state::State<'_>, deadline_ns: Option<u64>) {
+        if let Some(deadline_ns) = deadline_ns {
+            state.set_deadline(deadline_ns);
+            let now_ns = state.now_ns;
+            state.pass_time_to(now_ns);
+        }
+    }
+
+    fn notify_point(&self, condvar: &Tag) -> u32 {
+        let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
+        self.point(Op::new(OpKind::Notify, condvar));
+        condvar
     }
 }
 

@@ -4,7 +4,7 @@
 //! other panics, and those of a task that unwinds already, go to the hook that was there.
 
 use super::scheduler::message_of;
-use crate::raw::current;
+use crate::hook;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::format;
@@ -28,5 +28,5 @@ pub(super) fn install() {
 /// Tells the run of the task that panics, if that is who panics.
 fn hand_over(info: &PanicHookInfo<'_>) -> bool {
     let location = info.location().map_or_else(String::new, |at| format!("{at}"));
-    current::with(|s| s.found_panic(message_of(info.payload()), location)).unwrap_or(false)
+    hook::with(|hook| hook.panicked(message_of(info.payload()), location)).unwrap_or(false)
 }

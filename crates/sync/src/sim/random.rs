@@ -1,8 +1,8 @@
 //! Schedules by chance: uniform, and with priorities (PCT).
 
-use super::op::OpKind;
 use super::schedule::{Decision, Schedule};
 use super::task::{MAX_TASKS, TaskId};
+use crate::hook::OpKind;
 use std::vec::Vec;
 
 /// A small random generator (splitmix64): the same numbers for the same seed, on every machine, for ever.

@@ -1,8 +1,9 @@
 //! What a run tells: how it ended, and the schedule that led there.
 
-use super::op::{ObjectKind, Op};
+use super::op::Op;
 use super::schedule::Deviation;
-use super::task::{TaskId, TaskKind};
+use super::task::TaskId;
+use crate::hook::{ObjectKind, TaskKind};
 use crate::rank::Rank;
 use core::fmt;
 use std::string::String;

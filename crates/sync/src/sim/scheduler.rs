@@ -6,15 +6,14 @@
 //! run and its guards release what they hold. An unwinding task works *quietly*: its operations are no points, but
 //! a lock that another one still holds it waits for. What cannot be unwound so is leaked, and counted.
 
-use super::op::{Op, OpKind};
+use super::op::Op;
 use super::report::{Outcome, RunReport};
 use super::schedule::Schedule;
 use super::state::{Next, State};
-use super::task::{TaskId, TaskKind, TaskSet, Wait};
+use super::task::{TaskId, TaskSet, Wait};
 use super::{Limits, MAX_TASKS};
-use crate::raw::current;
+use crate::hook::{self, Body, OpKind, TaskKind, TaskRef};
 use crate::raw::fiber::{self, Fiber, Ran};
-use crate::thread::Body;
 use alloc::boxed::Box;
 use core::any::Any;
 use core::cell::{Cell, RefCell, RefMut};
@@ -27,7 +26,7 @@ const QUIET_OPS: u32 = 1_000_000;
 
 /// The scheduler of one run.
 pub(crate) struct Scheduler<'s> {
-    state: RefCell<State<'s>>,
+    pub(super) state: RefCell<State<'s>>,
     /// By task; the running one's is taken out.
     fibers: RefCell<Vec<Option<Fiber>>>,
     /// Who was decided on, from the task that suspends itself to [`Self::drive`].
@@ -92,12 +91,6 @@ impl<'s> Scheduler<'s> {
     #[inline]
     pub(super) fn state(&self) -> RefMut<'_, State<'s>> {
         self.state.borrow_mut()
-    }
-
-    /// Whether the state is in use: a schedule is being asked.
-    #[inline]
-    pub(crate) fn is_at_work(&self) -> bool {
-        self.state.try_borrow_mut().is_err()
     }
 
     // From the side of a task
@@ -211,7 +204,7 @@ impl<'s> Scheduler<'s> {
     }
 
     /// Whether the task that starts is to run at all.
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         if self.abandoned.get() {
             self.begin_unwinding();
         }
@@ -278,13 +271,13 @@ impl Drop for Scheduler<'_> {
 
 /// The bottom of a task's stack.
 fn run_body(body: Body) {
-    let is_wanted = current::with(|s| s.is_wanted()).unwrap_or(false);
+    let is_wanted = hook::with(|s| s.starts()).unwrap_or(false);
     let body = AssertUnwindSafe(move || if is_wanted { body() } else { drop(body) });
     if let Err(payload) = panic::catch_unwind(body)
         && !payload.is::<Unwound>()
     {
         // Reported by the panic hook already, unless the panic did not go through it.
-        current::with(|s| s.found_panic(message_of(&*payload), String::new()));
+        hook::with(|s| s.panicked(message_of(&*payload), String::new()));
     }
 }
 
@@ -300,7 +293,7 @@ impl Scheduler<'_> {
     ///
     /// # Panics
     /// Where [`MAX_TASKS`] live.
-    pub(crate) fn spawn(&self, name: &'static str, kind: TaskKind, body: Body) -> Option<TaskRef> {
+    pub(super) fn spawn_task(&self, name: &'static str, kind: TaskKind, body: Body) -> Option<TaskRef> {
         if self.mode() == Mode::Quiet {
             return None;
         }
@@ -311,11 +304,4 @@ impl Scheduler<'_> {
         self.point(Op::bare(OpKind::Spawn));
         Some(TaskRef { epoch, serial })
     }
-}
-
-/// A task of a certain run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TaskRef {
-    pub(super) epoch: u32,
-    pub(super) serial: u32,
 }

@@ -2,12 +2,12 @@
 //!
 //! Nothing here switches stacks: [`super::scheduler`] does what this module decides.
 
-use super::op::{ObjectKind, Op, OpKind};
-use super::ops::Queue;
+use super::op::Op;
 use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
 use super::schedule::{Decision, Deviation, Schedule, Taken};
-use super::task::{Access, MAX_TASKS, Task, TaskId, TaskKind, TaskSet, Wait};
+use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
 use super::{Limits, TimeRule, TraceRule};
+use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind};
 use crate::rank::Rank;
 use crate::tag::Tag;
 use std::vec::Vec;

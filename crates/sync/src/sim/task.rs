@@ -1,5 +1,6 @@
 //! Tasks and sets of tasks.
 
+use crate::hook::{Access, TaskKind};
 use crate::rank::Rank;
 use core::fmt;
 
@@ -113,24 +114,6 @@ impl fmt::Debug for TaskSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(*self).finish()
     }
-}
-
-/// Whether a run waits for the end of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskKind {
-    /// A run has finished when all of these have ended.
-    Worker,
-    /// Serves the others for ever, as a kernel thread does; unwound when the last worker has ended.
-    Daemon,
-}
-
-/// How a lock is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// With other readers.
-    Shared,
-    /// Alone.
-    Exclusive,
 }
 
 /// What a suspended task waits for.
