@@ -177,10 +177,22 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
         sync::set_spawner(heap::spawn_thread);
         state.prepared = true;
     }
+    if is_traced() {
+        let text = "limited: a tracer (strace, gdb) may stop the threads that answer its own reads: no page migrates";
+        libc_calls::complain(text);
+        EXCLUDED.lock().push(HostRange::new(HostVa(0), HostVa(1 << 47)));
+    }
     let mut own = libc_calls::maps::own_memory();
     own.extend(heap::window());
     EXCLUDED.lock().extend(own);
     device::start(&config)
+}
+
+/// Whether another process traces this one.
+fn is_traced() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 fn in_own_process() -> bool {

@@ -81,3 +81,16 @@ fn threads_on_stacks_of_the_programs_own_can_be_joined() {
         assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
     }
 }
+
+#[test]
+fn a_tracer_of_all_threads_reads_what_the_gpu_stored() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("tracer");
+    for way in WAYS {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "status 0, texts 40\n"), "{way:?}: {}", run.err);
+        assert!(run.err.contains("a tracer"), "it is said: {}", run.err);
+    }
+}
