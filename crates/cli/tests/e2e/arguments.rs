@@ -1,6 +1,6 @@
 //! Bad arguments from a C program: the errno of the real interface, and the program lives on.
 
-use crate::clients::{Client, userfaultfd};
+use crate::clients::{Client, pontoon, userfaultfd};
 
 #[test]
 fn pointers_to_nowhere_are_efault_and_no_signal() {
@@ -34,4 +34,21 @@ fn a_limit_on_files_leaves_the_device_usable() {
         let run = client.run(way, &[]);
         assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
     }
+}
+
+#[test]
+fn the_devices_files_are_not_the_programs_to_change() {
+    let run = Client::here("changes").run(&[], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
+}
+
+#[test]
+fn too_few_descriptors_are_said() {
+    if !userfaultfd() {
+        return;
+    }
+    let script = "ulimit -n 5; : < /dev/dri/card0";
+    let output = pontoon().args(["run", "--", "sh", "-c", script]).output().expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("ulimit -n") && !errors.contains("unprivileged_userfaultfd"), "{errors}");
 }

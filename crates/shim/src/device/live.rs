@@ -45,6 +45,10 @@ fn whole_chunks(range: HostRange) -> HostRange {
 
 fn refusal(error: StartError) -> Refusal {
     let errno = match error {
+        StartError::Refused(refused) if [libc::EMFILE, libc::ENFILE].contains(&refused.errno) => {
+            let message = format!("no descriptor is left for {}: raise the limit (ulimit -n)", refused.what);
+            return Refusal { errno: Errno(refused.errno), message };
+        }
         StartError::Refused(_) => libc::EACCES,
         StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
     };

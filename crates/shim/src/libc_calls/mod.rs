@@ -6,6 +6,7 @@
 //! | `descriptors` | close, dup, fcntl, ioctl and their kin |
 //! | `stat` | stat, statx and their kin |
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
+//! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `peek` | strings of the program that may be no memory |
@@ -20,6 +21,7 @@
 //! interposed too.
 #![allow(unsafe_code)]
 
+mod changes;
 mod descriptors;
 pub mod maps;
 mod memory;

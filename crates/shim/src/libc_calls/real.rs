@@ -4,7 +4,7 @@
 //! aarch64 and riscv64 integer arguments travel in the same registers either way.
 
 use super::threads::Body;
-use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -118,6 +118,29 @@ functions! {
     fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
     fn __sysv_signal(signal: c_int, handler: usize) -> usize;
+    fn unlink(path: *const c_char) -> c_int;
+    fn unlinkat(dirfd: c_int, path: *const c_char, flags: c_int) -> c_int;
+    fn rmdir(path: *const c_char) -> c_int;
+    fn remove(path: *const c_char) -> c_int;
+    fn chmod(path: *const c_char, mode: c_uint) -> c_int;
+    fn fchmodat(dirfd: c_int, path: *const c_char, mode: c_uint, flags: c_int) -> c_int;
+    fn chown(path: *const c_char, user: c_uint, group: c_uint) -> c_int;
+    fn lchown(path: *const c_char, user: c_uint, group: c_uint) -> c_int;
+    fn fchownat(dirfd: c_int, path: *const c_char, user: c_uint, group: c_uint, flags: c_int) -> c_int;
+    fn truncate(path: *const c_char, length: c_long) -> c_int;
+    fn truncate64(path: *const c_char, length: c_long) -> c_int;
+    fn utimensat(dirfd: c_int, path: *const c_char, times: *const c_void, flags: c_int) -> c_int;
+    fn mkdir(path: *const c_char, mode: c_uint) -> c_int;
+    fn mkdirat(dirfd: c_int, path: *const c_char, mode: c_uint) -> c_int;
+    fn mknod(path: *const c_char, mode: c_uint, device: u64) -> c_int;
+    fn mknodat(dirfd: c_int, path: *const c_char, mode: c_uint, device: u64) -> c_int;
+    fn symlink(target: *const c_char, path: *const c_char) -> c_int;
+    fn symlinkat(target: *const c_char, dirfd: c_int, path: *const c_char) -> c_int;
+    fn rename(old: *const c_char, new: *const c_char) -> c_int;
+    fn renameat(old_dirfd: c_int, old: *const c_char, new_dirfd: c_int, new: *const c_char) -> c_int;
+    fn renameat2(old_dirfd: c_int, old: *const c_char, new_dirfd: c_int, new: *const c_char, flags: c_uint) -> c_int;
+    fn link(old: *const c_char, new: *const c_char) -> c_int;
+    fn linkat(old_dirfd: c_int, old: *const c_char, new_dirfd: c_int, new: *const c_char, flags: c_int) -> c_int;
     fn pthread_create(thread: *mut pthread_t, with: *const pthread_attr_t, body: Body, argument: *mut c_void) -> c_int;
     fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
     fn __cxa_atexit(function: AtExit, argument: *mut c_void, library: *mut c_void) -> c_int;
