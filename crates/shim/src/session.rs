@@ -129,8 +129,9 @@ pub fn finish() {
 }
 
 fn write_report(device: &dyn Device, is_last: bool) {
+    let text = device.report();
     if let Some(report) = &mut START.lock().report {
-        report.write(&device.report(), is_last);
+        report.write(&text, is_last);
     }
 }
 

@@ -94,3 +94,20 @@ fn a_tracer_of_all_threads_reads_what_the_gpu_stored() {
         assert!(run.err.contains("a tracer"), "it is said: {}", run.err);
     }
 }
+
+#[test]
+fn a_child_that_outlives_its_run_keeps_the_device() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("outlives");
+    for way in WAYS {
+        let run = client.run(way, &[]);
+        assert_eq!(
+            (run.code, run.out.as_str()),
+            (Some(0), "folder gone, node there, store 0, word 7\n"),
+            "{way:?}: {}",
+            run.err
+        );
+    }
+}

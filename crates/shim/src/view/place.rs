@@ -28,6 +28,9 @@ pub struct Place {
 
 /// The tree below `PONTOON_ROOT`, or one of our own where there is none.
 pub fn find() -> Result<Place, Refusal> {
+    if !has_descriptors() {
+        return Err("no descriptor is left (ulimit -n)".into());
+    }
     let shared = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty());
     let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)))) {
         Some(Ok(root)) => return Ok(Place { root, own: None }),
@@ -44,6 +47,12 @@ pub fn find() -> Result<Place, Refusal> {
         }
     }
     Err(why.unwrap_or_default())
+}
+
+/// Whether there are enough descriptors to make a tree, and to remove one.
+fn has_descriptors() -> bool {
+    let open = |_| rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+    (0..8).map(open).collect::<Option<Vec<_>>>().is_some()
 }
 
 /// `base/view`, made where it is not there yet. Other processes may do the same just now.
