@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 /// Rounds whose times are not counted.
 const WARM: usize = 10;
+/// A round of the engine alone, over many blocks, counts as so many of them.
+const ENGINE_WEIGHT: usize = 20;
 /// Blocks that are touched once.
 const FRESH: usize = 50;
 /// A block that goes round: its size, and how many rounds of 64K it costs as much as.
@@ -33,6 +35,9 @@ pub struct Options {
     /// Use every CPU; without it all threads share one, which spares the figures the price of hand-offs
     #[arg(long)]
     all_cpus: bool,
+    /// Measure engine, driver and hardware model alone, on a host mm that does nothing
+    #[arg(long)]
+    engine: bool,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
@@ -47,6 +52,9 @@ struct Block {
 
 /// Measures and prints the table.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.engine {
+        return crate::engine::run(usize::from(options.rounds) / ENGINE_WEIGHT, options.json);
+    }
     if !options.all_cpus {
         floor::stay_on_this_cpu();
     }

@@ -11,6 +11,7 @@ macro_rules! say {
 mod bench;
 mod check;
 mod doctor;
+mod engine;
 mod run;
 mod shim_library;
 mod tour;

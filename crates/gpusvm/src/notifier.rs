@@ -133,6 +133,13 @@ impl<D> State<D> {
         found.filter(move |&key| self.ranges.get(key).is_some_and(|range| range.span.overlaps(span)))
     }
 
+    /// The range that `addr` lies in.
+    pub(crate) fn range_at(&self, addr: HostVa) -> Option<RangeKey> {
+        let notifier = self.notifiers.get(self.notifier_at(addr)?)?;
+        let (_, &key) = notifier.ranges.range(..=addr).next_back()?;
+        self.ranges.get(key)?.span.contains(addr).then_some(key)
+    }
+
     /// The notifier that `addr` lies in.
     pub(crate) fn notifier_at(&self, addr: HostVa) -> Option<NotifierKey> {
         let (_, &key) = self.notifier_tree.range(..=addr).next_back()?;

@@ -323,9 +323,10 @@ fn joined(walked: &[WalkRun]) -> impl Iterator<Item = (Run, bool)> {
     })
 }
 
-/// How long to go on after lost races: [`HMM_TIMEOUT_NS`] in all.
+/// How long to go on after lost races: [`HMM_TIMEOUT_NS`] from the first one on.
+#[derive(Default)]
 pub(crate) struct Patience {
-    end_ns: u64,
+    end_ns: Option<u64>,
 }
 
 impl Patience {
@@ -333,12 +334,13 @@ impl Patience {
     const PAUSE_NS: u64 = 20_000;
 
     pub(crate) fn new() -> Self {
-        Self { end_ns: sync::time::now_ns().saturating_add(HMM_TIMEOUT_NS) }
+        Self::default()
     }
 
     /// Lets others run; `false` where patience is at its end. Not in reader class.
     pub(crate) fn wait(&mut self) -> bool {
-        if sync::time::now_ns() >= self.end_ns {
+        let now_ns = sync::time::now_ns();
+        if now_ns >= *self.end_ns.get_or_insert(now_ns.saturating_add(HMM_TIMEOUT_NS)) {
             return false;
         }
         sync::time::sleep_ns(Self::PAUSE_NS);

@@ -190,7 +190,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
 
     /// The range that `addr` lies in.
     fn range_at(&self, addr: HostVa) -> Option<RangeKey> {
-        self.state.lock().ranges_in(HostRange::around(addr, SZ_4K)).next()
+        self.state.lock().range_at(addr)
     }
 
     /// Removes a range: unmaps its pages and forgets it; its notifier goes with the last one

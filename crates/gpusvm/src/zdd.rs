@@ -21,6 +21,7 @@ use hostmm::{DevicePage, DeviceRun};
 use slotmap::SlotMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
+use units::bit_words;
 
 slotmap::new_key_type! {
     /// Names a zdd; never one that came later at the same frames.
@@ -206,12 +207,12 @@ impl Zdd {
             None if pages.end >= self.live => self.live = self.live.min(pages.start),
             None => {
                 let mut bits = vec![0; self.devmem.pages.div_ceil(64)];
-                words(0..self.live).for_each(|(word, mask)| bits[word] |= mask);
+                bit_words(0..self.live).for_each(|(word, mask)| bits[word] |= mask);
                 self.bits = Some(bits);
                 return self.clear_live(pages);
             }
             Some(bits) => {
-                for (word, mask) in words(pages) {
+                for (word, mask) in bit_words(pages) {
                     self.live -= (bits[word] & mask).count_ones() as usize;
                     bits[word] &= !mask;
                 }
@@ -234,20 +235,6 @@ impl Zdd {
             }
         }
     }
-}
-
-/// The words of a bit set that `bits` lie in, with a mask of those bits.
-fn words(bits: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-    let mut at = bits.start;
-    core::iter::from_fn(move || {
-        if at >= bits.end {
-            return None;
-        }
-        let (word, low) = (at / 64, at % 64);
-        let count = (64 - low).min(bits.end - at);
-        at += count;
-        Some((word, (!0 >> (64 - count)) << low))
-    })
 }
 
 #[cfg(test)]

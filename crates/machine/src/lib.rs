@@ -2,11 +2,12 @@
 //!
 //! [`wiring::Core`] is the device with its hardware and the threads of its engines. `live` puts it on the memory of
 //! this process, `checked` on the simulated one. [`behaviour`] is the registry of variants that a user may
-//! choose; [`ledger`] folds all events into one book, [`report`] writes it down.
+//! choose; [`bare`] is a machine for measuring itself, on no memory at all; [`ledger`] folds all events into one book, [`report`] writes it down.
 //!
 //! Neighbours: `shim` drives the live machine from libc calls, `check` the simulated one from scenes.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod behaviour;
 mod bus;
 pub mod checked;
@@ -15,6 +16,7 @@ mod hostile;
 pub mod ledger;
 pub mod live;
 pub mod measure;
+mod null_mm;
 pub mod program;
 pub mod report;
 pub mod wiring;

@@ -50,6 +50,23 @@ impl Core {
     /// Powers the device on and probes it.
     pub fn new(plan: Plan) -> Result<Arc<Self>, Errno> {
         let ledger = Arc::new(Ledger::default());
+        Self::build(plan, ledger.clone(), ledger.clone(), ledger)
+    }
+
+    /// The same, with another observer in the ledger's place: the ledger stays empty.
+    pub fn watched<W>(plan: Plan, watcher: Arc<W>) -> Result<Arc<Self>, Errno>
+    where
+        W: xe_kmd::Observer + gpusvm::Observer + 'static,
+    {
+        Self::build(plan, watcher.clone(), watcher, Arc::new(Ledger::default()))
+    }
+
+    fn build(
+        plan: Plan,
+        observer: Arc<dyn xe_kmd::Observer>,
+        svm_observer: Arc<dyn gpusvm::Observer>,
+        ledger: Arc<Ledger>,
+    ) -> Result<Arc<Self>, Errno> {
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
         let bus = Arc::new(HostBus::new(plan.platform, plan.memory.clone(), plan.system));
         let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
@@ -60,8 +77,8 @@ impl Core {
             mm: plan.mm,
             memory: plan.memory,
             rules: plan.rules,
-            observer: ledger.clone(),
-            svm_observer: ledger.clone(),
+            observer,
+            svm_observer,
         })?;
         let core = Arc::new(Self { device, gpu, engines, ledger });
         *irq.core.write() = Arc::downgrade(&core);

@@ -14,10 +14,12 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod bits;
 mod outcome;
 mod range;
 
 pub use addr::{Dpa, GpuVa, HostFrame, HostVa, Iova};
+pub use bits::bit_words;
 pub use outcome::{Joined, Outcome, Report};
 pub use range::{AddrRange, DpaRange, GpuRange, HostRange};
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sync::Mutex;
 use sync::rank::mutex;
 use units::HostVa;
+use xe_spec::fault::Asid;
 use xe_uapi::exec::WaitUserFence;
 
 use crate::device::Device;
@@ -81,6 +82,11 @@ impl File {
         let mut names = self.names.lock();
         let open = !names.closed;
         open.then(|| names.queues.insert(queue.clone())).flatten().ok_or(Errno::ENOSPC)
+    }
+
+    /// The address space of a VM: what a fault of it names.
+    pub fn asid(&self, vm_id: u32) -> Option<Asid> {
+        Some(self.vm(vm_id)?.asid)
     }
 
     /// The VM of that name.

@@ -6,7 +6,6 @@
 //!
 //! Upstream: the parts of `struct xe_device` and `struct xe_tile` that `xe_pt`, `xe_migrate` and `xe_svm` use.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sync::Mutex;
@@ -18,6 +17,7 @@ use xe_spec::platform::Platform;
 
 use crate::errno::Errno;
 use crate::event::{Event, Observer};
+use crate::lru::Lru;
 use crate::migrate::Migrate;
 use crate::port::Hw;
 use crate::pt::TablePool;
@@ -39,27 +39,7 @@ pub(crate) struct Tile {
 /// A tile's VRAM, and the order in which its blocks were given.
 struct TileVram {
     blocks: Vram,
-    /// Age → start of a block.
-    by_age: BTreeMap<u64, u64>,
-    /// Start of a block → age.
-    ages: BTreeMap<u64, u64>,
-    next_age: u64,
-}
-
-impl TileVram {
-    fn touch(&mut self, offset: u64) {
-        if let Some(age) = self.ages.insert(offset, self.next_age) {
-            self.by_age.remove(&age);
-        }
-        self.by_age.insert(self.next_age, offset);
-        self.next_age += 1;
-    }
-
-    fn forget(&mut self, offset: u64) {
-        if let Some(age) = self.ages.remove(&offset) {
-            self.by_age.remove(&age);
-        }
-    }
+    ages: Lru,
 }
 
 /// The device, for the inner layers.
@@ -108,7 +88,7 @@ impl Gpu {
     pub(crate) fn vram_alloc(&self, tile: TileId, bytes: u64) -> Option<u64> {
         let mut vram = self.tile(tile)?.vram.lock();
         let offset = vram.blocks.alloc(bytes)?;
-        vram.touch(offset);
+        vram.ages.touch(offset);
         Some(offset)
     }
 
@@ -117,11 +97,11 @@ impl Gpu {
     pub(crate) fn vram_oldest(&self, tile: TileId, bytes: u64) -> Vec<u64> {
         let Some(tile) = self.tile(tile) else { return Vec::new() };
         let mut vram = tile.vram.lock();
-        let Some((_, &oldest)) = vram.by_age.first_key_value() else { return Vec::new() };
+        let Some(oldest) = vram.ages.oldest() else { return Vec::new() };
         let slot = oldest / SZ_2M * SZ_2M;
         let blocks = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
-        let blocks: Vec<u64> = vram.ages.range(blocks).map(|(start, _)| *start).collect();
-        blocks.iter().for_each(|block| vram.touch(*block));
+        let blocks: Vec<u64> = vram.ages.starts_in(blocks).collect();
+        blocks.iter().for_each(|block| vram.ages.touch(*block));
         blocks
     }
 
@@ -129,7 +109,7 @@ impl Gpu {
     pub(crate) fn vram_free(&self, tile: TileId, offset: u64, bytes: u64) {
         let Some(tile) = self.tile(tile) else { return };
         let mut vram = tile.vram.lock();
-        vram.forget(offset);
+        vram.ages.forget(offset);
         vram.blocks.free(offset, bytes);
     }
 
@@ -155,7 +135,7 @@ impl Tile {
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let blocks = Vram::new(facts.vram_size, platform.min_vram_page());
-        let vram = TileVram { blocks, by_age: BTreeMap::new(), ages: BTreeMap::new(), next_age: 0 };
+        let vram = TileVram { blocks, ages: Lru::new(facts.vram_size, platform.min_vram_page()) };
         let vram = mutex(ranks::VRAM, vram);
         Ok(Self { id, base: facts.vram_base, tables, migrate, vram })
     }

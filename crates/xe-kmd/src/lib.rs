@@ -38,6 +38,7 @@ mod gem;
 mod gpu;
 mod ids;
 mod ioctl;
+mod lru;
 mod migrate;
 pub mod planted;
 mod port;

@@ -25,7 +25,7 @@ use hostmm::DevicePage;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::{Dpa, GpuRange, GpuVa, Iova, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, Iova, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
 use xe_spec::pat;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
@@ -42,6 +42,8 @@ use crate::rules::{FarSide, Mapped};
 const IDENTITY: GpuVa = GpuVa(256 * SZ_1G);
 /// Start of the slots; each covers 2M.
 const SLOTS: GpuVa = GpuVa(SZ_1G);
+/// Entries of a page of 64K.
+const GROUP: usize = (SZ_64K / SZ_4K) as usize;
 /// Slots made when the device is probed.
 const FIRST_SLOTS: usize = 8;
 /// Slots at most: they end below the window.
@@ -68,8 +70,8 @@ struct Slot {
     /// Where it is linked: a table of level 1, and the entry in it.
     link: (Dpa, usize),
     shows: Shows,
-    /// A TLB may know what the last job wrote.
-    used: bool,
+    /// Bytes of the last job: a TLB may know what it wrote for them.
+    used: u64,
 }
 
 /// What stands in the entry that links a slot's table.
@@ -226,8 +228,9 @@ impl Migrate {
             idle.or_else(|| slots.make(&*gpu.hw, &tile.tables)).ok_or(NoSlot)?
         };
         slot.show(&*gpu.hw, job, gpu.rules.copy_far_side);
-        if std::mem::replace(&mut slot.used, true) {
-            gpu.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, SZ_2M));
+        let used = std::mem::replace(&mut slot.used, bytes_of(job.pages));
+        if used > 0 {
+            gpu.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, used));
         }
         Ok(slot)
     }
@@ -242,7 +245,7 @@ impl Slots {
         self.pt.stage(hw, pool, &[own_run(va, 0, 1, slot_leaf(0))]).ok()?;
         self.made += 1;
         let link = (self.pt.table_at(va, 1)?, index_of(va, 1));
-        Some(Slot { va, table: self.pt.table_at(va, 0)?, link, shows: Shows::Table, used: false })
+        Some(Slot { va, table: self.pt.table_at(va, 0)?, link, shows: Shows::Table, used: 0 })
     }
 }
 
@@ -258,8 +261,12 @@ impl Slot {
                 self.shows = Shows::Leaf;
                 return;
             }
+            // Whole pages of 64K say so: the engine then walks once for each.
+            let wide = (bytes_of(filled) | leaf.addr).is_multiple_of(SZ_64K);
+            let wide = if wide { pages / GROUP * GROUP } else { 0 };
             for (n, entry) in entries[filled..filled + pages].iter_mut().enumerate() {
-                *entry = Leaf { addr: leaf.addr.wrapping_add(bytes_of(n)), ..leaf }.encode(0);
+                let addr = leaf.addr.wrapping_add(bytes_of(n));
+                *entry = Leaf { addr, ps64: n < wide, ..leaf }.encode(0);
             }
             filled += pages;
             pieces.skip(pages);

@@ -115,38 +115,40 @@ pub(crate) fn coalesce(pieces: impl Iterator<Item = Segment>) -> Vec<Segment> {
 
 /// The runs that map `segments`, which are coalesced.
 pub(crate) fn plan(segments: &[Segment], access: Access, granule: VramGranule) -> Result<Vec<Run>, PlanError> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<Run> = Vec::with_capacity(segments.len());
     for segment in segments {
         let mut at = 0;
         while at < segment.bytes {
-            let level = level_at(segment, at);
-            let ps64 = level == 0 && window_is_one_page(segment, at);
+            let (level, ps64, end) = stretch(segment, at);
             if level == 0 && !ps64 && segment.memory == Memory::Vram && granule == VramGranule::Needs64K {
                 return Err(PlanError::Granule);
             }
-            push(&mut runs, segment.va.add(at), level, leaf(segment, at, access, ps64));
-            at += entry_bytes(level);
+            let count = (end - at) / entry_bytes(level);
+            push(&mut runs, Run { va: segment.va.add(at), level, count, first: leaf(segment, at, access, ps64) });
+            at = end;
         }
     }
     Ok(runs)
 }
 
-/// Level of the largest leaf that can stand `at` bytes into the segment.
-fn level_at(segment: &Segment, at: u64) -> u8 {
-    let fits = |level: u8| {
-        let size = entry_bytes(level);
-        (segment.va.0 + at).is_multiple_of(size)
-            && (segment.addr + at).is_multiple_of(size)
-            && segment.bytes - at >= size
-    };
-    (1..=MAX_LEAF_LEVEL).rev().find(|level| fits(*level)).unwrap_or(0)
+/// The largest leaves that can stand `at` bytes into the segment: their level, whether they carry PS64, and where they
+/// end, in bytes into the segment.
+fn stretch(segment: &Segment, at: u64) -> (u8, bool, u64) {
+    let fits = |size: u64| first_fit(segment, at, size);
+    let end_of = |size: u64| (segment.va.0 + segment.bytes) / size * size - segment.va.0;
+    let larger = |level: u8| if level < MAX_LEAF_LEVEL { fits(entry_bytes(level + 1)) } else { segment.bytes };
+    match (1..=MAX_LEAF_LEVEL).rev().find(|level| fits(entry_bytes(*level)) == at) {
+        Some(level) => (level, false, end_of(entry_bytes(level)).min(larger(level))),
+        None if fits(SZ_64K) == at => (0, true, end_of(SZ_64K).min(larger(0))),
+        None => (0, false, fits(SZ_64K)),
+    }
 }
 
-/// Whether the 64K window around `at` lies in the segment and starts at 64K on the device's side too.
-fn window_is_one_page(segment: &Segment, at: u64) -> bool {
-    let window = GpuRange::around(segment.va.add(at), SZ_64K);
-    let whole = GpuRange::sized(segment.va, segment.bytes).covers(window);
-    whole && (segment.addr + (window.start.0 - segment.va.0)).is_multiple_of(SZ_64K)
+/// The first place from `at` on where a page of `size` fits, aligned on both sides; the segment's end where none does.
+fn first_fit(segment: &Segment, at: u64, size: u64) -> u64 {
+    let start = (segment.va.0 + at).next_multiple_of(size) - segment.va.0;
+    let fits = (segment.addr + start).is_multiple_of(size) && start + size <= segment.bytes;
+    if fits { start } else { segment.bytes }
 }
 
 fn leaf(segment: &Segment, at: u64, access: Access, ps64: bool) -> Leaf {
@@ -162,11 +164,13 @@ fn leaf(segment: &Segment, at: u64, access: Access, ps64: bool) -> Leaf {
     }
 }
 
-/// Appends one leaf, to the last run where it goes on.
-fn push(runs: &mut Vec<Run>, va: GpuVa, level: u8, leaf: Leaf) {
+/// Appends a run, to the last one where it goes on.
+fn push(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
-        Some(run) if run.level == level && run.end() == va && run.leaf(run.count) == leaf => run.count += 1,
-        _ => runs.push(Run { va, level, count: 1, first: leaf }),
+        Some(last) if last.level == run.level && last.end() == run.va && last.leaf(last.count) == run.first => {
+            last.count += run.count;
+        }
+        _ => runs.push(run),
     }
 }
 

@@ -27,14 +27,18 @@ pub(crate) mod build;
 mod zap;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use units::{Dpa, GpuRange, GpuVa};
+use units::{Dpa, GpuRange, GpuVa, bit_words};
 use xe_spec::pte::{ENTRIES, LEVEL_SHIFT, Leaf, table_entry};
 
 pub(crate) use alloc::TablePool;
 use build::Run;
 
 use crate::port::Hw;
+
+/// Entries that are written at once, at most: whole groups of 64K.
+const AT_ONCE: usize = 64;
 
 /// Bytes that one entry of a table of `level` covers.
 pub(crate) const fn entry_bytes(level: u8) -> u64 {
@@ -62,6 +66,27 @@ impl EntrySet {
     }
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
+    }
+    fn any(&self, entries: Range<usize>) -> bool {
+        bit_words(entries).any(|(word, mask)| self.0[word] & mask != 0)
+    }
+    fn insert_all(&mut self, entries: Range<usize>) {
+        bit_words(entries).for_each(|(word, mask)| self.0[word] |= mask);
+    }
+    fn remove_all(&mut self, entries: Range<usize>) {
+        bit_words(entries).for_each(|(word, mask)| self.0[word] &= !mask);
+    }
+    /// The first entries of the set from `entries.start` on that follow each other, inside of `entries`.
+    fn first_run(&self, entries: Range<usize>) -> Range<usize> {
+        let seek = |from: usize, flip: u64| {
+            let found = bit_words(from..entries.end).find_map(|(word, mask)| {
+                let bits = (self.0[word] ^ flip) & mask;
+                (bits != 0).then(|| word * 64 + bits.trailing_zeros() as usize)
+            });
+            found.unwrap_or(entries.end)
+        };
+        let start = seek(entries.start, 0);
+        start..seek(start, !0)
     }
 }
 
@@ -169,9 +194,9 @@ impl PageTable {
                 done.replaced |= replaced;
                 let first = index_of(va, run.level);
                 let here = (run.count - n).min((ENTRIES - first) as u64);
-                for step in 0..here {
-                    done.replaced |= node.set_leaf(hw, first + step as usize, encode(&run.leaf(n + step), run.level));
-                }
+                done.replaced |= node.set_leaves(hw, first..first + here as usize, |entry| {
+                    encode(&run.leaf(n + (entry - first) as u64), run.level)
+                });
                 n += here;
                 done.leaves += here as u32;
             }
@@ -224,6 +249,21 @@ impl Node {
             node = child;
         }
         Some((node, replaced))
+    }
+
+    /// Writes consecutive leaves; whether one took the place of another, or of a table with leaves.
+    fn set_leaves(&mut self, hw: &dyn Hw, entries: Range<usize>, encode: impl Fn(usize) -> u64) -> bool {
+        if self.leaves.any(entries.clone()) || self.linked.any(entries.clone()) {
+            return entries.fold(false, |replaced, index| self.set_leaf(hw, index, encode(index)) || replaced);
+        }
+        let mut words = [0; AT_ONCE];
+        for first in entries.clone().step_by(AT_ONCE) {
+            let words = &mut words[..AT_ONCE.min(entries.end - first)];
+            words.iter_mut().enumerate().for_each(|(n, word)| *word = encode(first + n));
+            hw.table_write_run(self.table, first, words);
+        }
+        self.leaves.insert_all(entries);
+        false
     }
 
     /// Writes a leaf; whether it took the place of another, or of a table with leaves.

@@ -170,3 +170,36 @@ fn random_binds_and_zaps_agree_with_a_flat_map() {
         }
     }
 }
+
+/// The largest leaf that can stand `at` bytes into a segment, by trying.
+fn by_trying(s: &Segment, at: u64) -> (u8, bool) {
+    let fits = |size: u64, at: u64| {
+        (s.va.0 + at).is_multiple_of(size) && (s.addr + at).is_multiple_of(size) && at + size <= s.bytes
+    };
+    let level = (1..=2).rev().find(|level| fits(entry_bytes(*level), at)).unwrap_or(0);
+    let window = (s.va.0 + at) / SZ_64K * SZ_64K;
+    (level, level == 0 && window >= s.va.0 && fits(SZ_64K, window - s.va.0))
+}
+
+#[test]
+fn a_plan_is_what_trying_at_every_page_finds() {
+    let offsets = [0, SZ_4K, SZ_64K - SZ_4K, SZ_64K, SZ_2M - SZ_64K, SZ_2M, 5 * SZ_2M + 3 * SZ_4K];
+    let lengths = [SZ_4K, 15 * SZ_4K, SZ_64K, SZ_64K + SZ_4K, SZ_2M - SZ_4K, SZ_2M, 2 * SZ_2M + SZ_64K + SZ_4K];
+    for (va, addr, bytes) in offsets
+        .iter()
+        .flat_map(|va| offsets.iter().map(move |addr| (va, addr)))
+        .flat_map(|(va, addr)| lengths.iter().map(move |bytes| (0x4000_0000 + va, 0x10_0000_0000 + addr, *bytes)))
+    {
+        let segment = segment(va, addr, bytes, Memory::System);
+        let mut at = 0;
+        for run in plan(&[segment], ACCESS, VramGranule::Any).unwrap() {
+            for n in 0..run.count {
+                let (here, leaf) = (va + at, run.leaf(n));
+                assert_eq!((run.va.0 + n * entry_bytes(run.level), leaf.addr), (here, addr + at));
+                assert_eq!((run.level, leaf.ps64), by_trying(&segment, at), "{at:#x} of {segment:?}");
+                at += entry_bytes(run.level);
+            }
+        }
+        assert_eq!(at, bytes);
+    }
+}

@@ -7,7 +7,9 @@
 use units::{Dpa, GpuRange, GpuVa};
 use xe_spec::pte::ENTRIES;
 
-use super::{Node, TablePool, entry_bytes};
+use std::ops::Range;
+
+use super::{AT_ONCE, Node, TablePool, entry_bytes};
 use crate::port::Hw;
 
 /// Indices of the entries of `node`, which starts at `base`, that cover an address of `span`.
@@ -25,17 +27,29 @@ fn child_base(base: GpuVa, level: u8, index: usize) -> GpuVa {
 /// Clears the leaves at and below `node`, whose first address is `base`, that cover an address of `span`.
 pub(super) fn zap(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange) -> u32 {
     let entries = entries_of(node, base, span);
-    let mut cleared = 0;
-    for index in entries.clone() {
-        if node.leaves.contains(index) {
-            hw.table_write(node.table, index, 0);
-            node.leaves.remove(index);
-            cleared += 1;
-        }
-    }
+    let mut cleared = clear_leaves(node, hw, entries.clone());
     let level = node.level;
+    if entries.len() == 1 {
+        let child = node.children.get_mut(&entries.start);
+        return cleared + child.map_or(0, |child| zap(child, hw, child_base(base, level, entries.start), span));
+    }
     for (&index, child) in node.children.range_mut(entries) {
         cleared += zap(child, hw, child_base(base, level, index), span);
+    }
+    cleared
+}
+
+/// Clears the leaves among `entries`, run by run.
+fn clear_leaves(node: &mut Node, hw: &dyn Hw, entries: Range<usize>) -> u32 {
+    let mut cleared = 0;
+    let mut run = node.leaves.first_run(entries.clone());
+    while !run.is_empty() {
+        for first in run.clone().step_by(AT_ONCE) {
+            hw.table_write_run(node.table, first, &[0; AT_ONCE][..AT_ONCE.min(run.end - first)]);
+        }
+        node.leaves.remove_all(run.clone());
+        cleared += run.len() as u32;
+        run = node.leaves.first_run(run.end..entries.end);
     }
     cleared
 }
