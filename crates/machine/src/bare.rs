@@ -166,7 +166,7 @@ impl Bare {
         };
         let start = now_ns();
         self.core.device().page_fault(record);
-        self.core.device().service_faults();
+        while self.core.device().service_fault() {}
         now_ns() - start
     }
 
