@@ -6,6 +6,7 @@
 //!
 //! Fault service is the driver's own figure, from queue to answer, migration and bind included.
 
+use crate::calls::{self, Steps};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -60,32 +61,42 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let config = LiveConfig::default();
     let live = Live::start(&config)?;
-    let measured = measure(&live, usize::from(options.rounds));
+    let mut calls = Vec::new();
+    let measured = measure(&live, usize::from(options.rounds), &mut calls);
     anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
     let rows = measured?;
     say!("Fault service beside its floors, all of this run; x is how many times the floor's median.");
     say!("Threads share {}.\n", if options.all_cpus { "all CPUs" } else { "one CPU" });
     say!("{}\n", table(&rows));
+    say!("{}\n", calls::table(&calls));
     say!("memcpy: of that size, over 32M.  move: one UFFDIO_MOVE of that size.  round trip: a touch of a missing");
     say!("4K page until a handler thread has moved it there.");
     if options.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        say!("{}", serde_json::json!({ "bench": rows, "cpus": if options.all_cpus { "all" } else { "one" } }));
+        let calls: Vec<_> = calls.iter().map(Steps::json).collect();
+        say!(
+            "{}",
+            serde_json::json!({ "bench": rows, "calls": calls, "cpus": if options.all_cpus { "all" } else { "one" } })
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(live: &std::sync::Arc<Live>, rounds: usize) -> Result<Vec<Row>> {
+fn measure(live: &std::sync::Arc<Live>, rounds: usize, calls: &mut Vec<Steps>) -> Result<Vec<Row>> {
     let mut stand = Stand::new(live.clone())?;
     // All of them live to the end: the ledger knows a block by its addresses.
     let memories = BLOCKS.each_ref().map(|block| Region::new(block.bytes, block.pages));
     let mut rows = Vec::new();
     for (block, memory) in BLOCKS.iter().zip(&memories) {
         let memory = memory.as_ref().map_err(|refused| *refused)?;
-        rows.extend(go_round(&mut stand, block, memory, rounds / block.weight).with_context(|| block.name)?);
+        let rounds = rounds / block.weight;
+        rows.extend(go_round(&mut stand, block, memory, rounds, calls).with_context(|| block.name)?);
     }
     Ok(rows)
 }
+
+/// Steps of a round whose calls of the kernel are counted.
+const STEPS: [&str; 3] = ["CPU fault-back", "GPU fault, SYSTEM->VRAM0", "GPU fault, VRAM0->VRAM1"];
 
 /// Samples of the steps and floors of one block, a round an entry.
 #[derive(Default)]
@@ -100,26 +111,40 @@ struct Samples {
 }
 
 /// Lets a block go round and gives its rows.
-fn go_round(stand: &mut Stand, block: &Block, memory: &Region, rounds: usize) -> Result<Vec<Row>> {
+fn go_round(
+    stand: &mut Stand,
+    block: &Block,
+    memory: &Region,
+    rounds: usize,
+    calls: &mut Vec<Steps>,
+) -> Result<Vec<Row>> {
+    let mut steps = STEPS.map(|what| Steps::new(what, block.name));
     let mut copy = BareCopy::new(block.bytes, block.pages)?;
     let mut bare_move = BareMove::new(block.bytes, block.pages)?;
     let mut round_trip = RoundTrip::new()?;
     let mut samples = Samples { first: first_faults(stand, block)?, ..Samples::default() };
     let mut last = 0;
     for round in 0..(WARM + rounds) as u32 {
+        let before = stand.calls();
         let (found, ns) = stand.touch(memory)?;
+        steps[0].push(&before, &stand.calls());
         if found != last {
             bail!("the CPU read {found:#x} where tile 1 had stored {last:#x}");
         }
         samples.home.push(ns);
         samples.copy.push(copy.sample()?);
+        let before = stand.calls();
         samples.faulting.push(stand.store(0, memory, round)?);
+        steps[1].push(&before, &stand.calls());
         samples.bare_move.push(bare_move.sample()?);
         samples.mapped.push(stand.store(0, memory, round)?);
         samples.round_trip.push(round_trip.sample()?);
         last = round + 0x1000;
+        let before = stand.calls();
         stand.store(1, memory, last)?;
+        steps[2].push(&before, &stand.calls());
     }
+    calls.extend(steps);
     // The first touch found the block at home.
     samples.home.remove(0);
     Ok(rows_of(stand, block, memory, &samples))

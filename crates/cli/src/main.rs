@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod bench;
+mod calls;
 mod check;
 mod doctor;
 mod engine;

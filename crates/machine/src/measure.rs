@@ -16,7 +16,7 @@ use sync::time::now_ns;
 use units::{SZ_4K, TileId};
 use xe_kmd::Errno;
 
-pub use mm_live::{PageSize, Refused, Region, floor};
+pub use mm_live::{Calls, PageSize, Refused, Region, floor};
 
 /// After which a job counts as hung.
 const PATIENCE_NS: i64 = 2_000_000_000;
@@ -101,6 +101,11 @@ impl Stand {
         self.live.mm().copy_from_user(block.range().start, &mut word).map_err(|_| Failed::Touch)?;
         let ns = now_ns() - start;
         Ok((u32::from_le_bytes(word), ns))
+    }
+
+    /// Calls of the kernel so far, by kind.
+    pub fn calls(&self) -> Calls {
+        self.live.mm().calls()
     }
 
     /// How long the faults of `tile` on `block` took, from queue to answer, in order.

@@ -24,6 +24,7 @@
 //! | `barrier` | why no device runs on a page whose munmap has returned |
 //! | `home` | fork, the end, wrappers: everything migrates back to system memory |
 //! | `kernel` | what is asked of a kernel, as a trait; `mm-sim` has a model of one |
+//! | `calls` | calls of a kernel, counted by kind |
 //! | `sys` | the real one; the only `unsafe` |
 //!
 //! # Two userfaultfds
@@ -85,6 +86,7 @@ extern crate alloc;
 mod barrier;
 mod books;
 mod bounce;
+mod calls;
 mod claim;
 mod commit;
 mod copying;
@@ -113,6 +115,7 @@ mod unstaged;
 mod vma;
 mod walk;
 
+pub use calls::Calls;
 pub use region::{PageSize, Region};
 pub use stats::Stats;
 pub use sys::access::{Chained, swap_chained};
@@ -201,6 +204,8 @@ const LIFE_DEAD: u32 = 2;
 /// belongs to the first that registers it.
 pub struct LiveMm {
     kernel: Arc<dyn Kernel>,
+    /// The same.
+    counted: Arc<calls::Counted>,
     barrier: barrier::Barrier,
     registration: Mutex<()>,
     books: Mutex<books::Books>,
@@ -247,10 +252,13 @@ impl LiveMm {
         quick_look_ups: bool,
     ) -> Result<Arc<Self>, Refused> {
         let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
+        let counted = Arc::new(calls::Counted::new(kernel));
+        let kernel: Arc<dyn Kernel> = counted.clone();
         let bounce = bounce::Bounce::new(&*kernel).map_err(refused("registration of memory"))?;
         let lanes = bounce.ranges();
         let mm = Arc::new(Self {
             kernel,
+            counted,
             barrier: barrier::Barrier::new(),
             registration: rank::mutex(ranks::REGISTRATION, ()),
             books: rank::mutex(ranks::BOOKS, books::Books::default()),
@@ -310,6 +318,11 @@ impl LiveMm {
     /// What the kernel lets us do.
     pub const fn privilege(&self) -> Privilege {
         self.privilege
+    }
+
+    /// Calls of the kernel since the start, by kind.
+    pub fn calls(&self) -> Calls {
+        self.counted.calls()
     }
 
     /// Every descriptor of ours. The program must not close them, and a forked child closes them: they belong to the
