@@ -11,6 +11,7 @@ use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
+pub use hostmm::EventKind;
 use hostmm::{HostMemory, PagemapId};
 use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
@@ -154,10 +155,9 @@ impl Live {
         self.mm.bring_pages_home(range);
     }
 
-    /// Brings `range` home because the program is about to change its mapping in a way that the kernel does not
-    /// report or refuses.
-    pub fn before_change(&self, range: HostRange) {
-        self.mm.bring_home(range);
+    /// Runs a change of the program's mappings with `range` at home; the GPU is told where `told` says so.
+    pub fn around_change(&self, range: HostRange, told: Option<EventKind>, change: impl FnOnce()) {
+        self.mm.while_home(range, told, change);
     }
 
     /// Quiet before a fork: no engine steps, nothing is in VRAM, and nothing goes there. False where some page would

@@ -61,16 +61,21 @@ impl LiveMm {
         self.books.lock().first_away(range)
     }
 
-    /// Runs `change` with every page of `range` at home, unregistered, and out of migration: what a wrapper of mremap
-    /// does. It spares the kernel's EFAULT (registration splits VMAs), and it spares the events: those of several
-    /// threads that remap to each other's old places cannot be put in order.
-    pub fn at_home<R>(&self, range: HostRange, change: impl FnOnce() -> R) -> R {
+    /// Runs `change` with all chunks of `range` at home, unregistered, and out of migration, and tells the notifiers around
+    /// it where `told` says so: for changes of mappings that the kernel refuses across a registration (it splits VMAs), or
+    /// does not report, or of which the events of several threads cannot be put in order (mremap).
+    pub fn while_home<R>(&self, range: HostRange, told: Option<EventKind>, change: impl FnOnce() -> R) -> R {
         if self.alive().is_err() {
             return change();
         }
-        let hold = self.books.lock().quarantine.hold(range);
-        self.bring_home(range);
+        // A chunk stays registered while any page of it is away.
+        let chunks = HostRange::new(range.start.align_down(SZ_2M), range.end.align_up(SZ_2M));
+        let hold = self.books.lock().quarantine.hold(chunks);
+        self.bring_home(chunks);
+        let begun = told.map(|kind| self.notifiers.begin(MmEvent { range, kind }));
+        begun.iter().for_each(|begun| self.notifiers.notify(begun));
         let result = change();
+        begun.into_iter().for_each(|begun| self.notifiers.end(begun));
         self.books.lock().quarantine.release(hold);
         result
     }
@@ -141,26 +146,6 @@ impl LiveMm {
     /// memory is all there and works natively. Takes no lock.
     pub fn after_fork_child(&self) {
         self.life.store(crate::LIFE_DEAD);
-    }
-
-    /// Tells the notifiers of a change that is about to happen, and runs it between start and end: what wrappers
-    /// of munmap, mprotect and madvise use, where the kernel tells late or not at all.
-    pub fn changing<R>(&self, range: HostRange, kind: EventKind, change: impl FnOnce() -> R) -> R {
-        if self.alive().is_err() {
-            return change();
-        }
-        let begun = self.notifiers.begin(MmEvent { range, kind });
-        self.notifiers.notify(&begun);
-        let result = change();
-        self.notifiers.end(begun);
-        result
-    }
-
-    /// Tells the notifiers of a change that has happened. Ranges that have no page in VRAM are not registered, so
-    /// the kernel raises no event for them; a device reaches their pages by address and needs none, but an engine
-    /// that wants to forget its ranges there relies on the wrapper of munmap to call this.
-    pub fn changed(&self, range: HostRange, kind: EventKind) {
-        self.changing(range, kind, || ());
     }
 
     /// Ends it: everything comes home, the readers end, the descriptors may be closed. What would be in VRAM when

@@ -15,7 +15,7 @@ use units::{HostRange, HostVa, SZ_2M};
 /// Until then the kernel refuses every ioctl of ours on the program, so a fault there waits too.
 ///
 /// Not told apart is what happens when the remapping thread is through with yet another mremap *from* that place
-/// before the first thread has queued its event. Wrappers of mremap ([`LiveMm::at_home`]) leave no event at all.
+/// before the first thread has queued its event. Wrappers of mremap ([`LiveMm::while_home`]) leave no event at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remap {
     /// Where it is kept meanwhile.

@@ -94,8 +94,6 @@ impl World for LiveWorld {
     fn munmap(&self, range: HostRange) {
         unmap(range);
         self.forget(range);
-        // As the preload library's wrapper does: where nothing is in VRAM the kernel raises no event.
-        self.mm.changed(range, hostmm::EventKind::Unmap);
     }
     fn dontneed(&self, range: HostRange) {
         assert_eq!(world::madvise(range, libc::MADV_DONTNEED), 0);
@@ -112,8 +110,8 @@ impl World for LiveWorld {
             unsafe { libc::mremap(range.start.0 as *mut _, len, len, 3, target.start.0 as *mut libc::c_void) }
         };
         // What the preload library's wrapper does.
-        let told = self.mm.at_home(range, || self.mm.changing(range, hostmm::EventKind::Unmap, change));
-        assert_eq!(told as u64, target.start.0);
+        let moved = self.mm.while_home(range, Some(hostmm::EventKind::Unmap), change);
+        assert_eq!(moved as u64, target.start.0);
         self.forget(range);
         target
     }

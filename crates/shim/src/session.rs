@@ -54,18 +54,22 @@ pub fn is_alive(epoch: u32) -> bool {
     ACTIVE.load(Ordering::Acquire) && EPOCH.load(Ordering::Acquire) == epoch && in_own_process()
 }
 
-/// Tells the machine of a change of mappings that is about to be made. Nothing where no machine runs.
-pub fn before_change(start: usize, length: usize, change: Change) {
+/// Makes a change of the program's mappings, by a function of libc: with that memory at home where a machine runs.
+pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: impl FnMut() -> R) -> R {
     if !ACTIVE.load(Ordering::Acquire) || !in_own_process() {
-        return;
+        return make();
     }
+    let mut made = None;
     libc_calls::inside(|_| {
         if let Some(device) = running() {
             let range = HostRange::sized(HostVa(start as u64), length as u64);
             let pages = HostRange::new(range.start.page(), range.end.align_up(units::SZ_4K));
-            device.before_change(pages, change);
+            device.around_change(pages, change, &mut || made = Some((make(), libc_calls::errno())));
         }
     });
+    let Some((result, errno)) = made else { return make() };
+    libc_calls::set_errno(errno);
+    result
 }
 
 /// `main` ends, and the process lives on.

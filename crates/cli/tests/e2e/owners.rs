@@ -35,3 +35,12 @@ fn the_librarys_own_memory_is_refused() {
     let right = "library found, tiles 2, all found, 0 written\n";
     assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{}", run.err);
 }
+
+#[test]
+fn memory_beside_what_the_gpu_uses_can_be_remapped() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = run("remap.c", &[], &["3000"]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "3000 rounds, 0 failed, 0 wrong\n"), "{}", run.err);
+}

@@ -115,6 +115,7 @@ pub(super) fn the_sequence_moves_only_inside(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(2, 7);
     let other = world.mmap(2, Mapping::Anonymous);
+    bench.to_tile(Bench::page(range, 1), 0, 0);
     let (_inside, inside) = Recorder::insert(&bench.mm, range);
     let (away, outside) = Recorder::insert(&bench.mm, other);
     let before = [inside, outside].map(|id| bench.mm.read_begin(id));

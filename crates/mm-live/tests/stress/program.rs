@@ -109,7 +109,7 @@ pub(super) fn grower(stage: &Stage) {
         // As the C library's realloc does it, unseen by any wrapper, and as a wrapper does.
         let mut at = if round % 2 == 0 { go() } else { libc::MAP_FAILED };
         if at == libc::MAP_FAILED {
-            at = stage.mm.at_home(area, go);
+            at = stage.mm.while_home(area, Some(EventKind::Unmap), go);
         }
         assert_ne!(at, libc::MAP_FAILED);
         let at = at as u64;

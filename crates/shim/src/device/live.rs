@@ -4,10 +4,10 @@ use super::{Change, Device, Errno, File, IDENTITY, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
 use crate::nodes::Minor;
-use machine::live::{Live, LiveConfig, StartError, Travel};
+use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{HostRange, HostVa, SZ_2M, TileId};
+use units::{HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
 
 struct Machine {
@@ -36,11 +36,6 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         complain(limits);
     }
     Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
-}
-
-/// Memory is registered in chunks of 2M, and a chunk stays registered while any page of it is away: so all of it comes.
-fn whole_chunks(range: HostRange) -> HostRange {
-    HostRange::new(range.start.align_down(SZ_2M), range.end.align_up(SZ_2M))
 }
 
 fn refusal(error: StartError) -> Refusal {
@@ -74,10 +69,12 @@ impl Device for Machine {
         }
     }
 
-    fn before_change(&self, range: HostRange, change: Change) {
-        match change {
-            Change::Protect | Change::Remap | Change::Lock => self.live.before_change(whole_chunks(range)),
-        }
+    fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut()) {
+        let told = match change {
+            Change::Remap => Some(EventKind::Unmap),
+            Change::Protect | Change::Lock => None,
+        };
+        self.live.around_change(range, told, make);
     }
 
     fn fork_prepare(&self) {

@@ -51,8 +51,8 @@ pub trait Device: Send + Sync {
     fn exclude(&self, range: HostRange);
     /// This memory is the library's own: refuse it to every access.
     fn own(&self, range: HostRange);
-    /// Bring `range` home and unregister it: the caller is about to change its mappings.
-    fn before_change(&self, range: HostRange, change: Change);
+    /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there.
+    fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
     /// Stop the GPU's threads and bring everything home, and keep it so.
     fn fork_prepare(&self);
     /// Go on after a fork, in the parent.

@@ -1,4 +1,4 @@
-//! mmap of a node; mprotect, mremap, mlock and their kin before they happen.
+//! mmap of a node; mprotect, mremap, mlock and their kin, with their memory at home.
 //!
 //! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
 //! them by itself. It does not tell of guards (MADV_GUARD_INSTALL) and of shmat over something (SHM_REMAP).
@@ -31,50 +31,52 @@ interpose! {
         unsafe { mmap(at, length, prot, flags, fd, offset) }
     }
     fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
-        session::before_change(at as usize, length, Change::Protect);
         // SAFETY: the program's own arguments.
-        unsafe { real::mprotect(at, length, prot) }
+        session::around_change(at as usize, length, Change::Protect, || unsafe { real::mprotect(at, length, prot) })
     }
     fn pkey_mprotect(at: *mut c_void, length: size_t, prot: c_int, key: c_int) -> c_int {
-        session::before_change(at as usize, length, Change::Protect);
-        // SAFETY: the program's own arguments.
-        unsafe { real::pkey_mprotect(at, length, prot, key) }
+        session::around_change(at as usize, length, Change::Protect, || {
+            // SAFETY: the program's own arguments.
+            unsafe { real::pkey_mprotect(at, length, prot, key) }
+        })
     }
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
-        session::before_change(at as usize, old, Change::Remap);
-        // SAFETY: the program's own arguments; `to` is looked at only where the flags ask for it.
-        unsafe { real::mremap(at, old, new, flags, to) }
+        session::around_change(at as usize, old, Change::Remap, || {
+            // SAFETY: the program's own arguments; `to` is looked at only where the flags ask for it.
+            unsafe { real::mremap(at, old, new, flags, to) }
+        })
     }
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
-        if advice == MADV_GUARD_INSTALL {
-            session::before_change(at as usize, length, Change::Protect);
-        }
         // SAFETY: the program's own arguments.
-        unsafe { real::madvise(at, length, advice) }
+        let advise = || unsafe { real::madvise(at, length, advice) };
+        if advice != MADV_GUARD_INSTALL {
+            return advise();
+        }
+        session::around_change(at as usize, length, Change::Protect, advise)
     }
     fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
-        if flags & libc::SHM_REMAP != 0 {
-            session::before_change(at as usize, segment_size(id), Change::Remap);
-        }
         // SAFETY: the program's own arguments.
-        unsafe { real::shmat(id, at, flags) }
+        let attach = || unsafe { real::shmat(id, at, flags) };
+        if flags & libc::SHM_REMAP == 0 {
+            return attach();
+        }
+        session::around_change(at as usize, segment_size(id), Change::Remap, attach)
     }
     fn mlock(at: *const c_void, length: size_t) -> c_int {
-        session::before_change(at as usize, length, Change::Lock);
         // SAFETY: the program's own arguments.
-        unsafe { real::mlock(at, length) }
+        session::around_change(at as usize, length, Change::Lock, || unsafe { real::mlock(at, length) })
     }
     fn mlock2(at: *const c_void, length: size_t, flags: c_uint) -> c_int {
-        session::before_change(at as usize, length, Change::Lock);
         // SAFETY: the program's own arguments.
-        unsafe { real::mlock2(at, length, flags) }
+        session::around_change(at as usize, length, Change::Lock, || unsafe { real::mlock2(at, length, flags) })
     }
     fn mlockall(flags: c_int) -> c_int {
-        if flags & libc::MCL_CURRENT != 0 {
-            session::before_change(0, ALL, Change::Lock);
-        }
         // SAFETY: the program's own argument.
-        unsafe { real::mlockall(flags) }
+        let lock = || unsafe { real::mlockall(flags) };
+        if flags & libc::MCL_CURRENT == 0 {
+            return lock();
+        }
+        session::around_change(0, ALL, Change::Lock, lock)
     }
 }
 

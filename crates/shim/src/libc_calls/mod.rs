@@ -95,14 +95,14 @@ pub fn close_quietly(fd: c_int) {
     unsafe { rustix::io::close(fd) }
 }
 
-fn errno() -> c_int {
+pub fn errno() -> c_int {
     // SAFETY: no precondition.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: libc's errno of this thread.
     unsafe { *errno }
 }
 
-fn set_errno(value: c_int) {
+pub fn set_errno(value: c_int) {
     // SAFETY: no precondition.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: libc's errno of this thread.

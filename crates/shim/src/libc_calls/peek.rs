@@ -45,8 +45,7 @@ fn is_readable(at: usize) -> bool {
     if kernel_reads(at) {
         return true;
     }
-    session::before_change(at & !(PAGE - 1), PAGE, Change::Protect);
-    kernel_reads(at)
+    session::around_change(at & !(PAGE - 1), PAGE, Change::Protect, || kernel_reads(at))
 }
 
 fn kernel_reads(at: usize) -> bool {
