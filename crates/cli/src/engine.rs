@@ -28,20 +28,23 @@ pub fn run(rounds: usize, json: bool) -> Result<ExitCode> {
             (0..ranges).for_each(|block| _ = bare.fault(0, block));
             anyhow::ensure!((0..ranges).all(|block| bare.is_away(block)), "a block did not migrate");
             if ranges == many {
-                metadata.push((size, (resident_bytes() - empty) / ranges as u64));
+                let each = (resident_bytes() - empty) / ranges as u64;
+                metadata.push((size, each, each * (2 << 20) / bytes));
             }
             rows.extend(go_round(&bare, size, ranges, rounds));
         }
     }
     say!("Engine, driver, page tables and TLB on a host mm that does nothing; medians, microseconds.\n");
     say!("{}\n", table(&rows));
-    for (size, bytes) in &metadata {
-        say!("metadata: {bytes} bytes a range of {size}, mapped, in VRAM");
+    for (size, bytes, whole) in &metadata {
+        say!("metadata: {bytes} bytes a mapped range of {size} in VRAM, {whole} for 2M of them");
     }
     if json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        let metadata: Vec<_> =
-            metadata.iter().map(|(size, bytes)| serde_json::json!({ "size": size, "bytes": bytes })).collect();
+        let metadata: Vec<_> = metadata
+            .iter()
+            .map(|(size, bytes, whole)| serde_json::json!({ "size": size, "bytes": bytes, "bytes_for_2m": whole }))
+            .collect();
         say!("{}", serde_json::json!({ "engine": rows, "metadata": metadata }));
     }
     Ok(ExitCode::SUCCESS)

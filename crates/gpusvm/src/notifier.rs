@@ -34,7 +34,18 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// The ranges that share an address with `span`, by address.
+    /// The ranges that share an address with `span`, by address, and perhaps one before them: from one look at the tree.
+    pub(crate) fn ranges_around(&self, span: HostRange) -> Vec<RangeKey> {
+        let mut reached = false;
+        let back = self.ranges.range(..span.end).rev();
+        // Chunks are naturally aligned and never larger than the notifier, so only the one before can reach in.
+        let found = back.take_while(|(start, _)| !core::mem::replace(&mut reached, **start <= span.start));
+        let mut found: Vec<_> = found.map(|(_, &key)| key).collect();
+        found.reverse();
+        found
+    }
+
+    /// The ranges that share an address with `span`, by address, and perhaps one before them.
     pub(crate) fn ranges_in(&self, span: HostRange) -> impl Iterator<Item = RangeKey> {
         // Chunks are naturally aligned and never larger than the notifier, so only the one before can reach in.
         let before = self.ranges.range(..=span.start).next_back().map(|(&start, _)| start);
@@ -90,7 +101,10 @@ impl<O: GpuSvmOps> NotifierLocked<'_, O> {
 
     /// The ranges of a notifier that share an address with `span`, by address.
     pub fn ranges_of(&self, notifier: NotifierKey, span: HostRange) -> Vec<RangeKey> {
-        self.state.notifiers.get(notifier).map(|notifier| notifier.ranges_in(span).collect()).unwrap_or_default()
+        let mut found =
+            self.state.notifiers.get(notifier).map(|notifier| notifier.ranges_around(span)).unwrap_or_default();
+        found.retain(|&key| self.range(key).is_some_and(|range| range.span.overlaps(span)));
+        found
     }
 
     /// The ranges of the whole mirror that share an address with `span`, by address.

@@ -25,7 +25,7 @@ use units::{HostFrame, HostRange, Iova};
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).
 #[derive(Default, Debug)]
 pub struct Pages {
-    dma_addr: Vec<PagemapAddr>,
+    dma_addr: Few<PagemapAddr>,
     pagemap: Option<PagemapId>,
     seq: Option<Seq>,
     system: usize,
@@ -39,7 +39,7 @@ impl Pages {
     /// The runs, in the order of their addresses and without gaps: a run of system memory is one DMA mapping. Empty where
     /// the pages are not valid.
     pub fn dma_addr(&self) -> &[PagemapAddr] {
-        &self.dma_addr
+        self.dma_addr.as_slice()
     }
     /// The pagemap that all pages in VRAM are of; `None` where there are none.
     pub fn pagemap(&self) -> Option<PagemapId> {
@@ -74,13 +74,13 @@ impl Pages {
             Some(Place::Device(_)) if ctx.allow_mixed => run.pages(),
             _ => 1,
         });
-        self.dma_addr.reserve_exact(entries.sum());
+        self.dma_addr.reserve(entries.sum());
     }
 
     /// Unmaps everything; the mappings first, then what remembers them.
     pub(crate) fn unmap(&mut self, device: &dyn Device, pagemaps: &PagemapSet) {
         let pagemap = self.pagemap.and_then(|id| pagemaps.get(id));
-        for &addr in &self.dma_addr {
+        for &addr in self.dma_addr.as_slice() {
             match (addr.proto, pagemap) {
                 (Proto::System, _) => device.dma_unmap(Iova(addr.addr), addr.pages()),
                 (Proto::Vram | Proto::P2p, Some(pagemap)) => pagemap.ops.device_unmap(addr),
@@ -321,6 +321,41 @@ fn joined(walked: &[WalkRun]) -> impl Iterator<Item = (Run, bool)> {
         }
         Some((run, write))
     })
+}
+
+/// A list that is short: one entry needs no memory of its own.
+#[derive(Debug)]
+struct Few<T> {
+    one: Option<T>,
+    many: Vec<T>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self { one: None, many: Vec::new() }
+    }
+}
+
+impl<T: Copy> Few<T> {
+    fn as_slice(&self) -> &[T] {
+        if self.many.is_empty() { self.one.as_slice() } else { &self.many }
+    }
+    /// Has memory for `len` entries in all.
+    fn reserve(&mut self, len: usize) {
+        if len > 1 {
+            self.many.reserve_exact(len);
+        }
+    }
+    fn push(&mut self, entry: T) {
+        match self.one.take() {
+            None if self.many.is_empty() => self.one = Some(entry),
+            before => self.many.extend(before.into_iter().chain([entry])),
+        }
+    }
+    fn clear(&mut self) {
+        self.one = None;
+        self.many.clear();
+    }
 }
 
 /// How long to go on after lost races: [`HMM_TIMEOUT_NS`] from the first one on.

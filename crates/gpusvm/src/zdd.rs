@@ -6,14 +6,13 @@
 //! exactly (once a part of them went, by a bit each), so that a put too many is found instead of ending somebody
 //! else's memory.
 //!
-//! One allocation is one contiguous run, so a page's zdd is found by its frame: the last run that starts at
-//! or below it.
+//! One allocation is one contiguous run, so a page's zdd is found by its frame: in a short list for the 2M around it,
+//! the last run that starts at or below it.
 //!
 //! Locking: the zdd lock (`Rank::FRAMES`) around the whole table; nothing is called under it.
 //! Upstream: `struct drm_pagemap_zdd`, `drm_pagemap_zdd_alloc/get/put`.
 
 use crate::devmem::Devmem;
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -68,9 +67,12 @@ struct Zdd {
 #[derive(Default)]
 struct Table {
     zdds: SlotMap<ZddKey, Zdd>,
-    /// First frame → zdd. Runs do not overlap.
-    runs: BTreeMap<u64, ZddKey>,
+    /// For each 2M of frames the allocations that have a frame of it, ascending: first frame, and zdd.
+    slots: Vec<Vec<(u64, ZddKey)>>,
 }
+
+/// log2 of the frames of a slot: as many as the largest usual allocation.
+const SLOT_SHIFT: u32 = 9;
 
 /// All zdds of one pagemap.
 pub(crate) struct Zdds {
@@ -86,11 +88,11 @@ impl Default for Zdds {
 impl Zdds {
     /// A new zdd around `devmem`, with the creator's reference.
     pub(crate) fn create(&self, devmem: Devmem) -> ZddKey {
-        let first = devmem.base.frame;
+        let (first, pages) = (devmem.base.frame, devmem.pages);
         let mut table = self.table.lock();
         debug_assert!(table.run_is_free(&devmem), "two allocations share a frame: {devmem:?}");
         let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits: None, timeslice_end_ns: 0 });
-        table.runs.insert(first, key);
+        table.enter(first, pages, key);
         key
     }
 
@@ -171,7 +173,9 @@ impl Zdds {
 
 impl Table {
     fn find(&self, page: DevicePage) -> Option<ZddView> {
-        let (_, &key) = self.runs.range(..=page.frame).next_back()?;
+        let slot = self.slots.get(usize::try_from(page.frame >> SLOT_SHIFT).ok()?)?;
+        let before = slot.partition_point(|(first, _)| *first <= page.frame);
+        let (_, key) = *slot.get(before.checked_sub(1)?)?;
         let zdd = self.zdds.get(key)?;
         zdd.devmem.contains(page).then_some(ZddView {
             key,
@@ -181,6 +185,31 @@ impl Table {
         })
     }
 
+    /// The slots that an allocation has frames of.
+    fn slots_of(first: u64, pages: usize) -> Range<usize> {
+        let end = first + pages.max(1) as u64 - 1;
+        (first >> SLOT_SHIFT) as usize..(end >> SLOT_SHIFT) as usize + 1
+    }
+
+    fn enter(&mut self, first: u64, pages: usize, key: ZddKey) {
+        let slots = Self::slots_of(first, pages);
+        if self.slots.len() < slots.end {
+            self.slots.resize_with(slots.end, Vec::new);
+        }
+        for slot in &mut self.slots[slots] {
+            let at = slot.partition_point(|(other, _)| *other < first);
+            slot.insert(at, (first, key));
+        }
+    }
+
+    fn leave(&mut self, first: u64, pages: usize) {
+        for slot in &mut self.slots[Self::slots_of(first, pages)] {
+            if let Ok(at) = slot.binary_search_by_key(&first, |(other, _)| *other) {
+                slot.remove(at);
+            }
+        }
+    }
+
     /// Takes the zdd out where nothing refers to it any more.
     fn reap(&mut self, key: ZddKey) -> Option<Devmem> {
         let zdd = self.zdds.get(key)?;
@@ -188,13 +217,15 @@ impl Table {
             return None;
         }
         let zdd = self.zdds.remove(key)?;
-        self.runs.remove(&zdd.devmem.base.frame);
+        self.leave(zdd.devmem.base.frame, zdd.devmem.pages);
         Some(zdd.devmem)
     }
 
     fn run_is_free(&self, devmem: &Devmem) -> bool {
-        let first = devmem.base.frame;
-        self.find(devmem.base).is_none() && self.runs.range(first..first + devmem.pages as u64).next().is_none()
+        let (first, end) = (devmem.base.frame, devmem.base.frame + devmem.pages as u64);
+        let slots = self.slots.iter().take(Self::slots_of(first, devmem.pages).end);
+        let behind = slots.flatten().any(|(other, _)| (first..end).contains(other));
+        !behind && self.find(devmem.base).is_none()
     }
 }
 

@@ -7,11 +7,10 @@
 //! Locking: leaf locks, none held over a callback.
 
 use hostmm::{
-    AccessError, AtomicOp, ClaimRequest, Claimed, CpuFault, DeviceRun, HostMemory, HostMm, Migration, MmError, MmEvent,
-    NotifierId, NotifierOps, Outcome, OwnerId, PagemapId, PagemapOps, Place, Report, Run, Seq, Toward, Vma, Walk,
-    WalkRun,
+    AccessError, AtomicOp, ClaimId, ClaimRequest, Claimed, CpuFault, DevicePage, DeviceRun, EventKind, HostMemory,
+    HostMm, Migration, MmError, MmEvent, NotifierId, NotifierOps, Outcome, OwnerId, PagemapId, PagemapOps, Place,
+    Report, Run, Seq, Toward, Vma, Walk, WalkRun,
 };
-use hostmm::{ClaimId, EventKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::Mutex;
@@ -24,14 +23,20 @@ pub struct NullMm {
     range: HostRange,
     block: u64,
     /// Where each block is; `None`: in system memory.
-    blocks: Mutex<Vec<Option<hostmm::DevicePage>>>,
-    pagemaps: Mutex<BTreeMap<PagemapId, (OwnerId, Arc<dyn PagemapOps>)>>,
+    blocks: Mutex<Vec<Option<DevicePage>>>,
+    pagemaps: Mutex<BTreeMap<PagemapId, Arc<dyn PagemapOps>>>,
     /// By start; no two overlap.
-    notifiers: Mutex<BTreeMap<HostVa, (HostRange, NotifierId, Arc<dyn NotifierOps>)>>,
+    notifiers: Mutex<BTreeMap<HostVa, Notifier>>,
     seq: AtomicU64,
     next: AtomicU64,
     /// The page of arguments.
     arguments: Mutex<Vec<u8>>,
+}
+
+struct Notifier {
+    range: HostRange,
+    id: NotifierId,
+    ops: Arc<dyn NotifierOps>,
 }
 
 /// Where the page of arguments lies.
@@ -58,7 +63,7 @@ impl NullMm {
     /// A CPU touches a block: its pagemap brings it home. Whether it was in VRAM.
     pub fn touch(&self, index: usize) -> bool {
         let Some(page) = self.blocks.lock()[index] else { return false };
-        let Some((_, ops)) = self.pagemaps.lock().get(&page.pagemap).cloned() else { return false };
+        let Some(ops) = self.pagemaps.lock().get(&page.pagemap).cloned() else { return false };
         let vma = self.block(index);
         ops.migrate_to_ram(self, &CpuFault { addr: vma.start, page, vma, write: true });
         true
@@ -71,7 +76,7 @@ impl NullMm {
     fn index(&self, at: HostVa) -> usize {
         (at.offset_from(self.range.start) / self.block) as usize
     }
-    fn place(block: HostRange, at: Option<hostmm::DevicePage>) -> Place {
+    fn place(block: HostRange, at: Option<DevicePage>) -> Place {
         at.map_or(Place::Host(HostFrame(block.start.page_number())), Place::Device)
     }
     /// What of each block lies in `range`, and where it is.
@@ -90,7 +95,7 @@ impl NullMm {
         let told = {
             let notifiers = self.notifiers.lock();
             let found = notifiers.range(..event.range.end).next_back();
-            found.filter(|(_, (range, ..))| range.overlaps(event.range)).map(|(_, (.., ops))| ops.clone())
+            found.filter(|(_, told)| told.range.overlaps(event.range)).map(|(_, told)| told.ops.clone())
         };
         if let Some(ops) = told {
             ops.invalidate(event);
@@ -104,16 +109,16 @@ impl HostMm for NullMm {
         let vma = Vma { range, read: true, write: true, anonymous: true, io: false };
         (addr < self.range.end).then_some(vma)
     }
-    fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, _frames: u64, ops: Arc<dyn PagemapOps>) {
-        self.pagemaps.lock().insert(id, (owner, ops));
+    fn pagemap_insert(&self, id: PagemapId, _owner: OwnerId, _frames: u64, ops: Arc<dyn PagemapOps>) {
+        self.pagemaps.lock().insert(id, ops);
     }
     fn notifier_insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
         let id = NotifierId(self.next.fetch_add(1));
-        self.notifiers.lock().insert(range.start, (range, id, ops));
+        self.notifiers.lock().insert(range.start, Notifier { range, id, ops });
         Ok(id)
     }
     fn notifier_remove(&self, id: NotifierId) {
-        self.notifiers.lock().retain(|_, (_, other, _)| *other != id);
+        self.notifiers.lock().retain(|_, notifier| notifier.id != id);
     }
     fn read_begin(&self, _id: NotifierId) -> Seq {
         Seq(self.seq.load())
@@ -174,7 +179,7 @@ impl HostMm for NullMm {
         }
         for leg in migration.legs.iter().filter(|leg| leg.carried()) {
             let Some(page) = leg.from.and_then(Place::device) else { continue };
-            let ops = self.pagemaps.lock().get(&page.pagemap).map(|(_, ops)| ops.clone());
+            let ops = self.pagemaps.lock().get(&page.pagemap).cloned();
             if let Some(ops) = ops {
                 ops.folio_free(page, leg.pages());
             }

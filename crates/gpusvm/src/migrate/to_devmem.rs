@@ -19,7 +19,7 @@ use crate::event::{Event, Where};
 use crate::pagemap::{Pagemap, PagemapSet};
 use crate::zdd::ZddKey;
 use core::ops::Range;
-use hostmm::{ClaimRequest, DevicePage, HostMm, Leg, Migration, Toward};
+use hostmm::{ClaimRequest, DevicePage, HostMm, Leg, Migration, MmError, Toward};
 use units::{HostRange, Outcome, SZ_4K};
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -64,16 +64,18 @@ impl Pagemap {
         }
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
         let set = self.set.upgrade().ok_or(MigrateError::Gone)?;
-        check_vma(&*mm, range)?;
         if self.turns.holds(range, start_ns) {
             return Err(MigrateError::CpuTurn);
         }
-
         let mut buffers = self.scratch.take();
         let Buffers { migration, work } = &mut *buffers;
         let request = ClaimRequest { range, owner: self.owner, toward: Toward::Vram(self.id), fault: None };
-        let Some(claim) = Claim::by_address(&*mm, &request, migration)? else { return Ok(()) };
-        self.judge(claim.migration, range, &set)?;
+        let claim = match Claim::by_address(&*mm, &request, migration) {
+            Ok(None) => return Ok(()),
+            Ok(Some(claim)) if self.movable(claim.migration, range, &set) => claim,
+            Ok(Some(_)) | Err(MmError::Stale) => return Err(why_not(&*mm, range)),
+            Err(error) => return Err(error.into()),
+        };
         let devmem = populate().ok_or(MigrateError::NoMemory)?;
         if !self.holds(&devmem, range) {
             self.ops.devmem_release(devmem);
@@ -99,13 +101,12 @@ impl Pagemap {
     }
 
     /// Whether what was claimed shall move: all of it, and none of it from here.
-    fn judge(&self, migration: &Migration, range: HostRange, set: &PagemapSet) -> Result<(), MigrateError> {
+    fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet) -> bool {
         let movable = |leg: &Leg| match source(leg) {
             Where::System => true,
             Where::Vram(id) => id != self.id && set.get(id).is_some(),
         };
-        let all = migration.pages() == range.pages() && migration.legs.iter().all(movable);
-        if all { Ok(()) } else { Err(MigrateError::Busy) }
+        migration.pages() == range.pages() && migration.legs.iter().all(movable)
     }
 
     fn migrate_into(
@@ -184,14 +185,11 @@ impl Pagemap {
     }
 }
 
-/// Whether `range` can migrate at all, as far as its VMA says.
-fn check_vma(mm: &dyn HostMm, range: HostRange) -> Result<(), MigrateError> {
-    let vma = mm.vma_lookup(range.start).ok_or(MigrateError::NoVma)?;
-    if !vma.range.covers(range) {
-        return Err(MigrateError::Invalid);
+/// Why a claim did not get all of `range`: the VMA may say that it never will.
+fn why_not(mm: &dyn HostMm, range: HostRange) -> MigrateError {
+    match mm.vma_lookup(range.start) {
+        None => MigrateError::NoVma,
+        Some(vma) if !vma.range.covers(range) => MigrateError::Invalid,
+        Some(_) => MigrateError::Busy,
     }
-    if !vma.anonymous {
-        return Err(MigrateError::Busy);
-    }
-    Ok(())
 }

@@ -26,7 +26,6 @@ mod alloc;
 pub(crate) mod build;
 mod zap;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use units::{Dpa, GpuRange, GpuVa, bit_words};
@@ -98,7 +97,39 @@ struct Node {
     leaves: EntrySet,
     /// Entries that point to the child of the same index. A child without it is parked: empty.
     linked: EntrySet,
-    children: BTreeMap<usize, Node>,
+    children: Children,
+}
+
+/// The tables below one, by index. A table of leaves only has no array.
+#[derive(Default)]
+struct Children(Option<Box<[Option<Box<Node>>; ENTRIES]>>);
+
+impl Children {
+    fn get(&self, index: usize) -> Option<&Node> {
+        self.0.as_ref()?[index].as_deref()
+    }
+    fn get_mut(&mut self, index: usize) -> Option<&mut Node> {
+        self.0.as_mut()?[index].as_deref_mut()
+    }
+    /// The place of a child, whether there is one or not.
+    fn slot(&mut self, index: usize) -> &mut Option<Box<Node>> {
+        &mut self.0.get_or_insert_with(|| Box::new([const { None }; ENTRIES]))[index]
+    }
+    /// Those among `entries`, by index.
+    fn among(&mut self, entries: Range<usize>) -> impl Iterator<Item = (usize, &mut Node)> {
+        let all = self.0.as_mut().map(|all| &mut all[entries.clone()]).unwrap_or_default();
+        entries.zip(all).filter_map(|(index, child)| Some((index, child.as_deref_mut()?)))
+    }
+    fn take(&mut self, index: usize) -> Option<Box<Node>> {
+        self.0.as_mut()?[index].take()
+    }
+    /// All of them; it has none then.
+    fn take_all(&mut self) -> impl Iterator<Item = Box<Node>> {
+        self.0.take().into_iter().flat_map(|all| all.into_iter().flatten())
+    }
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|all| all.iter().all(Option::is_none))
+    }
 }
 
 impl Node {
@@ -108,7 +139,7 @@ impl Node {
             level,
             leaves: EntrySet([0; ENTRIES / 64]),
             linked: EntrySet([0; ENTRIES / 64]),
-            children: BTreeMap::new(),
+            children: Children(None),
         }
     }
 }
@@ -146,7 +177,7 @@ impl PageTable {
     pub(crate) fn table_at(&self, va: GpuVa, level: u8) -> Option<Dpa> {
         let mut node = &self.root;
         while node.level > level {
-            node = node.children.get(&index_of(va, node.level))?;
+            node = node.children.get(index_of(va, node.level))?;
         }
         Some(node.table)
     }
@@ -167,11 +198,9 @@ impl PageTable {
         let mut node = &mut self.root;
         while node.level > level {
             let (index, below) = (index_of(va, node.level), node.level - 1);
-            let child = match node.children.entry(index) {
-                std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
-                std::collections::btree_map::Entry::Vacant(slot) => {
-                    slot.insert(Node::new(pool.alloc().ok_or(NoTable)?, below))
-                }
+            let child = match node.children.slot(index) {
+                Some(child) => child,
+                empty => empty.insert(Box::new(Node::new(pool.alloc().ok_or(NoTable)?, below))),
             };
             if !node.linked.contains(index) && !node.leaves.contains(index) {
                 hw.table_write(node.table, index, table_entry(child.table, false));
@@ -237,7 +266,7 @@ impl Node {
         let (mut node, mut replaced) = (self, false);
         while node.level > level {
             let index = index_of(va, node.level);
-            let child = node.children.get_mut(&index)?;
+            let child = node.children.get_mut(index)?;
             if node.leaves.contains(index) {
                 node.leaves.remove(index);
                 replaced = true;
@@ -254,7 +283,8 @@ impl Node {
     /// Writes consecutive leaves; whether one took the place of another, or of a table with leaves.
     fn set_leaves(&mut self, hw: &dyn Hw, entries: Range<usize>, encode: impl Fn(usize) -> u64) -> bool {
         if self.leaves.any(entries.clone()) || self.linked.any(entries.clone()) {
-            return entries.fold(false, |replaced, index| self.set_leaf(hw, index, encode(index)) || replaced);
+            return entries.map(|index| self.set_leaf(hw, index, encode(index))).filter(|replaced| *replaced).count()
+                > 0;
         }
         let mut words = [0; AT_ONCE];
         for first in entries.clone().step_by(AT_ONCE) {
@@ -271,7 +301,7 @@ impl Node {
         let mut replaced = self.leaves.contains(index) && hw.table_read(self.table, index) != entry;
         if self.linked.contains(index) {
             self.linked.remove(index);
-            if let Some(child) = self.children.get_mut(&index) {
+            if let Some(child) = self.children.get_mut(index) {
                 replaced |= zap::clear(child, hw) > 0;
             }
         }

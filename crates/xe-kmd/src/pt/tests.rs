@@ -3,6 +3,7 @@
 use super::build::{Access, Memory, PlanError, Segment, VramGranule, coalesce, plan};
 use super::*;
 use crate::testing::FakeHw;
+use std::collections::BTreeMap;
 use units::{SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::platform::PVC;

@@ -29,11 +29,7 @@ pub(super) fn zap(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange) -> 
     let entries = entries_of(node, base, span);
     let mut cleared = clear_leaves(node, hw, entries.clone());
     let level = node.level;
-    if entries.len() == 1 {
-        let child = node.children.get_mut(&entries.start);
-        return cleared + child.map_or(0, |child| zap(child, hw, child_base(base, level, entries.start), span));
-    }
-    for (&index, child) in node.children.range_mut(entries) {
+    for (index, child) in node.children.among(entries) {
         cleared += zap(child, hw, child_base(base, level, index), span);
     }
     cleared
@@ -64,7 +60,7 @@ pub(super) fn clear(node: &mut Node, hw: &dyn Hw) -> u32 {
 pub(super) fn prune(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange, out: &mut Vec<Dpa>) -> bool {
     let (entries, level) = (entries_of(node, base, span), node.level);
     let mut empty = Vec::new();
-    for (&index, child) in node.children.range_mut(entries) {
+    for (index, child) in node.children.among(entries) {
         if prune(child, hw, child_base(base, level, index), span, out) {
             empty.push(index);
         }
@@ -74,7 +70,7 @@ pub(super) fn prune(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange, o
             hw.table_write(node.table, index, 0);
             node.linked.remove(index);
         }
-        out.extend(node.children.remove(&index).map(|child| child.table));
+        out.extend(node.children.take(index).map(|child| child.table));
     }
     node.children.is_empty() && node.leaves.is_empty()
 }
@@ -86,8 +82,8 @@ pub(super) fn destroy(node: &mut Node, hw: &dyn Hw, pool: &TablePool) {
             hw.table_write(node.table, index, 0);
         }
     }
-    for child in std::mem::take(&mut node.children).values_mut() {
-        destroy(child, hw, pool);
+    for mut child in node.children.take_all() {
+        destroy(&mut child, hw, pool);
         pool.free(child.table);
     }
 }
