@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("gpusvm", &["units", "sync", "hostmm"]),
     ("xe-kmd", &["units", "xe-uapi", "xe-spec", "sync", "hostmm", "gpusvm"]),
     ("xe-hw", &["units", "xe-spec", "sync"]),
-    ("mm-sim", &["units", "sync", "hostmm"]),
+    ("mm-sim", &["units", "sync", "hostmm", "mm-live"]),
     ("mm-live", &["units", "sync", "hostmm"]),
     ("machine", &["units", "xe-uapi", "xe-spec", "sync", "hostmm", "gpusvm", "xe-kmd", "xe-hw", "mm-sim", "mm-live"]),
     ("check", &["units", "sync", "machine"]),

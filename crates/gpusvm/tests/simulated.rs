@@ -1,9 +1,10 @@
-//! The engine on the simulated mm, in both manners: random operations against a flat page map, and scenes of
+//! The engine on the simulated mm, under the kernel and under mm-live: random operations against a flat page map, and scenes of
 //! several parties on many schedules.
 
 use gpusvm::*;
 use hostmm::*;
-use mm_sim::{Config, Manner, MapKind, Sim};
+use mm_live::LiveMm;
+use mm_sim::{Config, MapKind, Sim, SimKernel};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ const TILE_SHIFT: u32 = 40;
 struct Tile {
     id: PagemapId,
     dma: Arc<Dma>,
-    sim: Weak<Sim>,
+    memory: Weak<dyn HostMemory>,
     allocated: Mutex<BTreeMap<u64, usize>>,
 }
 
@@ -78,10 +79,10 @@ impl Tile {
         report: &mut Report<'_>,
         ends: fn(Place, Place) -> (Place, Place),
     ) -> Result<(), CopyError> {
-        let sim = self.sim.upgrade().ok_or(CopyError::Reset)?;
+        let memory = self.memory.upgrade().ok_or(CopyError::Reset)?;
         for run in runs {
             let (src, dst) = ends(Place::Device(run.page), self.dma.place(run.addr, 0));
-            sim.transfer(src, dst, run.addr.pages(), report);
+            memory.transfer(src, dst, run.addr.pages(), report);
         }
         Ok(())
     }
@@ -121,10 +122,19 @@ impl GpuSvmOps for Driver {
     }
 }
 
+/// Who manages the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manager {
+    Kernel,
+    Live,
+}
+
 /// A process, two tiles, a mirror.
 #[derive(Clone)]
 struct Machine {
     sim: Arc<Sim>,
+    live: Option<Arc<LiveMm>>,
+    memory: Arc<dyn HostMemory>,
     dma: Arc<Dma>,
     tiles: [Arc<Tile>; 2],
     set: Arc<PagemapSet>,
@@ -144,15 +154,23 @@ enum Gpu {
 }
 
 impl Machine {
-    fn new(config: Config) -> Self {
-        let sim = Sim::new(config);
+    fn new(manager: Manager) -> Self {
+        let sim = Sim::new(Config::default());
+        let live = (manager == Manager::Live).then(|| {
+            let config = mm_live::Config { readers: Some(2), ..mm_live::Config::default() };
+            LiveMm::on(SimKernel::new(&sim, 2), config).expect("there is memory")
+        });
+        let (mm, memory): (Arc<dyn HostMm>, Arc<dyn HostMemory>) = match &live {
+            Some(live) => (live.clone(), live.clone()),
+            None => (sim.clone(), sim.clone()),
+        };
         let mapped = rank::mutex(Rank::TLB, BTreeMap::new());
         let dma = Arc::new(Dma { next: AtomicU64::new(0x1000_0000), mapped });
         let tiles = [0, 1].map(|id| {
-            let (id, dma, sim) = (PagemapId(id), dma.clone(), Arc::downgrade(&sim));
-            Arc::new(Tile { id, dma, sim, allocated: rank::mutex(Rank::LEAF, BTreeMap::new()) })
+            let (id, dma, memory) = (PagemapId(id), dma.clone(), Arc::downgrade(&memory));
+            Arc::new(Tile { id, dma, memory, allocated: rank::mutex(Rank::LEAF, BTreeMap::new()) })
         });
-        let (mm, observer): (Arc<dyn HostMm>, Arc<dyn Observer>) = (sim.clone(), Arc::new(()));
+        let observer: Arc<dyn Observer> = Arc::new(());
         let config = |tile: &Arc<Tile>| PagemapConfig { id: tile.id, owner: OWNER, frames: 4096, ops: tile.clone() };
         let set = PagemapSet::new(&mm, &observer, tiles.iter().map(config).collect());
         let driver = Arc::new(Driver);
@@ -164,7 +182,7 @@ impl Machine {
         };
         let svm = GpuSvm::new(config, mm, dma.clone(), set.clone(), Arc::downgrade(&driver), observer);
         let svm = svm.expect("the config is sound");
-        Self { sim, dma, tiles, set, svm, _driver: driver, vm: Arc::new(rank::mutex(Rank::VM, ())) }
+        Self { sim, live, memory, dma, tiles, set, svm, _driver: driver, vm: Arc::new(rank::mutex(Rank::VM, ())) }
     }
 
     fn to_tile(&self, tile: usize, range: HostRange) -> Result<(), MigrateError> {
@@ -211,10 +229,10 @@ impl Machine {
             if !locked.pages_valid(key) {
                 continue;
             }
-            match self.sim.atomic(self.place(&locked, key, at), 0, 8, AtomicOp::Add(value)) {
+            match self.memory.atomic(self.place(&locked, key, at), 0, 8, AtomicOp::Add(value)) {
                 Ok(old) => return Gpu::Done(old),
                 // Told after the change, a device may come too late, and is told so. An empty frame is nowhere met.
-                Err(AccessError::Again | AccessError::Fault) if self.sim.manner() == Manner::Userfaultfd => {}
+                Err(AccessError::Again | AccessError::Fault) if self.live.is_some() => {}
                 Err(error) => panic!("a valid mapping leads to {error:?}"),
             }
         }
@@ -234,8 +252,23 @@ impl Machine {
         panic!("the mapping does not cover {at:?}");
     }
 
+    /// Until the engine was told of every change so far.
+    fn settle(&self) {
+        if let Some(live) = &self.live {
+            live.settle();
+        }
+    }
+    /// Where a page is, if it is in VRAM.
+    fn device_page(&self, at: HostVa) -> Option<DevicePage> {
+        match (&self.live, self.sim.residency(at)) {
+            (Some(live), _) => live.device_page(at),
+            (None, Some(Place::Device(page))) => Some(page),
+            (None, None | Some(Place::Host(_))) => None,
+        }
+    }
+
     fn check(&self) {
-        self.sim.settle();
+        self.settle();
         self.sim.check().expect("the mm's books balance");
         assert_eq!(self.sim.claims_in_progress(), 0);
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {
@@ -248,6 +281,7 @@ impl Machine {
     fn end(self) {
         self.check();
         self.svm.fini();
+        assert!(self.live.as_ref().is_none_or(|live| live.stop()), "everything comes home");
         assert!(self.dma.mapped.lock().is_empty(), "DMA mappings are left");
         self.sim.exit();
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {
@@ -335,7 +369,7 @@ fn run_ops(machine: &Machine, area: HostRange, ops: &[Op]) {
                 gpu_against(machine, area, i, value, &ctx, &mut oracle);
             }
             Op::EvictAllocation(i) => {
-                if let Some(Place::Device(page)) = sim.residency(area.page_at(i)) {
+                if let Some(page) = machine.device_page(area.page_at(i)) {
                     let _ = machine.set.get(page.pagemap).expect("it is there").evict_to_ram(page);
                 }
             }
@@ -376,33 +410,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_operation_loses_a_word(ops in proptest::collection::vec(op(), 1..60), seed in 0..u64::MAX) {
-        for config in [Config::LINUX, Config { quarantine_ns: 0, ..Config::USERFAULTFD }] {
+        for manager in [Manager::Kernel, Manager::Live] {
             let ops = ops.clone();
             let report = sim::run(&mut Random::new(seed), Limits::default(), move || {
-                let machine = Machine::new(config);
+                let machine = Machine::new(manager);
                 let area = machine.sim.mmap(PAGES, MapKind::Anonymous);
                 run_ops(&machine, area, &ops);
                 machine.end();
             });
-            prop_assert!(!report.outcome.is_finding(), "{:?}: {:?}", config.manner, report.outcome);
+            prop_assert!(!report.outcome.is_finding(), "{manager:?}: {:?}", report.outcome);
         }
     }
 }
 
 // ---- scenes on many schedules
 
-/// Runs a scene on random and on priority schedules, in both manners.
+/// Runs a scene on random and on priority schedules, under both managers.
 fn explore(seeds: u64, scene: fn(Machine)) {
-    for config in [Config::LINUX, Config::USERFAULTFD] {
+    for manager in [Manager::Kernel, Manager::Live] {
         for seed in 0..seeds {
             let schedules: [Box<dyn Schedule>; 2] = [Box::new(Random::new(seed)), Box::new(Pct::new(seed, 4, 400))];
             for mut schedule in schedules {
                 let report = sim::run(&mut *schedule, Limits::default(), move || {
-                    let machine = Machine::new(config);
+                    let machine = Machine::new(manager);
                     scene(machine.clone());
                     machine.end();
                 });
-                assert!(!report.outcome.is_finding(), "{:?} seed {seed}: {:?}", config.manner, report.outcome);
+                assert!(!report.outcome.is_finding(), "{manager:?} seed {seed}: {:?}", report.outcome);
             }
         }
     }
@@ -473,7 +507,7 @@ fn an_eviction_meets_a_touch_and_a_steal() {
             machine.sim.store_u64(range.page_at(i), 40 + i as u64).expect("mapped");
         }
         machine.to_tile(0, range).expect("nobody else is there");
-        let Some(Place::Device(page)) = machine.sim.residency(range.start) else { panic!("in VRAM") };
+        let page = machine.device_page(range.start).expect("in VRAM");
         let evictor = spawn(&machine, move |machine| {
             let _ = machine.set.get(page.pagemap).expect("it is there").evict_to_ram(page);
         });

@@ -1,7 +1,7 @@
 //! The joint between an engine of shared virtual memory and a host's memory management: traits, and what crosses.
 //!
 //! A leaf: it knows no engine and no host mm. Two worlds implement [`HostMm`]: `mm-live` (the memory of this very process, moved by userfaultfd) and
-//! `mm-sim` (a model of Linux' mm, in two manners). `docs/hostmm.md` is the contract, one row a guarantee;
+//! `mm-sim` (a model of Linux' mm). `docs/hostmm.md` is the contract, one row a guarantee;
 //! the engine may assume the weaker side of each row only, and the suite in
 //! `conformance` (a feature) runs one file against all.
 //!

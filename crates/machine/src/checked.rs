@@ -3,14 +3,25 @@
 use crate::bus::SystemAccess;
 use crate::program::Program;
 use crate::wiring::{Core, Plan};
-use mm_sim::Sim;
+use hostmm::{HostMemory, HostMm};
+use mm_live::LiveMm;
+use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
 use units::{Dpa, SZ_1G, SZ_2M};
 use xe_hw::Injection;
 use xe_kmd::{Errno, Rules};
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
 
-pub use mm_sim::{Config, CpuError, Manner, MapKind};
+pub use mm_sim::{Config, CpuError, MapKind};
+
+/// Who manages the simulated process' memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// The kernel itself: told before each change, callers held, migration entries.
+    Linux,
+    /// mm-live, as it ships, on the kernel's userfaultfd.
+    Userfaultfd,
+}
 
 /// A PVC with little memory, so that thousands of them can be built in a second. All rules are PVC's.
 pub const PVC_SMALL: Platform = Platform {
@@ -38,18 +49,44 @@ pub struct Checked {
     pub core: Arc<Core>,
     /// The process's memory.
     pub sim: Arc<Sim>,
+    live: Option<Arc<LiveMm>>,
 }
+
+/// Readers of the process' faults: two can be at one page.
+const READERS: u32 = 2;
 
 impl Checked {
     /// A fresh process with a fresh device.
-    pub fn new(config: Config, rules: Rules, injection: Injection) -> Result<Self, Errno> {
+    pub fn new(config: Config, manner: Manner, rules: Rules, injection: Injection) -> Result<Self, Errno> {
         let sim = Sim::new(config);
-        let system = match config.manner {
-            Manner::Linux => SystemAccess::AtOnce,
-            Manner::Userfaultfd => SystemAccess::MayBlock,
+        let live = match manner {
+            Manner::Linux => None,
+            Manner::Userfaultfd => {
+                let config = mm_live::Config { readers: Some(READERS), ..mm_live::Config::default() };
+                Some(LiveMm::on(SimKernel::new(&sim, READERS), config).map_err(|_| Errno::ENOMEM)?)
+            }
         };
-        let plan = Plan { platform: &PVC_SMALL, rules, injection, mm: sim.clone(), memory: sim.clone(), system };
-        Ok(Self { core: Core::new(plan)?, sim })
+        let (mm, memory): (Arc<dyn HostMm>, Arc<dyn HostMemory>) = match &live {
+            Some(live) => (live.clone(), live.clone()),
+            None => (sim.clone(), sim.clone()),
+        };
+        let system = if live.is_some() { SystemAccess::MayBlock } else { SystemAccess::AtOnce };
+        let plan = Plan { platform: &PVC_SMALL, rules, injection, mm, memory, system };
+        Ok(Self { core: Core::new(plan)?, sim, live })
+    }
+
+    /// Waits until the driver was told of every change of mappings so far.
+    pub fn settle(&self) {
+        if let Some(live) = &self.live {
+            live.settle();
+        }
+    }
+
+    /// Ends the process' memory; false where something would not come home.
+    pub fn end(&self) -> bool {
+        let home = self.live.as_ref().is_none_or(|live| live.stop());
+        self.sim.exit();
+        home
     }
 
     /// The device opened by the process.

@@ -1,15 +1,17 @@
 //! CPU accesses: loads, stores and atomics of the program's threads, with the faults they take.
 //!
 //! An access is one step under the lock once its page is there. Until then it fills holes, breaks COW, waits
-//! for a migration to end, or has a page of VRAM brought home: in the Linux manner the touching thread calls
-//! the pagemap itself (one thread a page, the others wait for it), in the userfaultfd manner a reader does.
+//! for a migration to end, has a page of VRAM brought home (the touching thread calls the pagemap itself, one thread a
+//! page, the others wait for it), or waits for who watches the page by userfaultfd.
 //!
 //! Upstream: handle_mm_fault, do_swap_page, do_wp_page (mm/memory.c).
 
+use crate::config::Injection;
 use crate::content::Content;
 use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
-use crate::{Event, Manner, State};
+use crate::uffd::{ContextId, Miss};
+use crate::{Event, State};
 use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent};
 use sync::time;
 use units::{HostFrame, HostRange, HostVa, SZ_4K};
@@ -39,6 +41,8 @@ pub(crate) enum Touch {
 enum Found {
     Frame(HostFrame),
     Hole(Mapped),
+    Watched(ContextId, Miss),
+    Poison,
     Protected(HostFrame),
     InMigration,
     InVram(DevicePage, Mapped),
@@ -51,7 +55,17 @@ impl State {
         let permitted = if touch == Touch::Store { mapped.vma.write } else { mapped.vma.read };
         match self.space.entry(at) {
             _ if !permitted => Found::Nothing,
-            None => Found::Hole(mapped),
+            None => match mapped.attributes.watch {
+                Some(watch) => Found::Watched(watch.by, Miss::Missing),
+                None => Found::Hole(mapped),
+            },
+            Some(Entry::Poisoned) => Found::Poison,
+            Some(Entry::System { .. }) if touch == Touch::Store && self.uffd.protects(at) => {
+                match mapped.attributes.watch {
+                    Some(watch) => Found::Watched(watch.by, Miss::Protected),
+                    None => Found::Nothing,
+                }
+            }
             Some(Entry::System { frame, write }) if write || touch == Touch::Load => Found::Frame(frame),
             Some(Entry::System { frame, .. }) => Found::Protected(frame),
             Some(Entry::Migration { .. }) => Found::InMigration,
@@ -62,7 +76,7 @@ impl State {
     pub(crate) fn mapped_frame(&self, at: HostVa) -> Option<HostFrame> {
         match self.space.entry(at) {
             Some(Entry::System { frame, .. }) => Some(frame),
-            Some(Entry::Device { .. } | Entry::Migration { .. }) | None => None,
+            Some(Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned) | None => None,
         }
     }
     /// Makes a write-protected frame writable: as it is where nobody shares it, else as a copy.
@@ -70,12 +84,36 @@ impl State {
         let own = if self.frames.held(frame).shared() {
             let content = self.frames.held(frame).content.clone();
             self.frames.put(frame);
-            self.space.split(at);
+            self.split(at);
             self.frames.alloc(content)
         } else {
+            self.cow.remove(&frame);
             frame
         };
         self.space.set(at, Entry::System { frame: own, write: true });
+    }
+}
+
+impl State {
+    /// Takes a page that was given to `MADV_FREE` and not written since, where the schedule wants that.
+    pub(crate) fn reclaim(&mut self) {
+        if self.injection.reclaims == 0 || self.lazy.is_empty() {
+            return;
+        }
+        let lazy = |entry: Entry| match entry {
+            Entry::System { frame, .. } => self.lazy.contains(&frame).then_some(frame),
+            Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned => None,
+        };
+        let found: Vec<_> = self.space.all_entries().filter_map(|(at, entry)| Some((at, lazy(entry)?))).collect();
+        for (at, frame) in found {
+            let held = self.frames.held(frame);
+            if held.pins == 0 && !held.shared() && Injection::strikes(&mut self.injection.reclaims) {
+                self.lazy.remove(&frame);
+                self.split(at);
+                self.space.clear(at);
+                self.frames.put(frame);
+            }
+        }
     }
 }
 
@@ -124,9 +162,17 @@ impl Sim {
         let page = at.page();
         loop {
             let mut state = self.lock();
+            state.reclaim();
             match state.find(page, touch) {
                 Found::Nothing => return Err(CpuError::Segv),
-                Found::Frame(frame) => return Ok(access(&mut state.frames.held(frame).content)),
+                Found::Poison => return Err(CpuError::Bus),
+                Found::Frame(frame) => {
+                    if touch == Touch::Store {
+                        state.lazy.remove(&frame);
+                    }
+                    return Ok(access(&mut state.frames.held(frame).content));
+                }
+                Found::Watched(by, miss) => self.miss(state, by, page, miss, touch)?,
                 Found::Hole(mapped) => {
                     state.populate(page, &mapped);
                     let Some(frame) = state.mapped_frame(page) else { continue };
@@ -134,7 +180,7 @@ impl Sim {
                 }
                 Found::Protected(frame) => self.break_cow(state, page, frame),
                 Found::InMigration => self.changed.wait(&mut state),
-                Found::InVram(device, mapped) => match self.bring_home(state, at, device, &mapped, touch) {
+                Found::InVram(page, mapped) => match self.bring_home(state, at, page, &mapped, touch) {
                     FaultOutcome::Retry => sync::yield_now(),
                     FaultOutcome::Defer => time::sleep_ns(DEFER_NS),
                     FaultOutcome::Fatal => return Err(CpuError::Bus),
@@ -143,10 +189,9 @@ impl Sim {
         }
     }
 
-    /// Copies a shared page for its writer, and tells (linux) that it is another one now.
+    /// Copies a shared page for its writer, and tells that it is another one now.
     fn break_cow(&self, mut state: Locked<'_>, at: HostVa, frame: HostFrame) {
-        let told = state.config.manner == Manner::Linux && state.frames.held(frame).shared();
-        if !told {
+        if !state.frames.held(frame).shared() {
             return state.make_writable(at, frame);
         }
         drop(state);
@@ -159,26 +204,17 @@ impl Sim {
         self.end(&mut state, invalidation);
     }
 
-    /// Has a touched page of VRAM brought home.
+    /// Has a touched page of VRAM brought home: calls its pagemap, with the page locked and the mmap lock held for
+    /// reading.
     fn bring_home(
         &self,
-        state: Locked<'_>,
+        mut state: Locked<'_>,
         addr: HostVa,
         page: DevicePage,
         mapped: &Mapped,
         touch: Touch,
     ) -> FaultOutcome {
-        match state.config.manner {
-            Manner::Linux => {
-                let fault = CpuFault { addr, page, vma: mapped.vma.range, write: touch == Touch::Store };
-                self.fault_linux(state, &fault)
-            }
-            Manner::Userfaultfd => self.miss(state, addr, touch == Touch::Store),
-        }
-    }
-
-    /// Calls the pagemap of a page, with the page locked and the mmap lock held for reading.
-    fn fault_linux(&self, mut state: Locked<'_>, fault: &CpuFault) -> FaultOutcome {
+        let fault = &CpuFault { addr, page, vma: mapped.vma.range, write: touch == Touch::Store };
         let busy = state.mmap_lock.writer || state.claims.involves(fault.page);
         let lockable = state.vram.cell_mut(fault.page).filter(|cell| !busy && !cell.faulted);
         let Some(cell) = lockable else {
@@ -206,7 +242,7 @@ impl Sim {
 }
 
 /// Cuts `len` bytes from `at` on at page borders: address and place in the buffer of each piece.
-fn pieces(at: HostVa, len: usize) -> impl Iterator<Item = (HostVa, core::ops::Range<usize>)> {
+pub(crate) fn pieces(at: HostVa, len: usize) -> impl Iterator<Item = (HostVa, core::ops::Range<usize>)> {
     let mut done = 0;
     core::iter::from_fn(move || {
         let at = at.add(done as u64);

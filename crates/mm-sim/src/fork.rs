@@ -1,54 +1,19 @@
 //! fork: the child gets a copy of the page table, frames are shared until somebody writes.
 //!
-//! Linux manner: entries of both sides are write-protected and the notifiers are told; of pages of VRAM the
-//! child gets a copy at once (the model's shortcut: the kernel shares them). Userfaultfd manner: the forking
-//! thread first brings every page home, with migrations to VRAM held off.
+//! Entries of both sides are write-protected and the notifiers are told; of pages of VRAM the child gets a copy at once
+//! (the model's shortcut: the kernel shares them). What `MADV_DONTFORK` names is not in the child, and nobody watches it.
 
-use crate::access::{CpuError, Touch};
+use crate::access::CpuError;
 use crate::sim::Sim;
 use crate::space::{Entry, Space};
 use crate::state::ChildId;
-use crate::{Event, Manner, State};
+use crate::{Event, State};
 use hostmm::{EventKind, MmEvent};
 use units::{HostRange, HostVa};
 
 impl Sim {
     /// Forks; the child can be read with [`child_load_u64`](Sim::child_load_u64) until [`child_exit`](Sim::child_exit).
     pub fn fork(&self) -> ChildId {
-        match self.manner() {
-            Manner::Linux => self.fork_protecting(),
-            Manner::Userfaultfd => self.fork_from_home(),
-        }
-    }
-    /// What a child loads.
-    pub fn child_load_u64(&self, child: ChildId, at: HostVa) -> Result<u64, CpuError> {
-        let state = self.lock();
-        let space = state.children.get(&child).ok_or(CpuError::Segv)?;
-        let readable = space.vma(at).is_some_and(|mapped| mapped.vma.read);
-        let mut word = [0; 8];
-        match space.entry(at) {
-            _ if !readable => return Err(CpuError::Segv),
-            Some(Entry::System { frame, .. }) => {
-                let held = state.frames.get(frame).ok_or(CpuError::Bus)?;
-                held.content.read(at.page_offset(), &mut word);
-            }
-            Some(Entry::Device { .. } | Entry::Migration { .. }) => return Err(CpuError::Bus),
-            None => {}
-        }
-        Ok(u64::from_le_bytes(word))
-    }
-    /// Ends a child.
-    pub fn child_exit(&self, child: ChildId) {
-        let mut state = self.lock();
-        let Some(space) = state.children.remove(&child) else { return };
-        for (_, entry) in space.all_entries() {
-            if let Entry::System { frame, .. } = entry {
-                state.frames.put(frame);
-            }
-        }
-    }
-
-    fn fork_protecting(&self) -> ChildId {
         let mut state = self.write_mappings();
         // An eviction holds no mmap lock: its migration entries go first.
         while !state.claims.is_empty() {
@@ -70,27 +35,32 @@ impl Sim {
         self.wrote_mappings(state);
         child
     }
-
-    fn fork_from_home(&self) -> ChildId {
+    /// What a child loads.
+    pub fn child_load_u64(&self, child: ChildId, at: HostVa) -> Result<u64, CpuError> {
+        let state = self.lock();
+        let space = state.children.get(&child).ok_or(CpuError::Segv)?;
+        let readable = space.vma(at).is_some_and(|mapped| mapped.vma.read);
+        let mut word = [0; 8];
+        match space.entry(at) {
+            _ if !readable => return Err(CpuError::Segv),
+            Some(Entry::System { frame, .. }) => {
+                let held = state.frames.get(frame).ok_or(CpuError::Bus)?;
+                held.content.read(at.page_offset(), &mut word);
+            }
+            Some(Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned) => return Err(CpuError::Bus),
+            None => {}
+        }
+        Ok(u64::from_le_bytes(word))
+    }
+    /// Ends a child.
+    pub fn child_exit(&self, child: ChildId) {
         let mut state = self.lock();
-        state.uffd.frozen += 1;
-        loop {
-            let away = state.space.all_entries().find(|(_, entry)| matches!(entry, Entry::Device { .. }));
-            match away {
-                None if state.claims.is_empty() => break,
-                None => self.changed.wait(&mut state),
-                Some((at, _)) => {
-                    drop(state);
-                    // A page that cannot come home is lost for the child, as the toucher's SIGBUS would say.
-                    let _ = self.touch(at, Touch::Load);
-                    state = self.lock();
-                }
+        let Some(space) = state.children.remove(&child) else { return };
+        for (_, entry) in space.all_entries() {
+            if let Entry::System { frame, .. } = entry {
+                state.frames.put(frame);
             }
         }
-        let child = state.copy_space();
-        state.uffd.frozen -= 1;
-        self.changed.notify_all();
-        child
     }
 }
 
@@ -100,13 +70,17 @@ impl State {
         self.note(Event::Forked);
         let mut child = Space::default();
         let vmas: Vec<_> = self.space.vmas().copied().collect();
-        vmas.into_iter().for_each(|mapped| child.insert_vma(mapped));
-        let entries: Vec<_> = self.space.all_entries().collect();
+        for mut mapped in vmas.into_iter().filter(|mapped| !mapped.attributes.dont_fork) {
+            mapped.attributes.watch = None;
+            child.insert_vma(mapped);
+        }
+        let entries: Vec<_> = self.space.all_entries().filter(|(at, _)| child.vma(*at).is_some()).collect();
         for (at, entry) in entries {
             let private = self.space.vma(at).is_some_and(|mapped| mapped.vma.anonymous);
             match entry {
                 Entry::System { frame, write } => {
                     self.frames.share(frame);
+                    self.cow.extend(private.then_some(frame));
                     let shared = Entry::System { frame, write: write && !private };
                     self.space.set(at, shared);
                     child.set(at, shared);
@@ -118,6 +92,7 @@ impl State {
                     self.space.set(at, Entry::Device { page, write: false });
                 }
                 Entry::Migration { .. } => {}
+                Entry::Poisoned => child.set(at, entry),
             }
         }
         let id = self.name_child();

@@ -72,12 +72,6 @@ impl Frames {
             self.map.remove(&frame);
         }
     }
-    /// Takes the bytes out of a frame that the caller alone holds, and frees it.
-    pub(crate) fn take(&mut self, frame: HostFrame) -> Content {
-        let content = core::mem::take(&mut self.held(frame).content);
-        self.put(frame);
-        content
-    }
     /// A frame that something refers to.
     ///
     /// # Panics

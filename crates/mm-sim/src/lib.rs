@@ -1,35 +1,36 @@
-//! A model of Linux' memory management, deterministic, in two manners.
+//! A model of Linux' memory management, deterministic.
 //!
 //! What a program, a driver and a device see of an mm: VMAs, page table entries (none, a frame, a migration
-//! entry, a page of VRAM), frames with real bytes, references and pins, interval notifiers with sequence
+//! entry, a page of VRAM, poison), frames with real bytes, references and pins, interval notifiers with sequence
 //! counts, walks that fault, migrations with a result per page, CPU threads that fault on pages of VRAM, COW
-//! after fork. [`Sim`] implements [`hostmm::HostMm`] and [`hostmm::HostMemory`]; nothing else
-//! of the engine is named here, so that another engine can stand on it.
+//! after fork; and userfaultfd over the same VMAs and frames. Two stand on it:
 //!
-//! [`Manner`] chooses between the rules of a kernel's own mm and those of a process that moves its memory by
-//! userfaultfd. The difference is exactly the rows of `docs/hostmm.md`; one conformance suite runs on both.
+//! * an engine, as in a kernel: [`Sim`] implements [`hostmm::HostMm`] and [`hostmm::HostMemory`];
+//! * mm-live, which moves its own process' memory by userfaultfd: [`SimKernel`] implements [`mm_live::kernel::Kernel`].
 //!
 //! | file | what |
 //! |---|---|
-//! | `sim` | [`Sim`], the one lock, invalidations, the traits of the joint |
+//! | `sim` | [`Sim`], the one lock, the mmap lock, invalidations, the traits of the joint |
 //! | `state` | what the lock guards, and the check of every book against every other |
-//! | `space`, `frames`, `vram`, `content` | one address space; system memory; pages of VRAM; bytes |
+//! | `space`, `mapping`, `frames`, `vram`, `content` | one address space; what makes neighbours one VMA; system memory; pages of VRAM; bytes |
 //! | `notifier` | interval notifiers and sequence counts |
 //! | `access`, `memory` | CPU accesses and faults; device accesses |
 //! | `walk` | the walk with faults |
-//! | `migrate/` | claims, transfers, commits, in both manners |
-//! | `calls`, `fork` | mmap and its relatives; fork |
-//! | `userfaultfd` | faults and events served by reader tasks |
+//! | `migrate/` | claims, transfers, commits |
+//! | `calls/`, `fork` | mmap and its relatives; fork |
+//! | `uffd/` | userfaultfd |
+//! | `config` | what it is made with, and what may go wrong |
 //!
 //! Simplified: one process (a forked child is read only, its pages of VRAM are copied at the fork), no swap, no
-//! KSM, no zero page (a read touch takes a frame), a claim leaves COW-shared pages alone, a huge mapping is 512
-//! entries and a mark.
+//! KSM, no zero page (a read touch takes a frame), no mlock and no guards, a claim leaves COW-shared pages alone, a huge
+//! mapping is 512 entries and a mark. `docs/userfaultfd.md` has the rules of userfaultfd, each with a case that the real
+//! kernel and this model pass.
 //!
-//! Locking: one lock guards all; callbacks run without it. Two condition variables: `changed` (anything that a
-//! thread may wait for) and `work` (readers). In the Linux manner migrations and CPU faults on VRAM hold the
-//! mmap lock for reading across calls, changes of mappings hold it for writing.
+//! Locking: one lock guards all; callbacks run without it. Four condition variables: messages, events read, threads
+//! woken, and `changed` for all else. Migrations, CPU faults on VRAM, madvise and the calls of a descriptor hold the mmap
+//! lock for reading across steps, changes of mappings hold it for writing.
 //!
-//! Upstream: mm/memory.c, mm/hmm.c, mm/migrate_device.c, mm/mmu_notifier.c, mm/userfaultfd.c.
+//! Upstream: mm/memory.c, mm/hmm.c, mm/migrate_device.c, mm/mmu_notifier.c, mm/userfaultfd.c, fs/userfaultfd.c.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -39,21 +40,23 @@ mod content;
 mod event;
 mod fork;
 mod frames;
+mod mapping;
 mod memory;
 mod migrate;
 mod notifier;
 mod sim;
 mod space;
 mod state;
-mod userfaultfd;
+mod uffd;
 mod vram;
 mod walk;
 
 pub use access::CpuError;
-pub use calls::{MapKind, NotMapped};
-pub use config::{Config, Log, Manner};
+pub use calls::{Advice, MapKind, Remap};
+pub use config::{Config, Injection, Log, Placement};
 pub use event::{Counters, Event};
 pub use sim::Sim;
 pub use state::ChildId;
+pub use uffd::SimKernel;
 
 use state::State;

@@ -1,6 +1,6 @@
 //! The simulated mm itself: its lock, its invalidations, and the joint's trait.
 
-use crate::config::{Config, Manner};
+use crate::config::{Config, Injection};
 use crate::event::{Counters, Event};
 use crate::notifier::Invalidation;
 use crate::state::State;
@@ -10,43 +10,35 @@ use hostmm::{
 };
 use std::sync::Arc;
 use sync::rank::{self, Rank};
-use sync::{Condvar, JoinHandle, Mutex, MutexGuard};
+use sync::{Condvar, Mutex, MutexGuard};
 use units::{HostRange, HostVa};
 
-/// One simulated process' memory. See the crate's header.
-///
-/// A scene ends with [`exit`](Sim::exit), which also ends the reader tasks.
+/// One simulated process' memory. See the crate's header. A scene ends with [`exit`](Sim::exit).
 pub struct Sim {
     state: Mutex<State>,
-    /// Something changed that a thread may wait for.
+    /// Something changed that a thread may wait for, but for what follows.
     pub(crate) changed: Condvar,
-    /// There is something for a reader.
-    pub(crate) work: Condvar,
-    pub(crate) readers: Mutex<Vec<JoinHandle>>,
-    manner: Manner,
+    /// A message is there, or a kick.
+    pub(crate) messages: Condvar,
+    /// An event was read.
+    pub(crate) read: Condvar,
+    /// Threads that wait for a page were woken.
+    pub(crate) woken: Condvar,
 }
 
 /// The state, held.
 pub(crate) type Locked<'s> = MutexGuard<'s, State>;
 
 impl Sim {
-    /// An empty process. In the userfaultfd manner its readers start at once.
+    /// An empty process.
     pub fn new(config: Config) -> Arc<Self> {
-        let sim = Arc::new(Self {
+        Arc::new(Self {
             state: rank::mutex(Rank::LEAF, State::new(config)),
             changed: Condvar::new(),
-            work: Condvar::new(),
-            readers: Mutex::new(Vec::new()),
-            manner: config.manner,
-        });
-        if config.manner == Manner::Userfaultfd {
-            sim.start_readers(config.readers.max(1));
-        }
-        sim
-    }
-    /// Whose rules it follows.
-    pub fn manner(&self) -> Manner {
-        self.manner
+            messages: Condvar::new(),
+            read: Condvar::new(),
+            woken: Condvar::new(),
+        })
     }
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
     pub fn residency(&self, at: HostVa) -> Option<Place> {
@@ -69,20 +61,16 @@ impl Sim {
     pub fn claims_in_progress(&self) -> usize {
         self.lock().claims.iter().count()
     }
-    /// Waits until every change of mappings so far has been told to the notifiers.
-    pub fn settle(&self) {
-        let mut state = self.lock();
-        while state.uffd.unread() || state.uffd.untold > 0 {
-            self.changed.wait(&mut state);
-        }
+    /// What may go wrong from now on.
+    pub fn inject(&self, injection: Injection) {
+        self.lock().injection = injection;
     }
-
     /// The next `count` migrations home find no memory at their `stage`.
     pub fn inject_shortage(&self, count: u32) {
         self.lock().shortages += count;
     }
     /// Somebody takes a passing reference of the frame at `at` (or claimed from there): the next attempt to
-    /// commit (linux) or move (userfaultfd) this page fails. Whether there is such a frame.
+    /// commit or move this page fails. Whether there is such a frame.
     pub fn inject_race(&self, at: HostVa) -> bool {
         let mut state = self.lock();
         let frame = match state.residency(at.page()) {
@@ -134,7 +122,36 @@ impl Sim {
         }
     }
 
-    /// The process ends: notifiers are told, every page is freed, the readers end. Idempotent.
+    /// Takes the mmap lock for reading: nobody changes mappings until [`leave`](Sim::leave).
+    pub(crate) fn read_mappings(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        while state.mmap_lock.writer {
+            self.changed.wait(&mut state);
+        }
+        state.mmap_lock.readers += 1;
+        state
+    }
+    /// Gives it back.
+    pub(crate) fn leave(&self, state: &mut State) {
+        state.mmap_lock.readers -= 1;
+        self.changed.notify_all();
+    }
+    /// Takes the mmap lock for writing.
+    pub(crate) fn write_mappings(&self) -> Locked<'_> {
+        let mut state = self.lock();
+        while state.mmap_lock.writer || state.mmap_lock.readers > 0 {
+            self.changed.wait(&mut state);
+        }
+        state.mmap_lock.writer = true;
+        state
+    }
+    /// Gives it back.
+    pub(crate) fn wrote_mappings(&self, mut state: Locked<'_>) {
+        state.mmap_lock.writer = false;
+        self.changed.notify_all();
+    }
+
+    /// The process ends: notifiers are told, every page is freed. Idempotent.
     pub fn exit(&self) {
         let everything = HostRange::new(HostVa(0), HostVa(!0));
         let invalidation = self.begin(MmEvent { range: everything, kind: EventKind::Release });
@@ -144,7 +161,6 @@ impl Sim {
         self.end(&mut state, invalidation);
         drop(state);
         self.free_pages(&freed);
-        self.stop_readers();
         self.lock().vram.clear();
     }
 }
@@ -191,16 +207,11 @@ impl HostMm for Sim {
         crate::migrate::stage(&mut self.lock(), migration)
     }
     fn commit(&self, migration: &mut Migration) {
-        match self.manner {
-            Manner::Linux => self.commit_linux(migration),
-            Manner::Userfaultfd => self.commit_userfaultfd(migration),
-        }
+        self.commit_claim(migration);
     }
     fn finish(&self, migration: &mut Migration) {
-        let Some(claim) = migration.id.take() else { return };
-        match self.manner {
-            Manner::Linux => self.finish_linux(claim),
-            Manner::Userfaultfd => self.finish_userfaultfd(claim),
+        if let Some(claim) = migration.id.take() {
+            self.finish_claim(claim);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A VMA says what may be mapped, an [`Entry`] what is. A huge mapping is 512 entries and a mark; whatever
 //! touches a part of it takes the mark away, as a split does.
 
+use crate::mapping::Attributes;
 use hostmm::{ClaimId, DevicePage, Vma};
 use std::collections::{BTreeMap, BTreeSet};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, PAGE_SHIFT, SZ_2M};
@@ -20,18 +21,20 @@ pub(crate) enum Entry {
         /// Whether a store needs no fault.
         write: bool,
     },
-    /// Not present: a page of VRAM (device-private; userfaultfd: missing in a registered range).
+    /// Not present: a page of VRAM (device-private).
     Device {
         /// Which.
         page: DevicePage,
         /// Whether the page is writable.
         write: bool,
     },
-    /// Not present: the page is in a migration, and a CPU touch waits. Manner linux only.
+    /// Not present: the page is in a migration, and a CPU touch waits.
     Migration {
         /// Which.
         claim: ClaimId,
     },
+    /// Not present: a touch is a SIGBUS (`UFFDIO_POISON`).
+    Poisoned,
 }
 
 /// A VMA with what the joint does not tell of it.
@@ -41,6 +44,8 @@ pub(crate) struct Mapped {
     pub(crate) vma: Vma,
     /// First touches take 2M where they can.
     pub(crate) huge: bool,
+    /// What userfaultfd, fork and merging go by.
+    pub(crate) attributes: Attributes,
 }
 
 /// VMAs and entries of one process.
@@ -64,6 +69,11 @@ impl Space {
     /// All VMAs, from low to high.
     pub(crate) fn vmas(&self) -> impl Iterator<Item = &Mapped> {
         self.vmas.values()
+    }
+    /// The VMA around `addr`, to change what is no matter of its extent.
+    pub(crate) fn vma_mut(&mut self, addr: HostVa) -> Option<&mut Mapped> {
+        let (_, mapped) = self.vmas.range_mut(..=addr).next_back()?;
+        mapped.vma.range.contains(addr).then_some(mapped)
     }
     /// Adds a VMA where there is none.
     pub(crate) fn insert_vma(&mut self, mapped: Mapped) {

@@ -1,17 +1,17 @@
 //! Everything that the one lock of a simulated mm guards.
 
-use crate::config::{Config, Log, Manner};
+use crate::config::{Config, Injection, Log, Placement};
 use crate::content::Content;
 use crate::event::{Counters, Event};
 use crate::frames::Frames;
 use crate::migrate::Claims;
 use crate::notifier::Notifiers;
 use crate::space::{Entry, HUGE_PAGES, Mapped, Space};
-use crate::userfaultfd::Uffd;
+use crate::uffd::Contexts;
 use crate::vram::Vram;
 use hostmm::{DevicePage, Place};
-use std::collections::BTreeMap;
-use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M};
+use std::collections::{BTreeMap, BTreeSet};
+use units::{HostFrame, HostRange, HostVa, SZ_2M};
 
 /// How a forked child is named.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,23 +27,52 @@ pub(crate) struct State {
     pub(crate) notifiers: Notifiers,
     pub(crate) claims: Claims,
     pub(crate) mmap_lock: MmapLock,
-    pub(crate) uffd: Uffd,
+    pub(crate) uffd: Contexts,
+    pub(crate) tables: Tables,
     pub(crate) pins: BTreeMap<HostVa, HostFrame>,
+    /// Frames that a fork shared and nobody wrote since (not `PageAnonExclusive`).
+    pub(crate) cow: BTreeSet<HostFrame>,
+    /// Frames given to `MADV_FREE` and not written since.
+    pub(crate) lazy: BTreeSet<HostFrame>,
+    /// What may still go wrong.
+    pub(crate) injection: Injection,
     /// Allocations at `stage` that fail (injected).
     pub(crate) shortages: u32,
     pub(crate) counters: Counters,
     pub(crate) log: Vec<Event>,
+    /// What was unmapped, the last one last.
+    holes: Vec<HostRange>,
     next_mapping: HostVa,
     next_child: u32,
+    next_pages: u32,
 }
 
-/// The mmap lock, as far as it is held across calls (manner linux). Readers may enter beside readers always.
+/// The mmap lock, as far as it is held across steps. Readers may enter beside readers always.
 #[derive(Default)]
 pub(crate) struct MmapLock {
-    /// Migrations and CPU faults in progress.
+    /// Migrations, CPU faults, calls of a descriptor and madvise in progress.
     pub(crate) readers: u32,
     /// A thread changes mappings.
     pub(crate) writer: bool,
+}
+
+/// 2M blocks that have a page table, be it empty: no 2M page fits there.
+#[derive(Default)]
+pub(crate) struct Tables(BTreeSet<HostVa>);
+
+impl Tables {
+    /// A page table is made.
+    pub(crate) fn make(&mut self, at: HostVa) {
+        self.0.insert(at.align_down(SZ_2M));
+    }
+    /// The tables of whole blocks in `range` go.
+    pub(crate) fn free(&mut self, range: HostRange) {
+        self.0.retain(|block| !range.covers(HostRange::sized(*block, SZ_2M)));
+    }
+    /// Whether there is one.
+    pub(crate) fn has(&self, at: HostVa) -> bool {
+        self.0.contains(&at.align_down(SZ_2M))
+    }
 }
 
 impl State {
@@ -58,13 +87,19 @@ impl State {
             notifiers: Notifiers::default(),
             claims: Claims::default(),
             mmap_lock: MmapLock::default(),
-            uffd: Uffd::default(),
+            uffd: Contexts::default(),
+            tables: Tables::default(),
             pins: BTreeMap::new(),
+            cow: BTreeSet::new(),
+            lazy: BTreeSet::new(),
+            injection: config.injection,
             shortages: 0,
             counters: Counters::default(),
             log: Vec::new(),
+            holes: Vec::new(),
             next_mapping: HostVa(config.first_mapping).align_up(SZ_2M),
             next_child: 0,
+            next_pages: 0,
         }
     }
     /// Writes an event down.
@@ -74,34 +109,44 @@ impl State {
             self.log.push(event);
         }
     }
-    /// An address for a mapping of `len` bytes, with room before and behind.
+    /// An address for a mapping of `len` bytes, with room before and behind; or what was unmapped last.
     pub(crate) fn place_mapping(&mut self, len: u64) -> HostRange {
+        if self.config.placement == Placement::Reuse {
+            let free = |hole: &HostRange| !self.space.vmas().any(|mapped| mapped.vma.range.overlaps(*hole));
+            if let Some(index) = self.holes.iter().rposition(|hole| hole.len() >= len && free(hole)) {
+                return HostRange::sized(self.holes.remove(index).start, len);
+            }
+        }
+        self.place_arena(len)
+    }
+    /// An address for an arena, where nothing was.
+    pub(crate) fn place_arena(&mut self, len: u64) -> HostRange {
         let start = self.next_mapping;
         self.next_mapping = start.add(len).align_up(SZ_2M).add(SZ_2M);
         HostRange::sized(start, len)
+    }
+    /// A mapping is gone: its place may be given away.
+    pub(crate) fn note_hole(&mut self, range: HostRange) {
+        if self.config.placement == Placement::Reuse {
+            self.holes.push(range);
+        }
     }
     /// A name for a child.
     pub(crate) fn name_child(&mut self) -> ChildId {
         self.next_child += 1;
         ChildId(self.next_child)
     }
-
-    /// What the joint calls the frame that is mapped at `at`.
-    pub(crate) fn frame_name(&self, frame: HostFrame, at: HostVa) -> HostFrame {
-        match self.config.manner {
-            Manner::Linux => frame,
-            Manner::Userfaultfd => HostFrame(at.page_number()),
-        }
-    }
-    /// The address that a frame's name means (manner userfaultfd).
-    pub(crate) fn named_address(name: HostFrame) -> HostVa {
-        HostVa(name.0 << PAGE_SHIFT)
+    /// A name for a VMA's pages.
+    pub(crate) fn name_pages(&mut self) -> u32 {
+        self.next_pages += 1;
+        self.next_pages
     }
 
     /// Fills the hole at `at`, with 2M where the VMA likes that.
     pub(crate) fn populate(&mut self, at: HostVa, mapped: &Mapped) {
         let write = mapped.vma.write;
-        if self.space.takes_huge(at, mapped) {
+        self.prepare_pages(at);
+        if self.space.takes_huge(at, mapped) && !self.tables.has(at) {
             let first = self.frames.alloc_run(HUGE_PAGES);
             let block = HostRange::around(at, SZ_2M);
             for i in 0..HUGE_PAGES {
@@ -109,6 +154,7 @@ impl State {
             }
             self.space.mark_huge(at);
         } else {
+            self.tables.make(at);
             let frame = self.frames.alloc(Content::Zero);
             self.space.set(at, Entry::System { frame, write });
         }
@@ -117,11 +163,13 @@ impl State {
     /// gone. Pages in a migration are left to its finish.
     pub(crate) fn zap(&mut self, range: HostRange) -> Vec<DevicePage> {
         let mut freed = Vec::new();
+        self.split_edges(range);
+        self.uffd.unprotect(range);
         for (at, entry) in self.space.entries(range) {
             self.space.clear(at);
             match entry {
                 Entry::System { frame, .. } => self.frames.put(frame),
-                Entry::Migration { .. } => {}
+                Entry::Migration { .. } | Entry::Poisoned => {}
                 Entry::Device { page, .. } if self.claims.involves(page) => {
                     if let Some(cell) = self.vram.cell_mut(page) {
                         cell.at = None;
@@ -130,7 +178,21 @@ impl State {
                 Entry::Device { page, .. } => freed.extend(self.vram.drop_page(page).then_some(page)),
             }
         }
+        self.tables.free(range);
         freed
+    }
+    /// Splits a 2M mapping, which gets a page table.
+    pub(crate) fn split(&mut self, at: HostVa) {
+        if self.space.order(at) > 0 {
+            self.space.split(at);
+            self.tables.make(at);
+        }
+    }
+    /// Splits what `range` covers in part.
+    pub(crate) fn split_edges(&mut self, range: HostRange) {
+        for edge in [range.start, range.end].into_iter().filter(|edge| !edge.is_aligned(SZ_2M)) {
+            self.split(edge);
+        }
     }
 
     /// Checks every book against every other.
@@ -163,9 +225,6 @@ impl State {
     }
 
     fn check_cells(&self) -> Result<(), String> {
-        if self.uffd.unread() {
-            return Ok(()); // An event that is not read tells of cells whose mapping is gone already.
-        }
         for (page, cell) in self.vram.cells().filter(|(page, cell)| !cell.doomed && !self.claims.involves(*page)) {
             let mapped = cell.at.and_then(|at| self.space.entry(at));
             if !matches!(mapped, Some(Entry::Device { page: there, .. }) if there == page) {
@@ -180,10 +239,9 @@ impl State {
         let mapped = self.children.values().chain([&self.space]).flat_map(Space::all_entries);
         let mapped = mapped.filter_map(|(_, entry)| match entry {
             Entry::System { frame, .. } => Some(frame),
-            Entry::Device { .. } | Entry::Migration { .. } => None,
+            Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned => None,
         });
-        let linux = self.config.manner == Manner::Linux;
-        let claimed = self.claims.iter().filter(|_| linux).flat_map(|(_, claim)| claim.held_frames());
+        let claimed = self.claims.iter().flat_map(|(_, claim)| claim.held_frames());
         for frame in mapped.chain(claimed).chain(self.pins.values().copied()) {
             *holders.entry(frame).or_insert(0) += 1;
         }
@@ -199,7 +257,8 @@ impl State {
     /// Where the page at `at` is, for scenes that look.
     pub(crate) fn residency(&self, at: HostVa) -> Option<Place> {
         match self.space.entry(at)? {
-            Entry::System { frame, .. } => Some(Place::Host(self.frame_name(frame, at))),
+            Entry::Poisoned => None,
+            Entry::System { frame, .. } => Some(Place::Host(frame)),
             Entry::Device { page, .. } => Some(Place::Device(page)),
             Entry::Migration { claim } => self.claims.get(claim)?.source_at(at),
         }

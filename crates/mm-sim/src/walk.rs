@@ -1,15 +1,15 @@
 //! The walk: what is mapped, page by page, with faults where the caller wants them.
 //!
 //! A fault drops the lock, so pages reported before it may have changed; the sequence tells, and the walk ends
-//! `Stale`. A hole makes the Linux manner fault to the end of what was asked for, which brings the caller's own
-//! pages of VRAM behind the hole home too, as the kernel does.
+//! `Stale`. A hole makes it fault to the end of what was asked for, which brings the caller's own pages of VRAM behind
+//! the hole home too, as the kernel does.
 //!
 //! Upstream: hmm_range_fault (mm/hmm.c).
 
+use crate::State;
 use crate::access::{CpuError, Touch};
 use crate::sim::Sim;
 use crate::space::Entry;
-use crate::{Manner, State};
 use hostmm::{MmError, Place, Run, Walk, WalkRun};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
@@ -34,23 +34,17 @@ impl State {
         if walk.fault && walk.write && !mapped.vma.write {
             return Look::Fail(MmError::Denied);
         }
-        if walk.fault && self.config.manner == Manner::Userfaultfd && self.claims.holds(at) {
-            return Look::Fail(MmError::Stale);
-        }
         let order = self.space.order(at);
         match self.space.entry(at) {
-            None if walk.fault && self.config.manner == Manner::Linux => Look::FaultToTheEnd,
-            None if walk.fault => Look::Fault,
+            None if walk.fault => Look::FaultToTheEnd,
             Some(Entry::System { write: false, .. }) if walk.fault && walk.write => Look::Fault,
-            Some(Entry::System { frame, write }) => {
-                Look::Report(Some(Place::Host(self.frame_name(frame, at))), write, order)
-            }
+            Some(Entry::System { frame, write }) => Look::Report(Some(Place::Host(frame)), write, order),
             Some(Entry::Device { page, write }) if self.shows(page, walk) => {
                 Look::Report(Some(Place::Device(page)), write, order)
             }
-            Some(Entry::Device { .. }) if walk.fault => Look::Fault,
+            Some(Entry::Device { .. } | Entry::Poisoned) if walk.fault => Look::Fault,
             Some(Entry::Migration { .. }) if walk.fault => Look::Wait,
-            None | Some(Entry::Device { .. } | Entry::Migration { .. }) => HOLE,
+            None | Some(Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned) => HOLE,
         }
     }
     /// Whether a page of VRAM is the walker's to see.

@@ -1,6 +1,6 @@
 //! What the model does beyond the contract: splits, injected failures, events, calls that Linux alone has.
 
-use hostmm::conformance::{BringHome, carry, transfer};
+use hostmm::conformance::{BringHome, carry};
 use hostmm::{
     ClaimRequest, Claimed, DevicePage, HostMemory, HostMm, Migration, MmError, Outcome, OwnerId, PagemapId, Place,
     Toward, Walk,
@@ -11,11 +11,10 @@ use units::{HostRange, ORDER_2M, SZ_2M, SZ_4K, pages_of};
 
 const OWNER: OwnerId = OwnerId(1);
 const TO_TILE: Toward = Toward::Vram(PagemapId(0));
-const BOTH: [Config; 2] = [Config::LINUX, Config::USERFAULTFD];
 
 /// A process with one tile.
-fn process(config: Config) -> (Arc<Sim>, Arc<BringHome>) {
-    let sim = Sim::new(Config { log: Log::Keep, ..config });
+fn process() -> (Arc<Sim>, Arc<BringHome>) {
+    let sim = Sim::new(Config { log: Log::Keep, ..Config::default() });
     let memory: Arc<dyn HostMemory> = sim.clone();
     let ops = BringHome::new(OWNER, SZ_4K, &memory);
     sim.pagemap_insert(PagemapId(0), OWNER, 1024, ops.clone());
@@ -69,79 +68,70 @@ fn huge(sim: &Sim) -> HostRange {
 
 #[test]
 fn a_huge_mapping_keeps_its_order_only_as_a_whole() {
-    for config in BOTH {
-        let (sim, _ops) = process(config);
-        let whole = huge(&sim);
-        assert!(carry_to(&sim, whole, 512).iter().all(|moved| *moved));
-        assert_eq!(order_at(&sim, whole), ORDER_2M, "an aligned run in VRAM");
+    let (sim, _ops) = process();
+    let whole = huge(&sim);
+    assert!(carry_to(&sim, whole, 512).iter().all(|moved| *moved));
+    assert_eq!(order_at(&sim, whole), ORDER_2M, "an aligned run in VRAM");
 
-        let protected = huge(&sim);
-        sim.protect_read_only(HostRange::new(protected.page_at(100), protected.end));
-        assert_eq!(order_at(&sim, protected), 0);
+    let protected = huge(&sim);
+    sim.protect_read_only(HostRange::new(protected.page_at(100), protected.end));
+    assert_eq!(order_at(&sim, protected), 0);
 
-        let cut = huge(&sim);
-        sim.madvise_dontneed(HostRange::new(cut.page_at(100), cut.page_at(101)));
-        assert_eq!(order_at(&sim, cut), 0);
+    let cut = huge(&sim);
+    sim.madvise_dontneed(HostRange::new(cut.page_at(100), cut.page_at(101)));
+    assert_eq!(order_at(&sim, cut), 0);
 
-        let shared = huge(&sim);
-        let child = sim.fork();
-        sim.store_u64(shared.page_at(5), 2).expect("mapped");
-        assert_eq!(order_at(&sim, shared), 0, "a copy of one page is no part of a huge one");
-        sim.child_exit(child);
+    let shared = huge(&sim);
+    let child = sim.fork();
+    sim.store_u64(shared.page_at(5), 2).expect("mapped");
+    assert_eq!(order_at(&sim, shared), 0, "a copy of one page is no part of a huge one");
+    sim.child_exit(child);
 
-        let scattered = huge(&sim);
-        assert!(carry_to(&sim, HostRange::new(scattered.start, scattered.page_at(1)), 3)[0]);
-        assert_eq!(order_at(&sim, scattered), 0);
-        sim.settle();
-        sim.exit();
-        sim.check().expect("the books balance");
-    }
+    let scattered = huge(&sim);
+    assert!(carry_to(&sim, HostRange::new(scattered.start, scattered.page_at(1)), 3)[0]);
+    assert_eq!(order_at(&sim, scattered), 0);
+    sim.exit();
+    sim.check().expect("the books balance");
 }
 
 #[test]
 fn a_shortage_leaves_nothing_staged() {
-    for config in BOTH {
-        let (sim, ops) = process(config);
-        let range = sim.mmap(1, MapKind::Anonymous);
-        sim.store_u64(range.start, 8).expect("mapped");
-        carry_to(&sim, range, 0);
-        sim.inject_shortage(1);
-        let mut migration = claim(&sim, range, Toward::Ram);
-        assert_eq!(sim.stage(&mut migration), Err(MmError::NoMemory));
-        sim.finish(&mut migration);
-        assert_eq!(sim.residency(range.start), Some(Place::Device(frame(0))));
-        assert_eq!(sim.load_u64(range.start), Ok(8));
-        assert_eq!(ops.faults().len(), 1);
-        sim.exit();
-    }
+    let (sim, ops) = process();
+    let range = sim.mmap(1, MapKind::Anonymous);
+    sim.store_u64(range.start, 8).expect("mapped");
+    carry_to(&sim, range, 0);
+    sim.inject_shortage(1);
+    let mut migration = claim(&sim, range, Toward::Ram);
+    assert_eq!(sim.stage(&mut migration), Err(MmError::NoMemory));
+    sim.finish(&mut migration);
+    assert_eq!(sim.residency(range.start), Some(Place::Device(frame(0))));
+    assert_eq!(sim.load_u64(range.start), Ok(8));
+    assert_eq!(ops.faults().len(), 1);
+    sim.exit();
 }
 
 #[test]
 fn a_shortage_in_a_fault_is_a_sigbus() {
-    for config in BOTH {
-        let (sim, _ops) = process(config);
-        let range = sim.mmap(1, MapKind::Anonymous);
-        sim.store_u64(range.start, 8).expect("mapped");
-        carry_to(&sim, range, 0);
-        sim.inject_shortage(1);
-        assert_eq!(sim.load_u64(range.start), Err(mm_sim::CpuError::Bus));
-        assert_eq!(sim.load_u64(range.start), Ok(8));
-        sim.exit();
-    }
+    let (sim, _ops) = process();
+    let range = sim.mmap(1, MapKind::Anonymous);
+    sim.store_u64(range.start, 8).expect("mapped");
+    carry_to(&sim, range, 0);
+    sim.inject_shortage(1);
+    assert_eq!(sim.load_u64(range.start), Err(mm_sim::CpuError::Bus));
+    assert_eq!(sim.load_u64(range.start), Ok(8));
+    sim.exit();
 }
 
 #[test]
 fn a_raced_reference_fails_its_page_alone() {
-    for config in BOTH {
-        let (sim, _ops) = process(config);
-        let range = sim.mmap(2, MapKind::Anonymous);
-        (0..2).for_each(|i| sim.store_u64(range.page_at(i), 9).expect("mapped"));
-        assert!(sim.inject_race(range.start));
-        assert_eq!(carry_to(&sim, range, 0), [false, true]);
-        assert_eq!(carry_to(&sim, range, 0), [true, false], "the second page is at its place already");
-        assert_eq!(sim.load_u64(range.start), Ok(9));
-        sim.exit();
-    }
+    let (sim, _ops) = process();
+    let range = sim.mmap(2, MapKind::Anonymous);
+    (0..2).for_each(|i| sim.store_u64(range.page_at(i), 9).expect("mapped"));
+    assert!(sim.inject_race(range.start));
+    assert_eq!(carry_to(&sim, range, 0), [false, true]);
+    assert_eq!(carry_to(&sim, range, 0), [true, false], "the second page is at its place already");
+    assert_eq!(sim.load_u64(range.start), Ok(9));
+    sim.exit();
 }
 
 #[test]
@@ -149,7 +139,7 @@ fn one_fault_serves_all_who_touch() {
     for seed in 0..200 {
         let mut schedule = sync::sim::Random::new(seed);
         let report = sync::sim::run(&mut schedule, sync::sim::Limits::default(), || {
-            let (sim, ops) = process(Config::LINUX);
+            let (sim, ops) = process();
             let range = sim.mmap(1, MapKind::Anonymous);
             sim.store_u64(range.start, 4).expect("mapped");
             carry_to(&sim, range, 0);
@@ -170,7 +160,7 @@ fn mappings_do_not_change_under_a_claim() {
     for seed in 0..200 {
         let mut schedule = sync::sim::Random::new(seed);
         let report = sync::sim::run(&mut schedule, sync::sim::Limits::default(), || {
-            let (sim, _ops) = process(Config::LINUX);
+            let (sim, _ops) = process();
             let range = sim.mmap(1, MapKind::Anonymous);
             sim.store_u64(range.start, 4).expect("mapped");
             let mut migration = claim(&sim, range, TO_TILE);
@@ -192,7 +182,7 @@ fn an_inserted_page_is_locked_until_the_finish() {
     for seed in 0..100 {
         let mut schedule = sync::sim::Random::new(seed);
         let report = sync::sim::run(&mut schedule, sync::sim::Limits::default(), || {
-            let (sim, ops) = process(Config::LINUX);
+            let (sim, ops) = process();
             let range = sim.mmap(1, MapKind::Anonymous);
             let mut migration = staged(&sim, range);
             migration.report_from(0).note(1, Outcome::Zeroed);
@@ -212,38 +202,18 @@ fn an_inserted_page_is_locked_until_the_finish() {
 }
 
 #[test]
-fn a_page_that_moved_away_is_not_carried_by_its_old_address() {
-    let (sim, _ops) = process(Config::USERFAULTFD);
-    let range = sim.mmap(1, MapKind::Anonymous);
-    sim.store_u64(range.start, 5).expect("mapped");
-    let mut migration = staged(&sim, range);
-    let to = sim.mremap(range).expect("mapped");
-    transfer(&*sim, &mut migration);
-    assert_eq!(std::mem::replace(&mut migration.legs[0].outcome, Outcome::Copied), Outcome::Failed);
-    sim.commit(&mut migration);
-    sim.finish(&mut migration);
-    assert_eq!(migration.carried(), 0);
-    assert_eq!(sim.load_u64(to.start), Ok(5));
-    sim.settle();
-    sim.check().expect("the books balance");
+fn no_device_sees_an_io_mapping() {
+    let (sim, _ops) = process();
+    let range = sim.mmap(1, MapKind::Io);
+    let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
+    assert_eq!(sim.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
+    assert_eq!(carry_to(&sim, range, 0), [false]);
     sim.exit();
 }
 
 #[test]
-fn no_device_sees_an_io_mapping() {
-    for config in BOTH {
-        let (sim, _ops) = process(config);
-        let range = sim.mmap(1, MapKind::Io);
-        let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
-        assert_eq!(sim.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
-        assert_eq!(carry_to(&sim, range, 0), [false]);
-        sim.exit();
-    }
-}
-
-#[test]
 fn a_hole_takes_the_pages_behind_it_home_in_linux() {
-    let (sim, ops) = process(Config::LINUX);
+    let (sim, ops) = process();
     let range = sim.mmap(3, MapKind::Anonymous);
     sim.store_u64(range.page_at(2), 6).expect("mapped");
     carry_to(&sim, HostRange::new(range.page_at(2), range.end), 0);
@@ -257,19 +227,16 @@ fn a_hole_takes_the_pages_behind_it_home_in_linux() {
 
 #[test]
 fn events_tell_what_counters_count() {
-    for config in BOTH {
-        let (sim, _ops) = process(config);
-        let range = sim.mmap(2, MapKind::Anonymous);
-        sim.store_u64(range.start, 1).expect("mapped");
-        carry_to(&sim, range, 0);
-        assert_eq!(sim.load_u64(range.start), Ok(1));
-        sim.munmap(range);
-        sim.settle();
-        let log = sim.take_log();
-        let count = |wanted: fn(&Event) -> bool| log.iter().filter(|event| wanted(event)).count() as u64;
-        let counters = sim.counters();
-        assert_eq!(counters.freed, count(|event| matches!(event, Event::Freed(_))));
-        assert_eq!((counters.to_vram, counters.to_ram, counters.freed, counters.faults), (2, 1, 2, 1));
-        sim.exit();
-    }
+    let (sim, _ops) = process();
+    let range = sim.mmap(2, MapKind::Anonymous);
+    sim.store_u64(range.start, 1).expect("mapped");
+    carry_to(&sim, range, 0);
+    assert_eq!(sim.load_u64(range.start), Ok(1));
+    sim.munmap(range);
+    let log = sim.take_log();
+    let count = |wanted: fn(&Event) -> bool| log.iter().filter(|event| wanted(event)).count() as u64;
+    let counters = sim.counters();
+    assert_eq!(counters.freed, count(|event| matches!(event, Event::Freed(_))));
+    assert_eq!((counters.to_vram, counters.to_ram, counters.freed, counters.faults), (2, 1, 2, 1));
+    sim.exit();
 }

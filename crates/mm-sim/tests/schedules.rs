@@ -3,24 +3,25 @@
 mod world;
 
 use hostmm::conformance;
+use mm_live::Transport;
 use mm_sim::Config;
 use sync::sim::{self, Limits, Pct, Random, Schedule, TimeRule};
-use world::SimWorld;
+use world::{LIVE, Manager, SimWorld};
 
 /// Schedules a case is run on, of each kind.
 const SEEDS: u64 = 12;
 
 /// Runs every case on one schedule each, and asserts that none is a finding.
-fn run(config: Config, time: TimeRule, schedule: impl Fn(u64) -> Box<dyn Schedule>) {
+fn run(manager: Manager, time: TimeRule, schedule: impl Fn(u64) -> Box<dyn Schedule>) {
     for (name, case) in conformance::all() {
         for seed in 0..SEEDS {
             let limits = Limits { time, ..Limits::default() };
             let report = sim::run(&mut *schedule(seed), limits, move || {
-                let world = SimWorld::new(config, 4);
+                let world = SimWorld::new(Config::default(), manager, 4);
                 case(&world);
                 world.end();
             });
-            assert!(!report.outcome.is_finding(), "{:?} {name}, seed {seed}: {:?}", config.manner, report.outcome);
+            assert!(!report.outcome.is_finding(), "{manager:?} {name}, seed {seed}: {:?}", report.outcome);
         }
     }
 }
@@ -34,26 +35,26 @@ fn pct(seed: u64) -> Box<dyn Schedule> {
 }
 
 #[test]
-fn linux_on_random_schedules() {
-    run(Config::LINUX, TimeRule::WhenIdle, random);
+fn the_kernel_on_random_schedules() {
+    run(Manager::Kernel, TimeRule::WhenIdle, random);
 }
 
 #[test]
-fn linux_on_pct_schedules() {
-    run(Config::LINUX, TimeRule::Racing, pct);
+fn the_kernel_on_pct_schedules() {
+    run(Manager::Kernel, TimeRule::Racing, pct);
 }
 
 #[test]
-fn userfaultfd_on_random_schedules() {
-    run(Config::USERFAULTFD, TimeRule::WhenIdle, random);
+fn live_on_random_schedules() {
+    run(LIVE, TimeRule::WhenIdle, random);
 }
 
 #[test]
-fn userfaultfd_on_pct_schedules() {
-    run(Config::USERFAULTFD, TimeRule::Racing, pct);
+fn live_on_pct_schedules() {
+    run(LIVE, TimeRule::Racing, pct);
 }
 
 #[test]
-fn userfaultfd_with_one_reader() {
-    run(Config { readers: 1, ..Config::USERFAULTFD }, TimeRule::WhenIdle, random);
+fn live_with_one_reader() {
+    run(Manager::Live(Transport::Move, 1), TimeRule::WhenIdle, random);
 }

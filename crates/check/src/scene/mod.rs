@@ -19,7 +19,7 @@ use machine::checked::{Checked, Config};
 use process::{Process, refused};
 use std::fmt;
 
-/// Whose rules the simulated mm follows.
+/// Who manages the memory.
 pub use machine::checked::Manner;
 
 /// A built-in scene.
@@ -50,11 +50,8 @@ pub struct Reached {
 /// Runs a scene to its end, inside a checked run. What it leaves is judged here too.
 pub fn run(scene: Scene, manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
     let rules = behaviour::parse(behaviours).map_err(|what| Finding::Refused { what })?;
-    let config = match manner {
-        Manner::Linux => Config::LINUX,
-        Manner::Userfaultfd => Config::USERFAULTFD,
-    };
-    let checked = Checked::new(config, rules, Injection::default()).map_err(|e| refused("probe", e))?;
+    let checked =
+        Checked::new(Config::default(), manner, rules, Injection::default()).map_err(|e| refused("probe", e))?;
     let process = Process::start(checked)?;
     let outcome = match scene {
         Scene::Block => block::play(&process),

@@ -66,7 +66,7 @@ impl Process {
         if counters.stale_vram > 0 {
             return Err(Finding::Stale { accesses: counters.stale_vram });
         }
-        self.checked.sim.settle();
+        self.checked.settle();
         self.checked.sim.check().map_err(Finding::Books)
     }
 
@@ -79,7 +79,7 @@ impl Process {
         self.main.file().close();
         self.checked.core.engines().stop();
         // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
-        self.checked.sim.exit();
+        self.checked.end();
     }
 }
 

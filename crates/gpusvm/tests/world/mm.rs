@@ -20,7 +20,7 @@ pub struct Mm {
 
 impl Mm {
     pub fn new() -> Arc<Self> {
-        let sim = Sim::new(Config::LINUX);
+        let sim = Sim::new(Config::default());
         let (after_walk, before_begin) = (Mutex::new(Vec::new()), Mutex::new(None));
         Arc::new(Self { sim, after_walk, before_begin, walks: AtomicU64::new(0), notifiers: AtomicU64::new(0) })
     }

@@ -1,6 +1,6 @@
 //! One conformance suite for every implementor of [`HostMm`](super::HostMm) and [`HostMemory`](super::HostMemory).
 //!
-//! A world (simulated in the Linux manner, simulated in the userfaultfd manner, live) implements [`World`]:
+//! A world (the simulated kernel, mm-live on it, mm-live on the real one) implements [`World`]:
 //! what a *program* does with its memory, beside the two traits of the joint. Its test runs [`all`] cases,
 //! each on a world of its own:
 //!

@@ -3,10 +3,10 @@
 //! Upstream: migrate_vma_setup, migrate_device_pfns (mm/migrate_device.c).
 
 use super::linux;
-use crate::sim::{Locked, Sim};
+use crate::Event;
+use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
-use crate::{Event, Manner};
 use hostmm::{
     ClaimId, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, Migration, MmError, MmEvent, OwnerId, Place, Run,
     Toward,
@@ -17,7 +17,7 @@ impl Sim {
     /// [`HostMm::claim`](hostmm::HostMm::claim).
     pub(crate) fn claim_range(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
-        let mut state = self.admit(request.fault.is_some());
+        let mut state = self.read_mappings();
         let begins = still_mapped(&state, request.range).map(|()| !all_there(&state, request));
         if begins != Ok(true) {
             self.leave(&mut state);
@@ -36,7 +36,7 @@ impl Sim {
 
     /// [`HostMm::claim_device`](hostmm::HostMm::claim_device).
     pub(crate) fn claim_pages(&self, runs: &[DeviceRun], migration: &mut Migration) {
-        let mut state = self.lock_taken_in();
+        let mut state = self.lock();
         let owner = runs.first().and_then(|run| state.vram.owner(run.first)).unwrap_or(OwnerId(0));
         let id = state.claims.open(owner, Toward::Ram, false);
         drop(state);
@@ -51,12 +51,8 @@ impl Sim {
     fn claim_page(&self, id: ClaimId, page: DevicePage) -> Option<HostVa> {
         let state = self.lock();
         let at = free_to_claim(&state, page)?;
-        let kind = match state.config.manner {
-            Manner::Linux => EventKind::Clear,
-            Manner::Userfaultfd => EventKind::Migrate(state.vram.owner(page).unwrap_or(OwnerId(0))),
-        };
         drop(state);
-        let invalidation = self.begin(MmEvent { range: HostRange::sized(at, SZ_4K), kind });
+        let invalidation = self.begin(MmEvent { range: HostRange::sized(at, SZ_4K), kind: EventKind::Clear });
         let mut state = self.lock();
         let open = free_to_claim(&state, page) == Some(at);
         if open {
@@ -65,33 +61,6 @@ impl Sim {
         }
         self.end(&mut state, invalidation);
         open.then_some(at)
-    }
-
-    /// Waits until a claim may begin: no writer of mappings (linux; it is held off until the finish), no thread
-    /// that forks (userfaultfd; but for faults: these bring pages home).
-    fn admit(&self, serves_fault: bool) -> Locked<'_> {
-        let mut state = self.lock_taken_in();
-        match state.config.manner {
-            Manner::Linux => {
-                while state.mmap_lock.writer {
-                    self.changed.wait(&mut state);
-                }
-                state.mmap_lock.readers += 1;
-            }
-            Manner::Userfaultfd => {
-                while !serves_fault && state.uffd.frozen > 0 {
-                    self.changed.wait(&mut state);
-                }
-            }
-        }
-        state
-    }
-    /// Gives back what [`admit`](Sim::admit) took.
-    pub(crate) fn leave(&self, state: &mut State) {
-        if state.config.manner == Manner::Linux {
-            state.mmap_lock.readers -= 1;
-            self.changed.notify_all();
-        }
     }
 }
 
@@ -119,28 +88,21 @@ fn free_to_claim(state: &State, page: DevicePage) -> Option<HostVa> {
 }
 
 fn collect_range(state: &mut State, request: &ClaimRequest, migration: &mut Migration) {
-    let id = state.claims.open(request.owner, request.toward, state.config.manner == Manner::Linux);
-    let now = sync::time::now_ns();
-    let quarantined = state.uffd.quarantined(request.range, now);
+    let id = state.claims.open(request.owner, request.toward, true);
     state.space.split_edges(request.range);
     migration.begin(id);
     for i in 0..request.range.pages() {
         let at = request.range.page_at(i);
-        let kept = quarantined.iter().any(|range| range.contains(at));
-        let Some(source) = candidate(state, request, at).filter(|_| !kept) else {
+        let Some(source) = candidate(state, request, at) else {
             state.space.split(at);
             continue;
         };
-        let place = match source {
-            Some(Place::Host(frame)) => Some(Place::Host(state.frame_name(frame, at))),
-            other => other,
-        };
-        take(state, id, at, place);
-        migration.collect(Run { range: HostRange::sized(at, SZ_4K), place });
+        take(state, id, at, source);
+        migration.collect(Run { range: HostRange::sized(at, SZ_4K), place: source });
     }
 }
 
-/// What a claim would collect at an address, in the mm's own frames: nothing, a hole, or a page.
+/// What a claim would collect at an address: nothing, a hole, or a page.
 fn candidate(state: &State, request: &ClaimRequest, at: HostVa) -> Option<Option<Place>> {
     let mapped = state.space.vma(at).filter(|mapped| mapped.vma.anonymous && !mapped.vma.io)?;
     if state.claims.holds(at) {
@@ -160,16 +122,16 @@ fn candidate(state: &State, request: &ClaimRequest, at: HostVa) -> Option<Option
     }
 }
 
-/// Enters a page into a claim; in the Linux manner its entry becomes a migration entry.
+/// Enters a page into a claim; its entry becomes a migration entry.
 fn take(state: &mut State, id: ClaimId, at: HostVa, source: Option<Place>) {
     let write = match state.space.entry(at) {
         Some(Entry::System { write, .. } | Entry::Device { write, .. }) => write,
-        Some(Entry::Migration { .. }) => false,
+        Some(Entry::Migration { .. } | Entry::Poisoned) => false,
         None => state.space.vma(at).is_some_and(|mapped| mapped.vma.write),
     };
     state.claims.add(id, at, source, write);
     state.note(Event::Claimed { claim: id, at, was: source });
-    if state.config.manner == Manner::Linux && source.is_some() {
+    if source.is_some() {
         state.space.set(at, Entry::Migration { claim: id });
     }
 }

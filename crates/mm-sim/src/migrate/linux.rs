@@ -1,4 +1,4 @@
-//! Migrations in the Linux manner: migration entries, copies, and everything settled at the finish.
+//! Migration entries, copies, and everything settled at the finish.
 //!
 //! A claimed page's entry is a migration entry: CPUs wait. Transfers copy. `commit` decides page by page;
 //! holes are inserted there, with an invalidation of their own, unless a CPU filled them meanwhile. `finish`
@@ -8,18 +8,17 @@
 //! Upstream: migrate_vma_pages, migrate_vma_finalize (mm/migrate_device.c), remove_migration_ptes (mm/migrate.c).
 
 use super::{Carry, ClaimPage};
+use crate::Event;
 use crate::content::Content;
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
-use crate::{Event, Manner};
 use hostmm::{ClaimId, DevicePage, EventKind, Migration, MmEvent, Place};
 use units::{HostFrame, HostRange, Outcome, SZ_4K};
 
-/// Whether a claim collects a frame: not shared, and in the Linux manner not pinned.
+/// Whether a claim collects a frame: neither shared nor pinned.
 pub(crate) fn collects(state: &State, frame: HostFrame) -> bool {
-    let free = state.frames.get(frame).is_some_and(|held| held.pins == 0 && !held.shared());
-    free || state.config.manner == Manner::Userfaultfd
+    state.frames.get(frame).is_some_and(|held| held.pins == 0 && !held.shared())
 }
 
 impl State {
@@ -72,8 +71,8 @@ impl State {
 }
 
 impl Sim {
-    /// `commit` in the Linux manner.
-    pub(crate) fn commit_linux(&self, migration: &mut Migration) {
+    /// [`HostMm::commit`](hostmm::HostMm::commit).
+    pub(crate) fn commit_claim(&self, migration: &mut Migration) {
         let Some(id) = migration.id else { return };
         let (owner, wanted) = {
             let mut state = self.lock();
@@ -104,8 +103,8 @@ impl Sim {
         }
     }
 
-    /// `finish` in the Linux manner.
-    pub(crate) fn finish_linux(&self, id: ClaimId) {
+    /// [`HostMm::finish`](hostmm::HostMm::finish).
+    pub(crate) fn finish_claim(&self, id: ClaimId) {
         let mut state = self.lock();
         let Some(claim) = state.claims.close(id) else { return };
         let mut freed = Vec::new();

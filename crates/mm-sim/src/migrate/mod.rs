@@ -1,15 +1,12 @@
-//! Migrations in progress: what is common to both manners.
+//! Migrations in progress.
 //!
 //! A [`Claim`] holds its pages from `claim` to `finish`, by address and by frame of VRAM, so that no second
-//! one gets them. What a claim does to the page table, and when bytes travel, is the manner's: see `linux`
-//! (migration entries, copies, all settled at the finish) and `userfaultfd` (moves, settled page by page).
+//! one gets them. What it does to the page table, and when bytes travel: see `linux`.
 
 pub(crate) mod collect;
 pub(crate) mod linux;
 pub(crate) mod transfer;
-pub(crate) mod userfaultfd;
 
-use crate::Manner;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, Leg, Migration, MmError, OwnerId, Place, Toward};
 use std::collections::BTreeMap;
@@ -22,8 +19,6 @@ pub(crate) enum Carry {
     Nothing,
     /// The destination has bytes, the source has its own still.
     Copied,
-    /// The page itself is at the destination, the source is empty.
-    Moved,
 }
 
 /// One page of a claim.
@@ -43,15 +38,12 @@ pub(crate) struct ClaimPage {
     pub(crate) carry: Carry,
     /// Whether it was committed to its destination.
     pub(crate) moved: bool,
-    /// Its mapping changed meanwhile: it cannot commit any more.
-    pub(crate) spoiled: bool,
 }
 
 impl ClaimPage {
-    /// Whether `src` is where its bytes are; for a hole (manner userfaultfd) its address will do.
-    pub(crate) fn comes_from(&self, src: Place, manner: Manner) -> bool {
-        let hole = self.source.is_none() && manner == Manner::Userfaultfd;
-        self.source == Some(src) || hole && src == Place::Host(HostFrame(self.at.page_number()))
+    /// Whether `src` is where its bytes are.
+    pub(crate) fn comes_from(&self, src: Place) -> bool {
+        self.source == Some(src)
     }
 }
 
@@ -70,7 +62,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// The frames that it holds a reference of: claimed sources and staged destinations (manner linux).
+    /// The frames that it holds a reference of: claimed sources and staged destinations.
     pub(crate) fn held_frames(&self) -> impl Iterator<Item = HostFrame> {
         let places = self.pages.iter().flat_map(|page| [page.source, page.to]);
         places.flatten().filter_map(Place::host)
@@ -112,7 +104,7 @@ impl Claims {
         let (carry, to) = (Carry::Nothing, None);
         let claim = self.held(id);
         claim.by_asked.insert(at, claim.pages.len());
-        claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false, spoiled: false });
+        claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false });
     }
     /// Sets the destination of a page.
     pub(crate) fn aim(&mut self, id: ClaimId, index: usize, to: Place) {
@@ -161,12 +153,6 @@ impl Claims {
         let index = self.map.get(id)?.pages.iter().position(|page| page.to == Some(to))?;
         Some((*id, index))
     }
-    /// The mapping of a range is gone or emptied: its pages cannot commit any more.
-    pub(crate) fn spoil(&mut self, range: HostRange) {
-        for page in self.map.values_mut().flat_map(|claim| &mut claim.pages).filter(|page| range.contains(page.at)) {
-            page.spoiled = true;
-        }
-    }
     /// The mapping of a range moves: its pages follow.
     pub(crate) fn follow(&mut self, from: HostRange, to: HostRange) {
         for (id, claim) in &mut self.map {
@@ -177,14 +163,6 @@ impl Claims {
                 }
                 page.at = at;
             }
-        }
-    }
-    /// The mapping of a range is about to move, and pages are found by address: what was not carried yet cannot
-    /// be any more.
-    pub(crate) fn spoil_uncarried(&mut self, range: HostRange) {
-        let pages = self.map.values_mut().flat_map(|claim| &mut claim.pages);
-        for page in pages.filter(|page| range.contains(page.at) && page.carry == Carry::Nothing) {
-            page.spoiled = true;
         }
     }
     /// All of them.
@@ -211,7 +189,7 @@ pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), 
         for (n, index) in indices.into_iter().enumerate() {
             let page = state.claims.held(id).pages[index];
             let to = match leg.to_at(n) {
-                _ if home => Some(Place::Host(home_frame(state, page.at))),
+                _ if home => Some(Place::Host(state.frames.alloc(crate::content::Content::Zero))),
                 Some(Place::Device(dst)) => {
                     assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
                     Some(Place::Device(dst))
@@ -238,13 +216,5 @@ pub(crate) fn tell_moved(state: &mut State, id: ClaimId, migration: &mut Migrati
             let range = HostRange::sized(page.asked, SZ_4K);
             migration.add(Leg { range, from: leg.from_at(n), to: leg.to_at(n), outcome });
         }
-    }
-}
-
-/// A frame for a page to come home to: a fresh one, or (by address) its own.
-fn home_frame(state: &mut State, at: HostVa) -> HostFrame {
-    match state.config.manner {
-        Manner::Linux => state.frames.alloc(crate::content::Content::Zero),
-        Manner::Userfaultfd => HostFrame(at.page_number()),
     }
 }

@@ -1,23 +1,20 @@
 //! One page carried by a device: a staged pair is the migration itself, any other is a copy of bytes.
 
 use super::Carry;
+use crate::State;
 use crate::content::Content;
 use crate::sim::{Locked, Sim};
-use crate::{Manner, State};
 use hostmm::{AccessError, ClaimId, HostMemory, Place};
 use units::{Outcome, SZ_4K};
 
 impl Sim {
     /// Carries one page.
     pub(crate) fn transfer_page(&self, src: Place, dst: Place) -> Outcome {
-        let mut state = self.lock_taken_in();
+        let mut state = self.lock();
         let aimed = state.claims.aimed_at(dst);
-        let manner = state.config.manner;
-        let staged = aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src, manner));
-        match (staged, manner) {
-            (Some((id, index)), Manner::Linux) => state.carry_copy(id, index, src, dst),
-            (Some((id, index)), Manner::Userfaultfd) => state.carry_move(id, index),
-            (None, _) => self.copy_page(state, aimed, src, dst),
+        match aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src)) {
+            Some((id, index)) => state.carry_copy(id, index, src, dst),
+            None => self.copy_page(state, aimed, src, dst),
         }
     }
 
@@ -45,15 +42,14 @@ impl State {
     fn takes_bytes(&mut self, dst: Place, bytes: &[u8]) -> bool {
         let Some((id, index)) = self.claims.aimed_at(dst) else { return false };
         let page = self.claims.held(id).pages[index];
-        if page.carry != Carry::Nothing || page.spoiled {
+        if page.carry != Carry::Nothing {
             return false;
         }
         let mut content = Content::Zero;
         content.write(0, bytes);
-        match (dst, self.config.manner) {
-            (Place::Device(to), _) => self.vram.fill(to, content, None),
-            (Place::Host(frame), Manner::Linux) => self.frames.held(frame).content = content,
-            (Place::Host(_), Manner::Userfaultfd) => self.arrive(page.at, content),
+        match dst {
+            Place::Device(to) => self.vram.fill(to, content, None),
+            Place::Host(frame) => self.frames.held(frame).content = content,
         }
         self.claims.held(id).pages[index].carry = Carry::Copied;
         true

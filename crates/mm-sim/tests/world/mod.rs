@@ -1,15 +1,91 @@
-//! A simulated process as the conformance suite's world.
+//! A simulated process as the conformance suite's world, with the kernel's own mm, or with mm-live on its userfaultfd.
+#![allow(dead_code, reason = "shared by several test binaries")]
 
 use hostmm::conformance::{Body, Contract, Cpu, Join, Mapping, World};
-use hostmm::{HostMemory, HostMm};
-use mm_sim::{Config, Manner, MapKind, Sim};
+use hostmm::{EventKind, HostMemory, HostMm};
+use mm_live::{LiveMm, Transport};
+use mm_sim::{Config, MapKind, Sim, SimKernel};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use units::{HostRange, HostVa};
 
+/// Who manages the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manager {
+    /// The kernel itself.
+    Kernel,
+    /// mm-live, with so many readers.
+    Live(Transport, u32),
+}
+
+/// mm-live as it ships.
+pub const LIVE: Manager = Manager::Live(Transport::Move, 2);
+
+/// A simulated process and who manages its memory.
+#[derive(Clone)]
+pub struct Process {
+    pub sim: Arc<Sim>,
+    pub live: Option<Arc<LiveMm>>,
+    pub mm: Arc<dyn HostMm>,
+    pub memory: Arc<dyn HostMemory>,
+}
+
+impl Process {
+    pub fn new(config: Config, manager: Manager) -> Self {
+        let sim = Sim::new(config);
+        match manager {
+            Manager::Kernel => Self { mm: sim.clone(), memory: sim.clone(), live: None, sim },
+            Manager::Live(transport, readers) => {
+                let config = mm_live::Config { transport, readers: Some(readers) };
+                let live = LiveMm::on(SimKernel::new(&sim, readers), config).expect("there is memory");
+                Self { mm: live.clone(), memory: live.clone(), live: Some(live), sim }
+            }
+        }
+    }
+    /// Until the engine was told of every change so far.
+    pub fn settle(&self) {
+        if let Some(live) = &self.live {
+            live.settle();
+        }
+    }
+    /// munmap, as the preload library wraps it.
+    pub fn munmap(&self, range: HostRange) {
+        self.sim.munmap(range);
+        if let Some(live) = &self.live {
+            live.changed(range, EventKind::Unmap);
+        }
+    }
+    /// mremap, as the preload library wraps it.
+    pub fn mremap(&self, range: HostRange) -> HostRange {
+        let change = || self.sim.mremap(range).expect("the range is mapped");
+        match &self.live {
+            None => change(),
+            Some(live) => live.at_home(range, || live.changing(range, EventKind::Unmap, change)),
+        }
+    }
+    /// fork, as the preload library prepares it.
+    pub fn fork(&self) -> mm_sim::ChildId {
+        let Some(live) = &self.live else { return self.sim.fork() };
+        assert!(live.bring_all_home(), "everything comes home");
+        let child = self.sim.fork();
+        live.thaw();
+        child
+    }
+    /// Ends it; afterwards nothing of it may be left.
+    pub fn end(&self) {
+        if let Some(live) = &self.live {
+            live.settle();
+            assert!(live.stop(), "everything comes home");
+        }
+        self.sim.exit();
+        self.sim.check().expect("the books balance after the exit");
+        assert_eq!(self.sim.claims_in_progress(), 0, "every claim was finished");
+    }
+}
+
 /// One simulated process, and how long its racing cases run.
 pub struct SimWorld {
-    sim: Arc<Sim>,
+    process: Process,
     rounds: u64,
 }
 
@@ -18,14 +94,12 @@ struct Thread(Arc<Sim>);
 
 impl SimWorld {
     /// A fresh process.
-    pub fn new(config: Config, rounds: u64) -> Self {
-        Self { sim: Sim::new(config), rounds }
+    pub fn new(config: Config, manager: Manager, rounds: u64) -> Self {
+        Self { process: Process::new(config, manager), rounds }
     }
-    /// Ends the process; afterwards nothing of it may be left.
+    /// Ends the process.
     pub fn end(self) {
-        self.sim.exit();
-        self.sim.check().expect("the books balance after the exit");
-        assert_eq!(self.sim.claims_in_progress(), 0, "every claim was finished");
+        self.process.end();
     }
 }
 
@@ -43,28 +117,25 @@ impl Cpu for Thread {
 
 impl Cpu for SimWorld {
     fn load(&self, at: HostVa) -> u64 {
-        Thread(self.sim.clone()).load(at)
+        Thread(self.process.sim.clone()).load(at)
     }
     fn store(&self, at: HostVa, value: u64) {
-        Thread(self.sim.clone()).store(at, value);
+        Thread(self.process.sim.clone()).store(at, value);
     }
     fn fetch_add(&self, at: HostVa, value: u64) -> u64 {
-        Thread(self.sim.clone()).fetch_add(at, value)
+        Thread(self.process.sim.clone()).fetch_add(at, value)
     }
 }
 
 impl World for SimWorld {
     fn contract(&self) -> Contract {
-        match self.sim.manner() {
-            Manner::Linux => Contract::LINUX,
-            Manner::Userfaultfd => Contract::USERFAULTFD,
-        }
+        if self.process.live.is_some() { Contract::USERFAULTFD } else { Contract::LINUX }
     }
     fn mm(&self) -> Arc<dyn HostMm> {
-        self.sim.clone()
+        self.process.mm.clone()
     }
     fn memory(&self) -> Arc<dyn HostMemory> {
-        self.sim.clone()
+        self.process.memory.clone()
     }
     fn rounds(&self) -> u64 {
         self.rounds
@@ -76,34 +147,34 @@ impl World for SimWorld {
             Mapping::ReadOnly => MapKind::ReadOnly,
             Mapping::Shared => MapKind::Shared,
         };
-        self.sim.mmap(pages, kind)
+        self.process.sim.mmap(pages, kind)
     }
     fn munmap(&self, range: HostRange) {
-        self.sim.munmap(range);
+        self.process.munmap(range);
     }
     fn dontneed(&self, range: HostRange) {
-        self.sim.madvise_dontneed(range);
+        self.process.sim.madvise_dontneed(range);
     }
     fn protect_read_only(&self, range: HostRange) {
-        self.sim.protect_read_only(range);
+        self.process.sim.protect_read_only(range);
     }
     fn mremap(&self, range: HostRange) -> HostRange {
-        self.sim.mremap(range).expect("the range is mapped")
+        self.process.mremap(range)
     }
     fn pin(&self, at: HostVa) {
-        self.sim.pin(at).expect("the page is mapped writable");
+        self.process.sim.pin(at).expect("the page is mapped writable");
     }
     fn unpin(&self, at: HostVa) {
-        assert!(self.sim.unpin(at), "it was pinned");
+        assert!(self.process.sim.unpin(at), "it was pinned");
     }
     fn fork_loads(&self, at: &[HostVa]) -> Vec<u64> {
-        let child = self.sim.fork();
-        let seen = at.iter().map(|at| self.sim.child_load_u64(child, *at).expect("mapped")).collect();
-        self.sim.child_exit(child);
+        let child = self.process.fork();
+        let seen = at.iter().map(|at| self.process.sim.child_load_u64(child, *at).expect("mapped")).collect();
+        self.process.sim.child_exit(child);
         seen
     }
     fn spawn(&self, body: Body) -> Join {
-        let sim = self.sim.clone();
+        let sim = self.process.sim.clone();
         let ended = Arc::new(AtomicU64::new(0));
         let flag = ended.clone();
         let handle = sync::spawn("cpu", move || {
@@ -119,9 +190,9 @@ impl World for SimWorld {
         sync::yield_now();
     }
     fn settle(&self) {
-        self.sim.settle();
+        self.process.settle();
     }
     fn audit(&self) -> Result<(), String> {
-        self.sim.check()
+        self.process.sim.check()
     }
 }

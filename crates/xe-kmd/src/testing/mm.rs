@@ -42,7 +42,7 @@ impl Mm {
     pub fn new() -> Arc<Self> {
         let zero = || AtomicU64::new(0);
         let pagemaps = Mutex::new(BTreeMap::new());
-        let (sim, muted) = (Sim::new(Config::LINUX), Arc::new(zero()));
+        let (sim, muted) = (Sim::new(Config::default()), Arc::new(zero()));
         Arc::new(Self { sim, pagemaps, refused: zero(), stale_until_ns: zero(), muted, questions: zero() })
     }
     /// Maps writable anonymous memory, and touches all of it. Frames scatter at every 64K, so that nothing is contiguous
