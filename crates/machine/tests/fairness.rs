@@ -40,11 +40,13 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
     // The simulated mm has a deferred toucher wait for 20 us.
     const A_TURN: u64 = 5_000 / 20 + 2;
     const MOST_DEFERRALS: u64 = 4 * A_TURN;
-    for (manner, config) in [(Manner::Linux, Config::LINUX), (Manner::Userfaultfd, Config::USERFAULTFD)] {
+    for manner in [Manner::Linux, Manner::Userfaultfd] {
         for seed in 0..8 {
             let limits = Limits { time: TimeRule::Racing, ..Limits::default() };
             let report = sim::run(&mut Random::new(seed), limits, move || {
-                let checked = Arc::new(Checked::new(config, Rules::CORRECT, Injection::default()).expect("a machine"));
+                let checked = Arc::new(
+                    Checked::new(Config::default(), manner, Rules::CORRECT, Injection::default()).expect("a machine"),
+                );
                 let main = checked.open();
                 let vm = main.vm_create().expect("a VM");
                 main.bind_mirror(vm, 57, None).expect("a bind");
@@ -73,7 +75,7 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
                 main.vm_destroy(vm).expect("the VM");
                 main.file().close();
                 checked.core.engines().stop();
-                checked.sim.exit();
+                checked.end();
             });
             assert!(!report.outcome.is_finding(), "{manner:?} seed {seed}: {:?}", report.outcome);
         }

@@ -2,7 +2,7 @@
 // It stands for a system that refuses: a limit of processes, a filter of system calls.
 #![allow(clippy::disallowed_methods)]
 
-use machine::checked::{Checked, Config};
+use machine::checked::{Checked, Config, Manner};
 use machine::program::{Batch, Class};
 use machine::{Errno, Injection, Rules};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,8 @@ fn spawner(_: &'static str, body: Body) -> Result<(), SpawnError> {
 #[test]
 fn a_queue_without_a_thread_is_refused_and_may_be_asked_for_again() {
     sync::set_spawner(spawner);
-    let checked = Checked::new(Config::LINUX, Rules::CORRECT, Injection::default()).expect("a machine");
+    let checked =
+        Checked::new(Config::default(), Manner::Linux, Rules::CORRECT, Injection::default()).expect("a machine");
     let program = checked.open();
     let vm = program.vm_create().expect("a VM");
     program.bind_mirror(vm, 57, None).expect("a bind");
@@ -42,5 +43,5 @@ fn a_queue_without_a_thread_is_refused_and_may_be_asked_for_again() {
     program.wait(fence, 7, -1, queue).expect("it ends");
     program.file().close();
     checked.core.engines().stop();
-    checked.sim.exit();
+    checked.end();
 }

@@ -167,6 +167,13 @@ impl LiveMm {
         true
     }
 
+    /// Lets go of the pagemaps: they hold the engine, which holds this. After [`stop`](Self::stop), where several
+    /// worlds follow each other in one process.
+    pub fn let_go(&self) {
+        let pagemaps: Vec<_> = self.books.lock().arenas.iter_mut().map(Option::take).collect();
+        drop(pagemaps);
+    }
+
     /// Frames that hold bytes, as accounted.
     pub fn resident_frames(&self, id: PagemapId) -> u64 {
         self.books.lock().arena(id).map_or(0, crate::books::Arena::resident)

@@ -124,6 +124,9 @@ impl Kernel for SimKernel {
         self.sim.with_page(at, Touch::Store, |content| content.atomic(at.page_offset(), size, op)).map_err(fault)
     }
 
+    fn descriptors(&self) -> Vec<i32> {
+        Vec::new()
+    }
     fn wait(&self, timeout_ms: i32) -> Ready {
         self.sim.poll(self.program, timeout_ms)
     }
