@@ -137,6 +137,13 @@ pub enum Transport {
     Copy,
 }
 
+/// The real kernel, for tests that compare a model with it.
+#[doc(hidden)]
+pub fn linux(transport: Transport) -> Result<Arc<dyn Kernel>, Refused> {
+    let opened = sys::linux::Linux::open(transport)?;
+    Ok(Arc::new(opened.kernel))
+}
+
 /// What the kernel lets us do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Privilege {

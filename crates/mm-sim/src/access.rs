@@ -106,13 +106,19 @@ impl State {
         };
         let found: Vec<_> = self.space.all_entries().filter_map(|(at, entry)| Some((at, lazy(entry)?))).collect();
         for (at, frame) in found {
-            let held = self.frames.held(frame);
-            if held.pins == 0 && !held.shared() && Injection::strikes(&mut self.injection.reclaims) {
-                self.lazy.remove(&frame);
-                self.split(at);
-                self.space.clear(at);
-                self.frames.put(frame);
+            if Injection::strikes(&mut self.injection.reclaims) {
+                self.take_lazy(at, frame);
             }
+        }
+    }
+    /// Takes a page that may be taken, unless somebody else has it too.
+    pub(crate) fn take_lazy(&mut self, at: HostVa, frame: HostFrame) {
+        let held = self.frames.held(frame);
+        if held.pins == 0 && !held.shared() {
+            self.lazy.remove(&frame);
+            self.split(at);
+            self.space.clear(at);
+            self.frames.put(frame);
         }
     }
 }

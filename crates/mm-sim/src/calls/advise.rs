@@ -21,6 +21,8 @@ pub enum Advice {
     DontNeed,
     /// Its pages may be taken until they are written again.
     Free,
+    /// Take its pages now, as far as they may be taken: without swap, those given to [`Free`](Self::Free).
+    PageOut,
     /// Fault it in for reading.
     PopulateRead,
     /// Fault it in for writing.
@@ -36,6 +38,10 @@ impl Sim {
     pub fn madvise(&self, range: HostRange, advice: Advice) -> Result<(), Errno> {
         match advice {
             Advice::DontNeed | Advice::Free => self.drop_range(range, advice),
+            Advice::PageOut => {
+                self.lock().page_out(range);
+                Ok(())
+            }
             Advice::PopulateRead => self.populate_range(range, Touch::Load),
             Advice::PopulateWrite => self.populate_range(range, Touch::Store),
         }
@@ -136,6 +142,16 @@ impl State {
             }
         }
         Vec::new()
+    }
+    /// Takes what was given to FREE and not written since.
+    fn page_out(&mut self, range: HostRange) {
+        for (at, entry) in self.space.entries(range) {
+            if let Entry::System { frame, .. } = entry
+                && self.lazy.contains(&frame)
+            {
+                self.take_lazy(at, frame);
+            }
+        }
     }
     /// Fills holes that nobody watches, from the start of a range on; gives where a touch has to be made.
     fn populate_run(&mut self, range: HostRange, mapped: &Mapped, touch: Touch) -> HostVa {

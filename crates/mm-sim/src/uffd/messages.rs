@@ -145,6 +145,12 @@ impl Sim {
         Ok(())
     }
 
+    /// Threads that wait for a reader: for a page, or for their event to be read.
+    pub fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.uffd.map.values().map(|context| context.faults.len() + context.taken.len() + context.events.len()).sum()
+    }
+
     /// Reads messages, each in a step of its own: its raiser may run before the next one is read.
     pub(crate) fn read_messages_of(&self, by: ContextId, out: &mut [Message]) -> usize {
         for (index, out) in out.iter_mut().enumerate() {

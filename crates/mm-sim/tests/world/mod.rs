@@ -48,19 +48,16 @@ impl Process {
             live.settle();
         }
     }
-    /// munmap, as the preload library wraps it.
+    /// munmap, which the preload library does not wrap.
     pub fn munmap(&self, range: HostRange) {
         self.sim.munmap(range);
-        if let Some(live) = &self.live {
-            live.changed(range, EventKind::Unmap);
-        }
     }
     /// mremap, as the preload library wraps it.
     pub fn mremap(&self, range: HostRange) -> HostRange {
         let change = || self.sim.mremap(range).expect("the range is mapped");
         match &self.live {
             None => change(),
-            Some(live) => live.at_home(range, || live.changing(range, EventKind::Unmap, change)),
+            Some(live) => live.while_home(range, Some(EventKind::Unmap), change),
         }
     }
     /// fork, as the preload library prepares it.
