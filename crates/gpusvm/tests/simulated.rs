@@ -281,7 +281,10 @@ impl Machine {
     fn end(self) {
         self.check();
         self.svm.fini();
-        assert!(self.live.as_ref().is_none_or(|live| live.stop()), "everything comes home");
+        if let Some(live) = &self.live {
+            assert!(live.stop(), "everything comes home");
+            live.let_go();
+        }
         assert!(self.dma.mapped.lock().is_empty(), "DMA mappings are left");
         self.sim.exit();
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {

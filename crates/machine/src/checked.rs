@@ -84,7 +84,12 @@ impl Checked {
 
     /// Ends the process' memory; false where something would not come home.
     pub fn end(&self) -> bool {
-        let home = self.live.as_ref().is_none_or(|live| live.stop());
+        // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
+        let home = self.live.as_ref().is_none_or(|live| {
+            let home = live.stop();
+            live.let_go();
+            home
+        });
         self.sim.exit();
         home
     }

@@ -3,87 +3,22 @@
 
 mod world;
 
-use hostmm::conformance::{BringHome, carry, carry_home};
 use hostmm::{
-    AccessError, AtomicOp, ClaimRequest, DevicePage, DeviceRun, HostMemory, HostMm, Migration, MmEvent, NotifierId,
-    NotifierOps, OwnerId, PagemapId, Place, Toward, Walk,
+    AccessError, AtomicOp, DevicePage, DeviceRun, Migration, MmEvent, NotifierId, NotifierOps, PagemapId, Place, Walk,
 };
 use mm_live::Transport;
-use mm_sim::{Config, MapKind, Sim};
+use mm_sim::{Config, MapKind};
 use std::sync::Arc;
 use sync::Mutex;
 use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
 use sync::sim::{self, Limits, Pct, Random, Schedule};
 use units::{HostRange, HostVa, SZ_4K};
-use world::{LIVE, Manager, Process};
+use world::scene::{OWNER, Scene};
+use world::{LIVE, Manager};
 
-const OWNER: OwnerId = OwnerId(1);
 /// Schedules a scene is run on, of each kind and for each manager.
 const SEEDS: u64 = 200;
-
-/// A process with two tiles.
-#[derive(Clone)]
-struct Scene {
-    process: Process,
-    sim: Arc<Sim>,
-    mm: Arc<dyn HostMm>,
-    memory: Arc<dyn HostMemory>,
-    tiles: [Arc<BringHome>; 2],
-}
-
-impl Scene {
-    fn new(manager: Manager) -> Self {
-        let process = Process::new(Config::default(), manager);
-        let (sim, mm, memory) = (process.sim.clone(), process.mm.clone(), process.memory.clone());
-        let tiles = [0, 1].map(|tile| {
-            let ops = BringHome::new(OWNER, 2 * SZ_4K, &memory);
-            mm.pagemap_insert(PagemapId(tile), OWNER, 64, ops.clone());
-            ops
-        });
-        Self { process, sim, mm, memory, tiles }
-    }
-    /// Maps pages and stores `first + i` in page `i`.
-    fn filled(&self, pages: usize, first: u64) -> HostRange {
-        let range = self.sim.mmap(pages, MapKind::Anonymous);
-        self.fill(range, first);
-        range
-    }
-    fn fill(&self, range: HostRange, first: u64) {
-        for i in 0..range.pages() {
-            self.sim.store_u64(range.page_at(i), first + i as u64).expect("mapped");
-        }
-    }
-    /// Migrates to and fro between the tiles, to frames from `at` on that nobody used; whatever does not move is well.
-    fn migrate(&self, range: HostRange, rounds: u16, at: u64) {
-        for round in 0..rounds {
-            let to = DevicePage { pagemap: PagemapId(round % 2), frame: at + 2 * u64::from(round) };
-            let _ = carry(&*self.mm, &*self.memory, range, OWNER, to);
-            self.check();
-        }
-    }
-    fn evict(&self, range: HostRange) {
-        let request = ClaimRequest { range, owner: OWNER, toward: Toward::Ram, fault: None };
-        let _ = carry_home(&*self.mm, &*self.memory, &request);
-        self.check();
-    }
-    fn check(&self) {
-        self.sim.check().expect("the books balance");
-    }
-    fn spawn(&self, body: impl FnOnce(Scene) + Send + 'static) -> sync::JoinHandle {
-        let scene = self.clone();
-        sync::spawn("party", move || body(scene))
-    }
-    fn end(self) {
-        self.process.settle();
-        self.check();
-        self.process.end();
-        let freed: u32 = self.tiles.iter().map(|tile| tile.freed_in_all()).sum();
-        if self.process.live.is_none() {
-            assert_eq!(u64::from(freed), self.sim.counters().freed);
-        }
-    }
-}
 
 /// Runs a scene for each manager on many schedules.
 fn explore(scene: fn(Scene)) {
@@ -92,7 +27,7 @@ fn explore(scene: fn(Scene)) {
             let schedules: [Box<dyn Schedule>; 2] = [Box::new(Random::new(seed)), Box::new(Pct::new(seed, 4, 300))];
             for mut schedule in schedules {
                 let report = sim::run(&mut *schedule, Limits::default(), move || {
-                    let party = Scene::new(manager);
+                    let party = Scene::new(Config::default(), manager);
                     scene(party.clone());
                     party.end();
                 });

@@ -78,7 +78,6 @@ impl Process {
         let _ = self.main.vm_destroy(self.vm);
         self.main.file().close();
         self.checked.core.engines().stop();
-        // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
         self.checked.end();
     }
 }

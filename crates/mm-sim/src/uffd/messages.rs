@@ -145,6 +145,20 @@ impl Sim {
         Ok(())
     }
 
+    /// Who waits, what is mapped, and what is there: for a report on a finding.
+    pub fn picture(&self) -> String {
+        let state = self.lock();
+        let messages =
+            |waiting: &mut dyn Iterator<Item = &Waiting>| waiting.map(|each| each.message).collect::<Vec<_>>();
+        let contexts = state.uffd.map.iter().map(|(id, context)| {
+            let (faults, taken) = (messages(&mut context.faults.iter()), messages(&mut context.taken.iter()));
+            let events = messages(&mut context.events.iter());
+            format!("{id:?}: {} changes, unread {faults:?} {events:?}, read {taken:?}", context.changing)
+        });
+        let vmas = state.space.vmas().map(|mapped| format!("{mapped:?}"));
+        let entries = state.space.all_entries().map(|(at, entry)| format!("{at}: {entry:?}"));
+        contexts.chain(vmas).chain(entries).collect::<Vec<_>>().join("\n")
+    }
     /// Threads that wait for a reader: for a page, or for their event to be read.
     pub fn waiting(&self) -> usize {
         let state = self.lock();

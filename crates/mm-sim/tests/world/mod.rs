@@ -1,6 +1,8 @@
 //! A simulated process as the conformance suite's world, with the kernel's own mm, or with mm-live on its userfaultfd.
 #![allow(dead_code, reason = "shared by several test binaries")]
 
+pub mod scene;
+
 use hostmm::conformance::{Body, Contract, Cpu, Join, Mapping, World};
 use hostmm::{EventKind, HostMemory, HostMm};
 use mm_live::{LiveMm, Transport};
@@ -73,6 +75,7 @@ impl Process {
         if let Some(live) = &self.live {
             live.settle();
             assert!(live.stop(), "everything comes home");
+            live.let_go();
         }
         self.sim.exit();
         self.sim.check().expect("the books balance after the exit");
