@@ -17,7 +17,7 @@ pub struct Options {
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     behaviour: String,
-    /// Whose rules the simulated mm follows
+    /// Who manages the simulated process' memory
     #[arg(long, value_enum, default_value_t = Manners::Both)]
     manner: Manners,
     /// End with one line of JSON
@@ -30,7 +30,7 @@ pub struct Options {
 enum Manners {
     /// A kernel's own mm
     Linux,
-    /// A process that moves its memory by userfaultfd
+    /// mm-live, as it ships, on a simulated userfaultfd
     Userfaultfd,
     /// Each seed in both
     Both,
