@@ -11,16 +11,23 @@
 //! A lane keeps an empty page table once it was used in pieces, and would split a huge page. It is renewed then:
 //! unregistered (so that its own DONTNEED raises no event), emptied, and registered again. So there are lanes for
 //! pieces and lanes for huge pages.
+//!
+//! A page in a lane is in nobody's memory, and its claim has it. Should the second move fail, for want of memory, the
+//! mover lets events be read again, so that the program can go on and give some back; what events do to the page, its
+//! entry says. Then the page goes home, to where its mapping is by then. So a lane may be held without the events lock,
+//! and is never waited for.
 
 use crate::LiveMm;
 use crate::kernel::{Descriptor, Errno, Kernel, Watch};
 use crate::ranks::LANE;
+use crate::transfer::Transfer;
 use sync::{Mutex, MutexGuard, rank};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
-/// Lanes of each kind: as many movers as may be under way at once without waiting for each other.
+/// Lanes of each kind: as many movers as may be under way at once.
 const LANES: usize = 2;
-const MAX_TRIES: u32 = 10_000;
+/// How often the second move is tried while no event can be read.
+const MAX_TRIES: u32 = 100;
 
 /// What a lane is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,12 +41,29 @@ pub(crate) struct Lane {
     range: HostRange,
     /// It may have a page table, which splits a huge page.
     pieced: bool,
+    /// It is registered, and empty.
+    open: bool,
 }
 
 /// All lanes.
 pub(crate) struct Bounce {
     pieces: Vec<Mutex<Lane>>,
     huge: Vec<Mutex<Lane>>,
+}
+
+/// Pages that passed, and those that did not get out.
+pub(crate) struct Passed<'a> {
+    pub pages: usize,
+    /// Why no more came in.
+    pub error: Option<Errno>,
+    pub stuck: Option<Stuck<'a>>,
+}
+
+/// Pages in a lane.
+pub(crate) struct Stuck<'a> {
+    lane: MutexGuard<'a, Lane>,
+    at: HostVa,
+    pages: usize,
 }
 
 impl Bounce {
@@ -49,7 +73,7 @@ impl Bounce {
             let lanes = (0..LANES).map(|_| {
                 let range = kernel.map_arena(SZ_2M)?;
                 kernel.register(Descriptor::Program, range, Watch::Missing)?;
-                Ok(rank::mutex(LANE, Lane { range, pieced: false }))
+                Ok(rank::mutex(LANE, Lane { range, pieced: false, open: true }))
             });
             lanes.collect::<Result<_, _>>()
         };
@@ -70,54 +94,95 @@ impl Bounce {
     pub fn ranges(&self) -> Vec<HostRange> {
         self.pieces.iter().chain(&self.huge).map(|lane| lane.lock().range).collect()
     }
-
-    fn lane(&self, size: Size, number: u64) -> MutexGuard<'_, Lane> {
-        let lanes = if size == Size::Huge { &self.huge } else { &self.pieces };
-        let free = lanes.iter().find_map(Mutex::try_lock);
-        free.unwrap_or_else(|| lanes[number as usize % lanes.len()].lock())
-    }
 }
 
 impl LiveMm {
-    /// Moves pages of the program to frames; gives how many went, and why no more did. The caller holds the events lock.
-    pub(crate) fn bounce(&self, dst: HostVa, src: HostVa, pages: usize, huge: bool) -> (usize, Option<Errno>) {
-        let whole = huge && src.is_aligned(SZ_2M) && dst.is_aligned(SZ_2M) && bytes_of(pages) == SZ_2M;
-        let size = if whole { Size::Huge } else { Size::Pieces };
-        let mut lane = self.bounce.lane(size, src.0 / SZ_2M);
-        if whole && lane.pieced {
-            self.renew(&mut lane);
-        }
-        let at = lane.range.start.add(src.0 % SZ_2M);
-        let (went, error) = self.move_exactly(Descriptor::Program, at, src, pages);
-        // A huge page that was none any more left a page table behind.
-        lane.pieced |= !whole || error.is_some();
-        if !self.leave_lane(dst, at, went) {
-            self.renew(&mut lane);
-        }
-        (went, error)
+    /// A lane that nobody uses.
+    fn lane(&self, size: Size) -> Option<MutexGuard<'_, Lane>> {
+        let lanes = if size == Size::Huge { &self.bounce.huge } else { &self.bounce.pieces };
+        lanes.iter().filter_map(Mutex::try_lock).find_map(|mut lane| {
+            if !lane.open || size == Size::Huge && lane.pieced {
+                self.renew(&mut lane);
+            }
+            lane.open.then_some(lane)
+        })
     }
 
-    /// The second half: into the frames, which are empty. False where bytes had to be copied, so that the lane still
-    /// holds pages.
-    fn leave_lane(&self, dst: HostVa, at: HostVa, pages: usize) -> bool {
-        let (mut done, mut tries, mut clean) = (0, 0, true);
-        while done < pages {
-            let here = bytes_of(done);
-            let (went, _) = self.move_exactly(Descriptor::Device, dst.add(here), at.add(here), pages - done);
+    /// Moves pages of the program to frames. EAGAIN where all lanes are taken. The caller holds the events lock.
+    pub(crate) fn bounce(&self, dst: HostVa, src: HostVa, pages: usize, huge: bool) -> Passed<'_> {
+        let whole = huge && src.is_aligned(SZ_2M) && dst.is_aligned(SZ_2M) && bytes_of(pages) == SZ_2M;
+        let Some(mut lane) = self.lane(if whole { Size::Huge } else { Size::Pieces }) else {
+            return Passed { pages: 0, error: Some(Errno::AGAIN), stuck: None };
+        };
+        let at = lane.range.start.add(src.0 % SZ_2M);
+        let (inside, error) = self.move_exactly(Descriptor::Program, at, src, pages);
+        // A huge page that was none any more left a page table behind.
+        lane.pieced |= !whole || error.is_some();
+        let out = self.leave_lane(dst, at, inside);
+        let stuck = (out < inside).then(|| Stuck { lane, at: at.add(bytes_of(out)), pages: inside - out });
+        Passed { pages: out, error, stuck }
+    }
+
+    /// The second half: into the frames, which are empty. Gives how many pages got out.
+    fn leave_lane(&self, dst: HostVa, at: HostVa, pages: usize) -> usize {
+        let (mut done, mut tries) = (0, 0);
+        while done < pages && tries < MAX_TRIES {
+            let (to, from) = (dst.add(bytes_of(done)), at.add(bytes_of(done)));
+            let (went, error) = self.move_exactly(Descriptor::Device, to, from, pages - done);
             done += went;
-            tries += 1;
-            if went == 0 && tries < MAX_TRIES {
-                sync::yield_now();
+            if went == 0 && error == Some(Errno::NOENT) && self.is_taken_back(to, from) {
+                done += 1;
             } else if went == 0 {
-                // Nobody else can hold these pages; should the kernel insist, their bytes go. A page is not given up.
-                if self.kernel.copy(Descriptor::Device, dst.add(here), at.add(here), SZ_4K).bytes == SZ_4K {
-                    (done, clean) = (done + 1, false);
-                } else {
-                    sync::yield_now();
-                }
+                tries += 1;
+                sync::yield_now();
             }
         }
-        clean
+        done
+    }
+
+    /// Whether the kernel took the page back while it was in a lane, as MADV_FREE allows: then its frame has zeros.
+    fn is_taken_back(&self, frame: HostVa, at: HostVa) -> bool {
+        let taken = !self.holds(at);
+        if taken {
+            self.counters.reclaimed.add(1);
+            self.kernel.zero(Descriptor::Device, HostRange::sized(frame, SZ_4K));
+        }
+        taken && self.holds(frame)
+    }
+
+    /// Puts pages that are stuck in a lane to where their mapping is now. What has none any more is dropped. Without
+    /// the events lock.
+    pub(crate) fn return_stuck(&self, transfer: Transfer, mut stuck: Stuck<'_>) {
+        let (mut done, mut tries) = (0, 0);
+        while done < stuck.pages {
+            let name = HostRange::new(transfer.name.page_at(done), transfer.name.end);
+            let from = stuck.at.add(bytes_of(done));
+            let held = self.hold_events();
+            let part = self.books.lock().named(transfer.claim, name);
+            let Some(entry) = part.filter(|entry| !entry.dead) else {
+                done += part.map_or(1, |entry| entry.pages);
+                continue;
+            };
+            let (went, error) = self.move_exactly(Descriptor::Program, entry.va, from, entry.pages);
+            done += went;
+            let lost = match error {
+                None => false,
+                Some(Errno::INVAL) => self.kernel.copy(Descriptor::Program, entry.va, from, SZ_4K).error.is_none(),
+                Some(Errno::EXIST) => {
+                    self.counters.conflicts.add(1);
+                    true
+                }
+                // Taken back by the kernel meanwhile.
+                Some(Errno::NOENT) => !self.holds(from),
+                Some(_) => false,
+            };
+            done += usize::from(went == 0 && lost);
+            drop(held);
+            if went == 0 && !lost {
+                self.yield_to_raiser(&mut tries);
+            }
+        }
+        stuck.lane.open = false;
     }
 
     fn renew(&self, lane: &mut Lane) {
@@ -126,12 +191,13 @@ impl LiveMm {
             return;
         }
         let _ = self.kernel.drop_pages(lane.range);
-        lane.pieced = self.kernel.register(Descriptor::Program, lane.range, Watch::Missing).is_err();
+        lane.open = self.kernel.register(Descriptor::Program, lane.range, Watch::Missing).is_ok();
+        lane.pieced = !lane.open;
     }
 
     /// Drops pages of the program by way of a lane: those of the mapping that is there while no event is read, or none.
     pub(crate) fn bounce_away(&self, src: HostVa, pages: usize) -> (usize, Option<Errno>) {
-        let mut lane = self.bounce.lane(Size::Pieces, src.0 / SZ_2M);
+        let Some(mut lane) = self.lane(Size::Pieces) else { return (0, Some(Errno::AGAIN)) };
         let at = lane.range.start.add(src.0 % SZ_2M);
         lane.pieced = true;
         let (went, error) = self.move_exactly(Descriptor::Program, at, src, pages);

@@ -157,7 +157,7 @@ impl Books {
     }
 
     /// The first part of the pages that the engine names so.
-    fn named(&self, id: u64, name: HostRange) -> Option<Entry> {
+    pub(crate) fn named(&self, id: u64, name: HostRange) -> Option<Entry> {
         let entry = self.claims.get(id)?.entries.iter().find(|entry| entry.name().contains(name.start))?;
         Some(entry.part(name))
     }

@@ -14,6 +14,7 @@
 //! refuses until it has run), and only then try again.
 
 use crate::books::{Books, Entry, Filling, From};
+use crate::bounce::Stuck;
 use crate::kernel::{Descriptor, Errno};
 use crate::{LiveMm, Transport};
 use hostmm::Place;
@@ -218,19 +219,35 @@ impl LiveMm {
             drop(held);
             return (self.copy_to_device(transfer, &way, src, dst), Some(way.direction));
         }
-        let step = self.push(&way, src, dst);
+        let (step, stuck) = self.push(&way, src, dst);
+        let mut went = 0;
         if let Step::Went(pages, outcome) = step {
             self.note(transfer.first(pages), outcome);
+            went = pages;
+        }
+        if let Some(stuck) = stuck {
+            drop(held);
+            self.return_stuck(transfer.rest(went), stuck);
         }
         (step, Some(way.direction))
     }
 
     /// The ioctl itself.
-    fn push(&self, way: &Way, src: HostVa, dst: HostVa) -> Step {
+    fn push(&self, way: &Way, src: HostVa, dst: HostVa) -> (Step, Option<Stuck<'_>>) {
         let pages = way.pages;
         let by = if way.direction == Direction::Home { Descriptor::Program } else { Descriptor::Device };
         let (went, error) = match (self.transport, way.direction) {
-            (Transport::Move, Direction::ToDevice) => self.bounce(dst, src, pages, way.huge),
+            (Transport::Move, Direction::ToDevice) => {
+                let passed = self.bounce(dst, src, pages, way.huge);
+                if let (0, Some(_)) = (passed.pages, &passed.stuck) {
+                    self.counters.failed.add(1);
+                    return (Step::Failed, passed.stuck);
+                }
+                if passed.stuck.is_some() {
+                    return (Step::Went(passed.pages, Outcome::Moved), passed.stuck);
+                }
+                (passed.pages, passed.error)
+            }
             (Transport::Move, _) => self.move_exactly(by, dst, src, pages),
             (Transport::Copy, _) => {
                 let progress = self.kernel.copy(by, dst, src, bytes_of(pages));
@@ -238,11 +255,12 @@ impl LiveMm {
             }
         };
         let outcome = if self.transport == Transport::Move { Outcome::Moved } else { Outcome::Copied };
-        match error {
+        let step = match error {
             _ if went > 0 => Step::Went(went, outcome),
             None => Step::Went(pages, outcome),
             Some(errno) => self.explain_failure(errno, way, src, dst),
-        }
+        };
+        (step, None)
     }
 
     fn explain_failure(&self, errno: Errno, way: &Way, src: HostVa, dst: HostVa) -> Step {

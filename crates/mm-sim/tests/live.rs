@@ -200,13 +200,9 @@ macro_rules! scenes {
 }
 
 scenes! {
-    #[ignore = "DONTNEED's event drops by the device's descriptor, which takes another thread's page"]
     reused_calmly: reused, CALM;
-    #[ignore = "DONTNEED's event drops by the device's descriptor, which takes another thread's page"]
     reused_roughly: reused, ROUGH;
-    #[ignore = "FREE's event drops what was written after it"]
     freed_calmly: freed, CALM;
-    #[ignore = "FREE's event drops what was written after it"]
     freed_and_taken: freed, Injection { reclaims: 2, ..CALM };
     #[ignore = "mremap across a registration is EFAULT, and half done; the preload library wraps it"]
     remapped_raw_calmly: remapped_raw, CALM;
