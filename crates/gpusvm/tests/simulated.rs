@@ -204,6 +204,14 @@ impl Machine {
         }
     }
 
+    /// What a driver does with a range that its mapping does not hold any more: mm-live is not told of every munmap.
+    fn remove_if_outgrown(&self, key: RangeKey) {
+        let Some(span) = self.svm.notifier_lock().range(key).map(Range::span) else { return };
+        if self.svm.mm().vma_lookup(span.start).is_none_or(|vma| !vma.range.covers(span)) {
+            self.svm.range_remove(key);
+        }
+    }
+
     /// Adds to a word as a device does: find the range, collect, translate and access under the notifier lock.
     fn gpu_add(&self, at: HostVa, value: u64, ctx: &Ctx, tries: usize) -> Gpu {
         let mut last = Gpu::Gave;
@@ -221,6 +229,7 @@ impl Machine {
                     continue;
                 }
                 Err(error) => {
+                    self.remove_if_outgrown(key);
                     last = Gpu::Failed(error);
                     continue;
                 }
