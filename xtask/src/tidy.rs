@@ -1,4 +1,4 @@
-//! Rules about the tree, as a test: who may depend on whom, where unsafe may stand, how long a file may be,
+//! Rules about the tree, as a test: who may depend on whom, crates and inside of some also modules, where unsafe may stand, how long a file may be,
 //! and that every path that the documents name exists.
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cli", &["check", "machine", "shim"]),
     ("xtask", &[]),
 ];
+/// Modules of a crate from the ground up: each uses those before it only. Tests are free.
+const ORDER: &[(&str, &[&str])] =
+    &[("xe-hw", &["port", "inject", "record", "tables", "iommu", "chip", "mmu", "fault", "engine", "copy", "gpu"])];
 /// Crates that may hold unsafe code, in the modules that docs/soundness.md argues for.
 const UNSAFE: &[&str] = &["sync", "mm-live", "shim"];
 /// A program without std names the C runtime's entry itself; it is built and never run.
@@ -102,6 +105,36 @@ fn file_rules(name: &str, text: &str, breaches: &mut Vec<String>) {
         }
     }
     long_functions(name, text, breaches);
+    order(name, text, breaches);
+}
+
+/// Whether a file of a crate with an [`ORDER`] names a module above its own.
+fn order(name: &str, text: &str, breaches: &mut Vec<String>) {
+    let Some((crate_name, path)) = name.strip_prefix("crates/").and_then(|name| name.split_once("/src/")) else {
+        return;
+    };
+    let Some((_, modules)) = ORDER.iter().find(|(ordered, _)| *ordered == crate_name) else { return };
+    let place = |module: &str| modules.iter().position(|listed| *listed == module);
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    if path == "lib.rs" {
+        let named = lines.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'));
+        for module in named.filter(|module| place(module).is_none()) {
+            breaches.push(format!("{name}: module {module} has no place in the order (xtask/src/tidy.rs)"));
+        }
+        return;
+    }
+    let Some(own) = path.split(['/', '.']).next().and_then(place) else { return };
+    let top = !path.contains('/');
+    for line in lines {
+        let (from_root, from_above) = (line.split("crate::"), line.split("super::"));
+        for after in from_root.skip(1).chain(from_above.skip(1).filter(|_| top)) {
+            let module = after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
+            if after.starts_with('{') || place(module).is_some_and(|used| used > own) {
+                breaches.push(format!("{name}: uses a module above its own: {}", line.trim()));
+            }
+        }
+    }
 }
 
 /// A function's end is the closing brace at the indentation of its `fn`: what rustfmt guarantees.
@@ -174,5 +207,18 @@ mod tests {
         let long = "    x;\n".repeat(MAX_FUNCTION_LINES + 2);
         file_rules("crates/units/src/lib.rs", &format!("fn f() {{\n{long}}}\n"), &mut breaches);
         assert_eq!(breaches.len(), 3, "no header, no forbid line, a long function: {breaches:?}");
+    }
+
+    #[test]
+    fn a_module_that_reaches_up_is_seen() {
+        let seen = |name: &str, text: &str| {
+            let mut breaches = Vec::new();
+            order(&format!("crates/xe-hw/src/{name}"), text, &mut breaches);
+            breaches.len()
+        };
+        assert_eq!(seen("mmu/tlb.rs", "use crate::gpu::Gpu;\nuse crate::chip::Chip;\n"), 1);
+        assert_eq!(seen("fault.rs", "use super::engine::Run;\nfn f() -> crate::copy::CopyJob {}\n"), 2);
+        assert_eq!(seen("engine/mod.rs", "//! See crate::gpu.\nuse crate::fault::Stall;\nuse exec::Run;\n"), 0);
+        assert_eq!(seen("lib.rs", "mod chip;\nmod other;\n"), 1);
     }
 }

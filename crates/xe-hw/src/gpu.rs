@@ -1,35 +1,31 @@
-//! The device as its driver sees it: table memory, address spaces, TLB flushes, the IOMMU, and what it noticed.
-//! Contexts, jobs and copies are in `engine/`, fault answers in `fault.rs`.
+//! The device as its driver sees it: table memory, address spaces, TLB flushes, the IOMMU, contexts, copies, and what it
+//! noticed. On top of all others: it alone calls [`Interrupts`].
+//!
+//! Locking: none of its own; interrupts are called with none held.
 
-use crate::engine::Engines;
+use crate::chip::Chip;
+use crate::copy::{Copier, CopyJob};
+use crate::engine::{Engine, Engines, Happened, Job, Step};
 use crate::inject::{FlushFault, Injection};
-use crate::iommu::Iommu;
 use crate::mmu::Mmu;
+use crate::mmu::walker::Space;
 use crate::port::{Bus, Interrupts};
-use crate::record::{Counters, Log, Record};
-use crate::tables::Tables;
-use crate::walker::Space;
+use crate::record::{Counters, Record};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, SZ_4K, TileId};
-use xe_spec::fault::Asid;
+use units::{Dpa, GpuRange, HostFrame, Iova, Outcome, Report, TileId};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck};
 use xe_spec::platform::Platform;
 
 /// A device of one or more tiles. All methods may be called from any thread.
 pub struct Gpu {
-    pub(crate) platform: &'static Platform,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) irq: Arc<dyn Interrupts>,
-    pub(crate) injection: Injection,
-    pub(crate) tables: Tables,
-    pub(crate) mmus: Vec<Mmu>,
-    pub(crate) iommu: Iommu,
-    pub(crate) engines: Engines,
-    pub(crate) log: Log,
+    chip: Chip,
+    irq: Arc<dyn Interrupts>,
+    mmus: Vec<Mmu>,
+    engines: Engines,
+    copier: Copier,
     /// Flushes that were asked for, over all tiles.
     flushes: AtomicU64,
-    /// Page copies of all copy jobs so far.
-    pub(crate) copies: AtomicU64,
 }
 
 impl Gpu {
@@ -43,29 +39,24 @@ impl Gpu {
         let engines = Engines::new(platform);
         let tiles = 0..platform.tiles.len();
         Arc::new(Self {
-            platform,
-            bus,
+            chip: Chip::new(platform, bus, injection),
             irq,
-            injection,
-            tables: Tables::new(platform),
             mmus: tiles.map(|tile| Mmu::new(TileId(tile as u8), engines.per_tile())).collect(),
-            iommu: Iommu::new(),
             engines,
-            log: Log::new(),
+            copier: Copier::new(),
             flushes: AtomicU64::new(0),
-            copies: AtomicU64::new(0),
         })
     }
 
     /// The platform that the device is one of.
     pub fn platform(&self) -> &'static Platform {
-        self.platform
+        self.chip.platform
     }
 
     /// Reads an entry of a page table in any tile's pool; 0, and a record, where there is none.
     pub fn table_read(&self, table: Dpa, index: usize) -> u64 {
-        self.tables.read(|pools| pools.entry(table, index)).unwrap_or_else(|| {
-            self.log.record(Record::TableAccessOutsidePool { table, index });
+        self.chip.tables.reader().entry(table, index).unwrap_or_else(|| {
+            self.chip.log.record(Record::TableAccessOutsidePool { table, index });
             0
         })
     }
@@ -77,8 +68,8 @@ impl Gpu {
 
     /// Writes consecutive entries of one table in one go: no walk sees some of them only.
     pub fn table_write_run(&self, table: Dpa, first: usize, entries: &[u64]) {
-        if !self.tables.write(table, first, entries) {
-            self.log.record(Record::TableAccessOutsidePool { table, index: first });
+        if !self.chip.tables.write(table, first, entries) {
+            self.chip.log.record(Record::TableAccessOutsidePool { table, index: first });
         }
     }
 
@@ -101,45 +92,110 @@ impl Gpu {
     /// accesses to VRAM that were in flight, and could have used an old translation, have ended; accesses to
     /// system memory are not waited for where they may block (see [`Bus::system_access_may_block`]).
     pub fn tlb_invalidate(&self, tile: TileId, asid: Asid, range: GpuRange) {
-        let number = self.flushes.fetch_add(1);
-        if self.injection.flush_delay_ns > 0 {
-            sync::time::sleep_ns(self.injection.flush_delay_ns);
+        let (number, injection) = (self.flushes.fetch_add(1), &self.chip.injection);
+        if injection.flush_delay_ns > 0 {
+            sync::time::sleep_ns(injection.flush_delay_ns);
         }
-        match self.injection.flush {
+        match injection.flush {
             FlushFault::LoseAll => return,
             FlushFault::Lose(lost) if lost == number => return,
             _ => {}
         }
         if let Some(mmu) = self.mmus.get(tile.index()) {
-            mmu.flush(asid, range, self.injection.flush);
+            mmu.flush(asid, range, injection.flush);
         }
     }
 
     /// Lets the device reach `pages` contiguous frames, at bus addresses that are nobody's yet.
     pub fn iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Iova {
-        self.iommu.map(frame, pages, write)
+        self.chip.iommu.map(frame, pages, write)
     }
 
     /// Ends that. An access that the IOMMU has already let through is not waited for.
     pub fn iommu_unmap(&self, iova: Iova, pages: usize) {
-        if !self.iommu.unmap(iova, pages) {
-            self.log.record(Record::BadUnmap { iova, pages });
+        if !self.chip.iommu.unmap(iova, pages) {
+            self.chip.log.record(Record::BadUnmap { iova, pages });
         }
     }
 
     /// Pages that the device can reach in system memory at present.
     pub fn iommu_mapped_pages(&self) -> u64 {
-        self.iommu.mapped_pages()
+        self.chip.iommu.mapped_pages()
+    }
+
+    /// Executes a copy job on `tile`'s own engine, on the calling thread, and reports how its pages travelled, in order.
+    /// The bus may take locks of the host's memory and may block.
+    pub fn copy(&self, tile: TileId, job: &CopyJob, report: &mut Report<'_>) {
+        match self.mmus.get(tile.index()) {
+            Some(mmu) => self.copier.copy(&self.chip, mmu, job, report),
+            None => report(job.pages, Outcome::Failed),
+        }
+    }
+
+    /// The engines that programs may use: on each tile the copy engines, then the compute engines.
+    pub fn engines(&self) -> impl Iterator<Item = EngineId> + '_ {
+        self.engines.ids()
+    }
+
+    /// Makes a context of an address space on an engine. Ids rise and are not reused. An engine that the
+    /// platform does not have gives a record, and a context that never runs.
+    pub fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId {
+        self.engine(engine);
+        self.engines.create(engine, asid)
+    }
+
+    /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the one command that it is
+    /// executing, which may block in a host page fault. An interrupt that is just being delivered by another
+    /// thread may still arrive; ids are not reused, so the driver can tell.
+    pub fn context_destroy(&self, context: ContextId) {
+        if let Some(unit) = self.owner(context) {
+            unit.retire(context);
+            self.engines.forget(context);
+        }
+    }
+
+    /// Gives a context a job; jobs run in order. Calls `engine_ready`. A dead context takes no job.
+    pub fn submit(&self, context: ContextId, job: Job) {
+        if let Some(unit) = self.owner(context)
+            && unit.enqueue(context, job)
+        {
+            self.irq.engine_ready(unit.id());
+        }
+    }
+
+    /// Runs one command of the context whose turn it is. To be called by one thread an engine.
+    pub fn step(&self, engine: EngineId) -> Step {
+        let Some((unit, mmu)) = self.engine(engine).zip(self.mmus.get(engine.tile.index())) else { return Step::Idle };
+        match unit.step(&self.chip, mmu) {
+            Happened::Nothing(step) => return step,
+            Happened::Fault(fault) => {
+                self.irq.page_fault(fault);
+                return Step::Fault;
+            }
+            Happened::Done(context, seqno) => self.irq.job_done(context, seqno),
+            Happened::Killed(context, seqno) => self.irq.context_killed(context, seqno),
+        }
+        Step::Ran
+    }
+
+    /// The driver's answer to the pending fault of `context`. Calls `engine_ready`, never another interrupt.
+    /// A context that is gone meanwhile is no matter; one that has no fault pending is a record.
+    pub fn fault_ack(&self, engine: EngineId, context: ContextId, ack: FaultAck) {
+        match self.engine(engine).and_then(|unit| unit.acknowledge(context, ack)) {
+            Some(true) => self.irq.engine_ready(engine),
+            Some(false) => self.chip.log.record(Record::BadAck(context)),
+            None => {}
+        }
     }
 
     /// Takes the records since the last call.
     pub fn take_records(&self) -> Vec<Record> {
-        self.log.take()
+        self.chip.log.take()
     }
 
     /// What the device did so far.
     pub fn counters(&self) -> Counters {
-        let mut counters = self.log.counters();
+        let mut counters = self.chip.log.counters();
         for mmu in &self.mmus {
             let of = mmu.counts();
             counters.tlb_hits += of.hits;
@@ -151,21 +207,21 @@ impl Gpu {
         counters
     }
 
-    /// The address bits that the device has: canonical addresses lose their sign.
-    pub(crate) fn strip(&self, addr: GpuVa) -> GpuVa {
-        GpuVa(addr.0 & ((1 << self.platform.va_bits) - 1))
+    /// An engine; `None`, and a record, where the platform has no such.
+    fn engine(&self, id: EngineId) -> Option<&Engine> {
+        let found = self.engines.find(id);
+        if found.is_none() {
+            self.chip.log.record(Record::NoSuchEngine(id));
+        }
+        found
     }
 
-    /// Whether the page at `dpa` is a frame of some tile.
-    pub(crate) fn is_frame(&self, dpa: Dpa) -> bool {
-        self.frames_from(dpa) > 0
-    }
-
-    /// Frames from `dpa` to the end of its tile's VRAM; 0 where it is no frame.
-    pub(crate) fn frames_from(&self, dpa: Dpa) -> u64 {
-        let left = |tile: &xe_spec::platform::Tile| {
-            tile.vram_size.checked_sub(dpa.0.checked_sub(tile.vram_base.0)?).filter(|left| *left > 0)
-        };
-        self.platform.tiles.iter().find_map(left).map_or(0, |bytes| bytes.div_ceil(SZ_4K))
+    /// The engine of a context; `None`, and a record, where there is no such context.
+    fn owner(&self, context: ContextId) -> Option<&Engine> {
+        let found = self.engines.owner(context);
+        if found.is_none() {
+            self.chip.log.record(Record::NoSuchContext(context));
+        }
+        found
     }
 }

@@ -9,14 +9,18 @@
 //! | step | file |
 //! |---|---|
 //! | a command is fetched and decoded | `engine/exec.rs` |
-//! | its access asks the TLB, inside a window that a flush waits for | `access.rs`, `mmu.rs`, `tlb.rs` |
-//! | a miss walks the tables | `walker.rs`, `tables.rs` |
-//! | a refusal becomes a fault record, the context stalls until the ack | `fault.rs` |
+//! | its access asks the TLB, inside a window that a flush waits for | `mmu/access.rs`, `mmu/mod.rs`, `mmu/tlb.rs` |
+//! | a miss walks the tables | `mmu/walker.rs`, `tables.rs` |
+//! | a refusal becomes a fault record, the context stalls until the ack | `fault.rs`, `engine/mod.rs` |
 //! | a system page goes through the IOMMU | `iommu.rs` |
 //! | the memory answers | [`port::Bus`] |
 //!
-//! The driver's own copies do not pass the TLB and run on the caller's thread: `engine/copy.rs`. What a driver
+//! The driver's own copies do not pass the TLB and run on the caller's thread: `copy.rs`. What a driver
 //! or a program did wrong is a [`Record`]; nothing here panics because of it.
+//!
+//! A module uses those below it only (`cargo xtask tidy` checks it), from the ground up: `port`, `inject`, `record`,
+//! `tables` and `iommu`; `chip`, which holds these; `mmu`; `fault`; `engine`; `copy`; and `gpu`, the device, which
+//! alone is seen from outside and alone calls back.
 //!
 //! Locking: every lock is a leaf (`Rank::LEAF`): none is taken under another, and none is held while the bus or
 //! [`port::Interrupts`] is called. So all of the device may be called with any ranked lock of the driver held.
@@ -25,7 +29,8 @@
 //! not modelled.
 #![forbid(unsafe_code)]
 
-mod access;
+mod chip;
+mod copy;
 mod engine;
 mod fault;
 mod gpu;
@@ -35,10 +40,9 @@ mod mmu;
 pub mod port;
 mod record;
 mod tables;
-mod tlb;
-mod walker;
 
-pub use engine::{CopyJob, Job, Step};
+pub use copy::CopyJob;
+pub use engine::{Job, Step};
 pub use gpu::Gpu;
 pub use inject::{FlushFault, Injection};
 pub use record::{Counters, Record, Violation};

@@ -4,11 +4,12 @@
 //! real VRAM promises: a driver that forgets to clear a fresh table is not found here, but one that reuses a
 //! table without clearing it is.
 //!
-//! Locking: one reader-writer lock over all pools. A walk holds it shared for its few loads, a write holds it
-//! exclusively: so one walk and one [`Tables::write`] exclude each other, and nothing finer is promised.
+//! Locking: one reader-writer lock a pool. A walk holds that of the pool it is in shared for its few loads
+//! ([`Reader`]), a write holds it exclusively: so a walk's loads from one pool and one [`Tables::write`] exclude each
+//! other, and nothing finer is promised. A walk that goes on in another pool lets go of the first.
 
-use sync::RwLock;
 use sync::rank::{self, Rank};
+use sync::{RwLock, RwLockReadGuard};
 use units::Dpa;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, TABLE_BYTES};
@@ -17,7 +18,7 @@ type Table = Box<[u64; ENTRIES]>;
 
 /// The pools of all tiles.
 pub(crate) struct Tables {
-    pools: RwLock<Pools>,
+    pools: Vec<Pool>,
 }
 
 impl Tables {
@@ -25,35 +26,39 @@ impl Tables {
         let pools = platform.tiles.iter().map(|tile| Pool {
             base: tile.tables_base,
             tables: tile.tables_size / TABLE_BYTES,
-            written: Vec::new(),
+            written: rank::rwlock(Rank::LEAF, Vec::new()),
         });
-        Self { pools: rank::rwlock(Rank::LEAF, Pools(pools.collect())) }
+        Self { pools: pools.collect() }
     }
 
-    /// Runs `body` with the pools standing still.
-    pub(crate) fn read<R>(&self, body: impl FnOnce(&Pools) -> R) -> R {
-        body(&self.pools.read())
+    /// For one walk.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { tables: self, held: None }
     }
 
     /// Writes consecutive entries; `false`, and nothing written, where they do not lie in one table of a pool.
     pub(crate) fn write(&self, table: Dpa, first: usize, entries: &[u64]) -> bool {
         let end = first.saturating_add(entries.len());
-        let mut pools = self.pools.write();
-        match pools.table_mut(table) {
-            Some(words) if end <= ENTRIES => words[first..end].copy_from_slice(entries),
-            _ => return false,
+        let Some((pool, number)) = self.find(table).filter(|_| end <= ENTRIES) else { return false };
+        let mut written = pool.written.write();
+        if written.len() <= number {
+            written.resize_with(number + 1, || None);
         }
+        written[number].get_or_insert_with(|| Box::new([0; ENTRIES]))[first..end].copy_from_slice(entries);
         true
+    }
+
+    /// The pool of a table, and its number there.
+    fn find(&self, table: Dpa) -> Option<(&Pool, usize)> {
+        self.pools.iter().find_map(|pool| Some((pool, pool.number(table)?)))
     }
 }
 
-/// All pools, standing still.
-pub(crate) struct Pools(Vec<Pool>);
-
+/// One tile's pool.
 struct Pool {
     base: Dpa,
     tables: u64,
-    written: Vec<Option<Table>>,
+    written: RwLock<Vec<Option<Table>>>,
 }
 
 impl Pool {
@@ -64,21 +69,27 @@ impl Pool {
     }
 }
 
-impl Pools {
+/// A look at tables: the pool of the last entry stands still.
+pub(crate) struct Reader<'a> {
+    tables: &'a Tables,
+    held: Option<(&'a Pool, RwLockReadGuard<'a, Vec<Option<Table>>>)>,
+}
+
+impl Reader<'_> {
     /// One entry; `None` where there is no such table.
-    pub(crate) fn entry(&self, table: Dpa, index: usize) -> Option<u64> {
-        let (pool, number) = self.0.iter().find_map(|pool| Some((pool, pool.number(table)?)))?;
-        match pool.written.get(number) {
+    pub(crate) fn entry(&mut self, table: Dpa, index: usize) -> Option<u64> {
+        let here = self.held.as_ref().and_then(|(pool, written)| Some((pool.number(table)?, written)));
+        let (number, written) = match here {
+            Some(here) => here,
+            None => {
+                self.held = None;
+                let (pool, number) = self.tables.find(table)?;
+                (number, &self.held.insert((pool, pool.written.read())).1)
+            }
+        };
+        match written.get(number) {
             Some(Some(words)) => words.get(index).copied(),
             _ => (index < ENTRIES).then_some(0),
         }
-    }
-
-    fn table_mut(&mut self, table: Dpa) -> Option<&mut Table> {
-        let (pool, number) = self.0.iter_mut().find_map(|pool| pool.number(table).map(|number| (pool, number)))?;
-        if pool.written.len() <= number {
-            pool.written.resize_with(number + 1, || None);
-        }
-        Some(pool.written[number].get_or_insert_with(|| Box::new([0; ENTRIES])))
     }
 }

@@ -7,10 +7,9 @@
 //! A command that is not known, or has a length that it cannot have, is a hang: nothing is skipped.
 //! The low bits of an address that its size does not need are not decoded.
 
-use crate::access::{Initiator, Op};
 use crate::engine::Job;
 use crate::fault::Stall;
-use crate::gpu::Gpu;
+use crate::mmu::access::{Initiator, Op};
 use crate::port::Rmw;
 use crate::record::Record;
 use units::GpuVa;
@@ -74,17 +73,17 @@ impl Run {
     }
 
     /// Executes one command, or writes the fence.
-    pub(crate) fn advance(&mut self, gpu: &Gpu, by: Initiator, context: ContextId) -> Progress {
+    pub(crate) fn advance(&mut self, by: &Initiator<'_>, context: ContextId) -> Progress {
         if self.phase == Phase::Fence {
-            return self.finish(gpu, by);
+            return self.finish(by);
         }
-        let length = match self.gather(gpu, by) {
+        let length = match self.gather(by) {
             Ok(Some(length)) => length,
-            Ok(None) => return self.hang(gpu, context),
+            Ok(None) => return self.hang(by, context),
             Err(stall) => return Progress::Stalled(stall),
         };
-        let Some(command) = decode(&self.words[..length]) else { return self.hang(gpu, context) };
-        if let Err(stall) = execute(gpu, by, &command) {
+        let Some(command) = decode(&self.words[..length]) else { return self.hang(by, context) };
+        if let Err(stall) = execute(by, &command) {
             return Progress::Stalled(stall);
         }
         self.gathered = 0;
@@ -97,16 +96,16 @@ impl Run {
         if self.phase == Phase::Fence && self.job.fence.is_none() { Progress::Done } else { Progress::Command }
     }
 
-    fn finish(&self, gpu: &Gpu, by: Initiator) -> Progress {
+    fn finish(&self, by: &Initiator<'_>) -> Progress {
         let Some((to, value)) = self.job.fence else { return Progress::Done };
-        match execute(gpu, by, &Command::Store { to, value, size: 8 }) {
+        match execute(by, &Command::Store { to, value, size: 8 }) {
             Ok(()) => Progress::Done,
             Err(stall) => Progress::Stalled(stall),
         }
     }
 
-    fn hang(&self, gpu: &Gpu, context: ContextId) -> Progress {
-        gpu.log.record(Record::UnknownCommand { context, at: self.pc, dword: self.words[0] });
+    fn hang(&self, by: &Initiator<'_>, context: ContextId) -> Progress {
+        by.chip.log.record(Record::UnknownCommand { context, at: self.pc, dword: self.words[0] });
         Progress::Hang
     }
 
@@ -131,12 +130,12 @@ impl Run {
     }
 
     /// Gathers the command at `pc`: its length in dwords, or `None` where it has none.
-    fn gather(&mut self, gpu: &Gpu, by: Initiator) -> Result<Option<usize>, Stall> {
+    fn gather(&mut self, by: &Initiator<'_>) -> Result<Option<usize>, Stall> {
         loop {
             let length = if self.gathered == 0 { Some(1) } else { length_of(self.words[0]) };
             match length {
                 Some(length) if self.gathered < length => {
-                    self.words[self.gathered] = self.fetch(gpu, by)?;
+                    self.words[self.gathered] = self.fetch(by)?;
                     self.gathered += 1;
                 }
                 length => return Ok(length),
@@ -144,15 +143,15 @@ impl Run {
         }
     }
 
-    fn fetch(&mut self, gpu: &Gpu, by: Initiator) -> Result<u32, Stall> {
-        let at = gpu.strip(self.pc.add(4 * self.gathered as u64));
+    fn fetch(&mut self, by: &Initiator<'_>) -> Result<u32, Stall> {
+        let at = by.chip.strip(self.pc.add(4 * self.gathered as u64));
         let start = at.align_down(LINE as u64);
         let line = match self.line {
             Some((have, line)) if have == start => line,
             _ => {
                 let mut line = [0; LINE];
                 let refused = |refusal| Stall { addr: at, access: Access::Read, refusal };
-                gpu.access(by, start, Op::Read(&mut line)).map_err(refused)?;
+                by.access(start, Op::Read(&mut line)).map_err(refused)?;
                 self.line = Some((start, line));
                 line
             }
@@ -163,15 +162,15 @@ impl Run {
 }
 
 /// Does the memory access of a command, if it has one.
-fn execute(gpu: &Gpu, by: Initiator, command: &Command) -> Result<(), Stall> {
+fn execute(by: &Initiator<'_>, command: &Command) -> Result<(), Stall> {
     let (addr, access, done) = match *command {
         Command::Store { to, value, size } => {
             let (to, bytes) = (to.align_down(size as u64), value.to_le_bytes());
-            (to, Access::Write, gpu.access(by, to, Op::Write(&bytes[..size])))
+            (to, Access::Write, by.access(to, Op::Write(&bytes[..size])))
         }
         Command::Atomic { at, size, op } => {
             let at = at.align_down(size as u64);
-            (at, Access::Atomic, gpu.access(by, at, Op::Rmw { size, op }))
+            (at, Access::Atomic, by.access(at, Op::Rmw { size, op }))
         }
         Command::Nothing | Command::End | Command::Jump { .. } => return Ok(()),
     };

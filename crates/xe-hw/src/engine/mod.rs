@@ -1,32 +1,30 @@
 //! Engines: contexts, their jobs, and the step that runs one command of one of them.
 //!
-//! An engine is a resumable state machine: whoever owns a thread calls [`Gpu::step`] until there is nothing to
+//! An engine is a resumable state machine: whoever owns a thread calls [`Gpu::step`](crate::Gpu::step) until there is nothing to
 //! do. Contexts take turns at every command boundary, so a batch that never ends blocks nobody, and a context
 //! that waits for a fault is passed over.
 //!
 //! Key types: [`Job`] (what the driver submits), `Engine` (its contexts), `exec::Run` (a job being executed).
-//! Neighbours: `exec.rs` executes, `copy.rs` is the driver's own copy engine, `fault.rs` answers faults.
+//! `exec.rs` executes; a step's [`Happened`] is for `gpu.rs` to tell the driver.
 //!
 //! Locking: the engine's lock covers who is whose turn, never the execution of a command: a running context's
-//! `Run` is taken out. [`crate::port::Interrupts`] are called without it, after the context was put back.
+//! `Run` is taken out. What a step came to is told without it, after the context was put back.
 //!
 //! Upstream: what GuC submission does (`xe_guc_submit.c`), seen from the other side.
 
-mod copy;
 mod exec;
 
-pub use copy::CopyJob;
-
-use crate::access::Initiator;
+use crate::chip::Chip;
 use crate::fault::Stall;
-use crate::gpu::Gpu;
-use crate::record::{Counters, Record};
+use crate::mmu::Mmu;
+use crate::mmu::access::Initiator;
+use crate::record::Counters;
 use exec::{Progress, Run};
 use std::collections::{BTreeMap, VecDeque};
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck};
+use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord};
 use xe_spec::platform::Platform;
 
 /// Work for a context.
@@ -133,12 +131,41 @@ impl Engines {
         self.per_tile
     }
 
-    pub(crate) fn find(&self, id: EngineId) -> Option<(usize, &Engine)> {
-        self.all.iter().enumerate().find(|(_, engine)| engine.id == id)
+    pub(crate) fn ids(&self) -> impl Iterator<Item = EngineId> + '_ {
+        self.all.iter().map(|engine| engine.id)
     }
 
-    fn owner(&self, context: ContextId) -> Option<&Engine> {
+    pub(crate) fn find(&self, id: EngineId) -> Option<&Engine> {
+        self.all.iter().find(|engine| engine.id == id)
+    }
+
+    /// The engine of a context.
+    pub(crate) fn owner(&self, context: ContextId) -> Option<&Engine> {
         self.owners.read().engine_of.get(&context).map(|&engine| &self.all[engine])
+    }
+
+    /// A new context; of an engine that does not exist, one that never runs.
+    pub(crate) fn create(&self, engine: EngineId, asid: Asid) -> ContextId {
+        let index = self.all.iter().position(|unit| unit.id == engine);
+        let context = {
+            let mut owners = self.owners.write();
+            owners.last += 1;
+            let context = ContextId(owners.last);
+            if let Some(index) = index {
+                owners.engine_of.insert(context, index);
+            }
+            context
+        };
+        if let Some(index) = index {
+            let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, ending: false };
+            self.all[index].schedule.lock().contexts.insert(context, fresh);
+        }
+        context
+    }
+
+    /// A context that was [retired](Engine::retire) is nobody's.
+    pub(crate) fn forget(&self, context: ContextId) {
+        self.owners.write().engine_of.remove(&context);
     }
 
     pub(crate) fn count(&self, counters: &mut Counters) {
@@ -151,96 +178,56 @@ impl Engines {
     }
 }
 
-impl Gpu {
-    /// The engines that programs may use: on each tile the copy engines, then the compute engines.
-    pub fn engines(&self) -> impl Iterator<Item = EngineId> + '_ {
-        self.engines.all.iter().map(|engine| engine.id)
+/// What a step came to, and what the driver is to be told.
+pub(crate) enum Happened {
+    /// Nothing to tell.
+    Nothing(Step),
+    Fault(FaultRecord),
+    Done(ContextId, u64),
+    Killed(ContextId, u64),
+}
+
+impl Engine {
+    pub(crate) fn id(&self) -> EngineId {
+        self.id
     }
 
-    /// Makes a context of an address space on an engine. Ids rise and are not reused. An engine that the
-    /// platform does not have gives a record, and a context that never runs.
-    pub fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId {
-        let found = self.engines.find(engine);
-        let context = {
-            let mut owners = self.engines.owners.write();
-            owners.last += 1;
-            let context = ContextId(owners.last);
-            if let Some((index, _)) = found {
-                owners.engine_of.insert(context, index);
-            }
-            context
+    /// Runs one command of the context whose turn it is.
+    pub(crate) fn step(&self, chip: &Chip, mmu: &Mmu) -> Happened {
+        let (context, asid, doomed, mut run) = match self.take() {
+            Ok(taken) => taken,
+            Err(nothing) => return Happened::Nothing(nothing),
         };
-        match found {
-            Some((_, unit)) => {
-                let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, ending: false };
-                unit.schedule.lock().contexts.insert(context, fresh);
+        let by = Initiator { chip, mmu, engine: self.id, slot: self.slot, asid };
+        let progress = if doomed { Progress::Hang } else { run.advance(&by, context) };
+        let seqno = run.seqno();
+        self.put_back(context, run, progress);
+        match progress {
+            Progress::Command => Happened::Nothing(Step::Ran),
+            Progress::Stalled(stall) => {
+                chip.log.count_fault(stall.refusal.fault_type);
+                Happened::Fault(stall.record(&by, context))
             }
-            None => self.log.record(Record::NoSuchEngine(engine)),
+            Progress::Done => Happened::Done(context, seqno),
+            Progress::Hang => Happened::Killed(context, seqno),
         }
-        context
     }
 
-    /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the one command that it is
-    /// executing, which may block in a host page fault. An interrupt that is just being delivered by another
-    /// thread may still arrive; ids are not reused, so the driver can tell.
-    pub fn context_destroy(&self, context: ContextId) {
-        let Some(unit) = self.engines.owner(context) else {
-            self.log.record(Record::NoSuchContext(context));
-            return;
-        };
-        let mut schedule = unit.schedule.lock();
+    /// Takes a context away; waits for the one command that it is executing.
+    pub(crate) fn retire(&self, context: ContextId) {
+        let mut schedule = self.schedule.lock();
         if let Some(entry) = schedule.contexts.get_mut(&context) {
             entry.ending = true;
         }
         schedule.turn.retain(|&waiting| waiting != context);
         while schedule.contexts.get(&context).is_some_and(|entry| entry.state == State::Running) {
-            unit.returned.wait(&mut schedule);
+            self.returned.wait(&mut schedule);
         }
         schedule.contexts.remove(&context);
-        drop(schedule);
-        self.engines.owners.write().engine_of.remove(&context);
     }
 
-    /// Gives a context a job; jobs run in order. Calls `engine_ready`. A dead context takes no job.
-    pub fn submit(&self, context: ContextId, job: Job) {
-        let Some(unit) = self.engines.owner(context) else {
-            self.log.record(Record::NoSuchContext(context));
-            return;
-        };
-        if unit.enqueue(context, job) {
-            self.irq.engine_ready(unit.id);
-        }
-    }
-
-    /// Runs one command of the context whose turn it is. To be called by one thread an engine.
-    pub fn step(&self, engine: EngineId) -> Step {
-        let Some((_, unit)) = self.engines.find(engine) else {
-            self.log.record(Record::NoSuchEngine(engine));
-            return Step::Idle;
-        };
-        let (context, asid, doomed, mut run) = match unit.take() {
-            Ok(taken) => taken,
-            Err(nothing) => return nothing,
-        };
-        let by = Initiator { engine, slot: unit.slot, asid };
-        let progress = if doomed { Progress::Hang } else { run.advance(self, by, context) };
-        let seqno = run.seqno();
-        unit.put_back(context, run, progress);
-        match progress {
-            Progress::Command => {}
-            Progress::Stalled(stall) => {
-                self.report(by, context, stall);
-                return Step::Fault;
-            }
-            Progress::Done => self.irq.job_done(context, seqno),
-            Progress::Hang => self.irq.context_killed(context, seqno),
-        }
-        Step::Ran
-    }
-}
-
-impl Engine {
-    fn enqueue(&self, context: ContextId, job: Job) -> bool {
+    /// Whether the context takes the job.
+    pub(crate) fn enqueue(&self, context: ContextId, job: Job) -> bool {
         let mut schedule = self.schedule.lock();
         let Some(entry) = schedule.contexts.get_mut(&context) else { return false };
         if entry.ending || matches!(entry.state, State::Dead | State::Doomed) {

@@ -3,7 +3,7 @@
 //! It forgets only what is flushed, or displaced by further pages of the same set: an entry that was cleared in
 //! memory and not flushed goes on translating. Refusals are not kept.
 
-use crate::walker::Page;
+use super::walker::Page;
 use units::{GpuRange, GpuVa, SZ_2M, SZ_4K};
 use xe_spec::fault::Asid;
 

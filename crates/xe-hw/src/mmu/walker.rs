@@ -8,7 +8,7 @@
 //! are a violation.
 
 use crate::record::Violation;
-use crate::tables::Pools;
+use crate::tables::Reader;
 use units::{Dpa, GpuVa, SZ_4K, SZ_64K};
 use xe_spec::fault::{Access, FaultType};
 use xe_spec::platform::Platform;
@@ -91,27 +91,34 @@ impl Page {
 }
 
 /// Walks from the root of `space` to the leaf of `addr`, which is already cut to the device's address bits.
-pub(crate) fn walk(platform: &Platform, pools: &Pools, space: Space, addr: GpuVa) -> Result<Page, Refusal> {
+pub(crate) fn walk(platform: &Platform, tables: &mut Reader<'_>, space: Space, addr: GpuVa) -> Result<Page, Refusal> {
     let (mut level, mut table, mut compact) = (platform.root_level, space.root, false);
     loop {
         let shift = if compact { SHIFT_64K } else { LEVEL_SHIFT[level as usize] };
         let used = if compact { COMPACT_ENTRIES } else { ENTRIES as u64 };
         let index = ((addr.0 >> shift) & (used - 1)) as usize;
         let outside = || Refusal::malformed(level, Violation::TableOutsidePool(table));
-        let entry = pools.entry(table, index).ok_or_else(outside)?;
+        let entry = tables.entry(table, index).ok_or_else(outside)?;
         match Entry::decode(entry, level) {
             Entry::Absent => return Err(Refusal::plain(FaultType::NotPresent, level)),
             Entry::Table { table: next, compact: next_compact } => {
                 (level, table, compact) = (level - 1, next, next_compact);
             }
-            Entry::Leaf(leaf) if level == 0 && !compact => return small_leaf(pools, space, table, index, addr, leaf),
+            Entry::Leaf(leaf) if level == 0 && !compact => return small_leaf(tables, space, table, index, addr, leaf),
             Entry::Leaf(leaf) => return page(addr, shift, level, leaf),
         }
     }
 }
 
 /// A leaf of a normal level-0 table: 4K, or one of the 16 entries of a 64K page.
-fn small_leaf(pools: &Pools, space: Space, table: Dpa, index: usize, addr: GpuVa, leaf: Leaf) -> Result<Page, Refusal> {
+fn small_leaf(
+    tables: &mut Reader<'_>,
+    space: Space,
+    table: Dpa,
+    index: usize,
+    addr: GpuVa,
+    leaf: Leaf,
+) -> Result<Page, Refusal> {
     if !leaf.ps64 {
         if space.needs_64k && leaf.device && !leaf.null {
             return Err(Refusal::malformed(0, Violation::SmallVramLeaf(Dpa(leaf.addr))));
@@ -123,7 +130,7 @@ fn small_leaf(pools: &Pools, space: Space, table: Dpa, index: usize, addr: GpuVa
     let mut absent = false;
     for at in first..first + GROUP {
         let expected = if leaf.null { 0 } else { head.wrapping_add((at - first) as u64 * SZ_4K) };
-        match Entry::decode(pools.entry(table, at).unwrap_or(0), 0) {
+        match Entry::decode(tables.entry(table, at).unwrap_or(0), 0) {
             Entry::Leaf(other) if other == (Leaf { addr: expected, ..leaf }) => {}
             Entry::Absent => absent = true,
             _ => return Err(Refusal::malformed(0, Violation::BrokenGroup)),

@@ -18,12 +18,14 @@
 //!
 //! Upstream: `xe_migrate.c` (`xe_migrate_vram`) emits such jobs.
 
-use crate::gpu::Gpu;
+use crate::chip::Chip;
 use crate::iommu::Mapped;
+use crate::mmu::Mmu;
+use crate::mmu::walker::Page;
 use crate::port::BusAddr;
 use crate::record::{Record, Violation};
-use crate::walker::Page;
-use units::{Dpa, GpuVa, HostFrame, Iova, Joined, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, TileId, bytes_of};
+use sync::atomic::AtomicU64;
+use units::{Dpa, GpuVa, HostFrame, Iova, Joined, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, bytes_of};
 use xe_spec::fault::{Access, Asid, FaultType};
 
 /// Pages that are handed to the bus at once, at most.
@@ -63,29 +65,36 @@ struct Stretch {
 
 /// One side of a job: remembers the leaf and the bus mapping that the last page was found in.
 struct Side<'a> {
-    gpu: &'a Gpu,
-    tile: TileId,
+    chip: &'a Chip,
+    mmu: &'a Mmu,
     asid: Asid,
     access: Access,
     leaf: Option<Page>,
     mapping: Option<(Iova, Mapped)>,
 }
 
-impl Gpu {
-    /// Executes a copy job on `tile`'s own engine, on the calling thread, and reports how its pages travelled, in order.
-    /// The bus may take locks of the host's memory and may block.
-    pub fn copy(&self, tile: TileId, job: &CopyJob, report: &mut Report<'_>) {
+/// The copy engines of all tiles.
+pub(crate) struct Copier {
+    /// Page copies of all jobs so far.
+    copies: AtomicU64,
+}
+
+impl Copier {
+    pub(crate) fn new() -> Self {
+        Self { copies: AtomicU64::new(0) }
+    }
+
+    /// Executes a job on the engine of `mmu`'s tile, on the calling thread, and reports how its pages travelled, in
+    /// order. The bus may take locks of the host's memory and may block.
+    pub(crate) fn copy(&self, chip: &Chip, mmu: &Mmu, job: &CopyJob, report: &mut Report<'_>) {
         let mut told = Joined::new(report);
         let mut report = |pages, outcome| {
-            self.log.count_copies(pages, outcome);
+            chip.log.count_copies(pages, outcome);
             told.note(pages, outcome);
         };
-        if self.mmus.get(tile.index()).is_none() {
-            return report(job.pages, Outcome::Failed);
-        }
-        let side = |access| Side { gpu: self, tile, asid: job.asid, access, leaf: None, mapping: None };
+        let side = |access| Side { chip, mmu, asid: job.asid, access, leaf: None, mapping: None };
         let (mut src, mut dst) = (side(Access::Read), side(Access::Write));
-        let failing = self.failing_page(job.pages);
+        let failing = self.failing_page(chip, job.pages);
         let mut run: Option<Pairs> = None;
         let mut page = 0;
         while page < job.pages {
@@ -97,80 +106,80 @@ impl Gpu {
             {
                 let pages = pages.min(end - page);
                 page += pages;
-                Pairs { from, to, pages }.join(&mut run, self, &mut report);
+                Pairs { from, to, pages }.join(&mut run, chip, &mut report);
                 continue;
             }
             if let Some(pairs) = run.take() {
-                pairs.transfer(self, &mut report);
+                pairs.transfer(chip, &mut report);
             }
             report(
                 1,
                 match failing {
                     Some(failing) if failing == page => Outcome::Failed,
-                    _ => self.copy_odd(tile, job, page, (from.end, to.end)),
+                    _ => copy_odd(chip, mmu, job, page, (from.end, to.end)),
                 },
             );
             page += 1;
         }
         if let Some(pairs) = run {
-            pairs.transfer(self, &mut report);
-        }
-    }
-
-    /// A page of which at least one side is not memory.
-    fn copy_odd(&self, tile: TileId, job: &CopyJob, page: usize, (src, dst): (End, End)) -> Outcome {
-        let bytes = SZ_4K;
-        let fault = |addr: GpuVa, access, fault_type| {
-            let addr = self.strip(addr.add(bytes_of(page)));
-            self.log.record(Record::CopyFault { tile, asid: job.asid, addr, access, fault_type });
-        };
-        if let End::Fault(fault_type) = src {
-            fault(job.src, Access::Read, fault_type);
-        }
-        if let End::Fault(fault_type) = dst {
-            fault(job.dst, Access::Write, fault_type);
-        }
-        if matches!(src, End::Fault(_)) || matches!(dst, End::Fault(_)) {
-            return Outcome::Failed;
-        }
-        if let End::Stray(iova) = src {
-            self.log.record(Record::StrayRead { tile, iova, bytes });
-        }
-        let to = match dst {
-            End::At(to) => to,
-            End::Stray(iova) => {
-                self.log.record(Record::StrayWrite { tile, iova, bytes });
-                return Outcome::Dropped;
-            }
-            End::Null | End::Fault(_) => return Outcome::Dropped,
-        };
-        let fill = if src == End::Null { 0 } else { 0xff };
-        sync::point();
-        match self.bus.write(to, 0, &[fill; SZ_4K as usize]) {
-            Ok(()) => Outcome::Copied,
-            Err(_) => Outcome::Failed,
+            pairs.transfer(chip, &mut report);
         }
     }
 
     /// The page of this job that the injection makes fail.
-    fn failing_page(&self, pages: usize) -> Option<usize> {
-        let fail = self.injection.fail_copy?;
+    fn failing_page(&self, chip: &Chip, pages: usize) -> Option<usize> {
+        let fail = chip.injection.fail_copy?;
         let before = self.copies.fetch_add(pages as u64);
         fail.checked_sub(before).map(|page| page as usize).filter(|&page| page < pages)
     }
 }
 
+/// A page of which at least one side is not memory.
+fn copy_odd(chip: &Chip, mmu: &Mmu, job: &CopyJob, page: usize, (src, dst): (End, End)) -> Outcome {
+    let (tile, bytes) = (mmu.tile(), SZ_4K);
+    let fault = |addr: GpuVa, access, fault_type| {
+        let addr = chip.strip(addr.add(bytes_of(page)));
+        chip.log.record(Record::CopyFault { tile, asid: job.asid, addr, access, fault_type });
+    };
+    if let End::Fault(fault_type) = src {
+        fault(job.src, Access::Read, fault_type);
+    }
+    if let End::Fault(fault_type) = dst {
+        fault(job.dst, Access::Write, fault_type);
+    }
+    if matches!(src, End::Fault(_)) || matches!(dst, End::Fault(_)) {
+        return Outcome::Failed;
+    }
+    if let End::Stray(iova) = src {
+        chip.log.record(Record::StrayRead { tile, iova, bytes });
+    }
+    let to = match dst {
+        End::At(to) => to,
+        End::Stray(iova) => {
+            chip.log.record(Record::StrayWrite { tile, iova, bytes });
+            return Outcome::Dropped;
+        }
+        End::Null | End::Fault(_) => return Outcome::Dropped,
+    };
+    let fill = if src == End::Null { 0 } else { 0xff };
+    sync::point();
+    match chip.bus.write(to, 0, &[fill; SZ_4K as usize]) {
+        Ok(()) => Outcome::Copied,
+        Err(_) => Outcome::Failed,
+    }
+}
+
 impl Side<'_> {
     fn resolve(&mut self, addr: GpuVa) -> Stretch {
-        let addr = self.gpu.strip(addr);
+        let addr = self.chip.strip(addr);
         let page = match self.leaf.filter(|leaf| leaf.contains(addr)) {
             Some(page) => page,
-            None => match self.gpu.mmus[self.tile.index()].walk(self.gpu, self.asid, addr) {
+            None => match self.mmu.walk(self.chip, self.asid, addr) {
                 Ok(page) => *self.leaf.insert(page),
                 Err(refusal) => return Stretch { end: End::Fault(refusal.fault_type), pages: 1 },
             },
         };
-        if let Err(refusal) = page.permit(self.access, self.gpu.platform) {
+        if let Err(refusal) = page.permit(self.access, self.chip.platform) {
             return Stretch { end: End::Fault(refusal.fault_type), pages: 1 };
         }
         let (end, pages) = if page.leaf.null {
@@ -184,12 +193,12 @@ impl Side<'_> {
     }
 
     fn frames(&self, addr: GpuVa, dpa: Dpa) -> (End, u64) {
-        let frames = self.gpu.frames_from(dpa);
+        let frames = self.chip.frames_from(dpa);
         if frames > 0 {
             return (End::At(BusAddr::Vram(dpa)), frames);
         }
         let violation = Violation::OutsideVram(dpa);
-        self.gpu.log.record(Record::Malformed { tile: self.tile, asid: self.asid, addr, violation });
+        self.chip.log.record(Record::Malformed { tile: self.mmu.tile(), asid: self.asid, addr, violation });
         (End::Fault(FaultType::Malformed), 1)
     }
 
@@ -210,7 +219,7 @@ impl Side<'_> {
         {
             return Some(Mapped { frame: mapped.frame.add(further), pages: mapped.pages - further, ..mapped });
         }
-        let mapped = self.gpu.iommu.lookup(iova)?;
+        let mapped = self.chip.iommu.lookup(iova)?;
         self.mapping = Some((iova, mapped));
         Some(mapped)
     }
@@ -226,7 +235,7 @@ struct Pairs {
 impl Pairs {
     /// Appends these pages to `run`; what is complete is transferred. A run ends where VRAM crosses a multiple of
     /// 2M, so that a huge page is in one run, whole.
-    fn join(mut self, run: &mut Option<Self>, gpu: &Gpu, report: &mut Report<'_>) {
+    fn join(mut self, run: &mut Option<Self>, chip: &Chip, report: &mut Report<'_>) {
         while self.pages > 0 {
             let room = room(self.from).min(room(self.to)).min(self.pages);
             let rest = Self { from: further(self.from, room), to: further(self.to, room), pages: self.pages - room };
@@ -235,7 +244,7 @@ impl Pairs {
                 Some(run) if run.goes_on(&self) => run.pages += self.pages,
                 _ => {
                     if let Some(complete) = run.replace(self) {
-                        complete.transfer(gpu, report);
+                        complete.transfer(chip, report);
                     }
                 }
             }
@@ -252,9 +261,9 @@ impl Pairs {
             && !starts_huge(next.to)
     }
 
-    fn transfer(self, gpu: &Gpu, report: &mut Report<'_>) {
+    fn transfer(self, chip: &Chip, report: &mut Report<'_>) {
         sync::point();
-        gpu.bus.transfer(self.from, self.to, self.pages, report);
+        chip.bus.transfer(self.from, self.to, self.pages, report);
     }
 }
 

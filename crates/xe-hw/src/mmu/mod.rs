@@ -5,20 +5,24 @@
 //! that were open: afterwards no access that could know the old translation touches VRAM. A walk that began
 //! before a flush may still serve its own access, and is not kept.
 //!
-//! Key types: [`Mmu`] (a tile), [`Window`] (a guard).
+//! Key types: [`Mmu`] (a tile), [`Window`] (a guard). `access.rs` uses both; `walker.rs` and `tlb.rs` translate.
 //!
 //! Locking: the TLB lock is a leaf; a hit takes it once. Closing a window takes it only where a flush waits.
 
-use crate::gpu::Gpu;
+pub(crate) mod access;
+mod tlb;
+pub(crate) mod walker;
+
+use crate::chip::Chip;
 use crate::inject::FlushFault;
 use crate::record::Record;
-use crate::tlb::{Tlb, normalised};
-use crate::walker::{Page, Refusal, Space, walk};
 use std::collections::BTreeMap;
 use sync::atomic::{AtomicU32, AtomicU64};
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
+use tlb::{Tlb, normalised};
 use units::{GpuRange, GpuVa, TileId};
+use walker::{Page, Refusal, Space, walk};
 use xe_spec::fault::{Access, Asid, FaultType};
 
 /// The MMU of one tile.
@@ -83,6 +87,11 @@ impl Mmu {
         }
     }
 
+    /// Whose it is.
+    pub(crate) fn tile(&self) -> TileId {
+        self.tile
+    }
+
     pub(crate) fn set_root(&self, asid: Asid, space: Space) {
         self.spaces.write().insert(asid, space);
     }
@@ -95,29 +104,29 @@ impl Mmu {
     /// A hit that does not permit the access is walked again before anybody is told.
     pub(crate) fn translate(
         &self,
-        gpu: &Gpu,
+        chip: &Chip,
         engine: usize,
         asid: Asid,
         addr: GpuVa,
         access: Access,
     ) -> Result<(Window<'_>, Page), Refusal> {
         let (window, hit, flushes) = self.open(engine, asid, addr);
-        if let Some(page) = hit.filter(|page| page.permit(access, gpu.platform).is_ok()) {
+        if let Some(page) = hit.filter(|page| page.permit(access, chip.platform).is_ok()) {
             return Ok((window, page));
         }
-        let page = self.walk(gpu, asid, addr)?;
+        let page = self.walk(chip, asid, addr)?;
         self.keep(asid, page, flushes);
-        page.permit(access, gpu.platform)?;
+        page.permit(access, chip.platform)?;
         Ok((window, page))
     }
 
     /// Walks without the TLB, and records what must not be.
-    pub(crate) fn walk(&self, gpu: &Gpu, asid: Asid, addr: GpuVa) -> Result<Page, Refusal> {
+    pub(crate) fn walk(&self, chip: &Chip, asid: Asid, addr: GpuVa) -> Result<Page, Refusal> {
         let space = self.spaces.read().get(&asid).copied();
-        let space = space.ok_or(Refusal::plain(FaultType::NotPresent, gpu.platform.root_level))?;
-        let found = gpu.tables.read(|pools| walk(gpu.platform, pools, space, addr));
+        let space = space.ok_or(Refusal::plain(FaultType::NotPresent, chip.platform.root_level))?;
+        let found = walk(chip.platform, &mut chip.tables.reader(), space, addr);
         if let Err(Refusal { violation: Some(violation), .. }) = found {
-            gpu.log.record(Record::Malformed { tile: self.tile, asid, addr, violation });
+            chip.log.record(Record::Malformed { tile: self.tile, asid, addr, violation });
         }
         found
     }
