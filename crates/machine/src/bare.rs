@@ -16,7 +16,7 @@ use sync::time::now_ns;
 use units::{Dpa, HostVa, SZ_1G, TileId};
 use xe_hw::Injection;
 use xe_kmd::{Errno, Rules};
-use xe_spec::fault::{Access, Asid, ContextId, EngineClass, EngineId, FaultRecord, FaultType};
+use xe_spec::fault::{Access, Asid, ContextId, EngineClass, EngineId, FaultRecord, FaultSlot, FaultType};
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
 
 /// A PVC whose tiles hold a million blocks of 64K. All rules are PVC's.
@@ -155,9 +155,9 @@ impl Bare {
     /// A store of `tile` to the start of a block faults, and is served: nanoseconds from the report to the answer.
     pub fn fault(&self, tile: u8, block: usize) -> u64 {
         let addr = self.mm.block(block).start.mirror();
+        let engine = EngineId { tile: TileId(tile), class: EngineClass::Compute, instance: 0 };
         let record = FaultRecord {
-            engine: EngineId { tile: TileId(tile), class: EngineClass::Compute, instance: 0 },
-            context: ContextId(u32::MAX),
+            slot: FaultSlot { engine, context: ContextId(u32::MAX), serial: 0 },
             asid: self.asid,
             addr,
             access: Access::Write,

@@ -19,7 +19,7 @@ use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_hw::port::Interrupts;
 use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
 use xe_kmd::{Device, Errno, Hw, HwJob, Parts, Rules};
-use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 
 /// What a machine is put together from.
@@ -169,8 +169,8 @@ impl Hw for HwPort {
         self.gpu.submit(context, Job { seqno: job.seqno, batch: job.batch, fence: job.fence });
     }
 
-    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck) {
-        self.gpu.fault_ack(fault.engine, fault.context, ack);
+    fn fault_ack(&self, slot: FaultSlot, ack: FaultAck) {
+        self.gpu.fault_ack(slot, ack);
     }
 
     fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>) {

@@ -1,6 +1,7 @@
 //! A refused access, as it travels from the MMU through the engine to the driver.
 //!
-//! A context has at most one fault pending. While it waits, the engine runs other contexts. Replay tries the
+//! A context has at most one fault pending, and its [`FaultSlot`] names that one: the answer to an earlier fault finds
+//! no such slot. While it waits, the engine runs other contexts. Replay tries the
 //! same access again, nothing before it; kill ends the context at the engine's next step.
 //!
 //! Locking: none, this is data.
@@ -10,7 +11,7 @@
 use crate::mmu::access::Initiator;
 use crate::mmu::walker::Refusal;
 use units::GpuVa;
-use xe_spec::fault::{Access, ContextId, FaultRecord};
+use xe_spec::fault::{Access, FaultRecord, FaultSlot};
 
 /// A refused access: where, how and why.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,9 @@ pub(crate) struct Stall {
 
 impl Stall {
     /// What the driver is told.
-    pub(crate) fn record(&self, by: &Initiator<'_>, context: ContextId) -> FaultRecord {
+    pub(crate) fn record(&self, by: &Initiator<'_>, slot: FaultSlot) -> FaultRecord {
         FaultRecord {
-            engine: by.engine,
-            context,
+            slot,
             asid: by.asid,
             addr: by.chip.strip(self.addr),
             access: self.access,

@@ -14,7 +14,7 @@ use crate::record::{Counters, Record};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use units::{Dpa, GpuRange, HostFrame, Iova, Outcome, Report, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
 use xe_spec::platform::Platform;
 
 /// A device of one or more tiles. All methods may be called from any thread.
@@ -178,12 +178,12 @@ impl Gpu {
         Step::Ran
     }
 
-    /// The driver's answer to the pending fault of `context`. Calls `engine_ready`, never another interrupt.
-    /// A context that is gone meanwhile is no matter; one that has no fault pending is a record.
-    pub fn fault_ack(&self, engine: EngineId, context: ContextId, ack: FaultAck) {
-        match self.engine(engine).and_then(|unit| unit.acknowledge(context, ack)) {
-            Some(true) => self.irq.engine_ready(engine),
-            Some(false) => self.chip.log.record(Record::BadAck(context)),
+    /// The driver's answer to one fault. Calls `engine_ready`, never another interrupt. A context that is gone meanwhile
+    /// is no matter; a fault that is not pending (any more) is a record, and nothing is answered.
+    pub fn fault_ack(&self, slot: FaultSlot, ack: FaultAck) {
+        match self.engine(slot.engine).and_then(|unit| unit.acknowledge(slot, ack)) {
+            Some(true) => self.irq.engine_ready(slot.engine),
+            Some(false) => self.chip.log.record(Record::BadAck(slot)),
             None => {}
         }
     }

@@ -8,7 +8,7 @@
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{Dpa, GpuVa, HostFrame, Iova, Outcome, TileId};
-use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultType};
+use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultSlot, FaultType};
 
 /// Records kept until somebody takes them.
 pub const KEPT: usize = 4096;
@@ -127,8 +127,8 @@ pub enum Record {
     NoSuchEngine(EngineId),
     /// The driver named a context that does not exist (any more).
     NoSuchContext(ContextId),
-    /// The driver answered a fault that this context does not have.
-    BadAck(ContextId),
+    /// The driver answered a fault that its context does not have (any more).
+    BadAck(FaultSlot),
 }
 
 /// What the device did so far.

@@ -59,9 +59,10 @@ fn a_fence_may_fault_and_needs_no_batch() {
     gpu.submit(context, Job { seqno: 1, batch: None, fence: Some((fence, 1)) });
     gpu.submit(context, Job { seqno: 2, batch: None, fence: None });
     assert_eq!(rig.run(), Step::Wait);
-    assert_eq!(rig.irq.the_fault().addr, fence);
+    let fault = rig.irq.the_fault();
+    assert_eq!(fault.addr, fence);
     rig.tables.map(&gpu, fence, 0, system(gpu.iommu_map(HostFrame(1), 1, true)));
-    gpu.fault_ack(CCS, context, FaultAck::Replay);
+    gpu.fault_ack(fault.slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.irq.take(), [Told::Done(context, 1), Told::Done(context, 2)]);
     assert_eq!(rig.bus.quad(BusAddr::System(HostFrame(1)), 0), 1);
@@ -172,15 +173,36 @@ fn others_run_while_one_waits_and_kill_ends_it() {
     rig.gpu.submit(waits, Job { seqno: 1, batch, fence: None });
     rig.submit(runs, 1, &store_batch(VA, 1));
     assert_eq!(rig.run(), Step::Wait);
-    assert!(matches!(rig.irq.take()[..], [Told::Fault(_), Told::Done(done, 1)] if done == runs));
+    let told = rig.irq.take();
+    let [Told::Fault(fault), Told::Done(done, 1)] = told[..] else { panic!("a fault and a job: {told:?}") };
+    assert_eq!((fault.slot.context, done), (waits, runs));
     rig.irq.take_ready();
-    rig.gpu.fault_ack(CCS, waits, FaultAck::Kill);
+    rig.gpu.fault_ack(fault.slot, FaultAck::Kill);
     assert_eq!(rig.irq.take(), [], "only a step kills");
     assert_eq!(rig.irq.take_ready(), [CCS]);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.irq.take(), [Told::Killed(waits, 1)]);
-    rig.gpu.fault_ack(CCS, waits, FaultAck::Replay);
-    assert_eq!(rig.gpu.take_records(), [Record::BadAck(waits)]);
+    rig.gpu.fault_ack(fault.slot, FaultAck::Replay);
+    assert_eq!(rig.gpu.take_records(), [Record::BadAck(fault.slot)]);
+}
+
+#[test]
+fn a_late_answer_answers_no_other_fault() {
+    let rig = rig();
+    let context = rig.context();
+    rig.submit(context, 1, &store_batch(VA.add(SZ_64K), 1));
+    assert_eq!(rig.run(), Step::Wait);
+    let first = rig.irq.the_fault();
+    rig.gpu.fault_ack(first.slot, FaultAck::Replay);
+    assert_eq!(rig.run(), Step::Wait, "nothing was mapped");
+    let second = rig.irq.the_fault();
+    rig.gpu.fault_ack(first.slot, FaultAck::Kill);
+    assert_eq!(rig.gpu.take_records(), [Record::BadAck(first.slot)]);
+    assert_eq!(rig.run(), Step::Wait);
+    assert_eq!(rig.irq.take(), [], "the second fault still waits");
+    rig.gpu.fault_ack(second.slot, FaultAck::Kill);
+    assert_eq!(rig.run(), Step::Idle);
+    assert_eq!(rig.irq.take(), [Told::Killed(context, 1)]);
 }
 
 #[test]
@@ -190,7 +212,7 @@ fn a_destroyed_context_forgets_its_fault() {
     rig.submit(context, 1, &store_batch(VA.add(SZ_64K), 1));
     assert_eq!(rig.run(), Step::Wait);
     rig.gpu.context_destroy(context);
-    rig.gpu.fault_ack(CCS, context, FaultAck::Replay);
+    rig.gpu.fault_ack(rig.irq.the_fault().slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.gpu.take_records(), [], "an answer that comes too late is no mistake");
     assert_ne!(rig.context(), context);

@@ -182,9 +182,11 @@ impl World {
         match self.flat.get(&at.page()) {
             Some(&(page, true)) => prop_assert_eq!(writes, [(page, at.page_offset(), 4)]),
             other => {
-                prop_assert!(matches!(told[..], [Told::Fault(_)]), "{:?} at {}: {:?} {:?}", other, at, told, writes);
+                let [Told::Fault(fault)] = told[..] else {
+                    return Err(TestCaseError::fail(format!("{other:?} at {at}: {told:?} {writes:?}")));
+                };
                 prop_assert_eq!(end, Step::Wait);
-                rig.gpu.fault_ack(CCS, context, FaultAck::Kill);
+                rig.gpu.fault_ack(fault.slot, FaultAck::Kill);
                 rig.run();
                 rig.irq.take();
             }

@@ -37,7 +37,7 @@ fn scene(flush: FlushFault, warm: bool, seen: &Mutex<Vec<Counters>>) {
     bus.empty(vram(0));
     engine.join();
     if let [Told::Fault(fault)] = rig.irq.take()[..] {
-        gpu.fault_ack(CCS, fault.context, FaultAck::Kill);
+        gpu.fault_ack(fault.slot, FaultAck::Kill);
     }
     rig.run();
     seen.lock().push(gpu.counters());

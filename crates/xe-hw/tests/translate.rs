@@ -26,7 +26,7 @@ fn refused(rig: &Rig, words: &[u32]) -> xe_spec::fault::FaultRecord {
     rig.submit(context, 1, words);
     assert_eq!(rig.run(), Step::Wait);
     let fault = rig.irq.the_fault();
-    assert_eq!((fault.engine, fault.context, fault.asid), (CCS, context, ASID));
+    assert_eq!((fault.slot.engine, fault.slot.context, fault.asid), (CCS, context, ASID));
     rig.gpu.context_destroy(context);
     fault
 }
@@ -82,13 +82,14 @@ fn a_fault_stalls_and_the_replay_does_just_that_access() {
     assert_eq!(fault.level, 0, "the group's table is there");
     assert_eq!(gpu.step(CCS), Step::Wait);
 
-    gpu.fault_ack(CCS, context, FaultAck::Replay);
+    gpu.fault_ack(fault.slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Wait, "not served: the same fault again");
-    assert_eq!(rig.irq.the_fault(), fault);
+    let again = rig.irq.the_fault();
+    assert_eq!(xe_spec::fault::FaultRecord { slot: again.slot, ..fault }, again);
 
     let iova = gpu.iommu_map(HostFrame(3), 1, true);
     rig.tables.map(&gpu, VA, 0, system(iova));
-    gpu.fault_ack(CCS, context, FaultAck::Replay);
+    gpu.fault_ack(again.slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.irq.take(), [Told::Done(context, 7)]);
     assert_eq!(rig.bus.word(BusAddr::System(HostFrame(3)), 0), 5);
@@ -111,7 +112,7 @@ fn a_fetch_faults_as_a_read_and_goes_on_inside_its_command() {
     assert_eq!((fault.addr, fault.access), (page, Access::Read));
     rig.tables.map(&gpu, page, 0, system(gpu.iommu_map(HostFrame(4), 1, false)));
     rig.bus.poke(BusAddr::System(HostFrame(4)), 0, &[store(VA, 77)[2], 77, BBE]);
-    gpu.fault_ack(CCS, context, FaultAck::Replay);
+    gpu.fault_ack(fault.slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.bus.word(BusAddr::System(HostFrame(3)), 0), 77);
 }
@@ -379,9 +380,10 @@ fn memory_that_the_host_took_away_is_a_page_fault() {
     let context = rig.context();
     rig.submit(context, 1, &store_batch(VA, 9));
     assert_eq!(rig.run(), Step::Wait);
-    assert_eq!(rig.irq.the_fault().fault_type, FaultType::NotPresent);
+    let fault = rig.irq.the_fault();
+    assert_eq!(fault.fault_type, FaultType::NotPresent);
     rig.bus.restore(HostFrame(3));
-    gpu.fault_ack(CCS, context, FaultAck::Replay);
+    gpu.fault_ack(fault.slot, FaultAck::Replay);
     assert_eq!(rig.run(), Step::Idle);
     assert_eq!(rig.bus.word(BusAddr::System(HostFrame(3)), 0), 9);
     assert!(matches!(gpu.take_records()[..], [Record::SystemFault { frame: HostFrame(3), .. }]));

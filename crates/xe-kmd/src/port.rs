@@ -14,7 +14,7 @@
 //! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
 
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
 
 /// One job of a context: a batch, then a fence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +58,8 @@ pub trait Hw: Send + Sync + 'static {
     fn context_destroy(&self, context: ContextId);
     /// Appends a job to a context's ring.
     fn submit(&self, context: ContextId, job: HwJob);
-    /// Answers a fault. An answer to a context that is gone meanwhile is ignored.
-    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck);
+    /// Answers a fault. An answer to one that is not pending any more is ignored.
+    fn fault_ack(&self, slot: FaultSlot, ack: FaultAck);
 
     /// Carries `pages` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the tile's own copy
     /// engine; returns when it is done. The engine translates both sides, and reports how the pages travelled, in order.

@@ -57,13 +57,22 @@ pub enum EngineClass {
     Compute,
 }
 
-/// A page fault that the device reports. The context is stalled until the driver answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultRecord {
+/// Names one fault of one context, and no other fault of it: an answer that comes late answers nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FaultSlot {
     /// Which engine stalls.
     pub engine: EngineId,
     /// Which context.
     pub context: ContextId,
+    /// Rises from fault to fault of the context.
+    pub serial: u64,
+}
+
+/// A page fault that the device reports. The context is stalled until the driver answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultRecord {
+    /// Whose, and which: what the answer names.
+    pub slot: FaultSlot,
     /// Address space of the access.
     pub asid: Asid,
     /// Address; its page is what counts.

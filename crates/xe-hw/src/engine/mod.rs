@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord};
+use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 
 /// Work for a context.
@@ -72,8 +72,19 @@ struct Context {
     state: State,
     jobs: VecDeque<Job>,
     run: Option<Run>,
+    /// Turns so far: a fault is named by the turn that it ended.
+    turns: u64,
     /// Somebody ends it: once it is put back it has no turn any more.
     ending: bool,
+}
+
+/// A context's run, taken out for one step.
+struct Taken {
+    /// Of the fault, if the step ends in one.
+    slot: FaultSlot,
+    asid: Asid,
+    doomed: bool,
+    run: Run,
 }
 
 /// One engine.
@@ -157,7 +168,7 @@ impl Engines {
             context
         };
         if let Some(index) = index {
-            let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, ending: false };
+            let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, turns: 0, ending: false };
             self.all[index].schedule.lock().contexts.insert(context, fresh);
         }
         context
@@ -194,10 +205,11 @@ impl Engine {
 
     /// Runs one command of the context whose turn it is.
     pub(crate) fn step(&self, chip: &Chip, mmu: &Mmu) -> Happened {
-        let (context, asid, doomed, mut run) = match self.take() {
+        let Taken { slot, asid, doomed, mut run } = match self.take() {
             Ok(taken) => taken,
             Err(nothing) => return Happened::Nothing(nothing),
         };
+        let context = slot.context;
         let by = Initiator { chip, mmu, engine: self.id, slot: self.slot, asid };
         let progress = if doomed { Progress::Hang } else { run.advance(&by, context) };
         let seqno = run.seqno();
@@ -206,7 +218,7 @@ impl Engine {
             Progress::Command => Happened::Nothing(Step::Ran),
             Progress::Stalled(stall) => {
                 chip.log.count_fault(stall.refusal.fault_type);
-                Happened::Fault(stall.record(&by, context))
+                Happened::Fault(stall.record(&by, slot))
             }
             Progress::Done => Happened::Done(context, seqno),
             Progress::Hang => Happened::Killed(context, seqno),
@@ -242,7 +254,7 @@ impl Engine {
     }
 
     /// Takes out the run of the context whose turn it is.
-    fn take(&self) -> Result<(ContextId, Asid, bool, Run), Step> {
+    fn take(&self) -> Result<Taken, Step> {
         let mut schedule = self.schedule.lock();
         if schedule.stepping {
             return Err(Step::Wait);
@@ -255,9 +267,11 @@ impl Engine {
         let doomed = entry.state == State::Doomed;
         let run = entry.run.take().or_else(|| entry.jobs.pop_front().map(Run::new)).ok_or(Step::Ran)?;
         entry.state = State::Running;
-        let asid = entry.asid;
+        entry.turns += 1;
+        let slot = FaultSlot { engine: self.id, context, serial: entry.turns };
+        let taken = Taken { slot, asid: entry.asid, doomed, run };
         schedule.stepping = true;
-        Ok((context, asid, doomed, run))
+        Ok(taken)
     }
 
     fn put_back(&self, context: ContextId, run: Run, progress: Progress) {
@@ -279,11 +293,11 @@ impl Engine {
         self.returned.notify_all();
     }
 
-    /// Takes the driver's answer; whether `context` has a fault pending, `None` where it does not exist.
-    pub(crate) fn acknowledge(&self, context: ContextId, ack: FaultAck) -> Option<bool> {
-        let mut schedule = self.schedule.lock();
+    /// Takes the driver's answer; whether that fault is pending, `None` where its context does not exist.
+    pub(crate) fn acknowledge(&self, slot: FaultSlot, ack: FaultAck) -> Option<bool> {
+        let (mut schedule, context) = (self.schedule.lock(), slot.context);
         let entry = schedule.contexts.get_mut(&context).filter(|entry| !entry.ending)?;
-        if entry.state != State::Faulted {
+        if entry.state != State::Faulted || entry.turns != slot.serial {
             return Some(false);
         }
         entry.state = match ack {

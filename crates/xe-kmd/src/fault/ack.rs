@@ -24,11 +24,11 @@ pub(super) fn ack(gpu: &Gpu, fault: &Queued, outcome: Result<Serviced, Errno>) {
     };
     gpu.tell(Event::Fault {
         asid: record.asid,
-        tile: record.engine.tile,
+        tile: record.slot.engine.tile,
         addr: record.addr,
         access: record.access,
         outcome,
         ns: now_ns() - fault.since_ns,
     });
-    gpu.hw.fault_ack(record, ack);
+    gpu.hw.fault_ack(record.slot, ack);
 }

@@ -74,7 +74,7 @@ impl FaultQueues {
 
     /// Forgets the faults of a context that ended.
     pub(crate) fn squash(&self, context: ContextId, asid: Asid) {
-        self.of(asid).lock().waiting.retain(|fault| fault.record.context != context);
+        self.of(asid).lock().waiting.retain(|fault| fault.record.slot.context != context);
     }
 
     /// Becomes the server of an idle queue that has something.
@@ -113,7 +113,7 @@ mod tests {
                 assert!(queues.serve_next(|other| assert_eq!(other.record.asid, Asid(6))));
                 assert!(!queues.serve_next(|_| unreachable!()));
             }
-            seen.push((fault.record.asid.0, fault.record.context.0));
+            seen.push((fault.record.asid.0, fault.record.slot.context.0));
         }) {}
         assert_eq!(seen, [(5, 0), (5, 1), (5, 2), (5, 3)]);
     }
@@ -124,7 +124,7 @@ mod tests {
         queues.push(fault_record(5, 1));
         queues.push(fault_record(5, 2));
         queues.squash(ContextId(1), Asid(5));
-        assert!(queues.serve_next(|fault| assert_eq!(fault.record.context, ContextId(2))));
+        assert!(queues.serve_next(|fault| assert_eq!(fault.record.slot.context, ContextId(2))));
         assert!(!queues.serve_next(|_| unreachable!()));
     }
 }

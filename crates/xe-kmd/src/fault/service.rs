@@ -31,7 +31,7 @@ fn serve(device: &Device, record: &FaultRecord) -> Result<Serviced, Errno> {
         device.sweep();
         served = serve_in(&vm, &mut vm.state.lock(), record);
     }
-    let gets_on = |outcome| match device.queue_of(record.context) {
+    let gets_on = |outcome| match device.queue_of(record.slot.context) {
         Some(queue) => queue.makes_progress(record.addr, outcome),
         None => true,
     };
@@ -56,7 +56,7 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);
     }
-    let fault = Fault { tile: record.engine.tile, addr: record.addr, access: record.access };
+    let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
     match (vma.kind, &vm.svm) {
         (Kind::Mirror, Some(svm)) => {
             state.sweep.turn(&vm.space, svm, vm.window().mirrored());

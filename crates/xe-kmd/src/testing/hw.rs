@@ -24,7 +24,7 @@ pub(crate) struct HwState {
     pub next_iova: u64,
     pub contexts: BTreeMap<ContextId, EngineId>,
     pub jobs: Vec<(ContextId, HwJob)>,
-    pub acks: Vec<(GpuVa, FaultAck)>,
+    pub acks: Vec<(FaultSlot, FaultAck)>,
     pub copies: Vec<Copied>,
 }
 
@@ -108,8 +108,8 @@ impl Hw for FakeHw {
     fn submit(&self, context: ContextId, job: HwJob) {
         self.state.lock().jobs.push((context, job));
     }
-    fn fault_ack(&self, fault: &FaultRecord, ack: FaultAck) {
-        self.state.lock().acks.push((fault.addr, ack));
+    fn fault_ack(&self, slot: FaultSlot, ack: FaultAck) {
+        self.state.lock().acks.push((slot, ack));
     }
     fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>) {
         for n in 0..pages {

@@ -21,9 +21,9 @@ pub(crate) use mm::Mm;
 
 /// A read fault of context `n` in space `asid`.
 pub(crate) fn fault_record(asid: u32, n: u32) -> FaultRecord {
+    let engine = EngineId { tile: TileId(0), class: EngineClass::Copy, instance: 0 };
     FaultRecord {
-        engine: EngineId { tile: TileId(0), class: EngineClass::Copy, instance: 0 },
-        context: ContextId(n),
+        slot: FaultSlot { engine, context: ContextId(n), serial: 0 },
         asid: Asid(asid),
         addr: GpuVa(0),
         access: Access::Read,
@@ -160,7 +160,7 @@ impl Rig {
     /// The same of another context.
     pub fn fault_of(&self, context: ContextId, tile: u8, asid: Asid, addr: u64, access: Access) -> FaultAck {
         let mut record = FaultRecord { asid, addr: GpuVa(addr), access, ..fault_record(0, context.0) };
-        record.engine.tile = TileId(tile);
+        record.slot.engine.tile = TileId(tile);
         self.device.page_fault(record);
         assert_eq!(self.service_faults(), 1);
         self.hw.state.lock().acks.last().expect("an answer").1
