@@ -254,6 +254,16 @@ impl State {
         if holders.len() == self.frames.len() { Ok(()) } else { Err("a frame is held that is not in use".into()) }
     }
 
+    /// Whether somebody holds a page of the huge page around `at`: it can be neither split nor migrated.
+    pub(crate) fn is_pinned_huge(&self, at: HostVa) -> bool {
+        let pinned = |entry: Entry| match entry {
+            Entry::System { frame, .. } => self.frames.get(frame).is_some_and(|held| held.pins > 0),
+            _ => false,
+        };
+        let block = HostRange::around(at, SZ_2M);
+        self.space.order(at) > 0 && self.space.entries(block).into_iter().any(|(_, entry)| pinned(entry))
+    }
+
     /// Where the page at `at` is, for scenes that look.
     pub(crate) fn residency(&self, at: HostVa) -> Option<Place> {
         match self.space.entry(at)? {

@@ -240,3 +240,19 @@ fn events_tell_what_counters_count() {
     assert_eq!((counters.to_vram, counters.to_ram, counters.freed, counters.faults), (2, 1, 2, 1));
     sim.exit();
 }
+
+#[test]
+fn a_pin_keeps_all_of_a_huge_page() {
+    let (sim, _ops) = process();
+    let range = huge(&sim);
+    sim.pin(range.page_at(7)).expect("mapped");
+    assert!(carry_to(&sim, range, 512).iter().all(|moved| !moved));
+    let part = HostRange::new(range.page_at(100), range.page_at(116));
+    assert!(carry_to(&sim, part, 0).iter().all(|moved| !moved), "it cannot be split either");
+    assert_eq!(order_at(&sim, range), ORDER_2M);
+    sim.unpin(range.page_at(7));
+    assert!(carry_to(&sim, part, 0).iter().all(|moved| *moved));
+    assert_eq!(order_at(&sim, range), 0);
+    sim.check().expect("the books balance");
+    sim.exit();
+}

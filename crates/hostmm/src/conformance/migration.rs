@@ -241,3 +241,73 @@ pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
     bench.assert_filled(range, 10);
     bench.audit();
 }
+
+/// Row *claim*: each source is a leg of its own, in the order of the addresses; all of it moves, and arrives as it was.
+pub(super) fn a_mixed_range_is_a_leg_each(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = world.mmap(6, Mapping::Anonymous);
+    [0, 1, 2, 5].into_iter().for_each(|i| world.store(range.page_at(i), 40 + i as u64));
+    bench.to_tile(Bench::page(range, 2), 1, 7);
+    let mut migration = bench.claim(range, 0);
+    let legs: Vec<_> = migration.legs.iter().map(|leg| (range.page_index(leg.range.start), leg.from)).collect();
+    assert!(matches!(legs[0], (0, Some(Place::Host(_)))), "{legs:?}");
+    let vram = Some(Place::Device(bench.frame(1, 7)));
+    assert!(legs.contains(&(2, vram)) && legs.contains(&(3, None)), "{legs:?}");
+    assert!(matches!(legs.last(), Some((5, Some(Place::Host(_))))), "{legs:?}");
+    bench.stage(&mut migration, range, 0, 16);
+    bench.complete(&mut migration);
+    assert_eq!(moved(&migration, range), [true; 6]);
+    assert_eq!(bench.look(range).len(), 1, "one run in VRAM");
+    assert_eq!([0, 1, 2, 3, 4, 5].map(|i| world.load(range.page_at(i))), [40, 41, 42, 0, 0, 45]);
+    bench.audit();
+}
+
+/// Row *failure known*: where a part of a run does not commit, the rest of it does, and the leg says which.
+pub(super) fn a_commit_fails_in_the_middle_of_a_run(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = world.mmap(5, Mapping::Anonymous);
+    let mut migration = bench.claim(range, 1);
+    assert_eq!(migration.legs.len(), 1, "{migration:?}");
+    bench.stage(&mut migration, range, 1, 0);
+    world.store(range.page_at(2), 9);
+    bench.complete(&mut migration);
+    assert_eq!(moved(&migration, range), [true, true, false, true, true]);
+    assert_eq!(migration.legs.len(), 3, "{migration:?}");
+    assert_eq!(bench.place(range, 3), Some(Place::Device(bench.frame(1, 3))));
+    assert_eq!([1, 2, 3].map(|i| world.load(range.page_at(i))), [0, 9, 0]);
+    bench.audit();
+}
+
+/// Rows *told of DONTNEED*, *claims and locks*: a part of a claimed run is dropped; that part is gone, the rest arrives.
+pub(super) fn a_part_of_a_claim_is_dropped(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = bench.filled(4, 60);
+    let mut migration = bench.claim(range, 0);
+    bench.stage(&mut migration, range, 0, 0);
+    world.dontneed(Bench::page(range, 1));
+    world.settle();
+    bench.complete(&mut migration);
+    assert_eq!([0, 1, 2, 3].map(|i| world.load(range.page_at(i))), [60, 0, 62, 63]);
+    bench.audit();
+}
+
+/// Rows *claim*, *order*: a huge page is one run of a walk, one leg of a claim, and one run at home again.
+pub(super) fn a_huge_page_is_one_run(world: &dyn World) {
+    let bench = Bench::new(world);
+    let range = world.mmap(pages_of(SZ_2M), Mapping::Huge);
+    bench.fill(range, 0);
+    let looked = bench.look(range);
+    if looked.iter().all(|run| run.order == ORDER_2M) {
+        assert_eq!(looked.len(), 1, "{looked:?}");
+        let mut migration = bench.claim(range, 0);
+        assert_eq!(migration.legs.len(), 1, "{migration:?}");
+        bench.stage(&mut migration, range, 0, 512);
+        bench.complete(&mut migration);
+        assert_eq!((migration.legs.len(), migration.carried()), (1, 512));
+        assert_eq!(bench.look(range).len(), 1);
+    }
+    world.munmap(HostRange::new(range.page_at(100), range.page_at(101)));
+    world.settle();
+    assert_eq!([99, 101].map(|i| world.load(range.page_at(i))), [99, 101]);
+    bench.audit();
+}

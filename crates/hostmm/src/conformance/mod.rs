@@ -50,7 +50,8 @@ pub fn all() -> &'static [(&'static str, Case)] {
             claim_collects_pages_and_holes, data_survives_every_home, a_hole_arrives_as_zeros,
             a_hole_filled_meanwhile_keeps_its_write, abort_restores_the_sources, a_second_claim_gets_nothing,
             a_pinned_page_fails_alone, claim_device_finds_the_address, two_megabytes_travel, what_no_claim_takes,
-            what_is_there_is_not_claimed;
+            what_is_there_is_not_claimed, a_mixed_range_is_a_leg_each, a_commit_fails_in_the_middle_of_a_run,
+            a_part_of_a_claim_is_dropped, a_huge_page_is_one_run;
         data:
             an_unstaged_pair_is_copied, a_staged_destination_takes_what_comes, nothing_carried_reads_zeros,
             an_empty_frame_is_told, device_writes_reach_the_cpu, user_copies_serve_faults;

@@ -11,7 +11,7 @@ use hostmm::{
     ClaimId, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, Migration, MmError, MmEvent, OwnerId, Place, Run,
     Toward,
 };
-use units::{HostRange, HostVa, SZ_4K};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 impl Sim {
     /// [`HostMm::claim`](hostmm::HostMm::claim).
@@ -89,10 +89,20 @@ fn free_to_claim(state: &State, page: DevicePage) -> Option<HostVa> {
 
 fn collect_range(state: &mut State, request: &ClaimRequest, migration: &mut Migration) {
     let id = state.claims.open(request.owner, request.toward, true);
-    state.space.split_edges(request.range);
+    // A huge page goes as a whole. One with a pin does not go at all, nor can it be split.
+    let blocks = HostRange::new(request.range.start.align_down(SZ_2M), request.range.end.align_up(SZ_2M));
+    let blocks = (blocks.start.0..blocks.end.0).step_by(SZ_2M as usize).map(HostVa);
+    let pinned: Vec<_> = blocks.filter(|block| state.is_pinned_huge(*block)).collect();
+    let stays = |at: HostVa| pinned.contains(&at.align_down(SZ_2M));
+    for edge in [request.range.start, request.range.end].into_iter().filter(|edge| !stays(*edge)) {
+        state.space.split_edges(HostRange::new(edge, edge));
+    }
     migration.begin(id);
     for i in 0..request.range.pages() {
         let at = request.range.page_at(i);
+        if stays(at) {
+            continue;
+        }
         let Some(source) = candidate(state, request, at) else {
             state.space.split(at);
             continue;
