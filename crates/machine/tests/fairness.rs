@@ -37,16 +37,15 @@ fn atomics(checked: &Checked, program: &Program, vm: u32, tile: TileId, block: H
 /// races with the tasks here, so the pages may be gone again before their toucher runs: then there is another turn.)
 #[test]
 fn a_cpu_access_ends_while_both_tiles_run_atomics() {
-    // The simulated mm has a deferred toucher wait for 20 us.
+    // The simulated kernel has a deferred toucher wait for 20 us, mm-live for 1 ms.
     const A_TURN: u64 = 5_000 / 20 + 2;
     const MOST_DEFERRALS: u64 = 4 * A_TURN;
     for manner in [Manner::Linux, Manner::Userfaultfd] {
         for seed in 0..8 {
             let limits = Limits { time: TimeRule::Racing, ..Limits::default() };
             let report = sim::run(&mut Random::new(seed), limits, move || {
-                let checked = Arc::new(
-                    Checked::new(Config::default(), manner, Rules::CORRECT, Injection::default()).expect("a machine"),
-                );
+                let checked = Checked::new(Config::default(), manner, Rules::CORRECT, Injection::default());
+                let checked = Arc::new(checked.expect("a machine"));
                 let main = checked.open();
                 let vm = main.vm_create().expect("a VM");
                 main.bind_mirror(vm, 57, None).expect("a bind");
@@ -75,7 +74,7 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
                 main.vm_destroy(vm).expect("the VM");
                 main.file().close();
                 checked.core.engines().stop();
-                checked.end();
+                assert!(checked.end(), "everything comes home");
             });
             assert!(!report.outcome.is_finding(), "{manner:?} seed {seed}: {:?}", report.outcome);
         }

@@ -194,15 +194,12 @@ impl LiveMm {
 
     /// A picture of the books for a report on a stall: chunks, marks, claims, queues.
     pub fn dump(&self) -> String {
-        let mut text = self.books.lock().dump();
-        text += &format!(
-            "faults waiting {:?}, notices {}, event pending {}\n{:?}\n",
-            self.queue.faults.lock(),
-            self.queue.notices.lock().len(),
-            self.kernel.event_pending(),
-            self.stats()
-        );
-        text
+        // One lock after the other: each is a leaf.
+        let books = self.books.lock().dump();
+        let faults = format!("{:?}", self.queue.faults.lock());
+        let notices = self.queue.notices.lock().len();
+        let (pending, stats) = (self.kernel.event_pending(), self.stats());
+        format!("{books}faults waiting {faults}, notices {notices}, event pending {pending}\n{stats:?}\n")
     }
 
     pub(crate) fn alive(&self) -> Result<(), MmError> {

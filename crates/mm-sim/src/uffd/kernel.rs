@@ -1,7 +1,6 @@
 //! The simulated kernel as mm-live asks for one.
 //!
-//! Its arenas are VMAs of the simulated process, which its program never touches. A reader's task is in the reader class
-//! from [`become_reader`](Kernel::become_reader) to its end.
+//! Its arenas are VMAs of the simulated process, which its program never touches.
 
 use super::filling::Filling;
 use super::{ContextId, Reports};
@@ -127,6 +126,7 @@ impl Kernel for SimKernel {
     fn descriptors(&self) -> Vec<i32> {
         Vec::new()
     }
+
     fn wait(&self, timeout_ms: i32) -> Ready {
         self.sim.poll(self.program, timeout_ms)
     }
@@ -139,9 +139,7 @@ impl Kernel for SimKernel {
     fn cpus(&self) -> u32 {
         self.cpus
     }
-    fn become_reader(&self, _: u32) {
-        core::mem::forget(sync::rank::reader());
-    }
+    fn become_reader(&self, _: u32) {}
     fn thread_memory(&self) -> Vec<HostRange> {
         Vec::new()
     }
