@@ -3,7 +3,7 @@
 //! Everything that crosses the joint is a *run*: pages that follow each other in the program's address space and, where
 //! they are anywhere, follow each other there too. A huge page is one run; a run ends only where something differs.
 
-use units::{HostFrame, HostRange, TileId, bytes_of};
+use units::{HostFrame, HostRange, bytes_of};
 
 /// Pagemaps that may see each other's pages (`dev_pagemap.owner`): the tiles of a device share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -17,10 +17,6 @@ impl PagemapId {
     /// Place in a slice of all pagemaps.
     pub const fn index(self) -> usize {
         self.0 as usize
-    }
-    /// The pagemap of a tile, on a machine of one device: the same number.
-    pub const fn of_tile(tile: TileId) -> Self {
-        Self(tile.0 as u16)
     }
 }
 

@@ -1,10 +1,10 @@
-//! The hardware's bus over a host mm: device addresses become pagemap frames, nothing else happens here.
+//! The hardware's bus over a host mm: device addresses become what backs them, nothing else happens here.
 
-use hostmm::{AccessError, AtomicOp, DevicePage, HostMemory, PagemapId, Place};
+use crate::backing::Backing;
+use hostmm::{AccessError, AtomicOp, HostMemory, Place};
 use std::sync::Arc;
-use units::{Dpa, Outcome, PAGE_SHIFT, Report, TileId};
+use units::{Outcome, Report};
 use xe_hw::port::{Bus, BusAddr, BusError, Rmw};
-use xe_spec::platform::Platform;
 
 /// How accesses to system memory end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,32 +18,23 @@ pub enum SystemAccess {
 
 /// Implements [`Bus`] over a [`HostMemory`].
 pub struct HostBus {
-    platform: &'static Platform,
+    backing: Backing,
     memory: Arc<dyn HostMemory>,
     system: SystemAccess,
 }
 
 impl HostBus {
-    /// A bus of a device of this platform, whose tile n is pagemap n.
-    pub fn new(platform: &'static Platform, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
-        Self { platform, memory, system }
+    /// A bus of a device whose VRAM is backed so.
+    pub fn new(backing: Backing, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
+        Self { backing, memory, system }
     }
 
     fn place(&self, page: BusAddr) -> Result<Place, BusError> {
         match page {
             BusAddr::System(frame) => Ok(Place::Host(frame)),
-            BusAddr::Vram(dpa) => device_page(self.platform, dpa).map(Place::Device).ok_or(BusError::Fault),
+            BusAddr::Vram(dpa) => self.backing.place(dpa).ok_or(BusError::Fault),
         }
     }
-}
-
-/// The frame behind a device address; `None` where no tile has it.
-pub fn device_page(platform: &Platform, dpa: Dpa) -> Option<DevicePage> {
-    let holds =
-        |tile: &xe_spec::platform::Tile| dpa.0.checked_sub(tile.vram_base.0).filter(|offset| *offset < tile.vram_size);
-    let (index, offset) = platform.tiles.iter().enumerate().find_map(|(i, tile)| Some((i, holds(tile)?)))?;
-    let tile = TileId(u8::try_from(index).ok()?);
-    Some(DevicePage { pagemap: PagemapId::of_tile(tile), frame: offset >> PAGE_SHIFT })
 }
 
 impl Bus for HostBus {
@@ -82,19 +73,5 @@ fn bus_error(error: AccessError) -> BusError {
         AccessError::Empty => BusError::Empty,
         AccessError::Fault => BusError::Fault,
         AccessError::Again => BusError::Again,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use xe_spec::platform::PVC;
-
-    #[test]
-    fn every_device_address_belongs_to_one_tile_or_none() {
-        let tile1 = PVC.tiles[1].vram_base;
-        assert_eq!(device_page(&PVC, tile1.add(0x3000)), Some(DevicePage { pagemap: PagemapId(1), frame: 3 }));
-        assert_eq!(device_page(&PVC, Dpa(0)), None);
-        assert_eq!(device_page(&PVC, PVC.tiles[0].tables_base), None);
     }
 }

@@ -7,12 +7,14 @@
 //! Neighbours: `shim` drives the live machine from libc calls, `check` the simulated one from scenes.
 #![forbid(unsafe_code)]
 
+mod backing;
 pub mod bare;
 pub mod behaviour;
 mod bus;
 pub mod checked;
 mod engines;
 mod hostile;
+pub mod interconnect;
 pub mod ledger;
 pub mod live;
 pub mod measure;

@@ -12,7 +12,7 @@ use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
 pub use hostmm::EventKind;
-use hostmm::{HostMemory, PagemapId};
+use hostmm::HostMemory;
 use mm_live::{LiveMm, Privilege, Refused, Transport};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -193,8 +193,7 @@ impl Live {
     }
 
     fn frames(&self) -> Frames {
-        let tiles = self.core.device().platform().tiles.len() as u16;
-        let pagemaps = || (0..tiles).map(PagemapId);
+        let pagemaps = || self.core.interconnect().pagemaps();
         Frames {
             accounted: pagemaps().map(|id| self.mm.resident_frames(id)).collect(),
             mincore: pagemaps().map(|id| self.mm.mincore_frames(id)).collect(),

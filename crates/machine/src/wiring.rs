@@ -8,8 +8,10 @@
 //!
 //! Locking: `Irq::core` is a leaf, held to clone a weak pointer.
 
+use crate::backing::Backing;
 use crate::bus::{HostBus, SystemAccess};
 use crate::engines::{Engines, Work};
+use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
 use hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
@@ -44,6 +46,7 @@ pub struct Core {
     gpu: Arc<Gpu>,
     engines: Arc<Engines>,
     ledger: Arc<Ledger>,
+    interconnect: Arc<Interconnect>,
 }
 
 impl Core {
@@ -68,19 +71,22 @@ impl Core {
         ledger: Arc<Ledger>,
     ) -> Result<Arc<Self>, Errno> {
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
-        let bus = Arc::new(HostBus::new(plan.platform, plan.memory.clone(), plan.system));
+        let (interconnect, number) = (Interconnect::new(&[plan.platform]), DeviceId(0));
+        let backing = Backing::arenas(plan.platform, number, &interconnect);
+        let bus = Arc::new(HostBus::new(backing, plan.memory.clone(), plan.system));
         let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
         let engines = Arc::new(Engines::default());
         let device = Device::new(Parts {
             platform: plan.platform,
             hw: Arc::new(HwPort { gpu: gpu.clone(), engines: engines.clone(), irq: irq.clone() }),
+            interconnect: Arc::new(Port { all: interconnect.clone(), device: number }),
             mm: plan.mm,
             memory: plan.memory,
             rules: plan.rules,
             observer,
             svm_observer,
         })?;
-        let core = Arc::new(Self { device, gpu, engines, ledger });
+        let core = Arc::new(Self { device, gpu, engines, ledger, interconnect });
         *irq.core.write() = Arc::downgrade(&core);
         Ok(core)
     }
@@ -98,6 +104,11 @@ impl Core {
     /// The threads of its engines.
     pub fn engines(&self) -> &Engines {
         &self.engines
+    }
+
+    /// Which VRAM there is.
+    pub fn interconnect(&self) -> &Interconnect {
+        &self.interconnect
     }
 
     /// What happened so far.

@@ -9,7 +9,7 @@ use crate::port::Bus;
 use crate::record::Log;
 use crate::tables::Tables;
 use std::sync::Arc;
-use units::{Dpa, GpuVa, SZ_4K};
+use units::{Dpa, GpuVa, SZ_4K, TileId};
 use xe_spec::platform::{Platform, Tile};
 
 /// The shared parts of one device.
@@ -34,10 +34,12 @@ impl Chip {
         GpuVa(addr.0 & ((1 << self.platform.va_bits) - 1))
     }
 
-    /// Frames from `dpa` to the end of its tile's VRAM; 0 where it is no frame.
-    pub(crate) fn frames_from(&self, dpa: Dpa) -> u64 {
+    /// Frames from `dpa` to the end of its tile's VRAM; 0 where it is no frame that engines of tile `from` reach.
+    pub(crate) fn frames_from(&self, from: TileId, dpa: Dpa) -> u64 {
         let left =
             |tile: &Tile| tile.vram_size.checked_sub(dpa.0.checked_sub(tile.vram_base.0)?).filter(|left| *left > 0);
-        self.platform.tiles.iter().find_map(left).map_or(0, |bytes| bytes.div_ceil(SZ_4K))
+        let reached = |n: usize| self.platform.reaches(from, TileId(n as u8));
+        let mut tiles = self.platform.tiles.iter().enumerate().filter(|(n, _)| reached(*n));
+        tiles.find_map(|(_, tile)| left(tile)).map_or(0, |bytes| bytes.div_ceil(SZ_4K))
     }
 }

@@ -193,7 +193,7 @@ impl Side<'_> {
     }
 
     fn frames(&self, addr: GpuVa, dpa: Dpa) -> (End, u64) {
-        let frames = self.chip.frames_from(dpa);
+        let frames = self.chip.frames_from(self.mmu.tile(), dpa);
         if frames > 0 {
             return (End::At(BusAddr::Vram(dpa)), frames);
         }

@@ -24,7 +24,7 @@ pub enum Violation {
     BrokenGroup,
     /// The address of a leaf is not aligned to its size.
     MisalignedLeaf(u64),
-    /// A DM leaf leads to an address that no tile's frames contain.
+    /// A DM leaf leads to an address that is in no tile's frames, or in those of a tile that is not reached.
     OutsideVram(Dpa),
 }
 

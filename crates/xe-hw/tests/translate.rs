@@ -241,6 +241,15 @@ fn a_group_being_written_is_not_present_yet() {
 }
 
 #[test]
+fn vram_of_a_tile_that_is_not_reached_is_malformed() {
+    static APART: Platform = Platform { reach: xe_spec::platform::Reach::OwnTile, ..PVC };
+    let mut rig = Rig::with(&APART, Injection::default(), true);
+    let gpu = rig.gpu.clone();
+    rig.tables.map_group(&gpu, VA, device(far_vram(0)));
+    assert_eq!(malformed(&rig, VA), Violation::OutsideVram(far_vram(0)));
+}
+
+#[test]
 fn wild_tables_and_leaves_are_malformed() {
     let mut rig = Rig::new();
     let gpu = rig.gpu.clone();

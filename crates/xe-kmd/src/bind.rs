@@ -24,8 +24,8 @@ use crate::svm::{Space, Svm};
 pub(crate) enum BindError {
     /// The pages changed: collect them again. (`-EAGAIN`)
     Stale,
-    /// Pages in VRAM that the device cannot map where they are: bring them home first.
-    Granule,
+    /// Pages in VRAM that the tile cannot map where they are, or does not reach: bring them home first.
+    Unmappable,
     /// Tables are short. (`-ENOMEM`)
     NoMemory,
 }
@@ -39,7 +39,7 @@ impl From<NoTable> for BindError {
 impl From<PlanError> for BindError {
     fn from(error: PlanError) -> Self {
         match error {
-            PlanError::Granule => Self::Granule,
+            PlanError::Granule => Self::Unmappable,
         }
     }
 }
@@ -53,7 +53,7 @@ pub(crate) fn bind_range(
     access: Access,
 ) -> Result<(), BindError> {
     let start = now_ns();
-    let (span, segments) = read_pages(svm, key)?;
+    let (span, segments) = read_pages(space, svm, key, tile)?;
     let runs = build::plan(&segments, access, space.gpu.granule())?;
     space.stage(tile, &runs)?;
     let leaves = commit(space, svm, key, tile, &runs)?;
@@ -61,10 +61,13 @@ pub(crate) fn bind_range(
     Ok(())
 }
 
-/// The range's span, and its pages as the device addresses them.
-fn read_pages(svm: &Svm, key: RangeKey) -> Result<(GpuRange, Vec<Segment>), BindError> {
+/// The range's span, and its pages as the tile addresses them.
+fn read_pages(space: &Space, svm: &Svm, key: RangeKey, tile: TileId) -> Result<(GpuRange, Vec<Segment>), BindError> {
     let locked = svm.notifier_lock();
     let range = locked.range(key).filter(|range| range.pages().valid()).ok_or(BindError::Stale)?;
+    if range.pages().pagemap().is_some_and(|vram| !space.gpu.reaches(tile, vram)) {
+        return Err(BindError::Unmappable);
+    }
     let span = range.span().mirror();
     Ok((span, segments(span.start, range.pages().dma_addr())))
 }

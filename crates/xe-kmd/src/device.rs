@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
-use hostmm::{HostMemory, HostMm, PagemapId};
+use hostmm::{HostMemory, HostMm};
 use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};
@@ -27,8 +27,8 @@ use crate::fault::queue::FaultQueues;
 use crate::fault::service::service;
 use crate::fence::Waiters;
 use crate::file::File;
-use crate::gpu::Gpu;
-use crate::port::Hw;
+use crate::gpu::{Gpu, Tile};
+use crate::port::{Hw, Interconnect};
 use crate::ranks;
 use crate::rules::Rules;
 use crate::svm::devmem::{OWNER, TileMemory, populate};
@@ -44,6 +44,8 @@ pub struct Parts {
     pub platform: &'static Platform,
     /// The hardware.
     pub hw: Arc<dyn Hw>,
+    /// Its VRAM's place in the machine.
+    pub interconnect: Arc<dyn Interconnect>,
     /// The host's memory management.
     pub mm: Arc<dyn HostMm>,
     /// The host's bytes, for `copy_from_user` and `copy_to_user`.
@@ -83,15 +85,16 @@ impl Device {
     ///
     /// Upstream: `xe_device_probe`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Errno> {
-        let Parts { platform, hw, mm, memory, rules, observer, svm_observer } = parts;
-        let gpu = Gpu::new(platform, hw, rules, observer)?;
-        let pagemap = |(n, facts): (usize, &xe_spec::platform::Tile)| PagemapConfig {
-            id: PagemapId::of_tile(TileId(n as u8)),
+        let Parts { platform, hw, interconnect, mm, memory, rules, observer, svm_observer } = parts;
+        let gpu = Gpu::new(platform, hw, interconnect, rules, observer)?;
+        let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
+            id: tile.pagemap,
             owner: OWNER,
             frames: pages_of(facts.vram_size) as u64,
-            ops: Arc::new(TileMemory::new(&gpu, TileId(n as u8))),
+            ops: Arc::new(TileMemory::new(&gpu, tile.id)),
         };
-        let pagemaps = PagemapSet::new(&mm, &svm_observer, platform.tiles.iter().enumerate().map(pagemap).collect());
+        let tiles = gpu.tiles.iter().zip(platform.tiles);
+        let pagemaps = PagemapSet::new(&mm, &svm_observer, tiles.map(pagemap).collect());
         let first_asid = 1 + platform.tiles.len() as u32;
         Ok(Arc::new(Self {
             gpu,
@@ -144,6 +147,7 @@ impl Device {
     /// are aligned, else in the smallest pages of VRAM. What is less than such a page stays. Stops at the first
     /// block that cannot go. The caller holds no lock, and is not of the reader class.
     pub fn migrate_range(&self, tile: TileId, range: HostRange) -> Result<(), MigrateError> {
+        let target = self.gpu.pagemap(tile).ok_or(MigrateError::Gone)?;
         let min = self.gpu.platform.min_vram_page();
         let end = range.end.align_down(min);
         let mut at = range.start.align_up(min);
@@ -151,7 +155,7 @@ impl Device {
             let whole = at.is_aligned(SZ_2M) && end.offset_from(at) >= SZ_2M;
             let block = HostRange::sized(at, if whole { SZ_2M } else { min });
             let _shared = self.migrate_lock.read();
-            populate(self, PagemapId::of_tile(tile), block, 0)?;
+            populate(self, target, block, 0)?;
             at = block.end;
         }
         Ok(())

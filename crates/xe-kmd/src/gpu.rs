@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use gpusvm::Proto;
+use hostmm::PagemapId;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
@@ -19,7 +21,7 @@ use crate::errno::Errno;
 use crate::event::{Event, Observer};
 use crate::lru::Lru;
 use crate::migrate::Migrate;
-use crate::port::Hw;
+use crate::port::{Hw, Interconnect};
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
 use crate::ranks;
@@ -31,6 +33,8 @@ pub(crate) struct Tile {
     pub id: TileId,
     /// First address of its VRAM.
     pub base: Dpa,
+    /// It, as the host knows it.
+    pub pagemap: PagemapId,
     pub tables: TablePool,
     pub migrate: Migrate,
     vram: Mutex<TileVram>,
@@ -46,6 +50,7 @@ struct TileVram {
 pub(crate) struct Gpu {
     pub platform: &'static Platform,
     pub hw: Arc<dyn Hw>,
+    pub interconnect: Arc<dyn Interconnect>,
     pub rules: Rules,
     pub tiles: Vec<Tile>,
     observer: Arc<dyn Observer>,
@@ -61,17 +66,33 @@ impl Gpu {
     pub(crate) fn new(
         platform: &'static Platform,
         hw: Arc<dyn Hw>,
+        interconnect: Arc<dyn Interconnect>,
         rules: Rules,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, Errno> {
-        let tiles = (0..platform.tiles.len()).map(|n| Tile::new(platform, &*hw, TileId(n as u8)));
+        let tiles = (0..platform.tiles.len()).map(|n| Tile::new(platform, &*hw, &*interconnect, TileId(n as u8)));
         let tiles = tiles.collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { platform, hw, rules, tiles, observer }))
+        Ok(Arc::new(Self { platform, hw, interconnect, rules, tiles, observer }))
     }
 
     /// A tile by its id; ids come from the platform's own list.
     pub(crate) fn tile(&self, id: TileId) -> Option<&Tile> {
         self.tiles.get(id.index())
+    }
+
+    /// The tile whose VRAM a pagemap is.
+    pub(crate) fn tile_of(&self, pagemap: PagemapId) -> Option<&Tile> {
+        self.tiles.iter().find(|tile| tile.pagemap == pagemap)
+    }
+
+    /// Whether engines of `tile` reach the VRAM of `pagemap` by its device address.
+    pub(crate) fn reaches(&self, tile: TileId, pagemap: PagemapId) -> bool {
+        self.interconnect.path(tile, pagemap) == Some(Proto::Vram)
+    }
+
+    /// The pagemap of a tile.
+    pub(crate) fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
+        Some(self.tile(tile)?.pagemap)
     }
 
     /// Tells the observer.
@@ -127,16 +148,17 @@ impl Gpu {
 }
 
 impl Tile {
-    fn new(platform: &'static Platform, hw: &dyn Hw, id: TileId) -> Result<Self, Errno> {
+    fn new(platform: &'static Platform, hw: &dyn Hw, machine: &dyn Interconnect, id: TileId) -> Result<Self, Errno> {
         let facts = platform.tiles[id.index()];
         if !facts.vram_size.is_multiple_of(SZ_2M) || !facts.vram_base.is_aligned(SZ_2M) || facts.vram_base.0 == 0 {
             return Err(Errno::EINVAL);
         }
+        let pagemap = machine.pagemap(id).ok_or(Errno::EINVAL)?;
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let blocks = Vram::new(facts.vram_size, platform.min_vram_page());
         let vram = TileVram { blocks, ages: Lru::new(facts.vram_size, platform.min_vram_page()) };
         let vram = mutex(ranks::VRAM, vram);
-        Ok(Self { id, base: facts.vram_base, tables, migrate, vram })
+        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
     }
 }

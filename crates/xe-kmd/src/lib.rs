@@ -59,5 +59,5 @@ pub use device::{Device, Parts};
 pub use errno::Errno;
 pub use event::{CopyDirection, Event, Observer, RetryStep, Serviced};
 pub use file::File;
-pub use port::{Hw, HwJob};
+pub use port::{Hw, HwJob, Interconnect};
 pub use rules::{FarSide, Mapped, Rules};

@@ -1,4 +1,5 @@
-//! What the driver may ask of a device: the one door between driver and hardware.
+//! What the driver may ask of a device ([`Hw`]), the one door between driver and hardware; and of the machine that the
+//! device stands in ([`Interconnect`]).
 //!
 //! The driver owns this trait and knows no implementor; `machine` implements it over the hardware model. All
 //! meaning that crosses it besides these calls is in bits of `xe-spec`: so a page table that the driver wrote
@@ -13,6 +14,8 @@
 //!
 //! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
 
+use gpusvm::Proto;
+use hostmm::PagemapId;
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
 
@@ -64,4 +67,12 @@ pub trait Hw: Send + Sync + 'static {
     /// Carries `pages` pages from `src` to `dst`, two contiguous runs of addresses of `asid`, by the tile's own copy
     /// engine; returns when it is done. The engine translates both sides, and reports how the pages travelled, in order.
     fn copy(&self, tile: TileId, asid: Asid, src: GpuVa, dst: GpuVa, pages: usize, report: &mut Report<'_>);
+}
+
+/// Where the VRAM of the device's tiles is among that of the machine, and who reaches it. Takes no lock.
+pub trait Interconnect: Send + Sync + 'static {
+    /// The pagemap of a tile of this device; `None` where it has no such tile.
+    fn pagemap(&self, tile: TileId) -> Option<PagemapId>;
+    /// Which way an engine of `tile` reaches the VRAM behind `pagemap`; `None`: not at all.
+    fn path(&self, tile: TileId, pagemap: PagemapId) -> Option<Proto>;
 }

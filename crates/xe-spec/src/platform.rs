@@ -3,7 +3,7 @@
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
 
-use units::{Dpa, SZ_1G, SZ_64K};
+use units::{Dpa, SZ_1G, SZ_64K, TileId};
 
 /// Facts of one tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,15 @@ pub struct Tile {
     pub tables_base: Dpa,
     /// Bytes of that pool.
     pub tables_size: u64,
+}
+
+/// Which VRAM of a device the engines of a tile reach by its device address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Their own tile's.
+    OwnTile,
+    /// That of all tiles.
+    Device,
 }
 
 /// Facts of a device.
@@ -41,6 +50,8 @@ pub struct Platform {
     pub copy_engines: u16,
     /// Compute engines a tile.
     pub compute_engines: u16,
+    /// Whose VRAM an engine reaches.
+    pub reach: Reach,
     /// The tiles.
     pub tiles: &'static [Tile],
 }
@@ -49,6 +60,11 @@ impl Platform {
     /// The smallest page of VRAM, in bytes.
     pub const fn min_vram_page(&self) -> u64 {
         if self.needs_64k { SZ_64K } else { units::SZ_4K }
+    }
+
+    /// Whether engines of tile `from` reach the VRAM of tile `to`.
+    pub fn reaches(&self, from: TileId, to: TileId) -> bool {
+        from == to || self.reach == Reach::Device
     }
 }
 
@@ -67,6 +83,7 @@ pub const PVC: Platform = Platform {
     reference_clock: 19_200_000,
     copy_engines: 1,
     compute_engines: 1,
+    reach: Reach::Device,
     tiles: &[
         Tile {
             vram_base: DEVICE_DPA_BASE,

@@ -88,7 +88,7 @@ impl Initiator<'_> {
     /// The frame that a DM page leads to.
     fn frame(&self, addr: GpuVa, page: Page) -> Result<Dpa, Refusal> {
         let dpa = Dpa(page.target(addr));
-        if self.chip.frames_from(dpa) > 0 {
+        if self.chip.frames_from(self.engine.tile, dpa) > 0 {
             return Ok(dpa);
         }
         let violation = Violation::OutsideVram(dpa);

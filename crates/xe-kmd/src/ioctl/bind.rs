@@ -233,8 +233,8 @@ fn prefetch_span(vm: &Vm, svm: &Svm, vmas: &VmaTree, span: GpuRange, region: u32
     for vma in vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror) {
         let Some(part) = vma.span.intersect(span) else { continue };
         let target = match region {
-            CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(vm.platform(), &vma, first_tile.id),
-            region => policy::region_pagemap(vm.platform(), region),
+            CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&vm.device.gpu, &vma, first_tile.id),
+            region => policy::region_pagemap(&vm.device.gpu, region),
         };
         prefetch::prefetch(vm, svm, &vma, part, &policy::Want::prefetch(vm.platform(), &vma, target));
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use gpusvm::{
     CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
-    Proto, RangeKey,
+    RangeKey,
 };
 use hostmm::{DevicePage, OwnerId, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
@@ -69,13 +69,13 @@ impl TileMemory {
     }
 
     fn dpa(&self, page: DevicePage) -> Option<Dpa> {
-        let ours = page.pagemap == PagemapId::of_tile(self.tile);
-        Some(self.gpu.tile(self.tile).filter(|_| ours)?.base.add(page.frame << PAGE_SHIFT))
+        let tile = self.gpu.tile(self.tile).filter(|tile| tile.pagemap == page.pagemap)?;
+        Some(tile.base.add(page.frame << PAGE_SHIFT))
     }
 
     fn copy(&self, direction: CopyDirection, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
         let tile = self.gpu.tile(self.tile).ok_or(CopyError::Reset)?;
-        if runs.iter().any(|run| run.page.pagemap != PagemapId::of_tile(self.tile)) {
+        if runs.iter().any(|run| run.page.pagemap != tile.pagemap) {
             return Err(CopyError::Fault);
         }
         tile.migrate.copy(&self.gpu, direction, tile.base, runs, report).map_err(|NoSlot| CopyError::NoMemory)
@@ -89,7 +89,8 @@ impl DevmemOps for TileMemory {
 
     fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
         let addr = self.dpa(page).ok_or(MapError::Unreachable)?.0;
-        Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
+        let proto = self.gpu.interconnect.path(self.tile, page.pagemap).ok_or(MapError::Unreachable)?;
+        Ok(PagemapAddr { addr, proto, pages: pages as u32, dir })
     }
 
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
@@ -114,6 +115,11 @@ pub(crate) fn to_vram(
     target: PagemapId,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
+    let apart = |from: PagemapId| device.gpu.tile_of(from).is_some_and(|from| !device.gpu.reaches(from.id, target));
+    if view.pagemap.is_some_and(apart) {
+        // No copy engine has both sides.
+        let _ = svm.range_evict(key);
+    }
     let first = {
         let _shared = device.migrate_lock.read();
         populate(device, target, view.span, timeslice_ms)
@@ -149,7 +155,7 @@ pub(crate) fn populate(
     range: HostRange,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
-    let tile = TileId(target.0 as u8);
+    let tile = device.gpu.tile_of(target).ok_or(MigrateError::Gone)?.id;
     let pagemap = device.pagemaps.get(target).ok_or(MigrateError::Gone)?;
     pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
         let offset = alloc_evicting(device, tile, pagemap, range.len())?;

@@ -41,7 +41,7 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
     loop {
         garbage::collect(&vm.space, svm);
         let vma = state.vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
-        let want = Want::of(vm.platform(), &vma, fault.tile, fault.access)?;
+        let want = Want::of(&vm.device.gpu, &vma, fault.tile, fault.access)?;
         let bounds = if tries.losing() { narrow(vm, svm, &vma, fault.addr) } else { vma.span.mirrored() };
         let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
             Ok(key) => key,
@@ -165,8 +165,8 @@ impl Round<'_> {
             Ok(()) => Ok(()),
             Err(BindError::Stale) => Err(Unserved::Again(RetryStep::Bind, Errno::EAGAIN)),
             Err(BindError::NoMemory) => Err(Unserved::Refused(Errno::ENOMEM)),
-            Err(BindError::Granule) => {
-                // A range whose pages were moved by an mremap of less than 64K: only system memory can map it.
+            Err(BindError::Unmappable) => {
+                // Pages that were moved by an mremap of less than 64K, or VRAM that this tile does not reach.
                 let _ = self.svm.range_evict(self.key);
                 Err(Unserved::Again(RetryStep::Pages, Errno::EINVAL))
             }

@@ -23,6 +23,7 @@ use xe_uapi::attr;
 use super::RangeView;
 use super::devmem::OWNER;
 use crate::errno::Errno;
+use crate::gpu::Gpu;
 use crate::pt::build;
 use crate::vma::Vma;
 
@@ -55,11 +56,12 @@ pub(crate) struct Want {
 
 impl Want {
     /// What an access of `tile` to `vma` wants. `EACCES` where the VMA's attribute forbids the device's atomics.
-    pub(crate) fn of(platform: &Platform, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
+    pub(crate) fn of(gpu: &Gpu, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
+        let platform = gpu.platform;
         let need = need_vram_for_atomic(platform, vma, access)?;
         let (target, timeslice_ms, check_pages_threshold) = match need {
-            Need::Vram => (Some(PagemapId::of_tile(tile)), ATOMIC_TIMESLICE_MS, 0),
-            Need::Anywhere => (resolve_pagemap(platform, vma, tile), 0, SZ_64K),
+            Need::Vram => (gpu.pagemap(tile), ATOMIC_TIMESLICE_MS, 0),
+            Need::Anywhere => (resolve_pagemap(gpu, vma, tile), 0, SZ_64K),
         };
         let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
         Ok(Self { target, need, timeslice_ms, read_only, min_page, check_pages_threshold })
@@ -121,18 +123,17 @@ fn need_vram_for_atomic(platform: &Platform, vma: &Vma, access: Access) -> Resul
 }
 
 /// The VRAM that a VMA's attribute names, for a fault of `tile`.
-pub(crate) fn resolve_pagemap(platform: &Platform, vma: &Vma, tile: TileId) -> Option<PagemapId> {
+pub(crate) fn resolve_pagemap(gpu: &Gpu, vma: &Vma, tile: TileId) -> Option<PagemapId> {
     match vma.attr.devmem_fd {
         attr::PREFERRED_LOC_DEFAULT_SYSTEM => None,
-        attr::PREFERRED_LOC_DEFAULT_DEVICE => Some(PagemapId::of_tile(tile)),
-        _ => region_pagemap(platform, u32::from(vma.attr.region)),
+        attr::PREFERRED_LOC_DEFAULT_DEVICE => gpu.pagemap(tile),
+        _ => region_pagemap(gpu, u32::from(vma.attr.region)),
     }
 }
 
 /// The pagemap of a memory region: region 0 is system memory, 1 + n is tile n.
-pub(crate) fn region_pagemap(platform: &Platform, region: u32) -> Option<PagemapId> {
-    let tile = region.checked_sub(1).filter(|tile| (*tile as usize) < platform.tiles.len())?;
-    Some(PagemapId(tile as u16))
+pub(crate) fn region_pagemap(gpu: &Gpu, region: u32) -> Option<PagemapId> {
+    Some(gpu.tiles.get(region.checked_sub(1)? as usize)?.pagemap)
 }
 
 /// What a VMA's leaves allow.
@@ -150,12 +151,13 @@ pub(crate) fn leaf_access(platform: &Platform, vma: &Vma) -> build::Access {
 mod tests {
     use super::*;
     use crate::svm::RangeData;
+    use crate::testing::{Rig, pagemap};
     use crate::vma::Kind;
     use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M, SZ_4K};
     use xe_spec::platform::PVC;
 
-    const T0: Option<PagemapId> = Some(PagemapId(0));
-    const T1: Option<PagemapId> = Some(PagemapId(1));
+    const T0: Option<PagemapId> = Some(pagemap(0));
+    const T1: Option<PagemapId> = Some(pagemap(1));
 
     fn vma(change: impl Fn(&mut Vma)) -> Vma {
         let mut vma = Vma::new(GpuRange::sized(GpuVa(0), SZ_2M), Kind::Mirror, 3);
@@ -169,7 +171,7 @@ mod tests {
     }
 
     fn want(vma: &Vma, tile: u8, access: Access) -> Result<Want, Errno> {
-        Want::of(&PVC, vma, TileId(tile), access)
+        Want::of(&Rig::new().device.gpu, vma, TileId(tile), access)
     }
 
     #[test]

@@ -3,20 +3,20 @@
 use hostmm::PagemapId;
 use units::{GpuVa, HostRange, HostVa, Outcome, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck};
-use xe_spec::platform::{PVC, Platform, Tile};
+use xe_spec::platform::{PVC, Platform, Reach, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
 use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
 
-use crate::testing::Rig;
+use crate::testing::{self, Copied, Rig};
 use crate::{Rules, planted, upstream};
 
 mod garbage;
 mod races;
 
 const DATA: u64 = 0x7f00_0000_0000;
-const T0: Option<PagemapId> = Some(PagemapId(0));
-const T1: Option<PagemapId> = Some(PagemapId(1));
+const T0: Option<PagemapId> = Some(testing::pagemap(0));
+const T1: Option<PagemapId> = Some(testing::pagemap(1));
 
 /// A VM that mirrors everything, and `bytes` of memory at [`DATA`].
 fn start(rig: &Rig, bytes: u64) -> Asid {
@@ -51,7 +51,7 @@ fn check_leaves(rig: &Rig, asid: Asid, bytes: u64) {
             let addr = leaf.addr + va % if level == 1 { SZ_2M } else { SZ_4K };
             match rig.mm.home(va) {
                 Some(page) => {
-                    let base = PVC.tiles[page.pagemap.index()].vram_base;
+                    let base = PVC.tiles[page.pagemap.index() - testing::pagemap(0).index()].vram_base;
                     assert_eq!((addr, leaf.device), (base.0 + (page.frame << 12), true), "{va:#x}");
                     assert!(level == 1 || leaf.ps64, "{va:#x}");
                 }
@@ -155,6 +155,26 @@ fn pages_that_cannot_migrate_are_reached_where_they_are() {
     let (_, page) = leaf(&rig, 0, asid, DATA).unwrap();
     assert!(!page.device && rig.dma_frames().contains(&rig.mm.frame_of(HostVa(DATA)).0));
     assert_eq!(rig.device.vram_used(TileId(0)), 0);
+}
+
+#[test]
+fn a_tile_maps_no_vram_that_it_does_not_reach() {
+    static APART: Platform = Platform { reach: Reach::OwnTile, ..PVC };
+    let rig = Rig::with(&APART, Rules::CORRECT);
+    let asid = start(&rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!(pagemap(&rig, DATA), T0);
+    assert_eq!(rig.fault(1, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!((pagemap(&rig, DATA), leaf(&rig, 0, asid, DATA)), (T1, None));
+    check_leaves(&rig, asid, SZ_2M);
+    let between = |copied: &Copied| copied.src.zip(copied.dst).is_some_and(|(src, dst)| src.1 && dst.1);
+    assert!(!rig.hw.state.lock().copies.iter().any(between), "no copy engine has both");
+    // A range bound on both tiles can be in no VRAM.
+    let op = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: SZ_2M, ..Default::default() };
+    let bind = VmBindOp { prefetch_mem_region_instance: 1, ..op };
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id: 1, num_binds: 1, bind, ..Default::default() }), Ok(0));
+    assert_eq!(leaf(&rig, 1, asid, DATA).map(|(_, leaf)| leaf.device), Some(false));
+    check_leaves(&rig, asid, SZ_2M);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod mm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gpusvm::Proto;
 use hostmm::*;
 use sync::Mutex;
 use units::*;
@@ -15,8 +16,8 @@ use xe_uapi::ioctl;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::{Event, Observer};
-use crate::{Device, Errno, File, Parts, Rules};
-pub(crate) use hw::FakeHw;
+use crate::{Device, Errno, File, Interconnect, Parts, Rules};
+pub(crate) use hw::{Copied, FakeHw};
 pub(crate) use mm::Mm;
 
 /// A read fault of context `n` in space `asid`.
@@ -81,6 +82,24 @@ impl HostMemory for FakeMemory {
     }
 }
 
+/// The pagemap of tile `n`: no tile's own number.
+pub(crate) const fn pagemap(n: u16) -> PagemapId {
+    PagemapId(3 + n)
+}
+
+/// A machine of one device.
+struct Alone(&'static Platform);
+
+impl Interconnect for Alone {
+    fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
+        Some(pagemap(tile.0.into()))
+    }
+    fn path(&self, tile: TileId, to: PagemapId) -> Option<Proto> {
+        let to = self.0.tiles.len().min(to.index().wrapping_sub(pagemap(0).index()));
+        self.0.reaches(tile, TileId(to as u8)).then_some(Proto::Vram)
+    }
+}
+
 /// Remembers every event.
 #[derive(Default)]
 pub(crate) struct Log(pub Mutex<Vec<Event>>);
@@ -114,6 +133,7 @@ impl Rig {
         let parts = Parts {
             platform,
             hw: hw.clone(),
+            interconnect: Arc::new(Alone(platform)),
             mm: mm.clone(),
             memory: memory.clone(),
             rules,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fault::replays::MOST_VALID;
+use crate::testing::pagemap;
 
 #[test]
 fn closing_the_file_ends_everything() {
@@ -214,10 +215,11 @@ fn a_prefetch_binds_every_tile_before_any_fault() {
     let (vm, asid) = mirrored(&rig);
     mapped(&rig, DATA, SZ_2M + SZ_64K);
     let op = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: 4 * SZ_2M, ..Default::default() };
-    for (region, tile) in [(0, None), (1, Some(0)), (2, Some(1)), (0, None), (u32::MAX, Some(0))] {
+    let (t0, t1) = (Some(pagemap(0)), Some(pagemap(1)));
+    for (region, tile) in [(0, None), (1, t0), (2, t1), (0, None), (u32::MAX, t0)] {
         assert_eq!(bind(&rig, vm, VmBindOp { prefetch_mem_region_instance: region, ..op }), OK);
         for page in [0, SZ_2M - SZ_4K, SZ_2M + SZ_64K - SZ_4K] {
-            let home = rig.mm.home(DATA + page).map(|page| page.pagemap.0);
+            let home = rig.mm.home(DATA + page).map(|page| page.pagemap);
             assert_eq!(home, tile, "region {region}, {page:#x}");
             for tile in [0, 1] {
                 let (_, leaf) = rig.hw.walk(TileId(tile), asid, GpuVa(DATA + page)).expect("bound on every tile");
