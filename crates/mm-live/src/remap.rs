@@ -3,8 +3,8 @@
 use crate::LiveMm;
 use crate::books::{Books, Chunk, Frame, Home, Mark, Page, Watched};
 use crate::forget::Forget;
-use hostmm::EventKind;
-use units::{HostRange, HostVa, SZ_2M};
+use hostmm::{EventKind, Place};
+use units::{HostFrame, HostRange, HostVa, SZ_2M};
 
 /// An mremap whose place is still taken in our books.
 ///
@@ -158,6 +158,10 @@ impl Books {
         if let Some(claim) = self.claims.get_mut(id) {
             claim.update(from, |entry| {
                 entry.va = to.add(entry.va.offset_from(from.start));
+                if let Some(Place::Host(_)) = entry.to {
+                    // On its way home, which is there now.
+                    entry.to = Some(Place::Host(HostFrame(entry.va.page_number())));
+                }
                 let both = [entry.source_page(), entry.target_page()];
                 frames.extend(both.into_iter().flatten().map(|first| (first, entry.pages, entry.va)));
             });
@@ -264,6 +268,23 @@ mod tests {
         mm.settle();
         assert_eq!([a, g, t].map(|place| mm.device_page(place.start)), [None, None, Some(frame(1))]);
         assert_eq!(*freed.0.lock(), [2]);
+        end(&mm, [a, g, t]);
+    }
+
+    #[test]
+    fn a_page_on_its_way_home_goes_where_its_mapping_is() {
+        let Some((mm, _, [a, g, t])) = world() else { return };
+        let page = HostRange::sized(a.start, SZ_4K);
+        let request = ClaimRequest { range: page, owner: OwnerId(1), toward: Toward::Ram, fault: None };
+        let mut migration = Migration::default();
+        mm.claim(&request, &mut migration).expect("a claim");
+        mm.stage(&mut migration).expect("a place at home");
+        let home = |va: HostVa| Some(Place::Host(HostFrame(va.page_number())));
+        let destination = || mm.entries(migration.id.map_or(0, |id| id.0)).first().and_then(|entry| entry.to);
+        assert_eq!(destination(), home(a.start));
+        read(&mm, &[Message::Remap { from: a, to: t.start }]);
+        assert_eq!(destination(), home(t.start), "its old place is another mapping's by now");
+        mm.finish(&mut migration);
         end(&mm, [a, g, t]);
     }
 
