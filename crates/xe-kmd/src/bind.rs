@@ -4,7 +4,8 @@
 //! the tables they need are made; under it again the leaves are written, if the pages are still valid. An
 //! invalidation in between makes the bind [`Stale`](BindError::Stale): the caller collects pages anew.
 //!
-//! Leaves are written by the CPU, at once: there are no bind jobs, so no fence to wait for.
+//! Leaves are written by the CPU, at once: there are no bind jobs, so no fence to wait for. VRAM that was bound counts as
+//! used just now.
 //!
 //! Locking: the VM's lock is held (it keeps tables and ranges); takes the notifier lock and below.
 //!
@@ -12,7 +13,7 @@
 
 use gpusvm::{PagemapAddr, Proto, RangeKey};
 use sync::time::now_ns;
-use units::{GpuRange, GpuVa, PAGE_SHIFT, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, PAGE_SHIFT, TileId, bytes_of};
 
 use crate::event::Event;
 use crate::pt::NoTable;
@@ -57,6 +58,9 @@ pub(crate) fn bind_range(
     let runs = build::plan(&segments, access, space.gpu.granule())?;
     space.stage(tile, &runs)?;
     let leaves = commit(space, svm, key, tile, &runs)?;
+    for segment in segments.iter().filter(|segment| segment.memory == Memory::Vram) {
+        space.gpu.vram_touch(Dpa(segment.addr), segment.bytes);
+    }
     space.gpu.tell(Event::Bind { asid: space.asid, tile, span, leaves, ns: now_ns() - start });
     Ok(())
 }

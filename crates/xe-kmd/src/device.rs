@@ -163,7 +163,7 @@ impl Device {
 
     /// Bytes of a tile's VRAM that are allocated.
     pub fn vram_used(&self, tile: TileId) -> u64 {
-        self.gpu.vram_used(tile)
+        self.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
     }
 
     /// Platform facts.

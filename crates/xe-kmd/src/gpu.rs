@@ -10,8 +10,6 @@ use std::sync::Arc;
 
 use gpusvm::Proto;
 use hostmm::PagemapId;
-use sync::Mutex;
-use sync::rank::mutex;
 use sync::time::now_ns;
 use units::{Dpa, GpuRange, SZ_2M, TileId};
 use xe_spec::fault::Asid;
@@ -19,12 +17,10 @@ use xe_spec::platform::Platform;
 
 use crate::errno::Errno;
 use crate::event::{Event, Observer};
-use crate::lru::Lru;
 use crate::migrate::Migrate;
 use crate::port::{Hw, Interconnect};
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
-use crate::ranks;
 use crate::rules::Rules;
 use crate::vram::Vram;
 
@@ -37,13 +33,7 @@ pub(crate) struct Tile {
     pub pagemap: PagemapId,
     pub tables: TablePool,
     pub migrate: Migrate,
-    vram: Mutex<TileVram>,
-}
-
-/// A tile's VRAM, and the order in which its blocks were given.
-struct TileVram {
-    blocks: Vram,
-    ages: Lru,
+    pub vram: Vram,
 }
 
 /// The device, for the inner layers.
@@ -105,38 +95,13 @@ impl Gpu {
         if self.platform.needs_64k { VramGranule::Needs64K } else { VramGranule::Any }
     }
 
-    /// A block of a tile's VRAM.
-    pub(crate) fn vram_alloc(&self, tile: TileId, bytes: u64) -> Option<u64> {
-        let mut vram = self.tile(tile)?.vram.lock();
-        let offset = vram.blocks.alloc(bytes)?;
-        vram.ages.touch(offset);
-        Some(offset)
-    }
-
-    /// What should go home so that `bytes` can be had: the block that was given (or named by this) the longest
-    /// time ago, and for a large request its neighbours in the same slot of 2M. They count as young from now on.
-    pub(crate) fn vram_oldest(&self, tile: TileId, bytes: u64) -> Vec<u64> {
-        let Some(tile) = self.tile(tile) else { return Vec::new() };
-        let mut vram = tile.vram.lock();
-        let Some(oldest) = vram.ages.oldest() else { return Vec::new() };
-        let slot = oldest / SZ_2M * SZ_2M;
-        let blocks = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
-        let blocks: Vec<u64> = vram.ages.starts_in(blocks).collect();
-        blocks.iter().for_each(|block| vram.ages.touch(*block));
-        blocks
-    }
-
-    /// Gives it back. Reader class.
-    pub(crate) fn vram_free(&self, tile: TileId, offset: u64, bytes: u64) {
-        let Some(tile) = self.tile(tile) else { return };
-        let mut vram = tile.vram.lock();
-        vram.ages.forget(offset);
-        vram.blocks.free(offset, bytes);
-    }
-
-    /// Bytes of a tile's VRAM that are allocated.
-    pub(crate) fn vram_used(&self, tile: TileId) -> u64 {
-        self.tile(tile).map_or(0, |tile| tile.vram.lock().blocks.used())
+    /// VRAM from `dpa` on was used just now.
+    pub(crate) fn vram_touch(&self, dpa: Dpa, bytes: u64) {
+        let offset = |tile: &Tile| dpa.0.checked_sub(tile.base.0);
+        let tile = self.tiles.iter().filter(|tile| offset(tile).is_some()).max_by_key(|tile| tile.base);
+        if let Some(tile) = tile {
+            tile.vram.touch(dpa.offset_from(tile.base), bytes);
+        }
     }
 
     /// Flushes a span from a tile's TLB, as the rule says. Reader class.
@@ -156,9 +121,7 @@ impl Tile {
         let pagemap = machine.pagemap(id).ok_or(Errno::EINVAL)?;
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
-        let blocks = Vram::new(facts.vram_size, platform.min_vram_page());
-        let vram = TileVram { blocks, ages: Lru::new(facts.vram_size, platform.min_vram_page()) };
-        let vram = mutex(ranks::VRAM, vram);
+        let vram = Vram::new(facts.vram_size, platform.min_vram_page());
         Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
     }
 }

@@ -38,7 +38,6 @@ mod gem;
 mod gpu;
 mod ids;
 mod ioctl;
-mod lru;
 mod migrate;
 pub mod planted;
 mod port;

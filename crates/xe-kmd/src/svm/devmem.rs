@@ -9,28 +9,26 @@
 //! for the same pages do not undo each other's work for ever.
 //!
 //! Upstream: `xe_svm_alloc_vram`, `xe_drm_pagemap_populate_mm`, `xe_svm_devmem_release`, `xe_svm_copy_to_devmem`,
-//! `xe_svm_copy_to_ram`, `xe_drm_pagemap_device_map`, `xe_svm_bo_evict` (here: oldest first).
+//! `xe_svm_copy_to_ram`, `xe_drm_pagemap_device_map`, `xe_svm_bo_evict`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use gpusvm::{
     CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
     RangeKey,
 };
 use hostmm::{DevicePage, OwnerId, PagemapId};
-use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
+use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
 
 use super::{RangeView, Svm};
 use crate::device::Device;
 use crate::event::CopyDirection;
 use crate::gpu::Gpu;
 use crate::migrate::NoSlot;
+use crate::vram::Owner;
 
 /// Who may see pages of this device's VRAM: all of its tiles.
 pub(crate) const OWNER: OwnerId = OwnerId(1);
-
-/// Times that one request for VRAM sends the oldest allocations home.
-const MAX_EVICTIONS: usize = 16;
 
 /// DMA through the device's IOMMU.
 pub(crate) struct Dma {
@@ -102,7 +100,9 @@ impl DevmemOps for TileMemory {
     }
 
     fn devmem_release(&self, devmem: Devmem) {
-        self.gpu.vram_free(self.tile, devmem.base.frame << PAGE_SHIFT, bytes_of(devmem.pages));
+        if let Some(tile) = self.gpu.tile(self.tile) {
+            tile.vram.free(devmem.base.frame << PAGE_SHIFT);
+        }
     }
 }
 
@@ -133,19 +133,15 @@ pub(crate) fn to_vram(
     populate(device, target, view.span, timeslice_ms)
 }
 
-/// A block of VRAM; where there is none, the oldest allocations go home until there is.
-fn alloc_evicting(device: &Device, tile: TileId, pagemap: &Pagemap, bytes: u64) -> Option<u64> {
-    for _ in 0..MAX_EVICTIONS {
-        if let Some(offset) = device.gpu.vram_alloc(tile, bytes) {
-            return Some(offset);
-        }
-        for oldest in device.gpu.vram_oldest(tile, bytes) {
-            let page = DevicePage { pagemap: pagemap.id(), frame: oldest >> PAGE_SHIFT };
-            // One that cannot go now is young again; the next one may.
-            let _ = pagemap.evict_to_ram(page);
+/// Owns blocks of VRAM that hold allocations of one pagemap.
+struct SvmOwner(Weak<Pagemap>);
+
+impl Owner for SvmOwner {
+    fn evict(&self, offset: u64) {
+        if let Some(pagemap) = self.0.upgrade() {
+            let _ = pagemap.evict_to_ram(DevicePage { pagemap: pagemap.id(), frame: offset >> PAGE_SHIFT });
         }
     }
-    device.gpu.vram_alloc(tile, bytes)
 }
 
 /// Migrates `range` to a block of VRAM, which is allocated only once the range is claimed.
@@ -155,10 +151,11 @@ pub(crate) fn populate(
     range: HostRange,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
-    let tile = device.gpu.tile_of(target).ok_or(MigrateError::Gone)?.id;
+    let tile = device.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
     let pagemap = device.pagemaps.get(target).ok_or(MigrateError::Gone)?;
+    let owner: Arc<dyn Owner> = Arc::new(SvmOwner(Arc::downgrade(pagemap)));
     pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
-        let offset = alloc_evicting(device, tile, pagemap, range.len())?;
+        let offset = tile.vram.alloc(range.len(), &owner)?;
         let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
         Some(Devmem { base, pages: range.pages(), cookie: 0 })
     })

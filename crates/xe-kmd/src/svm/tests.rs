@@ -195,6 +195,19 @@ fn full_vram_sends_the_oldest_home() {
 }
 
 #[test]
+fn what_another_vm_binds_is_not_the_oldest() {
+    let tiles: &'static [Tile] = Box::leak(Box::new([Tile { vram_size: 2 * SZ_2M, ..PVC.tiles[0] }]));
+    let platform: &'static Platform = Box::leak(Box::new(Platform { tiles, ..PVC }));
+    let rig = Rig::with(platform, Rules::CORRECT);
+    let (one, other) = (start(&rig, 3 * SZ_2M), mirror(&rig));
+    for (asid, n) in [(one, 0), (one, 1), (other, 0), (one, 2)] {
+        assert_eq!(rig.fault(0, asid, DATA + n * SZ_2M, Access::Read), FaultAck::Replay);
+    }
+    let homes = [0, 1, 2].map(|n| pagemap(&rig, DATA + n * SZ_2M));
+    assert_eq!(homes, [T0, None, T0], "the first was given first, and used last but one");
+}
+
+#[test]
 fn a_slot_in_pieces_is_emptied_for_a_whole_one() {
     let tiles: &'static [Tile] = Box::leak(Box::new([Tile { vram_size: SZ_2M, ..PVC.tiles[0] }]));
     let platform: &'static Platform = Box::leak(Box::new(Platform { tiles, ..PVC }));

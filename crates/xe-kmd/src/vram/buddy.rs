@@ -4,14 +4,14 @@
 //! block of SVM is 64K or 2M. Small requests fill slots of 2M that are in pieces already before they break a
 //! whole one, lowest address first, so what is whole stays whole.
 //!
-//! Locking: a leaf lock around [`Vram`]; taken by the reader class, for [`Vram::free`].
+//! Locking: a leaf lock around [`Buddy`].
 //!
 //! Upstream: `xe_ttm_vram_mgr.c`, `drm_buddy.c`.
 
 use std::collections::BTreeSet;
 
 /// Free blocks by order; all numbers are bytes from the tile's base.
-pub(crate) struct Vram {
+pub(super) struct Buddy {
     min: u64,
     /// `free[n]`: starts of free blocks of `min << n` bytes.
     free: Vec<BTreeSet<u64>>,
@@ -19,9 +19,9 @@ pub(crate) struct Vram {
     size: u64,
 }
 
-impl Vram {
+impl Buddy {
     /// A tile of `size` bytes with blocks of at least `min` bytes, a power of two.
-    pub(crate) fn new(size: u64, min: u64) -> Self {
+    pub(super) fn new(size: u64, min: u64) -> Self {
         let orders = (size / min).checked_ilog2().map_or(0, |top| top as usize + 1);
         let mut vram = Self { min, free: vec![BTreeSet::new(); orders], used: 0, size: size / min * min };
         vram.seed();
@@ -40,7 +40,7 @@ impl Vram {
     }
 
     /// A block of `bytes` bytes, rounded up to a power of two; `None` where there is no such run.
-    pub(crate) fn alloc(&mut self, bytes: u64) -> Option<u64> {
+    pub(super) fn alloc(&mut self, bytes: u64) -> Option<u64> {
         let want = self.order(bytes)?;
         let mut have = (want..self.free.len()).find(|&order| !self.free[order].is_empty())?;
         let start = self.free[have].pop_first()?;
@@ -53,7 +53,7 @@ impl Vram {
     }
 
     /// Gives a block back: the start and the bytes that it was asked for with.
-    pub(crate) fn free(&mut self, start: u64, bytes: u64) {
+    pub(super) fn free(&mut self, start: u64, bytes: u64) {
         let Some(first) = self.order(bytes) else { return };
         debug_assert!(!self.free[first].contains(&start), "a block of VRAM is given back twice: {start:#x}");
         self.used -= self.min << first;
@@ -66,7 +66,7 @@ impl Vram {
     }
 
     /// Bytes in use.
-    pub(crate) const fn used(&self) -> u64 {
+    pub(super) const fn used(&self) -> u64 {
         self.used
     }
 
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn small_blocks_share_a_slot_and_the_slot_heals() {
-        let mut vram = Vram::new(8 * SZ_2M, SZ_64K);
+        let mut vram = Buddy::new(8 * SZ_2M, SZ_64K);
         let big = vram.alloc(SZ_2M).unwrap();
         let small: Vec<_> = (0..32).map(|_| vram.alloc(SZ_64K).unwrap()).collect();
         assert!(small.iter().all(|block| block / SZ_2M == small[0] / SZ_2M && big / SZ_2M != block / SZ_2M));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_disjoint_and_all_can_be_had() {
-        let mut vram = Vram::new(5 * SZ_2M + 3 * SZ_64K, SZ_64K);
+        let mut vram = Buddy::new(5 * SZ_2M + 3 * SZ_64K, SZ_64K);
         let mut got = BTreeSet::new();
         while let Some(block) = vram.alloc(SZ_64K) {
             assert!(block % SZ_64K == 0 && got.insert(block));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        let mut vram = Vram::new(4 * SZ_2M, SZ_64K);
+        let mut vram = Buddy::new(4 * SZ_2M, SZ_64K);
         assert_eq!(vram.alloc(8 * SZ_2M), None);
         assert_eq!(vram.alloc(u64::MAX), None);
     }
