@@ -82,7 +82,7 @@ impl LiveMm {
 
     /// What lies in `range` of the VMA around `va`, if that may migrate.
     fn movable_part(&self, va: HostVa, range: HostRange) -> Option<HostRange> {
-        self.vma_at(va).filter(|vma| vma.anonymous)?.range.intersect(range)
+        self.single_vma_at(va).filter(|vma| vma.anonymous)?.range.intersect(range)
     }
 
     /// Unregisters chunks that have been idle for a while.

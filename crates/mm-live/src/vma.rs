@@ -7,7 +7,7 @@
 use crate::LiveMm;
 use crate::kernel::Mapping;
 use hostmm::Vma;
-use units::{HostRange, HostVa, SZ_4K};
+use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 impl LiveMm {
     /// Keeps `range`, which is the program's, in system memory for ever: whatever of it the fault path itself touches.
@@ -39,16 +39,44 @@ impl LiveMm {
             let mapping = self.kernel.mapping(at)?;
             at = at.max(mapping.range.start);
             match self.ours.around(at) {
-                Ok(gap) => return self.clipped(at, &mapping, gap),
+                Ok(gap) => return self.clipped(at, &self.merged(mapping, at), gap),
                 Err(ours) => at = ours.end,
             }
         }
     }
 
-    /// The VMA around `addr`, clipped to what is excluded or not.
+    /// The VMA around `addr`, clipped to what is excluded or not; what is alike in its 2M counts as one.
     pub(crate) fn vma_at(&self, addr: HostVa) -> Option<Vma> {
         let gap = self.ours.around(addr).ok()?;
-        self.clipped(addr, &self.kernel.mapping(addr).filter(|mapping| mapping.range.contains(addr))?, gap)
+        self.clipped(addr, &self.merged(self.mapping_at(addr)?, addr), gap)
+    }
+
+    /// The one VMA of the kernel around `addr`, clipped likewise: a registration must know that each is whole.
+    pub(crate) fn single_vma_at(&self, addr: HostVa) -> Option<Vma> {
+        let gap = self.ours.around(addr).ok()?;
+        self.clipped(addr, &self.mapping_at(addr)?, gap)
+    }
+
+    fn mapping_at(&self, addr: HostVa) -> Option<Mapping> {
+        self.kernel.mapping(addr).filter(|mapping| mapping.range.contains(addr))
+    }
+
+    /// A mapping around `addr`, with what is alike beside it in the same 2M. Without us most of that would be one VMA: a
+    /// registered part of a VMA is one of its own, memory that is mapped into the middle of it is not merged with it,
+    /// and is not merged later either.
+    fn merged(&self, found: Mapping, addr: HostVa) -> Mapping {
+        let alike = |other: &Mapping| found.plain && Mapping { range: found.range, ..*other } == found;
+        let block = HostRange::around(addr, SZ_2M);
+        let mut range = found.range;
+        while range.start > block.start {
+            let Some(before) = self.mapping_at(HostVa(range.start.0 - 1)).filter(alike) else { break };
+            range.start = before.range.start;
+        }
+        while range.end < block.end {
+            let Some(behind) = self.mapping_at(range.end).filter(alike) else { break };
+            range.end = behind.range.end;
+        }
+        Mapping { range, ..found }
     }
 
     /// Whether nothing of `range` is excluded.

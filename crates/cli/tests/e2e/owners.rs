@@ -44,3 +44,15 @@ fn memory_beside_what_the_gpu_uses_can_be_remapped() {
     let run = run("remap.c", &[], &["3000"]);
     assert_eq!((run.code, run.out.as_str()), (Some(0), "3000 rounds, 0 failed, 0 wrong\n"), "{}", run.err);
 }
+
+#[test]
+fn a_page_that_was_replaced_is_part_of_its_block() {
+    if !userfaultfd() {
+        return;
+    }
+    for arguments in [&[][..], &["unmapped"]] {
+        let run = run("replaced.c", &[], arguments);
+        let right = "2 of 2 atomics arrived, the new page has 1\n";
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{}", run.err);
+    }
+}
