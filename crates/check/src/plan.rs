@@ -1,11 +1,11 @@
 //! What a seed decides before a run begins: the scene, by which rule its tasks take turns, and when time passes.
 //!
-//! Two seeds go to one scene, the next two to the other. Even seeds are uniform: everybody is as likely to go on, at
+//! Two seeds go to one scene, the next two to the next. Even seeds are uniform: everybody is as likely to go on, at
 //! every step. That tries many fine interleavings, but two threads then go about equally fast, so a race that needs one
 //! of them to stand still while another one does hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]):
 //! the first task runs as long as it can, and at a few steps of the seed's choice it falls behind all others.
 //!
-//! In every second two dozen of seeds, time may pass while others work: a residency ends early, a sleeper is back
+//! In every second three dozen of seeds, time may pass while others work: a residency ends early, a sleeper is back
 //! before anybody else has moved.
 //!
 //! All of it is a function of the seed, so that a seed is the name of a run.
@@ -46,15 +46,19 @@ const DEPTHS: u64 = 6;
 /// Steps of a run, roughly: the falls of a task are spread over so many.
 const LENGTH: u64 = 3000;
 
+const SCENES: [Scene; 3] = [Scene::Block, Scene::Wide, Scene::Owners];
+/// Seeds with which every scene has had every order.
+const KINDS: u64 = 2 * SCENES.len() as u64 * DEPTHS;
+
 impl Plan {
     /// That of a seed.
     pub fn of(seed: u64) -> Self {
-        let scene = if seed % 4 < 2 { Scene::Block } else { Scene::Wide };
+        let scene = SCENES[(seed / 2 % SCENES.len() as u64) as usize];
         let order = match seed % 2 {
             0 => Order::Uniform,
-            _ => Order::Priorities { depth: SHALLOWEST + (seed / 4 % DEPTHS) as u32 },
+            _ => Order::Priorities { depth: SHALLOWEST + (seed / (2 * SCENES.len() as u64) % DEPTHS) as u32 },
         };
-        let time = if (seed / 24).is_multiple_of(2) { TimeRule::WhenIdle } else { TimeRule::Racing };
+        let time = if (seed / KINDS).is_multiple_of(2) { TimeRule::WhenIdle } else { TimeRule::Racing };
         Self { seed, scene, order, time }
     }
 
@@ -87,10 +91,10 @@ mod tests {
 
     #[test]
     fn each_scene_gets_uniform_seeds_and_priorities_of_every_depth() {
-        for (seeds, time) in [(0..24, TimeRule::WhenIdle), (24..48, TimeRule::Racing)] {
+        for (seeds, time) in [(0..KINDS, TimeRule::WhenIdle), (KINDS..2 * KINDS, TimeRule::Racing)] {
             let plans: Vec<Plan> = seeds.map(Plan::of).collect();
             assert!(plans.iter().all(|plan| plan.time == time));
-            for scene in [Scene::Block, Scene::Wide] {
+            for scene in SCENES {
                 let count = |order| plans.iter().filter(|plan| (plan.scene, plan.order) == (scene, order)).count();
                 assert_eq!(count(Order::Uniform), 6, "{scene}");
                 for depth in 3..=8 {

@@ -4,7 +4,7 @@
 //! does; `plant` switches on a mistake made on purpose, where a programmer would make it.
 
 use std::fmt::Write;
-use xe_kmd::{Rules, planted, upstream};
+use xe_kmd::{planted, upstream};
 
 /// One variant of a rule.
 pub struct Variant {
@@ -14,7 +14,21 @@ pub struct Variant {
     pub name: &'static str,
     /// What it is and which function it stands for.
     pub about: &'static str,
-    apply: fn(&mut Rules),
+    apply: fn(&mut Behaviours),
+}
+
+/// How the driver, and the memory management of a process that moves its memory, decide.
+#[derive(Clone, Copy)]
+pub struct Behaviours {
+    /// The driver.
+    pub driver: xe_kmd::Rules,
+    /// The memory management.
+    pub mm: mm_live::Rules,
+}
+
+impl Behaviours {
+    /// Both as they should.
+    pub const CORRECT: Self = Self { driver: xe_kmd::Rules::CORRECT, mm: mm_live::Rules::CORRECT };
 }
 
 /// All variants that can be chosen.
@@ -29,43 +43,49 @@ pub const VARIANTS: &[Variant] = &[
         key: "a",
         name: "upstream",
         about: "the copy's far side is written as system memory whatever it is (build_pt_update_batch_sram)",
-        apply: |rules| rules.copy_far_side = upstream::copy::far_side,
+        apply: |to| to.driver.copy_far_side = upstream::copy::far_side,
     },
     Variant {
         key: "plant",
         name: "dm-dropped",
         about: "leaves lose DM: VRAM pages look like system memory (pte_encode_vma)",
-        apply: |rules| rules.encode_leaf = planted::leaf::dm_dropped,
+        apply: |to| to.driver.encode_leaf = planted::leaf::dm_dropped,
     },
     Variant {
         key: "plant",
         name: "ps64-missing",
         about: "4K entries of a 64K page lose PS64 (xe_pt_stage_bind_entry)",
-        apply: |rules| rules.encode_leaf = planted::leaf::ps64_missing,
+        apply: |to| to.driver.encode_leaf = planted::leaf::ps64_missing,
     },
     Variant {
         key: "plant",
         name: "rw-cleared",
         about: "leaves lose RW (pte_encode_vma)",
-        apply: |rules| rules.encode_leaf = planted::leaf::rw_cleared,
+        apply: |to| to.driver.encode_leaf = planted::leaf::rw_cleared,
     },
     Variant {
         key: "plant",
         name: "no-flush",
         about: "entries are cleared and the TLB is not flushed (xe_tlb_inval_range)",
-        apply: |rules| rules.flush = planted::flush::left_out,
+        apply: |to| to.driver.flush = planted::flush::left_out,
+    },
+    Variant {
+        key: "plant",
+        name: "discard-ahead",
+        about: "mm-live drops pages ahead of a DONTNEED that it was told of",
+        apply: |to| to.mm.on_remove = mm_live::planted::discard_ahead,
     },
 ];
 
-/// The rules that a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.
-pub fn parse(list: &str) -> Result<Rules, String> {
-    let mut rules = Rules::CORRECT;
+/// What a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.
+pub fn parse(list: &str) -> Result<Behaviours, String> {
+    let mut behaviours = Behaviours::CORRECT;
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let variant = VARIANTS.iter().find(|v| item.split_once('=') == Some((v.key, v.name)));
         let variant = variant.ok_or_else(|| unknown(item))?;
-        (variant.apply)(&mut rules);
+        (variant.apply)(&mut behaviours);
     }
-    Ok(rules)
+    Ok(behaviours)
 }
 
 fn unknown(item: &str) -> String {

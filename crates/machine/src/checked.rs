@@ -1,5 +1,6 @@
 //! The machine on the simulated mm: everything it does is decided by the schedule of `sync`'s checker.
 
+use crate::behaviour::Behaviours;
 use crate::bus::SystemAccess;
 use crate::program::Program;
 use crate::wiring::{Core, Plan};
@@ -9,10 +10,10 @@ use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
 use units::{Dpa, SZ_1G, SZ_2M};
 use xe_hw::Injection;
-use xe_kmd::{Errno, Rules};
+use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
 
-pub use mm_sim::{Config, CpuError, MapKind};
+pub use mm_sim::{Config, CpuError, MapKind, Remap};
 
 /// Who manages the simulated process' memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,12 +58,13 @@ const READERS: u32 = 2;
 
 impl Checked {
     /// A fresh process with a fresh device.
-    pub fn new(config: Config, manner: Manner, rules: Rules, injection: Injection) -> Result<Self, Errno> {
+    pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
+        let Behaviours { driver: rules, mm: decisions } = behaviours;
         let sim = Sim::new(config);
         let live = match manner {
             Manner::Linux => None,
             Manner::Userfaultfd => {
-                let config = mm_live::Config { readers: Some(READERS), ..mm_live::Config::default() };
+                let config = mm_live::Config { readers: Some(READERS), rules: decisions, ..mm_live::Config::default() };
                 Some(LiveMm::on(SimKernel::new(&sim, READERS), config).map_err(|_| Errno::ENOMEM)?)
             }
         };

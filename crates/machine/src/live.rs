@@ -6,7 +6,7 @@
 //! Fork: [`Live::fork_prepare`] parks the engines and brings everything home, because a child inherits no VRAM; the
 //! parent goes on with [`Live::fork_parent`], the child must never touch the machine again.
 
-use crate::behaviour;
+use crate::behaviour::{self, Behaviours};
 use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
 use crate::report::{Memory, Report};
@@ -85,12 +85,12 @@ struct Frames {
 impl Live {
     /// Opens userfaultfd, starts its readers, and probes the device.
     pub fn start(config: &LiveConfig) -> Result<Arc<Self>, StartError> {
-        let rules = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
-        let mm = LiveMm::start(mm_live::Config { transport: config.travel, ..Default::default() })
+        let Behaviours { driver, mm } = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
+        let mm = LiveMm::start(mm_live::Config { transport: config.travel, rules: mm, ..Default::default() })
             .map_err(StartError::Refused)?;
         let core = Core::new(Plan {
             platform: &PVC,
-            rules,
+            rules: driver,
             injection: Injection::default(),
             mm: mm.clone(),
             memory: mm.clone(),

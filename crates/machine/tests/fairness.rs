@@ -2,9 +2,10 @@
 
 use gpusvm::Where;
 use hostmm::PagemapId;
+use machine::Injection;
+use machine::behaviour::Behaviours;
 use machine::checked::{Checked, Config, Manner, MapKind};
 use machine::program::{Batch, Class, Program};
-use machine::{Injection, Rules};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use sync::sim::{self, Limits, Random, TimeRule};
@@ -44,7 +45,7 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
         for seed in 0..8 {
             let limits = Limits { time: TimeRule::Racing, ..Limits::default() };
             let report = sim::run(&mut Random::new(seed), limits, move || {
-                let checked = Checked::new(Config::default(), manner, Rules::CORRECT, Injection::default());
+                let checked = Checked::new(Config::default(), manner, Behaviours::CORRECT, Injection::default());
                 let checked = Arc::new(checked.expect("a machine"));
                 let main = checked.open();
                 let vm = main.vm_create().expect("a VM");

@@ -2,9 +2,10 @@
 // It stands for a system that refuses: a limit of processes, a filter of system calls.
 #![allow(clippy::disallowed_methods)]
 
+use machine::behaviour::Behaviours;
 use machine::checked::{Checked, Config, Manner};
 use machine::program::{Batch, Class};
-use machine::{Errno, Injection, Rules};
+use machine::{Errno, Injection};
 use std::sync::atomic::{AtomicBool, Ordering};
 use sync::{Body, SpawnError};
 use units::TileId;
@@ -23,7 +24,7 @@ fn spawner(_: &'static str, body: Body) -> Result<(), SpawnError> {
 fn a_queue_without_a_thread_is_refused_and_may_be_asked_for_again() {
     sync::set_spawner(spawner);
     let checked =
-        Checked::new(Config::default(), Manner::Linux, Rules::CORRECT, Injection::default()).expect("a machine");
+        Checked::new(Config::default(), Manner::Linux, Behaviours::CORRECT, Injection::default()).expect("a machine");
     let program = checked.open();
     let vm = program.vm_create().expect("a VM");
     program.bind_mirror(vm, 57, None).expect("a bind");

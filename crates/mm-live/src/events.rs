@@ -164,7 +164,7 @@ impl LiveMm {
                 self.counters.removes.add(1);
                 let place = self.books.lock().undelivered.add(range);
                 let lost = self.forget(range, Forget::Pages);
-                self.set_aside(range);
+                (self.rules.on_remove)(self, range);
                 self.notify_later(range, EventKind::Clear, lost, Some(place));
             }
             Message::Remap { from, to } => {

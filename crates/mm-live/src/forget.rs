@@ -55,13 +55,16 @@ impl LiveMm {
     /// them. Only a registered mapping raises the event. Of any other the kernel drops the pages under the lock under
     /// which it found no registration.
     pub(crate) fn set_aside(&self, range: HostRange) {
-        let parts: Vec<HostRange> = {
-            let books = self.books.lock();
-            let registered = books.chunks_at(range).flat_map(|(_, chunk)| &chunk.registered);
-            registered.filter_map(|part| part.range.intersect(range)).collect()
-        };
+        let parts = self.registered_parts(range);
         let runs: Vec<HostRange> = parts.into_iter().flat_map(|part| self.held(part)).map(|held| held.range).collect();
         self.books.lock().quarantine.add_pending(&runs);
+    }
+
+    /// What of `range` raises events, part by part.
+    pub(crate) fn registered_parts(&self, range: HostRange) -> Vec<HostRange> {
+        let books = self.books.lock();
+        let registered = books.chunks_at(range).flat_map(|(_, chunk)| &chunk.registered);
+        registered.filter_map(|part| part.range.intersect(range)).collect()
     }
 
     /// Before a look at pages: gives what the look may settle afterwards.

@@ -23,6 +23,7 @@
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `barrier` | why no device runs on a page whose munmap has returned |
 //! | `home` | fork, the end, wrappers: everything migrates back to system memory |
+//! | `rules`, `planted` | decisions as a table; mistakes on purpose, for the checker to find |
 //! | `kernel` | what is asked of a kernel, as a trait; `mm-sim` has a model of one |
 //! | `calls` | calls of a kernel, counted by kind |
 //! | `sys` | the real one; the only `unsafe` |
@@ -101,12 +102,14 @@ pub mod kernel;
 mod notifier;
 mod ours;
 mod places;
+pub mod planted;
 mod ranks;
 mod reader;
 mod region;
 mod registration;
 mod remap;
 mod residency;
+mod rules;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
@@ -117,6 +120,7 @@ mod walk;
 
 pub use calls::Calls;
 pub use region::{PageSize, Region};
+pub use rules::Rules;
 pub use stats::Stats;
 pub use sys::access::{Chained, swap_chained};
 
@@ -160,11 +164,13 @@ pub struct Config {
     pub transport: Transport,
     /// Reader threads; `None`: one a CPU, at most 8.
     pub readers: Option<u32>,
+    /// Decisions.
+    pub rules: Rules,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { transport: Transport::Move, readers: None }
+        Self { transport: Transport::Move, readers: None, rules: Rules::CORRECT }
     }
 }
 
@@ -232,6 +238,7 @@ pub struct LiveMm {
     places: places::Places,
     counters: stats::Counters,
     transport: Transport,
+    rules: Rules,
     privilege: Privilege,
     quick_look_ups: bool,
     life: AtomicU32,
@@ -281,6 +288,7 @@ impl LiveMm {
             places: places::Places::default(),
             counters: stats::Counters::default(),
             transport: config.transport,
+            rules: config.rules,
             privilege,
             quick_look_ups,
             life: AtomicU32::new(LIFE_RUNNING),

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `block` | migration: one block between two tiles and the CPU, with atomics, beside memory that is unmapped |
 //! | `wide` | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
+//! | `owners` | addresses whose memory another thread takes, or that moves away, beside memory that migrates |
 //!
 //! `process` is what they have in common; `words` is the oracle for data.
 
 mod block;
+mod owners;
 mod process;
 mod wide;
 mod words;
@@ -29,6 +31,8 @@ pub enum Scene {
     Block,
     /// Two ranges, invalidated together.
     Wide,
+    /// Memory that changes its owner.
+    Owners,
 }
 
 impl fmt::Display for Scene {
@@ -36,6 +40,7 @@ impl fmt::Display for Scene {
         f.write_str(match self {
             Self::Block => "block",
             Self::Wide => "wide",
+            Self::Owners => "owners",
         })
     }
 }
@@ -49,13 +54,14 @@ pub struct Reached {
 
 /// Runs a scene to its end, inside a checked run. What it leaves is judged here too.
 pub fn run(scene: Scene, manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
-    let rules = behaviour::parse(behaviours).map_err(|what| Finding::Refused { what })?;
+    let behaviours = behaviour::parse(behaviours).map_err(|what| Finding::Refused { what })?;
     let checked =
-        Checked::new(Config::default(), manner, rules, Injection::default()).map_err(|e| refused("probe", e))?;
+        Checked::new(Config::default(), manner, behaviours, Injection::default()).map_err(|e| refused("probe", e))?;
     let process = Process::start(checked)?;
     let outcome = match scene {
         Scene::Block => block::play(&process),
         Scene::Wide => wide::play(&process),
+        Scene::Owners => owners::play(&process),
     };
     reached.stale_binds = process.checked.core.ledger().read().stale_binds;
     process.close();

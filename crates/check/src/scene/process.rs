@@ -41,7 +41,11 @@ impl Process {
 
     /// Puts a batch into fresh memory of the program, runs it on a tile and waits for its fence.
     pub fn run_batch(&self, program: &Program, tile: TileId, bytes: &[u8]) -> Result<(), Finding> {
-        let queue = self.queues[tile.index()];
+        self.run_on(program, self.queues[tile.index()], bytes)
+    }
+
+    /// The same on a queue.
+    pub fn run_on(&self, program: &Program, queue: u32, bytes: &[u8]) -> Result<(), Finding> {
         let memory = self.submit(program, queue, bytes)?;
         program.wait(memory.page_at(1), DONE, PATIENCE_NS, queue).map_err(|e| refused("WAIT_USER_FENCE", e))?;
         self.checked.sim.munmap(memory);

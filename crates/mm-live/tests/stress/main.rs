@@ -327,7 +327,7 @@ fn set_timer(us: i64) {
 }
 
 fn run(seconds: u64, transport: Transport, lossy: bool) -> Option<Arc<Stage>> {
-    let mm = start(Config { readers: Some(2), transport })?;
+    let mm = start(Config { readers: Some(2), transport, ..Config::default() })?;
     block_signals();
     let vram = [Vram::insert(&mm, PagemapId(0), 16, SZ_2M), Vram::insert(&mm, PagemapId(1), 16, SZ_64K)];
     let counters = map(COUNTERS * SZ_2M);

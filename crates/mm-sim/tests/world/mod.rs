@@ -38,7 +38,7 @@ impl Process {
         match manager {
             Manager::Kernel => Self { mm: sim.clone(), memory: sim.clone(), live: None, sim },
             Manager::Live(transport, readers) => {
-                let config = mm_live::Config { transport, readers: Some(readers) };
+                let config = mm_live::Config { transport, readers: Some(readers), ..mm_live::Config::default() };
                 let live = LiveMm::on(SimKernel::new(&sim, readers), config).expect("there is memory");
                 Self { mm: live.clone(), memory: live.clone(), live: Some(live), sim }
             }

@@ -1,0 +1,20 @@
+//! Mistakes made on purpose, for the checker to find: each was made here once. Each takes the place of one entry of the
+//! [`Rules`](crate::Rules) table.
+
+use crate::LiveMm;
+use crate::kernel::{Descriptor, Watch};
+use units::{HostRange, SZ_2M, SZ_4K};
+
+/// Drops what lies in `range` by now, ahead of the madvise, by the descriptor that knows nothing of the program's
+/// changes: it may be another thread's memory.
+pub fn discard_ahead(mm: &LiveMm, range: HostRange) {
+    for part in mm.registered_parts(range) {
+        let Ok(scratch) = mm.kernel.map_arena(SZ_2M) else { continue };
+        if mm.kernel.register(Descriptor::Device, scratch, Watch::Missing).is_ok() {
+            for page in (0..part.pages()).map(|index| part.page_at(index)) {
+                mm.kernel.move_pages(Descriptor::Device, scratch.start.add(page.0 % SZ_2M), page, SZ_4K);
+            }
+        }
+        mm.kernel.unmap_arena(scratch);
+    }
+}
