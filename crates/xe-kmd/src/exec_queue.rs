@@ -4,35 +4,56 @@
 //! and reports a context that it killed: then the queue is banned, for good. A queue that is closed counts as banned
 //! for those who still wait for it.
 //!
+//! [`Queues`] finds a queue by its context.
+//!
 //! Locking: a queue's `jobs` is a leaf lock, which the interrupt takes too. `ring` keeps jobs in the order of
 //! their numbers and is held while the device is handed one.
 //!
 //! Upstream: `xe_exec_queue.c`, `xe_guc_submit.c` (ban, reset status).
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
 
 use sync::Mutex;
-use sync::atomic::AtomicBool;
+use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
 use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
 
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
-use crate::fault::replays::Replays;
 use crate::fence::{BindFences, Happened, QueueId};
 use crate::port::HwJob;
 use crate::ranks;
+use crate::replays::Replays;
 use crate::vm::Vm;
 
 /// Jobs that may wait in a queue.
 const MAX_JOBS: u64 = 1000;
 
+/// The queues of a device.
+pub(crate) struct Queues {
+    contexts: Mutex<BTreeMap<ContextId, Weak<ExecQueue>>>,
+    last: AtomicU64,
+}
+
+impl Queues {
+    /// None yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { contexts: mutex(ranks::LEAF, BTreeMap::new()), last: AtomicU64::new(0) })
+    }
+
+    /// The queue of a context, unless it ended.
+    pub(crate) fn of(&self, context: ContextId) -> Option<Arc<ExecQueue>> {
+        self.contexts.lock().get(&context)?.upgrade()
+    }
+}
+
 /// One queue.
 pub(crate) struct ExecQueue {
     pub id: QueueId,
     pub vm: Arc<Vm>,
+    queues: Arc<Queues>,
     pub kind: QueueKind,
     closed: AtomicBool,
 }
@@ -64,23 +85,22 @@ struct Jobs {
 
 impl ExecQueue {
     /// A queue of binds.
-    pub(crate) fn bind(vm: Arc<Vm>) -> Arc<Self> {
-        Self::new(vm, QueueKind::Bind(BindFences::new()))
+    pub(crate) fn bind(vm: Arc<Vm>, queues: &Arc<Queues>) -> Arc<Self> {
+        Self::new(vm, queues, QueueKind::Bind(BindFences::new()))
     }
 
     /// A queue of jobs for `engine`. `ENOMEM`: the device has no context to spare.
-    pub(crate) fn engine(vm: Arc<Vm>, engine: EngineId) -> Result<Arc<Self>, Errno> {
-        let device = vm.device.clone();
-        let context = device.gpu.hw.context_create(engine, vm.asid).ok_or(Errno::ENOMEM)?;
+    pub(crate) fn engine(vm: Arc<Vm>, queues: &Arc<Queues>, engine: EngineId) -> Result<Arc<Self>, Errno> {
+        let context = vm.shared.gpu.hw.context_create(engine, vm.asid).ok_or(Errno::ENOMEM)?;
         let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
-        let queue = Self::new(vm, QueueKind::Engine(queue));
-        device.contexts.lock().insert(context, Arc::downgrade(&queue));
+        let queue = Self::new(vm, queues, QueueKind::Engine(queue));
+        queues.contexts.lock().insert(context, Arc::downgrade(&queue));
         Ok(queue)
     }
 
-    fn new(vm: Arc<Vm>, kind: QueueKind) -> Arc<Self> {
-        let id = QueueId(vm.device.last_queue.fetch_add(1) + 1);
-        Arc::new(Self { id, vm, kind, closed: AtomicBool::new(false) })
+    fn new(vm: Arc<Vm>, queues: &Arc<Queues>, kind: QueueKind) -> Arc<Self> {
+        let id = QueueId(queues.last.fetch_add(1) + 1);
+        Arc::new(Self { id, vm, queues: queues.clone(), kind, closed: AtomicBool::new(false) })
     }
 
     /// Whether it runs jobs of `vm`.
@@ -91,14 +111,14 @@ impl ExecQueue {
     /// Hands the device a job.
     pub(crate) fn submit(&self, batch: GpuVa, fence: Option<(GpuVa, u64)>) -> Result<(), Errno> {
         let QueueKind::Engine(queue) = &self.kind else { return Err(Errno::EINVAL) };
-        let device = &self.vm.device;
+        let shared = &self.vm.shared;
         let _ring = queue.ring.lock();
         if self.is_closed() {
             return Err(Errno::ENOENT);
         }
         let seqno = queue.jobs.lock().next(fence.map(|(addr, _)| addr))?;
-        device.gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
-        device.gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence });
+        shared.gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
+        shared.gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence });
         Ok(())
     }
 
@@ -107,7 +127,7 @@ impl ExecQueue {
         if let QueueKind::Engine(queue) = &self.kind {
             let next = || queue.jobs.lock().next_done(seqno);
             while let Some(fence) = next() {
-                self.vm.device.waiters.wake(Happened::JobDone(self.id, fence.map(|addr| addr.0)));
+                self.vm.shared.waiters.wake(Happened::JobDone(self.id, fence.map(|addr| addr.0)));
             }
         }
     }
@@ -125,7 +145,7 @@ impl ExecQueue {
         if let QueueKind::Engine(queue) = &self.kind {
             queue.jobs.lock().banned = true;
         }
-        self.vm.device.waiters.wake(Happened::Ended(self.id));
+        self.vm.shared.waiters.wake(Happened::Ended(self.id));
     }
 
     /// Whether a wait for it is in vain (`reset_status`).
@@ -139,7 +159,7 @@ impl ExecQueue {
 
     /// Ends the queue: its context runs nothing any more, and waits for it end. Idempotent.
     pub(crate) fn close(&self) {
-        let device = &self.vm.device;
+        let shared = &self.vm.shared;
         match &self.kind {
             QueueKind::Bind(_) => self.closed.store(true),
             QueueKind::Engine(queue) => {
@@ -147,12 +167,12 @@ impl ExecQueue {
                 if self.closed.swap(true) {
                     return;
                 }
-                device.gpu.hw.context_destroy(queue.context);
-                device.contexts.lock().remove(&queue.context);
-                device.faults.squash(queue.context, self.vm.asid);
+                shared.gpu.hw.context_destroy(queue.context);
+                self.queues.contexts.lock().remove(&queue.context);
+                shared.faults.squash(queue.context, self.vm.asid);
             }
         }
-        device.waiters.wake(Happened::Ended(self.id));
+        shared.waiters.wake(Happened::Ended(self.id));
     }
 
     fn is_closed(&self) -> bool {

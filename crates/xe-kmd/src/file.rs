@@ -9,22 +9,21 @@ use std::sync::Arc;
 
 use sync::Mutex;
 use sync::rank::mutex;
-use units::HostVa;
 use xe_spec::fault::Asid;
-use xe_uapi::exec::WaitUserFence;
 
-use crate::device::Device;
 use crate::errno::Errno;
-use crate::exec_queue::ExecQueue;
+use crate::exec_queue::{ExecQueue, Queues};
 use crate::gem::Gem;
 use crate::ids::IdTable;
-use crate::ioctl;
 use crate::ranks;
-use crate::vm::Vm;
+use crate::shared::Shared;
+use crate::vm::{Vm, Vms};
 
 /// One open file.
 pub struct File {
-    pub(crate) device: Arc<Device>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) vms: Arc<Vms>,
+    pub(crate) queues: Arc<Queues>,
     pub(crate) names: Mutex<Names>,
 }
 
@@ -38,20 +37,8 @@ pub(crate) struct Names {
 }
 
 impl File {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
-        Self { device, names: mutex(ranks::LEAF, Names::default()) }
-    }
-
-    /// One ioctl: `cmd` is the request's low 32 bits, `arg` its argument in the caller's memory. On `Ok` the call
-    /// returns that number (0 so far). May sleep, and may touch the caller's memory; the caller holds no lock,
-    /// and is not of the reader class.
-    pub fn ioctl(&self, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
-        ioctl::dispatch(self, cmd, arg)
-    }
-
-    /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.
-    pub fn wait_user_fence(&self, args: &mut WaitUserFence) -> Result<u32, Errno> {
-        ioctl::wait_user_fence(self, args)
+    pub(crate) fn new(shared: Arc<Shared>, vms: Arc<Vms>, queues: Arc<Queues>) -> Self {
+        Self { shared, vms, queues, names: mutex(ranks::LEAF, Names::default()) }
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
@@ -63,11 +50,6 @@ impl File {
         };
         queues.iter().for_each(|queue| queue.close());
         vms.iter().for_each(|vm| vm.close());
-    }
-
-    /// The device behind it.
-    pub fn device(&self) -> &Arc<Device> {
-        &self.device
     }
 
     /// Names a VM, unless the file is being closed.

@@ -1,4 +1,4 @@
-//! The device as the driver's inner layers need it: port, rules, observer, and of each tile its memory.
+//! The device as the driver's inner layers need it: its chip, and of each tile its memory.
 //!
 //! Everything of the reader class lives on this; it knows no file, no VM and no host mm.
 //!
@@ -6,22 +6,18 @@
 //!
 //! Upstream: the parts of `struct xe_device` and `struct xe_tile` that `xe_pt`, `xe_migrate` and `xe_svm` use.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use gpusvm::Proto;
 use hostmm::PagemapId;
-use sync::time::now_ns;
-use units::{Dpa, GpuRange, SZ_2M, TileId};
-use xe_spec::fault::Asid;
-use xe_spec::platform::Platform;
+use units::{Dpa, SZ_2M, TileId};
 
+use crate::chip::Chip;
 use crate::errno::Errno;
-use crate::event::{Event, Observer};
 use crate::migrate::Migrate;
-use crate::port::{Hw, Interconnect};
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
-use crate::rules::Rules;
 use crate::vram::Vram;
 
 /// One tile's memory.
@@ -36,33 +32,26 @@ pub(crate) struct Tile {
     pub vram: Vram,
 }
 
-/// The device, for the inner layers.
+/// The device, for the inner layers. What its [`Chip`] has, it has.
 pub(crate) struct Gpu {
-    pub platform: &'static Platform,
-    pub hw: Arc<dyn Hw>,
-    pub interconnect: Arc<dyn Interconnect>,
-    pub rules: Rules,
+    chip: Chip,
     pub tiles: Vec<Tile>,
-    observer: Arc<dyn Observer>,
 }
 
-/// Address space of a tile's migration context: the first ones.
-pub(crate) const fn migrate_asid(tile: TileId) -> Asid {
-    Asid(1 + tile.0 as u32)
+impl Deref for Gpu {
+    type Target = Chip;
+
+    fn deref(&self) -> &Chip {
+        &self.chip
+    }
 }
 
 impl Gpu {
     /// Sets up each tile's allocators and its migration context.
-    pub(crate) fn new(
-        platform: &'static Platform,
-        hw: Arc<dyn Hw>,
-        interconnect: Arc<dyn Interconnect>,
-        rules: Rules,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Arc<Self>, Errno> {
-        let tiles = (0..platform.tiles.len()).map(|n| Tile::new(platform, &*hw, &*interconnect, TileId(n as u8)));
+    pub(crate) fn new(chip: Chip) -> Result<Arc<Self>, Errno> {
+        let tiles = (0..chip.platform.tiles.len()).map(|n| Tile::new(&chip, TileId(n as u8)));
         let tiles = tiles.collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { platform, hw, interconnect, rules, tiles, observer }))
+        Ok(Arc::new(Self { chip, tiles }))
     }
 
     /// A tile by its id; ids come from the platform's own list.
@@ -85,13 +74,8 @@ impl Gpu {
         Some(self.tile(tile)?.pagemap)
     }
 
-    /// Tells the observer.
-    pub(crate) fn tell(&self, event: Event) {
-        self.observer.event(&event);
-    }
-
     /// Whether VRAM must be mapped by leaves of 64K or more.
-    pub(crate) const fn granule(&self) -> VramGranule {
+    pub(crate) fn granule(&self) -> VramGranule {
         if self.platform.needs_64k { VramGranule::Needs64K } else { VramGranule::Any }
     }
 
@@ -103,24 +87,18 @@ impl Gpu {
             tile.vram.touch(dpa.offset_from(tile.base), bytes);
         }
     }
-
-    /// Flushes a span from a tile's TLB, as the rule says. Reader class.
-    pub(crate) fn flush(&self, tile: TileId, asid: Asid, span: GpuRange) {
-        let start = now_ns();
-        (self.rules.flush)(&*self.hw, tile, asid, span);
-        self.tell(Event::TlbFlush { asid, tile, span, ns: now_ns() - start });
-    }
 }
 
 impl Tile {
-    fn new(platform: &'static Platform, hw: &dyn Hw, machine: &dyn Interconnect, id: TileId) -> Result<Self, Errno> {
+    fn new(chip: &Chip, id: TileId) -> Result<Self, Errno> {
+        let platform = chip.platform;
         let facts = platform.tiles[id.index()];
         if !facts.vram_size.is_multiple_of(SZ_2M) || !facts.vram_base.is_aligned(SZ_2M) || facts.vram_base.0 == 0 {
             return Err(Errno::EINVAL);
         }
-        let pagemap = machine.pagemap(id).ok_or(Errno::EINVAL)?;
+        let pagemap = chip.interconnect.pagemap(id).ok_or(Errno::EINVAL)?;
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
-        let migrate = Migrate::new(platform, hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
+        let migrate = Migrate::new(platform, &*chip.hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let vram = Vram::new(facts.vram_size, platform.min_vram_page());
         Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
     }

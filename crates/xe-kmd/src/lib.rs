@@ -5,8 +5,12 @@
 //! [`File::ioctl`]. It never sees the hardware model: what the two share is bits in `xe-spec`.
 //!
 //! A fault's way: [`Device::page_fault`] queues it, [`Device::service_fault`] serves it: `fault` →
-//! `svm::handler` → the engine's range → `svm::devmem` and `migrate` → the engine's pages → `bind` and `pt` →
-//! `fault::ack`. And back: the engine's notifier → `svm::invalidate` → `tlb_inval`; later `svm::garbage`.
+//! `svm::handler` → the engine's range → `svm::devmem` and `migrate` → the engine's pages → `svm::bind` and `pt` →
+//! the answer. And back: the engine's notifier → `svm::invalidate` → `tlb_inval`; later `svm::garbage`.
+//!
+//! A module uses those below it only (`cargo xtask tidy` has the order): `chip`, `migrate` and `gpu` are the device for
+//! page tables and the reader class; `shared` is what VMs, queues and files share of it; `svm` serves faults of a mirror;
+//! on it stand `vm`, `exec_queue`, `fault` and `file`, then `ioctl`, and `device` on top.
 //!
 //! # Locking
 //!
@@ -16,7 +20,7 @@
 //! |---|---|
 //! | a bind queue's or ring's own order | held around one submission; never together with the next |
 //! | `Vm::state` | VMAs, the life of a VM, and so the engine's set of ranges |
-//! | `Device::migrate_lock` | nothing; keeps fighting migrations apart |
+//! | `Shared::migrate_lock` | nothing; keeps fighting migrations apart |
 //! | the host mm's own | claims, walks |
 //! | the notifier lock (engine) | ranges, their pages, `RangeData` |
 //! | page tables, one a VM and tile | leaves |
@@ -26,12 +30,13 @@
 //! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.
 #![forbid(unsafe_code)]
 
-mod bind;
+mod chip;
 mod device;
 mod errno;
 mod event;
 mod exec_queue;
 mod fault;
+mod fault_queue;
 mod fence;
 mod file;
 mod gem;
@@ -43,7 +48,9 @@ pub mod planted;
 mod port;
 mod pt;
 mod ranks;
+mod replays;
 mod rules;
+mod shared;
 mod svm;
 #[cfg(test)]
 mod testing;

@@ -9,7 +9,7 @@
 //!   job at a time; a job that finds none free makes another, so that a CPU fault's job never waits for one.
 //!
 //! Which of the two the far side uses is a rule ([`Rules::copy_far_side`](crate::Rules::copy_far_side)). The
-//! correct one is [`far_side`]: what lies in VRAM has its memory type from the window; slots are for system memory.
+//! correct one is [`far_side`](crate::rules::far_side): what lies in VRAM has its memory type from the window; slots are for system memory.
 //!
 //! A job takes as many runs as follow each other in the tile's VRAM, at most 2M: on the far side, what stands in a slot
 //! may scatter. Jobs run on the calling thread; the device's copy engine reports runs.
@@ -26,17 +26,17 @@ use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, Iova, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
-use xe_spec::pat;
+use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
 
+use crate::chip::Chip;
 use crate::event::{CopyDirection, Event};
-use crate::gpu::{Gpu, migrate_asid};
 use crate::port::Hw;
 use crate::pt::build::own_run;
 use crate::pt::{NoTable, PageTable, TablePool, index_of};
 use crate::ranks;
-use crate::rules::{FarSide, Mapped};
+use crate::rules::{FarSide, Mapped, slot_leaf};
 
 /// Start of the identity window.
 const IDENTITY: GpuVa = GpuVa(256 * SZ_1G);
@@ -49,9 +49,16 @@ const FIRST_SLOTS: usize = 8;
 /// Slots at most: they end below the window.
 const MAX_SLOTS: u64 = 512;
 
+/// Address space of a tile's migration context: the first ones.
+const fn migrate_asid(tile: TileId) -> Asid {
+    Asid(1 + tile.0 as u32)
+}
+
 /// A tile's migration context.
 pub(crate) struct Migrate {
     tile: TileId,
+    /// Where the tile's VRAM starts.
+    base: Dpa,
     /// The device's first address: the window's origin.
     origin: Dpa,
     slots: Mutex<Slots>,
@@ -86,20 +93,6 @@ enum Shows {
 /// No copy job can be set up: tables are short.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoSlot;
-
-/// The correct rule for a copy's far side: VRAM of any tile through the identity window, so that both ends
-/// carry DM; system memory in slots.
-pub(crate) fn far_side(addr: Mapped) -> FarSide {
-    match addr {
-        Mapped::System(iova) => FarSide::Slot(slot_leaf(iova.0)),
-        Mapped::Vram(dpa) => FarSide::Identity(dpa),
-    }
-}
-
-/// What a slot's entry says of a bus address.
-pub(crate) fn slot_leaf(addr: u64) -> Leaf {
-    Leaf { addr, device: false, write: true, atomic: false, null: false, ps64: false, pat: pat::PVC_WB }
-}
 
 /// What one job carries: contiguous in the tile's VRAM, and of one kind on the far side.
 struct Job<'a> {
@@ -144,6 +137,7 @@ fn mapped(addr: PagemapAddr) -> Mapped {
 impl Migrate {
     /// Builds the address space.
     pub(crate) fn new(platform: &Platform, hw: &dyn Hw, pool: &TablePool, tile: TileId) -> Result<Self, NoTable> {
+        let base = platform.tiles[tile.index()].vram_base;
         let origin = platform.tiles.iter().map(|tile| tile.vram_base).min().unwrap_or_default();
         let mut pt = PageTable::new(pool, platform.root_level)?;
         for tile in platform.tiles {
@@ -159,40 +153,40 @@ impl Migrate {
             let slot = slots.make(hw, pool).ok_or(NoTable)?;
             slots.idle.push(slot);
         }
-        Ok(Self { tile, origin, slots: mutex(ranks::SLOTS, slots) })
+        Ok(Self { tile, base, origin, slots: mutex(ranks::SLOTS, slots) })
     }
 
-    /// Copies runs between this tile's VRAM, which starts at `base`, and wherever their other sides are; reports how
-    /// the pages travelled, in order.
+    /// Copies runs between this tile's VRAM and wherever their other sides are; reports how the pages travelled, in
+    /// order. More slots take tables of `pool`.
     pub(crate) fn copy(
         &self,
-        gpu: &Gpu,
+        chip: &Chip,
+        pool: &TablePool,
         direction: CopyDirection,
-        base: Dpa,
         runs: &[CopyRun],
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let mut rest = Pieces { runs, over: 0 };
-        while let Some(job) = next_job(&mut rest, gpu.rules.copy_far_side) {
-            self.run_job(gpu, direction, base, &job, report)?;
+        while let Some(job) = next_job(&mut rest, chip.rules.copy_far_side) {
+            self.run_job(chip, pool, direction, &job, report)?;
         }
         Ok(())
     }
 
     fn run_job(
         &self,
-        gpu: &Gpu,
+        chip: &Chip,
+        pool: &TablePool,
         direction: CopyDirection,
-        base: Dpa,
         job: &Job<'_>,
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let start = now_ns();
-        let near = self.identity(base.add(job.near.frame << PAGE_SHIFT));
+        let near = self.identity(self.base.add(job.near.frame << PAGE_SHIFT));
         let (far, slot) = match job.far {
             FarSide::Identity(dpa) => (self.identity(dpa), None),
             FarSide::Slot(_) => {
-                let slot = self.fill_slot(gpu, job)?;
+                let slot = self.fill_slot(chip, pool, job)?;
                 (slot.va, Some(slot))
             }
         };
@@ -201,16 +195,16 @@ impl Migrate {
             CopyDirection::FromVram => (near, far),
         };
         let mut carried = 0;
-        gpu.hw.copy(self.tile, migrate_asid(self.tile), src, dst, job.pages, &mut |pages, outcome| {
+        chip.hw.copy(self.tile, migrate_asid(self.tile), src, dst, job.pages, &mut |pages, outcome| {
             carried += if outcome.carried() { pages as u32 } else { 0 };
             report(pages, outcome);
         });
         if let Some(mut slot) = slot {
-            slot.link_table(&*gpu.hw);
+            slot.link_table(&*chip.hw);
             self.slots.lock().idle.push(slot);
         }
         let (tile, pages) = (self.tile, job.pages as u32);
-        gpu.tell(Event::Copy { tile, direction, pages, carried, ns: now_ns() - start });
+        chip.tell(Event::Copy { tile, direction, pages, carried, ns: now_ns() - start });
         Ok(())
     }
 
@@ -220,17 +214,16 @@ impl Migrate {
     }
 
     /// A slot whose entries map the far side of a job, and no TLB knows better.
-    fn fill_slot(&self, gpu: &Gpu, job: &Job<'_>) -> Result<Slot, NoSlot> {
-        let tile = gpu.tile(self.tile).ok_or(NoSlot)?;
+    fn fill_slot(&self, chip: &Chip, pool: &TablePool, job: &Job<'_>) -> Result<Slot, NoSlot> {
         let mut slot = {
             let mut slots = self.slots.lock();
             let idle = slots.idle.pop();
-            idle.or_else(|| slots.make(&*gpu.hw, &tile.tables)).ok_or(NoSlot)?
+            idle.or_else(|| slots.make(&*chip.hw, pool)).ok_or(NoSlot)?
         };
-        slot.show(&*gpu.hw, job, gpu.rules.copy_far_side);
+        slot.show(&*chip.hw, job, chip.rules.copy_far_side);
         let used = std::mem::replace(&mut slot.used, bytes_of(job.pages));
         if used > 0 {
-            gpu.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, used));
+            chip.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, used));
         }
         Ok(slot)
     }
@@ -311,6 +304,7 @@ fn continues(first: FarSide, side: FarSide, n: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::far_side;
     use crate::testing::FakeHw;
     use gpusvm::Direction;
     use hostmm::PagemapId;

@@ -8,7 +8,7 @@ use sync::rank::Rank;
 pub(crate) const RING: Rank = Rank::level(4);
 /// `Vm::state`.
 pub(crate) const VM: Rank = Rank::VM;
-/// `Device::migrate_lock`.
+/// `Shared::migrate_lock`.
 pub(crate) const MIGRATE: Rank = Rank::level(12);
 /// A VM's page tables on one tile.
 pub(crate) const TABLES: Rank = Rank::level(36);

@@ -6,6 +6,7 @@
 
 use units::{Dpa, GpuRange, Iova, TileId};
 use xe_spec::fault::Asid;
+use xe_spec::pat;
 use xe_spec::pte::Leaf;
 
 use crate::port::Hw;
@@ -42,11 +43,25 @@ pub struct Rules {
 impl Rules {
     /// Every rule as it should be.
     pub const CORRECT: Self =
-        Self { copy_far_side: crate::migrate::far_side, encode_leaf: Leaf::encode, flush: crate::tlb_inval::flush };
+        Self { copy_far_side: far_side, encode_leaf: Leaf::encode, flush: crate::tlb_inval::flush };
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self::CORRECT
     }
+}
+
+/// The correct rule for a copy's far side: VRAM of any tile through the identity window, so that both ends
+/// carry DM; system memory in slots.
+pub(crate) fn far_side(addr: Mapped) -> FarSide {
+    match addr {
+        Mapped::System(iova) => FarSide::Slot(slot_leaf(iova.0)),
+        Mapped::Vram(dpa) => FarSide::Identity(dpa),
+    }
+}
+
+/// What a slot's entry says of a bus address.
+pub(crate) fn slot_leaf(addr: u64) -> Leaf {
+    Leaf { addr, device: false, write: true, atomic: false, null: false, ps64: false, pat: pat::PVC_WB }
 }

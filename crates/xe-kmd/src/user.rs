@@ -8,10 +8,10 @@
 use units::HostVa;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::device::Device;
 use crate::errno::Errno;
+use crate::shared::Shared;
 
-impl Device {
+impl Shared {
     /// Reads a struct. `EFAULT` where there is no memory.
     pub(crate) fn copy_in<T: FromBytes + IntoBytes>(&self, from: u64) -> Result<T, Errno> {
         let mut value = T::new_zeroed();

@@ -6,12 +6,16 @@
 //! A VM ends in a fixed order: the device stops translating, then the engine forgets ranges and notifiers, then
 //! the address space's number is free. Queues keep the object alive, and find it closed.
 //!
+//! [`Vms`] finds a VM by its address space's number.
+//!
 //! Locking: `state` is the outermost lock of the driver. It is held while faults are served and binds are made;
-//! nothing of the reader class takes it. No argument of an ioctl is read or written with it held.
+//! nothing of the reader class takes it. No argument of an ioctl is read or written with it held. The table of numbers is a
+//! leaf.
 //!
 //! Upstream: `xe_vm.c` (`xe_vm_create`, `xe_vm_close_and_put`), `struct xe_vm`.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use sync::Mutex;
 use sync::rank::mutex;
@@ -20,24 +24,79 @@ use xe_spec::fault::{Access, Asid, FaultRecord};
 use xe_spec::platform::Platform;
 use xe_uapi::vm::CreateFlags;
 
-use crate::device::Device;
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
 use crate::fence::BindFences;
 use crate::pt::NoTable;
 use crate::pt::build::null_runs;
 use crate::ranks;
+use crate::shared::Shared;
 use crate::svm::garbage::Sweep;
 use crate::svm::handler::Fault;
-use crate::svm::{CHUNK_SIZES, NOTIFIER_SIZE, Space, Svm, devmem, garbage};
+use crate::svm::{CHUNK_SIZES, Mirror, NOTIFIER_SIZE, Space, Svm, devmem, garbage};
 use crate::vma::{Vma, VmaTree};
 
 /// Faults that a VM remembers.
 const MAX_FAULTS_SAVED: usize = 50;
 
+/// Numbers of address spaces: 1 to this, less one (`XE_MAX_ASID`).
+const MAX_ASID: u32 = 1 << 20;
+
+/// All VMs of a device, by the number of their address space.
+pub(crate) struct Vms {
+    spaces: Mutex<Spaces>,
+    /// The first number that is a VM's.
+    first: u32,
+}
+
+struct Spaces {
+    vms: BTreeMap<Asid, Weak<Vm>>,
+    next: u32,
+}
+
+impl Vms {
+    /// None; numbers from `first` on.
+    pub(crate) fn new(first: u32) -> Arc<Self> {
+        let spaces = mutex(ranks::LEAF, Spaces { vms: BTreeMap::new(), next: first });
+        Arc::new(Self { spaces, first })
+    }
+
+    /// The VM of an address space.
+    pub(crate) fn find(&self, asid: Asid) -> Option<Arc<Vm>> {
+        self.spaces.lock().vms.get(&asid)?.upgrade()
+    }
+
+    /// Sweeps every VM for page tables that are held for memory that is gone. The caller holds no lock.
+    pub(crate) fn sweep(&self) {
+        let vms: Vec<_> = self.spaces.lock().vms.values().filter_map(Weak::upgrade).collect();
+        vms.iter().for_each(|vm| vm.sweep());
+    }
+
+    /// A free number, taken in turn so that one is not used again at once.
+    fn alloc(&self) -> Option<Asid> {
+        let mut spaces = self.spaces.lock();
+        let free = |asid: &u32| !spaces.vms.contains_key(&Asid(*asid));
+        let asid = (spaces.next..MAX_ASID).chain(self.first..spaces.next).find(free)?;
+        spaces.next = if asid + 1 == MAX_ASID { self.first } else { asid + 1 };
+        spaces.vms.insert(Asid(asid), Weak::new());
+        Some(Asid(asid))
+    }
+
+    /// From now on faults find the VM.
+    fn publish(&self, vm: &Arc<Vm>) {
+        self.spaces.lock().vms.insert(vm.asid, Arc::downgrade(vm));
+    }
+
+    /// Gives a number back.
+    fn free(&self, asid: Asid) {
+        self.spaces.lock().vms.remove(&asid);
+    }
+}
+
 /// One VM.
 pub(crate) struct Vm {
-    pub device: Arc<Device>,
+    pub shared: Arc<Shared>,
+    vms: Arc<Vms>,
     pub asid: Asid,
     pub flags: CreateFlags,
     pub space: Arc<Space>,
@@ -68,30 +127,30 @@ impl VmState {
 
 impl Vm {
     /// A new VM.
-    pub(crate) fn create(device: &Arc<Device>, flags: CreateFlags) -> Result<Arc<Self>, Errno> {
-        let asid = device.asid_alloc().ok_or(Errno::ENOSPC)?;
-        let made = Self::build(device, flags, asid);
+    pub(crate) fn create(shared: &Arc<Shared>, vms: &Arc<Vms>, flags: CreateFlags) -> Result<Arc<Self>, Errno> {
+        let asid = vms.alloc().ok_or(Errno::ENOSPC)?;
+        let made = Self::build(shared, vms, flags, asid);
         match &made {
-            Ok(vm) => device.asid_publish(vm),
-            Err(_) => device.asid_free(asid),
+            Ok(vm) => vms.publish(vm),
+            Err(_) => vms.free(asid),
         }
         made
     }
 
-    fn build(device: &Arc<Device>, flags: CreateFlags, asid: Asid) -> Result<Arc<Self>, Errno> {
-        let space = Space::new(&device.gpu, asid).or_else(|NoTable| {
-            device.sweep();
-            Space::new(&device.gpu, asid)
+    fn build(shared: &Arc<Shared>, vms: &Arc<Vms>, flags: CreateFlags, asid: Asid) -> Result<Arc<Self>, Errno> {
+        let space = Space::new(&shared.gpu, asid).or_else(|NoTable| {
+            vms.sweep();
+            Space::new(&shared.gpu, asid)
         })?;
         let svm = if flags.contains(CreateFlags::FAULT_MODE) {
-            let svm = mirror(device, &space);
+            let svm = mirror(shared, &space);
             Some(svm.inspect_err(|_| space.close())?)
         } else {
             None
         };
-        device.gpu.tell(Event::VmCreated { asid });
+        shared.gpu.tell(Event::VmCreated { asid });
         let (state, fences) = (mutex(ranks::VM, VmState::default()), BindFences::new());
-        Ok(Arc::new(Self { device: device.clone(), asid, flags, space, svm, state, fences }))
+        Ok(Arc::new(Self { shared: shared.clone(), vms: vms.clone(), asid, flags, space, svm, state, fences }))
     }
 
     /// Ends the VM. Idempotent.
@@ -107,8 +166,8 @@ impl Vm {
                 svm.fini();
             }
         }
-        self.device.asid_free(self.asid);
-        self.device.gpu.tell(Event::VmClosed { asid: self.asid });
+        self.vms.free(self.asid);
+        self.shared.gpu.tell(Event::VmClosed { asid: self.asid });
     }
 
     /// Removes all ranges of memory that is gone, and with them their page tables.
@@ -122,12 +181,17 @@ impl Vm {
 
     /// All addresses that the VM has.
     pub(crate) fn window(&self) -> GpuRange {
-        GpuRange::new(GpuVa(0), GpuVa(1 << self.device.gpu.platform.va_bits))
+        GpuRange::new(GpuVa(0), GpuVa(1 << self.shared.gpu.platform.va_bits))
+    }
+
+    /// For a fault or a prefetch; only a VM that serves faults has a mirror. The caller holds the lock.
+    pub(crate) fn mirror(&self) -> Option<Mirror<'_>> {
+        Some(Mirror { shared: &self.shared, space: &self.space, svm: self.svm.as_deref()? })
     }
 
     /// Platform facts.
     pub(crate) fn platform(&self) -> &'static Platform {
-        self.device.gpu.platform
+        self.shared.gpu.platform
     }
 
     /// Whether it is a VM without dma-fences.
@@ -153,14 +217,14 @@ impl Vm {
     }
 }
 
-fn mirror(device: &Device, space: &Arc<Space>) -> Result<Arc<Svm>, Errno> {
+fn mirror(shared: &Shared, space: &Arc<Space>) -> Result<Arc<Svm>, Errno> {
     let config = gpusvm::SvmConfig {
         name: "Xe SVM",
-        window: HostRange::new(HostVa(0), HostVa(1 << device.gpu.platform.va_bits)),
+        window: HostRange::new(HostVa(0), HostVa(1 << shared.gpu.platform.va_bits)),
         notifier_size: NOTIFIER_SIZE,
         chunk_sizes: CHUNK_SIZES,
     };
-    let dma = Arc::new(devmem::Dma::new(device.gpu.clone()));
-    let (mm, pagemaps) = (device.mm.clone(), device.pagemaps.clone());
-    Ok(Svm::new(config, mm, dma, pagemaps, Arc::downgrade(space), device.svm_observer.clone())?)
+    let dma = Arc::new(devmem::Dma::new(shared.gpu.clone()));
+    let (mm, pagemaps) = (shared.mm.clone(), shared.pagemaps.clone());
+    Ok(Svm::new(config, mm, dma, pagemaps, Arc::downgrade(space), shared.svm_observer.clone())?)
 }

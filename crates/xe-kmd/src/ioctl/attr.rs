@@ -128,7 +128,7 @@ pub(super) fn query(file: &File, args: &mut VmQueryMemRangeAttr) -> Reply {
         if found.len() > args.num_mem_ranges as usize {
             return Err(Errno::ENOSPC);
         }
-        file.device.copy_out(args.vector_of_mem_attr, found.as_slice())?;
+        file.shared.copy_out(args.vector_of_mem_attr, found.as_slice())?;
     }
     args.num_mem_ranges = found.len() as u32;
     args.sizeof_mem_range_attr = ENTRY;

@@ -29,7 +29,7 @@ use crate::exec_queue::{ExecQueue, QueueKind};
 use crate::fence::{BindFences, UserFence};
 use crate::file::File;
 use crate::gem::region_mask;
-use crate::svm::{Svm, garbage, policy, prefetch};
+use crate::svm::{Mirror, Svm, garbage, policy, prefetch};
 use crate::vm::{Vm, VmState};
 use crate::vma::{Kind, Vma, VmaTree};
 
@@ -62,7 +62,7 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
             fences_of(&vm, queue.as_deref()).push(UserFence { addr: HostVa(addr), value });
         }
     }
-    fences_of(&vm, queue.as_deref()).write(&*file.device.memory, &file.device.waiters);
+    fences_of(&vm, queue.as_deref()).write(&*file.shared.memory, &file.shared.waiters);
     Ok(0)
 }
 
@@ -71,7 +71,7 @@ fn read_ops(file: &File, args: &VmBind) -> Result<Vec<VmBindOp>, Errno> {
         0 => Ok(Vec::new()),
         1 => Ok(vec![args.bind]),
         many if many > MAX_BINDS => Err(Errno::ENOBUFS),
-        many => file.device.copy_in_vec(args.vector_of_binds(), many as usize),
+        many => file.shared.copy_in_vec(args.vector_of_binds(), many as usize),
     }
 }
 
@@ -126,7 +126,7 @@ fn fences_of<'a>(vm: &'a Vm, queue: Option<&'a ExecQueue>) -> &'a BindFences {
 
 fn probe_fences(file: &File, syncs: &[xe_uapi::exec::Sync]) -> Result<(), Errno> {
     let user = |sync: &&xe_uapi::exec::Sync| sync.sync_type == xe_uapi::exec::SYNC_TYPE_USER_FENCE;
-    syncs.iter().filter(user).try_for_each(|sync| file.device.copy_in::<u64>(sync.addr).map(|_| ()))
+    syncs.iter().filter(user).try_for_each(|sync| file.shared.copy_in::<u64>(sync.addr).map(|_| ()))
 }
 
 fn collect_garbage(vm: &Vm) {
@@ -167,12 +167,12 @@ fn execute(file: &File, vm: &Vm, state: &mut VmState, ops: &[VmBindOp]) -> Resul
     })?;
     for op in ops {
         let span = GpuRange::sized(GpuVa(op.addr), op.range);
-        vm.device.gpu.tell(Event::VmBind { asid: vm.asid, span, op: op.op });
+        vm.shared.gpu.tell(Event::VmBind { asid: vm.asid, span, op: op.op });
     }
     gone.iter().filter(|vma| vma.kind == Kind::Null).for_each(|vma| unbind(vm, vma.span));
-    if let Some(svm) = &vm.svm {
-        gone.iter().for_each(|old| refresh(vm, svm, &state.vmas, old));
-        wanted.iter().for_each(|(span, region)| prefetch_span(vm, svm, &state.vmas, *span, *region));
+    if let Some(mirror) = vm.mirror() {
+        gone.iter().for_each(|old| refresh(vm, mirror.svm, &state.vmas, old));
+        wanted.iter().for_each(|(span, region)| prefetch_span(mirror, &state.vmas, *span, *region));
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ fn map(vm: &Vm, vmas: &mut VmaTree, op: &VmBindOp, span: GpuRange, gone: &mut Ve
     let kind = if flags.contains(BindFlags::CPU_ADDR_MIRROR) { Kind::Mirror } else { Kind::Null };
     if flags.contains(BindFlags::MADVISE_AUTORESET) {
         // Without the reset the attributes merely stay longer than asked for.
-        vm.device.gpu.tell(Event::Stub { ioctl: xe_uapi::ioctl::VM_BIND as u8, what: "MADVISE_AUTORESET" });
+        vm.shared.gpu.tell(Event::Stub { ioctl: xe_uapi::ioctl::VM_BIND as u8, what: "MADVISE_AUTORESET" });
     }
     if kind != Kind::Mirror {
         refuse_live(vm, vmas, span)?;
@@ -220,22 +220,22 @@ fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
 
 /// Takes a span out of every tile's page table.
 fn unbind(vm: &Vm, span: GpuRange) {
-    for tile in &vm.device.gpu.tiles {
+    for tile in &vm.shared.gpu.tiles {
         vm.space.zap(tile.id, span);
-        vm.device.gpu.flush(tile.id, vm.asid, span);
+        vm.shared.gpu.flush(tile.id, vm.asid, span);
     }
     vm.space.prune(span);
 }
 
 /// PREFETCH of the mirrors in `span`. Region 0 is system memory, 1 + n tile n, -1 what MADVISE said.
-fn prefetch_span(vm: &Vm, svm: &Svm, vmas: &VmaTree, span: GpuRange, region: u32) {
-    let Some(first_tile) = vm.device.gpu.tiles.first() else { return };
+fn prefetch_span(mirror: Mirror<'_>, vmas: &VmaTree, span: GpuRange, region: u32) {
+    let Some(first_tile) = mirror.shared.gpu.tiles.first() else { return };
     for vma in vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror) {
         let Some(part) = vma.span.intersect(span) else { continue };
         let target = match region {
-            CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&vm.device.gpu, &vma, first_tile.id),
-            region => policy::region_pagemap(&vm.device.gpu, region),
+            CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&mirror.shared.gpu, &vma, first_tile.id),
+            region => policy::region_pagemap(&mirror.shared.gpu, region),
         };
-        prefetch::prefetch(vm, svm, &vma, part, &policy::Want::prefetch(vm.platform(), &vma, target));
+        prefetch::prefetch(mirror, &vma, part, &policy::Want::prefetch(mirror.shared.platform(), &vma, target));
     }
 }

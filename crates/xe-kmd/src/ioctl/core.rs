@@ -22,7 +22,7 @@ pub(super) fn version(file: &File, args: &mut Version) -> Reply {
 fn text(file: &File, text: &str, to: u64, capacity: u64) -> Result<u64, Errno> {
     let fits = text.len().min(usize::try_from(capacity).unwrap_or(usize::MAX));
     if fits > 0 && HostVa(to) != HostVa(0) {
-        file.device.copy_out(to, &text.as_bytes()[..fits])?;
+        file.shared.copy_out(to, &text.as_bytes()[..fits])?;
     }
     Ok(text.len() as u64)
 }

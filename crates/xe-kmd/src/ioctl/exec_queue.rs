@@ -36,8 +36,8 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
     require(args.flags & !QUEUE_LOW_LATENCY_HINT == 0 && args.reserved == [0; 2])?;
     let engines = usize::from(args.width) * usize::from(args.num_placements);
     require((1..=MAX_ENGINE_INSTANCE).contains(&engines))?;
-    let engines: Vec<EngineClassInstance> = file.device.copy_in_vec(args.instances, engines)?;
-    require(usize::from(engines[0].gt_id) < file.device.platform().tiles.len())?;
+    let engines: Vec<EngineClassInstance> = file.shared.copy_in_vec(args.instances, engines)?;
+    require(usize::from(engines[0].gt_id) < file.shared.platform().tiles.len())?;
     let queue = if engines[0].engine_class == CLASS_VM_BIND {
         bind_queue(file, args, &engines)?
     } else {
@@ -51,13 +51,13 @@ fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstanc
     require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
     let vm = open_vm(file, args.vm_id)?;
     check_properties(file, args.extensions)?;
-    Ok(ExecQueue::bind(vm))
+    Ok(ExecQueue::bind(vm, &file.queues))
 }
 
 fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     let first = &engines[0];
     require(engines.iter().all(|one| (one.engine_class, one.gt_id, one.pad) == (first.engine_class, first.gt_id, 0)))?;
-    let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.device.platform(), one)).collect();
+    let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.shared.platform(), one)).collect();
     let engine = *known?.first().ok_or(Errno::EINVAL)?;
     let vm = open_vm(file, args.vm_id)?;
     check_properties(file, args.extensions)?;
@@ -65,7 +65,7 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
         return Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "parallel queue"));
     }
     // With several placements the first is taken: there is one engine of a class to run on.
-    ExecQueue::engine(vm, engine)
+    ExecQueue::engine(vm, &file.queues, engine)
 }
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
@@ -105,10 +105,10 @@ fn check_properties(file: &File, mut next: u64) -> Result<(), Errno> {
 /// last before memory ends: so its head is judged by itself where the whole cannot be read.
 fn read_property(file: &File, at: u64) -> Result<ExtSetProperty, Errno> {
     let is_known = |head: &UserExtension| require(head.pad == 0 && head.name == QUEUE_EXTENSION_SET_PROPERTY);
-    let ext: Result<ExtSetProperty, Errno> = file.device.copy_in(at);
+    let ext: Result<ExtSetProperty, Errno> = file.shared.copy_in(at);
     match ext {
         Ok(ext) => is_known(&ext.base).map(|()| ext),
-        Err(error) => file.device.copy_in(at).and_then(|head| is_known(&head)).and(Err(error)),
+        Err(error) => file.shared.copy_in(at).and_then(|head| is_known(&head)).and(Err(error)),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::gem::check_create;
 
 /// GEM_CREATE.
 pub(super) fn create(file: &File, args: &mut GemCreate) -> Reply {
-    check_create(file.device.platform(), args)?;
+    check_create(file.shared.platform(), args)?;
     let mut names = file.names.lock();
     if args.vm_id != 0 && names.vms.get(args.vm_id).is_none() {
         return Err(Errno::ENOENT);

@@ -33,20 +33,34 @@ mod sync;
 mod vm;
 mod wait;
 
-pub(crate) use wait::wait_user_fence;
-
 use units::HostVa;
+use xe_uapi::exec::WaitUserFence;
 use xe_uapi::ioctl::{self as nr, READ, WRITE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::errno::Errno;
 use crate::file::File;
+use wait::wait_user_fence;
 
 /// Result of an ioctl.
 type Reply = Result<u32, Errno>;
 
+impl File {
+    /// One ioctl: `cmd` is the request's low 32 bits, `arg` its argument in the caller's memory. On `Ok` the call
+    /// returns that number (0 so far). May sleep, and may touch the caller's memory; the caller holds no lock,
+    /// and is not of the reader class.
+    pub fn ioctl(&self, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
+        dispatch(self, cmd, arg)
+    }
+
+    /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.
+    pub fn wait_user_fence(&self, args: &mut WaitUserFence) -> Result<u32, Errno> {
+        wait_user_fence(self, args)
+    }
+}
+
 /// Does what `cmd` asks.
-pub(crate) fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
+fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
     if nr::kind(cmd) != b'd' {
         return Err(Errno::ENOTTY);
     }
@@ -87,15 +101,15 @@ impl Call<'_> {
     /// Copies the argument in, runs `body`, copies it out. A caller compiled with a shorter or longer struct is
     /// served: what is missing is zero. The argument is copied out after an error too, as upstream does.
     fn with<T: FromBytes + IntoBytes + Immutable>(&self, body: impl FnOnce(&File, &mut T) -> Reply) -> Reply {
-        let device = &self.file.device;
+        let shared = &self.file.shared;
         let mut value = T::new_zeroed();
         let size = nr::size(self.cmd).min(size_of::<T>());
         if nr::direction(self.cmd) & WRITE != 0 {
-            device.copy_in_bytes(self.arg, &mut value.as_mut_bytes()[..size])?;
+            shared.copy_in_bytes(self.arg, &mut value.as_mut_bytes()[..size])?;
         }
         let reply = body(self.file, &mut value);
         if nr::direction(self.cmd) & READ != 0 {
-            device.copy_out(self.arg.0, &value.as_bytes()[..size])?;
+            shared.copy_out(self.arg.0, &value.as_bytes()[..size])?;
         }
         reply
     }

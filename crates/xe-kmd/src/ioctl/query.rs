@@ -13,10 +13,10 @@ use zerocopy::IntoBytes;
 
 use super::stub::missing;
 use super::{Reply, exec_queue, require};
-use crate::device::Device;
 use crate::errno::Errno;
 use crate::file::File;
 use crate::gem::region_mask;
+use crate::shared::Shared;
 
 /// What is told of system memory: a number that fits any host.
 const SYSTEM_BYTES: u64 = 16 * SZ_1G;
@@ -33,11 +33,11 @@ const TOPOLOGY: [(u16, u64); 4] = [
 /// DEVICE_QUERY.
 pub(super) fn device_query(file: &File, args: &mut DeviceQuery) -> Reply {
     require(args.extensions == 0 && args.reserved == [0; 2])?;
-    let device = &*file.device;
-    let platform = device.platform();
+    let shared = &*file.shared;
+    let platform = shared.platform();
     let reply = match args.query {
         query::ENGINES => engines(platform),
-        query::MEM_REGIONS => mem_regions(device),
+        query::MEM_REGIONS => mem_regions(shared),
         query::CONFIG => config(platform),
         query::GT_LIST => gt_list(platform),
         query::HWCONFIG => Vec::new(),
@@ -53,7 +53,7 @@ pub(super) fn device_query(file: &File, args: &mut DeviceQuery) -> Reply {
         return Ok(0);
     }
     require(args.size as usize == reply.len())?;
-    device.copy_out(args.data, reply.as_slice())?;
+    shared.copy_out(args.data, reply.as_slice())?;
     Ok(0)
 }
 
@@ -79,8 +79,8 @@ fn engines(platform: &Platform) -> Vec<u8> {
     list(&engines)
 }
 
-fn mem_regions(device: &Device) -> Vec<u8> {
-    let platform = device.platform();
+fn mem_regions(shared: &Shared) -> Vec<u8> {
+    let platform = shared.platform();
     let system = query::MemRegion {
         mem_class: query::MEM_SYSMEM,
         min_page_size: SZ_4K as u32,
@@ -88,7 +88,7 @@ fn mem_regions(device: &Device) -> Vec<u8> {
         ..query::MemRegion::default()
     };
     let vram = tiles(platform).map(|tile| {
-        let (total, used) = (platform.tiles[usize::from(tile)].vram_size, device.vram_used(TileId(tile as u8)));
+        let (total, used) = (platform.tiles[usize::from(tile)].vram_size, shared.vram_used(TileId(tile as u8)));
         query::MemRegion {
             mem_class: query::MEM_VRAM,
             instance: tile + 1,
@@ -151,15 +151,15 @@ fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
         return Ok(0);
     }
     require(args.size as usize == SIZE)?;
-    let asked: EngineCycles = file.device.copy_in(args.data)?;
-    exec_queue::engine_id(file.device.platform(), &asked.eci)?;
+    let asked: EngineCycles = file.shared.copy_in(args.data)?;
+    exec_queue::engine_id(file.shared.platform(), &asked.eci)?;
     // MONOTONIC, MONOTONIC_RAW, REALTIME, BOOTTIME, TAI.
     require(matches!(asked.clockid, 0 | 1 | 4 | 7 | 11))?;
     let now = now_ns();
-    let clock = u128::from(file.device.platform().reference_clock);
+    let clock = u128::from(file.shared.platform().reference_clock);
     let cycles = (u128::from(now) * clock / 1_000_000_000) as u64 & ((1 << CYCLES_WIDTH) - 1);
     let cpu_delta = now_ns() - now;
     let reply = EngineCycles { width: CYCLES_WIDTH, engine_cycles: cycles, cpu_timestamp: now, cpu_delta, ..asked };
-    file.device.copy_out(args.data, &reply)?;
+    file.shared.copy_out(args.data, &reply)?;
     Ok(0)
 }

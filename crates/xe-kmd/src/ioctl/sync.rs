@@ -34,7 +34,7 @@ pub(super) enum UserFences {
 /// Reads the syncs; says `EINVAL` to too many, but leaves `EFAULT` for whoever judges them.
 pub(super) fn read(file: &File, syncs: u64, count: u32) -> Result<Result<Vec<Sync>, Errno>, Errno> {
     require(count <= MAX_SYNCS)?;
-    Ok(file.device.copy_in_vec(syncs, count as usize))
+    Ok(file.shared.copy_in_vec(syncs, count as usize))
 }
 
 impl UserSync {

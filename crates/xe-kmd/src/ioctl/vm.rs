@@ -18,7 +18,7 @@ pub(super) fn create(file: &File, args: &mut VmCreate) -> Reply {
     require(!(faults && flags.contains(CreateFlags::SCRATCH_PAGE)))?;
     require(!faults || flags.contains(CreateFlags::LR_MODE))?;
     require(faults || !flags.contains(CreateFlags::NO_VM_OVERCOMMIT))?;
-    let vm = Vm::create(&file.device, flags)?;
+    let vm = Vm::create(&file.shared, &file.vms, flags)?;
     args.vm_id = file.add_vm(&vm).inspect_err(|_| vm.close())?;
     Ok(0)
 }
@@ -53,7 +53,7 @@ pub(super) fn get_property(file: &File, args: &mut VmGetProperty) -> Reply {
     }
     let size = args.size as usize;
     require(size <= bytes && size.is_multiple_of(size_of::<VmFault>()))?;
-    file.device.copy_out(args.data, &faults[..size / size_of::<VmFault>()])?;
+    file.shared.copy_out(args.data, &faults[..size / size_of::<VmFault>()])?;
     Ok(0)
 }
 

@@ -44,8 +44,8 @@ fn deadline(timeout: i64, absolute: bool, now: u64) -> Option<u64> {
 
 fn wait(file: &File, args: &WaitUserFence, queue: Option<&ExecQueue>, deadline: Option<u64>) -> Result<(), Errno> {
     loop {
-        let listening = file.device.waiters.listen(args.addr, queue.map(|queue| queue.id));
-        if holds(args, file.device.copy_in(args.addr)?) {
+        let listening = file.shared.waiters.listen(args.addr, queue.map(|queue| queue.id));
+        if holds(args, file.shared.copy_in(args.addr)?) {
             return Ok(());
         }
         if queue.is_some_and(ExecQueue::is_banned) {

@@ -21,10 +21,10 @@ use hostmm::{DevicePage, OwnerId, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
 
 use super::{RangeView, Svm};
-use crate::device::Device;
 use crate::event::CopyDirection;
 use crate::gpu::Gpu;
 use crate::migrate::NoSlot;
+use crate::shared::Shared;
 use crate::vram::Owner;
 
 /// Who may see pages of this device's VRAM: all of its tiles.
@@ -76,7 +76,7 @@ impl TileMemory {
         if runs.iter().any(|run| run.page.pagemap != tile.pagemap) {
             return Err(CopyError::Fault);
         }
-        tile.migrate.copy(&self.gpu, direction, tile.base, runs, report).map_err(|NoSlot| CopyError::NoMemory)
+        tile.migrate.copy(&self.gpu, &tile.tables, direction, runs, report).map_err(|NoSlot| CopyError::NoMemory)
     }
 }
 
@@ -108,29 +108,29 @@ impl DevmemOps for TileMemory {
 
 /// Moves a range's pages to the VRAM of `target`, for at least `timeslice_ms`.
 pub(crate) fn to_vram(
-    device: &Device,
+    shared: &Shared,
     svm: &Svm,
     key: RangeKey,
     view: &RangeView,
     target: PagemapId,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
-    let apart = |from: PagemapId| device.gpu.tile_of(from).is_some_and(|from| !device.gpu.reaches(from.id, target));
+    let apart = |from: PagemapId| shared.gpu.tile_of(from).is_some_and(|from| !shared.gpu.reaches(from.id, target));
     if view.pagemap.is_some_and(apart) {
         // No copy engine has both sides.
         let _ = svm.range_evict(key);
     }
     let first = {
-        let _shared = device.migrate_lock.read();
-        populate(device, target, view.span, timeslice_ms)
+        let _shared = shared.migrate_lock.read();
+        populate(shared, target, view.span, timeslice_ms)
     };
     if first != Err(MigrateError::Busy) {
         return first;
     }
-    let _alone = device.migrate_lock.write();
+    let _alone = shared.migrate_lock.write();
     // Whatever was in the way is at home then, or it will be in the way again.
     let _ = svm.range_evict(key);
-    populate(device, target, view.span, timeslice_ms)
+    populate(shared, target, view.span, timeslice_ms)
 }
 
 /// Owns blocks of VRAM that hold allocations of one pagemap.
@@ -146,13 +146,13 @@ impl Owner for SvmOwner {
 
 /// Migrates `range` to a block of VRAM, which is allocated only once the range is claimed.
 pub(crate) fn populate(
-    device: &Device,
+    shared: &Shared,
     target: PagemapId,
     range: HostRange,
     timeslice_ms: u32,
 ) -> Result<(), MigrateError> {
-    let tile = device.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
-    let pagemap = device.pagemaps.get(target).ok_or(MigrateError::Gone)?;
+    let tile = shared.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
+    let pagemap = shared.pagemaps.get(target).ok_or(MigrateError::Gone)?;
     let owner: Arc<dyn Owner> = Arc::new(SvmOwner(Arc::downgrade(pagemap)));
     pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
         let offset = tile.vram.alloc(range.len(), &owner)?;

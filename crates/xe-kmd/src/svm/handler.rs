@@ -19,13 +19,12 @@ use gpusvm::{MigrateError, RangeKey, SvmError};
 use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
+use super::bind::{BindError, bind_range};
 use super::policy::{Need, Want, leaf_access};
-use super::{RangeView, Svm, devmem, garbage};
-use crate::bind::{BindError, bind_range};
+use super::{Mirror, RangeView, devmem, garbage};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
-use crate::vm::{Vm, VmState};
-use crate::vma::{Kind, Vma};
+use crate::vma::{Kind, Vma, VmaTree};
 
 /// A fault, as the handler needs it.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +35,14 @@ pub(crate) struct Fault {
 }
 
 /// Serves `fault`; on `Ok` the tile translates the address, or did a moment ago.
-pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Result<Serviced, Errno> {
+pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Serviced, Errno> {
+    let Mirror { shared, space, svm } = at;
     let mut tries = Tries::new();
     loop {
-        garbage::collect(&vm.space, svm);
-        let vma = state.vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
-        let want = Want::of(&vm.device.gpu, &vma, fault.tile, fault.access)?;
-        let bounds = if tries.losing() { narrow(vm, svm, &vma, fault.addr) } else { vma.span.mirrored() };
+        garbage::collect(space, svm);
+        let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
+        let want = Want::of(&shared.gpu, &vma, fault.tile, fault.access)?;
+        let bounds = if tries.losing() { narrow(at, &vma, fault.addr) } else { vma.span.mirrored() };
         let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
             Ok(key) => key,
             Err(SvmError::Busy) => {
@@ -53,7 +53,7 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
         };
         let view = RangeView::of(svm, key).ok_or(Errno::EFAULT)?;
         if want.impossible(&view) {
-            if tries.widen() && widen(vm, svm, &vma, fault.addr, &want) {
+            if tries.widen() && widen(at, &vma, fault.addr, &want) {
                 continue;
             }
             return Err(Errno::EACCES);
@@ -61,17 +61,17 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
         if want.satisfied(&view, fault.tile) {
             return Ok(tries.outcome());
         }
-        let round = Round { vm, svm, tile: fault.tile, vma: &vma, want: &want, key, view: &view };
+        let round = Round { at, tile: fault.tile, vma: &vma, want: &want, key, view: &view };
         match round.migrate(&mut tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
             Ok(()) => return Ok(Serviced::Resolved),
             Err(Unserved::Refused(errno)) => return Err(errno),
             Err(Unserved::Again(step, errno)) => {
                 tries.spend(errno)?;
-                vm.device.gpu.tell(Event::Retry { asid: vm.asid, addr: fault.addr, step });
+                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step });
             }
             Err(Unserved::CpuTurn) => {
                 tries.give_way()?;
-                vm.device.gpu.tell(Event::Retry { asid: vm.asid, addr: fault.addr, step: RetryStep::Migrate });
+                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
             }
         }
     }
@@ -79,11 +79,11 @@ pub(crate) fn handle(vm: &Vm, svm: &Svm, state: &VmState, fault: &Fault) -> Resu
 
 /// Bounds for the range around `addr` where a large one loses race after race: whatever keeps changing may not lie
 /// in the 64K that are asked for, and less is collected in less time. A range that is larger goes.
-fn narrow(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa) -> HostRange {
+fn narrow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> HostRange {
     let window = HostRange::around(addr.mirrored(), SZ_64K);
     for key in svm.ranges_in(window) {
         if RangeView::of(svm, key).is_some_and(|view| view.span.len() > SZ_64K) {
-            garbage::remove(&vm.space, svm, key);
+            garbage::remove(space, svm, key);
         }
     }
     window.intersect(vma.span.mirrored()).unwrap_or(window)
@@ -91,12 +91,12 @@ fn narrow(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa) -> HostRange {
 
 /// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it; whether they do. A
 /// smaller range may be there because pages were absent when it was made.
-fn widen(vm: &Vm, svm: &Svm, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
+fn widen(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
     let window = HostRange::around(addr.mirrored(), want.min_page);
     let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
     let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
     if possible {
-        svm.ranges_in(window).into_iter().for_each(|key| garbage::remove(&vm.space, svm, key));
+        svm.ranges_in(window).into_iter().for_each(|key| garbage::remove(space, svm, key));
     }
     possible
 }
@@ -114,8 +114,7 @@ pub(crate) enum Unserved {
 
 /// What the steps of one round work on.
 pub(crate) struct Round<'a> {
-    pub vm: &'a Vm,
-    pub svm: &'a Svm,
+    pub at: Mirror<'a>,
     pub tile: TileId,
     pub vma: &'a Vma,
     pub want: &'a Want,
@@ -128,7 +127,7 @@ impl Round<'_> {
     pub(crate) fn migrate(&self, tries: &mut Tries) -> Result<(), Unserved> {
         let Some(target) = self.want.migration(self.view) else { return Ok(()) };
         let Some(slice) = tries.migration(self.want) else { return Ok(()) };
-        match devmem::to_vram(&self.vm.device, self.svm, self.key, self.view, target, slice) {
+        match devmem::to_vram(self.at.shared, self.at.svm, self.key, self.view, target, slice) {
             Ok(()) => Ok(()),
             Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
                 tries.migrations = 0;
@@ -146,9 +145,9 @@ impl Round<'_> {
 
     /// Collects the pages wherever they are now.
     pub(crate) fn collect(&self) -> Result<(), Unserved> {
-        let Err(error) = self.svm.get_pages(self.key, &self.want.pages_ctx(self.view)) else { return Ok(()) };
+        let Err(error) = self.at.svm.get_pages(self.key, &self.want.pages_ctx(self.view)) else { return Ok(()) };
         match error {
-            SvmError::Mixed => _ = self.svm.range_evict(self.key),
+            SvmError::Mixed => _ = self.at.svm.range_evict(self.key),
             SvmError::Fault | SvmError::Denied => _ = self.remove_if_outgrown(),
             SvmError::Busy => {}
             SvmError::Invalid | SvmError::NoVma | SvmError::Io | SvmError::NoMemory | SvmError::Gone => {
@@ -160,14 +159,14 @@ impl Round<'_> {
 
     /// Binds them.
     pub(crate) fn bind(&self) -> Result<(), Unserved> {
-        let access = leaf_access(self.vm.platform(), self.vma);
-        match bind_range(&self.vm.space, self.svm, self.key, self.tile, access) {
+        let access = leaf_access(self.at.shared.platform(), self.vma);
+        match bind_range(self.at.space, self.at.svm, self.key, self.tile, access) {
             Ok(()) => Ok(()),
             Err(BindError::Stale) => Err(Unserved::Again(RetryStep::Bind, Errno::EAGAIN)),
             Err(BindError::NoMemory) => Err(Unserved::Refused(Errno::ENOMEM)),
             Err(BindError::Unmappable) => {
                 // Pages that were moved by an mremap of less than 64K, or VRAM that this tile does not reach.
-                let _ = self.svm.range_evict(self.key);
+                let _ = self.at.svm.range_evict(self.key);
                 Err(Unserved::Again(RetryStep::Pages, Errno::EINVAL))
             }
         }
@@ -176,10 +175,10 @@ impl Round<'_> {
     /// A VMA that was split under the range (by an mprotect, say) never lets all of it migrate, or be collected;
     /// smaller ranges will do. Whether it was.
     fn remove_if_outgrown(&self) -> bool {
-        let vma = self.svm.mm().vma_lookup(self.view.span.start);
+        let vma = self.at.svm.mm().vma_lookup(self.view.span.start);
         let outgrown = !vma.is_some_and(|vma| vma.range.covers(self.view.span));
         if outgrown {
-            garbage::remove(&self.vm.space, self.svm, self.key);
+            garbage::remove(self.at.space, self.at.svm, self.key);
         }
         outgrown
     }

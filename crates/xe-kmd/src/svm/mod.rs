@@ -8,6 +8,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`handler`] | serves a GPU fault: the whole retry loop |
+//! | [`bind`] | a range's pages become leaves |
 //! | [`policy`] | where a fault's pages should live |
 //! | `invalidate` | pages change: zap, flush, unmap |
 //! | [`garbage`] | removes ranges whose mapping is gone |
@@ -18,6 +19,7 @@
 //!
 //! Upstream: `xe_svm.c`, `struct xe_svm_range`.
 
+pub(crate) mod bind;
 pub(crate) mod devmem;
 pub(crate) mod garbage;
 pub(crate) mod handler;
@@ -39,6 +41,7 @@ use crate::gpu::{Gpu, Tile};
 use crate::pt::build::Run;
 use crate::pt::{Committed, NoTable, PageTable};
 use crate::ranks;
+use crate::shared::Shared;
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +69,14 @@ impl RangeData {
 
 /// The mirror of one VM.
 pub(crate) type Svm = GpuSvm<Space>;
+
+/// A mirror at work: what a fault or a prefetch is served with. The VM's lock is held.
+#[derive(Clone, Copy)]
+pub(crate) struct Mirror<'a> {
+    pub shared: &'a Shared,
+    pub space: &'a Space,
+    pub svm: &'a Svm,
+}
 
 /// A range as it was at one moment, for decisions; what is decided by it is checked again at commit.
 #[derive(Clone, Copy, Debug)]

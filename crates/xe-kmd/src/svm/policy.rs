@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn want(vma: &Vma, tile: u8, access: Access) -> Result<Want, Errno> {
-        Want::of(&Rig::new().device.gpu, vma, TileId(tile), access)
+        Want::of(&Rig::new().device.shared.gpu, vma, TileId(tile), access)
     }
 
     #[test]

@@ -11,22 +11,21 @@ use units::{GpuRange, GpuVa, SZ_4K, TileId};
 
 use super::handler::{Round, Tries, Unserved};
 use super::policy::Want;
-use super::{RangeView, Svm, devmem};
-use crate::vm::Vm;
+use super::{Mirror, RangeView, devmem};
 use crate::vma::Vma;
 
 /// Collections of one range.
 const ROUNDS: u32 = 4;
 
 /// Prefetches `span`, which lies in the mirror `vma`.
-pub(crate) fn prefetch(vm: &Vm, svm: &Svm, vma: &Vma, span: GpuRange, want: &Want) {
+pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Want) {
     let mut at = span.start;
-    while let Some(cpu) = svm.mm().next_vma(at.mirrored()) {
+    while let Some(cpu) = mirror.svm.mm().next_vma(at.mirrored()) {
         at = at.max(cpu.range.start.mirror());
         if at >= span.end {
             return;
         }
-        at = match prefetch_range(vm, svm, vma, at, want) {
+        at = match prefetch_range(mirror, vma, at, want) {
             Some(end) => end,
             None => cpu.range.end.mirror(),
         };
@@ -34,11 +33,12 @@ pub(crate) fn prefetch(vm: &Vm, svm: &Svm, vma: &Vma, span: GpuRange, want: &Wan
 }
 
 /// Prefetches the range around `at`; its end, or `None` where no range can be had there.
-fn prefetch_range(vm: &Vm, svm: &Svm, vma: &Vma, at: GpuVa, want: &Want) -> Option<GpuVa> {
+fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, at: GpuVa, want: &Want) -> Option<GpuVa> {
+    let Mirror { shared, svm, .. } = mirror;
     let key = svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &want.find_ctx()).ok()?;
     let view = RangeView::of(svm, key)?;
     let end = view.span.end.mirror();
-    let mut tiles = vm.device.gpu.tiles.iter().map(|tile| tile.id);
+    let mut tiles = shared.gpu.tiles.iter().map(|tile| tile.id);
     if view.pagemap == want.target && tiles.clone().all(|tile| view.data.bound_on(tile)) {
         return Some(end);
     }
@@ -46,9 +46,9 @@ fn prefetch_range(vm: &Vm, svm: &Svm, vma: &Vma, at: GpuVa, want: &Want) -> Opti
         let _ = svm.range_evict(key);
     }
     if let Some(target) = want.migration(&view) {
-        let _ = devmem::to_vram(&vm.device, svm, key, &view, target, want.timeslice_ms);
+        let _ = devmem::to_vram(shared, svm, key, &view, target, want.timeslice_ms);
     }
-    let on = |tile: TileId| Round { vm, svm, tile, vma, want, key, view: &view };
+    let on = |tile: TileId| Round { at: mirror, tile, vma, want, key, view: &view };
     if tiles.any(|tile| bind_on(&on(tile)).is_none()) {
         // The range is gone, or its pages cannot be had: the first fault will say so.
         return Some(end.max(at.add(SZ_4K)));

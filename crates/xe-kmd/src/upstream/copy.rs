@@ -6,8 +6,7 @@
 //!
 //! Upstream: `build_pt_update_batch_sram` in `xe_migrate.c` (the memory type is a constant there).
 
-use crate::migrate::slot_leaf;
-use crate::rules::{FarSide, Mapped};
+use crate::rules::{FarSide, Mapped, slot_leaf};
 
 /// The far side, its memory type forgotten.
 pub fn far_side(addr: Mapped) -> FarSide {

@@ -1,7 +1,7 @@
 //! What binds, faults and advice do to page tables.
 
 use super::*;
-use crate::fault::replays::MOST_VALID;
+use crate::replays::MOST_VALID;
 use crate::testing::pagemap;
 
 #[test]

@@ -46,7 +46,7 @@ fn a_sweep_goes_through_all_ranges_piece_by_piece() {
         rig.mm.mmap(page);
         assert_eq!(rig.fault(0, asid, page.start.0, Access::Write), FaultAck::Replay, "block {n}");
     }
-    let vm = rig.device.vm_of(asid).unwrap();
+    let vm = rig.device.vms.find(asid).unwrap();
     let svm = vm.svm.as_ref().unwrap();
     let window = vm.window().mirrored();
     assert_eq!(svm.first_ranges_in(window, 129).len(), 129);

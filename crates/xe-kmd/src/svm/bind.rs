@@ -15,10 +15,10 @@ use gpusvm::{PagemapAddr, Proto, RangeKey};
 use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, PAGE_SHIFT, TileId, bytes_of};
 
+use super::{Space, Svm};
 use crate::event::Event;
 use crate::pt::NoTable;
 use crate::pt::build::{self, Access, Memory, PlanError, Run, Segment};
-use crate::svm::{Space, Svm};
 
 /// How a bind failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,90 @@
+//! Serving one fault: whose it is, what lies at its address, who handles that, and the answer.
+//!
+//! Success lets the stalled access be tried again. Failure kills the context; that the queue is banned for it
+//! is learnt from the device's own report ([`Device::context_killed`](crate::Device::context_killed)).
+//!
+//! Locking: takes the VM's lock for all of it; answers without. Where page tables run out it lets go of the lock, has
+//! all VMs swept, and tries once more.
+//!
+//! Upstream: `xe_pagefault_queue_work`, `xe_pagefault_service`, `xe_pagefault_handle_vma`, `guc_ack_fault`,
+//! `xe_vm_add_fault_entry_pf`.
+
+use sync::time::now_ns;
+use xe_spec::fault::{Access, FaultAck, FaultRecord, FaultType};
+use xe_uapi::vm::CreateFlags;
+
+use crate::errno::Errno;
+use crate::event::{Event, Serviced};
+use crate::exec_queue::Queues;
+use crate::fault_queue::Queued;
+use crate::shared::Shared;
+use crate::svm::handler::{self, Fault};
+use crate::vm::{Vm, VmState, Vms};
+use crate::vma::Kind;
+
+/// Serves a fault and answers it.
+pub(crate) fn service(shared: &Shared, vms: &Vms, queues: &Queues, fault: &Queued) {
+    ack(shared, fault, serve(vms, queues, &fault.record));
+}
+
+fn serve(vms: &Vms, queues: &Queues, record: &FaultRecord) -> Result<Serviced, Errno> {
+    let vm = vms.find(record.asid).ok_or(Errno::EINVAL)?;
+    let mut served = serve_in(&vm, &mut vm.state.lock(), record);
+    if served == Err(Errno::ENOMEM) {
+        // Page tables may be held for memory that is gone, in any VM.
+        vms.sweep();
+        served = serve_in(&vm, &mut vm.state.lock(), record);
+    }
+    let gets_on = |outcome| match queues.of(record.slot.context) {
+        Some(queue) => queue.makes_progress(record.addr, outcome),
+        None => true,
+    };
+    let outcome = served.and_then(|outcome| if gets_on(outcome) { Ok(outcome) } else { Err(Errno::EFAULT) });
+    if outcome.is_err() {
+        vm.state.lock().note_fault(record);
+    }
+    outcome
+}
+
+fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Serviced, Errno> {
+    if record.fault_type == FaultType::Malformed {
+        return Err(Errno::EFAULT);
+    }
+    if !vm.flags.contains(CreateFlags::FAULT_MODE) {
+        return Err(Errno::EINVAL);
+    }
+    if state.closed {
+        return Err(Errno::ENOENT);
+    }
+    let vma = state.vmas.find(record.addr).ok_or(Errno::EINVAL)?;
+    if vma.read_only && record.access != Access::Read {
+        return Err(Errno::EPERM);
+    }
+    let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
+    match (vma.kind, vm.mirror()) {
+        (Kind::Mirror, Some(mirror)) => {
+            state.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
+            handler::handle(mirror, &state.vmas, &fault)
+        }
+        (Kind::Null, _) => vm.bind_null(&vma, &fault),
+        (Kind::Mirror, None) => Err(Errno::EINVAL),
+    }
+}
+
+/// Answers a fault by its outcome.
+fn ack(shared: &Shared, fault: &Queued, outcome: Result<Serviced, Errno>) {
+    let record = &fault.record;
+    let (ack, outcome) = match outcome {
+        Ok(outcome) => (FaultAck::Replay, outcome),
+        Err(errno) => (FaultAck::Kill, Serviced::Refused(errno)),
+    };
+    shared.gpu.tell(Event::Fault {
+        asid: record.asid,
+        tile: record.slot.engine.tile,
+        addr: record.addr,
+        access: record.access,
+        outcome,
+        ns: now_ns() - fault.since_ns,
+    });
+    shared.gpu.hw.fault_ack(record.slot, ack);
+}

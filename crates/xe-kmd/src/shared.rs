@@ -1,0 +1,57 @@
+//! What VMs, queues and files share of a device. They are all above it: it knows none of them.
+//!
+//! Locking: `migrate_lock` lies between a VM's lock and the host mm.
+//!
+//! Upstream: `struct xe_device`, less its tables of VMs and queues.
+
+use std::sync::Arc;
+
+use gpusvm::PagemapSet;
+use hostmm::{HostMemory, HostMm};
+use sync::RwLock;
+use sync::rank::rwlock;
+use units::TileId;
+use xe_spec::platform::Platform;
+
+use crate::fault_queue::FaultQueues;
+use crate::fence::Waiters;
+use crate::gpu::Gpu;
+use crate::ranks;
+
+/// The shared parts of one device.
+pub(crate) struct Shared {
+    pub gpu: Arc<Gpu>,
+    pub mm: Arc<dyn HostMm>,
+    pub memory: Arc<dyn HostMemory>,
+    pub pagemaps: Arc<PagemapSet>,
+    pub svm_observer: Arc<dyn gpusvm::Observer>,
+    /// Shared by migrations; taken alone by one that lost a race (`driver_migrate_lock`).
+    pub migrate_lock: RwLock<()>,
+    pub faults: FaultQueues,
+    pub waiters: Waiters,
+}
+
+impl Shared {
+    /// Of a device whose pagemaps the host knows.
+    pub(crate) fn new(
+        gpu: Arc<Gpu>,
+        mm: Arc<dyn HostMm>,
+        memory: Arc<dyn HostMemory>,
+        pagemaps: Arc<PagemapSet>,
+        svm_observer: Arc<dyn gpusvm::Observer>,
+    ) -> Arc<Self> {
+        let migrate_lock = rwlock(ranks::MIGRATE, ());
+        let (faults, waiters) = (FaultQueues::new(), Waiters::new());
+        Arc::new(Self { gpu, mm, memory, pagemaps, svm_observer, migrate_lock, faults, waiters })
+    }
+
+    /// Bytes of a tile's VRAM that are allocated.
+    pub(crate) fn vram_used(&self, tile: TileId) -> u64 {
+        self.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
+    }
+
+    /// Platform facts.
+    pub(crate) fn platform(&self) -> &'static Platform {
+        self.gpu.platform
+    }
+}
