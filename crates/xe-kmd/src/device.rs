@@ -25,7 +25,7 @@ use crate::gpu::{Gpu, Tile};
 use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::shared::Shared;
-use crate::svm::devmem::{OWNER, TileMemory, populate};
+use crate::svm::devmem::{OWNER, SvmOwner, TileMemory, populate};
 use crate::vm::Vms;
 
 /// What a device is put together from.
@@ -71,7 +71,8 @@ impl Device {
         };
         let tiles = gpu.tiles.iter().zip(platform.tiles);
         let pagemaps = PagemapSet::new(&mm, &svm_observer, tiles.map(pagemap).collect());
-        let shared = Shared::new(gpu.clone(), mm, memory, pagemaps, svm_observer);
+        let owners = pagemaps.iter().map(SvmOwner::of).collect();
+        let shared = Shared::new(gpu, mm, memory, pagemaps, owners, svm_observer);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);
         Ok(Arc::new(Self { shared, vms, queues: Queues::new() }))

@@ -17,6 +17,7 @@ use crate::fault_queue::FaultQueues;
 use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::ranks;
+use crate::vram::Owner;
 
 /// The shared parts of one device.
 pub(crate) struct Shared {
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub mm: Arc<dyn HostMm>,
     pub memory: Arc<dyn HostMemory>,
     pub pagemaps: Arc<PagemapSet>,
+    /// Who owns SVM's blocks of VRAM, by tile.
+    pub svm_owners: Vec<Arc<dyn Owner>>,
     pub svm_observer: Arc<dyn gpusvm::Observer>,
     /// Shared by migrations; taken alone by one that lost a race (`driver_migrate_lock`).
     pub migrate_lock: RwLock<()>,
@@ -38,11 +41,12 @@ impl Shared {
         mm: Arc<dyn HostMm>,
         memory: Arc<dyn HostMemory>,
         pagemaps: Arc<PagemapSet>,
+        svm_owners: Vec<Arc<dyn Owner>>,
         svm_observer: Arc<dyn gpusvm::Observer>,
     ) -> Arc<Self> {
         let migrate_lock = rwlock(ranks::MIGRATE, ());
         let (faults, waiters) = (FaultQueues::new(), Waiters::new());
-        Arc::new(Self { gpu, mm, memory, pagemaps, svm_observer, migrate_lock, faults, waiters })
+        Arc::new(Self { gpu, mm, memory, pagemaps, svm_owners, svm_observer, migrate_lock, faults, waiters })
     }
 
     /// Bytes of a tile's VRAM that are allocated.

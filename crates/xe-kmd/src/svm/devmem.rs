@@ -133,8 +133,15 @@ pub(crate) fn to_vram(
     populate(shared, target, view.span, timeslice_ms)
 }
 
-/// Owns blocks of VRAM that hold allocations of one pagemap.
-struct SvmOwner(Weak<Pagemap>);
+/// Owns the blocks of VRAM that hold allocations of one pagemap.
+pub(crate) struct SvmOwner(Weak<Pagemap>);
+
+impl SvmOwner {
+    /// Of this pagemap.
+    pub(crate) fn of(pagemap: &Arc<Pagemap>) -> Arc<dyn Owner> {
+        Arc::new(Self(Arc::downgrade(pagemap)))
+    }
+}
 
 impl Owner for SvmOwner {
     fn evict(&self, offset: u64) {
@@ -153,9 +160,9 @@ pub(crate) fn populate(
 ) -> Result<(), MigrateError> {
     let tile = shared.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
     let pagemap = shared.pagemaps.get(target).ok_or(MigrateError::Gone)?;
-    let owner: Arc<dyn Owner> = Arc::new(SvmOwner(Arc::downgrade(pagemap)));
+    let owner = shared.svm_owners.get(tile.id.index()).ok_or(MigrateError::Gone)?;
     pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
-        let offset = tile.vram.alloc(range.len(), &owner)?;
+        let offset = tile.vram.alloc(range.len(), owner)?;
         let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
         Some(Devmem { base, pages: range.pages(), cookie: 0 })
     })
