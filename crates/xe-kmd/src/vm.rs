@@ -1,7 +1,7 @@
 //! A VM: an address space of the GPU, and what a program has put in it.
 //!
 //! This is the half that [`Vm::state`]'s lock protects: VMAs, and whether the VM still lives. The other half,
-//! which an invalidation may touch, is [`Space`](crate::svm::Space).
+//! which an invalidation may touch, is [`Space`].
 //!
 //! A VM ends in a fixed order: the device stops translating, then the engine forgets ranges and notifiers, then
 //! the address space's number is free. Queues keep the object alive, and find it closed.
