@@ -29,8 +29,9 @@ enum Look {
     Hole { range: HostRange, turn: Mark },
     /// A claimed page that may be filled nevertheless: a hole that has not gone yet, or the mover's own fault.
     ClaimedHole { claim: u64, name: HostRange },
-    /// Write protection that nobody wants any more.
-    Protected,
+    /// Write protection that nobody wants any more. The page is marked, so that no migration protects it for itself
+    /// meanwhile.
+    Protected { turn: Mark },
 }
 
 /// Whether a fault was answered.
@@ -112,11 +113,15 @@ impl LiveMm {
             Look::Device { page, watched } => return self.serve_device(fault, page, watched),
             Look::Hole { range, turn } => return self.serve_hole(fault, range, turn),
             Look::ClaimedHole { claim, name } => return self.serve_claimed_hole(fault, claim, name),
-            Look::Protected => {
-                if self.kernel.protect(HostRange::sized(fault.addr, SZ_4K), false) == Err(Errno::AGAIN) {
+            Look::Protected { turn } => {
+                let page = HostRange::sized(fault.addr, SZ_4K);
+                let ended = self.kernel.protect(page, false);
+                self.books.lock().unmark(page, turn);
+                // Others may have been told to wait for this.
+                self.kernel.wake(page);
+                if ended == Err(Errno::AGAIN) {
                     return Served::TryAgain;
                 }
-                self.wake_page(fault.addr);
             }
         }
         Served::Answered
@@ -133,7 +138,9 @@ impl LiveMm {
             Mark::Free => {}
         }
         if fault.protected {
-            return Look::Protected;
+            let turn = books.next_turn();
+            books.set_mark(HostRange::sized(addr, SZ_4K), turn);
+            return Look::Protected { turn };
         }
         if let Home::Device(page) = page.home {
             let watched = books.chunk(addr).and_then(|chunk| chunk.watched(addr));
@@ -309,5 +316,39 @@ impl Books {
     fn is_still(&self, addr: HostVa, page: DevicePage) -> bool {
         self.page(addr) == (Page { home: Home::Device(page), mark: Mark::Free })
             && matches!(self.frame(page), Some(Frame::Home(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{access, mem};
+    use hostmm::{ClaimRequest, Migration, OwnerId, PagemapId, Toward};
+    use units::SZ_2M;
+
+    /// Who is late with the end of a protection must not end that of the next migration, which copies.
+    #[test]
+    fn a_page_whose_protection_ends_is_not_claimed() {
+        let Some(mm) = LiveMm::start_for_test() else { return };
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        let range = HostRange::sized(chunk.start, 2 * SZ_4K);
+        (0..2).for_each(|i| access::write(range.page_at(i).0, &[7]).expect("memory of ours"));
+        let claimed = || {
+            let mut migration = Migration::default();
+            let request = ClaimRequest { range, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
+            mm.claim(&request, &mut migration).expect("memory of one mapping");
+            let places: Vec<_> = migration.legs.iter().map(|leg| leg.range).collect();
+            mm.finish(&mut migration);
+            places
+        };
+        let fault = Fault { addr: range.start, write: true, protected: true, tries: 0 };
+        let look = mm.look(&fault);
+        assert_eq!(claimed(), [HostRange::sized(range.page_at(1), SZ_4K)]);
+        let Look::Protected { turn } = look else { panic!("a page that is protected") };
+        mm.books.lock().unmark(range, turn);
+        assert!(mm.serve(&fault) == Served::Answered);
+        assert_eq!(claimed(), [range]);
+        mem::unmap(whole);
+        assert!(mm.stop());
     }
 }
