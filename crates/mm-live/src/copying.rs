@@ -117,3 +117,55 @@ impl LiveMm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{access, mem};
+    use crate::{Config, Transport};
+    use hostmm::{
+        ClaimRequest, CpuFault, DevicePage, FaultOutcome, HostMemory, HostMm, Migration, OwnerId, PagemapId,
+        PagemapOps, Toward,
+    };
+    use std::sync::Arc;
+    use units::{HostFrame, SZ_2M};
+
+    struct Nobody;
+
+    impl PagemapOps for Nobody {
+        fn migrate_to_ram(&self, _: &dyn HostMm, _: &CpuFault) -> FaultOutcome {
+            FaultOutcome::Retry
+        }
+        fn folio_free(&self, _: DevicePage, _: usize) {}
+    }
+
+    /// What is no page cannot be protected from writes: filled for a copy, it could be written before it is dropped.
+    #[test]
+    fn a_hole_is_not_copied() {
+        let mm = match LiveMm::start(Config { transport: Transport::Copy, ..Config::default() }) {
+            Ok(mm) => mm,
+            Err(refused) => return crate::skipped(&format!("{refused}")),
+        };
+        mm.pagemap_insert(PagemapId(0), OwnerId(1), 16, Arc::new(Nobody));
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        let range = HostRange::sized(chunk.start, 3 * SZ_4K);
+        [0, 2].into_iter().for_each(|i| access::write(range.page_at(i).0, &[7]).expect("memory of ours"));
+        let request = ClaimRequest { range, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
+        let mut migration = Migration::default();
+        mm.claim(&request, &mut migration).expect("memory of one mapping");
+        let first = DevicePage { pagemap: PagemapId(0), frame: 0 };
+        migration.aim(range, first);
+        mm.stage(&mut migration).expect("empty frames");
+        let mut outcomes = Vec::new();
+        let home = Place::Host(HostFrame(range.start.page_number()));
+        mm.transfer(home, Place::Device(first), 3, &mut |pages, outcome| outcomes.extend(vec![outcome; pages]));
+        assert_eq!(outcomes, [Outcome::Copied, Outcome::Zeroed, Outcome::Copied]);
+        assert!(mm.held(range).is_empty());
+        mm.finish(&mut migration);
+        let mut byte = [0];
+        let mut reads = |i: usize| access::read(range.page_at(i).0, &mut byte).map(|()| byte[0]);
+        assert_eq!([0, 1, 2].map(&mut reads), [Ok(7), Ok(0), Ok(7)]);
+        mem::unmap(whole);
+        assert!(mm.stop());
+    }
+}

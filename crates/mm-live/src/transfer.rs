@@ -203,7 +203,7 @@ impl LiveMm {
     fn step(&self, transfer: Transfer, limit: usize) -> (Step, Option<Direction>) {
         let held = self.hold_events();
         let mut books = self.books.lock();
-        let (way, renew) = match books.way(transfer, limit) {
+        let (mut way, renew) = match books.way(transfer, limit) {
             Err(step) => return (step, None),
             Ok(way) => (way, books.use_slot(&way)),
         };
@@ -214,11 +214,22 @@ impl LiveMm {
         if renew {
             let _ = self.kernel.drop_pages(HostRange::sized(dst, SZ_2M));
         }
-        let transfer = transfer.first(way.pages);
         if self.transport == Transport::Copy && way.direction == Direction::ToDevice {
-            drop(held);
-            return (self.copy_to_device(transfer, &way, src, dst), Some(way.direction));
+            // A hole cannot be protected: it would be filled, copied, and written before it is dropped.
+            let (pages, resident) = self.leading_run(src, way.pages);
+            way.pages = pages;
+            let transfer = transfer.first(pages);
+            if resident {
+                drop(held);
+                return (self.copy_to_device(transfer, &way, src, dst), Some(way.direction));
+            }
+            if self.kernel.event_pending() {
+                return (Step::Again, Some(way.direction));
+            }
+            self.note(transfer, Outcome::Zeroed);
+            return (Step::Went(pages, Outcome::Zeroed), Some(way.direction));
         }
+        let transfer = transfer.first(way.pages);
         let (step, stuck) = self.push(&way, src, dst);
         let mut went = 0;
         if let Step::Went(pages, outcome) = step {
