@@ -2,11 +2,12 @@
 //!
 //! Two readers; two "GPUs" that migrate chunks system -> VRAM 0 -> VRAM 1 -> home and count in them; three CPU
 //! threads that count in the same pages and verify each word; and beside them, on memory of their own that the
-//! GPUs migrate as well: mmap at the same place, munmap, DONTNEED, mremap (moving and growing), fork, dlopen,
+//! GPUs migrate as well: mmap at the same place, munmap, DONTNEED, mremap (moving and growing), two threads that use an
+//! address in turn, fork, dlopen,
 //! and a timer signal whose handler touches memory that may be in VRAM. A watchdog prints the state and aborts
 //! when a thread stands still for 10 s.
 //!
-//! `PONTOON_STRESS_SECONDS` (default 10) says how long. The second test does it by copying, and the third shows that
+//! `PONTOON_STRESS_SECONDS` (default 10) says how long at least: it goes on until enough has happened. The second test does it by copying, and the third shows that
 //! losses would be seen. They run beside each other.
 #![allow(
     unsafe_code,
@@ -21,7 +22,7 @@ mod world;
 
 use hostmm::*;
 use mm_live::{Config, LiveMm, Transport};
-use program::{dropper, forker, grower, loader, mapper, remapper};
+use program::{PLACE, dropper, forker, grower, loader, mapper, owner, remapper};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -30,8 +31,13 @@ use world::*;
 
 const COUNTERS: u64 = 8;
 const STALL: Duration = Duration::from_secs(10);
-const ROLES: [&str; 11] =
-    ["cpu0", "cpu1", "cpu2", "gpu0", "gpu1", "mapper", "dropper", "remapper", "forker", "loader", "grower"];
+const ROLES: [&str; 13] = [
+    "cpu0", "cpu1", "cpu2", "gpu0", "gpu1", "mapper", "dropper", "remapper", "forker", "loader", "grower", "owner0",
+    "owner1",
+];
+/// What a run must have reached, however long it takes: moves each way, and addresses that changed their owner.
+const ENOUGH: u64 = 10_000;
+const ENOUGH_OWNERS: u64 = 200;
 
 /// One area that GPUs migrate: where it is now, and how long.
 struct Area {
@@ -57,10 +63,14 @@ struct Stage {
     remaps: AtomicU64,
     grown: AtomicU64,
     raw_remaps_refused: AtomicU64,
+    /// Whose turn it is with the address that two threads use, and how often it changed hands.
+    turn: AtomicU64,
+    owners: AtomicU64,
     evictions: AtomicU64,
     /// Per GPU: inside of a VRAM access.
     in_flight: [AtomicU32; 2],
-    notifier: std::sync::OnceLock<NotifierId>,
+    /// One a mirror; each GPU has its own.
+    notifiers: [std::sync::OnceLock<NotifierId>; 2],
     lossy: bool,
 }
 
@@ -198,7 +208,7 @@ fn gpu(stage: &Stage, number: usize) {
 /// One atomic addition by place, with the protocol of a device: translate, check, access, all under the drain.
 fn device_add(stage: &Stage, number: usize, index: usize) -> Option<u64> {
     let mm = &stage.mm;
-    let id = *stage.notifier.get()?;
+    let id = *stage.notifiers[number].get()?;
     let range = HostRange::sized(page(stage.counters, index), SZ_4K);
     for _ in 0..100 {
         let seq = mm.read_begin(id);
@@ -338,6 +348,7 @@ fn run(seconds: u64, transport: Transport, lossy: bool) -> Option<Arc<Stage>> {
     let mut areas: Vec<Area> = areas.collect();
     let signal = map(SZ_2M);
     areas.push(Area { start: AtomicU64::new(signal.start.0), len: AtomicU64::new(SZ_2M) });
+    areas.push(Area { start: AtomicU64::new(PLACE.start.0), len: AtomicU64::new(PLACE.len()) });
     let stage = Arc::new(Stage {
         mm,
         vram,
@@ -356,14 +367,18 @@ fn run(seconds: u64, transport: Transport, lossy: bool) -> Option<Arc<Stage>> {
         remaps: AtomicU64::new(0),
         grown: AtomicU64::new(0),
         raw_remaps_refused: AtomicU64::new(0),
+        turn: AtomicU64::new(0),
+        owners: AtomicU64::new(0),
         evictions: AtomicU64::new(0),
         in_flight: Default::default(),
-        notifier: std::sync::OnceLock::new(),
+        notifiers: Default::default(),
         lossy,
     });
     let everything = HostRange::new(HostVa(SZ_4K), HostVa(1 << 47));
-    let id = stage.mm.notifier_insert(everything, Arc::new(Drain(Arc::downgrade(&stage)))).unwrap();
-    stage.notifier.set(id).unwrap();
+    for notifier in &stage.notifiers {
+        let id = stage.mm.notifier_insert(everything, Arc::new(Drain(Arc::downgrade(&stage)))).unwrap();
+        notifier.set(id).unwrap();
+    }
     play(&stage, seconds, transport);
     Some(stage)
 }
@@ -387,12 +402,16 @@ fn play(stage: &Arc<Stage>, seconds: u64, transport: Transport) {
         forker,
         loader,
         grower,
+        |stage| owner(stage, 0),
+        |stage| owner(stage, 1),
     ];
     if transport == Transport::Copy {
         // Without UFFDIO_MOVE a page's source is dropped by its address (docs/soundness.md).
         roles[5] = |stage| rest(stage, 5);
         roles[7] = |stage| rest(stage, 7);
         roles[10] = |stage| rest(stage, 10);
+        roles[11] = |stage| rest(stage, 11);
+        roles[12] = |stage| rest(stage, 12);
     }
     let threads: Vec<_> = roles
         .into_iter()
@@ -400,7 +419,7 @@ fn play(stage: &Arc<Stage>, seconds: u64, transport: Transport) {
         .map(|(role, name)| {
             let stage = Arc::clone(stage);
             let body = move || {
-                if name.starts_with("cpu") || name == "mapper" || name == "dropper" {
+                if name.starts_with("cpu") || name == "mapper" || name == "dropper" || name.starts_with("owner") {
                     set_mask(0);
                 }
                 role(&stage);
@@ -409,7 +428,7 @@ fn play(stage: &Arc<Stage>, seconds: u64, transport: Transport) {
         })
         .collect();
     start_signals(stage.signal.start);
-    watch(stage, Instant::now() + Duration::from_secs(seconds), &threads);
+    watch(stage, Instant::now() + Duration::from_secs(seconds), transport, &threads);
     stage.stop.store(true, SeqCst);
     set_timer(0);
     let end = Instant::now() + STALL;
@@ -422,10 +441,17 @@ fn play(stage: &Arc<Stage>, seconds: u64, transport: Transport) {
     threads.into_iter().for_each(|thread| thread.join().expect("a role ends well"));
 }
 
-fn watch(stage: &Stage, end: Instant, threads: &[std::thread::JoinHandle<()>]) {
+/// Whether the run has reached what it must. A loaded machine takes longer; only who stands still is at fault.
+fn is_enough(stage: &Stage, transport: Transport) -> bool {
+    let stats = stage.mm.stats();
+    let owners = stage.owners.load(SeqCst) >= ENOUGH_OWNERS || transport == Transport::Copy;
+    stage.lossy || owners && stats.to_device >= ENOUGH && stats.to_home >= ENOUGH && stats.across > 0
+}
+
+fn watch(stage: &Stage, end: Instant, transport: Transport, threads: &[std::thread::JoinHandle<()>]) {
     let mut seen = [(0, Instant::now()); ROLES.len()];
     let mut report = Instant::now();
-    while Instant::now() < end {
+    while Instant::now() < end || !is_enough(stage, transport) {
         std::thread::sleep(Duration::from_millis(100));
         for (role, (beat, since)) in seen.iter_mut().enumerate() {
             let now = stage.beats[role].load(SeqCst);
@@ -492,7 +518,7 @@ fn judge(stage: &Stage) {
     let count = |counter: &AtomicU64| counter.load(SeqCst);
     eprintln!("{stats:#?}");
     eprintln!(
-        "device adds {}, evictions {}, forks {}, maps {}, drops {}, mremaps {}, grown {}, raw mremaps refused {}, dlopens {}, signals {}",
+        "device adds {}, evictions {}, forks {}, maps {}, drops {}, mremaps {}, grown {}, owners {}, raw mremaps refused {}, dlopens {}, signals {}",
         count(&stage.device_adds),
         count(&stage.evictions),
         count(&stage.forks),
@@ -500,6 +526,7 @@ fn judge(stage: &Stage) {
         count(&stage.drops),
         count(&stage.remaps),
         count(&stage.grown),
+        count(&stage.owners),
         count(&stage.raw_remaps_refused),
         count(&stage.loads),
         SIGNALS.load(SeqCst),
@@ -514,7 +541,6 @@ fn judge(stage: &Stage) {
     assert_eq!(count(&stage.lost), 0, "lost writes");
     let never = [stats.stranded, stats.unexpected, stats.stale, stats.conflicts, stats.orphaned];
     assert_eq!(never, [0; 5], "{stats:?}");
-    assert!(stats.to_device >= 10_000 && stats.to_home >= 10_000 && stats.across > 0, "{stats:?}");
     assert!(mm.stop());
 }
 

@@ -2,6 +2,41 @@
 
 use super::*;
 
+/// An address that two threads use in turn, far from what the kernel gives by itself.
+pub(super) const PLACE: HostRange = HostRange::sized(HostVa(0x6e00_0000_0000), SZ_64K);
+
+/// Has the place for a while. Gives it up by DONTNEED and munmap, while the other one takes it as soon as it is free.
+pub(super) fn owner(stage: &Stage, number: usize) {
+    let mut random = Random(17 + number as u64);
+    let mut round = 0;
+    while stage.beat(11 + number) {
+        if stage.turn.load(SeqCst) % 2 != number as u64 {
+            std::thread::yield_now();
+            continue;
+        }
+        // SAFETY: nothing is replaced.
+        let got = unsafe { libc::mmap(PLACE.start.0 as *mut _, PLACE.len() as usize, 3, 0x10_0022, -1, 0) };
+        if got as u64 != PLACE.start.0 {
+            // The other one has it still.
+            continue;
+        }
+        round += 2;
+        let word = round + number as u64;
+        (0..PLACE.pages()).for_each(|i| verify(stage, "owner zero", page(PLACE, i), 0));
+        (0..PLACE.pages()).for_each(|i| store(page(PLACE, i), word));
+        for _ in 0..random.below(4) {
+            std::thread::sleep(Duration::from_micros(random.below(300)));
+            (0..PLACE.pages()).for_each(|i| verify(stage, "owner", page(PLACE, i), word));
+        }
+        stage.turn.fetch_add(1, SeqCst);
+        if random.below(4) != 0 {
+            assert_eq!(madvise(PLACE, libc::MADV_DONTNEED), 0);
+        }
+        unmap(PLACE);
+        stage.owners.fetch_add(1, SeqCst);
+    }
+}
+
 /// mmap over, and munmap with mmap at the same place.
 pub(super) fn mapper(stage: &Stage) {
     let mut random = Random(7);
