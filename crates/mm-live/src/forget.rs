@@ -101,12 +101,19 @@ impl LiveMm {
         }
     }
 
-    /// Drops pages by DONTNEED, and knows its own event again.
+    /// Drops pages by DONTNEED, and knows its own events again: each VMA raises one.
     pub(crate) fn drop_own(&self, range: HostRange) {
-        self.own_drops.lock().push(range);
-        // The event outlives the call: its message may be read but not looked at when this returns.
-        if self.kernel.drop_pages(range).is_err() {
-            self.is_own_drop(range);
+        let mut rest = range;
+        while let Some(part) = self.kernel.mapping(rest.start).and_then(|mapping| mapping.range.intersect(rest)) {
+            self.own_drops.lock().push(part);
+            // The event outlives the call: its message may be read but not looked at when this returns.
+            if self.kernel.drop_pages(part).is_err() {
+                self.is_own_drop(part);
+            }
+            rest.start = part.end;
+            if rest.is_empty() {
+                return;
+            }
         }
     }
 
