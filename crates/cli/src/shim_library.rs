@@ -15,10 +15,10 @@ pub fn path() -> Result<PathBuf> {
     let command = std::env::current_exe().context("cannot tell where this command lies")?;
     let dir = command.parent().unwrap_or(Path::new("."));
     let places = [dir.join(NAME), dir.join("deps").join(NAME), dir.join("../lib").join(NAME)];
-    for place in &places {
-        if place.is_file() {
-            return Ok(place.canonicalize()?);
-        }
+    // The newest: a build of the command alone puts the library into `deps` and leaves an older one beside it.
+    let built = |place: &&PathBuf| place.metadata().and_then(|file| file.modified()).ok();
+    if let Some(place) = places.iter().filter(|place| place.is_file()).max_by_key(built) {
+        return Ok(place.canonicalize()?);
     }
     bail!(
         "{NAME} is not beside {}: build it with `cargo build --release -p pontoon -p pontoon-shim`",
