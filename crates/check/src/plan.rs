@@ -44,9 +44,14 @@ const SHALLOWEST: u32 = 3;
 /// How many numbers from there.
 const DEPTHS: u64 = 6;
 /// Steps of a run, roughly: the falls of a task are spread over so many.
-const LENGTH: u64 = 3000;
+const fn length(scene: Scene) -> u64 {
+    match scene {
+        Scene::Block | Scene::Wide | Scene::Owners | Scene::Movers => 3000,
+        Scene::Guests => 6000,
+    }
+}
 
-const SCENES: [Scene; 3] = [Scene::Block, Scene::Wide, Scene::Owners];
+const SCENES: [Scene; 5] = [Scene::Block, Scene::Wide, Scene::Owners, Scene::Movers, Scene::Guests];
 /// Seeds with which every scene has had every order.
 const KINDS: u64 = 2 * SCENES.len() as u64 * DEPTHS;
 
@@ -66,7 +71,7 @@ impl Plan {
     pub fn schedule(&self) -> Box<dyn Schedule> {
         match self.order {
             Order::Uniform => Box::new(Random::new(self.seed)),
-            Order::Priorities { depth } => Box::new(Pct::new(self.seed, depth, LENGTH)),
+            Order::Priorities { depth } => Box::new(Pct::new(self.seed, depth, length(self.scene))),
         }
     }
 }

@@ -75,6 +75,18 @@ pub const VARIANTS: &[Variant] = &[
         about: "mm-live drops pages ahead of a DONTNEED that it was told of",
         apply: |to| to.mm.on_remove = mm_live::planted::discard_ahead,
     },
+    Variant {
+        key: "plant",
+        name: "insert-uncounted",
+        about: "mm-live does not count a new notifier into invalidations that run (mmu_interval_notifier_insert)",
+        apply: |to| to.mm.counts_in = mm_live::planted::insert_uncounted,
+    },
+    Variant {
+        key: "plant",
+        name: "overtake-notices",
+        about: "mm-live claims pages before it has delivered the notice that is about them",
+        apply: |to| to.mm.awaits_notices = mm_live::planted::overtake_notices,
+    },
 ];
 
 /// What a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.

@@ -93,7 +93,7 @@ impl LiveMm {
             let part = HostRange::new(rest.start, end);
             let seen = movable.then_some(Seen { held: &held[..found], serial });
             let mut books = self.books.lock();
-            if books.undelivered.meets(part) {
+            if (self.rules.awaits_notices)(books.undelivered.meets(part)) {
                 return Err(MmError::Stale);
             }
             books.collect(id, request, part, seen, migration);

@@ -277,7 +277,7 @@ impl LiveMm {
             registration: rank::mutex(ranks::REGISTRATION, ()),
             books: rank::mutex(ranks::BOOKS, books::Books::default()),
             claims_changed: Condvar::new(),
-            notifiers: notifier::Notifiers::new(),
+            notifiers: notifier::Notifiers::new(config.rules),
             own_drops: rank::mutex(Rank::LEAF, Vec::new()),
             excluded: rank::mutex(Rank::LEAF, Vec::new()),
             ours: ours::Ours::new(),

@@ -5,6 +5,7 @@
 //!
 //! Locking: one short lock over the table; callbacks run without it.
 
+use crate::rules::Rules;
 use hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ struct Table {
 pub(crate) struct Notifiers {
     table: Mutex<Table>,
     idle: Condvar,
+    rules: Rules,
 }
 
 /// An invalidation that was begun and not ended.
@@ -57,8 +59,8 @@ pub(crate) struct Begun {
 }
 
 impl Notifiers {
-    pub fn new() -> Self {
-        Self { table: rank::mutex(Rank::LEAF, Table::default()), idle: Condvar::new() }
+    pub fn new(rules: Rules) -> Self {
+        Self { table: rank::mutex(Rank::LEAF, Table::default()), idle: Condvar::new(), rules }
     }
 
     pub fn insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
@@ -67,7 +69,7 @@ impl Notifiers {
         table.last += 1;
         let id = NotifierId(table.last);
         let mut notifier = Notifier { range, ops, seq: 2, active: 0, calling: 0, leaving: false };
-        for running in table.running.values_mut().filter(|running| running.range.overlaps(range)) {
+        for running in table.running.values_mut().filter(|running| (self.rules.counts_in)(running.range, range)) {
             running.met.push(id);
             notifier.count_in();
         }
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_notifier_inserted_during_an_invalidation_is_counted_in() {
-        let notifiers = Notifiers::new();
+        let notifiers = Notifiers::new(Rules::CORRECT);
         let range = HostRange::sized(HostVa(0), 16 * SZ_4K);
         let elsewhere = HostRange::sized(range.end, SZ_4K);
         let begun = notifiers.begin(MmEvent { range, kind: EventKind::Unmap });

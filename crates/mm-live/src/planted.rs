@@ -18,3 +18,13 @@ pub fn discard_ahead(mm: &LiveMm, range: HostRange) {
         mm.kernel.unmap_arena(scratch);
     }
 }
+
+/// A new notifier is not counted into invalidations that run: what is looked up in the middle of one is bound.
+pub const fn insert_uncounted(_running: HostRange, _notifier: HostRange) -> bool {
+    false
+}
+
+/// Claims overtake notices: the end of a migration may free a frame that a translation reaches which a notice is to end.
+pub const fn overtake_notices(_out: bool) -> bool {
+    false
+}

@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `block` | migration: one block between two tiles and the CPU, with atomics, beside memory that is unmapped |
 //! | `wide` | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
-//! | `owners` | addresses whose memory another thread takes, or that moves away, beside memory that migrates |
+//! | `owners` | addresses whose memory another thread takes, beside memory that migrates |
+//! | `movers` | memory in VRAM that moves away and is unmapped there, under a tile that writes to its old place |
+//! | `guests` | VMs that are new to a block in the middle of its migration |
 //!
 //! `process` is what they have in common; `words` is the oracle for data.
 
 mod block;
+mod guests;
+mod movers;
 mod owners;
 mod process;
 mod wide;
@@ -33,6 +37,10 @@ pub enum Scene {
     Wide,
     /// Memory that changes its owner.
     Owners,
+    /// Memory that moves away.
+    Movers,
+    /// New VMs.
+    Guests,
 }
 
 impl fmt::Display for Scene {
@@ -41,6 +49,8 @@ impl fmt::Display for Scene {
             Self::Block => "block",
             Self::Wide => "wide",
             Self::Owners => "owners",
+            Self::Movers => "movers",
+            Self::Guests => "guests",
         })
     }
 }
@@ -62,6 +72,8 @@ pub fn run(scene: Scene, manner: Manner, behaviours: &str, reached: &mut Reached
         Scene::Block => block::play(&process),
         Scene::Wide => wide::play(&process),
         Scene::Owners => owners::play(&process),
+        Scene::Movers => movers::play(&process),
+        Scene::Guests => guests::play(&process),
     };
     reached.stale_binds = process.checked.core.ledger().read().stale_binds;
     process.close();

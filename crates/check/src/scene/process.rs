@@ -34,6 +34,15 @@ impl Process {
         self.vm
     }
 
+    /// Memory of the program, touched once.
+    pub fn filled(&self, pages: usize) -> Result<HostRange, Finding> {
+        let range = self.checked.sim.mmap(pages, MapKind::Anonymous);
+        for page in 0..pages {
+            self.checked.sim.store_u64(range.page_at(page), 0).map_err(|e| signal("first touch", e))?;
+        }
+        Ok(range)
+    }
+
     /// Another thread of the program.
     pub fn thread(&self) -> Program {
         self.checked.thread_of(self.main.file().clone())
@@ -41,24 +50,40 @@ impl Process {
 
     /// Puts a batch into fresh memory of the program, runs it on a tile and waits for its fence.
     pub fn run_batch(&self, program: &Program, tile: TileId, bytes: &[u8]) -> Result<(), Finding> {
-        self.run_on(program, self.queues[tile.index()], bytes)
+        self.run_on(program, self.queue(tile), bytes)
     }
 
     /// The same on a queue.
     pub fn run_on(&self, program: &Program, queue: u32, bytes: &[u8]) -> Result<(), Finding> {
-        let memory = self.submit(program, queue, bytes)?;
-        program.wait(memory.page_at(1), DONE, PATIENCE_NS, queue).map_err(|e| refused("WAIT_USER_FENCE", e))?;
+        let memory = self.prepare(bytes)?;
+        self.run(program, queue, memory)?;
         self.checked.sim.munmap(memory);
         Ok(())
     }
 
-    /// The same without the wait: the job's memory, its batch and then its fence.
-    pub fn submit(&self, program: &Program, queue: u32, bytes: &[u8]) -> Result<HostRange, Finding> {
+    /// The queue of a tile.
+    pub const fn queue(&self, tile: TileId) -> u32 {
+        self.queues[tile.index()]
+    }
+
+    /// The memory of a job: its batch and then its fence.
+    pub fn prepare(&self, bytes: &[u8]) -> Result<HostRange, Finding> {
         let memory = self.checked.sim.mmap(2, MapKind::Anonymous);
         self.checked.sim.store(memory.start, bytes).map_err(|e| signal("writing a batch", e))?;
-        let fence = memory.page_at(1);
-        program.exec(queue, memory.start.mirror(), fence.mirror(), DONE).map_err(|e| refused("EXEC", e))?;
         Ok(memory)
+    }
+
+    /// Runs a job and waits for its fence.
+    pub fn run(&self, program: &Program, queue: u32, memory: HostRange) -> Result<(), Finding> {
+        self.submit(program, queue, memory)?;
+        program.wait(memory.page_at(1), DONE, PATIENCE_NS, queue).map_err(|e| refused("WAIT_USER_FENCE", e))
+    }
+
+    /// The same without the wait.
+    pub fn submit(&self, program: &Program, queue: u32, memory: HostRange) -> Result<(), Finding> {
+        let fence = memory.page_at(1);
+        self.checked.sim.store_u64(fence, 0).map_err(|e| signal("a fence", e))?;
+        program.exec(queue, memory.start.mirror(), fence.mirror(), DONE).map_err(|e| refused("EXEC", e))
     }
 
     /// What the device and the mm noted; the scene has judged its data before.

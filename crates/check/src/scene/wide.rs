@@ -131,7 +131,8 @@ impl Stage {
         let program = self.process.thread();
         let vm = mirror(&program)?;
         let queue = queue(&program, vm, TileId(1))?;
-        self.process.submit(&program, queue, &self.batch(GUEST, BY_GUEST, 0))?;
+        let job = self.process.prepare(&self.batch(GUEST, BY_GUEST, 0))?;
+        self.process.submit(&program, queue, job)?;
         program.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
         program.vm_destroy(vm).map_err(|e| refused("VM_DESTROY", e))
     }

@@ -3,6 +3,7 @@
 use super::process::{Process, signal};
 use crate::finding::Finding;
 use machine::Record;
+use machine::program::Batch;
 use units::{HostRange, HostVa, SZ_4K};
 
 /// Word `index` of a page.
@@ -42,6 +43,32 @@ impl Expected {
         let is_earlier = found & !0xff == self.value & !0xff && (1..=self.value & 0xff).contains(&(found & 0xff));
         found == self.value || self.held == Held::Perhaps && (found == 0 || is_earlier)
     }
+}
+
+/// Stores of a tile to the words of `who`.
+pub(super) fn store(batch: &mut Batch, block: HostRange, who: u64, pages: &[usize], round: u64) {
+    for &page in pages {
+        batch.store(word(block, page, who).mirror(), mark(who, page, round) as u32);
+    }
+}
+
+/// What is known of them when `round` was the last.
+pub(super) fn expected(
+    block: HostRange,
+    who: u64,
+    writer: &'static str,
+    pages: &[usize],
+    round: u64,
+    held: Held,
+) -> impl Iterator<Item = Expected> {
+    let of = move |&page| Expected { at: word(block, page, who), page, writer, value: mark(who, page, round), held };
+    pages.iter().map(of)
+}
+
+/// Counters that somebody added to, so often in all.
+pub(super) fn counters(block: HostRange, index: u64, pages: &[usize], value: u64) -> impl Iterator<Item = Expected> {
+    let (writer, held) = ("all of them together", Held::Surely);
+    pages.iter().map(move |&page| Expected { at: word(block, page, index), page, writer, value, held })
 }
 
 /// Reads the words as a CPU; the first wrong one is told, with the stray writes that explain it.
