@@ -4,7 +4,7 @@
 //! drives it directly. It is here because the host mm alone knows where bytes are, and which pairs may move.
 
 use crate::Place;
-use units::{HostVa, Report};
+use units::{HostFrame, HostVa, Report};
 
 /// Why an access did not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,12 @@ pub trait HostMemory: Send + Sync {
     /// Carries a run of `pages` pages from `src` to `dst`: moves what is staged as exactly these pairs, copies the
     /// rest. Reports runs, in order.
     fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>);
+
+    /// Memory of no mapping, for a buffer object (the pages of a GEM object): `pages` zeroed pages as one run of frames, from
+    /// the one that is given on. It does not migrate. `None` where there is not so much.
+    fn object_create(&self, pages: u64) -> Option<HostFrame>;
+    /// Gives it back: no device reaches it any more. A mapping that the program has of it keeps its bytes.
+    fn object_destroy(&self, first: HostFrame, pages: u64);
 
     /// Reads memory as the calling thread of the program would: faults are served (`copy_from_user`).
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError>;

@@ -201,6 +201,10 @@ impl HostMemory for NullMm {
     fn transfer(&self, _src: Place, _dst: Place, pages: usize, report: &mut Report<'_>) {
         report(pages, Outcome::Moved);
     }
+    fn object_create(&self, _pages: u64) -> Option<HostFrame> {
+        None
+    }
+    fn object_destroy(&self, _first: HostFrame, _pages: u64) {}
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         let arguments = self.arguments.lock();
         let at = from.0.checked_sub(ARGUMENTS.0).ok_or(AccessError::Fault)? as usize;

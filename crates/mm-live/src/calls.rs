@@ -134,6 +134,15 @@ impl Kernel for Counted {
     fn unmap_arena(&self, range: HostRange) {
         self.kernel.unmap_arena(range);
     }
+    fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
+        self.kernel.reserve(bytes)
+    }
+    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
+        self.kernel.map_object(at)
+    }
+    fn unmap_object(&self, at: HostRange) {
+        self.kernel.unmap_object(at);
+    }
     fn drop_pages(&self, range: HostRange) -> Result<(), Errno> {
         self.counts.madvise.add(1);
         self.kernel.drop_pages(range)

@@ -9,7 +9,7 @@ use hostmm::{
     NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
 };
 use std::sync::Arc;
-use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K};
+use units::{HostFrame, HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K};
 
 impl HostMm for LiveMm {
     fn next_vma(&self, addr: HostVa) -> Option<Vma> {
@@ -145,6 +145,14 @@ impl HostMemory for LiveMm {
         } else {
             report(pages, Outcome::Failed);
         }
+    }
+
+    fn object_create(&self, pages: u64) -> Option<HostFrame> {
+        self.create_object(pages)
+    }
+
+    fn object_destroy(&self, first: HostFrame, pages: u64) {
+        self.destroy_object(first, pages);
     }
 
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {

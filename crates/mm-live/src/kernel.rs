@@ -187,6 +187,12 @@ pub trait Kernel: Send + Sync {
     fn map_arena(&self, bytes: u64) -> Result<HostRange, Errno>;
     /// Gives it back.
     fn unmap_arena(&self, range: HostRange);
+    /// Addresses of our own in which nothing lies yet: every touch is [`Fault::Segv`]. Never inherited.
+    fn reserve(&self, bytes: u64) -> Result<HostRange, Errno>;
+    /// Puts zeroed memory there that can be shared with other mappings (a memfd): a part of what was reserved.
+    fn map_object(&self, at: HostRange) -> Result<(), Errno>;
+    /// Nothing lies there again.
+    fn unmap_object(&self, at: HostRange);
     /// Drops pages (`MADV_DONTNEED`). Of watched memory of the program it raises an event, and waits until it is read.
     fn drop_pages(&self, range: HostRange) -> Result<(), Errno>;
     /// Faults all of `range` in.

@@ -15,6 +15,7 @@
 //! | `claim`, `commit`, `finish` | a migration (`migrate_vma_*`) |
 //! | `registration` | which chunks are watched |
 //! | `transfer`, `bounce`, `copying` | the move, and the copy where a move cannot be |
+//! | `objects` | memory of buffer objects, which does not migrate |
 //! | `unstaged` | copies that are no migration |
 //! | `places`, `fill` | where VRAM is; filling and emptying it |
 //! | `books` | what is known of pages, frames and migrations; plain data |
@@ -100,6 +101,7 @@ mod home;
 mod host;
 pub mod kernel;
 mod notifier;
+mod objects;
 mod ours;
 mod places;
 pub mod planted;
@@ -234,6 +236,7 @@ pub struct LiveMm {
     own_drops: Mutex<Vec<HostRange>>,
     excluded: Mutex<Vec<HostRange>>,
     ours: ours::Ours,
+    objects: objects::Objects,
     queue: events::Queue,
     places: places::Places,
     counters: stats::Counters,
@@ -281,6 +284,7 @@ impl LiveMm {
             own_drops: rank::mutex(Rank::LEAF, Vec::new()),
             excluded: rank::mutex(Rank::LEAF, Vec::new()),
             ours: ours::Ours::new(),
+            objects: objects::Objects::new(),
             bounce,
             deferred: rank::mutex(ranks::DEFERRED, Vec::new()),
             deferred_count: AtomicU32::new(0),
@@ -357,6 +361,7 @@ impl Drop for LiveMm {
             self.kernel.unmap_arena(self.places.range(hostmm::PagemapId(id as u16)));
         }
         self.bounce.close(&*self.kernel);
+        self.close_objects();
     }
 }
 

@@ -16,7 +16,7 @@
 use crate::books::{Books, Entry, Filling, From};
 use crate::bounce::Stuck;
 use crate::kernel::{Descriptor, Errno};
-use crate::{LiveMm, Transport};
+use crate::{LiveMm, Transport, objects};
 use hostmm::Place;
 use sync::Counter;
 use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, bytes_of};
@@ -112,7 +112,7 @@ impl LiveMm {
     /// The address of a place.
     pub(crate) fn address(&self, place: Place) -> Option<HostVa> {
         match place {
-            Place::Host(frame) => Some(HostVa(frame.0 << PAGE_SHIFT)),
+            Place::Host(frame) => Some(objects::address(frame).unwrap_or(HostVa(frame.0 << PAGE_SHIFT))),
             Place::Device(page) => self.places.address(page),
         }
     }

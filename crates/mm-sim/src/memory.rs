@@ -4,7 +4,7 @@ use crate::access::CpuError;
 use crate::content::Content;
 use crate::sim::Sim;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place, Report};
-use units::{HostVa, Joined};
+use units::{HostFrame, HostVa, Joined};
 
 impl Sim {
     /// One access of a device, in one step.
@@ -45,6 +45,13 @@ impl HostMemory for Sim {
         for i in 0..pages as u64 {
             report.note(1, self.transfer_page(src.add(i), dst.add(i)));
         }
+    }
+    fn object_create(&self, pages: u64) -> Option<HostFrame> {
+        Some(self.lock().frames.alloc_run(pages))
+    }
+    fn object_destroy(&self, first: HostFrame, pages: u64) {
+        let mut state = self.lock();
+        (0..pages).for_each(|page| state.frames.put(first.add(page)));
     }
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         self.load(from, buf).map_err(told)

@@ -13,15 +13,19 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 mod addr;
 mod bits;
 mod outcome;
 mod range;
+mod spans;
 
 pub use addr::{Dpa, GpuVa, HostFrame, HostVa, Iova};
 pub use bits::bit_words;
 pub use outcome::{Joined, Outcome, Report};
 pub use range::{AddrRange, DpaRange, GpuRange, HostRange};
+pub use spans::Spans;
 
 /// Shift of the host's and the GPU's smallest page.
 pub const PAGE_SHIFT: u32 = 12;

@@ -109,6 +109,15 @@ impl Kernel for Linux {
     fn unmap_arena(&self, range: HostRange) {
         mem::unmap(range);
     }
+    fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
+        mem::reserve(bytes)
+    }
+    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
+        mem::map_object(at)
+    }
+    fn unmap_object(&self, at: HostRange) {
+        mem::unmap_object(at);
+    }
     fn drop_pages(&self, range: HostRange) -> Result<(), Errno> {
         mem::advise(range, mem::Advice::DontNeed)
     }

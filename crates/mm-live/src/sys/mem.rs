@@ -23,14 +23,17 @@ pub(crate) enum Advice {
     PopulateWrite = 23,
 }
 
+const PROT_NONE: usize = 0;
+const PROT_READ_WRITE: usize = 3;
+/// Flags of a mapping in which nothing is.
+const NOTHING: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
+
 /// Reserves `bytes` of private anonymous memory, 2M aligned, never dumped, never inherited.
 pub(crate) fn map_arena(bytes: u64) -> Result<HostRange, Errno> {
-    const PROT_READ_WRITE: usize = 3;
-    const FLAGS: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
     let bytes = bytes.next_multiple_of(SZ_2M);
     let whole = bytes + SZ_2M;
     // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
-    let ret = unsafe { call(libc::SYS_mmap, [0, whole as usize, PROT_READ_WRITE, FLAGS, usize::MAX, 0]) };
+    let ret = unsafe { call(libc::SYS_mmap, [0, whole as usize, PROT_READ_WRITE, NOTHING, usize::MAX, 0]) };
     let got = HostRange::sized(HostVa(check(ret)? as u64), whole);
     let arena = HostRange::sized(got.start.align_up(SZ_2M), bytes);
     unmap(HostRange::new(got.start, arena.start));
@@ -45,15 +48,49 @@ pub(crate) fn map_arena(bytes: u64) -> Result<HostRange, Errno> {
     Ok(arena)
 }
 
+/// Reserves addresses, 2M aligned, never inherited: every touch of them is a fault.
+pub(crate) fn reserve(bytes: u64) -> Result<HostRange, Errno> {
+    let whole = bytes.next_multiple_of(SZ_2M) + SZ_2M;
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
+    let ret = unsafe { call(libc::SYS_mmap, [0, whole as usize, PROT_NONE, NOTHING, usize::MAX, 0]) };
+    let got = HostRange::sized(HostVa(check(ret)? as u64), whole);
+    advise(got, Advice::DontFork)?;
+    Ok(HostRange::new(got.start.align_up(SZ_2M), got.end))
+}
+
+/// Puts the memory of a fresh memfd at addresses that [`reserve`] gave. The descriptor is closed: the mapping keeps the
+/// memory, and is what others are made from.
+pub(crate) fn map_object(at: HostRange) -> Result<(), Errno> {
+    const FLAGS: usize = (libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE) as usize;
+    const NAME: &core::ffi::CStr = c"pontoon-bo";
+    // SAFETY: the name is a string that lives for ever.
+    let fd = unsafe { call(libc::SYS_memfd_create, [NAME.as_ptr() as usize, libc::MFD_CLOEXEC as usize, 0, 0, 0, 0]) };
+    let fd = check(fd)?;
+    // SAFETY: a file of ours that nobody else knows.
+    let sized = check(unsafe { call(libc::SYS_ftruncate, [fd, at.len() as usize, 0, 0, 0, 0]) });
+    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, FLAGS, fd, 0];
+    // SAFETY: what is replaced is reserved, and nobody's memory.
+    let mapped = sized.and_then(|_| check(unsafe { call(libc::SYS_mmap, args) }));
+    // SAFETY: the same file; nobody else has its descriptor.
+    let _ = unsafe { call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
+    mapped?;
+    advise(at, Advice::DontFork)
+}
+
+/// Takes that away.
+pub(crate) fn unmap_object(at: HostRange) {
+    let args = [at.start.0 as usize, at.len() as usize, PROT_NONE, NOTHING | libc::MAP_FIXED as usize, usize::MAX, 0];
+    // SAFETY: the range was reserved by us, and no reference names its bytes.
+    let _ = unsafe { call(libc::SYS_mmap, args) };
+    let _ = advise(at, Advice::DontFork);
+}
+
 /// Maps `bytes` of private anonymous memory, 2M aligned, between guards that keep it a VMA of its own; gives the
 /// memory, and the whole that [`unmap`] wants.
 pub(crate) fn map_guarded(bytes: u64) -> Result<(HostRange, HostRange), Errno> {
-    const PROT_NONE: usize = 0;
-    const PROT_READ_WRITE: usize = 3;
-    const FLAGS: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as usize;
     let len = bytes.next_multiple_of(SZ_2M) + 2 * SZ_2M;
     // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
-    let ret = unsafe { call(libc::SYS_mmap, [0, len as usize, PROT_NONE, FLAGS, usize::MAX, 0]) };
+    let ret = unsafe { call(libc::SYS_mmap, [0, len as usize, PROT_NONE, NOTHING, usize::MAX, 0]) };
     let whole = HostRange::sized(HostVa(check(ret)? as u64), len);
     let memory = HostRange::sized(whole.start.add(1).align_up(SZ_2M), bytes);
     let args = [memory.start.0 as usize, memory.len() as usize, PROT_READ_WRITE, 0, 0, 0];

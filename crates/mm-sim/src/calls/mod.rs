@@ -110,6 +110,31 @@ impl Sim {
         if short { Err(Errno::NOMEM) } else { Ok(range) }
     }
 
+    /// Addresses that nothing else will be given.
+    pub(crate) fn reserve(&self, bytes: u64) -> HostRange {
+        let mut state = self.write_mappings();
+        let range = state.place_arena(bytes.next_multiple_of(SZ_2M));
+        self.wrote_mappings(state);
+        range
+    }
+    /// Memory at addresses that were reserved; never inherited.
+    pub(crate) fn map_at(&self, range: HostRange) -> Result<(), Errno> {
+        let mut state = self.write_mappings();
+        let short = crate::config::Injection::strikes(&mut state.injection.shortages);
+        if !short {
+            let mut mapped = MapKind::Shared.mapped(range);
+            mapped.attributes.dont_fork = true;
+            state.map(mapped);
+        }
+        self.wrote_mappings(state);
+        if short { Err(Errno::NOMEM) } else { Ok(()) }
+    }
+
+    /// What [`map_at`](Self::map_at) did, undone: the addresses stay reserved.
+    pub(crate) fn unmap_at(&self, range: HostRange) {
+        self.change(range, EventKind::Unmap, |state| state.unmap(range));
+    }
+
     /// A change that takes mappings away; their watchers are told of it afterwards.
     fn change(&self, range: HostRange, kind: EventKind, change: impl FnOnce(&mut State) -> Vec<DevicePage>) {
         let mut state = self.write_mappings();

@@ -93,6 +93,15 @@ impl Kernel for SimKernel {
             self.sim.munmap(range);
         }
     }
+    fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
+        Ok(self.sim.reserve(bytes))
+    }
+    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
+        self.sim.map_at(at)
+    }
+    fn unmap_object(&self, at: HostRange) {
+        self.sim.unmap_at(at);
+    }
     fn drop_pages(&self, range: HostRange) -> Result<(), Errno> {
         self.sim.madvise(range, Advice::DontNeed)
     }

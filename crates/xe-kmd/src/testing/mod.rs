@@ -42,12 +42,19 @@ pub(crate) struct FakeMemory {
     bytes: Mutex<BTreeMap<u64, u8>>,
     /// How often the driver read from each address.
     reads: Mutex<BTreeMap<u64, usize>>,
+    /// Objects by their first frame.
+    objects: Mutex<BTreeMap<HostFrame, u64>>,
 }
 
 impl FakeMemory {
     /// How often the driver read from `addr`.
     pub fn reads(&self, addr: u64) -> usize {
         self.reads.lock().get(&addr).copied().unwrap_or(0)
+    }
+
+    /// Objects that there are.
+    pub fn objects(&self) -> usize {
+        self.objects.lock().len()
     }
 }
 
@@ -63,6 +70,15 @@ impl HostMemory for FakeMemory {
     }
     fn transfer(&self, _: Place, _: Place, pages: usize, report: &mut Report<'_>) {
         report(pages, Outcome::Failed);
+    }
+    fn object_create(&self, pages: u64) -> Option<HostFrame> {
+        let mut objects = self.objects.lock();
+        let first = objects.last_key_value().map_or(HostFrame(1 << 30), |(first, pages)| first.add(*pages));
+        objects.insert(first, pages);
+        Some(first)
+    }
+    fn object_destroy(&self, first: HostFrame, pages: u64) {
+        assert_eq!(self.objects.lock().remove(&first), Some(pages));
     }
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         if !buf.is_empty() && from.0 < USER {

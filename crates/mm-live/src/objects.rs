@@ -1,0 +1,128 @@
+//! Memory of buffer objects: bytes of no mapping of the program, which a device reaches by frames.
+//!
+//! All of it lies in one window of addresses that is reserved with the first object and holds nothing else, ever. So a
+//! translation that outlives its object finds another object there, or nothing; never memory of somebody else. A frame
+//! of an object is the number of its page in the process, with a mark that no page of the program has: so no frame that
+//! a program can make a device use leads into the library.
+//!
+//! Each object is a memfd of its own, mapped there: the program's mappings of it are duplicates of ours
+//! (`mremap` of a length of 0), and keep its bytes after the object's end.
+//!
+//! Locking: a leaf. Upstream: the pages of a GEM object (`ttm_tt`, shmem).
+
+use crate::LiveMm;
+use crate::kernel::Kernel;
+use sync::Mutex;
+use sync::rank::{self, Rank};
+use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, Spans};
+
+/// Of a frame that is an object's.
+const OBJECT: u64 = 1 << 48;
+/// Addresses to ask for; less where the process may not have so many.
+const WINDOWS: [u64; 3] = [1 << 40, 1 << 36, 1 << 32];
+
+#[derive(Default)]
+struct Window {
+    range: Option<HostRange>,
+    free: Spans,
+}
+
+/// All objects.
+pub(crate) struct Objects(Mutex<Window>);
+
+impl Objects {
+    pub fn new() -> Self {
+        Self(rank::mutex(Rank::LEAF, Window::default()))
+    }
+
+    fn close(&mut self, kernel: &dyn Kernel) {
+        if let Some(range) = self.0.get_mut().range.take() {
+            kernel.unmap_arena(range);
+        }
+    }
+}
+
+/// The address of an object's frame; `None` where it is the program's.
+pub(crate) fn address(frame: HostFrame) -> Option<HostVa> {
+    (frame.0 & OBJECT != 0).then_some(HostVa((frame.0 & !OBJECT) << PAGE_SHIFT))
+}
+
+/// Objects of a huge page or more can be mapped by one.
+const fn align(bytes: u64) -> u64 {
+    if bytes < SZ_2M { SZ_4K } else { SZ_2M }
+}
+
+impl LiveMm {
+    /// Where an object is in this process: what a mapping of the program is made from. `None` for a frame of none.
+    pub fn object_address(&self, frame: HostFrame) -> Option<HostVa> {
+        address(frame)
+    }
+
+    pub(crate) fn create_object(&self, pages: u64) -> Option<HostFrame> {
+        let bytes = pages.checked_mul(SZ_4K).filter(|bytes| *bytes > 0)?;
+        let window = self.objects.0.lock().range;
+        if window.is_none() {
+            self.reserve_window();
+        }
+        let start = self.objects.0.lock().free.take(bytes, align(bytes))?;
+        if self.kernel.map_object(HostRange::sized(HostVa(start), bytes)).is_err() {
+            self.objects.0.lock().free.give(start, bytes);
+            return None;
+        }
+        Some(HostFrame(start >> PAGE_SHIFT | OBJECT))
+    }
+
+    pub(crate) fn destroy_object(&self, first: HostFrame, pages: u64) {
+        if let Some(start) = address(first) {
+            self.kernel.unmap_object(HostRange::sized(start, pages * SZ_4K));
+            self.objects.0.lock().free.give(start.0, pages * SZ_4K);
+        }
+    }
+
+    fn reserve_window(&self) {
+        let Some(range) = WINDOWS.iter().find_map(|bytes| self.kernel.reserve(*bytes).ok()) else { return };
+        self.own(range);
+        let mut window = self.objects.0.lock();
+        if window.range.is_none() {
+            *window = Window { range: Some(range), free: Spans::new(range.start.0..range.end.0) };
+            return;
+        }
+        drop(window);
+        // Another thread was first. The addresses stay known as ours, which does no harm.
+        self.kernel.unmap_arena(range);
+    }
+
+    pub(crate) fn close_objects(&mut self) {
+        self.objects.close(&*self.kernel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hostmm::{AccessError, AtomicOp, HostMemory, Place};
+
+    #[test]
+    fn an_object_has_bytes_of_its_own_and_then_none() {
+        let Some(mm) = LiveMm::start_for_test() else { return };
+        let (a, b) = (mm.object_create(3).unwrap(), mm.object_create(1024).unwrap());
+        assert_ne!(a, b);
+        let mut word = [0; 8];
+        assert_eq!(mm.read(Place::Host(a.add(2)), 8, &mut word), Ok(()));
+        assert_eq!(word, [0; 8]);
+        assert_eq!(mm.write(Place::Host(a.add(2)), 8, &7u64.to_le_bytes()), Ok(()));
+        assert_eq!(mm.atomic(Place::Host(a.add(2)), 8, 8, AtomicOp::Add(1)), Ok(7));
+        assert_eq!(mm.read(Place::Host(b), 8, &mut word), Ok(()));
+        assert_eq!(word, [0; 8]);
+        let at = mm.object_address(a).unwrap();
+        assert_eq!(mm.copy_from_user(at, &mut word), Err(AccessError::Fault), "no pointer of the program leads there");
+        assert_eq!(mm.read(Place::Host(HostFrame(at.page_number())), 0, &mut word), Err(AccessError::Fault));
+        mm.object_destroy(a, 3);
+        assert_eq!(mm.read(Place::Host(a), 0, &mut word), Err(AccessError::Fault));
+        let again = mm.object_create(3).unwrap();
+        assert_eq!((again, mm.read(Place::Host(again.add(2)), 8, &mut word), word), (a, Ok(()), [0; 8]));
+        assert_eq!(mm.object_create(u64::MAX / 4096), None);
+        assert_eq!(mm.object_create(0), None);
+        assert!(mm.stop());
+    }
+}
