@@ -1,28 +1,29 @@
 //! What backs a device's VRAM, as a table: which device addresses lead to which memory of the host.
 //!
-//! The bus asks it for every page. All of a tile's VRAM is backed by its pagemap's arena so far, each frame at the
-//! offset of its device address; an extent is whole blocks of 64K, so that a part can be given another backing.
+//! The bus asks it for every page. A block of 64K is backed by its pagemap's arena, each frame at the offset of its device
+//! address, or by the memory of a buffer object, while the driver says so.
 //!
-//! Locking: none, it does not change.
+//! Locking: none; an entry is one word. Who changes it has flushed all translations that lead there.
 //!
 //! Upstream: none, silicon has the memory itself.
 
 use crate::interconnect::{DeviceId, Interconnect, Node};
 use hostmm::{DevicePage, PagemapId, Place};
-use units::{Dpa, PAGE_SHIFT, SZ_64K, TileId};
+use sync::atomic::AtomicU64;
+use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_64K, TileId};
 use xe_spec::platform::Platform;
 
-/// VRAM that follows each other and has the same backing.
+/// Pages of a block.
+const BLOCK_PAGES: u64 = SZ_64K >> PAGE_SHIFT;
+/// The entry of a block of the arena.
+const ARENA: u64 = 0;
+
+/// A tile's VRAM.
 struct Extent {
     base: Dpa,
-    bytes: u64,
-    backing: Backer,
-}
-
-/// Memory behind VRAM.
-enum Backer {
-    /// Frames of a pagemap, from its first on.
-    Arena(PagemapId),
+    pagemap: PagemapId,
+    /// Of each block one more than its first frame, where an object backs it.
+    blocks: Vec<AtomicU64>,
 }
 
 /// The table of one device.
@@ -35,19 +36,37 @@ impl Backing {
     pub fn arenas(platform: &Platform, device: DeviceId, interconnect: &Interconnect) -> Self {
         let extent = |(n, tile): (usize, &xe_spec::platform::Tile)| {
             let pagemap = interconnect.pagemap(Node { device, tile: TileId(n as u8) })?;
-            let bytes = tile.vram_size / SZ_64K * SZ_64K;
-            Some(Extent { base: tile.vram_base, bytes, backing: Backer::Arena(pagemap) })
+            let blocks = (0..tile.vram_size / SZ_64K).map(|_| AtomicU64::new(ARENA)).collect();
+            Some(Extent { base: tile.vram_base, pagemap, blocks })
         };
         Self { extents: platform.tiles.iter().enumerate().filter_map(extent).collect() }
     }
 
     /// The memory behind a page; `None` where there is none.
     pub fn place(&self, dpa: Dpa) -> Option<Place> {
-        let inside = |extent: &Extent| dpa.0.checked_sub(extent.base.0).filter(|offset| *offset < extent.bytes);
-        let (extent, offset) = self.extents.iter().find_map(|extent| Some((extent, inside(extent)?)))?;
-        match extent.backing {
-            Backer::Arena(pagemap) => Some(Place::Device(DevicePage { pagemap, frame: offset >> PAGE_SHIFT })),
+        let (extent, offset) = self.find(dpa)?;
+        let page = offset >> PAGE_SHIFT;
+        Some(match extent.blocks.get((offset / SZ_64K) as usize)?.load() {
+            ARENA => Place::Device(DevicePage { pagemap: extent.pagemap, frame: page }),
+            first => Place::Host(HostFrame(first - 1).add(page % BLOCK_PAGES)),
+        })
+    }
+
+    /// From now on an object's frames from `first` on back the blocks of `bytes` bytes from `dpa` on; `None`: the arena again.
+    pub fn set(&self, dpa: Dpa, bytes: u64, first: Option<HostFrame>) {
+        let Some((extent, offset)) = self.find(dpa) else { return };
+        let blocks = extent.blocks.iter().skip((offset / SZ_64K) as usize).take((bytes / SZ_64K) as usize);
+        for (n, block) in blocks.enumerate() {
+            block.store(first.map_or(ARENA, |first| first.add(n as u64 * BLOCK_PAGES).0 + 1));
         }
+    }
+
+    fn find(&self, dpa: Dpa) -> Option<(&Extent, u64)> {
+        let inside = |extent: &Extent| {
+            let offset = dpa.0.checked_sub(extent.base.0)?;
+            (offset / SZ_64K < extent.blocks.len() as u64).then_some(offset)
+        };
+        self.extents.iter().find_map(|extent| Some((extent, inside(extent)?)))
     }
 }
 
@@ -64,5 +83,18 @@ mod tests {
         assert_eq!(backing.place(PVC.tiles[0].vram_base), page(2, 0));
         assert_eq!(backing.place(PVC.tiles[1].vram_base.add(0x3000)), page(3, 3));
         assert_eq!((backing.place(Dpa(0)), backing.place(PVC.tiles[0].tables_base)), (None, None));
+    }
+
+    #[test]
+    fn an_object_backs_its_blocks_and_no_others() {
+        let backing = Backing::arenas(&PVC, DeviceId(0), &Interconnect::new(&[&PVC]));
+        let base = PVC.tiles[1].vram_base;
+        let device = |frame| Some(Place::Device(DevicePage { pagemap: PagemapId(1), frame }));
+        let host = |frame| Some(Place::Host(HostFrame(frame)));
+        backing.set(base.add(SZ_64K), 2 * SZ_64K, Some(HostFrame(500)));
+        let places = [15, 16, 33, 47, 48].map(|page| backing.place(base.add(page << PAGE_SHIFT)));
+        assert_eq!(places, [device(15), host(500), host(517), host(531), device(48)]);
+        backing.set(base.add(2 * SZ_64K), SZ_64K, None);
+        assert_eq!((backing.place(base.add(SZ_64K)), backing.place(base.add(2 * SZ_64K))), (host(500), device(32)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::backing::Backing;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place};
 use std::sync::Arc;
-use units::{Outcome, Report};
+use units::{Outcome, PAGE_SHIFT, Report, SZ_4K, SZ_64K, bytes_of};
 use xe_hw::port::{Bus, BusAddr, BusError, Rmw};
 
 /// How accesses to system memory end.
@@ -18,15 +18,32 @@ pub enum SystemAccess {
 
 /// Implements [`Bus`] over a [`HostMemory`].
 pub struct HostBus {
-    backing: Backing,
+    backing: Arc<Backing>,
     memory: Arc<dyn HostMemory>,
     system: SystemAccess,
 }
 
 impl HostBus {
     /// A bus of a device whose VRAM is backed so.
-    pub fn new(backing: Backing, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
+    pub fn new(backing: Arc<Backing>, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
         Self { backing, memory, system }
+    }
+
+    /// The place of page `at` of a run, and how many of the pages up to `end` follow each other from there.
+    fn run(&self, first: BusAddr, at: usize, end: usize) -> Result<(Place, usize), BusError> {
+        let page = |n: usize| match first {
+            BusAddr::System(frame) => BusAddr::System(frame.add(n as u64)),
+            BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(bytes_of(n))),
+        };
+        let place = self.place(page(at))?;
+        let goes_on = |n: &usize| self.place(page(*n)) == Ok(place.add((*n - at) as u64));
+        // Within a block of 64K nothing changes; system memory was translated as one run.
+        let block = (SZ_64K >> PAGE_SHIFT) as usize;
+        let starts = match first {
+            BusAddr::System(_) => end..end,
+            BusAddr::Vram(dpa) => at + block - (dpa.add(bytes_of(at)).0 / SZ_4K) as usize % block..end,
+        };
+        Ok((place, starts.step_by(block).find(|n| !goes_on(n)).unwrap_or(end) - at))
     }
 
     fn place(&self, page: BusAddr) -> Result<Place, BusError> {
@@ -61,9 +78,14 @@ impl Bus for HostBus {
     }
 
     fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>) {
-        match (self.place(src), self.place(dst)) {
-            (Ok(src), Ok(dst)) => self.memory.transfer(src, dst, pages, report),
-            _ => report(pages, Outcome::Failed),
+        let mut at = 0;
+        while at < pages {
+            let (Ok((from, first)), Ok((to, second))) = (self.run(src, at, pages), self.run(dst, at, pages)) else {
+                return report(pages - at, Outcome::Failed);
+            };
+            let here = first.min(second);
+            self.memory.transfer(from, to, here, report);
+            at += here;
         }
     }
 }

@@ -72,13 +72,13 @@ impl Core {
     ) -> Result<Arc<Self>, Errno> {
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
         let (interconnect, number) = (Interconnect::new(&[plan.platform]), DeviceId(0));
-        let backing = Backing::arenas(plan.platform, number, &interconnect);
-        let bus = Arc::new(HostBus::new(backing, plan.memory.clone(), plan.system));
+        let backing = Arc::new(Backing::arenas(plan.platform, number, &interconnect));
+        let bus = Arc::new(HostBus::new(backing.clone(), plan.memory.clone(), plan.system));
         let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
         let engines = Arc::new(Engines::default());
         let device = Device::new(Parts {
             platform: plan.platform,
-            hw: Arc::new(HwPort { gpu: gpu.clone(), engines: engines.clone(), irq: irq.clone() }),
+            hw: Arc::new(HwPort { gpu: gpu.clone(), backing, engines: engines.clone(), irq: irq.clone() }),
             interconnect: Arc::new(Port { all: interconnect.clone(), device: number }),
             mm: plan.mm,
             memory: plan.memory,
@@ -130,6 +130,7 @@ impl Work for Core {
 /// The driver's port over the hardware model.
 struct HwPort {
     gpu: Arc<Gpu>,
+    backing: Arc<Backing>,
     engines: Arc<Engines>,
     irq: Arc<Irq>,
 }
@@ -165,6 +166,10 @@ impl Hw for HwPort {
 
     fn iommu_unmap(&self, iova: Iova, pages: usize) {
         self.gpu.iommu_unmap(iova, pages);
+    }
+
+    fn vram_back(&self, dpa: Dpa, bytes: u64, frames: Option<HostFrame>) {
+        self.backing.set(dpa, bytes, frames);
     }
 
     fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId> {

@@ -69,7 +69,10 @@ mod tests {
             spans.give(at, 0x1000);
         }
         assert_eq!(spans.take(0x2000, 0x2000), Some(0x4000));
-        assert_eq!((spans.take(0x2000, 1), spans.take(0x1000, 1), spans.take(0x1000, 1)), (None, Some(0x3000), Some(0x8000)));
+        assert_eq!(
+            (spans.take(0x2000, 1), spans.take(0x1000, 1), spans.take(0x1000, 1)),
+            (None, Some(0x3000), Some(0x8000))
+        );
         spans.give(0x1000, 0x8000);
         assert_eq!(spans.take(u64::MAX, 1), None);
         assert_eq!(spans.take(0x8000, 0x1000), Some(0x1000));

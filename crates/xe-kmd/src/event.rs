@@ -121,6 +121,13 @@ pub enum Event {
         /// `DRM_XE_VM_BIND_OP_*`.
         op: u32,
     },
+    /// A buffer object gave up its VRAM for somebody else.
+    BoEvicted {
+        /// Whose VRAM.
+        tile: TileId,
+        /// Its size.
+        bytes: u64,
+    },
     /// A job was handed to the device.
     JobSubmitted {
         /// Context.

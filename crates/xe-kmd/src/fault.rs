@@ -50,23 +50,28 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
     if record.fault_type == FaultType::Malformed {
         return Err(Errno::EFAULT);
     }
-    if !vm.flags.contains(CreateFlags::FAULT_MODE) {
-        return Err(Errno::EINVAL);
-    }
     if state.closed {
         return Err(Errno::ENOENT);
     }
-    let vma = state.vmas.find(record.addr).ok_or(Errno::EINVAL)?;
+    let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
+    let Some(vma) = state.vmas.find(record.addr) else {
+        let has_scratch = vm.flags.contains(CreateFlags::SCRATCH_PAGE);
+        return if has_scratch { vm.fault_scratch(&fault) } else { Err(Errno::EINVAL) };
+    };
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);
     }
-    let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
-    match (vma.kind, vm.mirror()) {
+    match (&vma.kind, vm.mirror()) {
         (Kind::Mirror, Some(mirror)) => {
             state.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
             handler::handle(mirror, &state.vmas, &fault)
         }
-        (Kind::Null, _) => vm.bind_null(&vma, &fault),
+        (Kind::Null, _) => vm.fault_null(&vma, &fault),
+        (Kind::Bo(map), _) => vm.fault_bo(&vma, map, &fault),
+        (Kind::Userptr(map), _) => {
+            let userptrs = state.userptrs.as_ref().ok_or(Errno::EINVAL)?;
+            vm.fault_userptr(userptrs, &vma, *map, &fault)
+        }
         (Kind::Mirror, None) => Err(Errno::EINVAL),
     }
 }

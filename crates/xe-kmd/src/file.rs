@@ -11,6 +11,7 @@ use sync::Mutex;
 use sync::rank::mutex;
 use xe_spec::fault::Asid;
 
+use crate::bo::Bo;
 use crate::errno::Errno;
 use crate::exec_queue::{ExecQueue, Queues};
 use crate::gem::Gem;
@@ -43,10 +44,11 @@ impl File {
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
     pub fn close(&self) {
-        let (queues, vms) = {
+        // BOs may end when they are dropped, which is not for under the lock.
+        let (queues, vms, _bos) = {
             let mut names = self.names.lock();
             names.closed = true;
-            (names.queues.take_all(), names.vms.take_all())
+            (names.queues.take_all(), names.vms.take_all(), names.gem.take_all())
         };
         queues.iter().for_each(|queue| queue.close());
         vms.iter().for_each(|vm| vm.close());
@@ -64,6 +66,20 @@ impl File {
         let mut names = self.names.lock();
         let open = !names.closed;
         open.then(|| names.queues.insert(queue.clone())).flatten().ok_or(Errno::ENOSPC)
+    }
+
+    /// Names a BO, unless the file is being closed.
+    pub(crate) fn add_bo(&self, bo: &Arc<Bo>) -> Result<u32, Errno> {
+        let mut names = self.names.lock();
+        if names.closed {
+            return Err(Errno::ENOSPC);
+        }
+        names.gem.add(bo.clone())
+    }
+
+    /// The BO of that name.
+    pub(crate) fn bo(&self, handle: u32) -> Option<Arc<Bo>> {
+        self.names.lock().gem.get(handle).map(|handle| handle.bo)
     }
 
     /// The address space of a VM: what a fault of it names.

@@ -1,62 +1,77 @@
-//! Buffer objects, as far as the CPU sees them: handles, sizes, and where to mmap the device file for them.
+//! Handles of buffer objects, and where to mmap the device file for them.
 //!
-//! What backs a BO is the device file itself, which is sparse: each BO has a span of it to itself, for as long as
-//! the file lives. So the driver holds no byte of a BO, and a mapping outlives the handle. And so closing a handle
-//! frees no memory: nobody here knows whether the span is still mapped, in this process or in a child of it. Binding
-//! a BO to a GPU address is not there yet.
+//! An offset is a name: what is mapped is the BO's own memory, and the whole span of the offset belongs to one BO. Both,
+//! handle and offset, are given anew once the handle is closed; mappings that were made keep the bytes.
 //!
-//! Locking: inside the file's lock.
+//! Locking: inside the file's lock. A BO must not end under it: what is taken out is dropped by who took it.
 //!
-//! Upstream: `xe_bo.c` (`xe_gem_create_ioctl`), `drm_vma_manager.c`.
+//! Upstream: `drm_gem.c` (handles), `drm_vma_manager.c`, `xe_gem_create_ioctl`.
 
+use std::sync::Arc;
+
+use units::{SZ_1G, SZ_4K, SZ_64K, Spans};
+use xe_spec::platform::Platform;
 use xe_uapi::gem::{self, GemCreate, GemFlags};
 
+use crate::bo::Bo;
 use crate::errno::Errno;
 use crate::ids::IdTable;
-use units::{SZ_1G, SZ_4K, SZ_64K};
-use xe_spec::platform::Platform;
 
 /// First offset of BOs in the device file.
 const FIRST_OFFSET: u64 = 4 * SZ_1G;
-/// Length of the device file.
-pub(crate) const FILE_BYTES: u64 = 1 << 40;
+/// Offsets that there are.
+const OFFSETS: u64 = 1 << 44;
 
 /// A file's BOs.
 pub(crate) struct Gem {
-    bos: IdTable<Bo>,
-    next_offset: u64,
+    handles: IdTable<Handle>,
+    offsets: Spans,
 }
 
-/// One BO.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Bo {
+/// What a handle names.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub bo: Arc<Bo>,
     /// Where the device file shows it.
     pub offset: u64,
 }
 
 impl Default for Gem {
     fn default() -> Self {
-        Self { bos: IdTable::default(), next_offset: FIRST_OFFSET }
+        Self { handles: IdTable::default(), offsets: Spans::new(FIRST_OFFSET..OFFSETS) }
     }
 }
 
 impl Gem {
-    /// A BO of `size` bytes, a multiple of 4K: its handle.
-    pub(crate) fn create(&mut self, size: u64) -> Result<u32, Errno> {
-        let end = self.next_offset.checked_add(size).filter(|end| *end <= FILE_BYTES).ok_or(Errno::ENOSPC)?;
-        let handle = self.bos.insert(Bo { offset: self.next_offset }).ok_or(Errno::ENOSPC)?;
-        self.next_offset = end;
-        Ok(handle)
+    /// A handle for a BO. `ENOSPC`: none is left.
+    pub(crate) fn add(&mut self, bo: Arc<Bo>) -> Result<u32, Errno> {
+        let size = bo.config.size;
+        let offset = self.offsets.take(size, SZ_4K).ok_or(Errno::ENOSPC)?;
+        let handle = self.handles.insert(Handle { bo, offset });
+        handle.ok_or(Errno::ENOSPC).inspect_err(|_| self.offsets.give(offset, size))
     }
 
     /// What a handle names.
-    pub(crate) fn get(&self, handle: u32) -> Option<Bo> {
-        self.bos.get(handle)
+    pub(crate) fn get(&self, handle: u32) -> Option<Handle> {
+        self.handles.get(handle)
+    }
+
+    /// The BO that the device file shows from `offset` on.
+    pub(crate) fn at(&self, offset: u64) -> Option<Arc<Bo>> {
+        self.handles.values().find(|handle| handle.offset == offset).map(|handle| handle.bo.clone())
     }
 
     /// Gives a handle up.
-    pub(crate) fn close(&mut self, handle: u32) -> Option<Bo> {
-        self.bos.remove(handle)
+    pub(crate) fn close(&mut self, handle: u32) -> Option<Arc<Bo>> {
+        let Handle { bo, offset } = self.handles.remove(handle)?;
+        self.offsets.give(offset, bo.config.size);
+        Some(bo)
+    }
+
+    /// Gives all handles up.
+    pub(crate) fn take_all(&mut self) -> Vec<Handle> {
+        self.offsets = Spans::new(FIRST_OFFSET..OFFSETS);
+        self.handles.take_all()
     }
 }
 

@@ -30,6 +30,7 @@
 //! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.
 #![forbid(unsafe_code)]
 
+mod bo;
 mod chip;
 mod device;
 mod errno;
@@ -48,6 +49,7 @@ pub mod planted;
 mod port;
 mod pt;
 mod ranks;
+mod rebind;
 mod replays;
 mod rules;
 mod shared;

@@ -54,6 +54,11 @@ pub trait Hw: Send + Sync + 'static {
     /// Ends that. The range is exactly one that [`iommu_map`](Hw::iommu_map) gave.
     fn iommu_unmap(&self, iova: Iova, pages: usize);
 
+    /// The VRAM of `bytes` bytes from `dpa` on, whole blocks of 64K, shows a buffer object's frames from the given one on;
+    /// `None`: pages that migrate, as at first. Silicon has the bytes of a BO in its VRAM; here they stay where they are, and
+    /// what leads to them changes. No translation leads there when this is called.
+    fn vram_back(&self, dpa: Dpa, bytes: u64, frames: Option<HostFrame>);
+
     /// A new context of `asid` on `engine` (an LRC); `None` where there is nothing to run it by.
     fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId>;
     /// Ends a context; on return it runs nothing and reports nothing any more. Faults of it that wait for an

@@ -8,6 +8,8 @@ use sync::rank::Rank;
 pub(crate) const RING: Rank = Rank::level(4);
 /// `Vm::state`.
 pub(crate) const VM: Rank = Rank::VM;
+/// `Bo::state`.
+pub(crate) const BO: Rank = Rank::level(10);
 /// `Shared::migrate_lock`.
 pub(crate) const MIGRATE: Rank = Rank::level(12);
 /// A VM's page tables on one tile.

@@ -10,7 +10,7 @@ use gpusvm::PagemapSet;
 use hostmm::{HostMemory, HostMm};
 use sync::RwLock;
 use sync::rank::rwlock;
-use units::TileId;
+use units::{SZ_1G, TileId};
 use xe_spec::platform::Platform;
 
 use crate::fault_queue::FaultQueues;
@@ -18,6 +18,9 @@ use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::ranks;
 use crate::vram::Owner;
+
+/// System memory, as programs are told.
+pub(crate) const SYSTEM_BYTES: u64 = 16 * SZ_1G;
 
 /// The shared parts of one device.
 pub(crate) struct Shared {

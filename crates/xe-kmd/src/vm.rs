@@ -19,22 +19,22 @@ use std::sync::{Arc, Weak};
 
 use sync::Mutex;
 use sync::rank::mutex;
-use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_2M};
-use xe_spec::fault::{Access, Asid, FaultRecord};
+use units::{GpuRange, GpuVa, HostRange, HostVa};
+use xe_spec::fault::{Asid, FaultRecord};
 use xe_spec::platform::Platform;
 use xe_uapi::vm::CreateFlags;
 
+use crate::bo::Shows;
 use crate::errno::Errno;
-use crate::event::{Event, Serviced};
+use crate::event::Event;
 use crate::fence::BindFences;
 use crate::pt::NoTable;
-use crate::pt::build::null_runs;
 use crate::ranks;
 use crate::shared::Shared;
 use crate::svm::garbage::Sweep;
-use crate::svm::handler::Fault;
+use crate::svm::userptr::Userptrs;
 use crate::svm::{CHUNK_SIZES, Mirror, NOTIFIER_SIZE, Space, Svm, devmem, garbage};
-use crate::vma::{Vma, VmaTree};
+use crate::vma::VmaTree;
 
 /// Faults that a VM remembers.
 const MAX_FAULTS_SAVED: usize = 50;
@@ -114,6 +114,8 @@ pub(crate) struct VmState {
     pub closed: bool,
     pub faults: Vec<FaultRecord>,
     pub sweep: Sweep,
+    /// From the first userptr on.
+    pub userptrs: Option<Userptrs>,
 }
 
 impl VmState {
@@ -165,6 +167,9 @@ impl Vm {
             if let Some(svm) = &self.svm {
                 svm.fini();
             }
+            if let Some(userptrs) = &state.userptrs {
+                userptrs.close();
+            }
         }
         self.vms.free(self.asid);
         self.shared.gpu.tell(Event::VmClosed { asid: self.asid });
@@ -184,6 +189,12 @@ impl Vm {
         GpuRange::new(GpuVa(0), GpuVa(1 << self.shared.gpu.platform.va_bits))
     }
 
+    /// What a BO's eviction reaches of it.
+    pub(crate) fn shown_by(&self) -> Weak<dyn Shows> {
+        let space: Weak<Space> = Arc::downgrade(&self.space);
+        space
+    }
+
     /// For a fault or a prefetch; only a VM that serves faults has a mirror. The caller holds the lock.
     pub(crate) fn mirror(&self) -> Option<Mirror<'_>> {
         Some(Mirror { shared: &self.shared, space: &self.space, svm: self.svm.as_deref()? })
@@ -194,6 +205,11 @@ impl Vm {
         self.shared.gpu.platform
     }
 
+    /// Whether it serves faults of programs' memory.
+    pub(crate) const fn has_faults(&self) -> bool {
+        self.flags.contains(CreateFlags::FAULT_MODE)
+    }
+
     /// Whether it is a VM without dma-fences.
     pub(crate) const fn is_long_running(&self) -> bool {
         self.flags.contains(CreateFlags::LR_MODE)
@@ -202,18 +218,6 @@ impl Vm {
     /// Whether its mappings change by preempting its queues: it is long-running, and serves no faults.
     pub(crate) const fn is_preempt_mode(&self) -> bool {
         self.is_long_running() && !self.flags.contains(CreateFlags::FAULT_MODE)
-    }
-
-    /// Binds the part of a NULL span around a fault. Atomics on it are refused, as no leaf of it allows them.
-    pub(crate) fn bind_null(&self, vma: &Vma, fault: &Fault) -> Result<Serviced, Errno> {
-        if fault.access == Access::Atomic {
-            return Err(Errno::EACCES);
-        }
-        let block = GpuRange::around(fault.addr, SZ_2M).intersect(vma.span).ok_or(Errno::EINVAL)?;
-        let runs = null_runs(block, !vma.read_only);
-        self.space.stage(fault.tile, &runs)?;
-        self.space.commit(fault.tile, &runs).ok_or(Errno::ENOMEM)?;
-        Ok(Serviced::Resolved)
     }
 }
 

@@ -12,17 +12,38 @@
 //! Upstream: `drm_gpuvm.c` (`drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`), `struct xe_vma`, `xe_vm_alloc_cpu_addr_mirror_vma`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use units::{GpuRange, GpuVa};
+use units::{GpuRange, GpuVa, HostRange, HostVa};
 use xe_uapi::attr;
 
+use crate::bo::{Bo, BoMap};
+
 /// What a span shows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// The CPU's addresses.
     Mirror,
     /// Zeros; writes are dropped.
     Null,
+    /// A part of a BO.
+    Bo(Arc<BoMap>),
+    /// The CPU's memory at other addresses.
+    Userptr(UserMap),
+}
+
+/// Where a userptr was bound, and to what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct UserMap {
+    pub start: GpuVa,
+    pub host: HostVa,
+}
+
+impl UserMap {
+    /// What a part of it shows.
+    pub(crate) fn host_range(&self, part: GpuRange) -> HostRange {
+        HostRange::sized(self.host.add(part.start.offset_from(self.start)), part.len())
+    }
 }
 
 /// How MADVISE wants a span treated.
@@ -49,7 +70,7 @@ impl Attr {
 }
 
 /// One span.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Vma {
     pub span: GpuRange,
     pub kind: Kind,
@@ -62,14 +83,14 @@ pub(crate) struct Vma {
 
 impl Vma {
     /// A span of default attributes.
-    pub(crate) const fn new(span: GpuRange, kind: Kind, pat: u16) -> Self {
+    pub(crate) fn new(span: GpuRange, kind: Kind, pat: u16) -> Self {
         Self { span, kind, read_only: false, default_pat: pat, attr: Attr::default_with(pat) }
     }
 
     /// Whether `next` could be one span with this one.
     fn joins(&self, next: &Self) -> bool {
         let is_default = self.attr == Attr::default_with(self.default_pat);
-        self.kind == Kind::Mirror && is_default && *next == Self { span: next.span, ..*self }
+        self.kind == Kind::Mirror && is_default && *next == Self { span: next.span, ..self.clone() }
     }
 }
 
@@ -85,13 +106,19 @@ impl VmaTree {
     /// The span that `addr` lies in.
     pub(crate) fn find(&self, addr: GpuVa) -> Option<Vma> {
         let (_, vma) = self.by_start.range(..=addr).next_back()?;
-        vma.span.contains(addr).then_some(*vma)
+        vma.span.contains(addr).then(|| vma.clone())
+    }
+
+    /// The spans of a BO, in order.
+    pub(crate) fn of_bo(&self, bo: &Arc<Bo>) -> Vec<GpuRange> {
+        let is_its = |vma: &&Vma| matches!(&vma.kind, Kind::Bo(map) if Arc::ptr_eq(&map.bo, bo));
+        self.by_start.values().filter(is_its).map(|vma| vma.span).collect()
     }
 
     /// The spans that share an address with `span`, in order.
     pub(crate) fn overlapping(&self, span: GpuRange) -> Vec<Vma> {
         let first = self.find(span.start).map_or(span.start, |vma| vma.span.start);
-        self.by_start.range(first..).map(|(_, vma)| *vma).take_while(|vma| vma.span.start < span.end).collect()
+        self.by_start.range(first..).map(|(_, vma)| vma.clone()).take_while(|vma| vma.span.start < span.end).collect()
     }
 
     /// Runs `change`; the tree is as it was where that fails. Costs what the changes cost, whatever the tree's size. Not
@@ -111,8 +138,8 @@ impl VmaTree {
         let mut taken = Vec::new();
         for vma in self.overlapping(span) {
             self.set(vma.span.start, None);
-            self.put(Vma { span: GpuRange::new(vma.span.start, span.start), ..vma });
-            self.put(Vma { span: GpuRange::new(span.end, vma.span.end), ..vma });
+            self.put(Vma { span: GpuRange::new(vma.span.start, span.start), ..vma.clone() });
+            self.put(Vma { span: GpuRange::new(span.end, vma.span.end), ..vma.clone() });
             taken.extend(vma.span.intersect(span).map(|span| Vma { span, ..vma }));
         }
         taken
@@ -125,9 +152,16 @@ impl VmaTree {
         taken
     }
 
-    /// Changes the attributes of `span`, cutting what sticks out of it.
+    /// Changes the attributes of `span`, cutting what sticks out of it; but the spans of BOs change as a whole.
     pub(crate) fn advise(&mut self, span: GpuRange, change: impl Fn(&mut Attr)) {
-        for mut vma in self.unmap(span) {
+        let (bos, others): (Vec<_>, Vec<_>) =
+            self.overlapping(span).into_iter().partition(|vma| matches!(vma.kind, Kind::Bo(_)));
+        for mut vma in bos {
+            change(&mut vma.attr);
+            self.put(vma);
+        }
+        let parts = others.iter().filter_map(|vma| vma.span.intersect(span));
+        for mut vma in parts.flat_map(|part| self.unmap(part)).collect::<Vec<_>>() {
             change(&mut vma.attr);
             self.put(vma);
         }
@@ -180,6 +214,7 @@ mod tests {
 
     /// A page's content, as the oracle keeps it.
     type Flat = [Option<(Kind, Attr)>; PAGES];
+    const EMPTY: Flat = [const { None }; PAGES];
 
     fn check(tree: &VmaTree, flat: &Flat) {
         for (page, want) in flat.iter().enumerate() {
@@ -216,7 +251,7 @@ mod tests {
             }
             n => {
                 let kind = if n == 2 { Kind::Mirror } else { Kind::Null };
-                tree.map(Vma::new(where_, kind, 3));
+                tree.map(Vma::new(where_, kind.clone(), 3));
                 flat[pages].fill(Some((kind, Attr::default_with(3))));
             }
         }
@@ -226,7 +261,7 @@ mod tests {
     fn random_operations_agree_with_a_flat_map() {
         let mut random = numbers();
         for _ in 0..300 {
-            let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), [None; PAGES]);
+            let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), EMPTY);
             for _ in 0..40 {
                 operate(&mut tree, &mut flat, &mut random);
                 check(&tree, &flat);
@@ -237,9 +272,9 @@ mod tests {
     #[test]
     fn operations_that_fail_change_nothing() {
         let mut random = numbers();
-        let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), [None; PAGES]);
+        let (mut tree, mut flat): (VmaTree, Flat) = (VmaTree::default(), EMPTY);
         for round in 0..1000 {
-            let before = (tree.by_start.clone(), flat);
+            let before = (tree.by_start.clone(), flat.clone());
             let done = tree.all_or_none(|tree| {
                 (0..3).for_each(|_| operate(tree, &mut flat, &mut random));
                 if round % 2 == 0 { Ok(()) } else { Err(()) }

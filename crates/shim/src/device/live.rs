@@ -117,6 +117,11 @@ impl File for OpenFile {
         self.file.ioctl(command, argument).map_err(|errno| Errno(errno.0))
     }
 
+    fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno> {
+        let frame = self.file.mmap(offset, bytes).map_err(|errno| Errno(errno.0))?;
+        self.live.mm().object_address(frame).ok_or(Errno(libc::EINVAL))
+    }
+
     fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno> {
         self.file.wait_user_fence(wait).map_err(|errno| Errno(errno.0))
     }

@@ -67,13 +67,15 @@ pub trait Device: Send + Sync {
     fn report(&self) -> String;
 }
 
-/// Length of an open node's memory file: the driver gives each buffer a span of it (GEM_MMAP_OFFSET), and it is sparse.
+/// Length of an open node's memory file, which is sparse: more than any offset that a buffer can have.
 pub const FILE_BYTES: u64 = 1 << 40;
 
 /// An open file of the device.
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
     fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
+    /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows.
+    fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno>;
     /// WAIT_USER_FENCE with an argument of our own.
     fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno>;
     /// Reads the program's memory, wherever it is; EFAULT where there is none.

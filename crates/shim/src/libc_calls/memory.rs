@@ -3,25 +3,18 @@
 //! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
 //! them by itself. It does not tell of guards (MADV_GUARD_INSTALL) and of shmat over something (SHM_REMAP).
 
-use super::{interpose, real, set_errno};
+use super::{buffers, interpose, real, set_errno};
 use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{PROT_READ, PROT_WRITE, off64_t, size_t};
+use xe_uapi::gem::PCI_BARRIER_OFFSET;
 
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
-            if !is_within(fd, length, offset) {
-                set_errno(libc::ENOMEM);
-                return libc::MAP_FAILED;
-            }
-            // A node is a memory file with a span for each buffer. Programs map buffers for writing only and read them
-            // all the same, which a memory file does not allow by itself: the right to read is added.
-            let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
-            // SAFETY: the program's own arguments, with one right more.
-            return unsafe { real::mmap64(at, length, prot, flags, fd, offset) };
+            return map_node(at, length, prot, flags, fd, offset);
         }
         // SAFETY: the program's own arguments.
         unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
@@ -78,6 +71,24 @@ interpose! {
         }
         session::around_change(0, ALL, Change::Lock, lock)
     }
+}
+
+/// The barrier's page is a page of the node's own file; all else is a buffer.
+fn map_node(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
+    let failed = |errno| {
+        set_errno(errno);
+        libc::MAP_FAILED
+    };
+    if offset as u64 != PCI_BARRIER_OFFSET {
+        let mapped = buffers::map(at, length, prot, flags, fd, offset as u64);
+        return mapped.map_or_else(|errno| failed(errno.0), |at| at as *mut c_void);
+    }
+    if !is_within(fd, length, offset) {
+        return failed(libc::ENOMEM);
+    }
+    let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
+    // SAFETY: the program's own arguments, with one right more.
+    unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
 }
 
 /// Whether a node's file is that long: it is short where the process limits its files. Beyond its end is SIGBUS.

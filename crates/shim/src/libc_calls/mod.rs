@@ -7,6 +7,7 @@
 //! | `stat` | stat, statx and their kin |
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
 //! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
+//! | `buffers` | mmap of a buffer |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `peek` | strings of the program that may be no memory |
@@ -21,6 +22,7 @@
 //! interposed too.
 #![allow(unsafe_code)]
 
+mod buffers;
 mod changes;
 mod descriptors;
 pub mod maps;

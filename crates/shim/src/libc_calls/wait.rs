@@ -64,6 +64,9 @@ mod tests {
     struct Answers(Mutex<Vec<Result<u32, Errno>>>);
 
     impl File for Answers {
+        fn mmap(&self, _offset: u64, _bytes: u64) -> Result<HostVa, Errno> {
+            Err(Errno(libc::EINVAL))
+        }
         fn ioctl(&self, _command: u32, _argument: HostVa) -> Result<u32, Errno> {
             unreachable!("a wait is no ioctl of the program's memory")
         }

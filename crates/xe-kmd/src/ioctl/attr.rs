@@ -20,7 +20,7 @@ use crate::errno::Errno;
 use crate::file::File;
 use crate::svm::{Svm, garbage};
 use crate::vm::Vm;
-use crate::vma::{Attr, Vma};
+use crate::vma::{Attr, Kind, Vma};
 
 /// Advice.
 #[derive(Clone, Copy)]
@@ -44,6 +44,8 @@ pub(super) fn madvise(file: &File, args: &mut Madvise) -> Reply {
         remove_straddlers(&vm, svm, span);
     }
     state.vmas.advise(span, |attr| advice.apply(attr));
+    let others = state.vmas.overlapping(span).into_iter().filter(|vma| vma.kind != Kind::Mirror);
+    others.for_each(|vma| vm.unbind(vma.span));
     if let Some(svm) = &vm.svm {
         vm.space.invalidate_span(svm, span.mirrored());
     }

@@ -4,10 +4,12 @@
 //!
 //! Upstream: `xe_gem_create_ioctl`, `xe_gem_mmap_offset_ioctl`, `drm_gem_close_ioctl`.
 
+use units::HostFrame;
 use xe_uapi::drm::GemClose;
-use xe_uapi::gem::{GemCreate, GemMmapOffset, MMAP_OFFSET_PCI_BARRIER, PCI_BARRIER_OFFSET};
+use xe_uapi::gem::{GemCreate, GemFlags, GemMmapOffset, MMAP_OFFSET_PCI_BARRIER, PCI_BARRIER_OFFSET};
 
 use super::{Reply, require};
+use crate::bo::{Bo, BoConfig};
 use crate::errno::Errno;
 use crate::file::File;
 use crate::gem::check_create;
@@ -15,11 +17,14 @@ use crate::gem::check_create;
 /// GEM_CREATE.
 pub(super) fn create(file: &File, args: &mut GemCreate) -> Reply {
     check_create(file.shared.platform(), args)?;
-    let mut names = file.names.lock();
-    if args.vm_id != 0 && names.vms.get(args.vm_id).is_none() {
-        return Err(Errno::ENOENT);
-    }
-    args.handle = names.gem.create(args.size)?;
+    let vm = match args.vm_id {
+        0 => None,
+        id => Some(file.vm(id).ok_or(Errno::ENOENT)?.asid),
+    };
+    let defer = args.flags & GemFlags::DEFER_BACKING.bits() != 0;
+    let (size, placement, caching) = (args.size, args.placement, args.cpu_caching);
+    let bo = Bo::create(&file.shared, BoConfig { size, placement, caching, vm, defer })?;
+    args.handle = file.add_bo(&bo)?;
     Ok(0)
 }
 
@@ -37,6 +42,19 @@ pub(super) fn mmap_offset(file: &File, args: &mut GemMmapOffset) -> Reply {
 
 /// GEM_CLOSE.
 pub(super) fn close(file: &File, args: &mut GemClose) -> Reply {
+    // The BO may end here: not under the file's lock.
     let closed = file.names.lock().gem.close(args.handle);
     closed.map(|_| 0).ok_or(Errno::EINVAL)
+}
+
+impl File {
+    /// What an mmap of `bytes` bytes of the device file at `offset` shows: the first frame of a buffer object's memory.
+    /// `EINVAL`: no BO starts there, or it is shorter.
+    ///
+    /// Upstream: `drm_gem_mmap`.
+    pub fn mmap(&self, offset: u64, bytes: u64) -> Result<HostFrame, Errno> {
+        let bo = self.names.lock().gem.at(offset).ok_or(Errno::EINVAL)?;
+        require(bytes <= bo.config.size)?;
+        Ok(bo.object())
+    }
 }

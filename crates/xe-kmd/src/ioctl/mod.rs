@@ -9,7 +9,7 @@
 //! | [`core`] | VERSION, GET_CAP, masters |
 //! | [`query`] | DEVICE_QUERY |
 //! | [`vm`] | VM_CREATE, VM_DESTROY, VM_GET_PROPERTY |
-//! | [`bind`] | VM_BIND |
+//! | [`bind`], [`ops`] | VM_BIND |
 //! | [`attr`] | MADVISE, VM_QUERY_MEM_RANGE_ATTRS |
 //! | [`exec_queue`] | EXEC_QUEUE_CREATE, _DESTROY, _GET_PROPERTY |
 //! | [`exec`] | EXEC |
@@ -27,6 +27,7 @@ mod core;
 mod exec;
 mod exec_queue;
 mod gem;
+mod ops;
 mod query;
 mod stub;
 mod sync;

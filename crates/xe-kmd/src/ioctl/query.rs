@@ -5,7 +5,7 @@
 //! Upstream: `xe_query.c`.
 
 use sync::time::now_ns;
-use units::{SZ_1G, SZ_4K, TileId};
+use units::{SZ_4K, TileId};
 use xe_spec::platform::Platform;
 use xe_uapi::exec::{CLASS_COMPUTE, CLASS_COPY};
 use xe_uapi::query::{self, ConfigFlags, DeviceQuery, EngineClassInstance, EngineCycles, ListHead};
@@ -16,10 +16,9 @@ use super::{Reply, exec_queue, require};
 use crate::errno::Errno;
 use crate::file::File;
 use crate::gem::region_mask;
+use crate::shared::SYSTEM_BYTES;
 use crate::shared::Shared;
 
-/// What is told of system memory: a number that fits any host.
-const SYSTEM_BYTES: u64 = 16 * SZ_1G;
 /// Bits of an engine's cycle counter.
 const CYCLES_WIDTH: u32 = 36;
 /// L3 banks, SIMD16 units and subslices of a tile: a full Ponte Vecchio tile.

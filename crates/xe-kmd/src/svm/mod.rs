@@ -14,6 +14,7 @@
 //! | [`garbage`] | removes ranges whose mapping is gone |
 //! | [`devmem`] | VRAM for migrations, and the copies |
 //! | [`prefetch`] | the handler's work ahead of a fault |
+//! | [`userptr`] | the CPU's memory at other addresses |
 //!
 //! Locking: [`Space`]'s locks are below the notifier lock: page tables (one lock a tile), then the list.
 //!
@@ -26,6 +27,7 @@ pub(crate) mod handler;
 mod invalidate;
 pub(crate) mod policy;
 pub(crate) mod prefetch;
+pub(crate) mod userptr;
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ use sync::{Mutex, MutexGuard};
 use units::{GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 
+use crate::bo::Shows;
 use crate::event::Event;
 use crate::gpu::{Gpu, Tile};
 use crate::pt::build::Run;
@@ -96,6 +99,15 @@ impl RangeView {
         let range = locked.range(key)?;
         let pagemap = range.pages().pagemap().filter(|_| range.pages().valid());
         Some(Self { span: range.span(), data: range.data, migrate_devmem: range.migrate_devmem(), pagemap })
+    }
+}
+
+impl Shows for Space {
+    fn unbind(&self, span: GpuRange) {
+        for tile in &self.gpu.tiles {
+            self.zap(tile.id, span);
+            self.gpu.flush(tile.id, self.asid, span);
+        }
     }
 }
 

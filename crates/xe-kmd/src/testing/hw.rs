@@ -22,6 +22,8 @@ pub(crate) struct HwState {
     pub flushes: Vec<(TileId, Asid, GpuRange)>,
     pub iommu: BTreeMap<Iova, (HostFrame, usize)>,
     pub next_iova: u64,
+    /// VRAM that shows objects: bytes and first frame.
+    pub backed: BTreeMap<Dpa, (u64, HostFrame)>,
     pub contexts: BTreeMap<ContextId, EngineId>,
     pub jobs: Vec<(ContextId, HwJob)>,
     pub acks: Vec<(FaultSlot, FaultAck)>,
@@ -97,6 +99,13 @@ impl Hw for FakeHw {
     fn iommu_unmap(&self, iova: Iova, pages: usize) {
         let gone = self.state.lock().iommu.remove(&iova);
         assert_eq!(gone.map(|(_, pages)| pages), Some(pages));
+    }
+    fn vram_back(&self, dpa: Dpa, bytes: u64, frames: Option<HostFrame>) {
+        let backed = &mut self.state.lock().backed;
+        match frames {
+            Some(first) => assert_eq!(backed.insert(dpa, (bytes, first)), None),
+            None => assert_eq!(backed.remove(&dpa).map(|(bytes, _)| bytes), Some(bytes)),
+        }
     }
     fn context_create(&self, engine: EngineId, _asid: Asid) -> Option<ContextId> {
         let mut state = self.state.lock();

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::{Event, Observer};
 use crate::{Device, Errno, File, Interconnect, Parts, Rules};
-pub(crate) use hw::{Copied, FakeHw};
+pub(crate) use hw::{Copied, FakeHw, HwState};
 pub(crate) use mm::Mm;
 
 /// A read fault of context `n` in space `asid`.

@@ -126,7 +126,7 @@ fn vm_bind_checks_each_op() {
         ("unmap all of nothing", |op| (op.op, op.flags) = (BIND_OP_UNMAP_ALL, 0), EINVAL),
         ("userptr with an object", |op| (op.op, op.flags, op.obj) = (BIND_OP_MAP_USERPTR, 0, 1), EINVAL),
         ("incoherent userptr", |op| (op.op, op.flags, op.pat_index) = (BIND_OP_MAP_USERPTR, 0, 0), EINVAL),
-        ("userptr", |op| (op.op, op.flags) = (BIND_OP_MAP_USERPTR, 0), err(Errno::EOPNOTSUPP)),
+        ("userptr of nothing", |op| (op.op, op.flags) = (BIND_OP_MAP_USERPTR, 2), err(Errno::EFAULT)),
         ("region on map", |op| op.prefetch_mem_region_instance = 1, EINVAL),
         ("no such region", |op| (op.op, op.flags, op.prefetch_mem_region_instance) = (BIND_OP_PREFETCH, 0, 3), EINVAL),
         ("autoreset of NULL", |op| op.flags = 0x44, EINVAL),
@@ -208,8 +208,9 @@ fn an_array_of_binds_is_all_or_nothing() {
         let bind = VmBindOp { extensions: USER, ..Default::default() };
         rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id: vm, num_binds: ops.len() as u32, bind, ..Default::default() })
     };
-    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, range: SZ_4K, pat_index: 3, ..Default::default() };
-    assert_eq!(array(&[null, userptr]), err(Errno::EOPNOTSUPP));
+    let flags = BindFlags::IMMEDIATE.bits();
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, range: SZ_4K, pat_index: 3, flags, ..Default::default() };
+    assert_eq!(array(&[null, userptr]), err(Errno::EFAULT), "no memory is there");
     let asid = rig.file.vm(vm).unwrap().asid;
     assert_eq!(rig.fault(0, asid, 0, Access::Read), FaultAck::Kill, "the first bind was taken back");
     assert_eq!(array(&[null, VmBindOp { addr: SZ_2M, ..null }]), OK);
@@ -403,7 +404,11 @@ fn buffer_objects_check_their_arguments() {
     let close = |handle| rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle, pad: 0 });
     assert_eq!((close(1), close(1), close(0)), (OK, EINVAL, EINVAL));
     assert_eq!(create(&|_| ()), (OK, 1), "the lowest free handle");
-    assert_eq!(offset(1, 0), Ok(0x1_0001_1000), "and never the same place in the file");
+    assert_eq!(offset(1, 0), Ok(0x1_0000_0000), "and the lowest free place in the file");
+    let mmap = |offset, bytes| rig.file.mmap(offset, bytes).map(|_| ());
+    assert_eq!((mmap(0x1_0000_0000, SZ_4K), mmap(0x1_0000_1000, SZ_64K)), (Ok(()), Ok(())));
+    let bad = [(0x1_0000_0000, 2 * SZ_4K), (0x1_0000_2000, SZ_4K), (0, SZ_4K), (0x2_0000_0000, SZ_4K)];
+    assert_eq!(bad.map(|(offset, bytes)| mmap(offset, bytes)), [Err(Errno::EINVAL); 4]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use xe_uapi::vm::{self, *};
 use xe_uapi::{drm, *};
 
 mod args;
+mod bos;
 mod faults;
 mod queues;
 mod rebind;

@@ -1,0 +1,399 @@
+//! Buffer objects: memory that a program names by a handle, binds to GPU addresses and maps for the CPU.
+//!
+//! The bytes of a BO lie in an object of the host mm for as long as the BO lives ([`HostMemory::object_create`]). What
+//! moves is where the *device* finds them ([`Residence`]): by bus addresses, in system memory; or by device addresses,
+//! in blocks of a tile's VRAM that show the object ([`Hw::vram_back`]). So a BO that is evicted keeps its contents, the
+//! CPU's mappings stay, and no byte is copied; what an eviction must do all the same is what the driver of silicon does:
+//! zap and flush every translation, give the VRAM back, and place the BO anew before it is used again.
+//!
+//! A BO lives while it has a handle, a binding, or somebody who uses it. Its mappings on the CPU keep the bytes, not the BO.
+//!
+//! [`BoMap`] is one bind of a BO. VMAs that were cut from it share it; it knows which parts of it are left
+//! ([`BoMap::cut`]), since an eviction, which holds no VM's lock, zaps these and nothing else.
+//!
+//! Locking: `Bo::state` is below a VM's lock and above page tables and VRAM. An eviction only tries to take it: a BO that is
+//! being placed or bound stays.
+//!
+//! Upstream: `xe_bo.c`, `ttm_bo.c`, `xe_ttm_vram_mgr.c`, `struct drm_gpuvm_bo`.
+//!
+//! [`HostMemory::object_create`]: hostmm::HostMemory::object_create
+//! [`Hw::vram_back`]: crate::Hw::vram_back
+
+use std::sync::{Arc, Weak};
+
+use sync::rank::mutex;
+use sync::{Mutex, MutexGuard};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
+use xe_spec::fault::Asid;
+
+use crate::errno::Errno;
+use crate::event::Event;
+use crate::pt::build::{Memory, Segment};
+use crate::ranks;
+use crate::shared::{SYSTEM_BYTES, Shared};
+use crate::vram::Owner;
+
+/// Region of system memory in a placement mask; tile `n` is region `1 + n`.
+const SYSTEM: u32 = 1;
+/// The largest block of VRAM that is asked for at once: a leaf of 2M needs no more.
+const MAX_BLOCK: u64 = SZ_2M;
+
+/// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
+pub(crate) trait Shows: Send + Sync {
+    /// On return nothing translates `span` any more.
+    fn unbind(&self, span: GpuRange);
+}
+
+/// What a BO is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BoConfig {
+    /// Bytes, a multiple of 4K.
+    pub size: u64,
+    /// Mask of regions that it may live in.
+    pub placement: u32,
+    /// `CACHING_*`.
+    pub caching: u16,
+    /// The address space that alone may map it.
+    pub vm: Option<Asid>,
+    /// Memory is taken at the first use.
+    pub defer: bool,
+}
+
+/// One BO.
+pub(crate) struct Bo {
+    shared: Arc<Shared>,
+    pub config: BoConfig,
+    /// First frame of its bytes.
+    object: HostFrame,
+    state: Mutex<State>,
+    this: Weak<Self>,
+}
+
+struct State {
+    residence: Residence,
+    /// Part of a window of 64K is mapped, which VRAM cannot be: it stays in system memory.
+    split: bool,
+    maps: Vec<Weak<BoMap>>,
+}
+
+/// Where the device finds a BO.
+enum Residence {
+    /// Nowhere: it was never used, or was evicted.
+    Nowhere,
+    System(Iova),
+    /// Blocks of a tile's VRAM, in the order of their contents.
+    Vram(TileId, Vec<Block>),
+}
+
+/// A block of VRAM: its offset in the tile's, and its bytes, of which the last block may use a part.
+#[derive(Clone, Copy)]
+struct Block {
+    offset: u64,
+    bytes: u64,
+}
+
+/// Where a BO should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Prefer {
+    /// Anywhere that it may be; it stays where it is.
+    Anything,
+    /// In the VRAM of this tile, or wherever it can be.
+    Tile(TileId),
+    /// In system memory, if it may be there.
+    System,
+}
+
+impl Bo {
+    /// A new BO. `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
+    pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
+        let pages = config.size >> PAGE_SHIFT;
+        let fits = |size: u64| config.size <= size;
+        let tiles = shared.platform().tiles.iter().enumerate();
+        let in_vram =
+            |(n, tile): (usize, &xe_spec::platform::Tile)| config.placement >> (1 + n) & 1 != 0 && fits(tile.vram_size);
+        let in_system = config.placement & SYSTEM != 0 && fits(SYSTEM_BYTES);
+        if !in_system && !tiles.into_iter().any(in_vram) {
+            return Err(Errno::ENOSPC);
+        }
+        let object = shared.memory.object_create(pages).ok_or(Errno::ENOMEM)?;
+        let state = State { residence: Residence::Nowhere, split: false, maps: Vec::new() };
+        let state = mutex(ranks::BO, state);
+        let bo = Arc::new_cyclic(|this| Self { shared: shared.clone(), config, object, state, this: this.clone() });
+        if !config.defer {
+            bo.place(Prefer::Anything)?;
+        }
+        Ok(bo)
+    }
+
+    /// Its first frame, as the host mm knows it.
+    pub(crate) const fn object(&self) -> HostFrame {
+        self.object
+    }
+
+    /// Whether it may be in VRAM.
+    pub(crate) const fn may_be_in_vram(&self) -> bool {
+        self.config.placement & !SYSTEM != 0
+    }
+
+    /// Whether it may be in system memory.
+    pub(crate) const fn may_be_in_system(&self) -> bool {
+        self.config.placement & SYSTEM != 0
+    }
+
+    /// A new bind of it at `start`, from `offset` of its bytes on.
+    pub(crate) fn map(self: &Arc<Self>, space: Weak<dyn Shows>, span: GpuRange, offset: u64) -> Arc<BoMap> {
+        let live = mutex(ranks::LEAF, vec![span]);
+        let map = Arc::new(BoMap { bo: self.clone(), space, start: span.start, offset, live });
+        let maps = &mut self.state.lock().maps;
+        maps.retain(|map| map.strong_count() > 0);
+        maps.push(Arc::downgrade(&map));
+        map
+    }
+
+    /// Makes sure that the device finds it: where `prefer` says, as far as it may be there and there is room. `ENOMEM`: there
+    /// is none.
+    pub(crate) fn place(&self, prefer: Prefer) -> Result<(), Errno> {
+        self.placed(prefer).map(drop)
+    }
+
+    /// The same, and it stays there while the guard lives.
+    pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
+        let mut state = self.state.lock();
+        if self.settled(&state, prefer) {
+            return Ok(Placed { bo: self, state });
+        }
+        let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
+        let mut new = if system_first { self.map_system() } else { self.take_any_vram(prefer) };
+        if new.is_none() && matches!(state.residence, Residence::Nowhere) {
+            // Not where it is wanted, but anywhere is better than nowhere.
+            new = if self.may_be_in_system() { self.map_system() } else { None };
+            if new.is_none() {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        if let Some(new) = new {
+            self.leave(&mut state);
+            self.enter(&mut state, new);
+        }
+        Ok(Placed { bo: self, state })
+    }
+
+    fn settled(&self, state: &State, prefer: Prefer) -> bool {
+        match (&state.residence, prefer) {
+            (Residence::Nowhere, _) => false,
+            (Residence::System(_), _) if state.split => true,
+            (Residence::System(_), Prefer::Tile(tile)) => !self.may_be_on(tile),
+            (Residence::Vram(..), _) if state.split => false,
+            (Residence::Vram(at, _), Prefer::Tile(tile)) => *at == tile || !self.may_be_on(tile),
+            (Residence::Vram(..), Prefer::System) => !self.may_be_in_system(),
+            (Residence::System(_) | Residence::Vram(..), _) => true,
+        }
+    }
+
+    fn may_be_on(&self, tile: TileId) -> bool {
+        self.config.placement >> (1 + tile.0) & 1 != 0
+    }
+
+    /// The tiles whose VRAM it may be in, the best first.
+    fn candidates(&self, prefer: Prefer) -> impl Iterator<Item = TileId> {
+        let first = match prefer {
+            Prefer::Tile(tile) => Some(tile),
+            Prefer::Anything | Prefer::System => None,
+        };
+        let all = self.shared.gpu.tiles.iter().map(|tile| tile.id);
+        let others = all.filter(move |tile| Some(*tile) != first);
+        first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile))
+    }
+
+    fn map_system(&self) -> Option<Residence> {
+        let pages = (self.config.size >> PAGE_SHIFT) as usize;
+        self.shared.gpu.hw.iommu_map(self.object, pages, true).map(Residence::System)
+    }
+
+    fn take_any_vram(&self, prefer: Prefer) -> Option<Residence> {
+        self.candidates(prefer).find_map(|tile| Some(Residence::Vram(tile, self.take_vram(tile)?)))
+    }
+
+    /// Blocks for all of it; those that were used the longest time ago go for it.
+    fn take_vram(&self, tile: TileId) -> Option<Vec<Block>> {
+        let vram = &self.shared.gpu.tile(tile)?.vram;
+        let total = self.shared.platform().tiles.get(tile.index())?.vram_size;
+        let wanted = self.config.size.next_multiple_of(SZ_64K);
+        let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
+        let (mut blocks, mut have) = (Vec::new(), 0);
+        while have < wanted && wanted <= total {
+            let bytes = (1 << (wanted - have).ilog2()).min(MAX_BLOCK);
+            let Some(offset) = vram.alloc(bytes, &owner) else { break };
+            blocks.push(Block { offset, bytes });
+            have += bytes;
+        }
+        if have >= wanted {
+            return Some(blocks);
+        }
+        blocks.iter().for_each(|block| vram.free(block.offset));
+        None
+    }
+
+    fn enter(&self, state: &mut State, new: Residence) {
+        if let Residence::Vram(tile, blocks) = &new {
+            let mut page = 0;
+            for (dpa, block) in self.dpas(*tile, blocks) {
+                self.shared.gpu.hw.vram_back(dpa, block.bytes, Some(self.object.add(page)));
+                page += block.bytes >> PAGE_SHIFT;
+            }
+        }
+        state.residence = new;
+    }
+
+    /// Ends all translations to it and gives up where it is.
+    fn leave(&self, state: &mut State) {
+        state.maps.iter().filter_map(Weak::upgrade).for_each(|map| map.zap());
+        match std::mem::replace(&mut state.residence, Residence::Nowhere) {
+            Residence::Nowhere => {}
+            Residence::System(iova) => self.shared.gpu.hw.iommu_unmap(iova, (self.config.size >> PAGE_SHIFT) as usize),
+            Residence::Vram(tile, blocks) => {
+                let Some(vram) = self.shared.gpu.tile(tile).map(|tile| &tile.vram) else { return };
+                for (dpa, block) in self.dpas(tile, &blocks) {
+                    self.shared.gpu.hw.vram_back(dpa, block.bytes, None);
+                    vram.free(block.offset);
+                }
+            }
+        }
+    }
+
+    fn dpas<'a>(&self, tile: TileId, blocks: &'a [Block]) -> impl Iterator<Item = (Dpa, &'a Block)> {
+        let base = self.shared.gpu.tile(tile).map(|tile| tile.base);
+        blocks.iter().filter_map(move |block| Some((base?.add(block.offset), block)))
+    }
+
+    fn evict(&self) {
+        if let Some(mut state) = self.state.try_lock()
+            && let Residence::Vram(tile, _) = state.residence
+        {
+            self.leave(&mut state);
+            self.shared.gpu.tell(Event::BoEvicted { tile, bytes: self.config.size });
+        }
+    }
+}
+
+impl Drop for Bo {
+    fn drop(&mut self) {
+        let mut state = State { residence: Residence::Nowhere, split: false, maps: Vec::new() };
+        std::mem::swap(&mut state, self.state.get_mut());
+        self.leave(&mut state);
+        self.shared.memory.object_destroy(self.object, self.config.size >> PAGE_SHIFT);
+    }
+}
+
+/// Owns a BO's blocks of VRAM.
+struct BoOwner(Weak<Bo>);
+
+impl Owner for BoOwner {
+    fn evict(&self, _offset: u64) {
+        if let Some(bo) = self.0.upgrade() {
+            bo.evict();
+        }
+    }
+}
+
+/// A BO that stays where it is.
+pub(crate) struct Placed<'a> {
+    bo: &'a Bo,
+    state: MutexGuard<'a, State>,
+}
+
+impl Placed<'_> {
+    /// The tile in whose VRAM it is; `None`: in system memory.
+    pub(crate) fn tile(&self) -> Option<TileId> {
+        match self.state.residence {
+            Residence::Vram(tile, _) => Some(tile),
+            Residence::System(_) | Residence::Nowhere => None,
+        }
+    }
+
+    /// How the device addresses `span`, a part of `map`.
+    pub(crate) fn segments(&self, map: &BoMap, span: GpuRange) -> Vec<Segment> {
+        let (first, bytes) = (map.offset_of(span.start), span.len());
+        match &self.state.residence {
+            Residence::Nowhere => Vec::new(),
+            Residence::System(iova) => {
+                vec![Segment { va: span.start, addr: iova.0 + first, bytes, memory: Memory::System }]
+            }
+            Residence::Vram(tile, blocks) => {
+                let mut start = 0;
+                let pieces = self.bo.dpas(*tile, blocks).filter_map(|(dpa, block)| {
+                    let (from, to) = (first.max(start), (first + bytes).min(start + block.bytes));
+                    let addr = dpa.0 + from.saturating_sub(start);
+                    start += block.bytes;
+                    let va = span.start.add(from - first);
+                    (from < to).then(|| Segment { va, addr, bytes: to - from, memory: Memory::Vram })
+                });
+                crate::pt::build::coalesce(pieces)
+            }
+        }
+    }
+
+    /// Its VRAM was used just now.
+    pub(crate) fn touch(&self) {
+        if let Residence::Vram(tile, blocks) = &self.state.residence
+            && let Some(tile) = self.bo.shared.gpu.tile(*tile)
+        {
+            blocks.iter().for_each(|block| tile.vram.touch(block.offset, block.bytes));
+        }
+    }
+
+    /// Its pages are mapped in pieces that VRAM does not allow: from now on it is in system memory, whatever it was made for.
+    pub(crate) fn stay_in_system(mut self) {
+        self.state.split = true;
+    }
+}
+
+/// One bind of a BO.
+pub(crate) struct BoMap {
+    pub bo: Arc<Bo>,
+    space: Weak<dyn Shows>,
+    /// Where byte `offset` of the BO is.
+    start: GpuVa,
+    offset: u64,
+    /// What is left of it.
+    live: Mutex<Vec<GpuRange>>,
+}
+
+impl BoMap {
+    /// Which byte of the BO is at `va`.
+    pub(crate) fn offset_of(&self, va: GpuVa) -> u64 {
+        self.offset + va.offset_from(self.start)
+    }
+
+    /// `span` is no part of it any more. The caller holds the VM's lock.
+    pub(crate) fn cut(&self, span: GpuRange) {
+        let mut live = self.live.lock();
+        let whole = std::mem::take(&mut *live);
+        let rest = whole.into_iter().flat_map(|part| {
+            let before = GpuRange::new(part.start, part.end.min(span.start).max(part.start));
+            let behind = GpuRange::new(part.start.max(span.end).min(part.end), part.end);
+            [before, behind]
+        });
+        live.extend(rest.filter(|part| !part.is_empty()));
+    }
+
+    /// Ends all translations to it.
+    fn zap(&self) {
+        let Some(space) = self.space.upgrade() else { return };
+        let live = self.live.lock().clone();
+        live.into_iter().for_each(|span| space.unbind(span));
+    }
+}
+
+impl PartialEq for BoMap {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+impl Eq for BoMap {}
+
+impl std::fmt::Debug for BoMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoMap").field("start", &self.start).field("offset", &self.offset).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! What the binds of one VM_BIND do to a VM: VMAs first, then page tables.
+//!
+//! All of them or none. VMAs are changed so that it can be undone; then what is gone loses its leaves; then what is new
+//! gets some, if it must have them now (IMMEDIATE, or a VM without faults). Where that fails, the VMAs are as they were, and
+//! what lost its leaves gets them back at the next touch.
+//!
+//! Locking: the VM's lock.
+//!
+//! Upstream: `vm_bind_ioctl_ops_create`, `_parse`, `_execute`, `_unwind`; `drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`.
+
+use std::sync::Arc;
+
+use units::{GpuRange, GpuVa, HostVa};
+use xe_uapi::vm::{
+    BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BindFlags, CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
+};
+
+use super::attr::remove_straddlers;
+use super::require;
+use crate::bo::{Bo, Prefer};
+use crate::errno::Errno;
+use crate::event::Event;
+use crate::svm::userptr::Userptrs;
+use crate::svm::{Mirror, Svm, garbage, policy, prefetch};
+use crate::vm::{Vm, VmState};
+use crate::vma::{Kind, UserMap, Vma, VmaTree};
+use units::TileId;
+
+/// A bind, and the BO that it names.
+pub(super) struct Op {
+    pub args: VmBindOp,
+    pub bo: Option<Arc<Bo>>,
+}
+
+impl Op {
+    fn span(&self) -> GpuRange {
+        GpuRange::sized(GpuVa(self.args.addr), self.args.range)
+    }
+
+    fn flags(&self) -> BindFlags {
+        BindFlags::from_bits_retain(self.args.flags)
+    }
+}
+
+/// What became of the VMAs.
+#[derive(Default)]
+struct Changed {
+    /// What was taken.
+    gone: Vec<Vma>,
+    /// Spans that must have leaves now.
+    eager: Vec<GpuRange>,
+}
+
+/// Does the binds, all or none. Prefetch of a mirror is best effort.
+pub(super) fn execute(vm: &Vm, state: &mut VmState, ops: &[Op]) -> Result<(), Errno> {
+    if state.userptrs.is_none() && ops.iter().any(|op| op.args.op == BIND_OP_MAP_USERPTR) {
+        state.userptrs = Some(Userptrs::new(&vm.shared, &vm.space)?);
+    }
+    let VmState { vmas, userptrs, .. } = state;
+    let userptrs = userptrs.as_ref();
+    let done = vmas.all_or_none(|vmas| {
+        let mut changed = Changed::default();
+        ops.iter().try_for_each(|op| change(vm, vmas, op, &mut changed))?;
+        let Changed { gone, eager } = changed;
+        gone.iter().filter(|vma| vma.kind != Kind::Mirror).for_each(|vma| vm.unbind(vma.span));
+        if let Some(userptrs) = userptrs {
+            // From now on they are told of changes; before, nothing translates.
+            ops.iter().for_each(|op| note_userptrs(userptrs, vmas, op.span()));
+        }
+        let bound = bind_eager(vm, vmas, userptrs, &eager);
+        if bound.is_err() {
+            eager.iter().for_each(|span| vm.unbind(*span));
+        }
+        bound.map(|()| gone)
+    });
+    if let (Some(userptrs), Err(_)) = (userptrs, &done) {
+        ops.iter().for_each(|op| note_userptrs(userptrs, vmas, op.span()));
+    }
+    let gone = done?;
+    for vma in &gone {
+        if let Kind::Bo(map) = &vma.kind {
+            map.cut(vma.span);
+        }
+    }
+    for op in ops {
+        vm.shared.gpu.tell(Event::VmBind { asid: vm.asid, span: op.span(), op: op.args.op });
+    }
+    if let Some(mirror) = vm.mirror() {
+        gone.iter().for_each(|old| refresh(vm, mirror.svm, vmas, old));
+    }
+    let prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
+    prefetches.for_each(|op| prefetch_span(vm, vmas, userptrs, op));
+    Ok(())
+}
+
+/// Changes the VMAs as one bind asks.
+fn change(vm: &Vm, vmas: &mut VmaTree, op: &Op, changed: &mut Changed) -> Result<(), Errno> {
+    let (span, flags) = (op.span(), op.flags());
+    let kind = match (op.args.op, &op.bo) {
+        (BIND_OP_MAP, Some(bo)) => Kind::Bo(bo.map(vm.shown_by(), span, op.args.obj_offset)),
+        (BIND_OP_MAP, None) if flags.contains(BindFlags::CPU_ADDR_MIRROR) => Kind::Mirror,
+        (BIND_OP_MAP, None) => Kind::Null,
+        (BIND_OP_MAP_USERPTR, _) => Kind::Userptr(UserMap { start: span.start, host: HostVa(op.args.obj_offset) }),
+        (BIND_OP_UNMAP, _) => {
+            refuse_live(vm, vmas, span)?;
+            changed.gone.extend(vmas.unmap(span));
+            return Ok(());
+        }
+        (BIND_OP_PREFETCH, _) => return check_prefetch(vmas, op),
+        (_, bo) => {
+            let spans = bo.as_ref().map(|bo| vmas.of_bo(bo)).unwrap_or_default();
+            spans.into_iter().for_each(|span| changed.gone.extend(vmas.unmap(span)));
+            return Ok(());
+        }
+    };
+    if flags.contains(BindFlags::MADVISE_AUTORESET) {
+        // Without the reset the attributes merely stay longer than asked for.
+        vm.shared.gpu.tell(Event::Stub { ioctl: xe_uapi::ioctl::VM_BIND as u8, what: "MADVISE_AUTORESET" });
+    }
+    // A mirror may be laid over a mirror whose ranges live: they are found by address, and `refresh` makes them follow it.
+    if kind != Kind::Mirror {
+        refuse_live(vm, vmas, span)?;
+    }
+    if matches!(kind, Kind::Bo(_) | Kind::Userptr(_)) && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults()) {
+        changed.eager.push(span);
+    }
+    let read_only = flags.contains(BindFlags::READONLY);
+    changed.gone.extend(vmas.map(Vma { read_only, ..Vma::new(span, kind, op.args.pat_index) }));
+    Ok(())
+}
+
+/// `EINVAL` where a BO in the span may not be in that region.
+fn check_prefetch(vmas: &VmaTree, op: &Op) -> Result<(), Errno> {
+    let region = op.args.prefetch_mem_region_instance;
+    let may = |vma: Vma| match vma.kind {
+        Kind::Bo(map) => region == CONSULT_MEM_ADVISE_PREF_LOC || map.bo.config.placement >> region & 1 != 0,
+        Kind::Mirror | Kind::Null | Kind::Userptr(_) => true,
+    };
+    require(vmas.overlapping(op.span()).into_iter().all(may))
+}
+
+/// Writes the leaves of what is in `spans` now: a later bind of the same array may have replaced it.
+fn bind_eager(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, spans: &[GpuRange]) -> Result<(), Errno> {
+    for vma in spans.iter().flat_map(|span| vmas.overlapping(*span)) {
+        match (&vma.kind, userptrs) {
+            (Kind::Bo(map), _) => vm.bind_bo(&vma, map, Prefer::Anything)?,
+            (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, &vma, *map)?,
+            (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The userptrs in `span`, and no others there, are told of changes from now on.
+fn note_userptrs(userptrs: &Userptrs, vmas: &VmaTree, span: GpuRange) {
+    userptrs.cut(span);
+    for vma in vmas.overlapping(span) {
+        if let Kind::Userptr(map) = vma.kind {
+            userptrs.cut(vma.span);
+            userptrs.add(vma.span, map);
+        }
+    }
+}
+
+/// Where the VMAs in the place of `old` say something else than it did, its ranges are bound anew at the next fault,
+/// and none lies on both sides of its edges.
+fn refresh(vm: &Vm, svm: &Svm, vmas: &VmaTree, old: &Vma) {
+    let is_same = |new: &Vma| Vma { span: old.span, ..new.clone() } == *old;
+    if !vmas.overlapping(old.span).iter().all(is_same) {
+        remove_straddlers(vm, svm, old.span);
+        vm.space.invalidate_span(svm, old.span.mirrored());
+    }
+}
+
+/// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
+/// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone: those
+/// are collected here.
+fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
+    let Some(svm) = &vm.svm else { return Ok(()) };
+    let mirrored = vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror);
+    let mut parts = mirrored.filter_map(|vma| vma.span.intersect(span));
+    let is_live = |part: GpuRange| {
+        garbage::remove_unmapped(&vm.space, svm, part.mirrored());
+        svm.has_ranges(part.mirrored())
+    };
+    if parts.any(is_live) { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+/// PREFETCH of what is in a span. Region 0 is system memory, 1 + n tile n, -1 what MADVISE said.
+fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) {
+    let (span, region) = (op.span(), op.args.prefetch_mem_region_instance);
+    for vma in vmas.overlapping(span) {
+        match (&vma.kind, vm.mirror(), userptrs) {
+            (Kind::Mirror, Some(mirror), _) => prefetch_mirror(mirror, &vma, span, region),
+            (Kind::Bo(map), _, _) => {
+                let prefer = match region {
+                    CONSULT_MEM_ADVISE_PREF_LOC => Prefer::Anything,
+                    0 => Prefer::System,
+                    tile => Prefer::Tile(TileId((tile - 1) as u8)),
+                };
+                // Without room it stays unbound, and a fault will say so.
+                let _ = vm.bind_bo(&vma, map, prefer);
+            }
+            (Kind::Userptr(map), _, Some(userptrs)) => _ = vm.bind_userptr(userptrs, &vma, *map),
+            _ => {}
+        }
+    }
+}
+
+fn prefetch_mirror(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, region: u32) {
+    let (Some(first_tile), Some(part)) = (mirror.shared.gpu.tiles.first(), vma.span.intersect(span)) else { return };
+    let target = match region {
+        CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&mirror.shared.gpu, vma, first_tile.id),
+        region => policy::region_pagemap(&mirror.shared.gpu, region),
+    };
+    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(mirror.shared.platform(), vma, target));
+}

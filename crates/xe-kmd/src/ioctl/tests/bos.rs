@@ -1,0 +1,221 @@
+//! BOs and userptrs: where they are, what their binds write, and what takes them away.
+
+use super::*;
+use crate::testing::HwState;
+use units::Dpa;
+use xe_spec::platform::PVC;
+
+const AT: u64 = 0x10_0000_0000;
+
+fn create(rig: &Rig, size: u64, placement: u32) -> u32 {
+    let cpu_caching = if placement & !1 == 0 { CACHING_WB } else { CACHING_WC };
+    let mut args = GemCreate { size, placement, cpu_caching, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+    args.handle
+}
+
+fn map(obj: u32, addr: u64, range: u64) -> VmBindOp {
+    VmBindOp { obj, addr, range, pat_index: 3, flags: BindFlags::IMMEDIATE.bits(), ..Default::default() }
+}
+
+fn leaf(rig: &Rig, tile: u8, asid: Asid, addr: u64) -> Option<(u8, bool, u64)> {
+    rig.hw.walk(TileId(tile), asid, GpuVa(addr)).map(|(level, leaf)| (level, leaf.device, leaf.addr))
+}
+
+fn vm_of(rig: &Rig, flags: u32) -> (u32, Asid) {
+    let mut args = VmCreate { flags, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
+    (args.vm_id, rig.file.vm(args.vm_id).unwrap().asid)
+}
+
+/// The first frame that backs VRAM from an address on, if an object does.
+fn backed(state: &HwState, dpa: u64) -> Option<u64> {
+    state.backed.get(&Dpa(dpa)).map(|(_, first)| first.0)
+}
+
+#[test]
+fn a_bo_in_vram_is_bound_by_large_leaves_on_all_tiles() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, 4 * SZ_2M, 4);
+    assert_eq!(bind(&rig, vm, map(bo, AT, 4 * SZ_2M)), OK);
+    for tile in [0, 1] {
+        let (level, device, addr) = leaf(&rig, tile, asid, AT + SZ_2M + 5).unwrap();
+        assert_eq!((level, device), (1, true));
+        assert!(backed(&rig.hw.state.lock(), addr).is_some());
+        assert!(addr >= PVC.tiles[1].vram_base.0, "in the VRAM that it was made for");
+    }
+    assert_eq!(rig.device.vram_used(TileId(1)), 4 * SZ_2M);
+    let close = |handle| rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle, pad: 0 });
+    assert_eq!(close(bo), OK);
+    assert_eq!(rig.device.vram_used(TileId(1)), 4 * SZ_2M, "a bind keeps it");
+    assert_eq!(bind(&rig, vm, VmBindOp { op: BIND_OP_UNMAP, ..map(0, AT, 4 * SZ_2M) }), OK);
+    assert_eq!((leaf(&rig, 0, asid, AT), rig.device.vram_used(TileId(1)), rig.memory.objects()), (None, 0, 0));
+    assert!(rig.hw.state.lock().backed.is_empty());
+}
+
+#[test]
+fn a_bind_without_immediate_waits_for_the_fault_of_its_tile() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, SZ_2M, 1);
+    assert_eq!(bind(&rig, vm, VmBindOp { flags: 0, ..map(bo, AT, SZ_2M) }), OK);
+    assert_eq!(leaf(&rig, 0, asid, AT), None);
+    assert_eq!(rig.fault(1, asid, AT + 0x5000, Access::Write), FaultAck::Replay);
+    assert_eq!(leaf(&rig, 0, asid, AT), None);
+    assert!(matches!(leaf(&rig, 1, asid, AT), Some((_, false, _))), "all of it, in system memory");
+    assert_eq!((rig.fault(1, asid, AT, Access::Atomic), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
+    let (other, asid) = vm_of(&rig, 0);
+    assert_eq!(bind(&rig, other, VmBindOp { flags: 0, ..map(bo, AT, SZ_2M) }), OK);
+    assert!(leaf(&rig, 0, asid, AT).is_some(), "a VM without faults has all bound at once");
+}
+
+#[test]
+fn an_atomic_brings_a_bo_to_the_vram_of_its_tile() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, SZ_64K, 7);
+    let prefetch = |region| VmBindOp {
+        op: BIND_OP_PREFETCH,
+        prefetch_mem_region_instance: region,
+        flags: 0,
+        ..map(0, AT, SZ_64K)
+    };
+    assert_eq!(bind(&rig, vm, map(bo, AT, SZ_64K)), OK);
+    assert_eq!(bind(&rig, vm, prefetch(0)), OK);
+    assert!(matches!(leaf(&rig, 1, asid, AT), Some((0, false, _))));
+    assert_eq!(rig.fault(1, asid, AT, Access::Atomic), FaultAck::Replay);
+    assert_eq!((rig.device.vram_used(TileId(0)), rig.device.vram_used(TileId(1))), (0, SZ_64K));
+    assert!(matches!(leaf(&rig, 1, asid, AT), Some((0, true, _))));
+    assert_eq!(leaf(&rig, 0, asid, AT), None, "what led to the old place is gone on every tile");
+    assert_eq!(bind(&rig, vm, prefetch(1)), OK);
+    assert_eq!((rig.device.vram_used(TileId(0)), rig.device.vram_used(TileId(1))), (SZ_64K, 0));
+    let system = create(&rig, SZ_64K, 1);
+    assert_eq!(bind(&rig, vm, map(system, AT, SZ_64K)), OK);
+    assert_eq!(bind(&rig, vm, prefetch(1)), EINVAL, "it may not be there");
+}
+
+#[test]
+fn bos_that_do_not_fit_together_take_turns() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let most = PVC.tiles[0].vram_size / 4 * 3;
+    let (first, second) = (create(&rig, most, 2), create(&rig, most, 2));
+    assert!(rig.device.vram_used(TileId(0)) <= PVC.tiles[0].vram_size);
+    for (n, bo) in [first, second].into_iter().enumerate() {
+        assert_eq!(bind(&rig, vm, VmBindOp { flags: 0, ..map(bo, AT + n as u64 * SZ_1G, most) }), OK);
+    }
+    for n in [0, 1, 0, 1] {
+        assert_eq!(rig.fault(0, asid, AT + n * SZ_1G, Access::Write), FaultAck::Replay);
+        assert!(matches!(leaf(&rig, 0, asid, AT + n * SZ_1G), Some((_, true, _))));
+        assert_eq!(leaf(&rig, 0, asid, AT + (1 - n) * SZ_1G), None, "who gave its VRAM up is bound nowhere");
+        assert!(rig.device.vram_used(TileId(0)) <= PVC.tiles[0].vram_size);
+    }
+    let mut args = GemCreate { size: 2 * SZ_1G, placement: 2, cpu_caching: CACHING_WC, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), err(Errno::ENOSPC), "more than there is at all");
+}
+
+#[test]
+fn a_cut_through_64k_of_vram_goes_to_system_memory() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, SZ_2M, 2);
+    assert_eq!(bind(&rig, vm, map(bo, AT, SZ_2M)), OK);
+    assert_eq!(bind(&rig, vm, VmBindOp { op: BIND_OP_UNMAP, flags: 0, ..map(0, AT + SZ_4K, SZ_4K) }), OK);
+    assert_eq!(leaf(&rig, 0, asid, AT + SZ_64K), None, "the 2M leaf had to go");
+    for at in [AT, AT + 2 * SZ_4K, AT + SZ_64K] {
+        assert_eq!(rig.fault(0, asid, at, Access::Write), FaultAck::Replay);
+        assert!(leaf(&rig, 0, asid, at).is_some());
+    }
+    assert!(matches!(leaf(&rig, 0, asid, AT), Some((0, false, _))), "no leaf below 64K leads to VRAM");
+    assert_eq!(rig.fault(0, asid, AT + SZ_4K, Access::Write), FaultAck::Kill);
+}
+
+#[test]
+fn binds_of_bos_check_what_they_are_given() {
+    let rig = Rig::new();
+    let (vm, _) = vm_of(&rig, 6);
+    let (vram, system) = (create(&rig, SZ_2M, 2), create(&rig, SZ_64K, 1));
+    let cases: [(VmBindOp, Result<u32, Errno>); 7] = [
+        (map(vram, AT, SZ_2M + SZ_64K), EINVAL),
+        (VmBindOp { obj_offset: SZ_64K, ..map(vram, AT, SZ_2M) }, EINVAL),
+        (map(vram, AT + SZ_4K, SZ_64K), EINVAL),
+        (map(system, AT + SZ_4K, SZ_4K), OK),
+        (VmBindOp { pat_index: 0, ..map(system, AT, SZ_64K) }, EINVAL),
+        (VmBindOp { pat_index: 0, ..map(vram, AT + SZ_2M, SZ_2M) }, OK),
+        (VmBindOp { op: BIND_OP_UNMAP_ALL, addr: 0, range: 0, flags: 0, ..map(77, 0, 0) }, ENOENT),
+    ];
+    for (n, (op, want)) in cases.into_iter().enumerate() {
+        assert_eq!(bind(&rig, vm, op), want, "case {n}");
+    }
+    let mut args = GemCreate { size: SZ_64K, placement: 1, vm_id: vm, cpu_caching: CACHING_WB, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+    let (other, _) = vm_of(&rig, 6);
+    assert_eq!(bind(&rig, other, map(args.handle, AT, SZ_64K)), EINVAL, "another VM's own");
+}
+
+#[test]
+fn unmap_all_finds_every_bind_of_a_bo_and_no_other() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let (a, b) = (create(&rig, SZ_64K, 1), create(&rig, SZ_64K, 1));
+    for (n, bo) in [a, b, a].into_iter().enumerate() {
+        assert_eq!(bind(&rig, vm, map(bo, AT + n as u64 * SZ_64K, SZ_64K)), OK);
+    }
+    let all = VmBindOp { op: BIND_OP_UNMAP_ALL, flags: 0, ..map(a, 0, 0) };
+    assert_eq!(bind(&rig, vm, all), OK);
+    assert_eq!([0, 1, 2].map(|n| leaf(&rig, 0, asid, AT + n * SZ_64K).is_some()), [false, true, false]);
+}
+
+#[test]
+fn an_array_that_fails_leaves_bos_as_they_were() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let (a, b) = (create(&rig, SZ_64K, 2), create(&rig, SZ_64K, 2));
+    assert_eq!(bind(&rig, vm, map(a, AT, SZ_64K)), OK);
+    let before = leaf(&rig, 0, asid, AT);
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: 0x7000_0000, ..map(0, AT + SZ_2M, SZ_4K) };
+    rig.put(USER, &[map(b, AT, SZ_64K), userptr]);
+    let bind = VmBindOp { extensions: USER, ..Default::default() };
+    let mut args = VmBind { vm_id: vm, num_binds: 2, bind, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut args), err(Errno::EFAULT));
+    assert_eq!(rig.fault(0, asid, AT, Access::Write), FaultAck::Replay);
+    assert_eq!(leaf(&rig, 0, asid, AT), before);
+    assert_eq!(rig.fault(0, asid, AT + SZ_2M, Access::Read), FaultAck::Kill);
+}
+
+#[test]
+fn a_userptr_follows_its_memory() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    mapped(&rig, DATA, SZ_2M);
+    // Not congruent with its address in the process.
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: DATA + SZ_4K, ..map(0, AT, SZ_64K) };
+    assert_eq!(bind(&rig, vm, userptr), OK);
+    let bound =
+        |at: u64| leaf(&rig, 1, asid, at).inspect(|(_, device, addr)| assert!(!device && rig.hw.dma_reaches(*addr)));
+    assert!(bound(AT).is_some() && bound(AT + SZ_64K - SZ_4K).is_some() && bound(AT + SZ_64K).is_none());
+    assert_eq!(bind(&rig, vm, userptr), OK);
+    assert!(bound(AT).is_some(), "the same again");
+    rig.mm.dontneed(HostRange::sized(HostVa(DATA + SZ_4K), SZ_4K));
+    assert_eq!(bound(AT), None, "what changed is not translated any more");
+    assert_eq!(rig.fault(1, asid, AT, Access::Write), FaultAck::Replay);
+    assert!(bound(AT).is_some());
+    assert_eq!(rig.fault(1, asid, AT, Access::Atomic), FaultAck::Kill, "it never is in VRAM");
+    rig.mm.munmap(HostRange::sized(HostVa(DATA), SZ_2M));
+    assert_eq!(bound(AT + SZ_4K), None);
+    assert_eq!((rig.fault(1, asid, AT, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::EFAULT)));
+    assert_eq!(bind(&rig, vm, VmBindOp { op: BIND_OP_UNMAP, flags: 0, obj_offset: 0, ..map(0, AT, SZ_64K) }), OK);
+    assert!(rig.hw.state.lock().iommu.is_empty(), "and nothing stays mapped for it");
+}
+
+#[test]
+fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
+    let rig = Rig::new();
+    let ((vm, asid), (_, bare)) = (vm_of(&rig, 1), vm_of(&rig, 0));
+    assert_eq!(rig.fault(0, asid, AT, Access::Write), FaultAck::Replay);
+    assert_eq!(rig.fault(0, bare, AT, Access::Write), FaultAck::Kill);
+    let bo = create(&rig, SZ_64K, 1);
+    assert_eq!(bind(&rig, vm, map(bo, AT, SZ_64K)), OK);
+    assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT)), Some((0, leaf)) if !leaf.null));
+}

@@ -1,0 +1,129 @@
+//! Binding of what is no mirror: BOs, userptrs and NULL become leaves, when they are bound or at a fault.
+//!
+//! A bind takes the whole VMA, on the tiles that ask for it. A VM that serves no faults has everything bound by its
+//! binds. Where an eviction or a cut through a large leaf took leaves away, they come back at the next touch in every VM:
+//! upstream, without faults, binds such VMAs again before the next job, having preempted or waited for those that run.
+//!
+//! Locking: the VM's lock is held; takes a BO's and below.
+//!
+//! Upstream: `xe_vma_rebind`, `xe_pagefault_begin`, `xe_pt_update_ops_run`, `xe_vm_ops_execute` (prefetch).
+
+use sync::time::now_ns;
+use units::{GpuRange, SZ_2M, SZ_4K, TileId};
+use xe_spec::fault::Access;
+
+use crate::bo::{BoMap, Placed, Prefer};
+use crate::errno::Errno;
+use crate::event::{Event, Serviced};
+use crate::pt::build::{self, PlanError, Run, null_runs};
+use crate::svm::handler::Fault;
+use crate::svm::policy;
+use crate::svm::userptr::Userptrs;
+use crate::vm::Vm;
+use crate::vma::{UserMap, Vma};
+
+impl Vm {
+    /// Serves a fault of a BO's span. An atomic wants it in VRAM.
+    pub(crate) fn fault_bo(&self, vma: &Vma, map: &BoMap, fault: &Fault) -> Result<Serviced, Errno> {
+        let atomic = fault.access == Access::Atomic;
+        let may = self.access_of(vma);
+        let needs_vram = atomic && !may.atomic_system;
+        if atomic && !may.atomic_vram || needs_vram && !map.bo.may_be_in_vram() {
+            return Err(Errno::EACCES);
+        }
+        let placed = map.bo.placed(if needs_vram { Prefer::Tile(fault.tile) } else { Prefer::Anything })?;
+        if needs_vram && placed.tile().is_none() {
+            return Err(Errno::ENOMEM);
+        }
+        self.bind_placed(vma, map, placed, &[fault.tile])?;
+        Ok(Serviced::Resolved)
+    }
+
+    /// Binds a BO's span on all tiles, with the BO where `prefer` says.
+    pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer) -> Result<(), Errno> {
+        let tiles: Vec<_> = self.shared.gpu.tiles.iter().map(|tile| tile.id).collect();
+        self.bind_placed(vma, map, map.bo.placed(prefer)?, &tiles)
+    }
+
+    fn bind_placed(&self, vma: &Vma, map: &BoMap, placed: Placed<'_>, tiles: &[TileId]) -> Result<(), Errno> {
+        let access = self.access_of(vma);
+        let (placed, runs) = match build::plan(&placed.segments(map, vma.span), access, self.shared.gpu.granule()) {
+            Ok(runs) => (placed, runs),
+            Err(PlanError::Granule) => {
+                placed.stay_in_system();
+                let placed = map.bo.placed(Prefer::System)?;
+                let runs = build::plan(&placed.segments(map, vma.span), access, self.shared.gpu.granule());
+                (placed, runs.map_err(|PlanError::Granule| Errno::EFAULT)?)
+            }
+        };
+        // With the BO in its place, so that no eviction comes between its address and the leaf.
+        tiles.iter().try_for_each(|tile| self.write_leaves(*tile, vma.span, &runs))?;
+        placed.touch();
+        Ok(())
+    }
+
+    /// Serves a fault of a userptr's span. Its pages never are in VRAM.
+    pub(crate) fn fault_userptr(
+        &self,
+        userptrs: &Userptrs,
+        vma: &Vma,
+        map: UserMap,
+        fault: &Fault,
+    ) -> Result<Serviced, Errno> {
+        let access = self.access_of(vma);
+        if fault.access == Access::Atomic && !access.atomic_system {
+            return Err(Errno::EACCES);
+        }
+        userptrs.bind(vma.span, map, fault.addr, access, &[fault.tile])?;
+        Ok(Serviced::Resolved)
+    }
+
+    /// Binds all of a userptr's span on all tiles. `EFAULT`: there is no memory.
+    pub(crate) fn bind_userptr(&self, userptrs: &Userptrs, vma: &Vma, map: UserMap) -> Result<(), Errno> {
+        let tiles: Vec<_> = self.shared.gpu.tiles.iter().map(|tile| tile.id).collect();
+        userptrs.bind_all(vma.span, map, self.access_of(vma), &tiles)
+    }
+
+    /// What leaves of no mirror allow: without faults, atomics are not told apart.
+    fn access_of(&self, vma: &Vma) -> build::Access {
+        let mut access = policy::leaf_access(self.platform(), vma);
+        access.atomic_system |= !self.has_faults();
+        access
+    }
+
+    /// Binds the part of a NULL span around a fault. Atomics on it are refused, as no leaf of it allows them.
+    pub(crate) fn fault_null(&self, vma: &Vma, fault: &Fault) -> Result<Serviced, Errno> {
+        if fault.access == Access::Atomic {
+            return Err(Errno::EACCES);
+        }
+        let block = GpuRange::around(fault.addr, SZ_2M).intersect(vma.span).ok_or(Errno::EINVAL)?;
+        self.write_leaves(fault.tile, block, &null_runs(block, !vma.read_only))?;
+        Ok(Serviced::Resolved)
+    }
+
+    /// An address where nothing is, in a VM that was made with a scratch page: reads zeros, writes are dropped.
+    pub(crate) fn fault_scratch(&self, fault: &Fault) -> Result<Serviced, Errno> {
+        let page = GpuRange::around(fault.addr, SZ_4K);
+        self.write_leaves(fault.tile, page, &null_runs(page, true))?;
+        Ok(Serviced::Resolved)
+    }
+
+    fn write_leaves(&self, tile: TileId, span: GpuRange, runs: &[Run]) -> Result<(), Errno> {
+        let start = now_ns();
+        self.space.stage(tile, runs)?;
+        let done = self.space.commit(tile, runs).ok_or(Errno::ENOMEM)?;
+        if done.replaced {
+            self.shared.gpu.flush(tile, self.asid, span);
+        }
+        let (asid, leaves, ns) = (self.asid, done.leaves, now_ns() - start);
+        self.shared.gpu.tell(Event::Bind { asid, tile, span, leaves, ns });
+        Ok(())
+    }
+
+    /// Takes a span out of every tile's page table, and the tables that are empty then.
+    pub(crate) fn unbind(&self, span: GpuRange) {
+        use crate::bo::Shows;
+        self.space.unbind(span);
+        self.space.prune(span);
+    }
+}

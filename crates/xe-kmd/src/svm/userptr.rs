@@ -1,0 +1,230 @@
+//! Userptrs: the CPU's memory bound at GPU addresses of its own.
+//!
+//! One mirror a VM ([`Userptrs`]) stands beside the VM's own. Its ranges are pieces of the *process's* address space, found
+//! by host address; [`UserSpace`] knows which GPU spans show which host memory, and so what an invalidation must zap. Its
+//! pages never migrate for a userptr, and what is in VRAM is brought to system memory first: a GPU address that is not
+//! congruent with the host's could not be mapped by leaves of 64K (upstream maps VRAM here, one trigger of its defect B).
+//!
+//! Locking: the VM's lock is held over everything but an invalidation, which comes with the notifier lock of this mirror
+//! held, in reader class; the list of spans is a leaf under it.
+//!
+//! Upstream: `xe_userptr.c`, `xe_vma_userptr_pin_pages`.
+
+use std::sync::{Arc, Weak};
+
+use gpusvm::{Ctx, GpuSvm, GpuSvmOps, NotifierKey, NotifierLocked, RangeKey, SvmConfig, SvmError};
+use hostmm::{EventKind, MmEvent};
+use sync::Mutex;
+use sync::rank::mutex;
+use units::{GpuRange, GpuVa, HostRange, HostVa, TileId, bytes_of};
+
+use super::devmem::Dma;
+use super::handler::Tries;
+use super::{CHUNK_SIZES, NOTIFIER_SIZE, Space};
+use crate::bo::Shows;
+use crate::errno::Errno;
+use crate::pt::build::{self, Access, Memory, PlanError, Segment};
+use crate::ranks;
+use crate::shared::Shared;
+use crate::vma::UserMap;
+
+/// What the mirror's invalidations need.
+pub(crate) struct UserSpace {
+    space: Arc<Space>,
+    /// Spans that show host memory.
+    spans: Mutex<Vec<(GpuRange, UserMap)>>,
+    /// Ranges whose mapping is gone.
+    garbage: Mutex<Vec<RangeKey>>,
+}
+
+/// The userptrs of one VM.
+pub(crate) struct Userptrs {
+    svm: Arc<GpuSvm<UserSpace>>,
+    space: Arc<UserSpace>,
+}
+
+impl GpuSvmOps for UserSpace {
+    type RangeData = ();
+
+    fn invalidate(&self, locked: &mut NotifierLocked<'_, Self>, notifier: NotifierKey, event: &MmEvent) {
+        let touched = locked.ranges_of(notifier, event.range);
+        for key in touched {
+            // All of a range's pages are unmapped for the device, whatever part of it changes.
+            if let Some(range) = locked.range(key).filter(|range| range.pages().valid()) {
+                self.unbind_host(range.span());
+            }
+            locked.unmap_pages(key);
+            if matches!(event.kind, EventKind::Unmap | EventKind::Release) {
+                locked.set_unmapped(key, event);
+                self.garbage.lock().push(key);
+            }
+        }
+    }
+}
+
+impl UserSpace {
+    /// Nothing translates to that memory any more.
+    fn unbind_host(&self, host: HostRange) {
+        let spans = self.spans.lock().clone();
+        for (span, map) in spans {
+            if let Some(part) = map.host_range(span).intersect(host) {
+                self.space.unbind(gpu_span(map, part));
+            }
+        }
+    }
+}
+
+/// Where `map` shows `host`, a part of what it shows.
+fn gpu_span(map: UserMap, host: HostRange) -> GpuRange {
+    GpuRange::sized(map.start.add(host.start.offset_from(map.host)), host.len())
+}
+
+impl Userptrs {
+    /// None yet.
+    pub(crate) fn new(shared: &Shared, space: &Arc<Space>) -> Result<Self, Errno> {
+        let config = SvmConfig {
+            name: "Xe userptr",
+            window: HostRange::new(HostVa(0), HostVa(1 << shared.gpu.platform.va_bits)),
+            notifier_size: NOTIFIER_SIZE,
+            chunk_sizes: CHUNK_SIZES,
+        };
+        let lists = (mutex(ranks::LEAF, Vec::new()), mutex(ranks::GARBAGE, Vec::new()));
+        let space = Arc::new(UserSpace { space: space.clone(), spans: lists.0, garbage: lists.1 });
+        let dma = Arc::new(Dma::new(shared.gpu.clone()));
+        let (mm, pagemaps) = (shared.mm.clone(), shared.pagemaps.clone());
+        let ops: Weak<UserSpace> = Arc::downgrade(&space);
+        Ok(Self { svm: GpuSvm::new(config, mm, dma, pagemaps, ops, shared.svm_observer.clone())?, space })
+    }
+
+    /// `span` shows what `map` says.
+    pub(crate) fn add(&self, span: GpuRange, map: UserMap) {
+        self.space.spans.lock().push((span, map));
+    }
+
+    /// `span` shows nothing of it any more. Its leaves are the caller's to take out first; ranges that no other span shows
+    /// go.
+    pub(crate) fn cut(&self, span: GpuRange) {
+        let mut gone = Vec::new();
+        {
+            let mut spans = self.space.spans.lock();
+            for (old, map) in std::mem::take(&mut *spans) {
+                gone.extend(old.intersect(span).map(|part| map.host_range(part)));
+                let before = GpuRange::new(old.start, old.end.min(span.start).max(old.start));
+                let behind = GpuRange::new(old.start.max(span.end).min(old.end), old.end);
+                spans.extend([before, behind].into_iter().filter(|part| !part.is_empty()).map(|part| (part, map)));
+            }
+        }
+        for key in gone.into_iter().flat_map(|host| self.svm.ranges_in(host)) {
+            let Some(range) = self.svm.notifier_lock().range(key).map(|range| range.span()) else { continue };
+            if !self.space.spans.lock().iter().any(|(span, map)| map.host_range(*span).overlaps(range)) {
+                self.svm.range_remove(key);
+            }
+        }
+    }
+
+    /// The VM ends; the device translates nothing any more.
+    pub(crate) fn close(&self) {
+        self.svm.fini();
+    }
+
+    /// Binds all of `span` on `tiles`. `EFAULT`: no memory is there, or not for that.
+    pub(crate) fn bind_all(&self, span: GpuRange, map: UserMap, access: Access, tiles: &[TileId]) -> Result<(), Errno> {
+        let mut at = span.start;
+        while at < span.end {
+            at = self.bind(span, map, at, access, tiles)?.end;
+        }
+        Ok(())
+    }
+
+    /// Binds the range around `at` as far as `span` shows it: which part that is.
+    pub(crate) fn bind(
+        &self,
+        span: GpuRange,
+        map: UserMap,
+        at: GpuVa,
+        access: Access,
+        tiles: &[TileId],
+    ) -> Result<GpuRange, Errno> {
+        let host = map.host_range(span);
+        let addr = map.host.add(at.offset_from(map.start));
+        let ctx = Ctx { read_only: !access.write, ..Ctx::default() };
+        let mut tries = Tries::new();
+        loop {
+            self.collect();
+            let bound = self.svm.range_find_or_insert(addr, host, &ctx).and_then(|key| {
+                self.svm.get_pages(key, &ctx)?;
+                self.write_leaves(key, host, map, access, tiles)
+            });
+            match bound {
+                Ok(Ok(part)) => return Ok(part),
+                Ok(Err(errno)) => return Err(errno),
+                Err(SvmError::Busy | SvmError::Mixed | SvmError::Gone) => tries.spend(Errno::EAGAIN)?,
+                Err(SvmError::Fault) if self.has_memory(addr) => tries.spend(Errno::EFAULT)?,
+                Err(SvmError::NoMemory) => return Err(Errno::ENOMEM),
+                Err(SvmError::Fault | SvmError::NoVma | SvmError::Denied | SvmError::Io | SvmError::Invalid) => {
+                    return Err(Errno::EFAULT);
+                }
+            }
+        }
+    }
+
+    /// Something is mapped there: what went wrong was a race.
+    fn has_memory(&self, addr: HostVa) -> bool {
+        self.svm.mm().vma_lookup(addr).is_some()
+    }
+
+    /// Writes a range's leaves, if its pages are still what they were. `Gone`: they are not.
+    fn write_leaves(
+        &self,
+        key: RangeKey,
+        host: HostRange,
+        map: UserMap,
+        access: Access,
+        tiles: &[TileId],
+    ) -> Result<Result<GpuRange, Errno>, SvmError> {
+        let (part, segments) = self.segments(key, host, map).ok_or(SvmError::Gone)?;
+        let space = &self.space.space;
+        let runs = match build::plan(&segments, access, space.gpu.granule()) {
+            Ok(runs) => runs,
+            Err(PlanError::Granule) => return Err(SvmError::Mixed),
+        };
+        for tile in tiles {
+            if space.stage(*tile, &runs).is_err() {
+                return Ok(Err(Errno::ENOMEM));
+            }
+        }
+        let locked = self.svm.notifier_lock();
+        if !locked.pages_valid(key) {
+            return Err(SvmError::Gone);
+        }
+        for tile in tiles {
+            let done = space.commit(*tile, &runs).ok_or(SvmError::Gone)?;
+            if done.replaced {
+                space.gpu.flush(*tile, space.asid, part);
+            }
+        }
+        Ok(Ok(part))
+    }
+
+    /// What a range's pages are for the device, as far as `host` goes.
+    fn segments(&self, key: RangeKey, host: HostRange, map: UserMap) -> Option<(GpuRange, Vec<Segment>)> {
+        let locked = self.svm.notifier_lock();
+        let range = locked.range(key).filter(|range| range.pages().valid())?;
+        let part = range.span().intersect(host)?;
+        let mut start = range.span().start;
+        let pieces = range.pages().dma_addr().iter().filter_map(|chunk| {
+            let piece = HostRange::sized(start, bytes_of(chunk.pages()));
+            start = piece.end;
+            let shown = piece.intersect(part)?;
+            let addr = chunk.addr + shown.start.offset_from(piece.start);
+            let va = gpu_span(map, shown).start;
+            Some(Segment { va, addr, bytes: shown.len(), memory: Memory::System })
+        });
+        Some((gpu_span(map, part), build::coalesce(pieces)))
+    }
+
+    fn collect(&self) {
+        let listed = std::mem::take(&mut *self.space.garbage.lock());
+        listed.into_iter().for_each(|key| self.svm.range_remove(key));
+    }
+}
