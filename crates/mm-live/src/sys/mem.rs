@@ -1,6 +1,7 @@
 //! Mappings: making arenas, advising the kernel, and counting what is really there.
 
 use super::{Errno, call, check};
+use sync::atomic::AtomicU64;
 use units::{HostRange, HostVa, SZ_2M};
 
 /// What madvise shall do.
@@ -32,8 +33,8 @@ const NOTHING: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORE
 pub(crate) fn map_arena(bytes: u64) -> Result<HostRange, Errno> {
     let bytes = bytes.next_multiple_of(SZ_2M);
     let whole = bytes + SZ_2M;
-    // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
-    let ret = unsafe { call(libc::SYS_mmap, [0, whole as usize, PROT_READ_WRITE, NOTHING, usize::MAX, 0]) };
+    // SAFETY: a fresh mapping, by a hint that replaces nothing, touches nothing that exists.
+    let ret = unsafe { call(libc::SYS_mmap, [far(whole), whole as usize, PROT_READ_WRITE, NOTHING, usize::MAX, 0]) };
     let got = HostRange::sized(HostVa(check(ret)? as u64), whole);
     let arena = HostRange::sized(got.start.align_up(SZ_2M), bytes);
     unmap(HostRange::new(got.start, arena.start));
@@ -48,11 +49,20 @@ pub(crate) fn map_arena(bytes: u64) -> Result<HostRange, Errno> {
     Ok(arena)
 }
 
+/// Where large mappings of ours would like to be: far from what programs and the kernel choose. A program may map
+/// something at an address that it has in mind (MAP_FIXED), and must not find gigabytes of ours there.
+static FAR: AtomicU64 = AtomicU64::new(0x6e00_0000_0000);
+
+/// A hint for a mapping of so many bytes.
+fn far(bytes: u64) -> usize {
+    FAR.fetch_add(bytes.next_multiple_of(SZ_2M)) as usize
+}
+
 /// Reserves addresses, 2M aligned, never inherited: every touch of them is a fault.
 pub(crate) fn reserve(bytes: u64) -> Result<HostRange, Errno> {
     let whole = bytes.next_multiple_of(SZ_2M) + SZ_2M;
-    // SAFETY: a fresh mapping at an address of the kernel's choice touches nothing that exists.
-    let ret = unsafe { call(libc::SYS_mmap, [0, whole as usize, PROT_NONE, NOTHING, usize::MAX, 0]) };
+    // SAFETY: a fresh mapping, by a hint that replaces nothing, touches nothing that exists.
+    let ret = unsafe { call(libc::SYS_mmap, [far(whole), whole as usize, PROT_NONE, NOTHING, usize::MAX, 0]) };
     let got = HostRange::sized(HostVa(check(ret)? as u64), whole);
     advise(got, Advice::DontFork)?;
     Ok(HostRange::new(got.start.align_up(SZ_2M), got.end))
