@@ -123,7 +123,7 @@ fn the_library_exports_the_interposers_and_nothing_else() {
     for name in "open open64 openat openat64 __open_2 __open64_2 __openat_2 __openat64_2 fopen fopen64 close close_range \
                  dup dup2 dup3 fcntl fcntl64 ioctl mmap mmap64 mprotect mremap mlock stat stat64 lstat64 fstat64 fstatat64 \
                  statx __xstat64 __fxstat64 access faccessat readlink readlinkat realpath __realpath_chk opendir scandir64 \
-                 sigaction signal _exit"
+                 sigaction signal _exit syscall process_madvise"
         .split_whitespace()
     {
         assert!(exported.contains(&name), "{name} is not exported");

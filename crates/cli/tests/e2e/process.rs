@@ -46,6 +46,18 @@ fn descriptors_of_ours_cannot_be_closed_and_are_not_inherited() {
 }
 
 #[test]
+fn what_is_done_by_number_is_as_by_name() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("by_number");
+    for way in WAYS {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
+    }
+}
+
+#[test]
 fn destructors_of_libraries_use_the_device() {
     if !userfaultfd() {
         return;

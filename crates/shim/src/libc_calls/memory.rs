@@ -1,14 +1,14 @@
 //! mmap of a node; mprotect, mremap, mlock and their kin, with their memory at home.
 //!
 //! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
-//! them by itself. It does not tell of guards (MADV_GUARD_INSTALL) and of shmat over something (SHM_REMAP).
+//! them by itself. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
-use super::{buffers, interpose, real, set_errno};
+use super::{buffers, interpose, peek, raw, real, set_errno};
 use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
-use libc::{PROT_READ, PROT_WRITE, off64_t, size_t};
+use libc::{PROT_READ, PROT_WRITE, iovec, off64_t, size_t, ssize_t};
 use xe_uapi::gem::PCI_BARRIER_OFFSET;
 
 interpose! {
@@ -46,6 +46,22 @@ interpose! {
             return advise();
         }
         session::around_change(at as usize, length, Change::Protect, advise)
+    }
+    fn process_madvise(process: c_int, parts: *const iovec, count: size_t, advice: c_int, flags: c_uint) -> ssize_t {
+        let advise = || {
+            let arguments = (process as usize, parts as usize, advice as usize, flags as usize);
+            // SAFETY: the program's own arguments. Not every libc has a function of this name.
+            unsafe { raw::call(libc::SYS_process_madvise, arguments.0, arguments.1, count, arguments.2, arguments.3, 0) as ssize_t }
+        };
+        if advice != MADV_GUARD_INSTALL || count > MAX_PARTS {
+            return advise();
+        }
+        // SAFETY: the program's own array, which it leaves alone for the time of the call.
+        let Some(parts) = (unsafe { peek::array(parts, count) }) else { return advise() };
+        // Of another process's memory nothing is here, so it does not matter whose it is.
+        let start = parts.iter().map(|part| part.iov_base as usize).min().unwrap_or(0);
+        let end = parts.iter().map(|part| (part.iov_base as usize).saturating_add(part.iov_len)).max().unwrap_or(0);
+        session::around_change(start, end.min(ALL).saturating_sub(start), Change::Protect, advise)
     }
     fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
         // SAFETY: the program's own arguments.
@@ -100,6 +116,9 @@ fn is_within(fd: c_int, length: size_t, offset: off64_t) -> bool {
     let size = unsafe { stat.assume_init() }.st_size as u64;
     found != 0 || (offset as u64).checked_add(length as u64).is_some_and(|end| end <= size)
 }
+
+/// Parts that process_madvise takes at most: UIO_MAXIOV.
+const MAX_PARTS: size_t = 1024;
 
 /// Linux 6.13; libc has no name for it yet.
 const MADV_GUARD_INSTALL: c_int = 102;

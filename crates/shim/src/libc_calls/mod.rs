@@ -10,6 +10,7 @@
 //! | `buffers` | mmap of a buffer |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
+//! | `raw` | syscall |
 //! | `peek` | strings of the program that may be no memory |
 //! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
@@ -31,6 +32,7 @@ mod open;
 mod paths;
 mod peek;
 mod process;
+mod raw;
 mod real;
 pub mod signals;
 mod stat;
@@ -53,7 +55,7 @@ macro_rules! interpose {
         $(#[$attribute])*
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[cfg_attr(test, allow(dead_code))]
-        unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
+        pub(super) unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
     )* };
 }
 use interpose;

@@ -1,4 +1,4 @@
-//! The program's strings, which need not be readable memory: the kernel says EFAULT then, and so must we.
+//! The program's strings and arrays, which need not be readable memory: the kernel says EFAULT then, and so must we.
 //!
 //! The kernel is asked once a page by a call that reads eight bytes there and then refuses its other argument. Where
 //! it may not bring a page home itself (userfaultfd for user mode only), the machine does.
@@ -38,6 +38,21 @@ pub unsafe fn c_string<'a>(string: *const c_char) -> Option<&'a [u8]> {
     }
 }
 
+/// Elements of the program's array; `None` where it is not all in readable memory.
+///
+/// # Safety
+/// What is readable there stays so, and unchanged, for `'a`; any bytes are elements.
+pub unsafe fn array<'a, T: Copy>(first: *const T, count: usize) -> Option<&'a [T]> {
+    let (start, bytes) = (first as usize, count.checked_mul(size_of::<T>())?);
+    if bytes == 0 {
+        return Some(&[]);
+    }
+    let end = start.checked_add(bytes).filter(|_| first.is_aligned())?;
+    let pages = (start & !(PAGE - 1)..end).step_by(PAGE);
+    // SAFETY: all its pages are readable, and it is aligned.
+    pages.into_iter().all(|page| is_readable(page.max(start))).then(|| unsafe { slice::from_raw_parts(first, count) })
+}
+
 fn is_readable(at: usize) -> bool {
     if !(PAGE..END).contains(&at) {
         return false;
@@ -61,6 +76,15 @@ fn kernel_reads(at: usize) -> bool {
 mod tests {
     use super::*;
     use std::ffi::CString;
+
+    #[test]
+    fn arrays_are_read_whole_or_not_at_all() {
+        let words: Vec<u64> = (0..2000).collect();
+        // SAFETY: the words live to the end of the test; nothing is readable at the other place.
+        let read = |first, count| unsafe { array(first, count) };
+        assert_eq!(read(words.as_ptr(), words.len()), Some(words.as_slice()));
+        assert_eq!(read(END as *const u64, 1), None);
+    }
 
     #[test]
     fn strings_are_read_to_their_end_or_not_at_all() {
