@@ -43,6 +43,8 @@ impl LiveMm {
         match self.kernel.protect(range, true) {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Step::Again,
+            // Kernels before 6.3 protect within one mapping only.
+            Err(Errno::NOENT) if way.pages > 1 => return Step::Narrow,
             Err(_) => return self.count_invalid(),
         }
         self.set_filling(transfer, Filling::Open);

@@ -4,8 +4,8 @@
 //! reports the part between exclusions, or the excluded part as one that cannot migrate. What is the library's own
 //! ([`ours`](crate::ours)) is no mapping at all.
 
+use crate::LiveMm;
 use crate::kernel::Mapping;
-use crate::{LiveMm, Transport};
 use hostmm::Vma;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
@@ -63,11 +63,9 @@ impl LiveMm {
 
     /// A mapping around `addr`, with what is alike beside it in the same 2M. Without us most of that would be one VMA: a
     /// registered part of a VMA is one of its own, memory that is mapped into the middle of it is not merged with it,
-    /// and is not merged later either. Not by the copying path, which protects, copies and drops VMA by VMA.
+    /// and is not merged later either.
     fn merged(&self, found: Mapping, addr: HostVa) -> Mapping {
-        let alike = |other: &Mapping| {
-            self.transport == Transport::Move && found.plain && Mapping { range: found.range, ..*other } == found
-        };
+        let alike = |other: &Mapping| found.plain && Mapping { range: found.range, ..*other } == found;
         let block = HostRange::around(addr, SZ_2M);
         let mut range = found.range;
         while range.start > block.start {

@@ -50,9 +50,10 @@ fn a_page_that_was_replaced_is_part_of_its_block() {
     if !userfaultfd() {
         return;
     }
-    for arguments in [&[][..], &["unmapped"]] {
-        let run = run("replaced.c", &[], arguments);
+    let ways: [&[&str]; 3] = [&[], &["--hostile"], &["--no-move"]];
+    for (way, arguments) in ways.iter().flat_map(|way| [(way, &[][..]), (way, &["unmapped"])]) {
+        let run = run("replaced.c", way, arguments);
         let right = "2 of 2 atomics arrived, the new page has 1\n";
-        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{}", run.err);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{way:?}: {}", run.err);
     }
 }
