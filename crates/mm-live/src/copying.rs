@@ -57,18 +57,26 @@ impl LiveMm {
             Some(Errno::AGAIN) => Step::Again,
             _ => self.count_invalid(),
         };
-        if let Step::Went(pages, _) = step {
-            self.drop_own(HostRange::sized(src, bytes_of(pages)));
-            if !self.is_dropped(transfer.first(pages), way.to) {
-                step = Step::Again;
-            }
+        if let Step::Went(pages, _) = step
+            && !self.drop_source(transfer.first(pages), src, way.to)
+        {
+            step = Step::Again;
         }
         let _ = self.kernel.protect(range, false);
         self.kernel.wake(range);
         step
     }
 
+    /// Drops what was copied. False where it is there still.
+    fn drop_source(&self, transfer: Transfer, src: HostVa, to: Place) -> bool {
+        self.drop_own(HostRange::sized(src, transfer.name.len()));
+        self.books.lock().update_named(transfer, |entry| entry.dropping = false);
+        self.is_dropped(transfer, to)
+    }
+
     /// Notes a copy before its source goes: from now on the pages' bytes are in VRAM, whatever becomes of the source.
+    /// The program may free a page between this and the drop. What it writes then must come after the drop: its writers,
+    /// whom the protection stops, wait for the end of the claim.
     /// A copy of what lies there since another mapping took the place is none of the pages'; it is thrown away.
     fn keep_copy(&self, transfer: Transfer, to: Place) -> Step {
         let pages = transfer.name.pages();
@@ -77,6 +85,7 @@ impl LiveMm {
         self.books.lock().update_named(transfer, |entry| alive &= !entry.dead && !entry.is_remapped());
         if alive && !self.kernel.event_pending() {
             self.note(transfer, Outcome::Copied);
+            self.books.lock().update_named(transfer, |entry| entry.dropping = true);
             return Step::Went(pages, Outcome::Copied);
         }
         drop(unread);
@@ -141,14 +150,51 @@ mod tests {
         fn folio_free(&self, _: DevicePage, _: usize) {}
     }
 
+    fn copying() -> Option<Arc<LiveMm>> {
+        let mm = LiveMm::start(Config { transport: Transport::Copy, ..Config::default() });
+        let mm = mm.inspect_err(|refused| crate::skipped(&format!("{refused}"))).ok()?;
+        mm.pagemap_insert(PagemapId(0), OwnerId(1), 16, Arc::new(Nobody));
+        Some(mm)
+    }
+
+    /// A page that the program frees after its bytes went and before its source is dropped, and then writes.
+    #[test]
+    fn what_is_written_after_a_page_was_freed_is_not_dropped() {
+        let Some(mm) = copying() else { return };
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        let page = HostRange::sized(chunk.start, SZ_4K);
+        access::write(page.start.0, &[7]).expect("memory of ours");
+        let first = Place::Device(DevicePage { pagemap: PagemapId(0), frame: 0 });
+        let request = ClaimRequest { range: page, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
+        let mut migration = Migration::default();
+        mm.claim(&request, &mut migration).expect("memory of one mapping");
+        migration.aim(page, DevicePage { pagemap: PagemapId(0), frame: 0 });
+        mm.stage(&mut migration).expect("empty frames");
+        let claim = migration.id.expect("a claim").0;
+        let transfer = Transfer { claim, name: page, purpose: crate::transfer::Purpose::Migrate };
+        mm.kernel.protect(page, true).expect("registered memory");
+        assert!(matches!(mm.keep_copy(transfer, first), Step::Went(1, Outcome::Copied)));
+
+        let program = sync::spawn("program", move || {
+            mem::advise(page, mem::Advice::DontNeed).expect("memory of ours");
+            access::write(page.start.0, &[8]).expect("memory of ours");
+        });
+        while !program.is_finished() && mm.stats().claimed_faults == 0 {
+            sync::yield_now();
+        }
+        mm.drop_source(transfer, page.start, first);
+        mm.finish(&mut migration);
+        program.join();
+        let mut byte = [0];
+        assert_eq!(access::read(page.start.0, &mut byte).map(|()| byte[0]), Ok(8));
+        mem::unmap(whole);
+        assert!(mm.stop());
+    }
+
     /// What is no page cannot be protected from writes: filled for a copy, it could be written before it is dropped.
     #[test]
     fn a_hole_is_not_copied() {
-        let mm = match LiveMm::start(Config { transport: Transport::Copy, ..Config::default() }) {
-            Ok(mm) => mm,
-            Err(refused) => return crate::skipped(&format!("{refused}")),
-        };
-        mm.pagemap_insert(PagemapId(0), OwnerId(1), 16, Arc::new(Nobody));
+        let Some(mm) = copying() else { return };
         let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
         let range = HostRange::sized(chunk.start, 3 * SZ_4K);
         [0, 2].into_iter().for_each(|i| access::write(range.page_at(i).0, &[7]).expect("memory of ours"));

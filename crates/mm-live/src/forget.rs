@@ -43,7 +43,7 @@ impl LiveMm {
     /// Takes pages, or their mapping, out of the books. Gives frames to empty now, and to free when the engine was told.
     pub(crate) fn forget(&self, range: HostRange, what: Forget) -> Vec<DeviceRun> {
         let mut books = self.books.lock();
-        let (lost, died) = books.forget(range);
+        let (lost, died) = books.forget(range, what);
         self.counters.died.add(died);
         if what == Forget::Mapping {
             books.forget_registration(range);
@@ -126,15 +126,22 @@ impl LiveMm {
 }
 
 impl Books {
-    /// Claimed pages die; of the others the frames are lost. Gives these, and how many pages died.
-    fn forget(&mut self, range: HostRange) -> (Vec<DeviceRun>, u64) {
+    /// Claimed pages die; of the others the frames are lost. Gives these, and how many pages died. Pages whose mapping
+    /// stays and that the copying path is about to drop stay claimed: nobody may write them before that is done.
+    fn forget(&mut self, range: HostRange, what: Forget) -> (Vec<DeviceRun>, u64) {
         let (mut lost, mut died) = (Vec::new(), 0);
+        let mut kept = Vec::new();
         for (run, page) in self.known(range) {
             match (page.mark, page.home) {
                 (Mark::Claimed(id), _) => {
                     died += run.pages() as u64;
                     if let Some(claim) = self.claims.get_mut(id) {
-                        claim.update(run, |entry| entry.dead = true);
+                        claim.update(run, |entry| {
+                            entry.dead = true;
+                            if entry.dropping && what == Forget::Pages {
+                                kept.push((entry.range(), page.mark));
+                            }
+                        });
                     }
                 }
                 (_, Home::Device(first)) => {
@@ -145,6 +152,7 @@ impl Books {
             }
             self.set(run, Page { home: Home::System, mark: Mark::Free });
         }
+        kept.into_iter().for_each(|(run, mark)| self.set_mark(run, mark));
         (lost, died)
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     pub filling: Filling,
     /// The CPU has filled a hole of it since.
     pub filled: bool,
+    /// By copying: its bytes have gone, and what lies at its address is about to be dropped.
+    pub dropping: bool,
 }
 
 impl Entry {
@@ -70,6 +72,7 @@ impl Entry {
             committed: false,
             filling: if matches!(from, From::Hole) { Filling::Open } else { Filling::Never },
             filled: false,
+            dropping: false,
         }
     }
 
