@@ -124,7 +124,6 @@ pub use calls::Calls;
 pub use region::{PageSize, Region};
 pub use rules::Rules;
 pub use stats::Stats;
-pub use sys::access::{Chained, swap_chained};
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;

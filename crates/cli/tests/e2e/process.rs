@@ -58,6 +58,15 @@ fn what_is_done_by_number_is_as_by_name() {
 }
 
 #[test]
+fn a_handler_runs_with_its_own_mask_and_flags() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = Client::here("actions").run(&[], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "0 wrong\n"), "{}", run.err);
+}
+
+#[test]
 fn destructors_of_libraries_use_the_device() {
     if !userfaultfd() {
         return;

@@ -3,8 +3,7 @@
 //! All routines lie in one span of text, use no stack and report in `rax`. When one of them faults, the handler of
 //! SIGSEGV and SIGBUS finds the instruction pointer in the span, puts the signal's number into `rax` and continues
 //! at the span's end, a `ret`: so a fault costs about 2 us and an access that does not fault costs nothing.
-//! Any other fault goes to whoever handled the signal before ([`Chained`]); the preload library, which
-//! interposes `sigaction`, keeps that entry up to date by [`swap_chained`].
+//! Any other fault goes to whoever handled the signal before.
 
 use super::call;
 use crate::kernel::Fault;
@@ -222,29 +221,14 @@ fn compare_exchange(addr: u64, size: usize, expected: u64, new: u64) -> Result<u
     outcome(ret).map(|()| word)
 }
 
-/// What handles a signal that is not ours: `sa_handler` or `sa_sigaction`, and `sa_flags`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Chained {
-    /// Address of the handler; 0 is SIG_DFL, 1 is SIG_IGN.
-    pub handler: usize,
-    /// SA_SIGINFO and its kin.
-    pub flags: usize,
-}
-
-/// The chained handlers of SIGSEGV and SIGBUS, as (handler, flags).
+/// Who handled SIGSEGV and SIGBUS before us: handler and flags. Written before our handler is there to read them, and never
+/// again, so the two are of one action. Who is in front of a program that changes its mind (the preload library) has a handler of
+/// its own there.
 static CHAINED: [[AtomicUsize; 2]; 2] = [const { [const { AtomicUsize::new(0) }; 2] }; 2];
 static INSTALLED: AtomicUsize = AtomicUsize::new(0);
 
 fn slot(signal: i32) -> &'static [AtomicUsize; 2] {
     &CHAINED[usize::from(signal == libc::SIGBUS)]
-}
-
-/// Sets who gets the SIGSEGVs and SIGBUSes that are not ours, and gives who got them before: what a wrapper of
-/// `sigaction` calls instead of the kernel. Other signals are none of this crate's business.
-pub fn swap_chained(signal: i32, new: Chained) -> Chained {
-    let [handler, flags] = slot(signal);
-    let flags = flags.swap(new.flags, Ordering::SeqCst);
-    Chained { handler: handler.swap(new.handler, Ordering::SeqCst), flags }
 }
 
 /// `struct kernel_sigaction` of x86-64.
@@ -262,7 +246,9 @@ pub(crate) fn install() {
     if INSTALLED.swap(1, Ordering::SeqCst) == 0 {
         for signal in [libc::SIGSEGV, libc::SIGBUS] {
             let old = set_action(signal, KernelAction::default(), Change::Ask);
-            swap_chained(signal, Chained { handler: old.handler, flags: old.flags });
+            let [handler, flags] = slot(signal);
+            handler.store(old.handler, Ordering::SeqCst);
+            flags.store(old.flags, Ordering::SeqCst);
             set_action(signal, own_action(), Change::Set);
         }
     }

@@ -9,6 +9,7 @@
 //! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
 //! | `buffers` | mmap of a buffer |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
+//! | `actions` | what the program wants done with SIGSEGV and SIGBUS |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
 //! | `peek` | strings of the program that may be no memory |
@@ -23,6 +24,7 @@
 //! interposed too.
 #![allow(unsafe_code)]
 
+mod actions;
 mod buffers;
 mod changes;
 mod descriptors;

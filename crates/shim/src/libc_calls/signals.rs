@@ -9,12 +9,13 @@
 //!
 //! Locking: none; handlers read atomics only.
 
+use super::actions::{Action, Current};
 use super::{fail, interpose, real};
 use core::ffi::{c_int, c_void};
 use core::mem;
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use libc::{SIG_BLOCK, SIG_DFL, SIG_IGN, SIG_SETMASK, SIGBUS, SIGSEGV};
 
 /// Signals that are never blocked by us: faults of the thread itself, and what a debugger uses.
@@ -125,19 +126,11 @@ fn set_mask(mask: u64) -> u64 {
     unsafe { *old.as_ptr().cast::<u64>() }
 }
 
-/// What the program wants done with SIGSEGV or SIGBUS, word by word: a handler may read while it is changed, as with
-/// the kernel's own.
-struct Wanted {
-    handler: AtomicUsize,
-    flags: AtomicUsize,
-    mask: AtomicU64,
-}
-
-static WANTED: [Wanted; 2] =
-    [const { Wanted { handler: AtomicUsize::new(SIG_DFL), flags: AtomicUsize::new(0), mask: AtomicU64::new(0) } }; 2];
+/// What the program wants done with SIGSEGV and SIGBUS.
+static WANTED: [Current; 2] = [const { Current::new() }; 2];
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-fn wanted(signal: c_int) -> Option<&'static Wanted> {
+fn wanted(signal: c_int) -> Option<&'static Current> {
     match signal {
         SIGSEGV => Some(&WANTED[0]),
         SIGBUS => Some(&WANTED[1]),
@@ -160,18 +153,25 @@ pub fn install() {
 }
 
 /// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack.
-fn install_ours(signal: c_int, wanted: &Wanted) {
-    let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all bits zero is a valid action.
-    let action = unsafe { ours.assume_init_mut() };
-    action.sa_sigaction = on_signal as *const () as usize;
-    let theirs = match wanted.handler.load(Ordering::Acquire) {
-        SIG_DFL | SIG_IGN => libc::SA_RESTART | libc::SA_ONSTACK,
-        _ => wanted.flags.load(Ordering::Acquire) as c_int & (libc::SA_RESTART | libc::SA_ONSTACK),
-    };
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | theirs;
-    // SAFETY: a valid action with a handler of the right type.
-    unsafe { real::sigaction(signal, ours.as_ptr(), ptr::null_mut()) };
+fn install_ours(signal: c_int, wanted: &Current) {
+    loop {
+        let (theirs, number) = wanted.get();
+        let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all bits zero is a valid action.
+        let action = unsafe { ours.assume_init_mut() };
+        action.sa_sigaction = on_signal as *const () as usize;
+        let flags = match theirs.handler {
+            SIG_DFL | SIG_IGN => libc::SA_RESTART | libc::SA_ONSTACK,
+            _ => theirs.flags & (libc::SA_RESTART | libc::SA_ONSTACK),
+        };
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | flags;
+        // SAFETY: a valid action with a handler of the right type.
+        unsafe { real::sigaction(signal, ours.as_ptr(), ptr::null_mut()) };
+        // Of two threads the one that tells the kernel last tells what counts.
+        if wanted.number() == number {
+            return;
+        }
+    }
 }
 
 /// The program's action for SIGSEGV or SIGBUS, changed where there is a new one.
@@ -180,20 +180,32 @@ fn exchange(signal: c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
     // SAFETY: all bits zero is a valid action.
     let old = unsafe { old.assume_init_mut() };
     let Some(wanted) = wanted(signal) else { return *old };
-    old.sa_sigaction = wanted.handler.load(Ordering::Acquire);
-    old.sa_flags = wanted.flags.load(Ordering::Acquire) as c_int;
-    let mask = ptr::from_mut(&mut old.sa_mask).cast::<u64>();
+    let before = match new {
+        None => wanted.get().0,
+        Some(new) => {
+            // SAFETY: a set begins with the 64 bits of the kernel's own.
+            let mask = unsafe { *ptr::from_ref(&new.sa_mask).cast::<u64>() };
+            let before = wanted.set(Action { handler: new.sa_sigaction, flags: new.sa_flags, mask });
+            install_ours(signal, wanted);
+            before
+        }
+    };
+    (old.sa_sigaction, old.sa_flags) = (before.handler, before.flags);
     // SAFETY: a set begins with the 64 bits of the kernel's own.
-    unsafe { *mask = wanted.mask.load(Ordering::Acquire) };
-    if let Some(new) = new {
-        let mask = ptr::from_ref(&new.sa_mask).cast::<u64>();
-        // SAFETY: as above.
-        wanted.mask.store(unsafe { *mask }, Ordering::Release);
-        wanted.flags.store(new.sa_flags as usize, Ordering::Release);
-        wanted.handler.store(new.sa_sigaction, Ordering::Release);
-        install_ours(signal, wanted);
-    }
+    unsafe { *ptr::from_mut(&mut old.sa_mask).cast::<u64>() = before.mask };
     *old
+}
+
+/// The action that a signal meets; one that is for once is taken back.
+fn take(wanted: &Current) -> Action {
+    loop {
+        let (action, number) = wanted.get();
+        let is_handler = !matches!(action.handler, SIG_DFL | SIG_IGN);
+        let for_once = is_handler && action.flags & libc::SA_RESETHAND != 0;
+        if !for_once || wanted.replace(number, Action { handler: SIG_DFL, ..action }) {
+            return action;
+        }
+    }
 }
 
 /// Behind the machine's fixups, in front of the program's handler: does what the kernel would.
@@ -201,18 +213,14 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: the kernel's own info of this signal.
     let was_sent = unsafe { (*info).si_code } <= 0;
-    let handler = wanted.handler.load(Ordering::Acquire);
+    let Action { handler, flags, mask } = take(wanted);
     match handler {
         SIG_IGN if was_sent => return,
         SIG_DFL | SIG_IGN => return die(signal, was_sent),
         _ => {}
     }
-    let flags = wanted.flags.load(Ordering::Acquire) as c_int;
     let itself = if flags & libc::SA_NODEFER == 0 { bit(signal) } else { 0 };
-    block(wanted.mask.load(Ordering::Acquire) | itself);
-    if flags & libc::SA_RESETHAND != 0 {
-        wanted.handler.store(SIG_DFL, Ordering::Release);
-    }
+    block(mask | itself);
     if flags & libc::SA_SIGINFO != 0 {
         // SAFETY: the program registered this address with SA_SIGINFO, so it is a function of this type.
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = unsafe { mem::transmute(handler) };
