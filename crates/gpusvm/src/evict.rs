@@ -26,7 +26,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         loop {
             let (span, id) = self.span_of(range)?;
             let valid_since = Some((id, self.mm.read_begin(id)));
-            let walk = Walk { range: span, valid_since, fault: true, write: false, owner: None };
+            let walk = Walk { range: span, valid_since, vma: None, fault: true, write: false, owner: None };
             match self.mm.walk(&walk, &mut runs) {
                 Ok(()) => {
                     self.tell(Event::Evicted { range: span, ns: sync::time::now_ns().saturating_sub(start_ns) });

@@ -19,7 +19,7 @@ use crate::range::{Attempt, RangeKey};
 use crate::svm::{Ctx, GpuSvm, GpuSvmOps, HMM_TIMEOUT_NS, SvmError};
 use crate::zdd::ZddView;
 use alloc::vec::Vec;
-use hostmm::{DevicePage, EventKind, MmEvent, NotifierId, PagemapId, Place, Run, Seq, Walk, WalkRun};
+use hostmm::{DevicePage, EventKind, MmEvent, NotifierId, PagemapId, Place, Run, Seq, Vma, Walk, WalkRun};
 use units::{HostFrame, HostRange, Iova};
 
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).
@@ -116,6 +116,7 @@ struct Located {
     span: HostRange,
     notifier: NotifierKey,
     id: NotifierId,
+    seen: Option<(Vma, Seq)>,
 }
 
 impl<O: GpuSvmOps> GpuSvm<O> {
@@ -154,15 +155,17 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         }
     }
 
-    /// Where a range is, unless it ended.
+    /// Where a range is, unless it ended. What was seen of its VMA is given once: a second attempt looks again.
     fn locate(&self, key: RangeKey) -> Result<Located, SvmError> {
-        let state = self.state.lock();
-        let range = state.ranges.get(key).ok_or(SvmError::Gone)?;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let range = state.ranges.get_mut(key).ok_or(SvmError::Gone)?;
         if range.unmapped {
             return Err(SvmError::Fault);
         }
+        let seen = range.seen.take();
         let id = state.notifiers.get(range.notifier).and_then(|notifier| notifier.id).ok_or(SvmError::Gone)?;
-        Ok(Located { key, span: range.span, notifier: range.notifier, id })
+        Ok(Located { key, span: range.span, notifier: range.notifier, id, seen })
     }
 
     /// Extent and notifier of a range, for a walk of it.
@@ -171,13 +174,13 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     }
 
     fn try_get_pages(&self, located: &Located, ctx: &Ctx, walked: &mut Vec<WalkRun>) -> Result<Got, Attempt> {
-        let &Located { key, span, id, .. } = located;
+        let &Located { key, span, id, seen, .. } = located;
         let seq = self.mm.read_begin(id);
         if self.try_reuse(located, seq, ctx) {
             return Ok(Got::Reused);
         }
-        let walk =
-            Walk { range: span, valid_since: Some((id, seq)), fault: true, write: !ctx.read_only, owner: ctx.owner };
+        let (valid_since, write) = (Some((id, seq)), !ctx.read_only);
+        let walk = Walk { range: span, valid_since, vma: seen, fault: true, write, owner: ctx.owner };
         self.mm.walk(&walk, walked)?;
 
         // Allocated before the lock: nothing under it asks for memory.

@@ -34,6 +34,8 @@ pub struct Range<D> {
     pub(crate) migrate_devmem: bool,
     pub(crate) unmapped: bool,
     pub(crate) partial_unmap: bool,
+    /// The VMA as it was looked up last, and when: for the next collection, once.
+    pub(crate) seen: Option<(Vma, Seq)>,
 }
 
 impl<D> Range<D> {
@@ -101,15 +103,18 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         let mut patience = Patience::new();
         loop {
             let seq = self.mm.read_begin(id);
-            let vma = self.mm.vma_lookup(addr).ok_or(SvmError::NoVma)?;
+            let mut vma = self.mm.vma_part(addr).ok_or(SvmError::NoVma)?;
             if !ctx.read_only && !vma.write {
                 return Err(SvmError::Denied);
             }
             if vma.io {
                 return Err(SvmError::Io);
             }
-            if let Some(key) = self.range_at(addr) {
+            if let Some(key) = self.range_at(addr, (vma, seq)) {
                 return Ok(key);
+            }
+            if !vma.range.covers(HostRange::around(addr, self.config.chunk_sizes[0])) {
+                vma = self.mm.vma_lookup(addr).ok_or(SvmError::NoVma)?;
             }
             match self.try_insert(&Sight { notifier, id, seq, vma }, addr, gpuva, ctx) {
                 Err(Attempt::Stale) if patience.wait() => {}
@@ -144,6 +149,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             migrate_devmem: ctx.devmem_possible && sight.vma.anonymous,
             unmapped: false,
             partial_unmap: false,
+            seen: Some((sight.vma, sight.seq)),
         };
         let key = state.ranges.insert(range);
         let Some(notifier) = state.notifiers.get_mut(sight.notifier) else {
@@ -179,7 +185,8 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     fn all_present(&self, sight: &Sight, chunk: HostRange, ctx: &Ctx) -> Result<bool, Attempt> {
         let mut runs = self.walks.take();
         let valid_since = Some((sight.id, sight.seq));
-        let walk = Walk { range: chunk, valid_since, fault: false, write: false, owner: ctx.owner };
+        let vma = Some((sight.vma, sight.seq));
+        let walk = Walk { range: chunk, valid_since, vma, fault: false, write: false, owner: ctx.owner };
         match self.mm.walk(&walk, &mut runs) {
             Ok(()) => Ok(runs.iter().all(|run| run.run.place.is_some())),
             Err(MmError::Stale) => Err(Attempt::Stale),
@@ -188,9 +195,12 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         }
     }
 
-    /// The range that `addr` lies in.
-    fn range_at(&self, addr: HostVa) -> Option<RangeKey> {
-        self.state.lock().range_at(addr)
+    /// The range that `addr` lies in, which keeps what was just seen there.
+    fn range_at(&self, addr: HostVa, seen: (Vma, Seq)) -> Option<RangeKey> {
+        let mut state = self.state.lock();
+        let key = state.range_at(addr)?;
+        state.ranges.get_mut(key)?.seen = Some(seen);
+        Some(key)
     }
 
     /// Removes a range: unmaps its pages and forgets it; its notifier goes with the last one

@@ -30,6 +30,9 @@ pub struct Walk {
     pub range: HostRange,
     /// Sequence that must still hold, and of which notifier; `None`: an advisory look.
     pub valid_since: Option<(NotifierId, Seq)>,
+    /// What the caller has just looked up there, and at which sequence of that notifier. The host mm may go by it, and
+    /// ask for nothing, while nothing but migrations came since; permissions are then those of that moment.
+    pub vma: Option<(Vma, Seq)>,
     /// Fault in what is absent or belongs to another owner.
     pub fault: bool,
     /// Demand write permission (with `fault`).
@@ -126,6 +129,10 @@ pub trait HostMm: Send + Sync {
     /// The VMA that `addr` lies in (`vma_lookup`).
     fn vma_lookup(&self, addr: HostVa) -> Option<Vma> {
         self.next_vma(addr).filter(|vma| vma.range.contains(addr))
+    }
+    /// The same, where it need not reach as far: perhaps a part of what [`vma_lookup`](Self::vma_lookup) gives, for less.
+    fn vma_part(&self, addr: HostVa) -> Option<Vma> {
+        self.vma_lookup(addr)
     }
 
     /// Introduces a pagemap of `frames` pages (`devm_memremap_pages`). Once per id.

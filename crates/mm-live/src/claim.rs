@@ -68,7 +68,7 @@ impl LiveMm {
         if watched.is_some_and(|part| part.covers(range)) {
             return Ok(self.may_migrate(range));
         }
-        let vma = self.vma_at(range.start).ok_or(MmError::NoVma)?;
+        let vma = self.vma_over(range.start, range).ok_or(MmError::NoVma)?;
         if vma.range.covers(range) { Ok(vma.anonymous) } else { Err(MmError::Stale) }
     }
 

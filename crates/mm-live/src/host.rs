@@ -17,6 +17,11 @@ impl HostMm for LiveMm {
         self.vma_from(addr)
     }
 
+    fn vma_part(&self, addr: HostVa) -> Option<Vma> {
+        self.alive().ok()?;
+        self.single_vma_at(addr)
+    }
+
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
         if id.index() >= MAX_PAGEMAPS {
             return;

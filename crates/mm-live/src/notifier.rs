@@ -6,7 +6,7 @@
 //! Locking: one short lock over the table; callbacks run without it.
 
 use crate::rules::Rules;
-use hostmm::{MmError, MmEvent, NotifierId, NotifierOps, Seq};
+use hostmm::{EventKind, MmError, MmEvent, NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::rank::{self, Rank};
@@ -17,6 +17,8 @@ struct Notifier {
     range: HostRange,
     ops: Arc<dyn NotifierOps>,
     seq: u64,
+    /// The sequence at the last event that was no migration's: mappings may have changed then.
+    changed: u64,
     /// Invalidations under way; the sequence is odd while there is one.
     active: u32,
     /// Those of them that may call back.
@@ -25,15 +27,18 @@ struct Notifier {
 }
 
 impl Notifier {
-    const fn count_in(&mut self) {
+    const fn count_in(&mut self, kind: EventKind) {
         self.seq += (self.active == 0) as u64;
         self.active += 1;
+        if !matches!(kind, EventKind::Migrate(_)) {
+            self.changed = self.seq;
+        }
     }
 }
 
 /// An invalidation under way, and the notifiers that it holds.
 struct Running {
-    range: HostRange,
+    event: MmEvent,
     met: Vec<NotifierId>,
 }
 
@@ -68,10 +73,10 @@ impl Notifiers {
         let table = &mut *guard;
         table.last += 1;
         let id = NotifierId(table.last);
-        let mut notifier = Notifier { range, ops, seq: 2, active: 0, calling: 0, leaving: false };
-        for running in table.running.values_mut().filter(|running| (self.rules.counts_in)(running.range, range)) {
+        let mut notifier = Notifier { range, ops, seq: 2, changed: 0, active: 0, calling: 0, leaving: false };
+        for running in table.running.values_mut().filter(|running| (self.rules.counts_in)(running.event.range, range)) {
             running.met.push(id);
-            notifier.count_in();
+            notifier.count_in(running.event.kind);
         }
         table.notifiers.insert(id, notifier);
         Ok(id)
@@ -105,6 +110,11 @@ impl Notifiers {
         self.table.lock().notifiers.get(&id).is_none_or(|notifier| notifier.seq != seq.0)
     }
 
+    /// Whether nothing but migrations was told since `seq`, so that mappings are as they were.
+    pub fn is_mapping_kept(&self, id: NotifierId, seq: Seq) -> bool {
+        self.table.lock().notifiers.get(&id).is_some_and(|notifier| notifier.changed <= seq.0)
+    }
+
     /// Makes the sequences of all notifiers that `event` meets odd. The callbacks come with [`Self::notify`].
     pub fn begin(&self, event: MmEvent) -> Begun {
         let mut guard = self.table.lock();
@@ -112,14 +122,14 @@ impl Notifiers {
         let mut told = Vec::new();
         for (&id, notifier) in &mut table.notifiers {
             if notifier.range.overlaps(event.range) && !notifier.leaving {
-                notifier.count_in();
+                notifier.count_in(event.kind);
                 notifier.calling += 1;
                 told.push((id, Arc::clone(&notifier.ops)));
             }
         }
         table.last += 1;
         let met = told.iter().map(|&(id, _)| id).collect();
-        table.running.insert(table.last, Running { range: event.range, met });
+        table.running.insert(table.last, Running { event, met });
         Begun { number: table.last, event, told }
     }
 
@@ -152,7 +162,7 @@ impl Notifiers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hostmm::EventKind;
+    use hostmm::OwnerId;
     use units::{HostVa, SZ_4K};
 
     struct Silent;
@@ -177,5 +187,29 @@ mod tests {
         notifiers.end(begun);
         let seq = notifiers.read_begin(inside);
         assert!(seq != Seq(2) && !notifiers.read_retry(inside, seq));
+    }
+
+    #[test]
+    fn a_migration_changes_no_mapping_and_everything_else_may() {
+        let notifiers = Notifiers::new(Rules::CORRECT);
+        let range = HostRange::sized(HostVa(0), 16 * SZ_4K);
+        let id = notifiers.insert(range, Arc::new(Silent)).expect("a notifier");
+        let migrate = EventKind::Migrate(OwnerId(1));
+        let seq = notifiers.read_begin(id);
+        let migration = notifiers.begin(MmEvent { range, kind: migrate });
+        assert!(notifiers.read_retry(id, seq) && notifiers.is_mapping_kept(id, seq));
+        // The sequence is odd already.
+        let change = notifiers.begin(MmEvent { range, kind: EventKind::Protection });
+        assert!(!notifiers.is_mapping_kept(id, seq));
+        notifiers.end(migration);
+        notifiers.end(change);
+        assert!(!notifiers.is_mapping_kept(id, seq));
+        let seq = notifiers.read_begin(id);
+        notifiers.end(notifiers.begin(MmEvent { range, kind: migrate }));
+        assert!(notifiers.is_mapping_kept(id, seq));
+        let change = notifiers.begin(MmEvent { range, kind: EventKind::Unmap });
+        let late = notifiers.insert(range, Arc::new(Silent)).expect("a notifier");
+        assert!(!notifiers.is_mapping_kept(late, Seq(2)), "it was inserted in the middle");
+        notifiers.end(change);
     }
 }

@@ -137,8 +137,14 @@ mod tests {
         assert_eq!(mm.vma_lookup(page), None);
         assert_eq!(mm.vma_lookup(beside).map(|vma| vma.range), Some(HostRange::new(beside, chunk.end)));
         assert_eq!(mm.next_vma(page).map(|vma| vma.range.start), Some(beside));
-        let walk =
-            Walk { range: HostRange::sized(page, SZ_4K), valid_since: None, fault: true, write: false, owner: None };
+        let walk = Walk {
+            range: HostRange::sized(page, SZ_4K),
+            valid_since: None,
+            vma: None,
+            fault: true,
+            write: false,
+            owner: None,
+        };
         assert_eq!(mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
 
         let mut bytes = [0; 8];

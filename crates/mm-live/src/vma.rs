@@ -39,7 +39,7 @@ impl LiveMm {
             let mapping = self.kernel.mapping(at)?;
             at = at.max(mapping.range.start);
             match self.ours.around(at) {
-                Ok(gap) => return self.clipped(at, &self.merged(mapping, at), gap),
+                Ok(gap) => return self.clipped(at, &self.merged(mapping, HostRange::around(at, SZ_2M)), gap),
                 Err(ours) => at = ours.end,
             }
         }
@@ -47,11 +47,17 @@ impl LiveMm {
 
     /// The VMA around `addr`, clipped to what is excluded or not; what is alike in its 2M counts as one.
     pub(crate) fn vma_at(&self, addr: HostVa) -> Option<Vma> {
-        let gap = self.ours.around(addr).ok()?;
-        self.clipped(addr, &self.merged(self.mapping_at(addr)?, addr), gap)
+        self.vma_over(addr, HostRange::around(addr, SZ_2M))
     }
 
-    /// The one VMA of the kernel around `addr`, clipped likewise: a registration must know that each is whole.
+    /// The same, where only what lies in `block` matters: who asks for less looks at fewer neighbours.
+    pub(crate) fn vma_over(&self, addr: HostVa, block: HostRange) -> Option<Vma> {
+        let gap = self.ours.around(addr).ok()?;
+        self.clipped(addr, &self.merged(self.mapping_at(addr)?, block), gap)
+    }
+
+    /// The one VMA of the kernel around `addr`, clipped likewise: a registration must know that each is whole, and who asks
+    /// for permissions only needs no more.
     pub(crate) fn single_vma_at(&self, addr: HostVa) -> Option<Vma> {
         let gap = self.ours.around(addr).ok()?;
         self.clipped(addr, &self.mapping_at(addr)?, gap)
@@ -61,12 +67,11 @@ impl LiveMm {
         self.kernel.mapping(addr).filter(|mapping| mapping.range.contains(addr))
     }
 
-    /// A mapping around `addr`, with what is alike beside it in the same 2M. Without us most of that would be one VMA: a
+    /// A mapping, with what is alike beside it in `block`. Without us most of that would be one VMA: a
     /// registered part of a VMA is one of its own, memory that is mapped into the middle of it is not merged with it,
     /// and is not merged later either.
-    fn merged(&self, found: Mapping, addr: HostVa) -> Mapping {
+    fn merged(&self, found: Mapping, block: HostRange) -> Mapping {
         let alike = |other: &Mapping| found.plain && Mapping { range: found.range, ..*other } == found;
-        let block = HostRange::around(addr, SZ_2M);
         let mut range = found.range;
         while range.start > block.start {
             let Some(before) = self.mapping_at(HostVa(range.start.0 - 1)).filter(alike) else { break };

@@ -30,11 +30,13 @@ enum Hurdle {
 impl LiveMm {
     pub(crate) fn walk_range(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         self.alive()?;
+        // Good for one look: what comes after took its time.
+        let mut known = self.still_known(walk);
         for _ in 0..MAX_ROUNDS {
             if walk.valid_since.is_some_and(|(id, seq)| self.notifiers.read_retry(id, seq)) {
                 return Err(MmError::Stale);
             }
-            match self.look_at(walk, runs)? {
+            match self.look_at(walk, known.take(), runs)? {
                 None => return Ok(()),
                 Some(Hurdle::Claimed) => {
                     self.await_claims();
@@ -54,6 +56,12 @@ impl LiveMm {
         Err(MmError::Stale)
     }
 
+    /// The VMA that the caller has looked up, if nothing is known to have changed it.
+    fn still_known(&self, walk: &Walk) -> Option<Vma> {
+        let ((vma, seq), (id, _)) = (walk.vma?, walk.valid_since?);
+        (vma.range.covers(walk.range) && self.notifiers.is_mapping_kept(id, seq)).then_some(vma)
+    }
+
     /// Waits a little for a migration to end.
     fn await_claims(&self) {
         if self.kernel.event_pending() && self.drain() {
@@ -66,12 +74,12 @@ impl LiveMm {
     }
 
     /// One look at all of the range: what is there, or what is in the way.
-    fn look_at(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<Option<Hurdle>, MmError> {
+    fn look_at(&self, walk: &Walk, known: Option<Vma>, runs: &mut Vec<WalkRun>) -> Result<Option<Hurdle>, MmError> {
         runs.clear();
         let mut at = walk.range.start;
         while at < walk.range.end {
             let rest = HostRange::new(at, walk.range.end);
-            let Some(vma) = self.vma_at(at) else {
+            let Some(vma) = known.or_else(|| self.single_vma_at(at)) else {
                 if walk.fault {
                     return Err(MmError::NoVma);
                 }

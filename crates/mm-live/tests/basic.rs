@@ -118,7 +118,7 @@ fn huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     madvise(range, libc::MADV_HUGEPAGE);
     (0..512).for_each(|i| store(page(range, i), i as u64));
     let mut runs = Vec::new();
-    let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
+    let walk = Walk { range, valid_since: None, vma: None, fault: false, write: false, owner: Some(OWNER) };
     mm.walk(&walk, &mut runs).unwrap();
     let whole = runs[0].order == 9;
     assert_eq!(migrate_to(mm, vram, range), 512);
@@ -311,7 +311,7 @@ fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
 fn walks(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = map(SZ_64K);
     store(page(range, 1), 1);
-    let look = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER) };
+    let look = Walk { range, valid_since: None, vma: None, fault: false, write: false, owner: Some(OWNER) };
     let mut runs = Vec::new();
     let place = |runs: &[WalkRun], index| {
         let run = runs.iter().find(|run| run.run.range.contains(page(range, index))).expect("no gaps").run;

@@ -166,7 +166,7 @@ fn what_is_swapped_out_goes_along() {
     madvise(range, MADV_PAGEOUT);
     group.empty();
     migrate_home(&*mm, &*mm, range);
-    let walk = Walk { range, valid_since: None, fault: true, write: true, owner: Some(OWNER) };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: true, owner: Some(OWNER) };
     let mut found = Vec::new();
     assert_eq!(mm.walk(&walk, &mut found), Ok(()));
     assert!(found.iter().all(|run| matches!(run.run.place, Some(Place::Host(_)))));

@@ -50,6 +50,7 @@ fn order_at(sim: &Sim, range: HostRange) -> u8 {
     let walk = Walk {
         range: HostRange::sized(range.start, SZ_4K),
         valid_since: None,
+        vma: None,
         fault: false,
         write: false,
         owner: Some(OWNER),
@@ -205,7 +206,7 @@ fn an_inserted_page_is_locked_until_the_finish() {
 fn no_device_sees_an_io_mapping() {
     let (sim, _ops) = process();
     let range = sim.mmap(1, MapKind::Io);
-    let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: false, owner: None };
     assert_eq!(sim.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
     assert_eq!(carry_to(&sim, range, 0), [false]);
     sim.exit();
@@ -217,7 +218,7 @@ fn a_hole_takes_the_pages_behind_it_home_in_linux() {
     let range = sim.mmap(3, MapKind::Anonymous);
     sim.store_u64(range.page_at(2), 6).expect("mapped");
     carry_to(&sim, HostRange::new(range.page_at(2), range.end), 0);
-    let walk = Walk { range, valid_since: None, fault: true, write: false, owner: Some(OWNER) };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: false, owner: Some(OWNER) };
     let mut runs = Vec::new();
     sim.walk(&walk, &mut runs).expect("mapped");
     assert!(runs.iter().all(|run| matches!(run.run.place, Some(Place::Host(_)))));

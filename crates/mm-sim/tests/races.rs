@@ -163,7 +163,7 @@ fn translate(scene: &Scene, device: &Device, id: NotifierId, page: HostVa) {
     let seq = scene.mm.read_begin(id);
     let mut found = Vec::new();
     let range = HostRange::sized(page, SZ_4K);
-    let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: true, owner: Some(OWNER) };
+    let walk = Walk { range, valid_since: Some((id, seq)), vma: None, fault: true, write: true, owner: Some(OWNER) };
     if scene.mm.walk(&walk, &mut found).is_err() {
         return sync::yield_now();
     }

@@ -297,7 +297,7 @@ impl<'w> Bench<'w> {
     /// An advisory walk, as the owner of the tiles.
     pub fn look(&self, range: HostRange) -> Vec<WalkRun> {
         let mut runs = Vec::new();
-        let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(Self::OWNER) };
+        let walk = Walk { range, valid_since: None, vma: None, fault: false, write: false, owner: Some(Self::OWNER) };
         self.mm.walk(&walk, &mut runs).expect("an advisory walk of a mapped range succeeds");
         assert_eq!(runs.iter().map(|run| run.run.pages()).sum::<usize>(), range.pages(), "no gaps: {runs:?}");
         assert!(runs.windows(2).all(|pair| pair[0].run.range.end == pair[1].run.range.start), "in order: {runs:?}");

@@ -88,7 +88,8 @@ pub(super) fn mprotect_tells_or_is_denied(world: &dyn World) {
         assert!(!of_kind(&recorder.take(), EventKind::Protection, range).is_empty(), "mprotect is told");
     }
     bench.mm.notifier_remove(id);
-    let walk = Walk { range: Bench::page(range, 0), valid_since: None, fault: true, write: true, owner: None };
+    let walk =
+        Walk { range: Bench::page(range, 0), valid_since: None, vma: None, fault: true, write: true, owner: None };
     assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::Denied));
     let walk = Walk { write: false, ..walk };
     assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Ok(()));

@@ -15,7 +15,7 @@ pub(super) fn a_walk_tells_whose_pages(world: &dyn World) {
     bench.to_tile(Bench::page(range, 1), 1, 11);
     for fault in [false, true] {
         let mut runs = Vec::new();
-        let walk = Walk { range, valid_since: None, fault, write: fault, owner: Some(Bench::OWNER) };
+        let walk = Walk { range, valid_since: None, vma: None, fault, write: fault, owner: Some(Bench::OWNER) };
         bench.mm.walk(&walk, &mut runs).expect("mapped");
         let places: Vec<_> = runs.iter().map(|run| run.run.place).collect();
         let vram = |tile, frame| Some(Place::Device(bench.frame(tile, frame)));
@@ -42,7 +42,7 @@ pub(super) fn a_foreign_page_comes_home(world: &dyn World) {
     let moved = bench.try_to_tile(range, 0, 0);
     assert_eq!(moved, [false], "no claim takes a foreign page");
     let mut runs = Vec::new();
-    let walk = Walk { range, valid_since: None, fault: true, write: false, owner: Some(Bench::OWNER) };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: false, owner: Some(Bench::OWNER) };
     bench.mm.walk(&walk, &mut runs).expect("mapped");
     assert!(matches!(runs[0].run.place, Some(Place::Host(_))));
     assert!(!ops.faults().is_empty() && ops.freed(to) == 1);
@@ -56,7 +56,7 @@ pub(super) fn a_walk_fills_holes(world: &dyn World) {
     let range = world.mmap(3, Mapping::Anonymous);
     assert!(bench.places(range).iter().all(Option::is_none));
     let mut runs = Vec::new();
-    let walk = Walk { range, valid_since: None, fault: true, write: true, owner: Some(Bench::OWNER) };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: true, owner: Some(Bench::OWNER) };
     bench.mm.walk(&walk, &mut runs).expect("mapped");
     for WalkRun { run, write, .. } in runs {
         assert!(write && matches!(run.place, Some(Place::Host(_))), "{run:?}");
@@ -73,7 +73,8 @@ pub(super) fn a_late_walk_is_stale(world: &dyn World) {
     let seq = bench.mm.read_begin(id);
     bench.to_tile(range, 0, 0);
     let mut runs = Vec::new();
-    let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: false, owner: Some(Bench::OWNER) };
+    let walk =
+        Walk { range, valid_since: Some((id, seq)), vma: None, fault: true, write: false, owner: Some(Bench::OWNER) };
     assert_eq!(bench.mm.walk(&walk, &mut runs), Err(MmError::Stale));
     let walk = Walk { valid_since: Some((id, bench.mm.read_begin(id))), ..walk };
     assert_eq!(bench.mm.walk(&walk, &mut runs), Ok(()));
@@ -88,7 +89,7 @@ pub(super) fn a_walk_without_a_mapping(world: &dyn World) {
     let range = bench.filled(2, 3);
     world.munmap(Bench::page(range, 1));
     world.settle();
-    let walk = Walk { range, valid_since: None, fault: true, write: false, owner: None };
+    let walk = Walk { range, valid_since: None, vma: None, fault: true, write: false, owner: None };
     assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));
     let walk = Walk { range: HostRange::new(range.page_at(1), range.end), ..walk };
     assert_eq!(bench.mm.walk(&walk, &mut Vec::new()), Err(MmError::NoVma));

@@ -212,7 +212,8 @@ fn device_add(stage: &Stage, number: usize, index: usize) -> Option<u64> {
     let range = HostRange::sized(page(stage.counters, index), SZ_4K);
     for _ in 0..100 {
         let seq = mm.read_begin(id);
-        let walk = Walk { range, valid_since: Some((id, seq)), fault: true, write: true, owner: Some(OWNER) };
+        let walk =
+            Walk { range, valid_since: Some((id, seq)), vma: None, fault: true, write: true, owner: Some(OWNER) };
         let mut found = Vec::new();
         if mm.walk(&walk, &mut found).is_err() {
             continue;
