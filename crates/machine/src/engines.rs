@@ -2,7 +2,7 @@
 //!
 //! A thread starts with the first context of its engine, so that it is known to be there before the engine has work:
 //! a program that may have no more threads is told so when it asks for a queue. It sleeps while the engine says `Idle` or
-//! `Wait`, and can be parked: a fork, a shutdown and a quiet moment for a test need all engines outside of a step.
+//! `Wait`, or until the time that `Sleep` names, and can be parked: a fork, a shutdown and a quiet moment for a test need all engines outside of a step.
 //!
 //! Faults are serviced inline: the thread whose step faulted serves the fault itself where nobody serves its queue,
 //! which saves the hand-off to another thread (tens of microseconds, more than a 64K migration). It may find the faults
@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use sync::time::now_ns;
 use sync::{Condvar, JoinHandle, Mutex, SpawnError};
 use xe_hw::Step;
 use xe_spec::fault::EngineId;
@@ -139,28 +140,36 @@ impl Engines {
 }
 
 fn run<W: Work>(work: &Weak<W>, engine: EngineId, me: &EngineThread) {
-    while me.wait_for_work() {
+    let mut until = u64::MAX;
+    while me.wait_for_work(until) {
         let Some(work) = work.upgrade() else { break };
         // Where a fault was served others may have been left to this thread; so it may be after an interruption.
         let mut owes = true;
-        loop {
+        until = loop {
             let step = work.step(engine);
             if owes || step != Step::Ran {
                 owes = work.service_fault();
             }
-            let rests = matches!(step, Step::Wait | Step::Idle) && !owes;
-            if rests || me.interrupted() {
-                break;
+            let until = match step {
+                Step::Wait | Step::Idle => Some(u64::MAX),
+                Step::Sleep(until) => Some(until),
+                Step::Ran | Step::Fault => None,
+            };
+            if let Some(until) = until.filter(|_| !owes) {
+                break until;
             }
-        }
+            if me.interrupted() {
+                break u64::MAX;
+            }
+        };
     }
     me.state.lock().parked = true;
     me.changed.notify_all();
 }
 
 impl EngineThread {
-    /// Sleeps until there is work and nobody wants the engine parked; false where it shall end.
-    fn wait_for_work(&self) -> bool {
+    /// Sleeps until there is work, or that time, and nobody wants the engine parked; false where it shall end.
+    fn wait_for_work(&self, until_ns: u64) -> bool {
         let mut state = self.state.lock();
         loop {
             if state.stop {
@@ -171,12 +180,13 @@ impl EngineThread {
                 self.changed.notify_all();
             } else {
                 state.parked = false;
-                if state.ready {
+                if state.ready || (until_ns != u64::MAX && until_ns <= now_ns()) {
                     state.ready = false;
                     return true;
                 }
             }
-            self.changed.wait(&mut state);
+            let until_ns = if state.parkers > 0 { u64::MAX } else { until_ns };
+            self.changed.wait_until(&mut state, until_ns);
         }
     }
 

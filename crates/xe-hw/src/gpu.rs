@@ -5,7 +5,7 @@
 
 use crate::chip::Chip;
 use crate::copy::{Copier, CopyJob};
-use crate::engine::{Engine, Engines, Happened, Job, Step};
+use crate::engine::{Engine, Engines, Happened, Job, Share, Step};
 use crate::inject::{FlushFault, Injection};
 use crate::mmu::Mmu;
 use crate::mmu::walker::Space;
@@ -137,11 +137,30 @@ impl Gpu {
         self.engines.ids()
     }
 
-    /// Makes a context of an address space on an engine. Ids rise and are not reused. An engine that the
-    /// platform does not have gives a record, and a context that never runs.
+    /// Makes a context of an address space on an engine, which takes turns command by command. Ids rise and are not reused.
+    /// An engine that the platform does not have gives a record, and a context that never runs.
     pub fn context_create(&self, engine: EngineId, asid: Asid) -> ContextId {
-        self.engine(engine);
-        self.engines.create(engine, asid)
+        self.context_create_on(&[engine], asid, Share::default())
+    }
+
+    /// The same, on whichever of several engines of a tile has least to do when a job comes, and with a share of its turns.
+    pub fn context_create_on(&self, placement: &[EngineId], asid: Asid, share: Share) -> ContextId {
+        for &engine in placement {
+            self.engine(engine);
+        }
+        self.engines.create(placement, asid, share)
+    }
+
+    /// Changes how a context takes turns, from its next turn on.
+    pub fn context_share(&self, context: ContextId, share: Share) {
+        if let Some(unit) = self.owner(context) {
+            unit.set_share(context, share);
+        }
+    }
+
+    /// Time that a context had an engine so far, in nanoseconds: what its timestamp counts. 0 where there is none.
+    pub fn context_ran_ns(&self, context: ContextId) -> u64 {
+        self.engines.owner(context).map_or(0, |unit| unit.ran_ns(context))
     }
 
     /// Ends a context, whatever it does; its jobs are forgotten without a word. Waits for the one command that it is
@@ -154,9 +173,14 @@ impl Gpu {
         }
     }
 
-    /// Gives a context a job; jobs run in order. Calls `engine_ready`. A dead context takes no job.
+    /// Gives a context a job; jobs run in order. Calls `engine_ready`. A dead context takes no job. Not to be called for one
+    /// context by two threads at once.
     pub fn submit(&self, context: ContextId, job: Job) {
-        if let Some(unit) = self.owner(context)
+        let unit = self.engines.settle(context);
+        if unit.is_none() {
+            self.chip.log.record(Record::NoSuchContext(context));
+        }
+        if let Some(unit) = unit
             && unit.enqueue(context, job)
         {
             self.irq.engine_ready(unit.id());

@@ -8,7 +8,7 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | a command is fetched and decoded | `engine/exec.rs` |
+//! | a command is fetched and decoded | `engine/exec.rs`, `engine/decode.rs` |
 //! | its access asks the TLB, inside a window that a flush waits for | `mmu/access.rs`, `mmu/mod.rs`, `mmu/tlb.rs` |
 //! | a miss walks the tables | `mmu/walker.rs`, `tables.rs` |
 //! | a refusal becomes a fault record, the context stalls until the ack | `fault.rs`, `engine/mod.rs` |
@@ -42,7 +42,7 @@ mod record;
 mod tables;
 
 pub use copy::CopyJob;
-pub use engine::{Job, Step};
+pub use engine::{Job, Priority, Share, Step};
 pub use gpu::Gpu;
 pub use inject::{FlushFault, Injection};
 pub use record::{Counters, Record, Violation};

@@ -111,7 +111,9 @@ fn jumps_chain_and_the_second_level_comes_back() {
 fn what_is_no_command_kills_its_context_and_no_other() {
     for garbage in [
         vec![0xdead_beef],
-        vec![0x7a00_0004],
+        vec![0x7208_0025],
+        vec![0x5680_0008],
+        vec![0x6101_0013],
         vec![0x1000_0003, 0, 0, 0],
         vec![0x1780_0001 | 7 << 8, VA.0 as u32, 0],
         vec![0x1780_0001 | 0x25 << 8, VA.0 as u32, 0],

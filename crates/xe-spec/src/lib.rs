@@ -1,4 +1,5 @@
 //! What driver and hardware agree on, and nothing else: page-table bits, fault records, GPU commands,
+//! registers,
 //! platform facts.
 //!
 //! The driver *encodes* by this crate and the hardware model *decodes* by it, each on its own: neither sees
@@ -13,3 +14,4 @@ pub mod fault;
 pub mod pat;
 pub mod platform;
 pub mod pte;
+pub mod regs;

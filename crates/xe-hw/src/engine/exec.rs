@@ -2,39 +2,53 @@
 //!
 //! A command's dwords are gathered first and kept over faults; its memory access is the last thing it does. So
 //! a fault leaves the run exactly before the access that was refused, and a replay does that access again and
-//! nothing else. Fetches go through a buffer of one 64-byte line, dropped at every jump.
+//! nothing else. Fetches go through a buffer of one 64-byte line, dropped at every jump, and at every command that
+//! looks at memory: what a program patched behind it is then seen.
+//!
+//! A command that waits ([`Progress::Waits`]) was not executed: it is looked at again later, see `poll.rs`.
 //!
 //! A command that is not known, or has a length that it cannot have, is a hang: nothing is skipped.
 //! The low bits of an address that its size does not need are not decoded.
 
+use super::blit::{Blit, Going};
+use super::decode::{Command, Words, length_of};
+use super::poll::Polls;
+use super::registers::{Registers, Stamps};
 use crate::engine::Job;
 use crate::fault::Stall;
 use crate::mmu::access::{Initiator, Op};
-use crate::port::Rmw;
 use crate::record::Record;
+use sync::time::now_ns;
 use units::GpuVa;
-use xe_spec::cmd;
+use xe_spec::cmd::Compare;
 use xe_spec::fault::{Access, ContextId};
+use xe_spec::regs::Naming;
 
-/// Dwords of the longest command: an atomic with inline operands.
-const LONGEST: usize = 11;
 const LINE: usize = 64;
 
-/// A job being executed.
+/// What a context executes, and what of it outlives a job: its registers and the time it had.
+#[derive(Default)]
 pub(crate) struct Run {
-    job: Job,
+    job: Option<Job>,
     phase: Phase,
     /// Where the command starts that is being gathered or executed.
     pc: GpuVa,
     /// Where the first-level batch goes on when the second level ends.
     back: Option<GpuVa>,
-    words: [u32; LONGEST],
-    gathered: usize,
+    words: Vec<u32>,
     line: Option<(GpuVa, [u8; LINE])>,
+    polls: Polls,
+    going: Going,
+    registers: Registers,
+    /// Time that it had the engine, up to `charged_ns`.
+    pub(crate) ran_ns: u64,
+    /// Moment up to which that is counted.
+    pub(crate) charged_ns: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
+    #[default]
     Batch,
     Fence,
 }
@@ -42,8 +56,10 @@ enum Phase {
 /// What one step of a run came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
-    /// A command was executed; there is more.
+    /// A command was executed, or a part of a long one; there is more.
     Command,
+    /// The command waits for memory: to be looked at again after so many nanoseconds.
+    Waits(u64),
     /// An access was refused.
     Stalled(Stall),
     /// Batch and fence are done.
@@ -52,24 +68,35 @@ pub(crate) enum Progress {
     Hang,
 }
 
-/// What a command asks for, decoded.
-enum Command {
-    Nothing,
-    End,
-    Jump { to: GpuVa, second_level: bool },
-    Store { to: GpuVa, value: u64, size: usize },
-    Atomic { at: GpuVa, size: usize, op: Rmw },
+/// How a command ended.
+enum Ended {
+    /// It is done: the next one follows.
+    Done,
+    /// It was a jump.
+    Jumped,
+    /// It is in its middle.
+    Partly,
+    /// It waits.
+    Waits(u64),
 }
 
 impl Run {
-    pub(crate) fn new(job: Job) -> Self {
-        let phase = if job.batch.is_some() { Phase::Batch } else { Phase::Fence };
-        let pc = job.batch.unwrap_or_default().align_down(4);
-        Self { job, phase, pc, back: None, words: [0; LONGEST], gathered: 0, line: None }
+    /// Takes a job up.
+    pub(crate) fn start(&mut self, job: Job) {
+        self.phase = if job.batch.is_some() { Phase::Batch } else { Phase::Fence };
+        self.pc = job.batch.unwrap_or_default().align_down(4);
+        (self.job, self.back, self.line) = (Some(job), None, None);
+        self.words.clear();
+        self.polls = Polls::default();
+    }
+
+    /// Whether a job is under way.
+    pub(crate) fn has_job(&self) -> bool {
+        self.job.is_some()
     }
 
     pub(crate) fn seqno(&self) -> u64 {
-        self.job.seqno
+        self.job.map_or(0, |job| job.seqno)
     }
 
     /// Executes one command, or writes the fence.
@@ -77,74 +104,184 @@ impl Run {
         if self.phase == Phase::Fence {
             return self.finish(by);
         }
-        let length = match self.gather(by) {
-            Ok(Some(length)) => length,
-            Ok(None) => return self.hang(by, context),
+        match self.gather(by) {
+            Ok(true) => {}
+            Ok(false) => return self.hang(by, context),
             Err(stall) => return Progress::Stalled(stall),
+        }
+        let Some(command) = (Words { engine: by.engine, words: &self.words }).decode() else {
+            return self.hang(by, context);
         };
-        let Some(command) = decode(&self.words[..length]) else { return self.hang(by, context) };
-        if let Err(stall) = execute(by, &command) {
-            return Progress::Stalled(stall);
+        match self.execute(by, command) {
+            Err(stall) => return Progress::Stalled(stall),
+            Ok(None) => return self.hang(by, context),
+            Ok(Some(Ended::Partly)) => return Progress::Command,
+            Ok(Some(Ended::Waits(ns))) => return Progress::Waits(ns),
+            Ok(Some(Ended::Jumped)) => {}
+            Ok(Some(Ended::Done)) => self.pc = self.pc.add(4 * self.words.len() as u64),
         }
-        self.gathered = 0;
-        self.pc = self.pc.add(4 * length as u64);
-        match command {
-            Command::End => self.end(),
-            Command::Jump { to, second_level } => self.jump(to, second_level),
-            Command::Nothing | Command::Store { .. } | Command::Atomic { .. } => {}
+        self.words.clear();
+        if self.phase == Phase::Fence && self.job.is_none_or(|job| job.fence.is_none()) {
+            return self.complete();
         }
-        if self.phase == Phase::Fence && self.job.fence.is_none() { Progress::Done } else { Progress::Command }
+        Progress::Command
     }
 
-    fn finish(&self, by: &Initiator<'_>) -> Progress {
-        let Some((to, value)) = self.job.fence else { return Progress::Done };
-        match execute(by, &Command::Store { to, value, size: 8 }) {
-            Ok(()) => Progress::Done,
+    fn finish(&mut self, by: &Initiator<'_>) -> Progress {
+        let Some((to, value)) = self.job.and_then(|job| job.fence) else { return self.complete() };
+        match store(by, to, value, 8) {
+            Ok(()) => self.complete(),
             Err(stall) => Progress::Stalled(stall),
         }
     }
 
+    fn complete(&mut self) -> Progress {
+        self.going.release();
+        self.words.shrink_to(LINE);
+        Progress::Done
+    }
+
+    /// The job is not under way any more.
+    pub(crate) fn retire(&mut self) {
+        self.job = None;
+    }
+
     fn hang(&self, by: &Initiator<'_>, context: ContextId) -> Progress {
-        by.chip.log.record(Record::UnknownCommand { context, at: self.pc, dword: self.words[0] });
+        let dword = self.words.first().copied().unwrap_or_default();
+        by.chip.log.record(Record::UnknownCommand { context, at: self.pc, dword });
         Progress::Hang
     }
 
-    fn end(&mut self) {
+    /// Does what a command asks for; `None` where it turns out to be none.
+    fn execute(&mut self, by: &Initiator<'_>, command: Command) -> Result<Option<Ended>, Stall> {
+        let stamps = |run: &Self| {
+            let now = now_ns();
+            let ran = run.ran_ns + now.saturating_sub(run.charged_ns);
+            Stamps::new(by.chip.platform.reference_clock, now, ran)
+        };
+        match command {
+            Command::Nothing => {}
+            Command::End => return Ok(Some(self.end())),
+            Command::Jump { to, second_level } => return Ok(Some(self.jump(to, second_level))),
+            Command::EndUnless { at, data, compare, this_level } => {
+                return self.end_unless(by, at, (data, compare), this_level).map(Some);
+            }
+            Command::Wait { at, data, compare } => return self.wait(by, at, data, compare).map(Some),
+            Command::Store { to, value, size } => store(by, to, value, size)?,
+            Command::Stamp { to } => store(by, to, stamps(self).engine, 8)?,
+            Command::Atomic { at, size, op } => {
+                let at = at.align_down(size as u64);
+                let done = by.access(at, Op::Rmw { size, op });
+                done.map_err(|refusal| Stall { addr: at, access: Access::Atomic, refusal })?;
+            }
+            Command::LoadImmediate { naming } => self.load_immediates(by, naming),
+            Command::LoadMemory { register, from } => {
+                let value = load(by, from)?;
+                self.registers.write(register, value);
+            }
+            Command::StoreRegister { register, to } => {
+                let value = self.registers.read(register, stamps(self));
+                store(by, to, value.into(), 4)?;
+            }
+            Command::CopyRegister { from, to } => {
+                let value = self.registers.read(from, stamps(self));
+                self.registers.write(to, value);
+            }
+            Command::Math if !self.registers.compute(&self.words[1..]) => return Ok(None),
+            Command::Math => {}
+            Command::Blit(blit) => return self.blit(by, &blit).map(Some),
+        }
+        Ok(Some(Ended::Done))
+    }
+
+    fn blit(&mut self, by: &Initiator<'_>, blit: &Blit) -> Result<Ended, Stall> {
+        Ok(if blit.advance(by, &mut self.going)? { Ended::Done } else { Ended::Partly })
+    }
+
+    fn load_immediates(&mut self, by: &Initiator<'_>, naming: Naming) {
+        let words = Words { engine: by.engine, words: &self.words };
+        for (register, value) in words.immediates(naming) {
+            self.registers.write(register, value);
+        }
+    }
+
+    fn wait(&mut self, by: &Initiator<'_>, at: GpuVa, data: u32, compare: Compare) -> Result<Ended, Stall> {
+        let word = load(by, at)?;
+        if compare.holds(word, data) {
+            self.polls.found(self.pc);
+            self.line = None;
+            return Ok(Ended::Done);
+        }
+        Ok(Ended::Waits(self.polls.pause(self.pc, word)))
+    }
+
+    /// A batch that comes by here again and again and always finds the same word polls it, and pauses like one that waits.
+    fn end_unless(
+        &mut self,
+        by: &Initiator<'_>,
+        at: GpuVa,
+        (data, compare): (u32, Compare),
+        this_level: bool,
+    ) -> Result<Ended, Stall> {
+        let word = load(by, at)?;
+        if !compare.holds(word, data) {
+            self.polls.found(self.pc);
+            if !this_level {
+                self.back = None;
+            }
+            return Ok(self.end());
+        }
+        if let Some(ns) = self.polls.visit(self.pc, word) {
+            return Ok(Ended::Waits(ns));
+        }
+        self.line = None;
+        Ok(Ended::Done)
+    }
+
+    fn end(&mut self) -> Ended {
         match self.back.take() {
             Some(back) => self.jump_to(back),
-            None => self.phase = Phase::Fence,
-        }
-    }
-
-    /// A jump of the second level to the second level is a chain: the way back stays the first one.
-    fn jump(&mut self, to: GpuVa, second_level: bool) {
-        if second_level && self.back.is_none() {
-            self.back = Some(self.pc);
-        }
-        self.jump_to(to);
-    }
-
-    fn jump_to(&mut self, to: GpuVa) {
-        self.pc = to.align_down(4);
-        self.line = None;
-    }
-
-    /// Gathers the command at `pc`: its length in dwords, or `None` where it has none.
-    fn gather(&mut self, by: &Initiator<'_>) -> Result<Option<usize>, Stall> {
-        loop {
-            let length = if self.gathered == 0 { Some(1) } else { length_of(self.words[0]) };
-            match length {
-                Some(length) if self.gathered < length => {
-                    self.words[self.gathered] = self.fetch(by)?;
-                    self.gathered += 1;
-                }
-                length => return Ok(length),
+            None => {
+                self.phase = Phase::Fence;
+                Ended::Jumped
             }
         }
     }
 
+    /// A jump of the second level to the second level is a chain: the way back stays the first one.
+    fn jump(&mut self, to: GpuVa, second_level: bool) -> Ended {
+        if second_level && self.back.is_none() {
+            self.back = Some(self.pc.add(4 * self.words.len() as u64));
+        }
+        self.jump_to(to)
+    }
+
+    fn jump_to(&mut self, to: GpuVa) -> Ended {
+        self.pc = to.align_down(4);
+        self.line = None;
+        Ended::Jumped
+    }
+
+    /// Gathers the command at `pc`; false where it has no length.
+    fn gather(&mut self, by: &Initiator<'_>) -> Result<bool, Stall> {
+        loop {
+            let length = match self.words.first() {
+                None => 1,
+                Some(&dw0) => match length_of(by.engine.class, dw0) {
+                    Some(length) => length,
+                    None => return Ok(false),
+                },
+            };
+            if !self.words.is_empty() && self.words.len() >= length {
+                return Ok(true);
+            }
+            let word = self.fetch(by)?;
+            self.words.push(word);
+        }
+    }
+
     fn fetch(&mut self, by: &Initiator<'_>) -> Result<u32, Stall> {
-        let at = by.chip.strip(self.pc.add(4 * self.gathered as u64));
+        let at = by.chip.strip(self.pc.add(4 * self.words.len() as u64));
         let start = at.align_down(LINE as u64);
         let line = match self.line {
             Some((have, line)) if have == start => line,
@@ -161,82 +298,17 @@ impl Run {
     }
 }
 
-/// Does the memory access of a command, if it has one.
-fn execute(by: &Initiator<'_>, command: &Command) -> Result<(), Stall> {
-    let (addr, access, done) = match *command {
-        Command::Store { to, value, size } => {
-            let (to, bytes) = (to.align_down(size as u64), value.to_le_bytes());
-            (to, Access::Write, by.access(to, Op::Write(&bytes[..size])))
-        }
-        Command::Atomic { at, size, op } => {
-            let at = at.align_down(size as u64);
-            (at, Access::Atomic, by.access(at, Op::Rmw { size, op }))
-        }
-        Command::Nothing | Command::End | Command::Jump { .. } => return Ok(()),
-    };
-    done.map_err(|refusal| Stall { addr, access, refusal })
+/// Stores the low `size` bytes of `value`.
+fn store(by: &Initiator<'_>, to: GpuVa, value: u64, size: usize) -> Result<(), Stall> {
+    let to = to.align_down(size as u64);
+    let done = by.access(to, Op::Write(&value.to_le_bytes()[..size]));
+    done.map_err(|refusal| Stall { addr: to, access: Access::Write, refusal })
 }
 
-/// Dwords of the command that starts with `dw0`; `None` where the model does not know it.
-fn length_of(dw0: u32) -> Option<usize> {
-    if cmd::client(dw0) != cmd::CLIENT_MI {
-        return None;
-    }
-    let told = (dw0 & 0xff) as usize + 2;
-    let lengths: &[usize] = match cmd::mi_opcode(dw0) {
-        cmd::MI_NOOP | cmd::MI_ARB_CHECK | cmd::MI_ARB_ON_OFF | cmd::MI_BATCH_BUFFER_END => return Some(1),
-        cmd::MI_STORE_DATA_IMM if dw0 & cmd::SDI_QWORD != 0 => &[5],
-        cmd::MI_STORE_DATA_IMM => &[4],
-        cmd::MI_ATOMIC if dw0 & cmd::ATOMIC_INLINE != 0 => &[LONGEST],
-        cmd::MI_ATOMIC => &[3],
-        cmd::MI_BATCH_BUFFER_START => &[3],
-        _ => return None,
-    };
-    lengths.contains(&told).then_some(told)
-}
-
-fn decode(words: &[u32]) -> Option<Command> {
-    let dw0 = words[0];
-    let quad = |low: usize, high: usize| words[low] as u64 | (words[high] as u64) << 32;
-    Some(match cmd::mi_opcode(dw0) {
-        cmd::MI_NOOP | cmd::MI_ARB_CHECK | cmd::MI_ARB_ON_OFF => Command::Nothing,
-        cmd::MI_BATCH_BUFFER_END => Command::End,
-        cmd::MI_BATCH_BUFFER_START => {
-            Command::Jump { to: GpuVa(quad(1, 2)), second_level: dw0 & cmd::BBS_SECOND_LEVEL != 0 }
-        }
-        cmd::MI_STORE_DATA_IMM if dw0 & cmd::SDI_QWORD != 0 => {
-            Command::Store { to: GpuVa(quad(1, 2)), value: quad(3, 4), size: 8 }
-        }
-        cmd::MI_STORE_DATA_IMM => Command::Store { to: GpuVa(quad(1, 2)), value: words[3] as u64, size: 4 },
-        cmd::MI_ATOMIC => {
-            // Inline operands alternate, dword by dword: first operand's, second operand's.
-            let operands = (words.len() == LONGEST).then(|| (quad(3, 5), quad(4, 6)));
-            Command::Atomic { at: GpuVa(quad(1, 2)), size: cmd::atomic_size(dw0), op: decode_atomic(dw0, operands)? }
-        }
-        _ => return None,
-    })
-}
-
-/// The operation of an atomic; `None` where it is unknown, contradicts the size, or lacks its operands (those
-/// would be in registers, which the model does not have).
-fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Rmw> {
-    let size = cmd::atomic_size(dw0);
-    let opcode = cmd::atomic_opcode(dw0);
-    if (opcode & cmd::atomic::QWORD != 0) != (size == 8) {
-        return None;
-    }
-    let cut = |value: u64| if size == 8 { value } else { value & u32::MAX as u64 };
-    let operands = operands.map(|(first, second)| (cut(first), cut(second)));
-    Some(match opcode & !cmd::atomic::QWORD {
-        cmd::atomic::INC => Rmw::Add(1),
-        cmd::atomic::DEC => Rmw::Sub(1),
-        cmd::atomic::MOVE => Rmw::Exchange(operands?.0),
-        cmd::atomic::ADD => Rmw::Add(operands?.0),
-        cmd::atomic::SUB => Rmw::Sub(operands?.0),
-        cmd::atomic::CMPWR => {
-            let (expected, new) = operands?;
-            Rmw::CompareExchange { expected, new }
-        }
-        _ => return None,
-    })
+/// Loads a dword.
+fn load(by: &Initiator<'_>, from: GpuVa) -> Result<u32, Stall> {
+    let (from, mut bytes) = (from.align_down(4), [0; 4]);
+    let done = by.access(from, Op::Read(&mut bytes));
+    done.map_err(|refusal| Stall { addr: from, access: Access::Read, refusal })?;
+    Ok(u32::from_le_bytes(bytes))
 }

@@ -1,26 +1,42 @@
 //! Engines: contexts, their jobs, and the step that runs one command of one of them.
 //!
 //! An engine is a resumable state machine: whoever owns a thread calls [`Gpu::step`](crate::Gpu::step) until there is nothing to
-//! do. Contexts take turns at every command boundary, so a batch that never ends blocks nobody, and a context
-//! that waits for a fault is passed over.
+//! do. Contexts take turns at command boundaries, and a context that waits, for a fault or for memory, is passed over.
+//!
+//! | file | what |
+//! |---|---|
+//! | `schedule.rs` | whose turn it is |
+//! | `exec.rs` | a job being executed: fetch, and what a command does |
+//! | `decode.rs` | what a command is |
+//! | `blit.rs` | copies and fills |
+//! | `registers.rs` | registers, arithmetic, timestamps |
+//! | `poll.rs` | how long a batch that polls memory pauses |
+//!
+//! A context may run on one engine or on any of several of a class: it changes between jobs, to the one that has least to do.
 //!
 //! Key types: [`Job`] (what the driver submits), `Engine` (its contexts), `exec::Run` (a job being executed).
-//! `exec.rs` executes; a step's [`Happened`] is for `gpu.rs` to tell the driver.
+//! A step's [`Happened`] is for `gpu.rs` to tell the driver.
 //!
 //! Locking: the engine's lock covers who is whose turn, never the execution of a command: a running context's
 //! `Run` is taken out. What a step came to is told without it, after the context was put back.
 //!
 //! Upstream: what GuC submission does (`xe_guc_submit.c`), seen from the other side.
 
+mod blit;
+mod decode;
 mod exec;
+mod poll;
+mod registers;
+mod schedule;
 
 use crate::chip::Chip;
-use crate::fault::Stall;
 use crate::mmu::Mmu;
 use crate::mmu::access::Initiator;
 use crate::record::Counters;
-use exec::{Progress, Run};
-use std::collections::{BTreeMap, VecDeque};
+use exec::Progress;
+use schedule::{Context, Schedule, Taken};
+pub use schedule::{Priority, Share};
+use std::collections::BTreeMap;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
@@ -47,44 +63,10 @@ pub enum Step {
     Fault,
     /// Nothing can run: every context with work waits for an ack (or another thread is inside a step).
     Wait,
+    /// Nothing can run before that time: contexts poll memory, and pause. Others may wait for an ack.
+    Sleep(u64),
     /// No context has work.
     Idle,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// No job.
-    Idle,
-    /// In the queue.
-    Ready,
-    /// Its `Run` is taken out by a step.
-    Running,
-    /// A fault waits for its ack.
-    Faulted,
-    /// In the queue, to be killed.
-    Doomed,
-    /// Killed: later jobs do not run.
-    Dead,
-}
-
-struct Context {
-    asid: Asid,
-    state: State,
-    jobs: VecDeque<Job>,
-    run: Option<Run>,
-    /// Turns so far: a fault is named by the turn that it ended.
-    turns: u64,
-    /// Somebody ends it: once it is put back it has no turn any more.
-    ending: bool,
-}
-
-/// A context's run, taken out for one step.
-struct Taken {
-    /// Of the fault, if the step ends in one.
-    slot: FaultSlot,
-    asid: Asid,
-    doomed: bool,
-    run: Run,
 }
 
 /// One engine.
@@ -94,16 +76,6 @@ pub(crate) struct Engine {
     schedule: Mutex<Schedule>,
     /// A running context was put back.
     returned: Condvar,
-}
-
-#[derive(Default)]
-struct Schedule {
-    contexts: BTreeMap<ContextId, Context>,
-    turn: VecDeque<ContextId>,
-    stepping: bool,
-    commands: u64,
-    jobs: u64,
-    kills: u64,
 }
 
 /// All engines of the device, and which context belongs to which.
@@ -116,7 +88,13 @@ pub(crate) struct Engines {
 #[derive(Default)]
 struct Owners {
     last: u32,
-    engine_of: BTreeMap<ContextId, usize>,
+    of: BTreeMap<ContextId, Owner>,
+}
+
+/// Where a context is, and where it may be.
+struct Owner {
+    engine: usize,
+    placement: Vec<usize>,
 }
 
 impl Engines {
@@ -152,31 +130,55 @@ impl Engines {
 
     /// The engine of a context.
     pub(crate) fn owner(&self, context: ContextId) -> Option<&Engine> {
-        self.owners.read().engine_of.get(&context).map(|&engine| &self.all[engine])
+        self.owners.read().of.get(&context).map(|owner| &self.all[owner.engine])
     }
 
-    /// A new context; of an engine that does not exist, one that never runs.
-    pub(crate) fn create(&self, engine: EngineId, asid: Asid) -> ContextId {
-        let index = self.all.iter().position(|unit| unit.id == engine);
+    /// A new context, which may run on each of these engines; of engines that do not exist, one that never runs.
+    pub(crate) fn create(&self, placement: &[EngineId], asid: Asid, share: Share) -> ContextId {
+        let index = |id: &EngineId| self.all.iter().position(|unit| unit.id == *id);
+        let placement: Vec<usize> = placement.iter().filter_map(index).collect();
+        let first = placement.first().copied();
         let context = {
             let mut owners = self.owners.write();
             owners.last += 1;
             let context = ContextId(owners.last);
-            if let Some(index) = index {
-                owners.engine_of.insert(context, index);
+            if let Some(engine) = first {
+                owners.of.insert(context, Owner { engine, placement });
             }
             context
         };
-        if let Some(index) = index {
-            let fresh = Context { asid, state: State::Idle, jobs: VecDeque::new(), run: None, turns: 0, ending: false };
-            self.all[index].schedule.lock().contexts.insert(context, fresh);
+        if let Some(engine) = first {
+            self.all[engine].schedule.lock().insert(context, Context::new(asid, share));
         }
         context
     }
 
+    /// The engine that a new job of a context goes to: a context that does nothing changes to the engine of its placement that
+    /// has least to do. Calls for one context are one after the other.
+    pub(crate) fn settle(&self, context: ContextId) -> Option<&Engine> {
+        let (now, placement) = {
+            let owners = self.owners.read();
+            let owner = owners.of.get(&context)?;
+            if owner.placement.len() < 2 {
+                return Some(&self.all[owner.engine]);
+            }
+            (owner.engine, owner.placement.clone())
+        };
+        let busy = |&engine: &usize| (self.all[engine].schedule.lock().busy(), engine != now);
+        let best = placement.into_iter().min_by_key(busy).unwrap_or(now);
+        if best != now {
+            let Some(idle) = self.all[now].schedule.lock().remove_idle(context) else { return Some(&self.all[now]) };
+            self.all[best].schedule.lock().insert(context, idle);
+            if let Some(owner) = self.owners.write().of.get_mut(&context) {
+                owner.engine = best;
+            }
+        }
+        Some(&self.all[best])
+    }
+
     /// A context that was [retired](Engine::retire) is nobody's.
     pub(crate) fn forget(&self, context: ContextId) {
-        self.owners.write().engine_of.remove(&context);
+        self.owners.write().of.remove(&context);
     }
 
     pub(crate) fn count(&self, counters: &mut Counters) {
@@ -203,21 +205,32 @@ impl Engine {
         self.id
     }
 
+    pub(crate) fn set_share(&self, context: ContextId, share: Share) {
+        self.schedule.lock().set_share(context, share);
+    }
+
+    /// Time that a context had the engine, in nanoseconds.
+    pub(crate) fn ran_ns(&self, context: ContextId) -> u64 {
+        self.schedule.lock().ran_ns(context)
+    }
+
     /// Runs one command of the context whose turn it is.
     pub(crate) fn step(&self, chip: &Chip, mmu: &Mmu) -> Happened {
-        let Taken { slot, asid, doomed, mut run } = match self.take() {
+        let taken = self.schedule.lock().take();
+        let Taken { context, serial, asid, doomed, mut run } = match taken {
             Ok(taken) => taken,
             Err(nothing) => return Happened::Nothing(nothing),
         };
-        let context = slot.context;
         let by = Initiator { chip, mmu, engine: self.id, slot: self.slot, asid };
         let progress = if doomed { Progress::Hang } else { run.advance(&by, context) };
         let seqno = run.seqno();
-        self.put_back(context, run, progress);
+        self.schedule.lock().put_back(context, run, progress);
+        self.returned.notify_all();
         match progress {
-            Progress::Command => Happened::Nothing(Step::Ran),
+            Progress::Command | Progress::Waits(_) => Happened::Nothing(Step::Ran),
             Progress::Stalled(stall) => {
                 chip.log.count_fault(stall.refusal.fault_type);
+                let slot = FaultSlot { engine: self.id, context, serial };
                 Happened::Fault(stall.record(&by, slot))
             }
             Progress::Done => Happened::Done(context, seqno),
@@ -228,102 +241,19 @@ impl Engine {
     /// Takes a context away; waits for the one command that it is executing.
     pub(crate) fn retire(&self, context: ContextId) {
         let mut schedule = self.schedule.lock();
-        if let Some(entry) = schedule.contexts.get_mut(&context) {
-            entry.ending = true;
-        }
-        schedule.turn.retain(|&waiting| waiting != context);
-        while schedule.contexts.get(&context).is_some_and(|entry| entry.state == State::Running) {
+        while schedule.end(context) {
             self.returned.wait(&mut schedule);
         }
-        schedule.contexts.remove(&context);
+        schedule.remove(context);
     }
 
     /// Whether the context takes the job.
     pub(crate) fn enqueue(&self, context: ContextId, job: Job) -> bool {
-        let mut schedule = self.schedule.lock();
-        let Some(entry) = schedule.contexts.get_mut(&context) else { return false };
-        if entry.ending || matches!(entry.state, State::Dead | State::Doomed) {
-            return false;
-        }
-        entry.jobs.push_back(job);
-        if entry.state == State::Idle {
-            entry.state = State::Ready;
-            schedule.turn.push_back(context);
-        }
-        true
-    }
-
-    /// Takes out the run of the context whose turn it is.
-    fn take(&self) -> Result<Taken, Step> {
-        let mut schedule = self.schedule.lock();
-        if schedule.stepping {
-            return Err(Step::Wait);
-        }
-        let Some(context) = schedule.turn.pop_front() else {
-            let waits = schedule.contexts.values().any(|entry| entry.state == State::Faulted);
-            return Err(if waits { Step::Wait } else { Step::Idle });
-        };
-        let entry = schedule.contexts.get_mut(&context).ok_or(Step::Ran)?;
-        let doomed = entry.state == State::Doomed;
-        let run = entry.run.take().or_else(|| entry.jobs.pop_front().map(Run::new)).ok_or(Step::Ran)?;
-        entry.state = State::Running;
-        entry.turns += 1;
-        let slot = FaultSlot { engine: self.id, context, serial: entry.turns };
-        let taken = Taken { slot, asid: entry.asid, doomed, run };
-        schedule.stepping = true;
-        Ok(taken)
-    }
-
-    fn put_back(&self, context: ContextId, run: Run, progress: Progress) {
-        let mut schedule = self.schedule.lock();
-        schedule.stepping = false;
-        match progress {
-            Progress::Command => schedule.commands += 1,
-            Progress::Done => schedule.jobs += 1,
-            Progress::Hang => schedule.kills += 1,
-            Progress::Stalled(_) => {}
-        }
-        if let Some(entry) = schedule.contexts.get_mut(&context) {
-            entry.put_back(run, progress);
-            if entry.state == State::Ready && !entry.ending {
-                schedule.turn.push_back(context);
-            }
-        }
-        drop(schedule);
-        self.returned.notify_all();
+        self.schedule.lock().enqueue(context, job)
     }
 
     /// Takes the driver's answer; whether that fault is pending, `None` where its context does not exist.
     pub(crate) fn acknowledge(&self, slot: FaultSlot, ack: FaultAck) -> Option<bool> {
-        let (mut schedule, context) = (self.schedule.lock(), slot.context);
-        let entry = schedule.contexts.get_mut(&context).filter(|entry| !entry.ending)?;
-        if entry.state != State::Faulted || entry.turns != slot.serial {
-            return Some(false);
-        }
-        entry.state = match ack {
-            FaultAck::Replay => State::Ready,
-            FaultAck::Kill => State::Doomed,
-        };
-        // To the front: what was brought for the access must be used before another context's fault takes it away, or
-        // two contexts of one engine could take a page from each other for ever.
-        schedule.turn.push_front(context);
-        Some(true)
-    }
-}
-
-impl Context {
-    fn put_back(&mut self, run: Run, progress: Progress) {
-        self.state = match progress {
-            Progress::Stalled(Stall { .. }) => State::Faulted,
-            Progress::Command => State::Ready,
-            Progress::Done if self.jobs.is_empty() => State::Idle,
-            Progress::Done => State::Ready,
-            Progress::Hang => State::Dead,
-        };
-        match progress {
-            Progress::Stalled(_) | Progress::Command => self.run = Some(run),
-            Progress::Done => {}
-            Progress::Hang => self.jobs.clear(),
-        }
+        self.schedule.lock().acknowledge(slot, ack)
     }
 }

@@ -1,4 +1,5 @@
-//! One access of a command streamer, from virtual address to bytes.
+//! One access of a command streamer, from virtual address to bytes. A copy's may be longer than a page: one translation
+//! serves all that lies behind it.
 //!
 //! TLB or walk, then the frame check or the IOMMU, then the bus; the window of the access (see `mmu/mod.rs`) is open
 //! until VRAM has answered. No lock is held while the bus works.
@@ -6,9 +7,10 @@
 use super::Mmu;
 use super::walker::{Page, Refusal};
 use crate::chip::Chip;
+use crate::iommu::Mapped;
 use crate::port::{BusAddr, BusError, Rmw};
 use crate::record::{Record, Violation};
-use units::{Dpa, GpuVa, HostFrame, Iova};
+use units::{Dpa, GpuVa, HostFrame, Iova, SZ_4K};
 use xe_spec::fault::{Access, Asid, EngineId, FaultType};
 
 /// Who accesses, and through what.
@@ -23,7 +25,7 @@ pub(crate) struct Initiator<'a> {
     pub(crate) asid: Asid,
 }
 
-/// What is accessed; never crosses a 4K page.
+/// What is accessed. A read-modify-write lies in one 4K page.
 pub(crate) enum Op<'a> {
     Read(&'a mut [u8]),
     Write(&'a [u8]),
@@ -39,11 +41,20 @@ impl Op<'_> {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    fn bytes(&self) -> usize {
         match self {
-            Self::Read(buf) => buf.len() as u64,
-            Self::Write(bytes) => bytes.len() as u64,
-            Self::Rmw { size, .. } => *size as u64,
+            Self::Read(buf) => buf.len(),
+            Self::Write(bytes) => bytes.len(),
+            Self::Rmw { size, .. } => *size,
+        }
+    }
+
+    /// Bytes of it from `at` on.
+    fn part(&mut self, at: usize, bytes: usize) -> Op<'_> {
+        match self {
+            Self::Read(buf) => Op::Read(&mut buf[at..at + bytes]),
+            Self::Write(all) => Op::Write(&all[at..at + bytes]),
+            Self::Rmw { size, op } => Op::Rmw { size: *size, op: *op },
         }
     }
 
@@ -56,84 +67,136 @@ impl Op<'_> {
 }
 
 impl Initiator<'_> {
-    /// Does `op` at `addr`, or says why the driver must be asked first.
-    pub(crate) fn access(&self, addr: GpuVa, mut op: Op<'_>) -> Result<(), Refusal> {
-        let addr = self.chip.strip(addr);
-        while !self.try_access(addr, &mut op)? {
-            sync::yield_now();
-        }
-        Ok(())
+    /// Does `op` at `addr`, or says why the driver must be asked first. Does not cross a 4K page.
+    pub(crate) fn access(&self, addr: GpuVa, op: Op<'_>) -> Result<(), Refusal> {
+        self.stream(addr, op).map(drop)
     }
 
-    /// The same once; false where VRAM is closed and nothing was done.
-    fn try_access(&self, addr: GpuVa, op: &mut Op<'_>) -> Result<bool, Refusal> {
+    /// The first bytes of `op` at `addr`, as many as one translation and consecutive memory behind it give: at least those
+    /// to the end of the 4K page. How many, or why the driver must be asked first.
+    pub(crate) fn stream(&self, addr: GpuVa, mut op: Op<'_>) -> Result<usize, Refusal> {
+        let addr = self.chip.strip(addr);
+        loop {
+            match self.try_stream(addr, &mut op)? {
+                0 if op.bytes() > 0 => sync::yield_now(),
+                bytes => return Ok(bytes),
+            }
+        }
+    }
+
+    /// The same once; 0 where VRAM is closed and nothing was done.
+    fn try_stream(&self, addr: GpuVa, op: &mut Op<'_>) -> Result<usize, Refusal> {
         let (window, page) = self.mmu.translate(self.chip, self.slot, self.asid, addr, op.access())?;
+        let within = |pages: u64| (pages * SZ_4K - addr.page_offset() as u64).min(op.bytes() as u64) as usize;
+        let pages = page.pages_from(addr);
         if page.leaf.null {
-            op.unanswered(0);
+            let bytes = within(pages);
+            op.part(0, bytes).unanswered(0);
+            Ok(bytes)
         } else if page.leaf.device {
-            let dpa = self.frame(addr, page)?;
-            return Ok(self.access_vram(addr, dpa, op));
+            let (dpa, frames) = self.frames(addr, page)?;
+            let bytes = within(pages.min(frames));
+            Ok(self.access_vram(addr, dpa, &mut op.part(0, bytes)))
         } else {
             let iova = Iova(page.target(addr)).add(addr.page_offset() as u64);
             // Inside the window: a flush that follows a zap waits until the IOMMU has been asked, and the mapping is
             // not taken away before.
-            let Some(frame) = self.ask_iommu(iova, op) else { return Ok(true) };
+            let mapped = self.ask_iommu(iova, op.access());
+            let bytes = within(mapped.map_or(1, |mapped| mapped.pages.min(pages)));
+            let mut part = op.part(0, bytes);
+            let Some(mapped) = mapped else {
+                self.stray(iova, &mut part);
+                return Ok(bytes);
+            };
             let window = (!self.chip.bus.system_access_may_block()).then_some(window);
-            self.access_system(addr, frame, op)?;
+            let bytes = self.access_system(addr, mapped.frame, &mut part)?;
             drop(window);
+            Ok(bytes)
         }
-        Ok(true)
     }
 
-    /// The frame that a DM page leads to.
-    fn frame(&self, addr: GpuVa, page: Page) -> Result<Dpa, Refusal> {
+    /// The frame that a DM page leads to, and how many follow it.
+    fn frames(&self, addr: GpuVa, page: Page) -> Result<(Dpa, u64), Refusal> {
         let dpa = Dpa(page.target(addr));
-        if self.chip.frames_from(self.engine.tile, dpa) > 0 {
-            return Ok(dpa);
+        let frames = self.chip.frames_from(self.engine.tile, dpa);
+        if frames > 0 {
+            return Ok((dpa, frames));
         }
         let violation = Violation::OutsideVram(dpa);
         self.chip.log.record(Record::Malformed { tile: self.engine.tile, asid: self.asid, addr, violation });
         Err(Refusal::malformed(page.level, violation))
     }
 
-    /// False where VRAM is closed and nothing was done.
-    fn access_vram(&self, addr: GpuVa, dpa: Dpa, op: &mut Op<'_>) -> bool {
+    /// How many bytes; 0 where VRAM is closed.
+    fn access_vram(&self, addr: GpuVa, dpa: Dpa, op: &mut Op<'_>) -> usize {
         let access = op.access();
-        match self.perform(BusAddr::Vram(dpa), addr.page_offset(), op) {
-            Ok(()) => true,
-            Err(BusError::Again) => false,
-            Err(BusError::Empty | BusError::Fault) => {
-                op.unanswered(0xff);
-                self.chip.log.record(Record::StaleVram { engine: self.engine, asid: self.asid, addr, dpa, access });
-                true
+        let first = addr.page_offset();
+        self.by_pages(first, op, |page, offset, part| {
+            let dpa = dpa.add(page * SZ_4K);
+            match self.perform(BusAddr::Vram(dpa), offset, part) {
+                Ok(()) => Ok(()),
+                Err(BusError::Again) => Err(()),
+                Err(BusError::Empty | BusError::Fault) => {
+                    part.unanswered(0xff);
+                    let (engine, asid) = (self.engine, self.asid);
+                    let addr = GpuVa(addr.page().0 + page * SZ_4K + offset as u64);
+                    self.chip.log.record(Record::StaleVram { engine, asid, addr, dpa, access });
+                    Ok(())
+                }
+            }
+        })
+        .unwrap_or_else(|(bytes, ())| bytes)
+    }
+
+    /// What is behind a bus address; `None` where the IOMMU refuses.
+    fn ask_iommu(&self, iova: Iova, access: Access) -> Option<Mapped> {
+        sync::point();
+        self.chip.iommu.lookup(iova).filter(|mapped| mapped.write || access == Access::Read)
+    }
+
+    /// The IOMMU refuses: posted writes are dropped without the device's knowledge, reads give all ones.
+    fn stray(&self, iova: Iova, op: &mut Op<'_>) {
+        let (tile, bytes) = (self.engine.tile, op.bytes() as u64);
+        op.unanswered(0xff);
+        self.chip.log.record(match op.access() {
+            Access::Read => Record::StrayRead { tile, iova, bytes },
+            Access::Write | Access::Atomic => Record::StrayWrite { tile, iova, bytes },
+        });
+    }
+
+    /// How many bytes. Memory that the host took away is a page fault, unless bytes before it were reached: the driver
+    /// knows what became of it.
+    fn access_system(&self, addr: GpuVa, frame: HostFrame, op: &mut Op<'_>) -> Result<usize, Refusal> {
+        let access = op.access();
+        let done = self.by_pages(addr.page_offset(), op, |page, offset, part| {
+            self.perform(BusAddr::System(frame.add(page)), offset, part)
+        });
+        match done {
+            Ok(bytes) | Err((bytes @ 1.., _)) => Ok(bytes),
+            Err((0, _)) => {
+                let (engine, asid) = (self.engine, self.asid);
+                self.chip.log.record(Record::SystemFault { engine, asid, addr, frame, access });
+                Err(Refusal::plain(FaultType::NotPresent, 0))
             }
         }
     }
 
-    /// The frame behind a bus address. `None` where the IOMMU refuses: posted writes are dropped without the device's
-    /// knowledge, reads give all ones.
-    fn ask_iommu(&self, iova: Iova, op: &mut Op<'_>) -> Option<HostFrame> {
-        let (tile, bytes, access) = (self.engine.tile, op.bytes(), op.access());
-        sync::point();
-        let mapped = self.chip.iommu.lookup(iova).filter(|mapped| mapped.write || access == Access::Read);
-        if mapped.is_none() {
-            op.unanswered(0xff);
-            self.chip.log.record(match access {
-                Access::Read => Record::StrayRead { tile, iova, bytes },
-                Access::Write | Access::Atomic => Record::StrayWrite { tile, iova, bytes },
-            });
+    /// Does `op`, which starts at offset `first` of the first page, page by page: `each` is given the page's number and the
+    /// offset in it. Bytes done, and the error of the page that came next.
+    fn by_pages<E>(
+        &self,
+        first: usize,
+        op: &mut Op<'_>,
+        mut each: impl FnMut(u64, usize, &mut Op<'_>) -> Result<(), E>,
+    ) -> Result<usize, (usize, E)> {
+        let (mut done, all) = (0, op.bytes());
+        while done < all {
+            let (page, offset) = ((first + done) / SZ_4K as usize, (first + done) % SZ_4K as usize);
+            let bytes = (all - done).min(SZ_4K as usize - offset);
+            each(page as u64, offset, &mut op.part(done, bytes)).map_err(|error| (done, error))?;
+            done += bytes;
         }
-        mapped.map(|mapped| mapped.frame)
-    }
-
-    /// Memory that the host took away is a page fault: the driver knows what became of it.
-    fn access_system(&self, addr: GpuVa, frame: HostFrame, op: &mut Op<'_>) -> Result<(), Refusal> {
-        let access = op.access();
-        self.perform(BusAddr::System(frame), addr.page_offset(), op).map_err(|_| {
-            let (engine, asid) = (self.engine, self.asid);
-            self.chip.log.record(Record::SystemFault { engine, asid, addr, frame, access });
-            Refusal::plain(FaultType::NotPresent, 0)
-        })
+        Ok(done)
     }
 
     fn perform(&self, page: BusAddr, offset: usize, op: &mut Op<'_>) -> Result<(), BusError> {
