@@ -185,10 +185,18 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Whether the system gave no thread.
+    pub fn is_for_want_of_threads(&self) -> bool {
+        self.what == NO_THREAD
+    }
+
     /// What the user may type, one command or sentence each; any one of them is enough.
     pub fn remedies(&self) -> &'static [&'static str] {
         if self.what == NO_MOVE {
             return &["pontoon run --no-move -- PROGRAM (copies pages instead of moving them)", "Linux 6.8 or newer"];
+        }
+        if self.is_for_want_of_threads() {
+            return &["allow this user more threads (ulimit -u)"];
         }
         &[
             "sudo sysctl vm.unprivileged_userfaultfd=1",
@@ -208,6 +216,7 @@ impl core::error::Error for Refused {}
 
 /// What a kernel before 6.8 refuses.
 const NO_MOVE: &str = "UFFDIO_MOVE";
+const NO_THREAD: &str = "a thread that answers page faults";
 
 const LIFE_RUNNING: u32 = 0;
 const LIFE_STOPPING: u32 = 1;
@@ -298,7 +307,7 @@ impl LiveMm {
             readers: Mutex::new(Vec::new()),
         });
         lanes.into_iter().for_each(|range| mm.own(range));
-        mm.start_readers(config.readers);
+        mm.start_readers(config.readers).map_err(refused(NO_THREAD))?;
         Ok(mm)
     }
 
@@ -308,14 +317,19 @@ impl LiveMm {
         Self::start(Config::default()).inspect_err(|_| skipped("userfaultfd refused")).ok()
     }
 
-    fn start_readers(self: &Arc<Self>, wanted: Option<u32>) {
+    /// As many as wanted, or as the system gives, if that is one at least.
+    fn start_readers(self: &Arc<Self>, wanted: Option<u32>) -> Result<(), Errno> {
         let count = wanted.unwrap_or(self.kernel.cpus()).max(1);
-        let handles = (0..count).map(|number| {
+        let handles = (0..count).map_while(|number| {
             let mm = Arc::clone(self);
-            sync::spawn_daemon("pontoon-reader", move || reader::run(&mm, number))
+            sync::try_spawn_daemon("pontoon-reader", move || reader::run(&mm, number)).ok()
         });
         let handles: Vec<JoinHandle> = handles.collect();
+        if handles.is_empty() {
+            return Err(Errno::AGAIN);
+        }
         *self.readers.lock() = handles;
+        Ok(())
     }
 
     /// Counters since the start.

@@ -75,8 +75,8 @@ pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: i
 /// `main` ends, and the process lives on.
 pub fn main_leaves() {
     libc_calls::inside(|_| {
-        if ACTIVE.load(Ordering::Acquire) && in_own_process() {
-            sync::spawn("pontoon-last", libc_calls::end_with_the_last_thread);
+        if is_active() && sync::try_spawn("pontoon-last", libc_calls::end_with_the_last_thread).is_err() {
+            libc_calls::end_in_main();
         }
     });
 }

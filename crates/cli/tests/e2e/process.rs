@@ -67,6 +67,24 @@ fn a_handler_runs_with_its_own_mask_and_flags() {
 }
 
 #[test]
+fn who_is_given_no_thread_is_told_so_and_ends_well() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("threadless");
+    for way in [WAYS[0], WAYS[2]] {
+        let run = client.run(way, &["open"]);
+        let right = "-1 Cannot allocate memory\n".repeat(3);
+        assert_eq!((run.code, run.out), (Some(0), right), "{way:?}: {}", run.err);
+        assert!(run.err.contains("ulimit -u"), "{}", run.err);
+    }
+    for way in WAYS {
+        let run = client.run(way, &["leave"]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "the last thread\n"), "{way:?}: {}", run.err);
+    }
+}
+
+#[test]
 fn destructors_of_libraries_use_the_device() {
     if !userfaultfd() {
         return;

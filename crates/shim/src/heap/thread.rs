@@ -11,7 +11,7 @@ use crate::{libc_calls, session};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use sync::{Body, SpawnError};
 use units::{HostRange, HostVa, SZ_4K};
@@ -19,6 +19,8 @@ use units::{HostRange, HostVa, SZ_4K};
 /// Bytes of a stack, its guard page included.
 const STACK_SIZE: u64 = 1 << 20;
 
+/// A stack that no thread came to, 0: none. It may be asked for over and over.
+static SPARE: AtomicU64 = AtomicU64::new(0);
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// How many threads of ours there are.
@@ -40,7 +42,9 @@ struct Start {
 
 /// The spawner of `sync::spawn` in a preloaded process. Returns when the thread runs and its memory is known.
 pub fn spawn_thread(name: &'static str, body: Body) -> Result<(), SpawnError> {
-    let stack = pages::stack(STACK_SIZE).ok_or(SpawnError)?;
+    let spare = Some(SPARE.swap(0, Ordering::Relaxed)).filter(|start| *start != 0);
+    let stack = spare.map(|start| HostRange::sized(HostVa(start), STACK_SIZE - SZ_4K));
+    let stack = stack.or_else(|| pages::stack(STACK_SIZE)).ok_or(SpawnError)?;
     let running = Arc::new(AtomicU32::new(0));
     let start = Box::into_raw(Box::new(Start { name, body, running: running.clone() }));
     let quiet = libc_calls::signals::hold();
@@ -49,6 +53,7 @@ pub fn spawn_thread(name: &'static str, body: Body) -> Result<(), SpawnError> {
     if !created {
         // SAFETY: no thread was made, so the box is still this function's alone.
         drop(unsafe { Box::from_raw(start) });
+        SPARE.store(stack.start.0, Ordering::Relaxed);
         return Err(SpawnError);
     }
     while running.load(Ordering::Acquire) == 0 {

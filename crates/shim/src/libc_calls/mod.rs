@@ -48,7 +48,7 @@ use peek::c_string;
 use rustix::fd::OwnedFd;
 use signals::Held;
 
-pub use process::{end_with_the_last_thread, prepare as prepare_process};
+pub use process::{end_in_main, end_with_the_last_thread, prepare as prepare_process};
 pub use real::pthread_create;
 
 /// Defines exported functions. In the unit tests' program they are ordinary functions: it keeps its own libc.

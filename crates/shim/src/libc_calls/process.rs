@@ -4,7 +4,7 @@ use super::real::{self, Handler, Symbol};
 use super::{interpose, signals, threads};
 use crate::{heap, session};
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::{mem, ptr};
 
 /// What the first machine of a process needs: handlers for SIGSEGV and SIGBUS. A panic of the machine ends the process:
@@ -87,6 +87,32 @@ pub fn end_with_the_last_thread() {
             // SAFETY: this is what libc does when the last thread returns.
             unsafe { libc::exit(0) }
         }
+    }
+}
+
+/// Where the system gives no thread for that, the main one does it, when nothing else of it is left: in the last round of
+/// the destructors of its thread-specific data.
+pub fn end_in_main() {
+    let mut key = 0;
+    // SAFETY: room for the key, and a function of the right type, which stays loaded as long as the process.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(last_of_main)) } == 0 {
+        LAST.store(key, Ordering::Relaxed);
+        leave_for_round(1);
+    }
+}
+
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+fn leave_for_round(round: usize) {
+    // SAFETY: a key of ours; its value is a number.
+    unsafe { libc::pthread_setspecific(LAST.load(Ordering::Relaxed), ptr::without_provenance(round)) };
+}
+
+extern "C" fn last_of_main(round: *mut c_void) {
+    const ROUNDS: usize = 4;
+    match round.addr() {
+        ROUNDS => end_with_the_last_thread(),
+        round => leave_for_round(round + 1),
     }
 }
 
