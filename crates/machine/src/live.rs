@@ -160,13 +160,14 @@ impl Live {
         self.mm.while_home(range, told, change);
     }
 
-    /// Quiet before a fork: no engine steps, nothing is in VRAM, and nothing goes there. False where some page would
+    /// Quiet before a fork: no engine steps, no job runs, nothing is in VRAM, and nothing goes there. False where some page would
     /// not come home for ten seconds.
     #[must_use]
     pub fn fork_prepare(&self) -> bool {
         if let Some(hostile) = &*self.hostile.lock() {
             hostile.pause();
         }
+        self.core.device().park_jobs();
         self.core.engines().park();
         self.mm.bring_all_home()
     }
@@ -175,6 +176,7 @@ impl Live {
     pub fn fork_parent(&self) {
         self.mm.thaw();
         self.core.engines().unpark();
+        self.core.device().unpark_jobs();
         if let Some(hostile) = &*self.hostile.lock() {
             hostile.resume();
         }
@@ -187,6 +189,7 @@ impl Live {
         if let Some(hostile) = self.hostile.lock().take() {
             hostile.stop();
         }
+        self.core.device().stop_jobs();
         self.core.engines().stop();
         *self.last.lock() = Some(self.frames());
         self.mm.stop()

@@ -128,6 +128,21 @@ impl Device {
         Ok(())
     }
 
+    /// Returns when no job that had to wait runs; none begins before [`unpark_jobs`](Self::unpark_jobs). A fork needs it.
+    pub fn park_jobs(&self) {
+        self.shared.worker.park();
+    }
+
+    /// Lets them go on.
+    pub fn unpark_jobs(&self) {
+        self.shared.worker.unpark();
+    }
+
+    /// Ends the thread that runs them: the process ends.
+    pub fn stop_jobs(&self) {
+        self.shared.worker.stop();
+    }
+
     /// Bytes of a tile's VRAM that are allocated.
     pub fn vram_used(&self, tile: TileId) -> u64 {
         self.shared.vram_used(tile)

@@ -1,4 +1,6 @@
-//! User fences: eight bytes of the program's memory that the driver writes when a bind is done, and the threads
+//! Fences. A [`Fence`] comes to its end once: a job, a bind, or all of several fences.
+//!
+//! And user fences: eight bytes of the program's memory that the driver writes when a bind is done, and the threads
 //! that wait for such bytes to change.
 //!
 //! **Writing.** Binds are done when their ioctl has done them, so a fence needs no job; but it lies in memory
@@ -79,38 +81,200 @@ impl BindFences {
     }
 }
 
+/// What a fence ended with. An error counts as an end like any other.
+pub(crate) type Ended = Result<(), Errno>;
+
 /// Something that comes to an end once, with a result, and wakes who waits for it. A clone of its `Arc` gets it, a drop
-/// puts it.
+/// puts it. Upstream: `struct dma_fence`.
 pub(crate) struct Fence {
-    result: Mutex<Option<Result<(), Errno>>>,
+    state: Mutex<FenceState>,
     signalled: Condvar,
+}
+
+enum FenceState {
+    Pending(Vec<Follower>),
+    Over(Ended),
+}
+
+/// What happens when a fence comes to its end.
+enum Follower {
+    Call(Box<dyn FnOnce(Ended) + Send>),
+    Part(Arc<Whole>),
+    Ring(Arc<Bell>),
+}
+
+/// A fence that ends with the last of others.
+struct Whole {
+    parts: Mutex<Parts>,
+    fence: Arc<Fence>,
+}
+
+struct Parts {
+    left: usize,
+    result: Ended,
 }
 
 impl Fence {
     /// One that has not come to its end.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { result: mutex(ranks::LEAF, None), signalled: Condvar::new() })
+        Self::with(FenceState::Pending(Vec::new()))
     }
 
-    /// Its end. The first one counts.
-    pub(crate) fn signal(&self, result: Result<(), Errno>) {
-        self.result.lock().get_or_insert(result);
-        self.signalled.notify_all();
+    /// One that has.
+    pub(crate) fn over(result: Ended) -> Arc<Self> {
+        Self::with(FenceState::Over(result))
     }
 
-    /// Waits for its end; `ETIME` where `deadline_ns` came first.
-    pub(crate) fn wait(&self, deadline_ns: Option<u64>) -> Result<(), Errno> {
-        let mut state = self.result.lock();
-        loop {
-            if let Some(result) = *state {
-                return result;
-            }
-            match deadline_ns.map(|deadline| deadline.saturating_sub(now_ns())) {
-                None => self.signalled.wait(&mut state),
-                Some(0) => return Err(Errno::ETIME),
-                Some(left) => _ = self.signalled.wait_for(&mut state, left),
+    fn with(state: FenceState) -> Arc<Self> {
+        Arc::new(Self { state: mutex(ranks::LEAF, state), signalled: Condvar::new() })
+    }
+
+    /// One that ends when all of `fences` have, with an error if one of them did. Upstream: `dma_fence_array`.
+    pub(crate) fn all(fences: impl IntoIterator<Item = Arc<Self>>) -> Arc<Self> {
+        let (mut pending, mut result) = (Vec::new(), Ok(()));
+        for fence in fences {
+            match fence.result() {
+                None => pending.push(fence),
+                Some(ended) => result = result.and(ended),
             }
         }
+        match &pending[..] {
+            [] => Self::over(result),
+            [only] if result.is_ok() => only.clone(),
+            _ => {
+                let parts = mutex(ranks::LEAF, Parts { left: pending.len(), result });
+                let whole = Arc::new(Whole { parts, fence: Self::new() });
+                pending.iter().for_each(|part| part.follow(Follower::Part(whole.clone())));
+                whole.fence.clone()
+            }
+        }
+    }
+
+    /// Its end. The first one counts. What follows is done by this thread, which holds no leaf lock.
+    pub(crate) fn signal(&self, result: Ended) {
+        run_followers(self.end(result), result);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn result(&self) -> Option<Ended> {
+        match &*self.state.lock() {
+            FenceState::Pending(_) => None,
+            FenceState::Over(result) => Some(*result),
+        }
+    }
+
+    /// Whether it has come to its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.result().is_some()
+    }
+
+    /// Waits for its end; `None` where `deadline_ns` came first.
+    pub(crate) fn wait(&self, deadline_ns: Option<u64>) -> Option<Ended> {
+        let mut state = self.state.lock();
+        loop {
+            if let FenceState::Over(result) = &*state {
+                return Some(*result);
+            }
+            if deadline_ns.is_some_and(|deadline| deadline <= now_ns()) {
+                return None;
+            }
+            self.signalled.wait_until(&mut state, deadline_ns.unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Calls back at its end: now, if that was. The call takes leaf locks only, and touches no memory of the program; the
+    /// caller holds no leaf lock.
+    pub(crate) fn on_signal(&self, call: impl FnOnce(Ended) + Send + 'static) {
+        self.follow(Follower::Call(Box::new(call)));
+    }
+
+    /// Rings at its end, unless [`silence`](Self::silence)d before.
+    pub(crate) fn ring(&self, bell: &Arc<Bell>) {
+        self.follow(Follower::Ring(bell.clone()));
+    }
+
+    /// Rings that bell no more.
+    pub(crate) fn silence(&self, bell: &Arc<Bell>) {
+        if let FenceState::Pending(followers) = &mut *self.state.lock() {
+            followers.retain(|follower| !matches!(follower, Follower::Ring(one) if Arc::ptr_eq(one, bell)));
+        }
+    }
+
+    fn follow(&self, follower: Follower) {
+        let result = match &mut *self.state.lock() {
+            FenceState::Pending(followers) => return followers.push(follower),
+            FenceState::Over(result) => *result,
+        };
+        run_followers(vec![follower], result);
+    }
+
+    /// Notes the end; what follows, which is nothing where it had ended before.
+    fn end(&self, result: Ended) -> Vec<Follower> {
+        let mut state = self.state.lock();
+        let FenceState::Pending(followers) = &mut *state else { return Vec::new() };
+        let followers = std::mem::take(followers);
+        *state = FenceState::Over(result);
+        drop(state);
+        self.signalled.notify_all();
+        followers
+    }
+}
+
+/// Does what follows a fence's end. No recursion: a program may chain as many fences as it likes.
+fn run_followers(followers: Vec<Follower>, result: Ended) {
+    let mut todo: VecDeque<_> = followers.into_iter().map(|follower| (follower, result)).collect();
+    while let Some((follower, result)) = todo.pop_front() {
+        match follower {
+            Follower::Call(call) => call(result),
+            Follower::Ring(bell) => bell.ring(),
+            Follower::Part(whole) => {
+                if let Some(result) = whole.part_ended(result) {
+                    todo.extend(whole.fence.end(result).into_iter().map(|follower| (follower, result)));
+                }
+            }
+        }
+    }
+}
+
+impl Whole {
+    /// The end of the whole, if that was the last part's.
+    fn part_ended(&self, result: Ended) -> Option<Ended> {
+        let mut parts = self.parts.lock();
+        parts.left -= 1;
+        parts.result = parts.result.and(result);
+        (parts.left == 0).then_some(parts.result)
+    }
+}
+
+/// What wakes one thread that waits for any of several things.
+pub(crate) struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    /// Not rung yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { rung: mutex(ranks::LEAF, false), changed: Condvar::new() })
+    }
+
+    /// Wakes who waits, or will.
+    pub(crate) fn ring(&self) {
+        *self.rung.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it was rung since the last wait; false where `deadline_ns` came first.
+    pub(crate) fn wait(&self, deadline_ns: u64) -> bool {
+        let mut rung = self.rung.lock();
+        while !*rung {
+            if deadline_ns <= now_ns() {
+                return false;
+            }
+            self.changed.wait_until(&mut rung, deadline_ns);
+        }
+        *rung = false;
+        true
     }
 }
 
@@ -185,12 +349,84 @@ impl Listening<'_> {
     /// Sleeps until something happened that concerns the waiter: `EIO` where its queue came to an end, `ETIME` where
     /// nothing happened before `deadline_ns`.
     pub(crate) fn wait(self, deadline_ns: Option<u64>) -> Result<(), Errno> {
-        self.fence.wait(deadline_ns)
+        self.fence.wait(deadline_ns).unwrap_or(Err(Errno::ETIME))
     }
 }
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
         self.waiters.list.lock().retain(|waiter| !Arc::ptr_eq(&waiter.fence, &self.fence));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync::atomic::AtomicU64;
+
+    const FAILED: Ended = Err(Errno::EIO);
+
+    /// Counts calls by what they are called with.
+    fn counter(fence: &Arc<Fence>) -> Arc<[AtomicU64; 2]> {
+        let calls = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let counts = calls.clone();
+        fence.on_signal(move |ended| _ = counts[usize::from(ended.is_err())].fetch_add(1));
+        calls
+    }
+
+    #[test]
+    fn a_fence_ends_once_and_calls_back_once() {
+        let fence = Fence::new();
+        let early = counter(&fence);
+        assert_eq!((fence.result(), fence.wait(Some(0))), (None, None));
+        fence.signal(FAILED);
+        fence.signal(Ok(()));
+        let late = counter(&fence);
+        assert_eq!((fence.result(), fence.wait(None)), (Some(FAILED), Some(FAILED)));
+        assert_eq!([early, late].map(|calls| (calls[0].load(), calls[1].load())), [(0, 1), (0, 1)]);
+    }
+
+    #[test]
+    fn a_whole_ends_with_its_last_part_and_the_error_of_any() {
+        let parts = [Fence::new(), Fence::new(), Fence::over(Ok(()))];
+        let whole = Fence::all(parts.clone());
+        parts[0].signal(FAILED);
+        assert_eq!(whole.result(), None);
+        parts[1].signal(Ok(()));
+        assert_eq!(whole.result(), Some(FAILED));
+        assert_eq!(Fence::all([]).result(), Some(Ok(())));
+        assert_eq!(Fence::all(parts).result(), Some(FAILED));
+        let only = Fence::new();
+        assert!(Arc::ptr_eq(&only, &Fence::all([Fence::over(Ok(())), only.clone()])), "nothing else to wait for");
+        assert!(!Arc::ptr_eq(&only, &Fence::all([Fence::over(FAILED), only.clone()])));
+    }
+
+    #[test]
+    fn a_long_chain_of_fences_ends_without_recursion() {
+        let first = Fence::new();
+        let last = (0..200_000).fold(first.clone(), |before, _| {
+            let own = Fence::new();
+            let whole = Fence::all([before, own.clone()]);
+            own.signal(Ok(()));
+            whole
+        });
+        assert_eq!(last.result(), None);
+        first.signal(Ok(()));
+        assert_eq!(last.result(), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_bell_rings_until_it_is_silenced() {
+        let (fence, other, bell) = (Fence::new(), Fence::new(), Bell::new());
+        fence.ring(&bell);
+        other.ring(&bell);
+        assert!(!bell.wait(0));
+        fence.signal(Ok(()));
+        assert_eq!((bell.wait(0), bell.wait(0)), (true, false));
+        other.silence(&bell);
+        other.signal(Ok(()));
+        assert!(!bell.wait(0));
+        fence.ring(&bell);
+        assert!(bell.wait(0), "it is over");
     }
 }

@@ -22,5 +22,7 @@ pub(crate) const GARBAGE: Rank = Rank::level(44);
 pub(crate) const SLOTS: Rank = Rank::level(56);
 /// A tile's pool of tables.
 pub(crate) const POOL: Rank = Rank::level(60);
+/// The start of the thread that runs jobs.
+pub(crate) const WORKER: Rank = Rank::level(62);
 /// Names, contexts, queues of faults, waiters, lists.
 pub(crate) const LEAF: Rank = Rank::LEAF;

@@ -16,6 +16,7 @@ use xe_spec::platform::Platform;
 use crate::fault_queue::FaultQueues;
 use crate::fence::Waiters;
 use crate::gpu::Gpu;
+use crate::jobs::Worker;
 use crate::ranks;
 use crate::vram::Owner;
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub migrate_lock: RwLock<()>,
     pub faults: FaultQueues,
     pub waiters: Waiters,
+    /// Runs what has to wait.
+    pub worker: Worker,
 }
 
 impl Shared {
@@ -48,8 +51,8 @@ impl Shared {
         svm_observer: Arc<dyn gpusvm::Observer>,
     ) -> Arc<Self> {
         let migrate_lock = rwlock(ranks::MIGRATE, ());
-        let (faults, waiters) = (FaultQueues::new(), Waiters::new());
-        Arc::new(Self { gpu, mm, memory, pagemaps, svm_owners, svm_observer, migrate_lock, faults, waiters })
+        let (faults, waiters, worker) = (FaultQueues::new(), Waiters::new(), Worker::new());
+        Arc::new(Self { gpu, mm, memory, pagemaps, svm_owners, svm_observer, migrate_lock, faults, waiters, worker })
     }
 
     /// Bytes of a tile's VRAM that are allocated.
