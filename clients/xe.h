@@ -12,6 +12,9 @@
 /* ioctl numbers: direction, size of the argument, 'd', number */
 #define IOC_VERSION 0xc0406400u
 #define IOC_DEVICE_QUERY 0xc0286440u
+#define IOC_GEM_CREATE 0xc0386441u
+#define IOC_GEM_MMAP_OFFSET 0xc0286442u
+#define IOC_GEM_CLOSE 0x40086409u
 #define IOC_VM_CREATE 0xc0206443u
 #define IOC_VM_DESTROY 0x40186444u
 #define IOC_VM_BIND 0x40886445u
@@ -58,6 +61,20 @@ SIZE_IS(vm_create, 32);
 struct vm_destroy { uint32_t vm_id, pad; uint64_t reserved[2]; };
 SIZE_IS(vm_destroy, 24);
 
+enum { PLACE_SYSTEM = 1, PLACE_VRAM0 = 2, PLACE_VRAM1 = 4 };
+enum { CACHING_WB = 1, CACHING_WC = 2 };
+struct gem_create {
+    uint64_t extensions, size;
+    uint32_t placement, flags, vm_id, handle;
+    uint16_t cpu_caching, pad[3];
+    uint64_t reserved[2];
+};
+SIZE_IS(gem_create, 56);
+struct gem_mmap_offset { uint64_t extensions; uint32_t handle, flags; uint64_t offset, reserved[2]; };
+SIZE_IS(gem_mmap_offset, 40);
+struct gem_close { uint32_t handle, pad; };
+SIZE_IS(gem_close, 8);
+
 enum { SYNC_USER_FENCE = 2, SYNC_SIGNAL = 1 };
 struct sync { uint64_t extensions; uint32_t type, flags; uint64_t addr, value, reserved[2]; };
 SIZE_IS(sync, 48);
@@ -65,7 +82,8 @@ SIZE_IS(sync, 48);
 /* what memory of the CPU is mapped with, on PVC */
 #define PAT_WRITE_BACK 3
 
-enum { BIND_MAP = 0, BIND_UNMAP = 1, BIND_CPU_ADDR_MIRROR = 1 << 5 };
+enum { BIND_MAP = 0, BIND_UNMAP = 1, BIND_MAP_USERPTR = 2, BIND_UNMAP_ALL = 3, BIND_PREFETCH = 4 };
+enum { BIND_READONLY = 1 << 0, BIND_IMMEDIATE = 1 << 1, BIND_CPU_ADDR_MIRROR = 1 << 5 };
 struct bind_op {
     uint64_t extensions;
     uint32_t obj;

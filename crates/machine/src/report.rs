@@ -42,6 +42,9 @@ pub struct Report {
     pub records: Vec<String>,
     /// Queues banned.
     pub bans: u64,
+    /// Buffer objects that gave up their VRAM for others.
+    #[serde(default)]
+    pub bo_evictions: u64,
     /// Requests that the driver does not do yet.
     pub stubs: BTreeMap<String, u64>,
     /// What the host mm says of itself.
@@ -92,7 +95,7 @@ pub struct Memory {
 const RECORDS: usize = 64;
 
 impl Report {
-    /// What `core` did so far. Takes the hardware's records.
+    /// What `core` did so far.
     pub fn of(core: &Core, memory: Memory) -> Self {
         let book = core.ledger().read();
         let counters = core.gpu().counters();
@@ -103,7 +106,7 @@ impl Report {
             malformed: counters.faults_malformed,
             pages_moved: counters.pages_moved,
             pages_copied: counters.pages_copied,
-            records: core.gpu().take_records().iter().take(RECORDS).map(record_text).collect(),
+            records: core.gpu().first_records(RECORDS).iter().map(record_text).collect(),
             memory,
             ..Self::default()
         };
@@ -142,6 +145,7 @@ impl Report {
         self.gpu_faults_refused = book.gpu_faults_refused;
         self.cpu_fault_count = book.cpu_fault_count;
         self.bans = book.bans;
+        self.bo_evictions = book.bo_evictions;
         self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
     }
 }

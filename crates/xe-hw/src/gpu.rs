@@ -212,6 +212,11 @@ impl Gpu {
         }
     }
 
+    /// The first records that nobody took, at most `most`; they stay.
+    pub fn first_records(&self, most: usize) -> Vec<Record> {
+        self.chip.log.first(most)
+    }
+
     /// Takes the records since the last call.
     pub fn take_records(&self) -> Vec<Record> {
         self.chip.log.take()

@@ -237,6 +237,11 @@ impl Log {
         core::mem::take(&mut self.state.lock().records)
     }
 
+    /// The first records that wait, at most `most`.
+    pub(crate) fn first(&self, most: usize) -> Vec<Record> {
+        self.state.lock().records.iter().take(most).copied().collect()
+    }
+
     /// The counters of this log; those of TLBs and engines are kept with them.
     pub(crate) fn counters(&self) -> Counters {
         self.state.lock().counters

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod arguments;
+mod buffers;
 mod clients;
 mod command;
 mod hostile;

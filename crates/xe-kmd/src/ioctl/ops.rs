@@ -173,14 +173,14 @@ fn refresh(vm: &Vm, svm: &Svm, vmas: &VmaTree, old: &Vma) {
 }
 
 /// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
-/// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone: those
-/// are collected here.
+/// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone, and other
+/// memory may be in its place by now: those are collected here.
 fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
     let Some(svm) = &vm.svm else { return Ok(()) };
     let mirrored = vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror);
     let mut parts = mirrored.filter_map(|vma| vma.span.intersect(span));
     let is_live = |part: GpuRange| {
-        garbage::remove_unmapped(&vm.space, svm, part.mirrored());
+        garbage::remove_replaced(&vm.space, svm, part.mirrored());
         svm.has_ranges(part.mirrored())
     };
     if parts.any(is_live) { Err(Errno::EBUSY) } else { Ok(()) }

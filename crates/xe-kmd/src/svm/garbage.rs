@@ -12,10 +12,12 @@
 //! (MADVISE_AUTORESET is accepted, and told as a stub).
 
 use gpusvm::RangeKey;
+use hostmm::Walk;
 use units::{HostRange, HostVa};
 
+use super::devmem::OWNER;
 use super::invalidate::Stale;
-use super::{Space, Svm};
+use super::{RangeView, Space, Svm};
 use crate::event::Event;
 
 /// Removes every range on the list.
@@ -36,6 +38,26 @@ pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, span: HostRange) {
     while let Some(start) = look(space, svm, rest) {
         rest = HostRange::new(start, span.end);
     }
+}
+
+/// Removes the ranges in `span` whose memory is not what it was when they were made, as far as can be seen: nothing is mapped
+/// there, or something that never migrates, or nothing that was ever touched. The caller holds the VM's lock.
+pub(crate) fn remove_replaced(space: &Space, svm: &Svm, span: HostRange) {
+    for key in svm.ranges_in(span) {
+        let Some(view) = RangeView::of(svm, key) else { continue };
+        let vma = svm.mm().next_vma(view.span.start).filter(|vma| vma.range.start < view.span.end);
+        let is_other = vma.is_none_or(|vma| view.migrate_devmem && !vma.anonymous);
+        if is_other || is_untouched(svm, view.span) {
+            remove(space, svm, key);
+        }
+    }
+}
+
+/// Whether no page is there. Ranges that were bound had theirs.
+fn is_untouched(svm: &Svm, range: HostRange) -> bool {
+    let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER), vma: None };
+    let mut runs = Vec::new();
+    svm.mm().walk(&walk, &mut runs).is_ok() && runs.iter().all(|run| run.run.place.is_none())
 }
 
 /// Ranges that are looked at in one go: more than the faults between two goes can have made, so that what is gone does

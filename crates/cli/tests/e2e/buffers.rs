@@ -1,0 +1,30 @@
+//! Buffer objects and userptrs, in every way that pages travel.
+
+use crate::clients::{Client, userfaultfd};
+
+fn all_right(options: &[&str]) {
+    if !userfaultfd() {
+        return;
+    }
+    let run = Client::new("bo").run(options, &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "bo: all right\n"), "{}", run.err);
+    // Three buffers of 400 MiB took turns in 1 GiB, four times.
+    assert!(run.count("bo_evictions") >= 4, "{}", run.report);
+    let losses = ["stray_writes", "stray_reads", "stale_vram", "malformed", "gpu_faults_refused", "bans"];
+    assert_eq!(losses.map(|name| run.count(name)), [0; 6]);
+}
+
+#[test]
+fn buffers_keep_their_bytes_wherever_they_are() {
+    all_right(&[]);
+}
+
+#[test]
+fn buffers_keep_their_bytes_by_the_copying_path() {
+    all_right(&["--no-move"]);
+}
+
+#[test]
+fn buffers_keep_their_bytes_while_all_else_migrates() {
+    all_right(&["--hostile"]);
+}
