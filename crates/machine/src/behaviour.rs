@@ -46,6 +46,24 @@ pub const VARIANTS: &[Variant] = &[
         apply: |to| to.driver.copy_far_side = upstream::copy::far_side,
     },
     Variant {
+        key: "c",
+        name: "ours",
+        about: "a bind without work for page tables signals behind the last jobs of all tiles (default)",
+        apply: |_| {},
+    },
+    Variant {
+        key: "c",
+        name: "upstream",
+        about: "its fences are counted by tile and filled along a list that the default queues are not in (xe_sync_in_fence_get)",
+        apply: |to| to.driver.bind_fence_slots = upstream::fence::counted_by_tile,
+    },
+    Variant {
+        key: "c",
+        name: "posted",
+        about: "they are counted along that list, too: of the default queues only tile 0's is waited for",
+        apply: |to| to.driver.bind_fence_slots = upstream::fence::posted,
+    },
+    Variant {
         key: "plant",
         name: "dm-dropped",
         about: "leaves lose DM: VRAM pages look like system memory (pte_encode_vma)",

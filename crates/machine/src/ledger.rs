@@ -86,6 +86,8 @@ pub struct Book {
     pub failed_migrations: u64,
     /// Queues banned.
     pub bans: u64,
+    /// Arrays of fences with a slot that nobody filled.
+    pub fence_array_holes: u64,
     /// Buffer objects that gave up their VRAM.
     pub bo_evictions: u64,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
@@ -154,6 +156,7 @@ impl xe_kmd::Observer for Ledger {
             Event::Bind { .. } => book.binds += 1,
             Event::Retry { step: RetryStep::Bind, .. } => book.stale_binds += 1,
             Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
+            Event::FenceArrayHole { .. } => book.fence_array_holes += 1,
             Event::BoEvicted { .. } => book.bo_evictions += 1,
             Event::Banned { .. } => book.bans += 1,
             Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,

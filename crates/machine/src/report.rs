@@ -42,6 +42,9 @@ pub struct Report {
     pub records: Vec<String>,
     /// Queues banned.
     pub bans: u64,
+    /// Arrays of fences with a slot that nobody filled: the kernel would crash.
+    #[serde(default)]
+    pub fence_array_holes: u64,
     /// Buffer objects that gave up their VRAM for others.
     #[serde(default)]
     pub bo_evictions: u64,
@@ -146,6 +149,7 @@ impl Report {
         self.cpu_fault_count = book.cpu_fault_count;
         self.bans = book.bans;
         self.bo_evictions = book.bo_evictions;
+        self.fence_array_holes = book.fence_array_holes;
         self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
     }
 }

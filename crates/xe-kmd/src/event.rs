@@ -128,6 +128,13 @@ pub enum Event {
         /// Its size.
         bytes: u64,
     },
+    /// The fences that a bind signals behind were miscounted: the kernel would take what is in an empty slot for a pointer.
+    FenceArrayHole {
+        /// Slots.
+        count: u32,
+        /// Of these, filled.
+        filled: u32,
+    },
     /// A job was handed to the device.
     JobSubmitted {
         /// Context.

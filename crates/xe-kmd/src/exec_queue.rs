@@ -20,9 +20,10 @@ use sync::rank::mutex;
 use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
 
+use crate::bind_queue::BindQueue;
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
-use crate::fence::{BindFences, Happened, QueueId};
+use crate::fence::{Happened, QueueId};
 use crate::port::HwJob;
 use crate::ranks;
 use crate::replays::Replays;
@@ -60,8 +61,8 @@ pub(crate) struct ExecQueue {
 
 /// What it queues.
 pub(crate) enum QueueKind {
-    /// Binds, which are done when they are asked for: only their fences queue.
-    Bind(BindFences),
+    /// Binds.
+    Bind(Arc<BindQueue>),
     /// Jobs of an engine.
     Engine(EngineQueue),
 }
@@ -86,7 +87,8 @@ struct Jobs {
 impl ExecQueue {
     /// A queue of binds.
     pub(crate) fn bind(vm: Arc<Vm>, queues: &Arc<Queues>) -> Arc<Self> {
-        Self::new(vm, queues, QueueKind::Bind(BindFences::new()))
+        let tiles = vm.shared.gpu.tiles.len();
+        Self::new(vm, queues, QueueKind::Bind(BindQueue::new(tiles, false)))
     }
 
     /// A queue of jobs for `engine`. `ENOMEM`: the device has no context to spare.

@@ -10,6 +10,7 @@
 //! `xe_vm_add_fault_entry_pf`.
 
 use sync::time::now_ns;
+use units::{GpuRange, SZ_4K};
 use xe_spec::fault::{Access, FaultAck, FaultRecord, FaultType};
 use xe_uapi::vm::CreateFlags;
 
@@ -60,6 +61,10 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
     };
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);
+    }
+    if !vm.has_faults() && state.pending_in(GpuRange::sized(fault.addr.page(), SZ_4K)).next().is_some() {
+        // Its bind has not happened yet, whatever the VMAs say.
+        return Err(Errno::EINVAL);
     }
     match (&vma.kind, vm.mirror()) {
         (Kind::Mirror, Some(mirror)) => {

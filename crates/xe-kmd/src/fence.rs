@@ -1,12 +1,7 @@
 //! Fences. A [`Fence`] comes to its end once: a job, a bind, or all of several fences.
 //!
-//! And user fences: eight bytes of the program's memory that the driver writes when a bind is done, and the threads
-//! that wait for such bytes to change.
-//!
-//! **Writing.** Binds are done when their ioctl has done them, so a fence needs no job; but it lies in memory
-//! that may be in VRAM, so it is written after every lock is released. Fences of one bind queue are written
-//! in the order of their binds: each is listed while the VM's lock is held, and one thread at a time
-//! empties the list. A second thread leaves its fence to the first and returns.
+//! And the threads that wait for eight bytes of the program's memory to change: user fences, which a batch or a bind
+//! ([`bind_queue`](crate::bind_queue)) writes.
 //!
 //! **Waiting.** A waiter is listed by its address and its queue ([`Waiters`]), then reads memory, then waits for the
 //! [`Fence`] that it was given. Whatever may have changed memory, a job done or a fence written, signals the fences of
@@ -14,72 +9,17 @@
 //!
 //! Locking: leaf locks, held for no call.
 //!
-//! Upstream: `xe_sync.c` (`struct xe_user_fence`), `xe_wait_user_fence.c` (`ufence_wq`). Fence arrays of binds
-//! (`xe_sync_in_fence_get`) have no counterpart: no bind is ever pending.
+//! Upstream: `dma-fence.c`, `dma-fence-array.c`, `xe_wait_user_fence.c` (`ufence_wq`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hostmm::HostMemory;
 use sync::rank::mutex;
 use sync::time::now_ns;
 use sync::{Condvar, Mutex};
-use units::HostVa;
 
 use crate::errno::Errno;
 use crate::ranks;
-
-/// A fence that a bind will write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct UserFence {
-    pub addr: HostVa,
-    pub value: u64,
-}
-
-/// Fences of one bind queue, in the order of its binds.
-pub(crate) struct BindFences {
-    list: Mutex<FenceList>,
-}
-
-#[derive(Default)]
-struct FenceList {
-    pending: VecDeque<UserFence>,
-    /// Somebody writes them.
-    writing: bool,
-}
-
-impl BindFences {
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self { list: mutex(ranks::LEAF, FenceList::default()) }
-    }
-
-    /// Lists a fence. Called with the VM's lock held: that makes the order.
-    pub(crate) fn push(&self, fence: UserFence) {
-        self.list.lock().pending.push_back(fence);
-    }
-
-    /// Writes what is listed, unless another thread is at it already. Called with no lock held.
-    pub(crate) fn write(&self, memory: &dyn HostMemory, waiters: &Waiters) {
-        let mut holds = false;
-        while let Some(fence) = self.next(&mut holds) {
-            // Memory that is gone meanwhile is the program's own affair: nobody is told, as upstream.
-            let _ = memory.copy_to_user(fence.addr, &fence.value.to_le_bytes());
-            waiters.wake(Happened::Written(fence.addr.0));
-        }
-    }
-
-    fn next(&self, holds: &mut bool) -> Option<UserFence> {
-        let mut list = self.list.lock();
-        if list.writing && !*holds {
-            return None;
-        }
-        let next = list.pending.pop_front();
-        *holds = next.is_some();
-        list.writing = *holds;
-        next
-    }
-}
 
 /// What a fence ended with. An error counts as an end like any other.
 pub(crate) type Ended = Result<(), Errno>;

@@ -271,8 +271,8 @@ impl Worker {
         }
     }
 
-    /// Starts the thread, unless it was.
-    fn start(&self) -> Result<(), Errno> {
+    /// Starts the thread, unless it was. `ENOMEM`: the system gives none.
+    pub(crate) fn start(&self) -> Result<(), Errno> {
         let mut thread = self.thread.lock();
         {
             let mut state = self.inner.state.lock();

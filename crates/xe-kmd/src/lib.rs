@@ -30,6 +30,7 @@
 //! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.
 #![forbid(unsafe_code)]
 
+mod bind_queue;
 mod bo;
 mod chip;
 mod device;

@@ -39,10 +39,14 @@ impl Vm {
         Ok(Serviced::Resolved)
     }
 
-    /// Binds a BO's span on all tiles, with the BO where `prefer` says.
-    pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer) -> Result<(), Errno> {
-        let tiles: Vec<_> = self.shared.gpu.tiles.iter().map(|tile| tile.id).collect();
-        self.bind_placed(vma, map, map.bo.placed(prefer)?, &tiles)
+    /// Its tiles.
+    pub(crate) fn tiles(&self) -> Vec<TileId> {
+        self.shared.gpu.tiles.iter().map(|tile| tile.id).collect()
+    }
+
+    /// Binds a BO's span on `tiles`, with the BO where `prefer` says.
+    pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer, tiles: &[TileId]) -> Result<(), Errno> {
+        self.bind_placed(vma, map, map.bo.placed(prefer)?, tiles)
     }
 
     fn bind_placed(&self, vma: &Vma, map: &BoMap, placed: Placed<'_>, tiles: &[TileId]) -> Result<(), Errno> {
@@ -78,10 +82,15 @@ impl Vm {
         Ok(Serviced::Resolved)
     }
 
-    /// Binds all of a userptr's span on all tiles. `EFAULT`: there is no memory.
-    pub(crate) fn bind_userptr(&self, userptrs: &Userptrs, vma: &Vma, map: UserMap) -> Result<(), Errno> {
-        let tiles: Vec<_> = self.shared.gpu.tiles.iter().map(|tile| tile.id).collect();
-        userptrs.bind_all(vma.span, map, self.access_of(vma), &tiles)
+    /// Binds all of a userptr's span on `tiles`. `EFAULT`: there is no memory.
+    pub(crate) fn bind_userptr(
+        &self,
+        userptrs: &Userptrs,
+        vma: &Vma,
+        map: UserMap,
+        tiles: &[TileId],
+    ) -> Result<(), Errno> {
+        userptrs.bind_all(vma.span, map, self.access_of(vma), tiles)
     }
 
     /// What leaves of no mirror allow: without faults, atomics are not told apart.
@@ -120,10 +129,12 @@ impl Vm {
         Ok(())
     }
 
-    /// Takes a span out of every tile's page table, and the tables that are empty then.
-    pub(crate) fn unbind(&self, span: GpuRange) {
-        use crate::bo::Shows;
-        self.space.unbind(span);
+    /// Takes a span out of the page tables of `tiles`, and the tables that are empty then.
+    pub(crate) fn unbind(&self, span: GpuRange, tiles: &[TileId]) {
+        for tile in tiles {
+            self.space.zap(*tile, span);
+            self.shared.gpu.flush(*tile, self.asid, span);
+        }
         self.space.prune(span);
     }
 }

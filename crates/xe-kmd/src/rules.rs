@@ -38,12 +38,28 @@ pub struct Rules {
     pub encode_leaf: fn(&Leaf, level: u8) -> u64,
     /// What a zap does to a tile's TLB. Upstream: `xe_tlb_inval_range`.
     pub flush: fn(&dyn Hw, TileId, Asid, GpuRange),
+    /// What a bind without work for page tables signals behind, for so many tiles and the VM's default queue or another:
+    /// in each slot the tile whose last job's fence is put there. Upstream: `xe_sync_in_fence_get`.
+    pub bind_fence_slots: fn(tiles: usize, is_default: bool) -> Vec<Option<usize>>,
 }
+
+/// Of a tile's last job: its own fence, and those of the two TLB invalidations behind it (of the main GT and the media GT).
+/// Here they are over together.
+pub(crate) const SLOTS_OF_A_TILE: usize = 3;
 
 impl Rules {
     /// Every rule as it should be.
-    pub const CORRECT: Self =
-        Self { copy_far_side: far_side, encode_leaf: Leaf::encode, flush: crate::tlb_inval::flush };
+    pub const CORRECT: Self = Self {
+        copy_far_side: far_side,
+        encode_leaf: Leaf::encode,
+        flush: crate::tlb_inval::flush,
+        bind_fence_slots: fences_of_all_tiles,
+    };
+}
+
+/// The correct rule for [`Rules::bind_fence_slots`].
+fn fences_of_all_tiles(tiles: usize, _is_default: bool) -> Vec<Option<usize>> {
+    (0..tiles).flat_map(|tile| [Some(tile); SLOTS_OF_A_TILE]).collect()
 }
 
 impl Default for Rules {

@@ -24,10 +24,11 @@ use xe_spec::fault::{Asid, FaultRecord};
 use xe_spec::platform::Platform;
 use xe_uapi::vm::CreateFlags;
 
+use crate::bind_queue::BindQueue;
 use crate::bo::Shows;
 use crate::errno::Errno;
 use crate::event::Event;
-use crate::fence::BindFences;
+use crate::fence::Fence;
 use crate::pt::NoTable;
 use crate::ranks;
 use crate::shared::Shared;
@@ -103,8 +104,8 @@ pub(crate) struct Vm {
     /// The mirror; only a VM that serves faults has one.
     pub svm: Option<Arc<Svm>>,
     pub state: Mutex<VmState>,
-    /// User fences of binds on the VM's own queue.
-    pub fences: BindFences,
+    /// The default queue of binds.
+    pub binds: Arc<BindQueue>,
 }
 
 /// What the VM's lock protects.
@@ -116,9 +117,25 @@ pub(crate) struct VmState {
     pub sweep: Sweep,
     /// From the first userptr on.
     pub userptrs: Option<Userptrs>,
+    /// Spans whose page tables a bind has still to change.
+    pending: Vec<(Vec<GpuRange>, Arc<Fence>)>,
 }
 
 impl VmState {
+    /// A bind is over with `fence`; until then its work in `spans` is not done.
+    pub(crate) fn add_pending(&mut self, spans: Vec<GpuRange>, fence: &Arc<Fence>) {
+        self.pending.retain(|(_, fence)| !fence.is_over());
+        self.pending.push((spans, fence.clone()));
+    }
+
+    /// The fences of binds that have work to do in `span`.
+    pub(crate) fn pending_in(&self, span: GpuRange) -> impl Iterator<Item = Arc<Fence>> {
+        let has_work = move |(spans, fence): &&(Vec<GpuRange>, Arc<Fence>)| {
+            !fence.is_over() && spans.iter().any(|one| one.intersect(span).is_some())
+        };
+        self.pending.iter().filter(has_work).map(|(_, fence)| fence.clone())
+    }
+
     /// Remembers a fault that was refused, for the program to ask after.
     pub(crate) fn note_fault(&mut self, record: &FaultRecord) {
         if self.faults.len() < MAX_FAULTS_SAVED {
@@ -151,8 +168,9 @@ impl Vm {
             None
         };
         shared.gpu.tell(Event::VmCreated { asid });
-        let (state, fences) = (mutex(ranks::VM, VmState::default()), BindFences::new());
-        Ok(Arc::new(Self { shared: shared.clone(), vms: vms.clone(), asid, flags, space, svm, state, fences }))
+        let state = mutex(ranks::VM, VmState::default());
+        let binds = BindQueue::new(shared.gpu.tiles.len(), true);
+        Ok(Arc::new(Self { shared: shared.clone(), vms: vms.clone(), asid, flags, space, svm, state, binds }))
     }
 
     /// Ends the VM. Idempotent.
@@ -171,6 +189,7 @@ impl Vm {
                 userptrs.close();
             }
         }
+        self.binds.cancel();
         self.vms.free(self.asid);
         self.shared.gpu.tell(Event::VmClosed { asid: self.asid });
     }

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
 /// Where a userptr was bound, and to what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UserMap {
+    /// Of this bind and no other of the VM.
+    pub id: u64,
     pub start: GpuVa,
     pub host: HostVa,
 }

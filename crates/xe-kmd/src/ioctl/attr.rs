@@ -45,7 +45,7 @@ pub(super) fn madvise(file: &File, args: &mut Madvise) -> Reply {
     }
     state.vmas.advise(span, |attr| advice.apply(attr));
     let others = state.vmas.overlapping(span).into_iter().filter(|vma| vma.kind != Kind::Mirror);
-    others.for_each(|vma| vm.unbind(vma.span));
+    others.for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
     if let Some(svm) = &vm.svm {
         vm.space.invalidate_span(svm, span.mirrored());
     }

@@ -1,7 +1,8 @@
 //! VM_BIND: what spans of GPU addresses show.
 //!
-//! This file reads and checks; [`ops`](super::ops) does. A bind is done when its ioctl returns, and its user fence is
-//! written right behind, in the order of the queue's binds.
+//! This file reads and checks; [`ops`](super::ops) does. VMAs change before the ioctl returns. So do page tables, and the user
+//! fence is written right behind, unless the bind has to wait: for in-fences, for earlier binds of its queue, or for binds of
+//! other queues that have work to do in the same span. Then a job a tile does the work ([`BindQueue`]).
 //!
 //! Locking: the VM's lock, from the collection of garbage to the last change of VMAs. Arguments are read before,
 //! fences written after.
@@ -10,7 +11,8 @@
 
 use std::sync::Arc;
 
-use units::{HostVa, SZ_4K, SZ_64K};
+use ::sync::atomic::AtomicU64;
+use units::{HostVa, SZ_4K, SZ_64K, TileId};
 use xe_spec::pat;
 use xe_uapi::gem::CACHING_WB;
 use xe_uapi::vm::{
@@ -18,17 +20,19 @@ use xe_uapi::vm::{
     CONSULT_MEM_ADVISE_PREF_LOC, VmBind, VmBindOp,
 };
 
-use super::ops::{Op, execute};
+use super::ops::{self, Op, Work};
 use super::sync::{self, UserFences, UserSync};
 use super::{Reply, require};
+use crate::bind_queue::{BindQueue, UserFence};
 use crate::bo::Bo;
 use crate::errno::Errno;
-use crate::exec_queue::{ExecQueue, QueueKind};
-use crate::fence::{BindFences, UserFence};
+use crate::exec_queue::QueueKind;
+use crate::fence::Fence;
 use crate::file::File;
 use crate::gem::region_mask;
+use crate::jobs::Body;
 use crate::svm::garbage;
-use crate::vm::Vm;
+use crate::vm::{Vm, VmState};
 
 /// Binds that one call may carry; upstream is bounded by memory only.
 const MAX_BINDS: u32 = 1 << 16;
@@ -44,7 +48,8 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
     // Upstream reads here what the fence will overwrite: an address that is not there is refused now.
     let probe = syncs.as_ref().map_or(Ok(()), |syncs| probe_fences(file, syncs));
 
-    {
+    let gate = Fence::new();
+    let bound = {
         let mut state = vm.state.lock();
         collect_garbage(&vm);
         if state.closed {
@@ -52,15 +57,89 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
         }
         let ops: Vec<Op> = ops.iter().map(|op| check_place(file, &vm, op)).collect::<Result<_, _>>()?;
         let fences = if ops.is_empty() { UserFences::Refused } else { UserFences::Allowed };
-        let fence = UserSync::parse(&syncs?, &vm, fences)?;
+        let user = UserSync::parse(&syncs?, &vm, fences)?;
         probe?;
-        execute(&vm, &mut state, &ops)?;
-        if let Some(UserSync { addr, value }) = fence {
-            fences_of(&vm, queue.as_deref()).push(UserFence { addr: HostVa(addr), value });
-        }
-    }
-    fences_of(&vm, queue.as_deref()).write(&*file.shared.memory, &file.shared.waiters);
+        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins: Vec::new(), gate: &gate };
+        bind.execute(&mut state).map(|done| {
+            if let Some(UserSync { addr, value }) = user {
+                queue.push(UserFence { addr: HostVa(addr), value }, done);
+            }
+        })
+    };
+    // Jobs take the VM's lock: from now on they may.
+    gate.signal(Ok(()));
+    bound?;
+    queue.write(&file.shared);
     Ok(0)
+}
+
+/// What one VM_BIND asks for, once it is checked.
+struct Bind<'a> {
+    vm: &'a Arc<Vm>,
+    queue: &'a BindQueue,
+    ops: &'a [Op],
+    ins: Vec<Arc<Fence>>,
+    /// Over when the VM's lock is free.
+    gate: &'a Arc<Fence>,
+}
+
+impl Bind<'_> {
+    /// Changes the VMAs; then page tables, now where nothing is to be waited for. What the syncs follow.
+    fn execute(self, state: &mut VmState) -> Result<Arc<Fence>, Errno> {
+        let behind = self.behind(state);
+        let must_wait = self.queue.is_busy() || behind.iter().any(|fence| !fence.is_over());
+        if must_wait { self.later(state, behind) } else { self.now(state) }
+    }
+
+    /// In-fences, and the binds of other queues that have work to do where this one has.
+    fn behind(&self, state: &VmState) -> Vec<Arc<Fence>> {
+        let touched = self.ops.iter().flat_map(|op| op.touches(&state.vmas));
+        self.ins.iter().cloned().chain(touched.flat_map(|span| state.pending_in(span))).collect()
+    }
+
+    fn now(&self, state: &mut VmState) -> Result<Arc<Fence>, Errno> {
+        let (vm, tiles) = (self.vm, self.vm.tiles());
+        let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
+        work.forget(state.userptrs.as_ref());
+        ops::prefetch_all(vm, state, self.ops);
+        if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.queue.last_fences(&vm.shared) }
+    }
+
+    fn later(self, state: &mut VmState, behind: Vec<Arc<Fence>>) -> Result<Arc<Fence>, Errno> {
+        let vm = self.vm;
+        vm.shared.worker.start()?;
+        let work = ops::change(vm, state, self.ops, |_, _| Ok(()))?;
+        ops::prefetch_all(vm, state, self.ops);
+        if !work.is_some() {
+            // Upstream: no in-fence can be waited for here.
+            let waits = self.ins.iter().any(|fence| !fence.is_over());
+            return if waits { Err(Errno::EOPNOTSUPP) } else { self.queue.last_fences(&vm.shared) };
+        }
+        let spans = work.spans();
+        let shared_work = Arc::new((work, AtomicU64::new(vm.tiles().len() as u64)));
+        let job = |tile: usize| job(vm, &shared_work, TileId(tile as u8));
+        let done = self.queue.submit(&vm.shared, &behind, self.gate, job)?;
+        state.add_pending(spans, &done);
+        Ok(done)
+    }
+}
+
+/// A tile's part of a bind that had to wait. Upstream kills the VM where it fails; here what is missing is bound by a fault.
+fn job(vm: &Arc<Vm>, work: &Arc<(Work, AtomicU64)>, tile: TileId) -> Body {
+    let (vm, work) = (vm.clone(), work.clone());
+    Box::new(move || {
+        let state = vm.state.lock();
+        if state.closed {
+            return Err(Errno::ECANCELED);
+        }
+        let (work, left) = &*work;
+        let written = work.write(&vm, state.userptrs.as_ref(), &[tile]);
+        // With the last tile, nothing translates what is gone.
+        if left.fetch_sub(1) == 1 {
+            work.forget(state.userptrs.as_ref());
+        }
+        written
+    })
 }
 
 fn read_ops(file: &File, args: &VmBind) -> Result<Vec<VmBindOp>, Errno> {
@@ -105,19 +184,14 @@ fn check_prefetch_region(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     require(region == CONSULT_MEM_ADVISE_PREF_LOC || known)
 }
 
-fn bind_queue(file: &File, vm: &Arc<Vm>, id: u32) -> Result<Option<Arc<ExecQueue>>, Errno> {
+fn bind_queue(file: &File, vm: &Arc<Vm>, id: u32) -> Result<Arc<BindQueue>, Errno> {
     if id == 0 {
-        return Ok(None);
+        return Ok(vm.binds.clone());
     }
     let queue = file.queue(id).ok_or(Errno::ENOENT)?;
-    require(matches!(queue.kind, QueueKind::Bind(_)) && Arc::ptr_eq(&queue.vm, vm))?;
-    Ok(Some(queue))
-}
-
-fn fences_of<'a>(vm: &'a Vm, queue: Option<&'a ExecQueue>) -> &'a BindFences {
-    match queue.map(|queue| &queue.kind) {
-        Some(QueueKind::Bind(fences)) => fences,
-        Some(QueueKind::Engine(_)) | None => &vm.fences,
+    match &queue.kind {
+        QueueKind::Bind(binds) if Arc::ptr_eq(&queue.vm, vm) => Ok(binds.clone()),
+        QueueKind::Bind(_) | QueueKind::Engine(_) => Err(Errno::EINVAL),
     }
 }
 

@@ -1,8 +1,7 @@
 //! What the binds of one VM_BIND do to a VM: VMAs first, then page tables.
 //!
-//! All of them or none. VMAs are changed so that it can be undone; then what is gone loses its leaves; then what is new
-//! gets some, if it must have them now (IMMEDIATE, or a VM without faults). Where that fails, the VMAs are as they were, and
-//! what lost its leaves gets them back at the next touch.
+//! All of them or none: VMAs are changed so that it can be undone ([`change`]). What page tables are to lose and to get is
+//! [`Work`]: done at once, so that its failure undoes the change, or by a job a tile, where the bind has to wait.
 //!
 //! Locking: the VM's lock.
 //!
@@ -12,7 +11,8 @@ use std::sync::Arc;
 
 use units::{GpuRange, GpuVa, HostVa};
 use xe_uapi::vm::{
-    BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BindFlags, CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
+    BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, BindFlags,
+    CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
 };
 
 use super::attr::remove_straddlers;
@@ -37,79 +37,144 @@ impl Op {
         GpuRange::sized(GpuVa(self.args.addr), self.args.range)
     }
 
+    /// The spans that it may change.
+    pub(super) fn touches(&self, vmas: &VmaTree) -> Vec<GpuRange> {
+        match &self.bo {
+            Some(bo) if self.args.op == BIND_OP_UNMAP_ALL => vmas.of_bo(bo),
+            _ => vec![self.span()],
+        }
+    }
+
     fn flags(&self) -> BindFlags {
         BindFlags::from_bits_retain(self.args.flags)
     }
 }
 
-/// What became of the VMAs.
+/// What binds have still to do once the VMAs are changed.
 #[derive(Default)]
-struct Changed {
-    /// What was taken.
+pub(super) struct Work {
+    /// What was taken: it has leaves to lose.
     gone: Vec<Vma>,
-    /// Spans that must have leaves now.
-    eager: Vec<GpuRange>,
+    /// What must have leaves now.
+    eager: Vec<Vma>,
+    /// Spans of these, before the binds behind them are known.
+    wanted: Vec<GpuRange>,
 }
 
-/// Does the binds, all or none. Prefetch of a mirror is best effort.
-pub(super) fn execute(vm: &Vm, state: &mut VmState, ops: &[Op]) -> Result<(), Errno> {
+impl Work {
+    /// Whether page tables are to be changed.
+    pub(super) fn is_some(&self) -> bool {
+        !self.eager.is_empty() || self.gone.iter().any(|vma| vma.kind != Kind::Mirror)
+    }
+
+    /// Where.
+    pub(super) fn spans(&self) -> Vec<GpuRange> {
+        self.gone.iter().chain(&self.eager).map(|vma| vma.span).collect()
+    }
+
+    /// Changes the page tables of `tiles`. The caller holds the VM's lock.
+    pub(super) fn write(&self, vm: &Vm, userptrs: Option<&Userptrs>, tiles: &[TileId]) -> Result<(), Errno> {
+        let gone = self.gone.iter().filter(|vma| vma.kind != Kind::Mirror);
+        gone.for_each(|vma| vm.unbind(vma.span, tiles));
+        let bind = |vma: &Vma| match (&vma.kind, userptrs) {
+            (Kind::Bo(map), _) => vm.bind_bo(vma, map, Prefer::Anything, tiles),
+            (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, vma, *map, tiles),
+            (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => Ok(()),
+        };
+        self.eager.iter().try_for_each(bind)
+    }
+
+    /// No tile translates what is gone: nobody needs to know where it was.
+    pub(super) fn forget(&self, userptrs: Option<&Userptrs>) {
+        for vma in &self.gone {
+            match (&vma.kind, userptrs) {
+                (Kind::Bo(map), _) => map.cut(vma.span),
+                (Kind::Userptr(map), Some(userptrs)) => userptrs.cut(vma.span, *map),
+                (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => {}
+            }
+        }
+    }
+}
+
+/// Changes the VMAs as the binds ask, all or none, and then runs `write`: where that fails, they are as they were, too, and
+/// what lost its leaves gets them back at the next touch.
+pub(super) fn change(
+    vm: &Vm,
+    state: &mut VmState,
+    ops: &[Op],
+    write: impl FnOnce(&Work, Option<&Userptrs>) -> Result<(), Errno>,
+) -> Result<Work, Errno> {
     if state.userptrs.is_none() && ops.iter().any(|op| op.args.op == BIND_OP_MAP_USERPTR) {
         state.userptrs = Some(Userptrs::new(&vm.shared, &vm.space)?);
     }
     let VmState { vmas, userptrs, .. } = state;
     let userptrs = userptrs.as_ref();
-    let done = vmas.all_or_none(|vmas| {
-        let mut changed = Changed::default();
-        ops.iter().try_for_each(|op| change(vm, vmas, op, &mut changed))?;
-        let Changed { gone, eager } = changed;
-        gone.iter().filter(|vma| vma.kind != Kind::Mirror).for_each(|vma| vm.unbind(vma.span));
-        if let Some(userptrs) = userptrs {
-            // From now on they are told of changes; before, nothing translates.
-            ops.iter().for_each(|op| note_userptrs(userptrs, vmas, op.span()));
+    let work = vmas.all_or_none(|vmas| {
+        let mut work = Work::default();
+        ops.iter().try_for_each(|op| change_vmas(vm, vmas, userptrs, op, &mut work))?;
+        // A later bind of the same array may have replaced what an earlier one wanted.
+        let eager = work.wanted.iter().flat_map(|span| vmas.overlapping(*span));
+        work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
+        let new = userptr_vmas(vmas, ops);
+        new.iter().zip(std::iter::repeat(userptrs).flatten()).for_each(|((span, map), all)| all.add(*span, *map));
+        let written = write(&work, userptrs);
+        if written.is_err() {
+            work.eager.iter().for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
+            new.iter().zip(std::iter::repeat(userptrs).flatten()).for_each(|((span, map), all)| all.cut(*span, *map));
         }
-        let bound = bind_eager(vm, vmas, userptrs, &eager);
-        if bound.is_err() {
-            eager.iter().for_each(|span| vm.unbind(*span));
-        }
-        bound.map(|()| gone)
-    });
-    if let (Some(userptrs), Err(_)) = (userptrs, &done) {
-        ops.iter().for_each(|op| note_userptrs(userptrs, vmas, op.span()));
-    }
-    let gone = done?;
-    for vma in &gone {
-        if let Kind::Bo(map) = &vma.kind {
-            map.cut(vma.span);
-        }
-    }
+        written.map(|()| work)
+    })?;
     for op in ops {
         vm.shared.gpu.tell(Event::VmBind { asid: vm.asid, span: op.span(), op: op.args.op });
     }
     if let Some(mirror) = vm.mirror() {
-        gone.iter().for_each(|old| refresh(vm, mirror.svm, vmas, old));
+        work.gone.iter().for_each(|old| refresh(vm, mirror.svm, vmas, old));
     }
+    Ok(work)
+}
+
+/// Does what the binds prefetch. What fails is found by a fault later.
+pub(super) fn prefetch_all(vm: &Vm, state: &VmState, ops: &[Op]) {
     let prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
-    prefetches.for_each(|op| prefetch_span(vm, vmas, userptrs, op));
-    Ok(())
+    prefetches.for_each(|op| prefetch_span(vm, &state.vmas, state.userptrs.as_ref(), op));
+}
+
+/// The userptrs that these binds made.
+fn userptr_vmas(vmas: &VmaTree, ops: &[Op]) -> Vec<(GpuRange, UserMap)> {
+    let made = ops.iter().filter(|op| op.args.op == BIND_OP_MAP_USERPTR).flat_map(|op| vmas.overlapping(op.span()));
+    let map = |vma: Vma| match vma.kind {
+        Kind::Userptr(map) => Some((vma.span, map)),
+        Kind::Mirror | Kind::Null | Kind::Bo(_) => None,
+    };
+    made.filter_map(map).collect()
 }
 
 /// Changes the VMAs as one bind asks.
-fn change(vm: &Vm, vmas: &mut VmaTree, op: &Op, changed: &mut Changed) -> Result<(), Errno> {
+fn change_vmas(
+    vm: &Vm,
+    vmas: &mut VmaTree,
+    userptrs: Option<&Userptrs>,
+    op: &Op,
+    work: &mut Work,
+) -> Result<(), Errno> {
     let (span, flags) = (op.span(), op.flags());
     let kind = match (op.args.op, &op.bo) {
         (BIND_OP_MAP, Some(bo)) => Kind::Bo(bo.map(vm.shown_by(), span, op.args.obj_offset)),
         (BIND_OP_MAP, None) if flags.contains(BindFlags::CPU_ADDR_MIRROR) => Kind::Mirror,
         (BIND_OP_MAP, None) => Kind::Null,
-        (BIND_OP_MAP_USERPTR, _) => Kind::Userptr(UserMap { start: span.start, host: HostVa(op.args.obj_offset) }),
+        (BIND_OP_MAP_USERPTR, _) => {
+            let id = userptrs.map_or(0, Userptrs::next_id);
+            Kind::Userptr(UserMap { id, start: span.start, host: HostVa(op.args.obj_offset) })
+        }
         (BIND_OP_UNMAP, _) => {
             refuse_live(vm, vmas, span)?;
-            changed.gone.extend(vmas.unmap(span));
+            work.gone.extend(vmas.unmap(span));
             return Ok(());
         }
         (BIND_OP_PREFETCH, _) => return check_prefetch(vmas, op),
         (_, bo) => {
             let spans = bo.as_ref().map(|bo| vmas.of_bo(bo)).unwrap_or_default();
-            spans.into_iter().for_each(|span| changed.gone.extend(vmas.unmap(span)));
+            spans.into_iter().for_each(|span| work.gone.extend(vmas.unmap(span)));
             return Ok(());
         }
     };
@@ -122,10 +187,10 @@ fn change(vm: &Vm, vmas: &mut VmaTree, op: &Op, changed: &mut Changed) -> Result
         refuse_live(vm, vmas, span)?;
     }
     if matches!(kind, Kind::Bo(_) | Kind::Userptr(_)) && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults()) {
-        changed.eager.push(span);
+        work.wanted.push(span);
     }
     let read_only = flags.contains(BindFlags::READONLY);
-    changed.gone.extend(vmas.map(Vma { read_only, ..Vma::new(span, kind, op.args.pat_index) }));
+    work.gone.extend(vmas.map(Vma { read_only, ..Vma::new(span, kind, op.args.pat_index) }));
     Ok(())
 }
 
@@ -137,29 +202,6 @@ fn check_prefetch(vmas: &VmaTree, op: &Op) -> Result<(), Errno> {
         Kind::Mirror | Kind::Null | Kind::Userptr(_) => true,
     };
     require(vmas.overlapping(op.span()).into_iter().all(may))
-}
-
-/// Writes the leaves of what is in `spans` now: a later bind of the same array may have replaced it.
-fn bind_eager(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, spans: &[GpuRange]) -> Result<(), Errno> {
-    for vma in spans.iter().flat_map(|span| vmas.overlapping(*span)) {
-        match (&vma.kind, userptrs) {
-            (Kind::Bo(map), _) => vm.bind_bo(&vma, map, Prefer::Anything)?,
-            (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, &vma, *map)?,
-            (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => {}
-        }
-    }
-    Ok(())
-}
-
-/// The userptrs in `span`, and no others there, are told of changes from now on.
-fn note_userptrs(userptrs: &Userptrs, vmas: &VmaTree, span: GpuRange) {
-    userptrs.cut(span);
-    for vma in vmas.overlapping(span) {
-        if let Kind::Userptr(map) = vma.kind {
-            userptrs.cut(vma.span);
-            userptrs.add(vma.span, map);
-        }
-    }
 }
 
 /// Where the VMAs in the place of `old` say something else than it did, its ranges are bound anew at the next fault,
@@ -199,9 +241,9 @@ fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) 
                     tile => Prefer::Tile(TileId((tile - 1) as u8)),
                 };
                 // Without room it stays unbound, and a fault will say so.
-                let _ = vm.bind_bo(&vma, map, prefer);
+                let _ = vm.bind_bo(&vma, map, prefer, &vm.tiles());
             }
-            (Kind::Userptr(map), _, Some(userptrs)) => _ = vm.bind_userptr(userptrs, &vma, *map),
+            (Kind::Userptr(map), _, Some(userptrs)) => _ = vm.bind_userptr(userptrs, &vma, *map, &vm.tiles()),
             _ => {}
         }
     }

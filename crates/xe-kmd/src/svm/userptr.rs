@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 use gpusvm::{Ctx, GpuSvm, GpuSvmOps, NotifierKey, NotifierLocked, RangeKey, SvmConfig, SvmError};
 use hostmm::{EventKind, MmEvent};
 use sync::Mutex;
+use sync::atomic::AtomicU64;
 use sync::rank::mutex;
 use units::{GpuRange, GpuVa, HostRange, HostVa, TileId, bytes_of};
 
@@ -41,6 +42,7 @@ pub(crate) struct UserSpace {
 pub(crate) struct Userptrs {
     svm: Arc<GpuSvm<UserSpace>>,
     space: Arc<UserSpace>,
+    last_id: AtomicU64,
 }
 
 impl GpuSvmOps for UserSpace {
@@ -93,7 +95,13 @@ impl Userptrs {
         let dma = Arc::new(Dma::new(shared.gpu.clone()));
         let (mm, pagemaps) = (shared.mm.clone(), shared.pagemaps.clone());
         let ops: Weak<UserSpace> = Arc::downgrade(&space);
-        Ok(Self { svm: GpuSvm::new(config, mm, dma, pagemaps, ops, shared.svm_observer.clone())?, space })
+        let svm = GpuSvm::new(config, mm, dma, pagemaps, ops, shared.svm_observer.clone())?;
+        Ok(Self { svm, space, last_id: AtomicU64::new(0) })
+    }
+
+    /// A number for a bind.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1) + 1
     }
 
     /// `span` shows what `map` says.
@@ -101,13 +109,17 @@ impl Userptrs {
         self.space.spans.lock().push((span, map));
     }
 
-    /// `span` shows nothing of it any more. Its leaves are the caller's to take out first; ranges that no other span shows
+    /// `span` shows nothing of `map` any more. Its leaves are the caller's to take out first; ranges that no other span shows
     /// go.
-    pub(crate) fn cut(&self, span: GpuRange) {
+    pub(crate) fn cut(&self, span: GpuRange, of: UserMap) {
         let mut gone = Vec::new();
         {
             let mut spans = self.space.spans.lock();
             for (old, map) in std::mem::take(&mut *spans) {
+                if map != of {
+                    spans.push((old, map));
+                    continue;
+                }
                 gone.extend(old.intersect(span).map(|part| map.host_range(part)));
                 let before = GpuRange::new(old.start, old.end.min(span.start).max(old.start));
                 let behind = GpuRange::new(old.start.max(span.end).min(old.end), old.end);

@@ -2,3 +2,4 @@
 //! table, and says which kernel function it stands for.
 
 pub mod copy;
+pub mod fence;
