@@ -23,6 +23,7 @@ use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
 use xe_kmd::{Device, Errno, Hw, HwJob, Parts, Rules};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
+use xe_spec::share::Share;
 
 /// What a machine is put together from.
 pub struct Plan {
@@ -172,9 +173,14 @@ impl Hw for HwPort {
         self.backing.set(dpa, bytes, frames);
     }
 
-    fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId> {
-        self.engines.start(&self.irq.core.read().clone(), engine).ok()?;
-        Some(self.gpu.context_create(engine, asid))
+    fn context_create(&self, placement: &[EngineId], asid: Asid, share: Share) -> Option<ContextId> {
+        let core = self.irq.core.read().clone();
+        placement.iter().try_for_each(|&engine| self.engines.start(&core, engine)).ok()?;
+        Some(self.gpu.context_create_on(placement, asid, share))
+    }
+
+    fn context_ran_ns(&self, context: ContextId) -> u64 {
+        self.gpu.context_ran_ns(context)
     }
 
     fn context_destroy(&self, context: ContextId) {

@@ -5,11 +5,26 @@
 //! Without the `std` feature a clock has to be given (`set_clock`).
 
 #[cfg(not(feature = "std"))]
-pub use given::{now_ns, set_clock, sleep_ns};
+pub use given::{now_ns, now_ns_of, set_clock, sleep_ns};
 #[cfg(feature = "std")]
 pub(crate) use real::timespec;
 #[cfg(feature = "std")]
-pub use real::{now_ns, sleep_ns};
+pub use real::{now_ns, now_ns_of, sleep_ns};
+
+/// A clock of the kernel. Under the checker, and where a clock was given, there is one time, and all show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// [`now_ns`].
+    Monotonic,
+    /// The same, not slewed.
+    MonotonicRaw,
+    /// Time of day.
+    Realtime,
+    /// Monotonic, and goes on in suspend.
+    Boottime,
+    /// International atomic time.
+    Tai,
+}
 
 /// The time `ns` from now; saturates, and `u64::MAX` means "never" to every wait of this crate.
 pub fn after_ns(ns: u64) -> u64 {
@@ -20,15 +35,35 @@ pub fn after_ns(ns: u64) -> u64 {
 mod real {
     use rustix::io::Errno;
     use rustix::thread::{self, Timespec};
-    use rustix::time::{ClockId, clock_gettime};
+    use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic};
 
     const NS_PER_S: u64 = 1_000_000_000;
+
+    /// Nanoseconds of a clock.
+    pub fn now_ns_of(clock: super::Clock) -> u64 {
+        checked!(|s| s.now_ns());
+        let id = match clock {
+            super::Clock::Monotonic => ClockId::Monotonic,
+            super::Clock::MonotonicRaw => ClockId::MonotonicRaw,
+            super::Clock::Realtime => ClockId::Realtime,
+            super::Clock::Boottime => ClockId::Boottime,
+            super::Clock::Tai => {
+                // Without leap seconds set, the kernel's is the time of day.
+                let tai = clock_gettime_dynamic(DynamicClockId::Tai);
+                return nanoseconds(tai.unwrap_or_else(|_| clock_gettime(ClockId::Realtime)));
+            }
+        };
+        nanoseconds(clock_gettime(id))
+    }
+
+    fn nanoseconds(time: Timespec) -> u64 {
+        time.tv_sec as u64 * NS_PER_S + time.tv_nsec as u64
+    }
 
     /// Nanoseconds of `CLOCK_MONOTONIC`, or of virtual time.
     pub fn now_ns() -> u64 {
         checked!(|s| s.now_ns());
-        let now = clock_gettime(ClockId::Monotonic);
-        now.tv_sec as u64 * NS_PER_S + now.tv_nsec as u64
+        nanoseconds(clock_gettime(ClockId::Monotonic))
     }
 
     /// Sleeps `ns` nanoseconds or a little longer.
@@ -59,6 +94,11 @@ mod given {
     pub fn now_ns() -> u64 {
         let clock = *CLOCK.lock();
         clock.map_or(0, |clock| clock())
+    }
+
+    /// The same: there is one clock.
+    pub fn now_ns_of(_: super::Clock) -> u64 {
+        now_ns()
     }
 
     /// Spins `ns` nanoseconds of the clock that was given; returns at once as long as there is none.

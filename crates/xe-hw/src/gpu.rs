@@ -5,7 +5,7 @@
 
 use crate::chip::Chip;
 use crate::copy::{Copier, CopyJob};
-use crate::engine::{Engine, Engines, Happened, Job, Share, Step};
+use crate::engine::{Engine, Engines, Happened, Job, Step};
 use crate::inject::{FlushFault, Injection};
 use crate::mmu::Mmu;
 use crate::mmu::walker::Space;
@@ -16,6 +16,7 @@ use sync::atomic::AtomicU64;
 use units::{Dpa, GpuRange, HostFrame, Iova, Outcome, Report, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
 use xe_spec::platform::Platform;
+use xe_spec::share::Share;
 
 /// A device of one or more tiles. All methods may be called from any thread.
 pub struct Gpu {

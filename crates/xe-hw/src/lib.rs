@@ -42,7 +42,7 @@ mod record;
 mod tables;
 
 pub use copy::CopyJob;
-pub use engine::{Job, Priority, Share, Step};
+pub use engine::{Job, Step};
 pub use gpu::Gpu;
 pub use inject::{FlushFault, Injection};
 pub use record::{Counters, Record, Violation};

@@ -7,8 +7,9 @@ use support::*;
 use sync::sim::{Limits, Outcome, Random};
 use units::{GpuVa, HostFrame, SZ_64K};
 use xe_hw::port::BusAddr;
-use xe_hw::{Job, Priority, Record, Share, Step};
-use xe_spec::fault::{ContextId, FaultAck};
+use xe_hw::{Job, Record, Step};
+use xe_spec::fault::{ContextId, EngineId, FaultAck};
+use xe_spec::share::{Priority, Share};
 
 const VA: GpuVa = GpuVa(0x4000_0000);
 /// Register commands: relative to the engine.
@@ -333,4 +334,40 @@ fn a_fault_of_a_low_priority_is_used_at_once() {
     rig.gpu.fault_ack(fault.slot, FaultAck::Replay);
     assert_eq!(rig.gpu.step(CCS), Step::Ran);
     assert_eq!(rig.bus.word(BusAddr::System(HostFrame(1)), 0), 1);
+}
+
+#[test]
+fn a_context_of_several_engines_runs_where_there_is_least_to_do() {
+    let rig = rig();
+    let engines = [0, 1].map(|instance| EngineId { instance, ..CCS });
+    let on = |placement: &[EngineId]| rig.gpu.context_create_on(placement, ASID, Share::default());
+    let (spinner, any) = (on(&engines[..1]), on(&engines));
+    let jump = Some(rig.batch_at(0x200, &command([&[0x1880_0001], &at(BATCH.add(0x800))])));
+    rig.gpu.submit(spinner, Job { seqno: 1, batch: jump, fence: None });
+    rig.irq.take_ready();
+    // Its register goes with it.
+    let batch = |words: &[u32]| Some(rig.batch_at(0, &command([words, &[BBE]])));
+    rig.gpu.submit(any, Job { seqno: 1, batch: batch(&[0x1100_0001 | REL, 0x600, 7]), fence: None });
+    assert_eq!(rig.irq.take_ready(), [engines[1]]);
+    while rig.gpu.step(engines[1]) != Step::Idle {}
+    rig.gpu.context_destroy(spinner);
+    let other = on(&engines[1..]);
+    rig.gpu.submit(other, Job { seqno: 1, batch: jump, fence: None });
+    rig.irq.take_ready();
+    let store = command([&[0x1200_0002 | REL, 0x600], &at(VA)]);
+    rig.gpu.submit(any, Job { seqno: 2, batch: batch(&store), fence: None });
+    assert_eq!(rig.irq.take_ready(), [engines[0]]);
+    // It is not idle now: what comes next stays behind what it does.
+    rig.gpu.context_destroy(other);
+    let third = on(&engines[..1]);
+    rig.gpu.submit(third, Job { seqno: 1, batch: jump, fence: None });
+    rig.gpu.submit(any, Job { seqno: 3, batch: None, fence: Some((VA.add(8), 3)) });
+    rig.irq.take();
+    for _ in 0..20 {
+        rig.gpu.step(engines[0]);
+    }
+    assert_eq!((rig.irq.take(), word(&rig, 0)), (vec![Told::Done(any, 2), Told::Done(any, 3)], 7));
+    assert_eq!(rig.gpu.step(engines[1]), Step::Idle);
+    rig.gpu.context_destroy(any);
+    assert_eq!(rig.gpu.take_records(), []);
 }

@@ -223,9 +223,12 @@ fn a_destroyed_context_forgets_its_fault() {
 #[test]
 fn engines_of_the_platform_and_no_others() {
     let rig = rig();
-    let all: Vec<_> = rig.gpu.engines().map(|engine| (engine.tile.0, engine.class)).collect();
-    let both = [EngineClass::Copy, EngineClass::Compute];
-    assert_eq!(all, [(0, both[0]), (0, both[1]), (1, both[0]), (1, both[1])]);
+    let all: Vec<_> = rig.gpu.engines().map(|engine| (engine.tile.0, engine.class, engine.instance)).collect();
+    let of = |tile| {
+        let instances = |class, count| (0..count).map(move |n| (tile, class, n));
+        instances(EngineClass::Copy, 4).chain(instances(EngineClass::Compute, 2))
+    };
+    assert_eq!(all, of(0).chain(of(1)).collect::<Vec<_>>());
     let none = EngineId { tile: TileId(0), class: EngineClass::Copy, instance: 7 };
     let context = rig.gpu.context_create(none, ASID);
     rig.gpu.submit(context, Job { seqno: 1, batch: None, fence: None });

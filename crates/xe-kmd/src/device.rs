@@ -78,6 +78,12 @@ impl Device {
         Ok(Arc::new(Self { shared, vms, queues: Queues::new() }))
     }
 
+    /// Says how to find out whether the calling thread may raise its own priority (`CAP_SYS_NICE`); until then nobody
+    /// may ask for a queue of high priority.
+    pub fn ask_for_priority(&self, ask: fn() -> bool) {
+        *self.shared.nice.lock() = ask;
+    }
+
     /// Opens a DRM file.
     pub fn open(&self) -> Arc<File> {
         Arc::new(File::new(self.shared.clone(), self.vms.clone(), self.queues.clone()))

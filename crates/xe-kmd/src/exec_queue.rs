@@ -19,6 +19,7 @@ use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
 use units::GpuVa;
 use xe_spec::fault::{ContextId, EngineId};
+use xe_spec::share::Share;
 
 use crate::bind_queue::BindQueue;
 use crate::errno::Errno;
@@ -91,9 +92,14 @@ impl ExecQueue {
         Self::new(vm, queues, QueueKind::Bind(BindQueue::new(tiles, false)))
     }
 
-    /// A queue of jobs for `engine`. `ENOMEM`: the device has no context to spare.
-    pub(crate) fn engine(vm: Arc<Vm>, queues: &Arc<Queues>, engine: EngineId) -> Result<Arc<Self>, Errno> {
-        let context = vm.shared.gpu.hw.context_create(engine, vm.asid).ok_or(Errno::ENOMEM)?;
+    /// A queue of jobs, each for one of the engines of `placement`. `ENOMEM`: the device has no context to spare.
+    pub(crate) fn engine(
+        vm: Arc<Vm>,
+        queues: &Arc<Queues>,
+        placement: &[EngineId],
+        share: Share,
+    ) -> Result<Arc<Self>, Errno> {
+        let context = vm.shared.gpu.hw.context_create(placement, vm.asid, share).ok_or(Errno::ENOMEM)?;
         let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
         let queue = Self::new(vm, queues, QueueKind::Engine(queue));
         queues.contexts.lock().insert(context, Arc::downgrade(&queue));

@@ -18,6 +18,7 @@ use gpusvm::Proto;
 use hostmm::PagemapId;
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
+use xe_spec::share::Share;
 
 /// One job of a context: a batch, then a fence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,8 +60,11 @@ pub trait Hw: Send + Sync + 'static {
     /// what leads to them changes. No translation leads there when this is called.
     fn vram_back(&self, dpa: Dpa, bytes: u64, frames: Option<HostFrame>);
 
-    /// A new context of `asid` on `engine` (an LRC); `None` where there is nothing to run it by.
-    fn context_create(&self, engine: EngineId, asid: Asid) -> Option<ContextId>;
+    /// A new context of `asid` (an LRC), which runs on any of the engines of `placement`, all of one class and tile, and has
+    /// that share of them; `None` where there is nothing to run it by.
+    fn context_create(&self, placement: &[EngineId], asid: Asid, share: Share) -> Option<ContextId>;
+    /// Time that a context had an engine so far, in nanoseconds.
+    fn context_ran_ns(&self, context: ContextId) -> u64;
     /// Ends a context; on return it runs nothing and reports nothing any more. Faults of it that wait for an
     /// answer are dropped.
     fn context_destroy(&self, context: ContextId);

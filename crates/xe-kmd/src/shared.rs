@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use gpusvm::PagemapSet;
 use hostmm::{HostMemory, HostMm};
-use sync::RwLock;
-use sync::rank::rwlock;
+use sync::rank::{mutex, rwlock};
+use sync::{Mutex, RwLock};
 use units::{SZ_1G, TileId};
 use xe_spec::platform::Platform;
 
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub waiters: Waiters,
     /// Runs what has to wait.
     pub worker: Worker,
+    /// Whether the calling thread may raise its own priority; unless told, it may not.
+    pub nice: Mutex<fn() -> bool>,
 }
 
 impl Shared {
@@ -52,12 +54,30 @@ impl Shared {
     ) -> Arc<Self> {
         let migrate_lock = rwlock(ranks::MIGRATE, ());
         let (faults, waiters, worker) = (FaultQueues::new(), Waiters::new(), Worker::new());
-        Arc::new(Self { gpu, mm, memory, pagemaps, svm_owners, svm_observer, migrate_lock, faults, waiters, worker })
+        Arc::new(Self {
+            gpu,
+            mm,
+            memory,
+            pagemaps,
+            svm_owners,
+            svm_observer,
+            migrate_lock,
+            faults,
+            waiters,
+            worker,
+            nice: mutex(ranks::LEAF, || false),
+        })
     }
 
     /// Bytes of a tile's VRAM that are allocated.
     pub(crate) fn vram_used(&self, tile: TileId) -> u64 {
         self.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
+    }
+
+    /// Whether the caller may raise its own priority (`CAP_SYS_NICE`).
+    pub(crate) fn may_raise_priority(&self) -> bool {
+        let ask = *self.nice.lock();
+        ask()
     }
 
     /// Platform facts.

@@ -15,3 +15,4 @@ pub mod pat;
 pub mod platform;
 pub mod pte;
 pub mod regs;
+pub mod share;

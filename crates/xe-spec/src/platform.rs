@@ -71,7 +71,7 @@ impl Platform {
 /// Where the device's memory starts in its own address space (`dpa_base` of the device).
 pub const DEVICE_DPA_BASE: Dpa = Dpa(64 * SZ_1G);
 
-/// Ponte Vecchio, two tiles of 1 GiB.
+/// Ponte Vecchio, two tiles of 1 GiB, with half of its engines.
 pub const PVC: Platform = Platform {
     name: "pvc",
     devid: 0x0bd5,
@@ -81,8 +81,8 @@ pub const PVC: Platform = Platform {
     needs_64k: true,
     device_atomics_on_smem: false,
     reference_clock: 19_200_000,
-    copy_engines: 1,
-    compute_engines: 1,
+    copy_engines: 4,
+    compute_engines: 2,
     reach: Reach::Device,
     tiles: &[
         Tile {

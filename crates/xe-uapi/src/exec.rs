@@ -70,6 +70,25 @@ uapi! {
     }
 }
 
+uapi! {
+    /// Argument of EXEC_QUEUE_SET_PROPERTY.
+    ExecQueueSetProperty, 40 {
+        /// Zero.
+        extensions: u64 = 0,
+        /// Which queue.
+        exec_queue_id: u32 = 8,
+        /// Which property.
+        property: u32 = 12,
+        /// Its new value.
+        value: u64 = 16,
+        /// Zero.
+        reserved: [u64; 2] = 24,
+    }
+}
+
+/// Property: priority inside of a group of queues.
+pub const QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY: u32 = 5;
+
 /// Property of EXEC_QUEUE_GET_PROPERTY: whether the queue is banned.
 pub const QUEUE_GET_PROPERTY_BAN: u32 = 0;
 

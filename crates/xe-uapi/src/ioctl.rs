@@ -76,11 +76,11 @@ requests! {
     MADVISE = 0x4040_644c: WRITE, 0x4c, crate::attr::Madvise;
     /// `DRM_IOCTL_XE_VM_QUERY_MEM_RANGE_ATTRS`.
     VM_QUERY_MEM_RANGE_ATTRS = 0xc040_644d: READ | WRITE, 0x4d, crate::attr::VmQueryMemRangeAttr;
+    /// `DRM_IOCTL_XE_EXEC_QUEUE_SET_PROPERTY`.
+    EXEC_QUEUE_SET_PROPERTY = 0x4028_644e: WRITE, 0x4e, crate::exec::ExecQueueSetProperty;
     /// `DRM_IOCTL_XE_VM_GET_PROPERTY`.
     VM_GET_PROPERTY = 0xc038_644f: READ | WRITE, 0x4f, crate::vm::VmGetProperty;
 }
 
 /// Number of `DRM_IOCTL_XE_OBSERVATION`.
 pub const NR_OBSERVATION: u8 = 0x4b;
-/// Number of `DRM_IOCTL_XE_EXEC_QUEUE_SET_PROPERTY`.
-pub const NR_EXEC_QUEUE_SET_PROPERTY: u8 = 0x4e;

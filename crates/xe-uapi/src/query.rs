@@ -201,6 +201,52 @@ uapi! {
 }
 
 uapi! {
+    /// Argument and reply of UC_FW_VERSION.
+    UcFwVersion, 32 {
+        /// `UC_TYPE_*`.
+        uc_type: u16 = 0,
+        /// Zero.
+        pad: u16 = 2,
+        /// Branch.
+        branch_ver: u32 = 4,
+        /// Version.
+        major_ver: u32 = 8,
+        /// Version.
+        minor_ver: u32 = 12,
+        /// Version.
+        patch_ver: u32 = 16,
+        /// Zero.
+        pad2: u32 = 20,
+        /// Zero.
+        reserved: u64 = 24,
+    }
+}
+
+/// Firmware: the interface by which jobs are submitted.
+pub const UC_TYPE_GUC_SUBMISSION: u16 = 0;
+/// Firmware of the video engines.
+pub const UC_TYPE_HUC: u16 = 1;
+
+/// Bytes of the reply of PXP_STATUS.
+pub const PXP_STATUS_BYTES: u32 = 8;
+
+/// Keys of HWCONFIG, a list of (key, number of dwords, dwords).
+pub mod hwconfig {
+    /// Slices.
+    pub const MAX_SLICES: u32 = 1;
+    /// Subslices.
+    pub const MAX_DUAL_SUBSLICES: u32 = 2;
+    /// Execution units a subslice.
+    pub const MAX_EU_PER_DSS: u32 = 3;
+    /// Threads an execution unit.
+    pub const THREADS_PER_EU: u32 = 15;
+    /// Render engines.
+    pub const MAX_RCS: u32 = 23;
+    /// Compute engines.
+    pub const MAX_CCS: u32 = 24;
+}
+
+uapi! {
     /// Reply of OA_UNITS, without units.
     OaUnits, 8 {
         /// Number of units.

@@ -30,6 +30,10 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         },
     })
     .map_err(refusal)?;
+    live.core().device().ask_for_priority(|| {
+        let sets = rustix::thread::capabilities(None);
+        sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
+    });
     let platform = live.core().device().platform();
     debug_assert!((platform.devid, platform.tiles.len()) == (IDENTITY.devid, IDENTITY.tiles as usize));
     if let Some(limits) = live.limits() {

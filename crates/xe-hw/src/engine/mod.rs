@@ -35,13 +35,13 @@ use crate::mmu::access::Initiator;
 use crate::record::Counters;
 use exec::Progress;
 use schedule::{Context, Schedule, Taken};
-pub use schedule::{Priority, Share};
 use std::collections::BTreeMap;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
+use xe_spec::share::Share;
 
 /// Work for a context.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

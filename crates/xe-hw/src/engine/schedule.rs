@@ -21,43 +21,12 @@ use super::{Job, Step};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sync::time::now_ns;
 use xe_spec::fault::{Asid, ContextId, FaultAck, FaultSlot};
+use xe_spec::share::{Priority, Share};
 
 /// Classes of turns: answered faults, then the priorities from high to low.
 const CLASSES: usize = 1 + Priority::COUNT;
 /// Microseconds of a timeslice that count as one command.
 const US_PER_COMMAND: u64 = 16;
-
-/// Who goes first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Priority {
-    /// Before all others.
-    High,
-    /// What a queue has.
-    #[default]
-    Normal,
-    /// Behind all others.
-    Low,
-}
-
-impl Priority {
-    const COUNT: usize = 3;
-}
-
-/// How a context takes turns with others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Share {
-    /// Who goes first.
-    pub priority: Priority,
-    /// How long it keeps its turn, in microseconds; one command at least.
-    pub timeslice_us: u64,
-}
-
-impl Default for Share {
-    /// One command a turn.
-    fn default() -> Self {
-        Self { priority: Priority::default(), timeslice_us: 0 }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {

@@ -1,17 +1,21 @@
-//! EXEC_QUEUE_CREATE, _DESTROY, _GET_PROPERTY.
+//! EXEC_QUEUE_CREATE, _DESTROY, _GET_PROPERTY, _SET_PROPERTY.
 //!
-//! Properties are checked and kept by nobody: contexts rotate at command boundaries, all alike.
+//! Priority and timeslice go to the hardware with the context; a queue of binds has neither, though it may be given
+//! them. No engine of the platforms here runs several contexts in step (a width above 1), as upstream has it: its
+//! mask of such classes names the video engines of these platforms only.
 //!
-//! Upstream: `xe_exec_queue_create_ioctl`, `xe_exec_queue_destroy_ioctl`, `xe_exec_queue_get_property_ioctl`.
+//! Upstream: `xe_exec_queue_create_ioctl`, `xe_exec_queue_destroy_ioctl`, `xe_exec_queue_get_property_ioctl`,
+//! `xe_exec_queue_set_property_ioctl`.
 
 use std::sync::Arc;
 
 use xe_spec::fault::{EngineClass, EngineId};
 use xe_spec::platform::Platform;
+use xe_spec::share::{Priority, Share};
 use xe_uapi::exec::{
     CLASS_COMPUTE, CLASS_COPY, CLASS_MAX, CLASS_VM_BIND, ExecQueueCreate, ExecQueueDestroy, ExecQueueGetProperty,
-    MAX_ENGINE_INSTANCE, QUEUE_EXTENSION_SET_PROPERTY, QUEUE_GET_PROPERTY_BAN, QUEUE_LOW_LATENCY_HINT,
-    QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_TIMESLICE,
+    ExecQueueSetProperty, MAX_ENGINE_INSTANCE, QUEUE_EXTENSION_SET_PROPERTY, QUEUE_GET_PROPERTY_BAN,
+    QUEUE_LOW_LATENCY_HINT, QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY, QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_TIMESLICE,
 };
 use xe_uapi::query::EngineClassInstance;
 use xe_uapi::{ExtSetProperty, UserExtension};
@@ -26,10 +30,17 @@ use units::TileId;
 
 /// Extensions in one chain.
 const MAX_EXTENSIONS: usize = 16;
-/// The highest priority that a program may ask for.
-const MAX_PRIORITY: u64 = 1;
+/// Priorities by their number.
+const PRIORITIES: [Priority; Priority::COUNT] = [Priority::Low, Priority::Normal, Priority::High];
 /// Timeslices, microseconds.
 const TIMESLICE_US: std::ops::RangeInclusive<u64> = 1..=10_000_000;
+/// That of a queue which asks for none.
+const DEFAULT_TIMESLICE_US: u64 = 1000;
+
+/// The highest priority that the caller may ask for: high is for those who may raise their own.
+pub(super) fn max_priority(file: &File) -> u64 {
+    if file.shared.may_raise_priority() { 2 } else { 1 }
+}
 
 /// EXEC_QUEUE_CREATE.
 pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
@@ -50,7 +61,7 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
 fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
     let vm = open_vm(file, args.vm_id)?;
-    check_properties(file, args.extensions)?;
+    read_share(file, args.extensions)?;
     Ok(ExecQueue::bind(vm, &file.queues))
 }
 
@@ -58,14 +69,13 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
     let first = &engines[0];
     require(engines.iter().all(|one| (one.engine_class, one.gt_id, one.pad) == (first.engine_class, first.gt_id, 0)))?;
     let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.shared.platform(), one)).collect();
-    let engine = *known?.first().ok_or(Errno::EINVAL)?;
-    let vm = open_vm(file, args.vm_id)?;
-    check_properties(file, args.extensions)?;
+    let placement = known?;
     if args.width > 1 {
-        return Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "parallel queue"));
+        return Err(Errno::EOPNOTSUPP);
     }
-    // With several placements the first is taken: there is one engine of a class to run on.
-    ExecQueue::engine(vm, &file.queues, engine)
+    let vm = open_vm(file, args.vm_id)?;
+    let share = read_share(file, args.extensions)?;
+    ExecQueue::engine(vm, &file.queues, &placement, share)
 }
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
@@ -88,14 +98,15 @@ pub(super) fn engine_id(platform: &Platform, engine: &EngineClassInstance) -> Re
     Ok(EngineId { tile: TileId(engine.gt_id as u8), class, instance: engine.engine_instance })
 }
 
-/// Walks the chain of extensions and checks each.
-fn check_properties(file: &File, mut next: u64) -> Result<(), Errno> {
+/// Walks the chain of extensions: what each sets of a share.
+fn read_share(file: &File, mut next: u64) -> Result<Share, Errno> {
+    let mut share = Share { priority: Priority::Normal, timeslice_us: DEFAULT_TIMESLICE_US };
     for _ in 0..MAX_EXTENSIONS {
         if next == 0 {
-            return Ok(());
+            return Ok(share);
         }
         let ext = read_property(file, next)?;
-        check_property(file, &ext)?;
+        set_property(file, &ext, &mut share)?;
         next = ext.base.next_extension;
     }
     Err(Errno::E2BIG)
@@ -112,13 +123,22 @@ fn read_property(file: &File, at: u64) -> Result<ExtSetProperty, Errno> {
     }
 }
 
-fn check_property(file: &File, ext: &ExtSetProperty) -> Result<(), Errno> {
+fn set_property(file: &File, ext: &ExtSetProperty, share: &mut Share) -> Result<(), Errno> {
     require(ext.pad == 0 && ext.reserved == [0; 2])?;
     match ext.property {
-        QUEUE_PROPERTY_PRIORITY if ext.value > 2 => Err(Errno::EINVAL),
-        QUEUE_PROPERTY_PRIORITY if ext.value > MAX_PRIORITY => Err(Errno::EPERM),
-        QUEUE_PROPERTY_PRIORITY => Ok(()),
-        QUEUE_PROPERTY_TIMESLICE => require(TIMESLICE_US.contains(&ext.value)),
+        QUEUE_PROPERTY_PRIORITY => {
+            let asked = usize::try_from(ext.value).ok().and_then(|at| PRIORITIES.get(at)).ok_or(Errno::EINVAL)?;
+            if ext.value > max_priority(file) {
+                return Err(Errno::EPERM);
+            }
+            share.priority = *asked;
+            Ok(())
+        }
+        QUEUE_PROPERTY_TIMESLICE => {
+            require(TIMESLICE_US.contains(&ext.value))?;
+            share.timeslice_us = ext.value;
+            Ok(())
+        }
         3..=6 => Err(Errno::EINVAL),
         2 => Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "protected content")),
         _ => Err(Errno::EINVAL),
@@ -140,4 +160,12 @@ pub(super) fn get_property(file: &File, args: &mut ExecQueueGetProperty) -> Repl
     require(args.property == QUEUE_GET_PROPERTY_BAN)?;
     args.value = u64::from(queue.is_banned());
     Ok(0)
+}
+
+/// EXEC_QUEUE_SET_PROPERTY: the one property that a queue can change is that of a group of queues, which no queue of these
+/// platforms is in.
+pub(super) fn set_property_of(file: &File, args: &mut ExecQueueSetProperty) -> Reply {
+    require(args.reserved == [0; 2] && args.property == QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY)?;
+    file.queue(args.exec_queue_id).ok_or(Errno::ENOENT)?;
+    Err(Errno::EINVAL)
 }

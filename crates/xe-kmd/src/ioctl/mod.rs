@@ -82,6 +82,7 @@ fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
         _ if is(nr::EXEC_QUEUE_CREATE) => call.with(exec_queue::create),
         _ if is(nr::EXEC_QUEUE_DESTROY) => call.with(exec_queue::destroy),
         _ if is(nr::EXEC_QUEUE_GET_PROPERTY) => call.with(exec_queue::get_property),
+        _ if is(nr::EXEC_QUEUE_SET_PROPERTY) => call.with(exec_queue::set_property_of),
         _ if is(nr::EXEC) => call.with(exec::exec),
         _ if is(nr::WAIT_USER_FENCE) => call.with(wait_user_fence),
         _ if is(nr::MADVISE) => call.with(attr::madvise),

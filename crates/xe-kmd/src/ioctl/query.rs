@@ -4,14 +4,13 @@
 //!
 //! Upstream: `xe_query.c`.
 
-use sync::time::now_ns;
+use sync::time::{Clock, now_ns, now_ns_of};
 use units::{SZ_4K, TileId};
 use xe_spec::platform::Platform;
 use xe_uapi::exec::{CLASS_COMPUTE, CLASS_COPY};
-use xe_uapi::query::{self, ConfigFlags, DeviceQuery, EngineClassInstance, EngineCycles, ListHead};
+use xe_uapi::query::{self, ConfigFlags, DeviceQuery, EngineClassInstance, EngineCycles, ListHead, UcFwVersion};
 use zerocopy::IntoBytes;
 
-use super::stub::missing;
 use super::{Reply, exec_queue, require};
 use crate::errno::Errno;
 use crate::file::File;
@@ -20,7 +19,9 @@ use crate::shared::SYSTEM_BYTES;
 use crate::shared::Shared;
 
 /// Bits of an engine's cycle counter.
-const CYCLES_WIDTH: u32 = 36;
+const CYCLES_WIDTH: u32 = xe_spec::regs::TIMESTAMP_BITS;
+/// The interface of job submission that the model has the behaviour of.
+const SUBMISSION_VERSION: (u32, u32, u32) = (1, 15, 0);
 /// L3 banks, SIMD16 units and subslices of a tile: a full Ponte Vecchio tile.
 const TOPOLOGY: [(u16, u64); 4] = [
     (query::TOPO_DSS_GEOMETRY, 0),
@@ -37,13 +38,18 @@ pub(super) fn device_query(file: &File, args: &mut DeviceQuery) -> Reply {
     let reply = match args.query {
         query::ENGINES => engines(platform),
         query::MEM_REGIONS => mem_regions(shared),
-        query::CONFIG => config(platform),
+        query::CONFIG => config(platform, exec_queue::max_priority(file)),
         query::GT_LIST => gt_list(platform),
-        query::HWCONFIG => Vec::new(),
+        query::HWCONFIG => hwconfig(platform),
         query::GT_TOPOLOGY => topology(platform),
         query::ENGINE_CYCLES => return engine_cycles(file, args),
         query::OA_UNITS => query::OaUnits::default().as_bytes().to_vec(),
-        query::UC_FW_VERSION => return Err(missing(file, xe_uapi::ioctl::DEVICE_QUERY, "firmware versions")),
+        query::UC_FW_VERSION => return firmware_version(file, args),
+        query::PXP_STATUS if args.size == 0 => {
+            args.size = query::PXP_STATUS_BYTES;
+            return Ok(0);
+        }
+        query::PXP_STATUS if args.size != query::PXP_STATUS_BYTES => return Err(Errno::EINVAL),
         query::PXP_STATUS | query::EU_STALL => return Err(Errno::ENODEV),
         _ => return Err(Errno::EINVAL),
     };
@@ -102,14 +108,14 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
     list(&std::iter::once(system).chain(vram).collect::<Vec<_>>())
 }
 
-fn config(platform: &Platform) -> Vec<u8> {
+fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
     let flags = ConfigFlags::HAS_VRAM | ConfigFlags::HAS_LOW_LATENCY | ConfigFlags::HAS_CPU_ADDR_MIRROR;
     let mut info = [0u64; query::CONFIG_WORDS];
     info[query::CONFIG_REV_AND_DEVICE_ID] = u64::from(platform.devid) | u64::from(platform.revid) << 16;
     info[query::CONFIG_FLAGS] = flags.bits();
     info[query::CONFIG_MIN_ALIGNMENT] = platform.min_vram_page();
     info[query::CONFIG_VA_BITS] = u64::from(platform.va_bits);
-    info[query::CONFIG_MAX_EXEC_QUEUE_PRIORITY] = 1;
+    info[query::CONFIG_MAX_EXEC_QUEUE_PRIORITY] = max_priority;
     list(&info)
 }
 
@@ -142,7 +148,42 @@ fn topology(platform: &Platform) -> Vec<u8> {
     reply
 }
 
-/// ENGINE_CYCLES: the reference clock's count. Every CPU clock is answered with the monotonic one.
+/// What the firmware would tell of a tile's shaders and engines, as far as the model has it: it agrees with [`TOPOLOGY`].
+fn hwconfig(platform: &Platform) -> Vec<u8> {
+    use query::hwconfig as key;
+    let facts = [
+        (key::MAX_SLICES, 8),
+        (key::MAX_DUAL_SUBSLICES, 64),
+        (key::MAX_EU_PER_DSS, 8),
+        (key::THREADS_PER_EU, 8),
+        (key::MAX_RCS, 0),
+        (key::MAX_CCS, u32::from(platform.compute_engines)),
+    ];
+    facts.iter().flat_map(|&(key, value)| [key, 1, value]).flat_map(u32::to_le_bytes).collect()
+}
+
+/// UC_FW_VERSION: of the interface that submits jobs. There are no video engines, and no firmware for them.
+fn firmware_version(file: &File, args: &mut DeviceQuery) -> Reply {
+    const SIZE: usize = size_of::<UcFwVersion>();
+    if args.size == 0 {
+        args.size = SIZE as u32;
+        return Ok(0);
+    }
+    require(args.size as usize == SIZE)?;
+    let asked: UcFwVersion = file.shared.copy_in(args.data)?;
+    require(asked.pad == 0 && asked.pad2 == 0 && asked.reserved == 0)?;
+    match asked.uc_type {
+        query::UC_TYPE_GUC_SUBMISSION => {}
+        query::UC_TYPE_HUC => return Err(Errno::ENODEV),
+        _ => return Err(Errno::EINVAL),
+    }
+    let (major_ver, minor_ver, patch_ver) = SUBMISSION_VERSION;
+    let reply = UcFwVersion { branch_ver: 0, major_ver, minor_ver, patch_ver, ..asked };
+    file.shared.copy_out(args.data, &reply)?;
+    Ok(0)
+}
+
+/// ENGINE_CYCLES: the reference clock's count, which all engines share, and a CPU clock beside it.
 fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
     const SIZE: usize = size_of::<EngineCycles>();
     if args.size == 0 {
@@ -152,13 +193,20 @@ fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
     require(args.size as usize == SIZE)?;
     let asked: EngineCycles = file.shared.copy_in(args.data)?;
     exec_queue::engine_id(file.shared.platform(), &asked.eci)?;
-    // MONOTONIC, MONOTONIC_RAW, REALTIME, BOOTTIME, TAI.
-    require(matches!(asked.clockid, 0 | 1 | 4 | 7 | 11))?;
+    let clock = match asked.clockid {
+        0 => Clock::Realtime,
+        1 => Clock::Monotonic,
+        4 => Clock::MonotonicRaw,
+        7 => Clock::Boottime,
+        11 => Clock::Tai,
+        _ => return Err(Errno::EINVAL),
+    };
+    let cpu_timestamp = now_ns_of(clock);
     let now = now_ns();
-    let clock = u128::from(file.shared.platform().reference_clock);
-    let cycles = (u128::from(now) * clock / 1_000_000_000) as u64 & ((1 << CYCLES_WIDTH) - 1);
-    let cpu_delta = now_ns() - now;
-    let reply = EngineCycles { width: CYCLES_WIDTH, engine_cycles: cycles, cpu_timestamp: now, cpu_delta, ..asked };
+    let hz = u128::from(file.shared.platform().reference_clock);
+    let cycles = (u128::from(now) * hz / 1_000_000_000) as u64 & ((1 << CYCLES_WIDTH) - 1);
+    let cpu_delta = now_ns_of(clock).saturating_sub(cpu_timestamp);
+    let reply = EngineCycles { width: CYCLES_WIDTH, engine_cycles: cycles, cpu_timestamp, cpu_delta, ..asked };
     file.shared.copy_out(args.data, &reply)?;
     Ok(0)
 }

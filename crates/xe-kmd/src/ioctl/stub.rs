@@ -15,10 +15,9 @@ pub(super) fn missing(file: &File, ioctl: u32, what: &'static str) -> Errno {
 
 /// An ioctl that is not in the table.
 pub(super) fn unknown(file: &File, number: u8) -> Reply {
-    use xe_uapi::ioctl::{NR_EXEC_QUEUE_SET_PROPERTY, NR_OBSERVATION};
+    use xe_uapi::ioctl::NR_OBSERVATION;
     let what = match number {
         NR_OBSERVATION => "OBSERVATION",
-        NR_EXEC_QUEUE_SET_PROPERTY => "EXEC_QUEUE_SET_PROPERTY",
         0x2d | 0x2e => "PRIME",
         0xbf..=0xcf => "SYNCOBJ",
         0x0a | 0x0b => "FLINK",

@@ -6,6 +6,7 @@ use sync::Mutex;
 use units::*;
 use xe_spec::fault::*;
 use xe_spec::pte::{Entry, LEVEL_SHIFT, Leaf};
+use xe_spec::share::Share;
 
 use crate::port::{Hw, HwJob};
 
@@ -24,7 +25,7 @@ pub(crate) struct HwState {
     pub next_iova: u64,
     /// VRAM that shows objects: bytes and first frame.
     pub backed: BTreeMap<Dpa, (u64, HostFrame)>,
-    pub contexts: BTreeMap<ContextId, EngineId>,
+    pub contexts: BTreeMap<ContextId, (Vec<EngineId>, Share)>,
     pub jobs: Vec<(ContextId, HwJob)>,
     pub acks: Vec<(FaultSlot, FaultAck)>,
     pub copies: Vec<Copied>,
@@ -107,11 +108,14 @@ impl Hw for FakeHw {
             None => assert_eq!(backed.remove(&dpa).map(|(bytes, _)| bytes), Some(bytes)),
         }
     }
-    fn context_create(&self, engine: EngineId, _asid: Asid) -> Option<ContextId> {
+    fn context_create(&self, placement: &[EngineId], _asid: Asid, share: Share) -> Option<ContextId> {
         let mut state = self.state.lock();
         let id = ContextId(1 + state.contexts.len() as u32);
-        state.contexts.insert(id, engine);
+        state.contexts.insert(id, (placement.to_vec(), share));
         Some(id)
+    }
+    fn context_ran_ns(&self, _context: ContextId) -> u64 {
+        0
     }
     fn context_destroy(&self, _context: ContextId) {}
     fn submit(&self, context: ContextId, job: HwJob) {

@@ -26,7 +26,8 @@ fn version_copies_what_fits_and_says_the_length() {
 #[test]
 fn queries_are_asked_twice() {
     let rig = Rig::new();
-    let sizes = [(CONFIG, 48), (GT_LIST, 200), (ENGINES, 8 + 32 * 4), (MEM_REGIONS, 272), (HWCONFIG, 0), (OA_UNITS, 8)];
+    let sizes =
+        [(CONFIG, 48), (GT_LIST, 200), (ENGINES, 8 + 32 * 12), (MEM_REGIONS, 272), (HWCONFIG, 72), (OA_UNITS, 8)];
     for (what, size) in sizes {
         let mut args = DeviceQuery { query: what, ..Default::default() };
         assert_eq!((rig.ioctl(nr::DEVICE_QUERY, &mut args), args.size), (OK, size), "query {what}");
@@ -66,9 +67,63 @@ fn the_device_is_a_two_tile_ponte_vecchio() {
     let regions: [MemRegion; 3] = [0, 1, 2].map(|n| rig.get(USER + 8 + 88 * n));
     assert_eq!(regions.map(|region| (region.mem_class, region.instance)), [(0, 0), (1, 1), (1, 2)]);
     assert_eq!(regions.map(|region| region.min_page_size), [4096, 65536, 65536]);
-    ask(ENGINES, 8 + 32 * 4);
-    let engine: query::Engine = rig.get(USER + 8 + 3 * 32);
-    assert_eq!((engine.instance.engine_class, engine.instance.gt_id), (CLASS_COMPUTE, 1));
+    ask(ENGINES, 8 + 32 * 12);
+    let engine: query::Engine = rig.get(USER + 8 + 11 * 32);
+    let EngineClassInstance { engine_class, engine_instance, gt_id, .. } = engine.instance;
+    assert_eq!((engine_class, engine_instance, gt_id), (CLASS_COMPUTE, 1, 1));
+    ask(HWCONFIG, 72);
+    let facts: [[u32; 3]; 6] = rig.get(USER);
+    assert_eq!(facts, [[1, 1, 8], [2, 1, 64], [3, 1, 8], [15, 1, 8], [23, 1, 0], [24, 1, 2]]);
+}
+
+#[test]
+fn the_firmware_that_there_is_tells_its_version() {
+    let rig = Rig::new();
+    let ask = |size, wanted: UcFwVersion| {
+        rig.put(USER, &wanted);
+        let mut args = DeviceQuery { query: UC_FW_VERSION, size, data: USER, ..Default::default() };
+        (rig.ioctl(nr::DEVICE_QUERY, &mut args), args.size)
+    };
+    assert_eq!((ask(0, UcFwVersion::default()), ask(31, UcFwVersion::default()).0), ((OK, 32), EINVAL));
+    assert_eq!(ask(32, UcFwVersion::default()).0, OK);
+    let version: UcFwVersion = rig.get(USER);
+    assert!(version.major_ver > 0 && version.uc_type == UC_TYPE_GUC_SUBMISSION);
+    assert_eq!(ask(32, UcFwVersion { uc_type: UC_TYPE_HUC, ..Default::default() }).0, err(Errno::ENODEV));
+    let bad: [Change<UcFwVersion>; 4] = [|fw| fw.uc_type = 2, |fw| fw.pad = 1, |fw| fw.pad2 = 1, |fw| fw.reserved = 1];
+    for change in bad {
+        let mut wanted = UcFwVersion::default();
+        change(&mut wanted);
+        assert_eq!(ask(32, wanted).0, EINVAL);
+    }
+}
+
+#[test]
+fn protected_content_tells_its_size_and_is_not_there() {
+    let rig = Rig::new();
+    let ask = |size| {
+        let mut args = DeviceQuery { query: PXP_STATUS, size, data: USER, ..Default::default() };
+        (rig.ioctl(nr::DEVICE_QUERY, &mut args), args.size)
+    };
+    assert_eq!([ask(0), ask(7), ask(8)], [(OK, 8), (EINVAL, 7), (err(Errno::ENODEV), 8)]);
+}
+
+#[test]
+fn cycles_are_read_beside_each_clock() {
+    let rig = Rig::new();
+    let ask = |clockid, engine_instance| {
+        let eci = EngineClassInstance { engine_class: CLASS_COPY, engine_instance, ..Default::default() };
+        rig.put(USER, &EngineCycles { eci, clockid, ..Default::default() });
+        let mut args = DeviceQuery { query: ENGINE_CYCLES, size: 40, data: USER, ..Default::default() };
+        rig.ioctl(nr::DEVICE_QUERY, &mut args).map(|_| rig.get::<EngineCycles>(USER))
+    };
+    let monotonic = ask(1, 0).unwrap();
+    let ticks = monotonic.cpu_timestamp as u128 * 19_200_000 / 1_000_000_000 % (1 << 36);
+    assert!((monotonic.engine_cycles as u128).abs_diff(ticks) < 19_200_000, "one clock, two units");
+    let real = ask(0, 3).unwrap();
+    assert!(real.cpu_timestamp > 1_600_000_000_000_000_000, "the time of day");
+    assert!(ask(11, 0).unwrap().cpu_timestamp >= real.cpu_timestamp);
+    assert!([4, 7].iter().all(|&clock| ask(clock, 0).unwrap().cpu_timestamp < real.cpu_timestamp));
+    assert_eq!((ask(2, 0).map(drop), ask(0, 4).map(drop)), (Err(Errno::EINVAL), Err(Errno::EINVAL)));
 }
 
 #[test]
@@ -239,7 +294,7 @@ fn queues_check_their_engines() {
     assert_eq!(create(copy, &|args| args.instances = 8), err(Errno::EFAULT));
     assert_eq!(create(copy, &|args| args.vm_id = 99), ENOENT);
     assert_eq!(create(EngineClassInstance { gt_id: 2, ..copy }, &|_| ()), EINVAL);
-    assert_eq!(create(EngineClassInstance { engine_instance: 1, ..copy }, &|_| ()), EINVAL, "the driver's own engine");
+    assert_eq!(create(EngineClassInstance { engine_instance: 4, ..copy }, &|_| ()), EINVAL, "the driver's own engine");
     assert_eq!(create(EngineClassInstance { engine_class: 0, ..copy }, &|_| ()), EINVAL);
     assert_eq!(create(EngineClassInstance { engine_class: 6, ..copy }, &|_| ()), EINVAL);
     let bind = EngineClassInstance { engine_class: CLASS_VM_BIND, ..copy };

@@ -3,6 +3,8 @@
 use super::*;
 use ::sync::sim::{Limits, Outcome, Random, run};
 use std::sync::Arc;
+use xe_spec::fault::{ContextId, EngineClass, EngineId};
+use xe_spec::share::{Priority, Share};
 
 /// Longer than any test takes.
 const LONG_NS: i64 = 20_000_000_000;
@@ -156,4 +158,47 @@ fn a_queue_asks_for_its_vm_before_it_reads_its_properties() {
         };
         assert_eq!((with(99), with(fault_vm(&rig))), (ENOENT, err(Errno::EFAULT)));
     }
+}
+
+#[test]
+fn placement_priority_and_timeslice_go_to_the_hardware() {
+    let rig = Rig::new();
+    let vm_id = fault_vm(&rig);
+    let instance =
+        |engine_instance| EngineClassInstance { engine_class: CLASS_COPY, engine_instance, gt_id: 1, pad: 0 };
+    rig.put(USER, &[instance(1), instance(3)]);
+    let set = |next_extension, property, value| {
+        let base = UserExtension { next_extension, name: 0, pad: 0 };
+        ExtSetProperty { base, property, value, ..Default::default() }
+    };
+    rig.put(USER + 64, &set(USER + 128, QUEUE_PROPERTY_PRIORITY, 0));
+    rig.put(USER + 128, &set(0, QUEUE_PROPERTY_TIMESLICE, 77));
+    let create = |num_placements, extensions| {
+        let mut args = ExecQueueCreate { width: 1, num_placements, vm_id, ..Default::default() };
+        (args.instances, args.extensions) = (USER, extensions);
+        rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+    };
+    let given = |n: u32| rig.hw.state.lock().contexts[&ContextId(n)].clone();
+    let engine = |instance| EngineId { tile: TileId(1), class: EngineClass::Copy, instance };
+    assert_eq!((create(2, USER + 64), create(1, 0)), (OK, OK));
+    assert_eq!(given(1), (vec![engine(1), engine(3)], Share { priority: Priority::Low, timeslice_us: 77 }));
+    assert_eq!(given(2), (vec![engine(1)], Share { priority: Priority::Normal, timeslice_us: 1000 }));
+    // High is for those who may raise their own priority.
+    rig.put(USER + 64, &set(0, QUEUE_PROPERTY_PRIORITY, 2));
+    assert_eq!(create(1, USER + 64), err(Errno::EPERM));
+    rig.device.ask_for_priority(|| true);
+    assert_eq!((create(1, USER + 64), given(3).1.priority), (OK, Priority::High));
+}
+
+#[test]
+fn no_property_of_a_queue_can_be_changed() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let id = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+    let set = |exec_queue_id, property, reserved| {
+        let mut args = ExecQueueSetProperty { exec_queue_id, property, ..Default::default() };
+        args.reserved[1] = reserved;
+        rig.ioctl(nr::EXEC_QUEUE_SET_PROPERTY, &mut args)
+    };
+    assert_eq!([set(id, 5, 0), set(99, 5, 0), set(99, 0, 0), set(99, 5, 1)], [EINVAL, ENOENT, EINVAL, EINVAL]);
 }
