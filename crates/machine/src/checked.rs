@@ -77,6 +77,11 @@ impl Checked {
         Ok(Self { core: Core::new(plan)?, sim, live })
     }
 
+    /// mm-live, where it manages the memory: for what it counts and looks at.
+    pub fn live(&self) -> Option<&Arc<LiveMm>> {
+        self.live.as_ref()
+    }
+
     /// Waits until the driver was told of every change of mappings so far.
     pub fn settle(&self) {
         if let Some(live) = &self.live {

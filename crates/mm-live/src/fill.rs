@@ -11,7 +11,7 @@ impl LiveMm {
     pub(crate) fn zero_frames(&self, first: DevicePage, pages: usize) {
         if let Some(arena) = self.books.lock().arena_mut(first.pagemap) {
             // In pieces: the slot that takes them has a page table afterwards.
-            arena.use_slot(first.frame, 1);
+            arena.use_slot(first.frame, 1, false);
         }
         let (mut at, mut tries) = (0, 0);
         while at < pages {
@@ -50,10 +50,13 @@ impl LiveMm {
 
     /// The same for a page that the caller has claimed.
     pub(crate) fn refill_if_absent(&self, place: Place) -> bool {
-        let Some(start) = self.address(place).filter(|_| matches!(place, Place::Device(_))) else { return false };
+        let (Place::Device(page), Some(start)) = (place, self.address(place)) else { return false };
         let absent = !self.holds(start);
         if absent {
             self.counters.reclaimed.add(1);
+            if let Some(arena) = self.books.lock().arena_mut(page.pagemap) {
+                arena.use_slot(page.frame, 1, false);
+            }
             self.kernel.zero(Descriptor::Device, HostRange::sized(start, SZ_4K));
         }
         absent
@@ -77,7 +80,11 @@ impl LiveMm {
         for &DeviceRun { first, pages } in runs {
             let Some(start) = self.places.address(first) else { continue };
             let _ = self.kernel.drop_pages(HostRange::sized(start, bytes_of(pages)));
-            self.books.lock().note_bytes(first, pages, false);
+            let mut books = self.books.lock();
+            books.note_bytes(first, pages, false);
+            if let Some(arena) = books.arena_mut(first.pagemap) {
+                arena.cut(first.frame, pages);
+            }
         }
     }
 

@@ -205,7 +205,7 @@ impl LiveMm {
         let mut books = self.books.lock();
         let (mut way, renew) = match books.way(transfer, limit) {
             Err(step) => return (step, None),
-            Ok(way) => (way, books.use_slot(&way)),
+            Ok(way) => (way, books.use_slot(&way, self.transport)),
         };
         drop(books);
         let (Some(src), Some(dst)) = (self.address(way.from), self.address(way.to)) else {
@@ -418,9 +418,14 @@ impl Books {
     }
 
     /// Whether the 2M slot that pages go to must be emptied first, to take a huge page in one piece.
-    fn use_slot(&mut self, way: &Way) -> bool {
+    fn use_slot(&mut self, way: &Way, transport: Transport) -> bool {
         let Place::Device(page) = way.to else { return false };
-        self.arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, way.pages))
+        let huge = match way.from {
+            _ if transport == Transport::Copy => false,
+            Place::Host(_) => way.huge,
+            Place::Device(from) => self.is_huge(from),
+        };
+        self.arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, way.pages, huge))
     }
 }
 

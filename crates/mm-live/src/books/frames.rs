@@ -1,7 +1,8 @@
 //! By frame of VRAM: whose it is, and whether it holds bytes.
 //!
 //! A 2M slot that was once used in 4K pieces keeps its empty page table, and then takes a huge page in 375-504 us instead
-//! of 2-6; one DONTNEED of the empty slot (5-19 us) cures it. [`Arena::use_slot`] remembers.
+//! of 2-6; one DONTNEED of the empty slot (5-19 us) cures it. [`Arena::use_slot`] remembers. 2M that come as 4K pages are
+//! pieces, too.
 
 use super::Books;
 use super::runs::{Follow, Runs};
@@ -100,12 +101,27 @@ impl Arena {
     }
 
     /// Whether the 2M slot at `frame` holds nothing but was used in pieces: then it needs emptying before it takes a huge
-    /// page. Notes the use that follows.
-    pub fn use_slot(&mut self, frame: u64, pages: usize) -> bool {
-        let whole = frame.is_multiple_of(SLOT_FRAMES) && pages as u64 == SLOT_FRAMES;
+    /// page. Notes the use that follows: by `pages` pages, `huge` if they are one.
+    pub fn use_slot(&mut self, frame: u64, pages: usize, huge: bool) -> bool {
+        let whole = huge && frame.is_multiple_of(SLOT_FRAMES) && pages as u64 == SLOT_FRAMES;
         let Some(slot) = self.slots.get_mut((frame / SLOT_FRAMES) as usize) else { return false };
         let was_pieced = core::mem::replace(&mut slot.pieced, !whole);
         whole && was_pieced && slot.frames.kept(0, SLOT_FRAMES as usize).all(|(_, _, state)| !state.bytes)
+    }
+
+    /// Notes that frames are emptied: a part of a huge page leaves the rest in pieces.
+    pub fn cut(&mut self, frame: u64, pages: usize) {
+        let whole = frame.is_multiple_of(SLOT_FRAMES) && (pages as u64).is_multiple_of(SLOT_FRAMES);
+        for slot in frame / SLOT_FRAMES..(frame + pages as u64).div_ceil(SLOT_FRAMES) {
+            if let Some(slot) = self.slots.get_mut(slot as usize) {
+                slot.pieced |= !whole;
+            }
+        }
+    }
+
+    /// Whether what lies in the slot at `frame` is in pieces.
+    fn is_pieced(&self, frame: u64) -> bool {
+        self.slots.get((frame / SLOT_FRAMES) as usize).is_some_and(|slot| slot.pieced)
     }
 }
 
@@ -135,6 +151,11 @@ impl Books {
         if let Some(arena) = self.arena_mut(first.pagemap) {
             arena.update(first.frame, pages, |old, _| State { bytes, ..old });
         }
+    }
+
+    /// Whether a run that begins at a frame is one huge page there, as far as is known.
+    pub fn is_huge(&self, page: DevicePage) -> bool {
+        self.arena(page.pagemap).is_some_and(|arena| !arena.is_pieced(page.frame))
     }
 
     /// Whether the frame of `page` holds bytes.
