@@ -53,6 +53,8 @@ pub enum Entry {
     Machine,
     /// One of this library's own, which a fork child goes on with.
     Library,
+    /// A file of sysfs that is written as the kernel allows it.
+    Checked,
     /// An open device node.
     Node(Minor),
 }
@@ -75,6 +77,7 @@ const FOREIGN: u32 = 0;
 const DIR: u32 = 1;
 const MACHINE: u32 = 2;
 const LIBRARY: u32 = 3;
+const CHECKED: u32 = 4;
 /// From here on: twice the index in the list of files, plus one for a render node.
 const FIRST_FILE: u32 = 16;
 
@@ -90,6 +93,7 @@ pub fn entry(fd: i32) -> Entry {
         DIR => Entry::Dir,
         MACHINE => Entry::Machine,
         LIBRARY => Entry::Library,
+        CHECKED => Entry::Checked,
         file => Entry::Node(if (file - FIRST_FILE) & 1 == 0 { Minor::Card } else { Minor::Render }),
     }
 }
@@ -124,6 +128,12 @@ pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
 pub fn mark_dir(fd: i32) {
     own();
     set(fd, DIR);
+}
+
+/// `fd` is a file of sysfs that was opened for writing.
+pub fn mark_checked(fd: i32) {
+    own();
+    set(fd, CHECKED);
 }
 
 /// `fd` belongs to the machine.

@@ -43,6 +43,12 @@ fn the_devices_files_are_not_the_programs_to_change() {
 }
 
 #[test]
+fn what_is_written_to_sysfs_is_checked() {
+    let run = Client::here("sysfs").run(&[], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
+}
+
+#[test]
 fn too_few_descriptors_are_said() {
     if !userfaultfd() {
         return;

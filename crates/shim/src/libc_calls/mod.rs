@@ -13,6 +13,7 @@
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
 //! | `peek` | strings of the program that may be no memory |
+//! | `writes` | write and its kin, of files of sysfs |
 //! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
 //! | `threads` | pthread_create |
@@ -40,6 +41,7 @@ pub mod signals;
 mod stat;
 pub mod threads;
 mod wait;
+mod writes;
 
 use crate::heap;
 use crate::view::{self, Look};

@@ -18,7 +18,7 @@ use std::fmt::Write;
 interpose! {
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
         // SAFETY: the program's own arguments.
-        let real = |path| unsafe { real::open(path, flags, mode) };
+        let real = |path, flags| unsafe { real::open(path, flags, mode) };
         // SAFETY: the program's own path.
         unsafe { open_at(AT_FDCWD, path, flags, real) }
     }
@@ -36,7 +36,7 @@ interpose! {
     }
     fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
         // SAFETY: the program's own arguments.
-        let real = |path| unsafe { real::openat(dirfd, path, flags, mode) };
+        let real = |path, flags| unsafe { real::openat(dirfd, path, flags, mode) };
         // SAFETY: the program's own path.
         unsafe { open_at(dirfd, path, flags, real) }
     }
@@ -54,9 +54,7 @@ interpose! {
     }
     fn creat(path: *const c_char, mode: c_uint) -> c_int {
         // SAFETY: the program's own arguments.
-        let real = |path| unsafe { real::creat(path, mode) };
-        // SAFETY: the program's own path.
-        unsafe { open_at(AT_FDCWD, path, libc::O_CREAT, real) }
+        unsafe { open(path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode) }
     }
     fn creat64(path: *const c_char, mode: c_uint) -> c_int {
         // SAFETY: the program's own arguments.
@@ -113,14 +111,44 @@ interpose! {
 
 /// # Safety
 /// `path` is the program's own; `real` opens what it is given.
-unsafe fn open_at(dirfd: c_int, path: *const c_char, flags: c_int, real: impl Fn(*const c_char) -> c_int) -> c_int {
+unsafe fn open_at(
+    dirfd: c_int,
+    path: *const c_char,
+    flags: c_int,
+    real: impl Fn(*const c_char, c_int) -> c_int,
+) -> c_int {
     // SAFETY: the caller's contract.
-    match unsafe { look(dirfd, path) } {
-        Look::Foreign => real(path),
-        Look::Shown(shown) => adopt(real(shown.as_ptr()), flags),
-        Look::Inside => adopt(real(path), flags),
-        Look::Node(minor) => open_node(minor, flags),
+    let look = unsafe { look(dirfd, path) };
+    let path = match &look {
+        Look::Foreign => return real(path, flags),
+        Look::Node(minor) => return open_node(*minor, flags),
+        Look::Shown(shown) => shown.as_ptr(),
+        Look::Inside => path,
+    };
+    // SAFETY: the program's path, or one of the tree.
+    if is_writing(flags) && unsafe { is_read_only(dirfd, path) } {
+        return fail(libc::EACCES);
     }
+    // Files of sysfs are not emptied, and have no end to write at.
+    let kept = if flags & O_PATH == 0 { flags & !(libc::O_TRUNC | libc::O_APPEND) } else { flags };
+    adopt(real(path, kept), flags)
+}
+
+fn is_writing(flags: c_int) -> bool {
+    flags & O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// Whether nobody may write a file of the tree: root may not, either, in sysfs.
+///
+/// # Safety
+/// A path of the program, or of the tree.
+unsafe fn is_read_only(dirfd: c_int, path: *const c_char) -> bool {
+    let mut stat = core::mem::MaybeUninit::<libc::stat64>::zeroed();
+    // SAFETY: the caller's path, and room for the answer.
+    let found = unsafe { real::fstatat64(dirfd, path, stat.as_mut_ptr(), 0) };
+    // SAFETY: zeroed before, and zeros are a valid one.
+    let mode = unsafe { stat.assume_init() }.st_mode;
+    found == 0 && mode & libc::S_IFMT == libc::S_IFREG && mode & 0o222 == 0
 }
 
 /// Looks at what the real function opened, and makes it what it shall be.
@@ -135,6 +163,12 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
             Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
+            Some(Special::Property(..)) => {
+                if is_writing(flags) {
+                    nodes::mark_checked(fd);
+                }
+                Ok(opened.into_raw_fd())
+            }
             None => {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     nodes::mark_dir(fd);

@@ -75,7 +75,9 @@ macro_rules! functions {
 functions! {
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
     fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
-    fn creat(path: *const c_char, mode: c_uint) -> c_int;
+    fn write(fd: c_int, bytes: *const c_void, count: size_t) -> ssize_t;
+    fn pwrite64(fd: c_int, bytes: *const c_void, count: size_t, offset: off64_t) -> ssize_t;
+    fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> ssize_t;
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE;
     fn fclose(file: *mut FILE) -> c_int;
     fn opendir(path: *const c_char) -> *mut DIR;

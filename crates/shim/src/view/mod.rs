@@ -8,6 +8,7 @@
 
 mod path;
 mod place;
+mod property;
 mod tree;
 
 use crate::device::IDENTITY;
@@ -65,6 +66,8 @@ pub enum Special {
     Node(Minor),
     /// A GT's counters, read from the machine at open.
     Stats(u32),
+    /// A scheduling property of an engine class, by tile, class and file: written as the kernel allows it.
+    Property(u32, usize, usize),
 }
 
 /// The tree, once made.
@@ -133,6 +136,17 @@ pub fn is_made() -> bool {
 pub fn special(dev: u64, ino: u64) -> Option<Special> {
     let root = made()?;
     root.specials.iter().find(|(_, stat)| (stat.st_dev, stat.st_ino) == (dev, ino)).map(|(what, _)| *what)
+}
+
+/// What a write of `text` to a file of the tree leaves in it, or its errno; `None` where the file takes any bytes.
+pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<String, i32>> {
+    let Special::Property(tile, class, file) = special(dev, ino)? else { return None };
+    let (root, class) = (made()?, IDENTITY.engine_classes[class]);
+    let now = |file: &property::File| {
+        let path = format!("{}/{}", tree::engines(tile, class), file.name);
+        property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
+    };
+    Some(property::FILES[file].accept(text, now).map(|value| format!("{value}\n")))
 }
 
 /// Device and inode number that a node shows.
@@ -238,6 +252,14 @@ fn specials(root: &OwnedFd) -> rustix::io::Result<Vec<(Special, Stat)>> {
     for gt in 0..IDENTITY.tiles {
         let path = format!("/sys/kernel/debug/dri/0/gt{gt}/stats");
         specials.push((Special::Stats(gt), place::stat(root.as_fd(), &path)?));
+    }
+    for (tile, (index, class)) in
+        (0..IDENTITY.tiles).flat_map(|tile| IDENTITY.engine_classes.iter().enumerate().map(move |class| (tile, class)))
+    {
+        for (number, file) in property::FILES.iter().enumerate() {
+            let path = format!("{}/{}", tree::engines(tile, class), file.name);
+            specials.push((Special::Property(tile, index, number), place::stat(root.as_fd(), &path)?));
+        }
     }
     Ok(specials)
 }

@@ -140,3 +140,11 @@ fn strange(place: &Path) -> Refusal {
 pub fn stat(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Stat> {
     rustix::fs::statat(root, path.trim_start_matches('/'), AtFlags::SYMLINK_NOFOLLOW)
 }
+
+/// The bytes of a short file of the tree.
+pub fn read(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Vec<u8>> {
+    let file = rustix::fs::openat(root, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = [0; 64];
+    let got = rustix::io::read(&file, &mut bytes)?;
+    Ok(bytes[..got].to_vec())
+}

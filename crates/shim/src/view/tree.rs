@@ -5,6 +5,7 @@
 //!
 //! Upstream: xe_device_sysfs, xe_hw_engine_class_sysfs, xe_debugfs, xe_gt_debugfs.
 
+use super::property;
 use crate::device::Identity;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -13,6 +14,11 @@ use rustix::io;
 /// PCI slot of the device.
 pub const SLOT: &str = "0000:4d:00.0";
 const PCI: &str = "sys/devices/pci0000:4c/0000:4d:00.0";
+
+/// The folder of an engine class.
+pub fn engines(tile: u32, class: &str) -> String {
+    format!("{PCI}/tile{tile}/gt{tile}/engines/{class}")
+}
 
 /// Makes the tree in an empty directory, by its descriptor. Nothing is written but what was just made.
 pub fn build(root: BorrowedFd<'_>, identity: &Identity) -> io::Result<()> {
@@ -124,11 +130,11 @@ impl Tree<'_> {
         self.text(&format!("{gt}/gtidle/name"), &format!("gt{tile}-rc"))?;
         self.text(&format!("{gt}/gtidle/idle_status"), "gt-c0")?;
         for class in identity.engine_classes {
-            let engines = format!("{gt}/engines/{class}");
+            let engines = engines(tile, class);
             self.dir(&format!("{engines}/.defaults"))?;
-            for (name, value) in ENGINE_LIMITS {
-                self.file(&format!("{engines}/{name}"), format!("{value}\n"), 0o644)?;
-                self.text(&format!("{engines}/.defaults/{name}"), value)?;
+            for property::File { name, default, .. } in property::FILES {
+                self.file(&format!("{engines}/{name}"), format!("{default}\n"), 0o644)?;
+                self.text(&format!("{engines}/.defaults/{name}"), &default.to_string())?;
             }
         }
         Ok(())
@@ -157,19 +163,6 @@ impl Tree<'_> {
         Ok(())
     }
 }
-
-/// An engine class's scheduling properties, as the kernel's defaults have them.
-const ENGINE_LIMITS: &[(&str, &str)] = &[
-    ("job_timeout_ms", "5000"),
-    ("job_timeout_min", "1"),
-    ("job_timeout_max", "10000"),
-    ("preempt_timeout_us", "640000"),
-    ("preempt_timeout_min", "1"),
-    ("preempt_timeout_max", "10000000"),
-    ("timeslice_duration_us", "1000"),
-    ("timeslice_duration_min", "1"),
-    ("timeslice_duration_max", "10000000"),
-];
 
 /// The head of PCI configuration space: ids, revision, class; the rest is zeros.
 fn config_space(identity: &Identity) -> [u8; 64] {

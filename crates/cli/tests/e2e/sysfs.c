@@ -1,0 +1,53 @@
+/* Scheduling properties of an engine class in sysfs: what the kernel refuses is refused, and the old value stays. Says what
+ * is wrong, a line each; says nothing where it is all right. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define ENGINES "/sys/class/drm/card0/device/tile1/gt1/engines/ccs/"
+
+static int wrong;
+
+/* Writes, and looks at what is there afterwards. `expected` is 0 or the errno. */
+static void put(const char *name, int flags, const char *text, int expected, const char *after) {
+    char path[200], now[64] = "";
+    snprintf(path, sizeof path, ENGINES "%s", name);
+    int fd = open(path, flags), error = 0;
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        error = errno;
+    if (fd >= 0)
+        close(fd);
+    fd = open(path, O_RDONLY);
+    ssize_t got = read(fd, now, sizeof now - 1);
+    close(fd);
+    if (error != expected || got < 1 || strcmp(now, after)) {
+        printf("%s, \"%s\": %s, now \"%s\"\n", name, text, strerror(error), now);
+        wrong = 1;
+    }
+}
+
+int main(void) {
+    put("timeslice_duration_us", O_WRONLY, "garbage", EINVAL, "1000\n");
+    put("timeslice_duration_us", O_WRONLY | O_TRUNC, "", 0, "1000\n");
+    put("timeslice_duration_us", O_WRONLY | O_TRUNC, "7", 0, "7\n");
+    put("timeslice_duration_us", O_RDWR | O_APPEND, "0x10\n", 0, "16\n");
+    put("timeslice_duration_us", O_WRONLY, "4294967296", ERANGE, "16\n");
+    put("timeslice_duration_us", O_WRONLY, "0", EINVAL, "16\n");
+    put("timeslice_duration_us", O_WRONLY, "10000001", EINVAL, "16\n");
+    put("timeslice_duration_min", O_WRONLY, "10", 0, "10\n");
+    put("timeslice_duration_us", O_WRONLY, "9", EINVAL, "16\n");
+    put("timeslice_duration_max", O_WRONLY, "9", EINVAL, "10000000\n");
+    put("timeslice_duration_max", O_WRONLY, "10000001", EINVAL, "10000000\n");
+    put(".defaults/timeslice_duration_us", O_WRONLY | O_TRUNC, "7", EACCES, "1000\n");
+    int fd = open(ENGINES "job_timeout_ms", O_WRONLY), other = dup(fd);
+    const void *volatile nowhere = (void *)8;
+    struct iovec parts[2] = {{"", 0}, {"60\n", 3}};
+    if (write(other, nowhere, 2) != -1 || errno != EFAULT || writev(other, parts, 2) != 3 || pwrite(fd, "x", 1, 1) != -1)
+        printf("writes by a duplicate, a vector, with an offset\n"), wrong = 1;
+    put("job_timeout_ms", O_WRONLY, "none", EINVAL, "60\n");
+    return wrong;
+}

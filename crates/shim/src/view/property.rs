@@ -1,0 +1,121 @@
+//! Scheduling properties of engine classes in sysfs: what may be written there.
+//!
+//! The kernel takes a number, in the notation of C, and keeps a value between its minimum and its maximum, and these two between
+//! the bounds that it was built with; anything else it refuses, and the old one stays. What is written has no effect on this device
+//! (`docs/coverage.md`).
+//!
+//! Upstream: xe_hw_engine_class_sysfs, kstrtou32.
+
+use libc::{EINVAL, ERANGE};
+
+/// One of the three files of a property.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Value,
+    Min,
+    Max,
+}
+
+/// A file, its default, and its property.
+pub struct File {
+    pub name: &'static str,
+    pub default: u32,
+    kind: Kind,
+    property: usize,
+}
+
+const fn file(name: &'static str, default: u32, kind: Kind, property: usize) -> File {
+    File { name, default, kind, property }
+}
+
+/// All files, as the kernel's defaults have them.
+pub const FILES: &[File] = &[
+    file("job_timeout_ms", 5000, Kind::Value, 0),
+    file("job_timeout_min", 1, Kind::Min, 0),
+    file("job_timeout_max", 10000, Kind::Max, 0),
+    file("preempt_timeout_us", 640_000, Kind::Value, 1),
+    file("preempt_timeout_min", 1, Kind::Min, 1),
+    file("preempt_timeout_max", 10_000_000, Kind::Max, 1),
+    file("timeslice_duration_us", 1000, Kind::Value, 2),
+    file("timeslice_duration_min", 1, Kind::Min, 2),
+    file("timeslice_duration_max", 10_000_000, Kind::Max, 2),
+];
+
+impl File {
+    fn sibling(&self, kind: Kind) -> Option<&'static File> {
+        FILES.iter().find(|file| file.property == self.property && file.kind == kind)
+    }
+
+    /// The value that `text` sets, where `now` gives the values of the files; or the kernel's errno.
+    pub fn accept(&self, text: &[u8], now: impl Fn(&File) -> Option<u32>) -> Result<u32, i32> {
+        let value = number(text)?;
+        let bound = |kind| {
+            let file = self.sibling(kind)?;
+            // A bound is bounded itself by what it was at first, towards the outside.
+            if self.kind == kind { Some(file.default) } else { now(file) }
+        };
+        let (min, max) = (bound(Kind::Min).unwrap_or(0), bound(Kind::Max).unwrap_or(u32::MAX));
+        if (min..=max).contains(&value) { Ok(value) } else { Err(EINVAL) }
+    }
+}
+
+/// A number as the kernel reads it: decimal, octal or hexadecimal, a plus before it, one newline behind it.
+pub fn number(text: &[u8]) -> Result<u32, i32> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or(text);
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let text = text.strip_prefix(b"+").unwrap_or(text);
+    let (digits, base) = match text {
+        [b'0', b'x' | b'X', rest @ ..] => (rest, 16),
+        [b'0', rest @ ..] if !rest.is_empty() => (rest, 8),
+        _ => (text, 10),
+    };
+    if digits.is_empty() {
+        return Err(EINVAL);
+    }
+    digits.iter().try_fold(0u32, |value, byte| {
+        let digit = char::from(*byte).to_digit(base).ok_or(EINVAL)?;
+        value.checked_mul(base).and_then(|value| value.checked_add(digit)).ok_or(ERANGE)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_the_kernel_reads_them() {
+        let good =
+            [("0", 0), ("10\n", 10), ("+7", 7), ("0x1f", 31), ("017\n", 15), ("4294967295", u32::MAX), ("5\0x", 5)];
+        assert!(good.iter().all(|(text, value)| number(text.as_bytes()) == Ok(*value)));
+        for bad in ["", "\n", "garbage", "1 ", " 1", "-1", "0x", "1\n\n", "089", "1.5"] {
+            assert_eq!(number(bad.as_bytes()), Err(EINVAL), "{bad:?}");
+        }
+        assert_eq!(number(b"4294967296"), Err(ERANGE));
+    }
+
+    #[test]
+    fn a_value_stays_between_its_bounds_and_bounds_between_theirs() {
+        let of = |name| FILES.iter().find(|file| file.name == name).expect("a file");
+        let now = |file: &File| {
+            Some(match file.kind {
+                Kind::Value => 640,
+                Kind::Min => 100,
+                Kind::Max => 1000,
+            })
+        };
+        let takes = |name, text: &str| of(name).accept(text.as_bytes(), now);
+        assert_eq!(
+            [99, 100, 1000, 1001].map(|n| takes("preempt_timeout_us", &n.to_string()).is_ok()),
+            [false, true, true, false]
+        );
+        assert_eq!(
+            [0, 1, 1000, 1001].map(|n| takes("preempt_timeout_min", &n.to_string()).is_ok()),
+            [false, true, true, false]
+        );
+        assert_eq!(
+            [99, 100, 10_000_000, 10_000_001].map(|n| takes("preempt_timeout_max", &n.to_string()).is_ok()),
+            [false, true, true, false]
+        );
+        assert_eq!(takes("job_timeout_ms", "many"), Err(EINVAL));
+    }
+}
