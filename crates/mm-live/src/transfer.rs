@@ -138,6 +138,8 @@ impl LiveMm {
     /// Carries staged pages, notes each result in the books, and reports all of them.
     pub(crate) fn carry(&self, transfer: Transfer, report: &mut Report<'_>) {
         let (mut at, mut tries, mut limit, mut unshared) = (0, 0, usize::MAX, None);
+        // One page that is held is waited for; where several are, that would take minutes.
+        let mut waited = false;
         while at < transfer.name.pages() {
             let rest = transfer.rest(at);
             let to_device = match self.step(rest, limit) {
@@ -166,10 +168,11 @@ impl LiveMm {
             if leaves && unshared != Some(at) {
                 unshared = Some(at);
                 self.break_sharing(rest.first(1));
-            } else if leaves || !self.yield_to_raiser(&mut tries) {
+            } else if leaves || waited || !self.yield_to_raiser(&mut tries) {
                 if leaves {
                     self.counters.busy.add(1);
                 }
+                waited |= !leaves;
                 self.give_up(rest.first(1), report);
                 at += 1;
                 (tries, limit) = (0, usize::MAX);

@@ -207,6 +207,8 @@ fn in_own_process() -> bool {
 /// Every lock of this library, and the machine quiet, while the process forks.
 struct Forking {
     device: Option<Arc<dyn Device>>,
+    /// Nothing of the program is away: the child has all of its memory.
+    is_whole: bool,
     start: MutexGuard<'static, Start>,
     tree: MutexGuard<'static, view::Slot>,
     files: MutexGuard<'static, Files>,
@@ -225,27 +227,32 @@ pub fn fork_prepare() {
     let start = START.lock();
     match running().filter(|_| in_own_process()) {
         Some(device) => heap::on_own_stack(|| {
-            device.fork_prepare();
-            hold_all(Some(device), start, signals);
+            let is_whole = device.fork_prepare();
+            hold_all(Some(device), is_whole, start, signals);
         }),
-        None => hold_all(None, start, signals),
+        None => hold_all(None, true, start, signals),
     }
 }
 
-fn hold_all(device: Option<Arc<dyn Device>>, start: MutexGuard<'static, Start>, signals: libc_calls::signals::Held) {
+fn hold_all(
+    device: Option<Arc<dyn Device>>,
+    is_whole: bool,
+    start: MutexGuard<'static, Start>,
+    signals: libc_calls::signals::Held,
+) {
     let (tree, files) = (view::hold(), nodes::hold());
     let (excluded, running) = (EXCLUDED.lock(), RUNNING.lock());
-    let forking = Forking { device, start, tree, files, excluded, running, signals };
+    let forking = Forking { device, is_whole, start, tree, files, excluded, running, signals };
     let mut slot = FORKING.lock();
     *slot = Some((forking, heap::hold()));
 }
 
-/// After a fork, in the parent. Memory stays where it is until the machine goes on, so the heap's locks, which a stack
+/// After a fork, in the parent: whether there is a child to go on. Memory stays where it is until the machine goes on, so the heap's locks, which a stack
 /// of ours may need, are released on the program's stack.
-pub fn fork_parent() {
-    let Some((forking, held)) = FORKING.lock().take() else { return };
+pub fn fork_parent() -> bool {
+    let Some((forking, held)) = FORKING.lock().take() else { return true };
     drop(held);
-    let Forking { device, start, tree, files, excluded, running, signals } = forking;
+    let Forking { device, is_whole, start, tree, files, excluded, running, signals } = forking;
     drop((running, excluded, files, tree));
     match device {
         Some(device) => heap::on_own_stack(|| {
@@ -255,13 +262,14 @@ pub fn fork_parent() {
         None => drop(start),
     }
     drop(signals);
+    is_whole
 }
 
-/// After a fork, in the child: every lock is free, and there is no machine.
-pub fn fork_child() {
-    let Some((forking, held)) = FORKING.lock().take() else { return };
+/// After a fork, in the child: every lock is free, and there is no machine. False where the child lacks memory.
+pub fn fork_child() -> bool {
+    let Some((forking, held)) = FORKING.lock().take() else { return true };
     drop(held);
-    let Forking { device, start, tree, files, excluded, mut running, signals } = forking;
+    let Forking { device, is_whole, start, tree, files, excluded, mut running, signals } = forking;
     ACTIVE.store(false, Ordering::Release);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     heap::forget_threads();
@@ -271,4 +279,5 @@ pub fn fork_child() {
     nodes::forked(libc_calls::close_quietly);
     drop(start);
     drop(signals);
+    is_whole
 }

@@ -57,6 +57,20 @@ fn what_is_done_by_number_is_as_by_name() {
     }
 }
 
+/// The call that brings pages home is refused to the thread that forks.
+#[test]
+fn a_fork_whose_memory_does_not_come_home_fails() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("stuck");
+    for (way, home) in [(WAYS[0], "c028aa05"), (WAYS[2], "c028aa03")] {
+        let run = client.run(way, &[home]);
+        let right = "fork Resource temporarily unavailable, no child, handlers 11, store 0, words 7 8\n";
+        assert_eq!(run.out, right, "{way:?}: {}", run.err);
+    }
+}
+
 #[test]
 fn a_handler_runs_with_its_own_mask_and_flags() {
     if !userfaultfd() {

@@ -82,12 +82,12 @@ impl Device for Machine {
         self.live.around_change(range, told, make);
     }
 
-    fn fork_prepare(&self) {
-        if !self.live.fork_prepare() {
-            complain(
-                "some memory did not come home from VRAM before a fork, pinned perhaps: the child reads zeros there",
-            );
+    fn fork_prepare(&self) -> bool {
+        let is_home = self.live.fork_prepare();
+        if !is_home {
+            complain("some memory did not come home from VRAM before a fork, pinned perhaps: there is no child");
         }
+        is_home
     }
 
     fn fork_parent(&self) {

@@ -53,8 +53,8 @@ pub trait Device: Send + Sync {
     fn own(&self, range: HostRange);
     /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there.
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
-    /// Stop the GPU's threads and bring everything home, and keep it so.
-    fn fork_prepare(&self);
+    /// Stop the GPU's threads and bring everything home, and keep it so. False where some of it would not come.
+    fn fork_prepare(&self) -> bool;
     /// Go on after a fork, in the parent.
     fn fork_parent(&self);
     /// The machine's descriptors: the program may not close them, and a fork child closes them.

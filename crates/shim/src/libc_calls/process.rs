@@ -1,9 +1,10 @@
 //! Load, end and fork of the process.
 
 use super::real::{self, Handler, Symbol};
-use super::{interpose, signals, threads};
+use super::{errno, fail, interpose, raw, signals, threads};
 use crate::{heap, session};
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::{mem, ptr};
 
@@ -22,11 +23,28 @@ extern "C" fn fork_prepare() {
 }
 
 extern "C" fn fork_parent() {
-    session::fork_parent();
+    if !session::fork_parent() {
+        let own = own_id();
+        let _ = FORKS.iter().find(|slot| slot.compare_exchange(own, own | FAILED, SeqCst, SeqCst).is_ok());
+    }
 }
 
 extern "C" fn fork_child() {
-    session::fork_child();
+    if !session::fork_child() {
+        // Before anything of the program runs that would find zeros in the place of its memory.
+        // SAFETY: ends this process.
+        unsafe { raw::call(libc::SYS_exit_group, 1, 0, 0, 0, 0, 0) };
+    }
+    FORKS.iter().for_each(|slot| slot.store(0, SeqCst));
+}
+
+/// Threads that are in a call of fork, 0: none.
+static FORKS: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+/// The fork of that thread has failed: its child has ended.
+const FAILED: u32 = 1 << 31;
+
+fn own_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
 
 static HANDLES_FORKS: AtomicBool = AtomicBool::new(false);
@@ -130,6 +148,19 @@ interpose! {
         handle_forks_first();
         // SAFETY: the program's own arguments.
         unsafe { real::__register_atfork(prepare, parent, child, library) }
+    }
+    fn fork() -> libc::pid_t {
+        let own = own_id();
+        let slot = FORKS.iter().find(|slot| slot.compare_exchange(0, own, SeqCst, SeqCst).is_ok());
+        // SAFETY: no precondition that the program does not keep.
+        let child = unsafe { real::fork() };
+        let has_failed = slot.is_some_and(|slot| slot.swap(0, SeqCst) & FAILED != 0);
+        if child <= 0 || !has_failed {
+            return child;
+        }
+        // SAFETY: nothing is wanted of its status. A signal is waited out; somebody else may have waited for it.
+        while unsafe { libc::waitpid(child, ptr::null_mut(), libc::__WALL) } < 0 && errno() == libc::EINTR {}
+        fail(libc::EAGAIN)
     }
     fn _exit(status: c_int) -> ! {
         session::finish();

@@ -146,5 +146,6 @@ functions! {
     fn pthread_create(thread: *mut pthread_t, with: *const pthread_attr_t, body: Body, argument: *mut c_void) -> c_int;
     fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
     fn __cxa_atexit(function: AtExit, argument: *mut c_void, library: *mut c_void) -> c_int;
+    fn fork() -> libc::pid_t;
     fn _exit(status: c_int) -> !;
 }
