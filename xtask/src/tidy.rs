@@ -29,7 +29,7 @@ const ORDER: &[(&str, &str)] = &[
     ("xe-hw", "port inject record tables iommu chip mmu fault engine copy gpu"),
     (
         "xe-kmd",
-        "ranks port ids vram pt errno event tlb_inval rules upstream planted chip migrate gpu fence jobs fault_queue replays \
+        "ranks port ids vram pt errno event tlb_inval rules upstream planted chip migrate gpu fence jobs syncobj caller fault_queue replays \
          shared user bind_queue bo vma svm vm rebind exec_queue fault gem file ioctl device testing",
     ),
 ];

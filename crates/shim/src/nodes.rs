@@ -9,7 +9,7 @@
 //! A vfork child shares this table with its parent and may close descriptors in its own table of the kernel: changes
 //! by another process than the owner are ignored.
 
-use crate::device::File;
+use crate::device::{File, Passed};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::mem;
@@ -57,11 +57,21 @@ pub enum Entry {
     Checked,
     /// An open device node.
     Node(Minor),
+    /// What an ioctl of the device gave out as a descriptor.
+    Passed,
 }
 
-/// An open file of the device.
+/// What is behind a descriptor.
+pub enum Behind {
+    /// An open file of the device.
+    File(Arc<dyn File>),
+    /// What an ioctl gave out.
+    Passed(Passed),
+}
+
+/// An open file.
 struct OpenFile {
-    file: Arc<dyn File>,
+    behind: Behind,
     /// Which start of the machine it belongs to.
     epoch: u32,
     descriptors: u32,
@@ -78,8 +88,11 @@ const DIR: u32 = 1;
 const MACHINE: u32 = 2;
 const LIBRARY: u32 = 3;
 const CHECKED: u32 = 4;
-/// From here on: twice the index in the list of files, plus one for a render node.
+/// From here on: four times the index in the list of files, plus what it is.
 const FIRST_FILE: u32 = 16;
+const CARD: u32 = 0;
+const RENDER: u32 = 1;
+const PASSED: u32 = 2;
 
 static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
 static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
@@ -94,7 +107,11 @@ pub fn entry(fd: i32) -> Entry {
         MACHINE => Entry::Machine,
         LIBRARY => Entry::Library,
         CHECKED => Entry::Checked,
-        file => Entry::Node(if (file - FIRST_FILE) & 1 == 0 { Minor::Card } else { Minor::Render }),
+        file => match (file - FIRST_FILE) % 4 {
+            CARD => Entry::Node(Minor::Card),
+            RENDER => Entry::Node(Minor::Render),
+            _ => Entry::Passed,
+        },
     }
 }
 
@@ -108,20 +125,43 @@ pub fn is_hidden(fd: i32) -> bool {
 pub fn file(fd: i32) -> Option<(Arc<dyn File>, u32)> {
     let index = index(word(fd))?;
     let files = FILES.lock();
-    let open = files.0.get(index)?.as_ref()?;
-    Some((open.file.clone(), open.epoch))
+    match files.0.get(index)?.as_ref()? {
+        OpenFile { behind: Behind::File(file), epoch, .. } => Some((file.clone(), *epoch)),
+        _ => None,
+    }
+}
+
+/// What `fd` was given out as, with the start of the machine that it belongs to; the clone is made only where that is
+/// `epoch`.
+pub fn passed(fd: i32, epoch: u32) -> Option<Passed> {
+    let index = index(word(fd))?;
+    let files = FILES.lock();
+    match files.0.get(index)?.as_ref()? {
+        OpenFile { behind: Behind::Passed(passed), epoch: own, .. } if *own == epoch => Some(passed.clone()),
+        _ => None,
+    }
 }
 
 /// `fd`, just made, is a new open file.
 pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
+    let kind = if minor == Minor::Card { CARD } else { RENDER };
+    add(fd, kind, Behind::File(file), epoch);
+}
+
+/// `fd`, just made, is what an ioctl gives out.
+pub fn give(fd: i32, passed: Passed, epoch: u32) {
+    add(fd, PASSED, Behind::Passed(passed), epoch);
+}
+
+fn add(fd: i32, kind: u32, behind: Behind, epoch: u32) {
     own();
     let mut files = FILES.lock();
     let slot = files.0.iter().position(Option::is_none).unwrap_or_else(|| {
         files.0.push(None);
         files.0.len() - 1
     });
-    files.0[slot] = Some(OpenFile { file, epoch, descriptors: 1 });
-    set(fd, FIRST_FILE + slot as u32 * 2 + u32::from(minor == Minor::Render));
+    files.0[slot] = Some(OpenFile { behind, epoch, descriptors: 1 });
+    set(fd, FIRST_FILE + slot as u32 * 4 + kind);
 }
 
 /// `fd` is a directory of the tree.
@@ -167,9 +207,9 @@ pub fn share(old: i32, new: i32) {
     set(new, word);
 }
 
-/// `fd` is about to be closed, or was just replaced: nothing of ours any more. Gives the open file and the start it
-/// belongs to where this was its last descriptor.
-pub fn forget(fd: i32) -> Option<(Arc<dyn File>, u32)> {
+/// `fd` is about to be closed, or was just replaced: nothing of ours any more. Gives what was behind it and the start
+/// it belongs to where this was its last descriptor.
+pub fn forget(fd: i32) -> Option<(Behind, u32)> {
     if word(fd) == FOREIGN || !is_owner() {
         return None;
     }
@@ -179,7 +219,7 @@ pub fn forget(fd: i32) -> Option<(Arc<dyn File>, u32)> {
     let open = slot.as_mut()?;
     open.descriptors -= 1;
     let last = open.descriptors == 0;
-    last.then(|| slot.take()).flatten().map(|open| (open.file, open.epoch))
+    last.then(|| slot.take()).flatten().map(|open| (open.behind, open.epoch))
 }
 
 /// Every descriptor in `[first, last]` that is ours.
@@ -209,9 +249,9 @@ pub fn forked(close: impl Fn(i32)) {
     }
 }
 
-/// Gives up an open file of a machine that lives in another process.
-pub fn leak(file: Arc<dyn File>) {
-    mem::forget(file);
+/// Gives up what belongs to a machine that lives in another process.
+pub fn leak<T>(thing: T) {
+    mem::forget(thing);
 }
 
 fn word(fd: i32) -> u32 {
@@ -225,7 +265,7 @@ fn set(fd: i32, word: u32) {
 }
 
 fn index(word: u32) -> Option<usize> {
-    word.checked_sub(FIRST_FILE).map(|file| file as usize / 2)
+    word.checked_sub(FIRST_FILE).map(|file| file as usize / 4)
 }
 
 fn own() {

@@ -30,10 +30,14 @@ errnos! {
     EPERM = 1;
     /// No such object.
     ENOENT = 2;
+    /// A signal ended the wait.
+    EINTR = 4;
     /// The context that was waited for is banned.
     EIO = 5;
     /// Out of slots for vectors of binds.
     E2BIG = 7;
+    /// No such descriptor.
+    EBADF = 9;
     /// Try again: too many jobs are queued, or pages changed under a bind.
     EAGAIN = 11;
     /// Memory, or table memory, is short.
@@ -48,6 +52,8 @@ errnos! {
     ENODEV = 19;
     /// An argument has no meaning.
     EINVAL = 22;
+    /// No descriptor is left.
+    EMFILE = 24;
     /// Not an ioctl of this device.
     ENOTTY = 25;
     /// VRAM, or the reply's space, is short.

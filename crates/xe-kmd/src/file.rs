@@ -18,6 +18,7 @@ use crate::gem::Gem;
 use crate::ids::IdTable;
 use crate::ranks;
 use crate::shared::Shared;
+use crate::syncobj::Syncobj;
 use crate::vm::{Vm, Vms};
 
 /// One open file.
@@ -34,6 +35,7 @@ pub(crate) struct Names {
     pub vms: IdTable<Arc<Vm>>,
     pub queues: IdTable<Arc<ExecQueue>>,
     pub gem: Gem,
+    pub syncobjs: IdTable<Arc<Syncobj>>,
     closed: bool,
 }
 
@@ -45,10 +47,11 @@ impl File {
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
     pub fn close(&self) {
         // BOs may end when they are dropped, which is not for under the lock.
-        let (queues, vms, _bos) = {
+        let (queues, vms, _bos, _syncobjs) = {
             let mut names = self.names.lock();
             names.closed = true;
-            (names.queues.take_all(), names.vms.take_all(), names.gem.take_all())
+            let (queues, vms) = (names.queues.take_all(), names.vms.take_all());
+            (queues, vms, names.gem.take_all(), names.syncobjs.take_all())
         };
         queues.iter().for_each(|queue| queue.close());
         vms.iter().for_each(|vm| vm.close());
@@ -80,6 +83,18 @@ impl File {
     /// The BO of that name.
     pub(crate) fn bo(&self, handle: u32) -> Option<Arc<Bo>> {
         self.names.lock().gem.get(handle).map(|handle| handle.bo)
+    }
+
+    /// Names a syncobj, unless the file is being closed.
+    pub(crate) fn add_syncobj(&self, syncobj: &Arc<Syncobj>) -> Result<u32, Errno> {
+        let mut names = self.names.lock();
+        let open = !names.closed;
+        open.then(|| names.syncobjs.insert(syncobj.clone())).flatten().ok_or(Errno::ENOSPC)
+    }
+
+    /// The syncobj of that name.
+    pub(crate) fn syncobj(&self, handle: u32) -> Option<Arc<Syncobj>> {
+        self.names.lock().syncobjs.get(handle)
     }
 
     /// The address space of a VM: what a fault of it names.

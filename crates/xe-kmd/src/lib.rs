@@ -32,6 +32,7 @@
 
 mod bind_queue;
 mod bo;
+mod caller;
 mod chip;
 mod device;
 mod errno;
@@ -58,6 +59,7 @@ mod replays;
 mod rules;
 mod shared;
 mod svm;
+mod syncobj;
 #[cfg(test)]
 mod testing;
 mod tlb_inval;
@@ -67,6 +69,7 @@ mod vm;
 mod vma;
 mod vram;
 
+pub use caller::{Caller, Descriptor, Doorbell, Nobody, Passed};
 pub use device::{Device, Parts};
 pub use errno::Errno;
 pub use event::{CopyDirection, Event, Observer, RetryStep, Serviced};

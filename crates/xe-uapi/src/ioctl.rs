@@ -50,6 +50,30 @@ requests! {
     SET_MASTER = 0x0000_641e: 0, 0x1e, ();
     /// `DRM_IOCTL_DROP_MASTER`.
     DROP_MASTER = 0x0000_641f: 0, 0x1f, ();
+    /// `DRM_IOCTL_SYNCOBJ_CREATE`.
+    SYNCOBJ_CREATE = 0xc008_64bf: READ | WRITE, 0xbf, crate::syncobj::SyncobjCreate;
+    /// `DRM_IOCTL_SYNCOBJ_DESTROY`.
+    SYNCOBJ_DESTROY = 0xc008_64c0: READ | WRITE, 0xc0, crate::syncobj::SyncobjDestroy;
+    /// `DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD`; older programs have no point in it.
+    SYNCOBJ_HANDLE_TO_FD = 0xc018_64c1: READ | WRITE, 0xc1, crate::syncobj::SyncobjHandle;
+    /// `DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE`.
+    SYNCOBJ_FD_TO_HANDLE = 0xc018_64c2: READ | WRITE, 0xc2, crate::syncobj::SyncobjHandle;
+    /// `DRM_IOCTL_SYNCOBJ_WAIT`.
+    SYNCOBJ_WAIT = 0xc028_64c3: READ | WRITE, 0xc3, crate::syncobj::SyncobjWait;
+    /// `DRM_IOCTL_SYNCOBJ_RESET`.
+    SYNCOBJ_RESET = 0xc010_64c4: READ | WRITE, 0xc4, crate::syncobj::SyncobjArray;
+    /// `DRM_IOCTL_SYNCOBJ_SIGNAL`.
+    SYNCOBJ_SIGNAL = 0xc010_64c5: READ | WRITE, 0xc5, crate::syncobj::SyncobjArray;
+    /// `DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT`.
+    SYNCOBJ_TIMELINE_WAIT = 0xc030_64ca: READ | WRITE, 0xca, crate::syncobj::SyncobjTimelineWait;
+    /// `DRM_IOCTL_SYNCOBJ_QUERY`.
+    SYNCOBJ_QUERY = 0xc018_64cb: READ | WRITE, 0xcb, crate::syncobj::SyncobjTimelineArray;
+    /// `DRM_IOCTL_SYNCOBJ_TRANSFER`.
+    SYNCOBJ_TRANSFER = 0xc020_64cc: READ | WRITE, 0xcc, crate::syncobj::SyncobjTransfer;
+    /// `DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL`.
+    SYNCOBJ_TIMELINE_SIGNAL = 0xc018_64cd: READ | WRITE, 0xcd, crate::syncobj::SyncobjTimelineArray;
+    /// `DRM_IOCTL_SYNCOBJ_EVENTFD`.
+    SYNCOBJ_EVENTFD = 0xc018_64cf: READ | WRITE, 0xcf, crate::syncobj::SyncobjEventfd;
     /// `DRM_IOCTL_XE_DEVICE_QUERY`.
     DEVICE_QUERY = 0xc028_6440: READ | WRITE, 0x40, crate::query::DeviceQuery;
     /// `DRM_IOCTL_XE_GEM_CREATE`.

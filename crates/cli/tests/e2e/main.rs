@@ -6,6 +6,7 @@ mod arguments;
 mod buffers;
 mod clients;
 mod command;
+mod fences;
 mod hostile;
 mod kernels;
 mod owners;

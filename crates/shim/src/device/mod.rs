@@ -6,6 +6,7 @@
 mod live;
 
 pub use live::start;
+pub use machine::{Caller, Passed};
 
 use crate::nodes::Minor;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub const FILE_BYTES: u64 = 1 << 40;
 /// An open file of the device.
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
-    fn ioctl(&self, command: u32, argument: HostVa) -> Result<u32, Errno>;
+    fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno>;
     /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows.
     fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno>;
     /// WAIT_USER_FENCE with an argument of our own.

@@ -4,6 +4,7 @@
 //! closes all numbers that it does not know closes none of ours.
 
 use super::open::forget;
+use super::passed::Process;
 use super::signals::{Held, Pending};
 use super::{fail, inside, interpose, real, wait};
 use crate::device::Errno;
@@ -134,7 +135,7 @@ fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held)
     }
     match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
-        _ => file.ioctl(command, HostVa(argument as u64)),
+        _ => file.ioctl(command, HostVa(argument as u64), &Process { signals, epoch }),
     }
 }
 

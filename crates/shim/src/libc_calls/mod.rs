@@ -32,6 +32,7 @@ mod descriptors;
 pub mod maps;
 mod memory;
 mod open;
+mod passed;
 mod paths;
 mod peek;
 mod process;

@@ -6,7 +6,7 @@
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
 use crate::device::{Errno, FILE_BYTES};
-use crate::nodes::{self, Entry, MAX_FD, Minor};
+use crate::nodes::{self, Behind, Entry, MAX_FD, Minor};
 use crate::session;
 use crate::view::{self, Look, Special};
 use core::ffi::{CStr, c_char, c_int, c_uint};
@@ -264,9 +264,9 @@ pub fn forget(fd: c_int) {
     if nodes::entry(fd) == Entry::Foreign {
         return;
     }
-    inside(|_| {
-        if let Some((file, epoch)) = nodes::forget(fd) {
-            if session::is_alive(epoch) { file.close() } else { nodes::leak(file) }
-        }
+    inside(|_| match nodes::forget(fd) {
+        Some((Behind::File(file), epoch)) if session::is_alive(epoch) => file.close(),
+        Some((Behind::Passed(passed), epoch)) if session::is_alive(epoch) => drop(passed),
+        gone => nodes::leak(gone),
     });
 }

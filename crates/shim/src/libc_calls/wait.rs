@@ -12,7 +12,7 @@ use xe_uapi::exec::{UFENCE_WAIT_FLAG_ABSTIME, WaitUserFence};
 use zerocopy::IntoBytes;
 
 /// How long a signal may go unnoticed, in nanoseconds.
-const SLICE_NS: u64 = 5_000_000;
+pub const SLICE_NS: u64 = 5_000_000;
 
 /// The ioctl; EFAULT where `argument` points nowhere. A relative timeout is what is left of it on return.
 pub fn wait_user_fence(file: &dyn File, argument: HostVa, signals: &Held) -> Result<u32, Errno> {
@@ -58,6 +58,7 @@ fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals
 mod tests {
     use super::super::signals;
     use super::*;
+    use crate::device::Caller;
     use sync::Mutex;
 
     /// Answers the waits in turn, each of which is without an end.
@@ -67,7 +68,7 @@ mod tests {
         fn mmap(&self, _offset: u64, _bytes: u64) -> Result<HostVa, Errno> {
             Err(Errno(libc::EINVAL))
         }
-        fn ioctl(&self, _command: u32, _argument: HostVa) -> Result<u32, Errno> {
+        fn ioctl(&self, _command: u32, _argument: HostVa, _caller: &dyn Caller) -> Result<u32, Errno> {
             unreachable!("a wait is no ioctl of the program's memory")
         }
         fn wait_user_fence(&self, _wait: &mut WaitUserFence) -> Result<u32, Errno> {

@@ -15,6 +15,7 @@
 //! | [`exec`] | EXEC |
 //! | [`wait`] | WAIT_USER_FENCE |
 //! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET, GEM_CLOSE |
+//! | [`syncobj`], [`syncobj_wait`] | SYNCOBJ_* |
 //! | [`stub`] | what is not there |
 //!
 //! Locking: none here; each module says its own.
@@ -31,6 +32,8 @@ mod ops;
 mod query;
 mod stub;
 mod sync;
+mod syncobj;
+mod syncobj_wait;
 mod vm;
 mod wait;
 
@@ -39,6 +42,7 @@ use xe_uapi::exec::WaitUserFence;
 use xe_uapi::ioctl::{self as nr, READ, WRITE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::caller::{Caller, Nobody};
 use crate::errno::Errno;
 use crate::file::File;
 use wait::wait_user_fence;
@@ -51,7 +55,12 @@ impl File {
     /// returns that number (0 so far). May sleep, and may touch the caller's memory; the caller holds no lock,
     /// and is not of the reader class.
     pub fn ioctl(&self, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
-        dispatch(self, cmd, arg)
+        self.ioctl_for(&Nobody, cmd, arg)
+    }
+
+    /// The same for somebody: `EINTR` where a signal ends a wait.
+    pub fn ioctl_for(&self, caller: &dyn Caller, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
+        dispatch(&Call { file: self, cmd, arg }, caller)
     }
 
     /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.
@@ -61,11 +70,14 @@ impl File {
 }
 
 /// Does what `cmd` asks.
-fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
+fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
+    let Call { file, cmd, .. } = *call;
     if nr::kind(cmd) != b'd' {
         return Err(Errno::ENOTTY);
     }
-    let call = Call { file, cmd, arg };
+    if (nr::number(nr::SYNCOBJ_CREATE)..=nr::number(nr::SYNCOBJ_EVENTFD)).contains(&nr::number(cmd)) {
+        return dispatch_syncobj(call, caller);
+    }
     let is = |request: u32| nr::number(cmd) == nr::number(request);
     match cmd {
         _ if is(nr::VERSION) => call.with(core::version),
@@ -89,6 +101,26 @@ fn dispatch(file: &File, cmd: u32, arg: HostVa) -> Reply {
         _ if is(nr::VM_QUERY_MEM_RANGE_ATTRS) => call.with(attr::query),
         _ if is(nr::VM_GET_PROPERTY) => call.with(vm::get_property),
         _ => stub::unknown(file, nr::number(cmd)),
+    }
+}
+
+/// Does what a SYNCOBJ ioctl asks.
+fn dispatch_syncobj(call: &Call<'_>, caller: &dyn Caller) -> Reply {
+    let is = |request: u32| nr::number(call.cmd) == nr::number(request);
+    match call.cmd {
+        _ if is(nr::SYNCOBJ_CREATE) => call.with(syncobj::create),
+        _ if is(nr::SYNCOBJ_DESTROY) => call.with(syncobj::destroy),
+        _ if is(nr::SYNCOBJ_HANDLE_TO_FD) => call.with(|file, args| syncobj::handle_to_fd(file, args, caller)),
+        _ if is(nr::SYNCOBJ_FD_TO_HANDLE) => call.with(|file, args| syncobj::fd_to_handle(file, args, caller)),
+        _ if is(nr::SYNCOBJ_WAIT) => call.with(|file, args| syncobj_wait::wait(file, args, caller)),
+        _ if is(nr::SYNCOBJ_RESET) => call.with(syncobj::reset),
+        _ if is(nr::SYNCOBJ_SIGNAL) => call.with(syncobj::signal),
+        _ if is(nr::SYNCOBJ_TIMELINE_WAIT) => call.with(|file, args| syncobj_wait::timeline_wait(file, args, caller)),
+        _ if is(nr::SYNCOBJ_QUERY) => call.with(syncobj::query),
+        _ if is(nr::SYNCOBJ_TRANSFER) => call.with(|file, args| syncobj::transfer(file, args, caller)),
+        _ if is(nr::SYNCOBJ_TIMELINE_SIGNAL) => call.with(syncobj::timeline_signal),
+        _ if is(nr::SYNCOBJ_EVENTFD) => call.with(|file, args| syncobj::eventfd(file, args, caller)),
+        _ => Err(Errno::EINVAL),
     }
 }
 

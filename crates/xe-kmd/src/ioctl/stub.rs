@@ -19,7 +19,6 @@ pub(super) fn unknown(file: &File, number: u8) -> Reply {
     let what = match number {
         NR_OBSERVATION => "OBSERVATION",
         0x2d | 0x2e => "PRIME",
-        0xbf..=0xcf => "SYNCOBJ",
         0x0a | 0x0b => "FLINK",
         _ => return Err(Errno::EINVAL),
     };
