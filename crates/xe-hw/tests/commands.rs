@@ -175,14 +175,14 @@ fn a_semaphore_waits_without_work_and_sees_the_word_change() {
         assert_eq!(rig.irq.take(), [Told::Done(other, 5)], "others run meanwhile");
         let commands = rig.gpu.counters().commands;
         assert_eq!((rig.run(), rig.gpu.counters().commands), (Step::Sleep(until), commands));
-        // A second of waiting takes a look a millisecond, and the time is the context's own.
+        // A second of waiting takes few looks, and the time is the context's own.
         let start = sync::time::now_ns();
         while sync::time::now_ns() - start < 1_000_000_000 {
             let Step::Sleep(until) = rig.run() else { panic!("a pause") };
             sync::time::sleep_ns(until - sync::time::now_ns());
         }
         let looks = rig.gpu.counters().commands - commands;
-        assert!((1000..1200).contains(&looks), "{looks}");
+        assert!((400..500).contains(&looks), "{looks}");
         assert!(rig.gpu.context_ran_ns(waits) >= 1_000_000_000);
         poke(&rig, 0x40, &[5]);
         assert_eq!(rig.run(), Step::Idle);

@@ -6,6 +6,7 @@ mod arguments;
 mod buffers;
 mod clients;
 mod command;
+mod commands;
 mod fences;
 mod hostile;
 mod kernels;

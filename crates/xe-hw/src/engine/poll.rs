@@ -1,8 +1,8 @@
 //! How long a batch that polls memory pauses between two looks.
 //!
 //! Few looks come at once, so that a short wait costs nothing. Then a pause is an eighth of the time that the wait
-//! lasts already, a millisecond at most: a change is seen late by that share, and a queue that waits for hours costs
-//! a look a millisecond. A batch that polls through a loop (a conditional end that does not end, a jump back)
+//! lasts already, 2.5 ms at most: a change is seen late by that share, and a queue that waits for hours costs
+//! 400 looks a second, which is less than a hundredth of a CPU. A batch that polls through a loop (a conditional end that does not end, a jump back)
 //! is known by finding the same word at the same command.
 
 use sync::time::now_ns;
@@ -12,7 +12,7 @@ use units::GpuVa;
 const AT_ONCE: u32 = 16;
 /// The shortest and the longest pause.
 const SHORTEST_NS: u64 = 2_000;
-const LONGEST_NS: u64 = 1_000_000;
+const LONGEST_NS: u64 = 2_500_000;
 /// Commands of a loop that are told apart.
 const WATCHED: usize = 2;
 
