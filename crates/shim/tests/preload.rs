@@ -77,6 +77,41 @@ fn coreutils_list_the_nodes() {
     assert!(of("card0").contains("226,   0") && of("..").starts_with('d') && !text.contains('?'), "{text}");
 }
 
+/// What a directory lists, without and with the library.
+fn listings(path: &str, scratch: &Path) -> [Vec<String>; 2] {
+    let names = |output: std::process::Output| text(&output).lines().map(String::from).collect();
+    let real = Command::new("ls").args(["-1", path]).output().expect("runs");
+    [names(real), names(preloaded(Path::new("ls"), scratch).args(["-1", path]).output().expect("runs"))]
+}
+
+#[test]
+fn listings_have_the_device_and_what_is_real() {
+    let dir = scratch("listings");
+    let cases: [(&str, &[&str]); 3] = [
+        ("/sys/class", &["drm"]),
+        ("/sys/bus/pci/devices", &["0000:4c:01.0", "0000:4d:00.0"]),
+        ("/sys/bus/pci/drivers", &["xe"]),
+    ];
+    for (path, ours) in cases {
+        let [mut real, shown] = listings(path, &dir);
+        real.extend(ours.iter().map(ToString::to_string));
+        real.sort();
+        real.dedup();
+        let mut shown = shown;
+        shown.sort();
+        assert_eq!(shown, real, "{path}");
+    }
+    // What is real is found by its own path, by a path from the listing, and with its own contents.
+    let script = "cd /sys/class && for f in */; do test -d $f || echo $f is no directory; done; \
+                  for d in /sys/bus/pci/devices/*; do test -r $d/vendor || echo $d has no vendor; done; \
+                  for f in max_link_width max_link_speed class; do cat $(realpath /sys/class/drm/renderD128/device)/../$f; done; \
+                  cat /sys/class/drm/card0/device/tile1/gt1/freq0/rp0_freq /sys/bus/pci/devices/0000:4d:00.0/device; \
+                  realpath /dev/dri/by-path/pci-0000:4d:00.0-render; stat -L -c %F /dev/dri/by-path/*-card";
+    let output = preloaded(Path::new("sh"), &dir).args(["-c", script]).output().expect("runs");
+    let expected = "16\n32.0 GT/s PCIe\n0x060400\n1600\n0x0bd5\n/dev/dri/renderD128\ncharacter special file\n";
+    assert_eq!(text(&output), expected);
+}
+
 #[test]
 fn python_opens_the_device() {
     let dir = scratch("python");

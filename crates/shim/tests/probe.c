@@ -103,7 +103,7 @@ int main(void) {
         close(fd);
         closedir(entries);
     }
-    fact("two nodes are listed", nodes == 2);
+    fact("two nodes and their paths are listed", nodes == 3);
     struct dirent **list;
     int n = scandir("/sys/class/drm", &list, NULL, alphasort);
     fact("scandir", n == 5);

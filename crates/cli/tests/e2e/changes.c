@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FOLDER "/sys/devices/pci0000:4c/0000:4d:00.0"
+#define FOLDER "/sys/devices/pci0000:4c/0000:4c:01.0/0000:4d:00.0"
 #define ATTRIBUTE FOLDER "/vendor"
 
 static int bad;

@@ -77,7 +77,7 @@ fn a_report_follows_no_link_and_its_name_need_not_be_text() {
     command.env("TMPDIR", &strange).args(["run", "--hostile", "--report"]).arg(&report);
     let output = command.args(["--", "ls", "/dev/dri"]).output().expect("starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "card0\nrenderD128\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "by-path\ncard0\nrenderD128\n");
     let report = std::fs::read_to_string(&report).expect("a report");
     assert!(report.is_empty() != crate::clients::userfaultfd(), "{report:?}");
 }

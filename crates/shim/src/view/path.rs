@@ -29,11 +29,15 @@ const PREFIXES: &[Prefix] = prefixes! {
     Link "/dev/char/226:128"
     Link "/sys/dev/char/226:0"
     Link "/sys/dev/char/226:128"
+    Alone "/sys/class"
     Directory "/sys/class/drm"
     Alone "/sys/kernel/debug"
     Directory "/sys/kernel/debug/dri"
     Directory "/sys/devices/pci0000:4c"
+    Alone "/sys/bus/pci/devices"
     Link "/sys/bus/pci/devices/0000:4d:00.0"
+    Link "/sys/bus/pci/devices/0000:4c:01.0"
+    Alone "/sys/bus/pci/drivers"
     Directory "/sys/bus/pci/drivers/xe"
 };
 
@@ -168,6 +172,8 @@ mod tests {
             ("/sys/dev/char/226:0/device/tile0", "/sys/dev/char/226:0", "/device/tile0"),
             ("/sys/dev/char/226:128/..", "/sys/dev/char/226:128", "/.."),
             ("/sys/kernel/debug/.", "/sys/kernel/debug", "/."),
+            ("/sys/class/drm/..", "/sys/class", ""),
+            ("/sys/bus/pci/devices/", "/sys/bus/pci/devices", "/"),
             ("/sys/kernel/debug/dri/0/name", "/sys/kernel/debug/dri", "/0/name"),
         ] {
             assert_eq!(meaning(path.as_bytes()), Meaning::Shown(prefix.as_bytes(), rest.as_bytes()), "{path}");
@@ -178,7 +184,7 @@ mod tests {
     fn other_paths_are_left_alone() {
         let paths = ["", "dev/dri", "/dev", "/dev/drip", "/sys/kernel/debug/..", "/home/dev/dri"];
         for path in
-            paths.into_iter().chain(["/sys/kernel/debug/tracing", "/sys/class", "/proc/self/fd", "/proc/1/fd/x"])
+            paths.into_iter().chain(["/sys/kernel/debug/tracing", "/sys/class/net", "/proc/self/fd", "/proc/1/fd/x"])
         {
             assert_eq!(meaning(path.as_bytes()), Meaning::Foreign, "{path}");
         }
@@ -188,7 +194,9 @@ mod tests {
 
     #[test]
     fn the_tree_can_be_left() {
-        for (path, real) in [("/dev/dri/../null", "/dev/null"), ("/sys/class/drm/..", "/sys/class")] {
+        for (path, real) in
+            [("/dev/dri/../null", "/dev/null"), ("/sys/kernel/debug/dri/../tracing", "/sys/kernel/debug/tracing")]
+        {
             let Meaning::Left(walked) = meaning(path.as_bytes()) else { panic!("{path} stays") };
             assert_eq!(walked.bytes(), real.as_bytes());
         }

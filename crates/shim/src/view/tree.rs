@@ -13,7 +13,12 @@ use rustix::io;
 
 /// PCI slot of the device.
 pub const SLOT: &str = "0000:4d:00.0";
-const PCI: &str = "sys/devices/pci0000:4c/0000:4d:00.0";
+/// PCI slot of the root port above it.
+const PORT_SLOT: &str = "0000:4c:01.0";
+const PORT: &str = "sys/devices/pci0000:4c/0000:4c:01.0";
+const PCI: &str = "sys/devices/pci0000:4c/0000:4c:01.0/0000:4d:00.0";
+/// Megahertz of a GT: the highest and the lowest.
+const FREQUENCIES: (u32, u32) = (1600, 900);
 
 /// The folder of an engine class.
 pub fn engines(tile: u32, class: &str) -> String {
@@ -25,11 +30,16 @@ pub fn build(root: BorrowedFd<'_>, identity: &Identity) -> io::Result<()> {
     let tree = Tree { root };
     tree.nodes()?;
     tree.pci_device(identity)?;
+    tree.root_port()?;
     for tile in 0..identity.tiles {
         tree.tile(identity, tile)?;
     }
-    tree.debugfs(identity)
+    tree.debugfs(identity)?;
+    MERGED.iter().try_for_each(|dir| tree.merge(dir))
 }
+
+/// Directories that show what the real ones have, and ours besides.
+const MERGED: [&str; 3] = ["sys/class", "sys/bus/pci/devices", "sys/bus/pci/drivers"];
 
 struct Tree<'a> {
     root: BorrowedFd<'a>,
@@ -69,25 +79,51 @@ impl Tree<'_> {
     }
 
     fn nodes(&self) -> io::Result<()> {
-        for dir in ["dev/dri", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
+        for dir in ["dev/dri/by-path", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
             self.dir(dir)?;
         }
-        for (minor, name) in [(0, "card0"), (128, "renderD128")] {
+        for (minor, name, kind) in [(0, "card0", "card"), (128, "renderD128", "render")] {
             self.file(&format!("dev/dri/{name}"), "", 0o666)?;
+            self.link(&format!("dev/dri/by-path/pci-{SLOT}-{kind}"), &format!("../{name}"))?;
             self.link(&format!("dev/char/226:{minor}"), &format!("../dri/{name}"))?;
-            self.link(&format!("sys/dev/char/226:{minor}"), &format!("../../devices/{}/drm/{name}", &PCI[12..]))?;
-            self.link(&format!("sys/class/drm/{name}"), &format!("../../devices/{}/drm/{name}", &PCI[12..]))?;
+            self.link_to(&format!("sys/dev/char/226:{minor}"), &format!("{PCI}/drm/{name}"))?;
+            self.link_to(&format!("sys/class/drm/{name}"), &format!("{PCI}/drm/{name}"))?;
         }
         self.text("sys/class/drm/version", "drm 1.1.0 20060810")?;
-        self.link(&format!("sys/bus/pci/devices/{SLOT}"), &format!("../../../devices/{}", &PCI[12..]))
+        self.link_to(&format!("sys/bus/pci/devices/{SLOT}"), PCI)?;
+        self.link_to(&format!("sys/bus/pci/devices/{PORT_SLOT}"), PORT)
+    }
+
+    /// A link to a path of the tree, both below `sys`, as sysfs writes them.
+    fn link_to(&self, path: &str, to: &str) -> io::Result<()> {
+        let up = "../".repeat(path.matches('/').count() - 1);
+        self.link(path, &format!("{up}{}", &to["sys/".len()..]))
+    }
+
+    /// Shows what the real directory of that name has and the tree's has not: links to the real things.
+    fn merge(&self, dir: &str) -> io::Result<()> {
+        let real = format!("/{dir}");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(listed) = rustix::fs::open(real.as_str(), flags, Mode::empty()) else { return Ok(()) };
+        for entry in rustix::fs::Dir::read_from(listed)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                match self.link(&format!("{dir}/{name}"), &format!("{real}/{name}")) {
+                    Err(io::Errno::EXIST) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn pci_device(&self, identity: &Identity) -> io::Result<()> {
         self.dir("sys/bus/pci/drivers/xe")?;
         self.dir(PCI)?;
-        self.link(&format!("sys/bus/pci/drivers/xe/{SLOT}"), &format!("../../../../devices/{}", &PCI[12..]))?;
-        self.link(&format!("{PCI}/subsystem"), "../../../bus/pci")?;
-        self.link(&format!("{PCI}/driver"), "../../../bus/pci/drivers/xe")?;
+        self.link_to(&format!("sys/bus/pci/drivers/xe/{SLOT}"), PCI)?;
+        self.link_to(&format!("{PCI}/subsystem"), "sys/bus/pci")?;
+        self.link_to(&format!("{PCI}/driver"), "sys/bus/pci/drivers/xe")?;
         let (devid, revid) = (identity.devid, identity.revid);
         for (name, text) in [
             ("vendor", "0x8086".to_string()),
@@ -96,11 +132,10 @@ impl Tree<'_> {
             ("subsystem_vendor", "0x8086".to_string()),
             ("subsystem_device", "0x0000".to_string()),
             ("class", "0x038000".to_string()),
-            ("numa_node", "-1".to_string()),
-            ("enable", "1".to_string()),
         ] {
             self.text(&format!("{PCI}/{name}"), &text)?;
         }
+        self.pci_function(PCI)?;
         let uevent = format!(
             "DRIVER=xe\nPCI_CLASS=38000\nPCI_ID=8086:{devid:04X}\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={SLOT}\n\
              MODALIAS=pci:v00008086d{devid:08X}sv00008086sd00000000bc03sc80i00"
@@ -113,11 +148,53 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// What every PCI function has: resources (there are none), interrupt, CPUs nearby (all), its link.
+    fn pci_function(&self, dir: &str) -> io::Result<()> {
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000";
+        let cpus = online_cpus();
+        for (name, text) in [
+            ("resource", vec![none; 13].join("\n").as_str()),
+            ("numa_node", "-1"),
+            ("enable", "1"),
+            ("irq", "0"),
+            ("local_cpulist", &cpus),
+            ("local_cpus", &cpu_mask(&cpus)),
+            ("max_link_speed", "32.0 GT/s PCIe"),
+            ("max_link_width", "16"),
+            ("current_link_speed", "32.0 GT/s PCIe"),
+            ("current_link_width", "16"),
+        ] {
+            self.text(&format!("{dir}/{name}"), text)?;
+        }
+        Ok(())
+    }
+
+    /// The port above the device: of a host of that time.
+    fn root_port(&self) -> io::Result<()> {
+        self.link_to(&format!("{PORT}/subsystem"), "sys/bus/pci")?;
+        for (name, text) in [
+            ("vendor", "0x8086"),
+            ("device", "0x352a"),
+            ("revision", "0x04"),
+            ("subsystem_vendor", "0x8086"),
+            ("subsystem_device", "0x0000"),
+            ("class", "0x060400"),
+            ("secondary_bus_number", "77"),
+            ("subordinate_bus_number", "77"),
+        ] {
+            self.text(&format!("{PORT}/{name}"), text)?;
+        }
+        self.pci_function(PORT)?;
+        let uevent = format!("PCI_CLASS=60400\nPCI_ID=8086:352A\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={PORT_SLOT}");
+        self.text(&format!("{PORT}/uevent"), &uevent)?;
+        self.file(&format!("{PORT}/config"), port_config_space(), 0o644)
+    }
+
     fn drm_minor(&self, minor: u32, name: &str) -> io::Result<()> {
         let dir = format!("{PCI}/drm/{name}");
         self.dir(&dir)?;
-        self.link(&format!("{dir}/device"), "../../../0000:4d:00.0")?;
-        self.link(&format!("{dir}/subsystem"), "../../../../../class/drm")?;
+        self.link(&format!("{dir}/device"), &format!("../../../{SLOT}"))?;
+        self.link_to(&format!("{dir}/subsystem"), "sys/class/drm")?;
         self.text(&format!("{dir}/dev"), &format!("226:{minor}"))?;
         let uevent = format!("MAJOR=226\nMINOR={minor}\nDEVNAME=dri/{name}\nDEVTYPE=drm_minor");
         self.text(&format!("{dir}/uevent"), &uevent)
@@ -129,6 +206,14 @@ impl Tree<'_> {
         self.dir(&format!("{gt}/gtidle"))?;
         self.text(&format!("{gt}/gtidle/name"), &format!("gt{tile}-rc"))?;
         self.text(&format!("{gt}/gtidle/idle_status"), "gt-c0")?;
+        self.dir(&format!("{gt}/freq0"))?;
+        let (highest, lowest) = FREQUENCIES;
+        for name in ["max_freq", "rp0_freq", "act_freq", "cur_freq"] {
+            self.text(&format!("{gt}/freq0/{name}"), &highest.to_string())?;
+        }
+        for name in ["min_freq", "rpe_freq", "rpn_freq"] {
+            self.text(&format!("{gt}/freq0/{name}"), &lowest.to_string())?;
+        }
         for class in identity.engine_classes {
             let engines = engines(tile, class);
             self.dir(&format!("{engines}/.defaults"))?;
@@ -164,6 +249,46 @@ impl Tree<'_> {
     }
 }
 
+/// The host's CPUs that are on line, as a list.
+fn online_cpus() -> String {
+    let read = || {
+        let path = "/sys/devices/system/cpu/online";
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut text = [0; 256];
+        let length = io::read(&file, &mut text).ok()?;
+        Some(String::from_utf8_lossy(&text[..length]).trim().to_string())
+    };
+    read().unwrap_or_else(|| "0".into())
+}
+
+/// A list of CPUs as a mask: words of 32 bits, the highest first.
+fn cpu_mask(list: &str) -> String {
+    let mut words = vec![0u32];
+    for span in list.split(',') {
+        let mut ends = span.split('-').map_while(|number| number.trim().parse::<usize>().ok());
+        let Some(first) = ends.next() else { continue };
+        for cpu in first..=ends.next().unwrap_or(first).min(first + 4096) {
+            if words.len() <= cpu / 32 {
+                words.resize(cpu / 32 + 1, 0);
+            }
+            words[cpu / 32] |= 1 << (cpu % 32);
+        }
+    }
+    words.iter().rev().map(|word| format!("{word:08x}")).collect::<Vec<_>>().join(",")
+}
+
+/// The head of a bridge's configuration space: ids, class, and the buses on both sides.
+fn port_config_space() -> [u8; 64] {
+    let mut space = [0; 64];
+    space[0..2].copy_from_slice(&0x8086u16.to_le_bytes());
+    space[2..4].copy_from_slice(&0x352au16.to_le_bytes());
+    space[8] = 4;
+    space[10..12].copy_from_slice(&0x0604u16.to_le_bytes());
+    space[14] = 1;
+    space[24..27].copy_from_slice(&[0x4c, 0x4d, 0x4d]);
+    space
+}
+
 /// The head of PCI configuration space: ids, revision, class; the rest is zeros.
 fn config_space(identity: &Identity) -> [u8; 64] {
     let mut space = [0; 64];
@@ -173,4 +298,17 @@ fn config_space(identity: &Identity) -> [u8; 64] {
     space[10..12].copy_from_slice(&0x0380u16.to_le_bytes());
     space[44..46].copy_from_slice(&0x8086u16.to_le_bytes());
     space
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_become_words_of_a_mask() {
+        let cases = [("0-1", "00000003"), ("0,2-3", "0000000d"), ("33", "00000002,00000000"), ("", "00000000")];
+        for (list, mask) in cases {
+            assert_eq!(cpu_mask(list), mask, "{list}");
+        }
+    }
 }
