@@ -76,6 +76,9 @@ pub(super) fn length_of(class: EngineClass, dw0: u32) -> Option<usize> {
             (told == 6).then_some(told)
         }
         (cmd::CLIENT_GPGPU, EngineClass::Compute) => gpgpu::state_length(dw0),
+        (cmd::CLIENT_GPGPU, EngineClass::Copy) if gpgpu::opcode(dw0) == gpgpu::CONTEXT_DATA_BASE => {
+            gpgpu::state_length(dw0)
+        }
         _ => None,
     }
 }

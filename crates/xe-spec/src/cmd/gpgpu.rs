@@ -16,6 +16,8 @@ pub const PIPELINE_SELECT: u32 = 0x0904;
 pub const PIPE_CONTROL: u32 = 0x1a00;
 /// PIPE_CONTROL, second dword: the address is one of the driver's own address space.
 pub const PIPE_CONTROL_GLOBAL_GTT: u32 = 1 << 24;
+/// STATE_CONTEXT_DATA_BASE_ADDRESS: copy engines take it, too.
+pub const CONTEXT_DATA_BASE: u32 = 0x0109;
 /// Starts shader threads.
 pub const COMPUTE_WALKER: u32 = 0x1208;
 
@@ -24,7 +26,7 @@ const STATE: [(u32, usize); 5] = [
     (0x0101, 22), // STATE_BASE_ADDRESS
     (0x0102, 3),  // STATE_SIP
     (0x0105, 2),  // STATE_COMPUTE_MODE
-    (0x0109, 3),  // base of a context's data
+    (CONTEXT_DATA_BASE, 3),
     (0x1200, 6),  // CFE_STATE
 ];
 
