@@ -116,6 +116,11 @@ impl Ledger {
         self.with_book(|book| book.flows.get(&(from, to)).copied().unwrap_or_default())
     }
 
+    /// Looks at the book without a copy of it. Nothing else is done under its lock.
+    pub fn look<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
+        self.with_book(|book| f(book))
+    }
+
     fn with_book<R>(&self, f: impl FnOnce(&mut Book) -> R) -> R {
         sync::unscheduled(|| f(&mut self.book.lock()))
     }

@@ -6,7 +6,7 @@
 //! What the driver did is read from the [`ledger`](crate::ledger); what it took, seen from outside, is timed here.
 //! All times are nanoseconds.
 
-use crate::ledger::place_name;
+use crate::ledger::{GpuFault, Migration, place_name};
 use crate::live::Live;
 use crate::program::{Batch, Class, Program};
 use hostmm::HostMemory;
@@ -110,19 +110,16 @@ impl Stand {
 
     /// How long the faults of `tile` on `block` took, from queue to answer, in order.
     pub fn services(&self, block: &Region, tile: usize) -> Vec<u64> {
-        let book = self.live.core().ledger().read();
-        let ours = |addr: u64| block.range().mirror().contains(units::GpuVa(addr));
-        book.gpu_faults.iter().filter(|f| f.tile.index() == tile && ours(f.addr)).map(|f| f.ns).collect()
+        let span = block.range().mirror();
+        let is_one = |f: &&GpuFault| f.tile.index() == tile && span.contains(units::GpuVa(f.addr));
+        self.live.core().ledger().look(|book| book.gpu_faults.iter().filter(is_one).map(|f| f.ns).collect())
     }
 
     /// How long migrations of `block` from one place to another took, in order; places are named as in reports.
     pub fn migrations(&self, block: &Region, from: &str, to: &str) -> Vec<u64> {
-        let book = self.live.core().ledger().read();
-        book.migrations
-            .iter()
-            .filter(|m| block.range().covers(m.range) && place_name(m.from) == from && place_name(m.to) == to)
-            .map(|m| m.ns)
-            .collect()
+        let is_one =
+            |m: &&Migration| block.range().covers(m.range) && place_name(m.from) == from && place_name(m.to) == to;
+        self.live.core().ledger().look(|book| book.migrations.iter().filter(is_one).map(|m| m.ns).collect())
     }
 }
 
