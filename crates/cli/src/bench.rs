@@ -104,7 +104,8 @@ fn measure(live: &std::sync::Arc<Live>, rounds: usize, calls: &mut Vec<Steps>) -
 }
 
 /// Steps of a round whose calls of the kernel are counted.
-const STEPS: [&str; 3] = ["CPU fault-back", "GPU fault, SYSTEM->VRAM0", "GPU fault, VRAM0->VRAM1"];
+const STEPS: [&str; 4] =
+    ["CPU fault-back", "GPU fault, SYSTEM->VRAM0", "GPU fault, VRAM0->VRAM1", "GPU fault, first on a block"];
 
 /// Samples of the steps and floors of one block, a round an entry.
 #[derive(Default)]
@@ -132,7 +133,7 @@ fn go_round(
     let mut copy = BareCopy::new(block.bytes, block.pages)?;
     let mut bare_move = BareMove::new(block.bytes, block.pages)?;
     let mut round_trip = RoundTrip::new()?;
-    let mut samples = Samples { first: first_faults(stand, block)?, ..Samples::default() };
+    let mut samples = Samples { first: first_faults(stand, block, &mut steps[3])?, ..Samples::default() };
     let mut last = 0;
     for round in 0..(WARM + rounds) as u32 {
         let before = stand.calls();
@@ -181,13 +182,15 @@ fn split(all: &[u64], numbers: &[usize]) -> (Vec<u64>, Vec<u64>) {
 }
 
 /// Service of the first fault on blocks that no device has seen: ranges and tables have yet to be made.
-fn first_faults(stand: &mut Stand, block: &Block) -> Result<Vec<u64>> {
+fn first_faults(stand: &mut Stand, block: &Block, calls: &mut Steps) -> Result<Vec<u64>> {
     let mut fresh = Vec::new();
     for _ in 0..WARM + FRESH {
         fresh.push(Region::new(block.bytes, block.pages)?);
     }
     for memory in &fresh {
+        let before = stand.calls();
         stand.store(0, memory, 1)?;
+        calls.push(&before, &stand.calls());
     }
     // An address may have been another block's before.
     Ok(fresh.iter().filter_map(|memory| stand.services(memory, 0).pop()).collect())
