@@ -151,3 +151,53 @@ enum Next {
     After(Arc<Fence>),
     Nothing,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+    use crate::testing::Rig;
+    use crate::upstream;
+    use xe_spec::platform::PVC;
+
+    /// A default queue on which tile 1 alone is slow: what a bind without work signals behind, and the end of the slow job.
+    fn behind_a_slow_tile(
+        rules: Rules,
+        is_default: bool,
+    ) -> (Result<Arc<Fence>, Errno>, Arc<Fence>, Rig, Arc<BindQueue>) {
+        let rig = Rig::with(&PVC, rules);
+        let (queue, slow, shared) = (BindQueue::new(2, is_default), Fence::new(), &rig.device.shared);
+        queue.lines[1].submit(&shared.worker, vec![slow.clone()], Box::new(|| Ok(()))).unwrap();
+        let fence = queue.last_fences(shared);
+        (fence, slow, rig, queue)
+    }
+
+    #[test]
+    fn a_bind_without_work_follows_the_last_jobs_of_all_tiles() {
+        for is_default in [true, false] {
+            let (fence, slow, _rig, _queue) = behind_a_slow_tile(Rules::CORRECT, is_default);
+            let fence = fence.unwrap();
+            assert!(!fence.is_over());
+            slow.signal(Ok(()));
+            assert_eq!(fence.wait(None), Some(Ok(())));
+        }
+    }
+
+    #[test]
+    fn upstream_counts_slots_that_it_does_not_fill() {
+        let rules = Rules { bind_fence_slots: upstream::fence::counted_by_tile, ..Rules::CORRECT };
+        let (fence, _slow, rig, _queue) = behind_a_slow_tile(rules, true);
+        assert_eq!(fence.err(), Some(Errno::EFAULT));
+        assert!(rig.log.0.lock().contains(&Event::FenceArrayHole { count: 6, filled: 3 }));
+        assert!(behind_a_slow_tile(rules, false).0.is_ok(), "a queue of the program's has its tiles in a list");
+    }
+
+    #[test]
+    fn the_posted_count_does_not_wait_for_the_other_tiles() {
+        let rules = Rules { bind_fence_slots: upstream::fence::posted, ..Rules::CORRECT };
+        let (fence, _slow, _rig, _queue) = behind_a_slow_tile(rules, true);
+        assert!(fence.unwrap().is_over(), "signalled before the bind on tile 1");
+        let (fence, _slow, _rig, _queue) = behind_a_slow_tile(rules, false);
+        assert!(!fence.unwrap().is_over());
+    }
+}

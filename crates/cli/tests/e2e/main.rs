@@ -7,6 +7,7 @@ mod buffers;
 mod clients;
 mod command;
 mod commands;
+mod counting;
 mod fences;
 mod hostile;
 mod kernels;

@@ -21,7 +21,7 @@ use xe_uapi::vm::{
 };
 
 use super::ops::{self, Op, Work};
-use super::sync::{self, UserFences, UserSync};
+use super::sync::{self, Syncs, UserFences, UserSync};
 use super::{Reply, require};
 use crate::bind_queue::{BindQueue, UserFence};
 use crate::bo::Bo;
@@ -57,10 +57,11 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
         }
         let ops: Vec<Op> = ops.iter().map(|op| check_place(file, &vm, op)).collect::<Result<_, _>>()?;
         let fences = if ops.is_empty() { UserFences::Refused } else { UserFences::Allowed };
-        let user = UserSync::parse(&syncs?, &vm, fences)?;
+        let Syncs { ins, outs, user } = Syncs::parse(file, &syncs?, &vm, fences)?;
         probe?;
-        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins: Vec::new(), gate: &gate };
+        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, gate: &gate };
         bind.execute(&mut state).map(|done| {
+            outs.install(&done);
             if let Some(UserSync { addr, value }) = user {
                 queue.push(UserFence { addr: HostVa(addr), value }, done);
             }

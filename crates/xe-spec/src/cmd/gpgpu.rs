@@ -27,7 +27,7 @@ const STATE: [(u32, usize); 5] = [
     (0x0102, 3),  // STATE_SIP
     (0x0105, 2),  // STATE_COMPUTE_MODE
     (CONTEXT_DATA_BASE, 3),
-    (0x1200, 6),  // CFE_STATE
+    (0x1200, 6), // CFE_STATE
 ];
 
 /// Dwords of a state command; `None` where it is none, or has another length than it can have.

@@ -1,0 +1,150 @@
+//! Binds that have to wait: for in-fences, for those before them on their queue, for others in the same span.
+
+use super::*;
+use crate::fence::Fence;
+use std::sync::Arc;
+
+const AT: u64 = 0x20_0000_0000;
+
+struct Pending {
+    rig: Rig,
+    vm: u32,
+    asid: Asid,
+}
+
+impl Pending {
+    fn new() -> Self {
+        let rig = Rig::new();
+        let mut args = VmCreate::default();
+        assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
+        let asid = rig.file.vm(args.vm_id).unwrap().asid;
+        Self { rig, vm: args.vm_id, asid }
+    }
+
+    /// A syncobj with that fence; its handle.
+    fn syncobj(&self, fence: Option<Arc<Fence>>) -> u32 {
+        let mut args = xe_uapi::syncobj::SyncobjCreate::default();
+        assert_eq!(self.rig.ioctl(nr::SYNCOBJ_CREATE, &mut args), OK);
+        self.rig.file.syncobj(args.handle).unwrap().replace(fence);
+        args.handle
+    }
+
+    fn bo(&self, placement: u32) -> u32 {
+        let cpu_caching = if placement == 1 { CACHING_WB } else { CACHING_WC };
+        let mut args = GemCreate { size: SZ_64K, placement, cpu_caching, ..Default::default() };
+        assert_eq!(self.rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+        args.handle
+    }
+
+    fn queue(&self) -> u32 {
+        let engine = EngineClassInstance { engine_class: CLASS_VM_BIND, ..Default::default() };
+        self.rig.put(USER, &engine);
+        let mut args =
+            ExecQueueCreate { width: 1, num_placements: 1, vm_id: self.vm, instances: USER, ..Default::default() };
+        assert_eq!(self.rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args), OK);
+        args.exec_queue_id
+    }
+
+    /// One bind behind `wait`, if there is one; the fence of what it signals.
+    fn bind(&self, queue: u32, op: VmBindOp, wait: Option<u32>) -> Result<Arc<Fence>, Errno> {
+        let out = self.syncobj(None);
+        let sync = |handle: u32, flags| exec::Sync { addr: handle.into(), flags, ..Default::default() };
+        let mut syncs = vec![sync(out, SYNC_FLAG_SIGNAL)];
+        syncs.extend(wait.map(|handle| sync(handle, 0)));
+        self.rig.put(USER + 0x1000, &syncs[..]);
+        let mut args = VmBind {
+            vm_id: self.vm,
+            exec_queue_id: queue,
+            num_binds: 1,
+            bind: op,
+            num_syncs: syncs.len() as u32,
+            syncs: USER + 0x1000,
+            ..Default::default()
+        };
+        self.rig.ioctl(nr::VM_BIND, &mut args)?;
+        self.rig.file.syncobj(out).unwrap().find(0)
+    }
+
+    fn map(&self, bo: u32, n: u64) -> VmBindOp {
+        VmBindOp { obj: bo, addr: AT + n * SZ_64K, range: SZ_64K, pat_index: 3, ..Default::default() }
+    }
+
+    fn unmap(&self, n: u64) -> VmBindOp {
+        VmBindOp { op: BIND_OP_UNMAP, ..self.map(0, n) }
+    }
+
+    /// On which tiles a page is bound.
+    fn bound(&self, n: u64) -> [bool; 2] {
+        [0, 1].map(|tile| self.rig.hw.walk(TileId(tile), self.asid, GpuVa(AT + n * SZ_64K)).is_some())
+    }
+}
+
+#[test]
+fn a_bind_waits_for_its_in_fence_and_then_happens_on_all_tiles() {
+    let test = Pending::new();
+    let before = Fence::new();
+    let wait = test.syncobj(Some(before.clone()));
+    let done = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
+    assert_eq!((test.bound(0), done.is_over()), ([false; 2], false));
+    assert_eq!(test.rig.fault(0, test.asid, AT, Access::Read), FaultAck::Kill, "it has not happened yet");
+    before.signal(Ok(()));
+    assert_eq!(done.wait(None), Some(Ok(())));
+    assert_eq!(test.bound(0), [true; 2]);
+    // An in-fence that is over is no reason to wait.
+    let done = test.bind(0, test.map(test.bo(1), 1), Some(wait)).unwrap();
+    assert_eq!((done.is_over(), test.bound(1)), (true, [true; 2]));
+}
+
+#[test]
+fn one_queue_keeps_its_order_and_another_does_not_wait() {
+    let test = Pending::new();
+    let (before, other) = (Fence::new(), test.queue());
+    let wait = test.syncobj(Some(before.clone()));
+    let first = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
+    let second = test.bind(0, test.map(test.bo(1), 1), None).unwrap();
+    let beside = test.bind(other, test.map(test.bo(1), 2), None).unwrap();
+    assert_eq!([&first, &second, &beside].map(|fence| fence.is_over()), [false, false, true]);
+    assert_eq!([0, 1, 2].map(|n| test.bound(n)), [[false; 2], [false; 2], [true; 2]]);
+    before.signal(Ok(()));
+    assert_eq!(second.wait(None), Some(Ok(())));
+    assert!(first.is_over() && test.bound(0) == [true; 2] && test.bound(1) == [true; 2]);
+}
+
+#[test]
+fn what_overlaps_waits_whatever_its_queue() {
+    let test = Pending::new();
+    let (before, other) = (Fence::new(), test.queue());
+    let wait = test.syncobj(Some(before.clone()));
+    assert!(test.bind(0, test.map(test.bo(1), 0), None).unwrap().is_over());
+    let unmapped = test.bind(0, test.unmap(0), Some(wait)).unwrap();
+    assert_eq!(test.bound(0), [true; 2], "as long as the unmap waits, jobs find what was there");
+    let mapped = test.bind(other, test.map(test.bo(2), 0), None).unwrap();
+    assert!(!mapped.is_over());
+    before.signal(Ok(()));
+    assert_eq!((mapped.wait(None), unmapped.is_over()), (Some(Ok(())), true));
+    let leaf = test.rig.hw.walk(TileId(1), test.asid, GpuVa(AT)).unwrap().1;
+    assert!(leaf.device, "the later bind has the last word");
+}
+
+#[test]
+fn nothing_to_do_follows_what_is_to_be_done() {
+    let test = Pending::new();
+    let before = Fence::new();
+    let wait = test.syncobj(Some(before.clone()));
+    let busy = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
+    let nothing = test.bind(0, test.unmap(5), None).unwrap();
+    assert!(!nothing.is_over());
+    assert_eq!(test.bind(0, test.unmap(5), Some(wait)).err(), Some(Errno::EOPNOTSUPP), "as upstream");
+    before.signal(Ok(()));
+    assert_eq!(nothing.wait(None), Some(Ok(())));
+    assert!(busy.is_over());
+}
+
+#[test]
+fn a_vm_that_ends_ends_the_wait() {
+    let test = Pending::new();
+    let wait = test.syncobj(Some(Fence::new()));
+    let done = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
+    assert_eq!(test.rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id: test.vm, ..Default::default() }), OK);
+    assert_eq!(done.wait(None), Some(Err(Errno::ECANCELED)));
+}
