@@ -134,6 +134,12 @@ impl Device {
         Ok(())
     }
 
+    /// Resets a tile's GT: contexts whose job had begun are killed, with their faults; all others go on. The caller holds no
+    /// lock, and is not of the reader class.
+    pub fn reset_gt(&self, tile: TileId) {
+        self.queues.reset(tile);
+    }
+
     /// Returns when no job that had to wait runs; none begins before [`unpark_jobs`](Self::unpark_jobs). A fork needs it.
     pub fn park_jobs(&self) {
         self.shared.worker.park();

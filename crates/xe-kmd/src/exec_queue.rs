@@ -1,15 +1,20 @@
 //! Exec queues: jobs for one engine, or binds for one VM.
 //!
-//! An engine queue owns one hardware context. Jobs are numbered from 1; the device reports them done in order,
-//! and reports a context that it killed: then the queue is banned, for good. A queue that is closed counts as banned
-//! for those who still wait for it.
+//! An engine queue owns one hardware context. A job goes to its ring when its in-fences are over. Jobs in the ring are
+//! numbered from 1; the device reports them done in order, and reports a context that it killed: then the queue is
+//! banned, for good. A queue that is closed counts as banned for those who still wait for it. Each job has a fence,
+//! which is over when the job is done, or with an error when its queue is banned or closed before.
+//!
+//! A job of a VM with dma-fences may not run for ever: [`timeout`] looks after it.
 //!
 //! [`Queues`] finds a queue by its context.
 //!
 //! Locking: a queue's `jobs` is a leaf lock, which the interrupt takes too. `ring` keeps jobs in the order of
-//! their numbers and is held while the device is handed one.
+//! their numbers and is held while the device is handed one, and while its context ends.
 //!
-//! Upstream: `xe_exec_queue.c`, `xe_guc_submit.c` (ban, reset status).
+//! Upstream: `xe_exec_queue.c`, `xe_guc_submit.c` (ban, reset status), `drm_sched_entity`.
+
+mod timeout;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -24,11 +29,14 @@ use xe_spec::share::Share;
 use crate::bind_queue::BindQueue;
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
-use crate::fence::{Happened, QueueId};
+use crate::fence::{Fence, Happened, QueueId};
+use crate::jobs::JobQueue;
 use crate::port::HwJob;
 use crate::ranks;
 use crate::replays::Replays;
 use crate::vm::Vm;
+use timeout::Watch;
+use units::TileId;
 
 /// Jobs that may wait in a queue.
 const MAX_JOBS: u64 = 1000;
@@ -48,6 +56,12 @@ impl Queues {
     /// The queue of a context, unless it ended.
     pub(crate) fn of(&self, context: ContextId) -> Option<Arc<ExecQueue>> {
         self.contexts.lock().get(&context)?.upgrade()
+    }
+
+    /// Resets a GT: queues whose job had begun are banned, all others go on. Upstream: `gt_reset`, `guc_exec_queue_stop`.
+    pub(crate) fn reset(&self, tile: TileId) {
+        let queues: Vec<_> = self.contexts.lock().values().filter_map(Weak::upgrade).collect();
+        queues.iter().for_each(|queue| queue.reset(tile));
     }
 }
 
@@ -71,18 +85,46 @@ pub(crate) enum QueueKind {
 /// The jobs of one context.
 pub(crate) struct EngineQueue {
     pub context: ContextId,
-    ring: Mutex<()>,
+    tile: TileId,
+    ring: Mutex<Ring>,
     jobs: Mutex<Jobs>,
+    /// Jobs that are not in the ring yet.
+    line: JobQueue,
 }
 
+/// What the order of the ring's jobs is kept by.
 #[derive(Default)]
+struct Ring {
+    /// The context is gone.
+    ended: bool,
+}
+
 struct Jobs {
+    /// Jobs that are not in the ring yet.
+    waiting: u64,
     submitted: u64,
     done: u64,
-    /// Where the jobs that are not done yet will write their fences, the oldest first.
-    fences: VecDeque<Option<GpuVa>>,
+    /// Those in the ring that are not done yet, the oldest first.
+    running: VecDeque<Running>,
+    /// Of the job that was asked for last.
+    last: Arc<Fence>,
     banned: bool,
     replays: Replays,
+    watch: Watch,
+}
+
+/// A job in the ring.
+struct Running {
+    /// Where it will write its user fence.
+    user: Option<GpuVa>,
+    finished: Arc<Fence>,
+}
+
+/// A job as EXEC asks for it.
+struct Job {
+    batch: GpuVa,
+    user: Option<(GpuVa, u64)>,
+    finished: Arc<Fence>,
 }
 
 impl ExecQueue {
@@ -99,8 +141,10 @@ impl ExecQueue {
         placement: &[EngineId],
         share: Share,
     ) -> Result<Arc<Self>, Errno> {
+        let tile = placement.first().ok_or(Errno::EINVAL)?.tile;
         let context = vm.shared.gpu.hw.context_create(placement, vm.asid, share).ok_or(Errno::ENOMEM)?;
-        let queue = EngineQueue { context, ring: mutex(ranks::RING, ()), jobs: mutex(ranks::LEAF, Jobs::default()) };
+        let (ring, jobs) = (mutex(ranks::RING, Ring::default()), mutex(ranks::LEAF, Jobs::new()));
+        let queue = EngineQueue { context, tile, ring, jobs, line: JobQueue::new() };
         let queue = Self::new(vm, queues, QueueKind::Engine(queue));
         queues.contexts.lock().insert(context, Arc::downgrade(&queue));
         Ok(queue)
@@ -116,17 +160,65 @@ impl ExecQueue {
         matches!(self.kind, QueueKind::Engine(_)) && Arc::ptr_eq(&self.vm, vm)
     }
 
-    /// Hands the device a job.
-    pub(crate) fn submit(&self, batch: GpuVa, fence: Option<(GpuVa, u64)>) -> Result<(), Errno> {
+    /// Runs a job when `deps` are over and all jobs before it are in the ring. The fence is that of its end.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        batch: GpuVa,
+        user: Option<(GpuVa, u64)>,
+        deps: Vec<Arc<Fence>>,
+    ) -> Result<Arc<Fence>, Errno> {
         let QueueKind::Engine(queue) = &self.kind else { return Err(Errno::EINVAL) };
-        let shared = &self.vm.shared;
-        let _ring = queue.ring.lock();
-        if self.is_closed() {
-            return Err(Errno::ENOENT);
+        let worker = &self.vm.shared.worker;
+        if self.has_timeout() {
+            worker.start()?;
         }
-        let seqno = queue.jobs.lock().next(fence.map(|(addr, _)| addr))?;
-        shared.gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
-        shared.gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence });
+        let finished = queue.jobs.lock().reserve()?;
+        let job = Job { batch, user, finished: finished.clone() };
+        let goes_now = deps.iter().all(|fence| fence.is_over()) && queue.line.last().is_over();
+        let handed = if goes_now {
+            self.hand_over(job)
+        } else {
+            let own = self.clone();
+            let handed = queue.line.submit(worker, deps, Box::new(move || own.hand_over(job)));
+            handed.map(|handed| {
+                let finished = finished.clone();
+                handed.on_signal(move |result| _ = result.map_err(|error| finished.signal(Err(error))));
+            })
+        };
+        // Somebody may wait for it by now, as the last one.
+        handed.inspect_err(|error| finished.signal(Err(*error)))?;
+        Ok(finished)
+    }
+
+    /// The fence of the job that was asked for last. Upstream: `xe_exec_queue_last_fence_get`.
+    pub(crate) fn last(&self) -> Arc<Fence> {
+        match &self.kind {
+            QueueKind::Engine(queue) => queue.jobs.lock().last.clone(),
+            QueueKind::Bind(_) => Fence::over(Ok(())),
+        }
+    }
+
+    /// Puts a job into the ring.
+    fn hand_over(self: &Arc<Self>, job: Job) -> Result<(), Errno> {
+        let QueueKind::Engine(queue) = &self.kind else { return Err(Errno::EINVAL) };
+        let (gpu, Job { batch, user, finished }) = (&self.vm.shared.gpu, job);
+        let is_first = {
+            let ring = queue.ring.lock();
+            let begun = queue.jobs.lock().begin(Running { user: user.map(|(addr, _)| addr), finished });
+            if self.is_closed() {
+                return Err(Errno::ENOENT);
+            }
+            if ring.ended {
+                return Err(Errno::ECANCELED);
+            }
+            let (seqno, is_first) = begun?;
+            gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
+            gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence: user });
+            is_first
+        };
+        if is_first {
+            self.watch(queue);
+        }
         Ok(())
     }
 
@@ -134,8 +226,10 @@ impl ExecQueue {
     pub(crate) fn job_done(&self, seqno: u64) {
         if let QueueKind::Engine(queue) = &self.kind {
             let next = || queue.jobs.lock().next_done(seqno);
-            while let Some(fence) = next() {
-                self.vm.shared.waiters.wake(Happened::JobDone(self.id, fence.map(|addr| addr.0)));
+            while let Some(Running { user, finished }) = next() {
+                self.watch_next(queue);
+                finished.signal(Ok(()));
+                self.vm.shared.waiters.wake(Happened::JobDone(self.id, user.map(|addr| addr.0)));
             }
         }
     }
@@ -151,9 +245,43 @@ impl ExecQueue {
     /// The device reports the context killed.
     pub(crate) fn ban(&self) {
         if let QueueKind::Engine(queue) = &self.kind {
-            queue.jobs.lock().banned = true;
+            queue.cancel(Errno::ECANCELED);
         }
         self.vm.shared.waiters.wake(Happened::Ended(self.id));
+    }
+
+    /// Kills the context, for a reason that its job is told; all later ones are cancelled.
+    fn kill(&self, queue: &EngineQueue, why: Errno) {
+        let shared = &self.vm.shared;
+        {
+            let mut ring = queue.ring.lock();
+            if ring.ended {
+                return;
+            }
+            self.end_context(queue, &mut ring);
+        }
+        let seqno = queue.jobs.lock().done + 1;
+        shared.gpu.tell(Event::Banned { context: queue.context, seqno });
+        queue.cancel(why);
+        shared.waiters.wake(Happened::Ended(self.id));
+    }
+
+    /// The context runs nothing any more. Idempotent.
+    fn end_context(&self, queue: &EngineQueue, ring: &mut Ring) {
+        let shared = &self.vm.shared;
+        if !std::mem::replace(&mut ring.ended, true) {
+            shared.gpu.hw.context_destroy(queue.context);
+            shared.faults.squash(queue.context, self.vm.asid);
+        }
+    }
+
+    fn reset(&self, tile: TileId) {
+        if let QueueKind::Engine(queue) = &self.kind
+            && queue.tile == tile
+            && self.has_begun(queue)
+        {
+            self.kill(queue, Errno::ECANCELED);
+        }
     }
 
     /// Whether a wait for it is in vain (`reset_status`).
@@ -171,13 +299,15 @@ impl ExecQueue {
         match &self.kind {
             QueueKind::Bind(_) => self.closed.store(true),
             QueueKind::Engine(queue) => {
-                let _ring = queue.ring.lock();
-                if self.closed.swap(true) {
-                    return;
+                {
+                    let mut ring = queue.ring.lock();
+                    if self.closed.swap(true) {
+                        return;
+                    }
+                    self.end_context(queue, &mut ring);
                 }
-                shared.gpu.hw.context_destroy(queue.context);
                 self.queues.contexts.lock().remove(&queue.context);
-                shared.faults.squash(queue.context, self.vm.asid);
+                queue.cancel(Errno::ECANCELED);
             }
         }
         shared.waiters.wake(Happened::Ended(self.id));
@@ -188,24 +318,63 @@ impl ExecQueue {
     }
 }
 
+impl EngineQueue {
+    /// Nothing runs any more: fences of what is in the ring and of what is to come are over, that of the first for a
+    /// reason of its own.
+    fn cancel(&self, first: Errno) {
+        let running = {
+            let mut jobs = self.jobs.lock();
+            jobs.banned = true;
+            std::mem::take(&mut jobs.running)
+        };
+        let reasons = std::iter::once(first).chain(std::iter::repeat(Errno::ECANCELED));
+        running.into_iter().zip(reasons).for_each(|(job, reason)| job.finished.signal(Err(reason)));
+        self.line.cancel(Errno::ECANCELED);
+    }
+}
+
 impl Jobs {
-    /// The next job's number.
-    fn next(&mut self, fence: Option<GpuVa>) -> Result<u64, Errno> {
+    fn new() -> Self {
+        Self {
+            waiting: 0,
+            submitted: 0,
+            done: 0,
+            running: VecDeque::new(),
+            last: Fence::over(Ok(())),
+            banned: false,
+            replays: Replays::default(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// Room for a job: the fence of its end.
+    fn reserve(&mut self) -> Result<Arc<Fence>, Errno> {
         if self.banned {
             return Err(Errno::ECANCELED);
         }
-        if self.submitted - self.done >= MAX_JOBS {
+        if self.waiting + self.running.len() as u64 >= MAX_JOBS {
             return Err(Errno::EAGAIN);
         }
-        self.submitted += 1;
-        self.fences.push_back(fence);
-        Ok(self.submitted)
+        self.waiting += 1;
+        self.last = Fence::new();
+        Ok(self.last.clone())
     }
 
-    /// Takes the oldest job that is done, if jobs up to `seqno` are: where its fence is.
-    fn next_done(&mut self, seqno: u64) -> Option<Option<GpuVa>> {
-        let fence = if self.done < seqno { self.fences.pop_front() } else { None }?;
+    /// A job goes to the ring: its number, and whether it is the first there.
+    fn begin(&mut self, job: Running) -> Result<(u64, bool), Errno> {
+        self.waiting -= 1;
+        if self.banned {
+            return Err(Errno::ECANCELED);
+        }
+        self.submitted += 1;
+        self.running.push_back(job);
+        Ok((self.submitted, self.running.len() == 1))
+    }
+
+    /// Takes the oldest job that is done, if jobs up to `seqno` are.
+    fn next_done(&mut self, seqno: u64) -> Option<Running> {
+        let job = if self.done < seqno { self.running.pop_front() } else { None }?;
         self.done += 1;
-        Some(fence)
+        Some(job)
     }
 }

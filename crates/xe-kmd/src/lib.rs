@@ -40,14 +40,12 @@ mod event;
 mod exec_queue;
 mod fault;
 mod fault_queue;
-#[allow(dead_code, reason = "bind jobs and syncobjs, which use all of it, come next")]
 mod fence;
 mod file;
 mod gem;
 mod gpu;
 mod ids;
 mod ioctl;
-#[allow(dead_code, reason = "bind jobs, which use all of it, come next")]
 mod jobs;
 mod migrate;
 pub mod planted;

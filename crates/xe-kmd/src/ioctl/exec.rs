@@ -1,14 +1,15 @@
 //! EXEC: a job for a queue.
 //!
 //! A VM that serves faults needs nothing prepared: the job runs and faults. Its user fence is written by the
-//! ring through the VM's own page tables, so that address is a GPU address.
+//! ring through the VM's own page tables, so that address is a GPU address. The ring gets the job when its in-fences are
+//! over; syncobjs get a fence that is over when the device reports the job done, or its context killed.
 //!
 //! Upstream: `xe_exec_ioctl`.
 
 use units::GpuVa;
 use xe_uapi::exec::Exec;
 
-use super::sync::{self, UserFences, UserSync};
+use super::sync::{self, Syncs, UserFences};
 use super::{Reply, require};
 use crate::errno::Errno;
 use crate::exec_queue::QueueKind;
@@ -24,13 +25,21 @@ pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
     if queue.is_banned() {
         return Err(Errno::ECANCELED);
     }
-    let fence = UserSync::parse(&syncs?, &queue.vm, UserFences::Allowed)?;
+    let Syncs { ins, outs, user } = Syncs::parse(file, &syncs?, &queue.vm, UserFences::Allowed)?;
+    let has_fences = !queue.vm.is_long_running();
     if args.num_batch_buffer == 0 {
+        if has_fences {
+            // Upstream: nothing can be waited for here.
+            let last = if ins.is_empty() { queue.last() } else { return Err(Errno::EOPNOTSUPP) };
+            outs.install(&last);
+        }
         return Ok(0);
     }
     if queue.vm.state.lock().closed {
         return Err(Errno::ECANCELED);
     }
-    queue.submit(GpuVa(args.address), fence.map(|fence| (GpuVa(fence.addr), fence.value)))?;
+    let user = user.map(|fence| (GpuVa(fence.addr), fence.value));
+    let finished = queue.submit(GpuVa(args.address), user, ins)?;
+    outs.install(&finished);
     Ok(0)
 }

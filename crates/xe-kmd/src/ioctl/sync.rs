@@ -42,7 +42,6 @@ pub(super) fn read(file: &File, syncs: u64, count: u32) -> Result<Result<Vec<Syn
 }
 
 /// What an ioctl waits for and signals.
-#[allow(dead_code, reason = "EXEC and VM_BIND take it next")]
 #[derive(Default)]
 pub(super) struct Syncs {
     /// It waits for these, over or not.
@@ -57,7 +56,6 @@ pub(super) struct Outs(Vec<(Arc<Syncobj>, u64)>);
 
 impl Outs {
     /// Gives all of them that fence.
-    #[allow(dead_code, reason = "EXEC and VM_BIND take it next")]
     pub(super) fn install(&self, fence: &Arc<Fence>) {
         for (syncobj, point) in &self.0 {
             match point {
@@ -70,7 +68,6 @@ impl Outs {
 
 impl Syncs {
     /// Judges the syncs of one ioctl, in their order.
-    #[allow(dead_code, reason = "EXEC and VM_BIND take it next")]
     pub(super) fn parse(file: &File, syncs: &[Sync], vm: &Vm, user_fences: UserFences) -> Result<Self, Errno> {
         let mut parsed = Self::default();
         let mut count = 0;

@@ -27,6 +27,8 @@ pub(crate) struct HwState {
     pub backed: BTreeMap<Dpa, (u64, HostFrame)>,
     pub contexts: BTreeMap<ContextId, (Vec<EngineId>, Share)>,
     pub jobs: Vec<(ContextId, HwJob)>,
+    /// How long contexts ran.
+    pub ran_ns: BTreeMap<ContextId, u64>,
     pub acks: Vec<(FaultSlot, FaultAck)>,
     pub copies: Vec<Copied>,
 }
@@ -114,8 +116,8 @@ impl Hw for FakeHw {
         state.contexts.insert(id, (placement.to_vec(), share));
         Some(id)
     }
-    fn context_ran_ns(&self, _context: ContextId) -> u64 {
-        0
+    fn context_ran_ns(&self, context: ContextId) -> u64 {
+        self.state.lock().ran_ns.get(&context).copied().unwrap_or(0)
     }
     fn context_destroy(&self, _context: ContextId) {}
     fn submit(&self, context: ContextId, job: HwJob) {

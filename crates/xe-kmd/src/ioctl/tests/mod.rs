@@ -13,6 +13,7 @@ use xe_uapi::{drm, *};
 mod args;
 mod bos;
 mod faults;
+mod jobs;
 mod pending;
 mod queues;
 mod rebind;
