@@ -106,6 +106,12 @@ impl Device for Machine {
         vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
     }
 
+    fn reset_gt(&self, gt: u32) {
+        if let Ok(tile) = u8::try_from(gt) {
+            self.live.core().device().reset_gt(TileId(tile));
+        }
+    }
+
     fn shutdown(&self) {
         if !self.live.shutdown() {
             complain("some memory did not come home from VRAM before the end, pinned perhaps");

@@ -62,6 +62,8 @@ pub trait Device: Send + Sync {
     fn own_fds(&self) -> Vec<i32>;
     /// Counters of a GT, in the order of debugfs.
     fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)>;
+    /// Reset a GT: what had begun there is killed.
+    fn reset_gt(&self, gt: u32);
     /// Bring everything home and stop.
     fn shutdown(&self);
     /// What happened, as one JSON value.

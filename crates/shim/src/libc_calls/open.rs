@@ -163,7 +163,7 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
             Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
-            Some(Special::Property(..)) => {
+            Some(Special::Property(..) | Special::Reset(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);
                 }

@@ -1,10 +1,11 @@
-//! write and its kin, of files of sysfs: what the kernel would refuse is refused, and the old value stays.
+//! write and its kin, of files of sysfs and debugfs: what the kernel would refuse is refused, and the old value stays.
 //!
 //! libc's own writes, of its streams, are not seen here (`docs/coverage.md`).
 
 use super::{fail, inside, interpose, peek, real};
 use crate::nodes::{self, Entry};
-use crate::view;
+use crate::session;
+use crate::view::{self, Written};
 use core::ffi::{c_int, c_void};
 use libc::{EFAULT, iovec, off64_t, size_t, ssize_t};
 use rustix::fd::BorrowedFd;
@@ -57,10 +58,19 @@ fn checked(fd: c_int, text: &[u8]) -> Option<ssize_t> {
         let file = unsafe { BorrowedFd::borrow_raw(fd) };
         let stat = rustix::fs::fstat(file).ok()?;
         let new = view::written(stat.st_dev, stat.st_ino, text)?;
-        Some(new.and_then(|new| {
-            let put =
-                rustix::io::pwrite(file, new.as_bytes(), 0).and_then(|_| rustix::fs::ftruncate(file, new.len() as u64));
-            put.map_err(rustix::io::Errno::raw_os_error)
+        Some(new.and_then(|new| match new {
+            Written::Value(new) => {
+                let put = rustix::io::pwrite(file, new.as_bytes(), 0);
+                let put = put.and_then(|_| rustix::fs::ftruncate(file, new.len() as u64));
+                put.map_err(rustix::io::Errno::raw_os_error)
+            }
+            Written::Reset(gt) => {
+                if let Some(device) = session::running() {
+                    device.reset_gt(gt);
+                }
+                Ok(())
+            }
+            Written::Nothing => Ok(()),
         }))
     })?;
     Some(match result {

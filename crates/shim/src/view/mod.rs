@@ -68,6 +68,18 @@ pub enum Special {
     Stats(u32),
     /// A scheduling property of an engine class, by tile, class and file: written as the kernel allows it.
     Property(u32, usize, usize),
+    /// Resets that GT when it is written.
+    Reset(u32),
+}
+
+/// What a write to a file of the tree does.
+pub enum Written {
+    /// The file has this text from now on.
+    Value(String),
+    /// A GT is reset.
+    Reset(u32),
+    /// Nothing.
+    Nothing,
 }
 
 /// The tree, once made.
@@ -138,15 +150,22 @@ pub fn special(dev: u64, ino: u64) -> Option<Special> {
     root.specials.iter().find(|(_, stat)| (stat.st_dev, stat.st_ino) == (dev, ino)).map(|(what, _)| *what)
 }
 
-/// What a write of `text` to a file of the tree leaves in it, or its errno; `None` where the file takes any bytes.
-pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<String, i32>> {
-    let Special::Property(tile, class, file) = special(dev, ino)? else { return None };
+/// What a write of `text` to a file of the tree does, or its errno; `None` where the file takes any bytes.
+pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> {
+    let (tile, class, file) = match special(dev, ino)? {
+        Special::Property(tile, class, file) => (tile, class, file),
+        Special::Reset(gt) => {
+            let reset = |yes| if yes { Written::Reset(gt) } else { Written::Nothing };
+            return Some(property::truth(text).map(reset));
+        }
+        Special::Node(_) | Special::Stats(_) => return None,
+    };
     let (root, class) = (made()?, IDENTITY.engine_classes[class]);
     let now = |file: &property::File| {
         let path = format!("{}/{}", tree::engines(tile, class), file.name);
         property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
     };
-    Some(property::FILES[file].accept(text, now).map(|value| format!("{value}\n")))
+    Some(property::FILES[file].accept(text, now).map(|value| Written::Value(format!("{value}\n"))))
 }
 
 /// Device and inode number that a node shows.
@@ -252,6 +271,10 @@ fn specials(root: &OwnedFd) -> rustix::io::Result<Vec<(Special, Stat)>> {
     for gt in 0..IDENTITY.tiles {
         let path = format!("/sys/kernel/debug/dri/0/gt{gt}/stats");
         specials.push((Special::Stats(gt), place::stat(root.as_fd(), &path)?));
+        for name in tree::RESETS {
+            let path = format!("/sys/kernel/debug/dri/0/gt{gt}/{name}");
+            specials.push((Special::Reset(gt), place::stat(root.as_fd(), &path)?));
+        }
     }
     for (tile, (index, class)) in
         (0..IDENTITY.tiles).flat_map(|tile| IDENTITY.engine_classes.iter().enumerate().map(move |class| (tile, class)))

@@ -78,6 +78,15 @@ pub fn number(text: &[u8]) -> Result<u32, i32> {
     })
 }
 
+/// Yes or no, as the kernel takes it for an order in debugfs.
+pub fn truth(text: &[u8]) -> Result<bool, i32> {
+    match text {
+        [b'y' | b'Y' | b't' | b'T' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Ok(true),
+        [b'n' | b'N' | b'f' | b'F' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Ok(false),
+        _ => Err(EINVAL),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +126,12 @@ mod tests {
             [false, true, true, false]
         );
         assert_eq!(takes("job_timeout_ms", "many"), Err(EINVAL));
+    }
+
+    #[test]
+    fn orders_are_yes_or_no() {
+        let answers = ["1", "1\n", "yes", "on", "0", "off", "n"].map(|text| truth(text.as_bytes()));
+        assert_eq!(answers, [true, true, true, true, false, false, false].map(Ok));
+        assert_eq!(["", "2", "o", " 1"].map(|text| truth(text.as_bytes())), [Err(EINVAL); 4]);
     }
 }

@@ -20,6 +20,9 @@ const PCI: &str = "sys/devices/pci0000:4c/0000:4c:01.0/0000:4d:00.0";
 /// Megahertz of a GT: the highest and the lowest.
 const FREQUENCIES: (u32, u32) = (1600, 900);
 
+/// Files of a GT in debugfs that reset it. The second returns when that is done; so does the first, here.
+pub const RESETS: [&str; 2] = ["force_reset", "force_reset_sync"];
+
 /// The folder of an engine class.
 pub fn engines(tile: u32, class: &str) -> String {
     format!("{PCI}/tile{tile}/gt{tile}/engines/{class}")
@@ -244,6 +247,9 @@ impl Tree<'_> {
             self.file(&format!("{dri}/0/vram{tile}_mm"), "", 0o444)?;
             self.dir(&format!("{dri}/0/gt{tile}"))?;
             self.file(&format!("{dri}/0/gt{tile}/stats"), "", 0o644)?;
+            for name in RESETS {
+                self.file(&format!("{dri}/0/gt{tile}/{name}"), "", 0o644)?;
+            }
         }
         Ok(())
     }
