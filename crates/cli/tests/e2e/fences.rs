@@ -2,19 +2,33 @@
 
 use crate::clients::{Client, userfaultfd};
 
-/// The client's last line says that all was as it should be, however memory is managed.
-fn all_right(client: &str) {
-    if !userfaultfd() {
-        return;
-    }
-    let client = Client::new(client);
-    for options in [&[][..], &["--no-move"], &["--hostile"]] {
-        let run = client.run(options, &[]);
-        assert_eq!(run.code, Some(0), "{options:?}: {}{}", run.out, run.err);
+/// The client says that all was as it should be.
+fn is_right(client: &Client, options: &[&str], arguments: &[&str]) {
+    let run = client.run(options, arguments);
+    assert_eq!(run.code, Some(0), "{options:?}: {}{}", run.out, run.err);
+    for count in ["stray_writes", "stray_reads", "stale_vram"] {
+        assert_eq!(run.count(count), 0, "{options:?}: {count}");
     }
 }
 
 #[test]
 fn syncobjs_do_what_the_drm_core_does() {
-    all_right("syncobj");
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("syncobj");
+    for options in [&[][..], &["--no-move"], &["--hostile"]] {
+        is_right(&client, options, &[]);
+    }
+}
+
+#[test]
+fn jobs_wait_for_fences_signal_them_and_end() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("exec-fences");
+    is_right(&client, &[], &[]);
+    is_right(&client, &["--no-move"], &["quick"]);
+    is_right(&client, &["--hostile"], &["quick"]);
 }
