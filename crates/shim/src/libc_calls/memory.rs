@@ -99,6 +99,9 @@ fn map_node(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_in
         let mapped = buffers::map(at, length, prot, flags, fd, offset as u64);
         return mapped.map_or_else(|errno| failed(errno.0), |at| at as *mut c_void);
     }
+    if length as u64 > units::SZ_4K {
+        return failed(libc::EINVAL);
+    }
     if !is_within(fd, length, offset) {
         return failed(libc::ENOMEM);
     }

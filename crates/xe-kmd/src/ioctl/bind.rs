@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use ::sync::atomic::AtomicU64;
-use units::{HostVa, SZ_4K, SZ_64K, TileId};
+use units::{GpuRange, GpuVa, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::pat;
 use xe_uapi::gem::CACHING_WB;
 use xe_uapi::vm::{
@@ -36,6 +36,9 @@ use crate::vm::{Vm, VmState};
 
 /// Binds that one call may carry; upstream is bounded by memory only.
 const MAX_BINDS: u32 = 1 << 16;
+
+/// Binds of one array that may wait for a fence: upstream has the batches of the whole array in a pool meanwhile.
+const MAX_WAITING_BINDS: usize = 512;
 
 /// VM_BIND.
 pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
@@ -98,6 +101,13 @@ impl Bind<'_> {
         self.ins.iter().cloned().chain(touched.flat_map(|span| state.pending_in(span))).collect()
     }
 
+    /// What a bind that waits has for itself: its span, or all that is under the tables that it will have to make.
+    fn reserved(&self, span: GpuRange) -> GpuRange {
+        let whole = GpuRange::new(span.start.align_down(SZ_2M), span.end.align_up(SZ_2M));
+        let has_tables = [span.start, GpuVa(span.end.0 - 1)].iter().all(|va| self.vm.space.has_table(*va));
+        if has_tables { span } else { whole }
+    }
+
     fn now(&self, state: &mut VmState) -> Result<Arc<Fence>, Errno> {
         let (vm, tiles) = (self.vm, self.vm.tiles());
         let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
@@ -108,6 +118,9 @@ impl Bind<'_> {
 
     fn later(self, state: &mut VmState, behind: Vec<Arc<Fence>>) -> Result<Arc<Fence>, Errno> {
         let vm = self.vm;
+        if self.ops.len() >= MAX_WAITING_BINDS {
+            return Err(Errno::ENOBUFS);
+        }
         vm.shared.worker.start()?;
         let work = ops::change(vm, state, self.ops, |_, _| Ok(()))?;
         ops::prefetch_all(vm, state, self.ops);
@@ -116,7 +129,7 @@ impl Bind<'_> {
             let waits = self.ins.iter().any(|fence| !fence.is_over());
             return if waits { Err(Errno::EOPNOTSUPP) } else { self.queue.last_fences(&vm.shared) };
         }
-        let spans = work.spans();
+        let spans = work.spans().into_iter().map(|span| self.reserved(span)).collect();
         let shared_work = Arc::new((work, AtomicU64::new(vm.tiles().len() as u64)));
         let job = |tile: usize| job(vm, &shared_work, TileId(tile as u8));
         let done = self.queue.submit(&vm.shared, &behind, self.gate, job)?;

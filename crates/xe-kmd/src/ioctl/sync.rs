@@ -107,38 +107,3 @@ impl Syncs {
         Ok(())
     }
 }
-
-impl UserSync {
-    /// Judges the syncs of one ioctl: the user fence among them, if there is one.
-    pub(super) fn parse(syncs: &[Sync], vm: &Vm, user_fences: UserFences) -> Result<Option<Self>, Errno> {
-        let mut found = None;
-        for sync in syncs {
-            let fence = Self::parse_one(sync, vm, user_fences)?;
-            require(found.is_none())?;
-            found = Some(fence);
-        }
-        Ok(found)
-    }
-
-    fn parse_one(sync: &Sync, vm: &Vm, user_fences: UserFences) -> Result<Self, Errno> {
-        require(sync.extensions == 0 && sync.reserved == [0; 2] && sync.flags & !SYNC_FLAG_SIGNAL == 0)?;
-        let signal = sync.flags & SYNC_FLAG_SIGNAL != 0;
-        match sync.sync_type {
-            SYNC_TYPE_SYNCOBJ | SYNC_TYPE_TIMELINE_SYNCOBJ => {
-                if signal && vm.is_long_running() {
-                    return Err(Errno::EOPNOTSUPP);
-                }
-                require(sync.addr >> 32 == 0)?;
-                Err(Errno::ENOENT)
-            }
-            SYNC_TYPE_USER_FENCE => {
-                if !signal || user_fences == UserFences::Refused {
-                    return Err(Errno::EOPNOTSUPP);
-                }
-                require(sync.addr.is_multiple_of(8))?;
-                Ok(Self { addr: sync.addr, value: sync.timeline_value })
-            }
-            _ => Err(Errno::EINVAL),
-        }
-    }
-}

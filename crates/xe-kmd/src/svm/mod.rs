@@ -156,6 +156,11 @@ impl Space {
         }
     }
 
+    /// Whether every tile has a table of 4K entries for `va`.
+    pub(crate) fn has_table(&self, va: GpuVa) -> bool {
+        self.tables.iter().all(|table| table.lock().as_ref().is_some_and(|table| table.table_at(va, 0).is_some()))
+    }
+
     /// Makes the tables that `runs` need. The caller holds the VM's lock.
     pub(crate) fn stage(&self, tile: TileId, runs: &[Run]) -> Result<(), NoTable> {
         let (tile, mut table) = self.table(tile).ok_or(NoTable)?;

@@ -102,9 +102,9 @@ fn one_queue_keeps_its_order_and_another_does_not_wait() {
     let wait = test.syncobj(Some(before.clone()));
     let first = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
     let second = test.bind(0, test.map(test.bo(1), 1), None).unwrap();
-    let beside = test.bind(other, test.map(test.bo(1), 2), None).unwrap();
+    let beside = test.bind(other, test.map(test.bo(1), 64), None).unwrap();
     assert_eq!([&first, &second, &beside].map(|fence| fence.is_over()), [false, false, true]);
-    assert_eq!([0, 1, 2].map(|n| test.bound(n)), [[false; 2], [false; 2], [true; 2]]);
+    assert_eq!([0, 1, 64].map(|n| test.bound(n)), [[false; 2], [false; 2], [true; 2]]);
     before.signal(Ok(()));
     assert_eq!(second.wait(None), Some(Ok(())));
     assert!(first.is_over() && test.bound(0) == [true; 2] && test.bound(1) == [true; 2]);
@@ -124,6 +124,36 @@ fn what_overlaps_waits_whatever_its_queue() {
     assert_eq!((mapped.wait(None), unmapped.is_over()), (Some(Ok(())), true));
     let leaf = test.rig.hw.walk(TileId(1), test.asid, GpuVa(AT)).unwrap().1;
     assert!(leaf.device, "the later bind has the last word");
+}
+
+#[test]
+fn a_bind_that_will_make_a_table_keeps_others_from_it() {
+    let test = Pending::new();
+    let (before, other) = (Fence::new(), test.queue());
+    let wait = test.syncobj(Some(before.clone()));
+    let first = test.bind(0, test.map(test.bo(1), 0), Some(wait)).unwrap();
+    let beside = test.bind(other, test.map(test.bo(1), 1), None).unwrap();
+    let apart = test.bind(other, test.map(test.bo(1), 64), None);
+    assert!(!first.is_over() && !beside.is_over() && !apart.unwrap().is_over(), "the other queue keeps its order");
+    before.signal(Ok(()));
+    assert_eq!(beside.wait(None), Some(Ok(())));
+}
+
+#[test]
+fn too_many_binds_cannot_wait() {
+    let test = Pending::new();
+    let (wait, bo) = (test.syncobj(Some(Fence::new())), test.bo(1));
+    let ops: Vec<VmBindOp> = (0..512).map(|n| test.map(bo, n)).collect();
+    let array = |syncs: u32| {
+        test.rig.put(USER + 0x10000, &ops[..]);
+        test.rig.put(USER + 0x1000, &exec::Sync { addr: wait.into(), ..Default::default() });
+        let bind = VmBindOp { extensions: USER + 0x10000, ..Default::default() };
+        let (num_binds, syncs_at) = (512, USER + 0x1000);
+        let mut args =
+            VmBind { vm_id: test.vm, num_binds, bind, num_syncs: syncs, syncs: syncs_at, ..Default::default() };
+        test.rig.ioctl(nr::VM_BIND, &mut args)
+    };
+    assert_eq!((array(1), array(0)), (err(Errno::ENOBUFS), OK));
 }
 
 #[test]
