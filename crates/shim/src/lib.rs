@@ -12,6 +12,7 @@
 //! | `nodes` | which file descriptors are ours, and what is open behind them |
 //! | `device` | the face of the machine that the interposers use |
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
+//! | `ending` | the end of a program that filters its own system calls |
 //! | `report` | the line that this process leaves of what happened |
 //! | `config` | what the environment asks for |
 //!
@@ -25,6 +26,7 @@
 
 mod config;
 mod device;
+mod ending;
 mod heap;
 mod libc_calls;
 mod nodes;

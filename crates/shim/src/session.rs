@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::device::{self, Change, Device, Errno, File};
 use crate::nodes::{self, Files, Minor};
 use crate::report::Report;
-use crate::{heap, libc_calls, view};
+use crate::{ending, heap, libc_calls, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ static EPOCH: AtomicU32 = AtomicU32::new(0);
 /// The process in which the machine runs.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static FINISHED: AtomicBool = AtomicBool::new(false);
+/// The program filters system calls of its own.
+static FILTERED: AtomicBool = AtomicBool::new(false);
 
 /// Opens a node: a new file of the machine, which is started if it does not run, and its epoch.
 pub fn open(minor: Minor) -> Result<(Arc<dyn File>, u32), Errno> {
@@ -106,7 +108,7 @@ pub fn loaded() {
 /// The program begins to end. Destructors of its libraries are still to come and may use the device, so the machine
 /// goes on; what happened so far is written down, for they may end the process, too.
 pub fn begin_to_finish() {
-    if ACTIVE.load(Ordering::Acquire) && in_own_process() {
+    if !ending::is_elsewhere() && is_active() {
         libc_calls::inside(|_| {
             if let Some(device) = running() {
                 write_report(device.as_ref(), false);
@@ -116,19 +118,33 @@ pub fn begin_to_finish() {
 }
 
 /// The process ends: memory comes home, the report is written, the tree is removed. Where there is neither, no system
-/// call is made: the program may have forbidden it to itself.
+/// call is made, and where the program filters its own calls a thread of ours makes them: it may have forbidden them to itself.
 pub fn finish() {
-    if ACTIVE.load(Ordering::Acquire) && in_own_process() && !FINISHED.swap(true, Ordering::AcqRel) {
-        libc_calls::inside(|_| {
-            if let Some(device) = running() {
-                device.shutdown();
-                ACTIVE.store(false, Ordering::Release);
-                write_report(device.as_ref(), true);
-            }
-        });
+    if ending::is_elsewhere() {
+        return ending::ask();
     }
-    if view::is_made() {
-        libc_calls::inside(|_| view::remove());
+    if is_active() || view::is_to_be_removed() {
+        libc_calls::inside(|_| finish_here());
+    }
+}
+
+fn finish_here() {
+    if is_active()
+        && !FINISHED.swap(true, Ordering::AcqRel)
+        && let Some(device) = running()
+    {
+        device.shutdown();
+        ACTIVE.store(false, Ordering::Release);
+        write_report(device.as_ref(), true);
+    }
+    view::remove();
+}
+
+/// The program is about to filter the system calls of the calling thread.
+pub fn filtered() {
+    FILTERED.store(true, Ordering::Release);
+    if is_active() || view::is_to_be_removed() {
+        libc_calls::inside(|_| ending::prepare(finish_here));
     }
 }
 
@@ -169,6 +185,9 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     known.extend(libc_calls::threads::known());
     for range in known {
         device.exclude(range);
+    }
+    if FILTERED.load(Ordering::Acquire) {
+        ending::prepare(finish_here);
     }
     device.begin();
     Ok(device)
@@ -273,6 +292,8 @@ pub fn fork_child() -> bool {
     ACTIVE.store(false, Ordering::Release);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     heap::forget_threads();
+    ending::forget();
+    view::forked();
     mem::forget(running.take());
     mem::forget(device);
     drop((running, excluded, files, tree));

@@ -34,6 +34,25 @@ fn a_child_that_may_only_write_and_leave_does() {
 }
 
 #[test]
+fn a_program_that_uses_the_device_may_filter_itself() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("sandboxed");
+    let mut cases = vec![vec!["wide"]];
+    for (how, who) in [("prctl", "main"), ("seccomp", "main"), ("prctl", "child")] {
+        cases.extend(["exit", "_exit"].map(|by| vec![how, who, by]));
+    }
+    for way in WAYS {
+        for case in &cases {
+            let run = client.run(way, case);
+            assert_eq!((run.code, run.out.as_str()), (Some(5), "word x\n"), "{way:?} {case:?}: {}", run.err);
+            assert!(run.count("gpu_fault_count") > 0, "{}", run.report);
+        }
+    }
+}
+
+#[test]
 fn descriptors_of_ours_cannot_be_closed_and_are_not_inherited() {
     if !userfaultfd() {
         return;

@@ -3,7 +3,7 @@
 use super::real::{self, Handler, Symbol};
 use super::{errno, fail, interpose, raw, signals, threads};
 use crate::{heap, session};
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::{mem, ptr};
@@ -134,6 +134,18 @@ extern "C" fn last_of_main(round: *mut c_void) {
     }
 }
 
+/// seccomp(2), for which libc has no function.
+///
+/// # Safety
+/// The program's own arguments.
+pub unsafe fn seccomp(operation: usize, flags: usize, argument: usize) -> c_long {
+    if matches!(operation as u32, libc::SECCOMP_SET_MODE_STRICT | libc::SECCOMP_SET_MODE_FILTER) {
+        session::filtered();
+    }
+    // SAFETY: the caller's contract.
+    unsafe { raw::call(libc::SYS_seccomp, operation, flags, argument, 0, 0, 0) }
+}
+
 #[cfg_attr(not(test), used, unsafe(link_section = ".init_array"))]
 #[cfg_attr(test, allow(dead_code))]
 static AT_LOAD: extern "C" fn() = at_load;
@@ -161,6 +173,13 @@ interpose! {
         // SAFETY: nothing is wanted of its status. A signal is waited out; somebody else may have waited for it.
         while unsafe { libc::waitpid(child, ptr::null_mut(), libc::__WALL) } < 0 && errno() == libc::EINTR {}
         fail(libc::EAGAIN)
+    }
+    fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int {
+        if option == libc::PR_SET_SECCOMP {
+            session::filtered();
+        }
+        // SAFETY: the program's own arguments; one that was not given is not looked at by this option.
+        unsafe { real::prctl(option, a, b, c, d) }
     }
     fn _exit(status: c_int) -> ! {
         session::finish();

@@ -115,6 +115,8 @@ by_name! { (a b c d e f)
     SYS_dup3 => descriptors::dup3(a as c_int, b as c_int, c as c_int);
     SYS_fcntl => descriptors::fcntl(a as c_int, b as c_int, c);
     SYS_ioctl => descriptors::ioctl(a as c_int, b, c as _);
+    SYS_prctl => process::prctl(a as c_int, b, c, d, e);
+    SYS_seccomp => process::seccomp(a, b, c);
     SYS_exit_group => leave(a as c_int);
 }
 

@@ -147,5 +147,6 @@ functions! {
     fn __register_atfork(prepare: Handler, parent: Handler, child: Handler, library: *mut c_void) -> c_int;
     fn __cxa_atexit(function: AtExit, argument: *mut c_void, library: *mut c_void) -> c_int;
     fn fork() -> libc::pid_t;
+    fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int;
     fn _exit(status: c_int) -> !;
 }

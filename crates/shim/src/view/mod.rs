@@ -106,6 +106,8 @@ pub struct Slot(State);
 
 static ROOT: Mutex<Slot> = Mutex::new(Slot(State::Unmade));
 static MADE: AtomicBool = AtomicBool::new(false);
+/// This process made it for itself.
+static OWN: AtomicBool = AtomicBool::new(false);
 static CWD_INSIDE: AtomicBool = AtomicBool::new(false);
 
 /// Whether [`look`] would say something other than foreign. No lock, no allocation.
@@ -142,6 +144,16 @@ fn shown(prefix: &[u8], rest: &[u8]) -> Look {
 /// Whether there is a tree at all. One load.
 pub fn is_made() -> bool {
     MADE.load(Ordering::Acquire)
+}
+
+/// Whether this process has to remove it. One load.
+pub fn is_to_be_removed() -> bool {
+    OWN.load(Ordering::Acquire)
+}
+
+/// A fork child removes no tree of its parent's.
+pub fn forked() {
+    OWN.store(false, Ordering::Release);
 }
 
 /// What a file of the tree is, by its inode; `None` for ordinary files.
@@ -228,6 +240,7 @@ fn root() -> Option<Arc<Root>> {
         slot.0 = match Root::make() {
             Ok(root) => {
                 MADE.store(true, Ordering::Release);
+                OWN.store(root.own.is_some(), Ordering::Release);
                 State::Made(Arc::new(root))
             }
             Err(why) => {
