@@ -371,3 +371,32 @@ fn a_context_of_several_engines_runs_where_there_is_least_to_do() {
     rig.gpu.context_destroy(any);
     assert_eq!(rig.gpu.take_records(), []);
 }
+
+#[test]
+fn a_pause_of_one_and_the_rest_of_an_engine_are_nobody_elses_time() {
+    in_virtual_time(|| {
+        let rig = rig();
+        let (waits, other) = (rig.context(), rig.context());
+        let batch = Some(rig.batch_at(0x100, &store_batch(VA.add(8), 2)));
+        let run_other = |seqno| rig.gpu.submit(other, Job { seqno, batch, fence: None });
+        let ran = || [waits, other].map(|context| rig.gpu.context_ran_ns(context) / 1_000_000);
+        // The step that ends the job is the last one: nobody asks the engine for more, and time passes.
+        run_other(1);
+        assert_eq!([rig.gpu.step(CCS), rig.gpu.step(CCS)], [Step::Ran; 2]);
+        assert_eq!(rig.irq.take(), [Told::Done(other, 1)]);
+        sync::time::sleep_ns(5_000_000);
+        rig.submit(waits, 1, &command([&[0x0e00_9003, 4], &at(VA.add(0x40)), &[0]]));
+        assert!(matches!(rig.run(), Step::Sleep(_)));
+        assert_eq!(ran(), [0, 0]);
+        // The pause is over when the other one comes.
+        sync::time::sleep_ns(7_000_000);
+        run_other(2);
+        assert!(matches!(rig.run(), Step::Sleep(_)));
+        assert_eq!(ran(), [7, 0]);
+        sync::time::sleep_ns(1_000_000);
+        rig.gpu.context_destroy(waits);
+        sync::time::sleep_ns(3_000_000);
+        run_other(3);
+        assert_eq!((rig.run(), ran()), (Step::Idle, [0, 0]));
+    });
+}

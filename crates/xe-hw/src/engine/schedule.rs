@@ -12,7 +12,7 @@
 //! a batch that never ends blocks nobody of its priority; one that polls blocks nobody at all.
 //!
 //! The time of the engine is divided among the contexts without a gap, as long as there is one that runs or pauses:
-//! what passes before a step is that of the context that has the step, and a pause that of the last one.
+//! what passes before a step is that of the context that has the step, and a pause that of the last one, if it pauses.
 //!
 //! Locking: none of its own; an engine's lock is around all of it.
 
@@ -175,7 +175,18 @@ impl Schedule {
         let now = now_ns();
         while let Some(&(until, context)) = self.sleepers.first().filter(|(until, _)| *until <= now) {
             self.sleepers.remove(&(until, context));
+            self.settle(now);
             self.make_ready(context, State::Ready);
+        }
+    }
+
+    /// What passed up to now is the time of who ran last, if that one pauses.
+    fn settle(&mut self, now: u64) {
+        if let Some((last, at)) = self.charged
+            && let Some(paused) = self.contexts.get_mut(&last).filter(|entry| matches!(entry.state, State::Sleeping(_)))
+        {
+            paused.ran_ns += now.saturating_sub(at);
+            self.charged = Some((last, now));
         }
     }
 
@@ -191,24 +202,15 @@ impl Schedule {
         if let Some(&(until, _)) = self.sleepers.first() {
             return Step::Sleep(until);
         }
-        self.charged = None;
         if self.faulted > 0 { Step::Wait } else { Step::Idle }
     }
 
     /// `context` gets the engine: since when. What another one paused is that one's time.
     fn charge(&mut self, context: ContextId) -> u64 {
-        let since = match self.charged {
-            Some((last, at)) if last == context => return at,
-            None => now_ns(),
-            Some((last, at)) => match self.contexts.get_mut(&last) {
-                Some(paused) if matches!(paused.state, State::Sleeping(_)) => {
-                    let now = now_ns();
-                    paused.ran_ns += now.saturating_sub(at);
-                    now
-                }
-                _ => at,
-            },
-        };
+        if self.charged.is_some_and(|(last, _)| last != context) {
+            self.settle(now_ns());
+        }
+        let since = self.charged.map_or_else(now_ns, |(_, at)| at);
         self.charged = Some((context, since));
         since
     }
@@ -247,6 +249,11 @@ impl Schedule {
         if !entry.ending {
             self.queue(id, progress);
         }
+        let pauses = self.contexts.get(&id).is_some_and(|entry| matches!(entry.state, State::Sleeping(_)));
+        if !pauses && self.turns.iter().all(VecDeque::is_empty) {
+            // Nobody has the engine from now on, whenever the next step asks for it.
+            self.charged = None;
+        }
     }
 
     /// Puts a context that was put back where it waits.
@@ -282,8 +289,9 @@ impl Schedule {
         entry.state == State::Running
     }
 
-    /// Takes it away; the time that it had the engine.
+    /// Takes it away. What passes from now on is not its time.
     pub(super) fn remove(&mut self, id: ContextId) {
+        self.charged = self.charged.filter(|(last, _)| *last != id);
         if let Some(entry) = self.contexts.remove(&id) {
             self.faulted -= usize::from(entry.state == State::Faulted);
         }
