@@ -270,6 +270,46 @@ static void refusals(struct gpu *gpu) {
     }
 }
 
+/* A number behind a key of the device's fdinfo, opened by `how`. */
+static uint64_t usage_of(struct gpu *gpu, const char *key, int how) {
+    char name[64], text[8192] = {0};
+    FILE *file = NULL;
+    if (how == 0) {
+        snprintf(name, sizeof name, "/proc/self/fdinfo/%d", gpu->fd);
+        file = fopen(name, "r");
+    } else {
+        snprintf(name, sizeof name, "%d", gpu->fd);
+        int dir = open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY), fd = openat(dir, name, O_RDONLY);
+        close(dir);
+        file = fd < 0 ? NULL : fdopen(fd, "r");
+    }
+    expect(file && fread(text, 1, sizeof text - 1, file) > 0, "fdinfo is read");
+    fclose(file);
+    expect(!strncmp(text, "pos:", 4) && strstr(text, "\ndrm-driver:\txe\n"), "fdinfo has the kernel's lines and the device's");
+    const char *line = strstr(text, key);
+    expect(line != NULL, key);
+    return strtoull(line + strlen(key), NULL, 0);
+}
+
+/* The time of a queue is told, while it runs and when it has ended. */
+static void usage(struct gpu *gpu) {
+    uint64_t before = usage_of(gpu, "drm-cycles-bcs:", 0), total = usage_of(gpu, "drm-total-cycles-bcs:", 1);
+    uint32_t queue = queue_of(gpu, 0, CLASS_COPY, 0, 1), *word = calloc(16, 4);
+    struct batch batch = {0};
+    EMIT(&batch, 0x0e009003, 1, AT(word), 0);
+    struct job job = start(gpu, queue, &batch);
+    usleep(20000);
+    uint64_t during = usage_of(gpu, "drm-cycles-bcs:", 1);
+    __atomic_store_n(word, 1, __ATOMIC_RELEASE);
+    finish(gpu, job, "a wait that is measured");
+    destroy(gpu, queue);
+    uint64_t after = usage_of(gpu, "drm-cycles-bcs:", 0), passed = usage_of(gpu, "drm-total-cycles-bcs:", 0) - total;
+    expect(before < during && during <= after, "a queue's time grows and stays");
+    expect(after - before <= passed, "no more than has passed");
+    expect(usage_of(gpu, "drm-engine-capacity-bcs:", 0) == 8 && usage_of(gpu, "drm-client-id:", 0) > 0, "what there is");
+    free(word);
+}
+
 static void state(struct gpu *gpu, uint32_t queue) {
     static const struct { uint32_t word; int length; } commands[] = {
         {0x61090001, 3}, {0x69040302, 1}, {0x72000004, 6}, {0x61050000, 2}, {0x61010014, 22}, {0x7a000a04, 6},
@@ -305,6 +345,7 @@ int main(void) {
     loop(&gpu, compute);
     ring(&gpu, queue_of(&gpu, 0, CLASS_COPY, 2, 1), queue_of(&gpu, 0, CLASS_COPY, 2, 1));
     refusals(&gpu);
+    usage(&gpu);
     gpu_close(&gpu);
     printf("COMMANDS ok\n");
     return 0;

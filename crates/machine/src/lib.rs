@@ -24,4 +24,4 @@ pub mod report;
 pub mod wiring;
 
 pub use xe_hw::{Injection, Record};
-pub use xe_kmd::{Caller, Descriptor, Doorbell, Errno, File, Passed, Rules};
+pub use xe_kmd::{Caller, Descriptor, Doorbell, Errno, File, Passed, Rules, Usage};

@@ -104,6 +104,18 @@ pub(crate) enum Prefer {
 }
 
 impl Bo {
+    /// Where it belongs, and whether it is there: region 0 is system memory, `1 + n` the VRAM of tile `n`.
+    pub(crate) fn region(&self) -> (usize, bool) {
+        match self.state.lock().residence {
+            Residence::System(_) => (0, true),
+            Residence::Vram(tile, _) => (1 + tile.index(), true),
+            Residence::Nowhere => {
+                let vram = self.config.placement & !SYSTEM;
+                (if vram == 0 { 0 } else { vram.trailing_zeros() as usize }, false)
+            }
+        }
+    }
+
     /// A new BO. `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
         let pages = config.size >> PAGE_SHIFT;

@@ -23,7 +23,7 @@ use sync::Mutex;
 use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
 use units::GpuVa;
-use xe_spec::fault::{ContextId, EngineId};
+use xe_spec::fault::{ContextId, EngineClass, EngineId};
 use xe_spec::share::Share;
 
 use crate::bind_queue::BindQueue;
@@ -86,6 +86,7 @@ pub(crate) enum QueueKind {
 pub(crate) struct EngineQueue {
     pub context: ContextId,
     tile: TileId,
+    class: EngineClass,
     ring: Mutex<Ring>,
     jobs: Mutex<Jobs>,
     /// Jobs that are not in the ring yet.
@@ -141,10 +142,10 @@ impl ExecQueue {
         placement: &[EngineId],
         share: Share,
     ) -> Result<Arc<Self>, Errno> {
-        let tile = placement.first().ok_or(Errno::EINVAL)?.tile;
+        let EngineId { tile, class, .. } = *placement.first().ok_or(Errno::EINVAL)?;
         let context = vm.shared.gpu.hw.context_create(placement, vm.asid, share).ok_or(Errno::ENOMEM)?;
         let (ring, jobs) = (mutex(ranks::RING, Ring::default()), mutex(ranks::LEAF, Jobs::new()));
-        let queue = EngineQueue { context, tile, ring, jobs, line: JobQueue::new() };
+        let queue = EngineQueue { context, tile, class, ring, jobs, line: JobQueue::new() };
         let queue = Self::new(vm, queues, QueueKind::Engine(queue));
         queues.contexts.lock().insert(context, Arc::downgrade(&queue));
         Ok(queue)
@@ -158,6 +159,16 @@ impl ExecQueue {
     /// Whether it runs jobs of `vm`.
     pub(crate) fn is_engine_of(&self, vm: &Arc<Vm>) -> bool {
         matches!(self.kind, QueueKind::Engine(_)) && Arc::ptr_eq(&self.vm, vm)
+    }
+
+    /// Time that it had engines of `class`, in nanoseconds.
+    pub(crate) fn ran_ns(&self, class: EngineClass) -> u64 {
+        match &self.kind {
+            QueueKind::Engine(queue) if queue.class == class && !self.is_closed() => {
+                self.vm.shared.gpu.hw.context_ran_ns(queue.context)
+            }
+            _ => 0,
+        }
     }
 
     /// Runs a job when `deps` are over and all jobs before it are in the ring. The fence is that of its end.

@@ -12,6 +12,7 @@ use sync::rank::mutex;
 use xe_spec::fault::Asid;
 
 use crate::bo::Bo;
+use crate::client::{Client, Usage};
 use crate::errno::Errno;
 use crate::exec_queue::{ExecQueue, Queues};
 use crate::gem::Gem;
@@ -27,6 +28,7 @@ pub struct File {
     pub(crate) vms: Arc<Vms>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) names: Mutex<Names>,
+    pub(crate) client: Client,
 }
 
 /// What a file's names mean.
@@ -41,7 +43,8 @@ pub(crate) struct Names {
 
 impl File {
     pub(crate) fn new(shared: Arc<Shared>, vms: Arc<Vms>, queues: Arc<Queues>) -> Self {
-        Self { shared, vms, queues, names: mutex(ranks::LEAF, Names::default()) }
+        let client = Client::new(shared.clients.fetch_add(1) + 1);
+        Self { shared, vms, queues, names: mutex(ranks::LEAF, Names::default()), client }
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
@@ -100,6 +103,15 @@ impl File {
     /// The address space of a VM: what a fault of it names.
     pub fn asid(&self, vm_id: u32) -> Option<Asid> {
         Some(self.vm(vm_id)?.asid)
+    }
+
+    /// What it uses at the moment.
+    pub fn usage(&self) -> Usage {
+        let (queues, bos) = {
+            let names = self.names.lock();
+            (names.queues.values().cloned().collect::<Vec<_>>(), names.gem.bos())
+        };
+        self.client.usage(self.shared.platform(), &queues, &bos)
     }
 
     /// The VM of that name.

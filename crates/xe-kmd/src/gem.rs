@@ -61,6 +61,11 @@ impl Gem {
         self.handles.values().find(|handle| handle.offset == offset).map(|handle| handle.bo.clone())
     }
 
+    /// All that handles name.
+    pub(crate) fn bos(&self) -> Vec<Arc<Bo>> {
+        self.handles.values().map(|handle| handle.bo.clone()).collect()
+    }
+
     /// Gives a handle up.
     pub(crate) fn close(&mut self, handle: u32) -> Option<Arc<Bo>> {
         let Handle { bo, offset } = self.handles.remove(handle)?;

@@ -34,6 +34,7 @@ mod bind_queue;
 mod bo;
 mod caller;
 mod chip;
+mod client;
 mod device;
 mod errno;
 mod event;
@@ -68,6 +69,7 @@ mod vma;
 mod vram;
 
 pub use caller::{Caller, Descriptor, Doorbell, Nobody, Passed};
+pub use client::{EngineUse, MemoryUse, Usage};
 pub use device::{Device, Parts};
 pub use errno::Errno;
 pub use event::{CopyDirection, Event, Observer, RetryStep, Serviced};

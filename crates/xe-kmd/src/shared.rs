@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use gpusvm::PagemapSet;
 use hostmm::{HostMemory, HostMm};
+use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};
 use units::{SZ_1G, TileId};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub waiters: Waiters,
     /// Runs what has to wait.
     pub worker: Worker,
+    /// Files that were opened.
+    pub clients: AtomicU64,
     /// Whether the calling thread may raise its own priority; unless told, it may not.
     pub nice: Mutex<fn() -> bool>,
 }
@@ -65,6 +68,7 @@ impl Shared {
             faults,
             waiters,
             worker,
+            clients: AtomicU64::new(0),
             nice: mutex(ranks::LEAF, || false),
         })
     }

@@ -124,6 +124,10 @@ impl Device for Machine {
 }
 
 impl File for OpenFile {
+    fn usage(&self) -> String {
+        super::usage::lines(&self.file.usage())
+    }
+
     fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno> {
         self.file.ioctl_for(caller, command, argument).map_err(|errno| Errno(errno.0))
     }

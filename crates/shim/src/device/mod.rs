@@ -4,6 +4,7 @@
 //! the machine does.
 
 mod live;
+mod usage;
 
 pub use live::start;
 pub use machine::{Caller, Passed};
@@ -85,6 +86,8 @@ pub trait File: Send + Sync {
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), Errno>;
     /// Writes the program's memory, wherever it is; EFAULT where there is none.
     fn copy_to_user(&self, to: HostVa, bytes: &[u8]) -> Result<(), Errno>;
+    /// What it uses, as lines of `fdinfo`.
+    fn usage(&self) -> String;
     /// The last descriptor is closed.
     fn close(&self);
 }

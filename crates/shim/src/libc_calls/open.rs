@@ -62,7 +62,7 @@ interpose! {
     }
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
         // SAFETY: the program's own arguments.
-        if let Look::Foreign = unsafe { look(AT_FDCWD, path) } {
+        if matches!(unsafe { look(AT_FDCWD, path) }, Look::Foreign) && unsafe { fdinfo(AT_FDCWD, path) }.is_none() {
             // SAFETY: the program's own arguments.
             return unsafe { real::fopen(path, mode) };
         }
@@ -118,6 +118,10 @@ unsafe fn open_at(
     real: impl Fn(*const c_char, c_int) -> c_int,
 ) -> c_int {
     // SAFETY: the caller's contract.
+    if let Some(of) = unsafe { fdinfo(dirfd, path) } {
+        return info_over(real(path, flags), of, flags);
+    }
+    // SAFETY: the caller's contract.
     let look = unsafe { look(dirfd, path) };
     let path = match &look {
         Look::Foreign => return real(path, flags),
@@ -132,6 +136,44 @@ unsafe fn open_at(
     // Files of sysfs are not emptied, and have no end to write at.
     let kept = if flags & O_PATH == 0 { flags & !(libc::O_TRUNC | libc::O_APPEND) } else { flags };
     adopt(real(path, kept), flags)
+}
+
+/// The node's descriptor whose `fdinfo` a path leads to.
+///
+/// # Safety
+/// `path` is the program's own.
+unsafe fn fdinfo(dirfd: c_int, path: *const c_char) -> Option<c_int> {
+    // SAFETY: the caller's contract.
+    let bytes = unsafe { c_string(path) }?;
+    view::fdinfo(dirfd, bytes).filter(|of| matches!(nodes::entry(*of), Entry::Node(_)))
+}
+
+/// `fd`, just opened, becomes a file with what the kernel says of descriptor `of`, and what the device says.
+fn info_over(fd: c_int, of: c_int, flags: c_int) -> c_int {
+    if fd < 0 || flags & O_PATH != 0 {
+        return fd;
+    }
+    finish(inside(|_| {
+        // SAFETY: the descriptor was just opened, and its number is not the program's yet.
+        let opened = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut text = vec![0; 4096];
+        let length = rustix::io::read(&opened, &mut text).map_err(errno_of)?;
+        text.truncate(length);
+        if let Some((file, epoch)) = nodes::file(of)
+            && session::is_alive(epoch)
+        {
+            text.extend_from_slice(file.usage().as_bytes());
+        }
+        content_over(opened, c"fdinfo", &text, flags)
+    }))
+}
+
+/// `opened`'s number becomes a file of these bytes.
+fn content_over(opened: OwnedFd, name: &CStr, bytes: &[u8], flags: c_int) -> Result<c_int, Errno> {
+    let content = memory_file(name, flags)?;
+    // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
+    signals::within_file_limit(|| rustix::io::pwrite(&content, bytes, 0)).map_err(errno_of)?;
+    Ok(replace(opened, content, flags)?.into_raw_fd())
 }
 
 fn is_writing(flags: c_int) -> bool {
@@ -207,10 +249,7 @@ fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
     for (name, value) in device.gt_stats(gt) {
         let _ = writeln!(text, "{name}: {value}");
     }
-    let content = memory_file(c"stats", flags)?;
-    // A fresh memfd takes a page or two in one piece, from any position: the reader's own is still at the start.
-    signals::within_file_limit(|| rustix::io::pwrite(&content, text.as_bytes(), 0)).map_err(errno_of)?;
-    Ok(replace(opened, content, flags)?.into_raw_fd())
+    content_over(opened, c"stats", text.as_bytes(), flags)
 }
 
 /// A sparse file with room for every buffer; for fewer of them where the process limits its files.

@@ -81,6 +81,9 @@ mod tests {
         fn copy_to_user(&self, _to: HostVa, _bytes: &[u8]) -> Result<(), Errno> {
             Ok(())
         }
+        fn usage(&self) -> String {
+            String::new()
+        }
         fn close(&self) {}
     }
 

@@ -10,6 +10,7 @@ mod path;
 mod place;
 mod property;
 mod tree;
+pub use tree::SLOT;
 
 use crate::device::IDENTITY;
 use crate::libc_calls;
@@ -139,6 +140,33 @@ fn shown(prefix: &[u8], rest: &[u8]) -> Look {
     let Some(root) = root() else { return Look::Foreign };
     let path = RealPath::of([root.reach.as_bytes(), prefix, rest]);
     path.map_or(Look::Foreign, Look::Shown)
+}
+
+/// N of a path that leads to `/proc/self/fdinfo/N`, from directory descriptor `dirfd` where it is relative.
+pub fn fdinfo(dirfd: i32, path: &[u8]) -> Option<i32> {
+    path::fdinfo(path).or_else(|| path::number(path).filter(|_| dirfd >= 0 && is_fdinfo(dirfd)))
+}
+
+/// Whether a descriptor is the directory `/proc/self/fdinfo`. Not by std, whose readlink is our own; no allocation.
+fn is_fdinfo(dirfd: i32) -> bool {
+    let mut name = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut digits = [0u8; 10];
+    let (mut at, mut rest) = (digits.len(), dirfd.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    name[14..14 + digits.len() - at].copy_from_slice(&digits[at..]);
+    let Ok(name) = core::ffi::CStr::from_bytes_until_nul(&name) else { return false };
+    let mut target = [core::mem::MaybeUninit::uninit(); 64];
+    match rustix::fs::readlinkat_raw(rustix::fs::CWD, name, &mut target) {
+        Ok((target, _)) => path::is_own_fdinfo(target),
+        Err(_) => false,
+    }
 }
 
 /// Whether there is a tree at all. One load.

@@ -121,6 +121,26 @@ fn descriptor(path: &[u8]) -> Option<i32> {
     decimal(number).and_then(|number| i32::try_from(number).ok())
 }
 
+/// N of `/proc/self/fdinfo/N` and its other names.
+pub fn fdinfo(path: &[u8]) -> Option<i32> {
+    if !path.starts_with(b"/proc/") {
+        return None;
+    }
+    let slash = path.iter().rposition(|byte| *byte == b'/')?;
+    is_own_fdinfo(&path[..slash]).then(|| number(&path[slash + 1..])).flatten()
+}
+
+/// Whether a path is that of this process's directory of descriptors.
+pub fn is_own_fdinfo(path: &[u8]) -> bool {
+    let who = path.strip_prefix(b"/proc/").and_then(|rest| rest.strip_suffix(b"/fdinfo"));
+    who.is_some_and(|who| who == b"self" || who == b"thread-self" || decimal(who) == Some(std::process::id()))
+}
+
+/// A descriptor's number, if that is all of the path.
+pub fn number(path: &[u8]) -> Option<i32> {
+    decimal(path).and_then(|number| i32::try_from(number).ok())
+}
+
 fn decimal(digits: &[u8]) -> Option<u32> {
     let digits = Some(digits).filter(|digits| !digits.is_empty() && digits.len() <= 9)?;
     digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
@@ -209,5 +229,12 @@ mod tests {
             assert_eq!(meaning(path.as_bytes()), Meaning::Descriptor(7), "{path}");
         }
         assert_eq!(meaning(b"/proc/self/fd/7/x"), Meaning::Foreign);
+        let own = format!("/proc/{}/fdinfo/7", std::process::id());
+        for path in ["/proc/self/fdinfo/7", "/proc/thread-self/fdinfo/7", &own] {
+            assert_eq!((fdinfo(path.as_bytes()), meaning(path.as_bytes())), (Some(7), Meaning::Foreign), "{path}");
+        }
+        for path in ["/proc/self/fdinfo", "/proc/self/fdinfo/", "/proc/self/fdinfo/7/", "/proc/1/fdinfo/7", "7"] {
+            assert_eq!(fdinfo(path.as_bytes()), None, "{path}");
+        }
     }
 }

@@ -149,6 +149,7 @@ fn set_property(file: &File, ext: &ExtSetProperty, share: &mut Share) -> Result<
 pub(super) fn destroy(file: &File, args: &mut ExecQueueDestroy) -> Reply {
     require(args.pad == 0 && args.reserved == [0; 2])?;
     let queue = file.names.lock().queues.remove(args.exec_queue_id).ok_or(Errno::ENOENT)?;
+    file.client.note(&queue);
     queue.close();
     Ok(0)
 }

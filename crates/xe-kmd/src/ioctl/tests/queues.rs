@@ -191,6 +191,36 @@ fn placement_priority_and_timeslice_go_to_the_hardware() {
 }
 
 #[test]
+fn a_file_tells_what_its_queues_and_bos_use() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let id = queue(&rig, vm, CLASS_COMPUTE, 0).unwrap();
+    let create = |size, placement| {
+        let mut args = GemCreate { size, placement, cpu_caching: CACHING_WC, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+        args.handle
+    };
+    create(SZ_4K, 1);
+    let in_vram = create(SZ_64K, 4);
+    let context = *rig.hw.state.lock().contexts.last_key_value().expect("the queue's").0;
+    rig.hw.state.lock().ran_ns.insert(context, 2_000_000_000);
+    let cycles = || rig.file.usage().engines.iter().map(|of| (of.name, of.cycles, of.capacity)).collect::<Vec<_>>();
+    let used = [("bcs", 0, 8), ("ccs", 38_400_000, 4)];
+    assert_eq!(cycles(), used);
+    assert_eq!(destroy(&rig, id), OK);
+    assert_eq!(cycles(), used, "what ended is not forgotten");
+    let total = || rig.file.usage().memory.iter().map(|of| (of.name.clone(), of.total)).collect::<Vec<_>>();
+    let names =
+        |sizes: [u64; 4]| ["system", "gtt", "vram0", "vram1"].map(String::from).into_iter().zip(sizes).collect();
+    let expected: Vec<_> = names([0, SZ_4K, 0, SZ_64K]);
+    assert_eq!(total(), expected);
+    assert_eq!(rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle: in_vram, pad: 0 }), OK);
+    let expected: Vec<_> = names([0, SZ_4K, 0, 0]);
+    assert_eq!(total(), expected);
+    assert_ne!(rig.device.open().usage().client, rig.file.usage().client);
+}
+
+#[test]
 fn no_property_of_a_queue_can_be_changed() {
     let rig = Rig::new();
     let vm = fault_vm(&rig);

@@ -1,0 +1,106 @@
+//! What an open file uses: the time of its queues, and the memory of its BOs, as `fdinfo` tells it.
+//!
+//! A queue's time is that which its context had an engine; queues that ended leave theirs with the file. All engines share
+//! one clock, so its count is the total of every class.
+//!
+//! Locking: none of its own; each BO's lock by itself.
+//!
+//! Upstream: `xe_drm_client.c` (`xe_drm_client_fdinfo`), `drm_file.c` (`drm_show_memory_stats`).
+
+use std::sync::Arc;
+
+use sync::atomic::AtomicU64;
+use sync::time::now_ns;
+use xe_spec::fault::EngineClass;
+use xe_spec::platform::Platform;
+
+use crate::bo::Bo;
+use crate::exec_queue::ExecQueue;
+
+/// Classes of engines, with their names.
+const CLASSES: [(EngineClass, &str); 2] = [(EngineClass::Copy, "bcs"), (EngineClass::Compute, "ccs")];
+
+/// An open file's number and the time of its queues that ended.
+pub(crate) struct Client {
+    id: u64,
+    ended_ns: [AtomicU64; CLASSES.len()],
+}
+
+/// What an open file uses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Usage {
+    /// Number of the open file: no other of the device has it.
+    pub client: u64,
+    /// Memory, by the kernel's names of its kinds: system, gtt, and the VRAM of each tile.
+    pub memory: Vec<MemoryUse>,
+    /// Engines, by class.
+    pub engines: Vec<EngineUse>,
+}
+
+/// Bytes of one kind of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemoryUse {
+    /// Its name.
+    pub name: String,
+    /// Of BOs that belong there.
+    pub total: u64,
+    /// Of those that are there.
+    pub resident: u64,
+}
+
+/// Use of a class of engines, in ticks of the reference clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineUse {
+    /// Its name.
+    pub name: &'static str,
+    /// That this file had an engine of the class.
+    pub cycles: u64,
+    /// That have passed.
+    pub total_cycles: u64,
+    /// Engines of the class.
+    pub capacity: u64,
+}
+
+impl Client {
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id, ended_ns: [const { AtomicU64::new(0) }; CLASSES.len()] }
+    }
+
+    /// Keeps the time of a queue that is about to end.
+    pub(crate) fn note(&self, queue: &ExecQueue) {
+        for ((class, _), ended) in CLASSES.iter().zip(&self.ended_ns) {
+            ended.fetch_add(queue.ran_ns(*class));
+        }
+    }
+
+    /// What is used at the moment by `queues` and `bos`, which are all that the file has.
+    pub(crate) fn usage(&self, platform: &Platform, queues: &[Arc<ExecQueue>], bos: &[Arc<Bo>]) -> Usage {
+        let hz = u128::from(platform.reference_clock);
+        let ticks = |ns: u64| (u128::from(ns) * hz / 1_000_000_000) as u64;
+        let now = ticks(now_ns());
+        let engines = CLASSES.iter().zip(&self.ended_ns).map(|(&(class, name), ended)| {
+            let ran: u64 = queues.iter().map(|queue| queue.ran_ns(class)).sum();
+            let of_tile = match class {
+                EngineClass::Copy => platform.copy_engines,
+                EngineClass::Compute => platform.compute_engines,
+            };
+            let capacity = u64::from(of_tile) * platform.tiles.len() as u64;
+            EngineUse { name, cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
+        });
+        Usage { client: self.id, memory: memory(platform, bos), engines: engines.collect() }
+    }
+}
+
+fn memory(platform: &Platform, bos: &[Arc<Bo>]) -> Vec<MemoryUse> {
+    let names = ["system".to_string(), "gtt".to_string()].into_iter();
+    let names = names.chain((0..platform.tiles.len()).map(|tile| format!("vram{tile}")));
+    let mut memory: Vec<_> = names.map(|name| MemoryUse { name, ..MemoryUse::default() }).collect();
+    for bo in bos {
+        let (region, resident) = bo.region();
+        // Region 0 is system memory that the device reaches; what it does not reach is no BO's.
+        let of = &mut memory[1 + region];
+        of.total += bo.config.size;
+        of.resident += if resident { bo.config.size } else { 0 };
+    }
+    memory
+}
