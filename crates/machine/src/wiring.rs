@@ -179,6 +179,10 @@ impl Hw for HwPort {
         Some(self.gpu.context_create_on(placement, asid, share))
     }
 
+    fn look_again(&self) {
+        self.gpu.look_again();
+    }
+
     fn context_ran_ns(&self, context: ContextId) -> u64 {
         self.gpu.context_ran_ns(context)
     }
@@ -215,6 +219,12 @@ impl Interrupts for Irq {
     fn page_fault(&self, fault: FaultRecord) {
         if let Some(core) = self.core() {
             core.device.page_fault(fault);
+        }
+    }
+
+    fn user_interrupt(&self, _context: ContextId) {
+        if let Some(core) = self.core() {
+            core.device.user_interrupt();
         }
     }
 

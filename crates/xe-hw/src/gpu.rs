@@ -188,6 +188,11 @@ impl Gpu {
         }
     }
 
+    /// Something happened that contexts may be waiting for in memory: those that pause look at once. Calls `engine_ready`.
+    pub fn look_again(&self) {
+        self.engines.look_again().for_each(|engine| self.irq.engine_ready(engine));
+    }
+
     /// Runs one command of the context whose turn it is. To be called by one thread an engine.
     pub fn step(&self, engine: EngineId) -> Step {
         let Some((unit, mmu)) = self.engine(engine).zip(self.mmus.get(engine.tile.index())) else { return Step::Idle };
@@ -197,7 +202,11 @@ impl Gpu {
                 self.irq.page_fault(fault);
                 return Step::Fault;
             }
-            Happened::Done(context, seqno) => self.irq.job_done(context, seqno),
+            Happened::Done(context, seqno) => {
+                self.irq.job_done(context, seqno);
+                self.look_again();
+            }
+            Happened::Interrupt(context) => self.irq.user_interrupt(context),
             Happened::Killed(context, seqno) => self.irq.context_killed(context, seqno),
         }
         Step::Ran

@@ -65,6 +65,8 @@ pub trait Bus: Send + Sync {
 pub trait Interrupts: Send + Sync {
     /// A context faulted and waits for [`Gpu::fault_ack`](crate::Gpu::fault_ack).
     fn page_fault(&self, fault: FaultRecord);
+    /// A batch of a context asks for an interrupt, or has begun to poll memory: what it stored before is there.
+    fn user_interrupt(&self, context: ContextId);
     /// Job `seqno` of a context is done, its fence written.
     fn job_done(&self, context: ContextId, seqno: u64);
     /// A context was killed: `seqno` is the job that ran. Its later jobs do not run.

@@ -20,6 +20,7 @@ use crate::errno::Errno;
 use crate::event::{Event, Observer};
 use crate::exec_queue::Queues;
 use crate::fault::service;
+use crate::fence::Happened;
 use crate::file::File;
 use crate::gpu::{Gpu, Tile};
 use crate::port::{Hw, Interconnect};
@@ -106,6 +107,11 @@ impl Device {
         if let Some(queue) = self.queues.of(context) {
             queue.job_done(seqno);
         }
+    }
+
+    /// A batch asks for an interrupt: whoever waits for memory looks again. Takes leaf locks only.
+    pub fn user_interrupt(&self) {
+        self.shared.waiters.wake(Happened::Interrupt);
     }
 
     /// A context was killed while job `seqno` ran: its queue is banned. Takes leaf locks only.

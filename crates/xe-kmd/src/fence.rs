@@ -229,6 +229,8 @@ pub(crate) enum Happened {
     Written(u64),
     /// A job of this queue ended, and wrote the fence at this address if it had one.
     JobDone(QueueId, Option<u64>),
+    /// A batch asked for an interrupt, or waits itself: its stores up to there are done.
+    Interrupt,
     /// The queue was banned, or closed.
     Ended(QueueId),
 }
@@ -248,6 +250,7 @@ impl Waiter {
     /// How this ends its wait, if it does.
     fn answer(&self, happened: Happened) -> Option<Result<(), Errno>> {
         let concerns = match happened {
+            Happened::Interrupt => true,
             Happened::Written(addr) => addr == self.addr,
             // Without a queue nobody is named who will write: it may be a store of any batch.
             Happened::JobDone(queue, addr) => self.queue.is_none_or(|own| own == queue) || addr == Some(self.addr),

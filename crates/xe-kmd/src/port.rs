@@ -6,7 +6,8 @@
 //! wrongly does to the device what it would do to silicon.
 //!
 //! Interrupts come the other way, as calls of [`Device::page_fault`](crate::Device::page_fault),
-//! [`job_done`](crate::Device::job_done) and [`context_killed`](crate::Device::context_killed).
+//! [`job_done`](crate::Device::job_done), [`user_interrupt`](crate::Device::user_interrupt) and
+//! [`context_killed`](crate::Device::context_killed).
 //!
 //! Locking: everything here may be called with any driver lock held, the innermost included, and takes no
 //! lock of the driver. Nothing waits for another thread but [`Hw::tlb_invalidate`] and [`Hw::context_destroy`],
@@ -63,6 +64,8 @@ pub trait Hw: Send + Sync + 'static {
     /// A new context of `asid` (an LRC), which runs on any of the engines of `placement`, all of one class and tile, and has
     /// that share of them; `None` where there is nothing to run it by.
     fn context_create(&self, placement: &[EngineId], asid: Asid, share: Share) -> Option<ContextId>;
+    /// The program waits for what its queues do: those that poll memory look at once.
+    fn look_again(&self);
     /// Time that a context had an engine so far, in nanoseconds.
     fn context_ran_ns(&self, context: ContextId) -> u64;
     /// Ends a context; on return it runs nothing and reports nothing any more. Faults of it that wait for an

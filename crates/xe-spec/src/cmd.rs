@@ -30,6 +30,8 @@ pub const fn mi_opcode(dw0: u32) -> u32 {
 
 /// Does nothing; one dword.
 pub const MI_NOOP: u32 = 0x00;
+/// Interrupts the driver; one dword.
+pub const MI_USER_INTERRUPT: u32 = 0x02;
 /// Place where another context may be scheduled; one dword.
 pub const MI_ARB_CHECK: u32 = 0x05;
 /// Arbitration on or off; one dword.
@@ -111,6 +113,8 @@ pub const POST_SYNC_NONE: u32 = 0;
 pub const POST_SYNC_DATA: u32 = 1;
 /// [`post_sync`]: 64 bits of the engine's timestamp.
 pub const POST_SYNC_TIMESTAMP: u32 = 3;
+/// [`MI_FLUSH_DW`], first dword, and PIPE_CONTROL, second: interrupt the driver then.
+pub const NOTIFY: u32 = 1 << 8;
 /// [`MI_FLUSH_DW`]: bit of the address: it is one of the driver's own address space.
 pub const FLUSH_GLOBAL_GTT: u32 = 1 << 2;
 

@@ -85,7 +85,12 @@ pub(super) fn length_of(class: EngineClass, dw0: u32) -> Option<usize> {
 
 fn mi_length(dw0: u32, told: usize) -> Option<usize> {
     let lengths: &[usize] = match cmd::mi_opcode(dw0) {
-        cmd::MI_NOOP | cmd::MI_ARB_CHECK | cmd::MI_ARB_ON_OFF | cmd::MI_MEM_FENCE | cmd::MI_BATCH_BUFFER_END => {
+        cmd::MI_NOOP
+        | cmd::MI_USER_INTERRUPT
+        | cmd::MI_ARB_CHECK
+        | cmd::MI_ARB_ON_OFF
+        | cmd::MI_MEM_FENCE
+        | cmd::MI_BATCH_BUFFER_END => {
             return Some(1);
         }
         cmd::MI_MATH => return Some(told),
@@ -142,6 +147,20 @@ impl Words<'_> {
         Registers::has(offset, write).then_some(offset)
     }
 
+    /// Whether the driver is to be interrupted when the command is done.
+    pub(super) fn notifies(&self) -> bool {
+        let dw0 = self.words[0];
+        match cmd::client(dw0) {
+            cmd::CLIENT_MI => match cmd::mi_opcode(dw0) {
+                cmd::MI_USER_INTERRUPT => true,
+                cmd::MI_FLUSH_DW => self.has(cmd::NOTIFY),
+                _ => false,
+            },
+            cmd::CLIENT_GPGPU => gpgpu::opcode(dw0) == gpgpu::PIPE_CONTROL && self.words[1] & cmd::NOTIFY != 0,
+            _ => false,
+        }
+    }
+
     pub(super) fn decode(&self) -> Option<Command> {
         match cmd::client(self.words[0]) {
             cmd::CLIENT_2D => self.blit().map(Command::Blit),
@@ -155,7 +174,9 @@ impl Words<'_> {
         const ONE: (u32, u32) = (cmd::REGISTER_RELATIVE, cmd::REGISTER_REMAP);
         let (dw0, words) = (self.words[0], self.words);
         Some(match cmd::mi_opcode(dw0) {
-            cmd::MI_NOOP | cmd::MI_ARB_CHECK | cmd::MI_ARB_ON_OFF | cmd::MI_MEM_FENCE => Command::Nothing,
+            cmd::MI_NOOP | cmd::MI_USER_INTERRUPT | cmd::MI_ARB_CHECK | cmd::MI_ARB_ON_OFF | cmd::MI_MEM_FENCE => {
+                Command::Nothing
+            }
             cmd::MI_BATCH_BUFFER_END => Command::End,
             cmd::MI_BATCH_BUFFER_START if self.has(cmd::BBS_PREDICATED) => return None,
             cmd::MI_BATCH_BUFFER_START => {

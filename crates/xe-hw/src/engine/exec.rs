@@ -40,6 +40,8 @@ pub(crate) struct Run {
     polls: Polls,
     going: Going,
     registers: Registers,
+    /// The driver is to be interrupted.
+    notify: bool,
     /// Time that it had the engine, up to `charged_ns`.
     pub(crate) ran_ns: u64,
     /// Moment up to which that is counted.
@@ -112,14 +114,20 @@ impl Run {
         let Some(command) = (Words { engine: by.engine, words: &self.words }).decode() else {
             return self.hang(by, context);
         };
+        let notifies = (Words { engine: by.engine, words: &self.words }).notifies();
         match self.execute(by, command) {
             Err(stall) => return Progress::Stalled(stall),
             Ok(None) => return self.hang(by, context),
             Ok(Some(Ended::Partly)) => return Progress::Command,
-            Ok(Some(Ended::Waits(ns))) => return Progress::Waits(ns),
+            Ok(Some(Ended::Waits(ns))) => {
+                // What stands before a wait is done: somebody may wait for that.
+                self.notify |= self.polls.is_first_pause(self.pc);
+                return Progress::Waits(ns);
+            }
             Ok(Some(Ended::Jumped)) => {}
             Ok(Some(Ended::Done)) => self.pc = self.pc.add(4 * self.words.len() as u64),
         }
+        self.notify |= notifies;
         self.words.clear();
         if self.phase == Phase::Fence && self.job.is_none_or(|job| job.fence.is_none()) {
             return self.complete();
@@ -139,6 +147,11 @@ impl Run {
         self.going.release();
         self.words.shrink_to(LINE);
         Progress::Done
+    }
+
+    /// Whether the driver is to be interrupted; asked once.
+    pub(crate) fn take_interrupt(&mut self) -> bool {
+        std::mem::take(&mut self.notify)
     }
 
     /// The job is not under way any more.

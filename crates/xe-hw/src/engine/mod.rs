@@ -181,6 +181,11 @@ impl Engines {
         self.owners.write().of.remove(&context);
     }
 
+    /// Ends all pauses; which engines have something to do now.
+    pub(crate) fn look_again(&self) -> impl Iterator<Item = EngineId> + '_ {
+        self.all.iter().filter(|engine| engine.schedule.lock().look_again()).map(|engine| engine.id)
+    }
+
     pub(crate) fn count(&self, counters: &mut Counters) {
         for engine in &self.all {
             let schedule = engine.schedule.lock();
@@ -195,6 +200,8 @@ impl Engines {
 pub(crate) enum Happened {
     /// Nothing to tell.
     Nothing(Step),
+    /// A batch interrupts, or begins to wait.
+    Interrupt(ContextId),
     Fault(FaultRecord),
     Done(ContextId, u64),
     Killed(ContextId, u64),
@@ -223,10 +230,11 @@ impl Engine {
         };
         let by = Initiator { chip, mmu, engine: self.id, slot: self.slot, asid };
         let progress = if doomed { Progress::Hang } else { run.advance(&by, context) };
-        let seqno = run.seqno();
+        let (seqno, interrupt) = (run.seqno(), run.take_interrupt());
         self.schedule.lock().put_back(context, run, progress);
         self.returned.notify_all();
         match progress {
+            Progress::Command | Progress::Waits(_) if interrupt => Happened::Interrupt(context),
             Progress::Command | Progress::Waits(_) => Happened::Nothing(Step::Ran),
             Progress::Stalled(stall) => {
                 chip.log.count_fault(stall.refusal.fault_type);

@@ -1,8 +1,9 @@
 //! How long a batch that polls memory pauses between two looks.
 //!
 //! Few looks come at once, so that a short wait costs nothing. Then a pause is an eighth of the time that the wait
-//! lasts already, 2.5 ms at most: a change is seen late by that share, and a queue that waits for hours costs
-//! 400 looks a second, which is less than a hundredth of a CPU. A batch that polls through a loop (a conditional end that does not end, a jump back)
+//! lasts already: a change is seen late by that share. From 2.5 ms on it grows by a 400th of that time only, to 10 ms: a queue
+//! that waits for hours costs a hundred looks a second. Where something happens that others may wait for (a job ends, a
+//! program asks for a fence), all pauses of the device end ([`Gpu::look_again`](crate::Gpu::look_again)). A batch that polls through a loop (a conditional end that does not end, a jump back)
 //! is known by finding the same word at the same command.
 
 use sync::time::now_ns;
@@ -10,9 +11,10 @@ use units::GpuVa;
 
 /// Looks without a pause.
 const AT_ONCE: u32 = 16;
-/// The shortest and the longest pause.
+/// The shortest pause, the one from which on they grow slowly, and the longest.
 const SHORTEST_NS: u64 = 2_000;
-const LONGEST_NS: u64 = 2_500_000;
+const LONG_NS: u64 = 2_500_000;
+const LONGEST_NS: u64 = 10_000_000;
 /// Commands of a loop that are told apart.
 const WATCHED: usize = 2;
 
@@ -59,6 +61,11 @@ impl Polls {
         watch.paused.then(|| watch.length())
     }
 
+    /// Whether the command at `pc` has just begun to pause.
+    pub(super) fn is_first_pause(&self, pc: GpuVa) -> bool {
+        self.watched.iter().flatten().any(|watch| watch.pc == pc && watch.looks == AT_ONCE + 1)
+    }
+
     /// The watch of a command, begun anew where the word is another one.
     fn watch(&mut self, pc: GpuVa, word: u32) -> &mut Watch {
         let known = |watch: &Option<Watch>| watch.as_ref().is_some_and(|watch| watch.pc == pc);
@@ -77,6 +84,7 @@ impl Polls {
 
 impl Watch {
     fn length(&self) -> u64 {
-        (now_ns().saturating_sub(self.since_ns) / 8).clamp(SHORTEST_NS, LONGEST_NS)
+        let waited = now_ns().saturating_sub(self.since_ns);
+        (waited / 8).min(LONG_NS + waited / 400).clamp(SHORTEST_NS, LONGEST_NS)
     }
 }

@@ -180,6 +180,18 @@ impl Schedule {
         }
     }
 
+    /// Ends all pauses; whether there were any.
+    pub(super) fn look_again(&mut self) -> bool {
+        if self.sleepers.is_empty() {
+            return false;
+        }
+        self.settle(now_ns());
+        for (_, context) in std::mem::take(&mut self.sleepers) {
+            self.make_ready(context, State::Ready);
+        }
+        true
+    }
+
     /// What passed up to now is the time of who ran last, if that one pauses.
     fn settle(&mut self, now: u64) {
         if let Some((last, at)) = self.charged

@@ -195,11 +195,15 @@ pub enum Told {
 pub struct Notebook {
     told: Mutex<Vec<Told>>,
     ready: Mutex<Vec<EngineId>>,
+    interrupts: Mutex<Vec<ContextId>>,
 }
 
 impl Notebook {
     pub fn take(&self) -> Vec<Told> {
         core::mem::take(&mut self.told.lock())
+    }
+    pub fn take_interrupts(&self) -> Vec<ContextId> {
+        core::mem::take(&mut self.interrupts.lock())
     }
     pub fn take_ready(&self) -> Vec<EngineId> {
         core::mem::take(&mut self.ready.lock())
@@ -215,6 +219,9 @@ impl Notebook {
 impl Interrupts for Notebook {
     fn page_fault(&self, fault: FaultRecord) {
         self.told.lock().push(Told::Fault(fault));
+    }
+    fn user_interrupt(&self, context: ContextId) {
+        self.interrupts.lock().push(context);
     }
     fn job_done(&self, context: ContextId, seqno: u64) {
         self.told.lock().push(Told::Done(context, seqno));

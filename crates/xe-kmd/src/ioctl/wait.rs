@@ -51,6 +51,8 @@ fn wait(file: &File, args: &WaitUserFence, queue: Option<&ExecQueue>, deadline: 
         if queue.is_some_and(ExecQueue::is_banned) {
             return Err(Errno::EIO);
         }
+        // What it waits for may be behind a wait of the device's own.
+        file.shared.gpu.hw.look_again();
         match listening.wait(deadline) {
             // The last job before the queue's end may have been the one.
             Ok(()) | Err(Errno::EIO) => {}

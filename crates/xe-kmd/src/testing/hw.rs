@@ -116,6 +116,7 @@ impl Hw for FakeHw {
         state.contexts.insert(id, (placement.to_vec(), share));
         Some(id)
     }
+    fn look_again(&self) {}
     fn context_ran_ns(&self, context: ContextId) -> u64 {
         self.state.lock().ran_ns.get(&context).copied().unwrap_or(0)
     }
