@@ -40,6 +40,11 @@ pub enum Finding {
         /// What, and with which error.
         what: String,
     },
+    /// A bind's fence was over before the bind was done on a tile: a job behind it found nothing.
+    TooEarly {
+        /// Which tile.
+        tile: u8,
+    },
     /// A load or store of the program got a signal.
     Signal {
         /// Which access.
@@ -74,6 +79,10 @@ impl fmt::Display for Finding {
                 write!(f, "stale translation: {accesses} accesses reached VRAM that its page had left")
             }
             Self::Refused { what } => write!(f, "refused: {what}"),
+            Self::TooEarly { tile } => write!(
+                f,
+                "signalled too early: a job of tile {tile} ran behind a bind's fence and did not find what was bound"
+            ),
             Self::Signal { what } => write!(f, "signal: {what}"),
             Self::Books(text) => write!(f, "the books do not balance: {text}"),
             Self::Run(outcome) => write!(f, "{outcome}"),

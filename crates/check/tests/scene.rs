@@ -34,11 +34,11 @@ fn upstream_loses_data_by_stray_writes_and_the_seed_replays() {
     assert!(caught.replays);
 }
 
-/// Seeds that agree modulo 120 differ in their schedule's numbers only.
+/// Seeds that agree modulo 144 differ in their schedule's numbers only.
 #[test]
 fn every_kind_of_seed_replays() {
-    for kind in (0..10).chain(60..70) {
-        let mut of_that_kind = (kind..3000).step_by(120);
+    for kind in (0..10).chain(72..82) {
+        let mut of_that_kind = (kind..3600).step_by(144);
         let caught = of_that_kind.find_map(|seed| seeds("plant=no-flush", seed..seed + 1).caught);
         let caught = caught.unwrap_or_else(|| panic!("not found: {}", Plan::of(kind)));
         assert!(caught.replays, "{}", caught.plan);
@@ -56,14 +56,14 @@ fn every_planted_mistake_is_found_and_replays() {
     }
 }
 
-/// Mistakes that show only where one thread stands still in a window of a few steps, and the residue modulo 10 of the seeds
+/// Mistakes that show only where one thread stands still in a window of a few steps, and the residue modulo 12 of the seeds
 /// with priorities of the scene that is after them.
 const RARE: [(&str, u64); 2] = [("overtake-notices", 7), ("insert-uncounted", 9)];
 
 #[test]
 fn every_rare_mistake_is_found_and_replays() {
     for (name, scene) in RARE {
-        let mut of_the_scene = (scene..60_000).step_by(10);
+        let mut of_the_scene = (scene..72_000).step_by(12);
         let behaviours = format!("plant={name}");
         let caught = of_the_scene.find_map(|seed| {
             let (manners, seeds) = (vec![Manner::Userfaultfd], seed..seed + 1);
@@ -72,4 +72,14 @@ fn every_rare_mistake_is_found_and_replays() {
         let caught = caught.unwrap_or_else(|| panic!("{behaviours} was not found"));
         assert!(caught.replays, "{behaviours}: {}", caught.finding);
     }
+}
+
+#[test]
+fn the_posted_count_of_fences_signals_too_early_and_upstreams_is_refused() {
+    let posted = seeds("c=posted", 0..600).caught.expect("found");
+    assert_eq!(posted.finding, Finding::TooEarly { tile: 1 });
+    assert!(posted.replays);
+    let upstream = seeds("c=upstream", 0..600).caught.expect("found");
+    assert!(matches!(&upstream.finding, Finding::Refused { what } if what.contains("EFAULT")), "{}", upstream.finding);
+    assert!(upstream.replays);
 }

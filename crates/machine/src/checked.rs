@@ -4,11 +4,11 @@ use crate::behaviour::Behaviours;
 use crate::bus::SystemAccess;
 use crate::program::Program;
 use crate::wiring::{Core, Plan};
-use hostmm::{HostMemory, HostMm};
+use hostmm::{AccessError, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
 use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
-use units::{Dpa, SZ_1G, SZ_2M};
+use units::{Dpa, HostFrame, SZ_1G, SZ_2M};
 use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
@@ -104,6 +104,23 @@ impl Checked {
     /// The device opened by the process.
     pub fn open(&self) -> Program {
         self.thread_of(self.core.device().open())
+    }
+
+    /// Reads bytes of a buffer, from the start of a page that its mapping has.
+    pub fn read_buffer(&self, page: HostFrame, bytes: &mut [u8]) -> Result<(), AccessError> {
+        self.buffers().read(Place::Host(page), 0, bytes)
+    }
+
+    /// Writes likewise.
+    pub fn write_buffer(&self, page: HostFrame, bytes: &[u8]) -> Result<(), AccessError> {
+        self.buffers().write(Place::Host(page), 0, bytes)
+    }
+
+    fn buffers(&self) -> &dyn HostMemory {
+        match &self.live {
+            Some(live) => &**live,
+            None => &*self.sim,
+        }
     }
 
     /// Another thread of the process, with the same open file.

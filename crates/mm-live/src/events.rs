@@ -93,10 +93,13 @@ impl Queue {
 }
 
 const BATCH: usize = 16;
+/// How often who reads events lets others run first, and sleeps in the end: a callback takes as long as many yields.
+const GIVE_WAY: u32 = 32;
 
 impl LiveMm {
     /// Reads all messages and settles the events. True where it left work for the readers.
     pub(crate) fn drain(&self) -> bool {
+        self.give_way();
         let mut batch = [Message::Other(0); BATCH];
         let mut faults = 0;
         let mut notices = 0;
@@ -130,6 +133,19 @@ impl LiveMm {
         }
         self.counters.faults.add(faults);
         faults + notices > 0
+    }
+
+    /// Lets the engine catch up: it is told of what was read before, and who waits for that looks. In the kernel the thread that
+    /// makes a change does this itself, before its next one; here it would make changes faster than anybody can be told of, and
+    /// whoever waits for a quiet moment would never see one. For a while only: the caller may be who the others wait for.
+    fn give_way(&self) {
+        for turn in 0..GIVE_WAY {
+            let is_told = self.queue.undelivered.load() == 0;
+            if is_told && (turn >= GIVE_WAY / 2 || !self.notifiers.is_awaited()) {
+                return;
+            }
+            if turn < GIVE_WAY / 2 { sync::yield_now() } else { sync::time::sleep_ns(20_000) }
+        }
     }
 
     /// Keeps events unread while the guard lives; what was read is settled, so no mremap is deferred.
@@ -216,5 +232,60 @@ impl LiveMm {
             }
             sync::yield_now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::books::Watched;
+    use crate::kernel::{Descriptor, Watch};
+    use crate::sys::mem;
+    use hostmm::{HostMm, NotifierOps};
+    use std::sync::Arc;
+    use units::SZ_2M;
+
+    /// Takes as long as a TLB flush.
+    struct Slow;
+
+    impl NotifierOps for Slow {
+        fn invalidate(&self, _: &MmEvent) {
+            let end = now_ns() + 20_000;
+            while now_ns() < end {}
+        }
+    }
+
+    /// One thread drops memory over and over, as fast as it can. Who waits for a quiet moment sees one.
+    #[test]
+    fn a_quiet_moment_comes_though_events_never_end() {
+        const LOOKS: u64 = 1000;
+        let Some(mm) = LiveMm::start_for_test() else { return };
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        mm.kernel.register(Descriptor::Program, chunk, Watch::Missing).expect("memory of ours");
+        mm.books.lock().chunk_mut(chunk.start).add_registered(Watched { range: chunk, sure: true });
+        let id = mm.notifier_insert(chunk, Arc::new(Slow)).expect("a notifier");
+        let stop = Arc::new(AtomicU32::new(0));
+        let dropper = sync::spawn("dropper", {
+            let (stop, mm) = (stop.clone(), mm.clone());
+            move || {
+                while stop.load() == 0 && mm.stats().removes < 100 * LOOKS {
+                    mem::advise(chunk, mem::Advice::DontNeed).expect("memory of ours");
+                }
+            }
+        });
+        while mm.stats().removes < 100 {
+            sync::yield_now();
+        }
+        let before = mm.stats().removes;
+        for _ in 0..LOOKS {
+            mm.read_begin(id);
+        }
+        let events = mm.stats().removes - before;
+        stop.store(1);
+        dropper.join();
+        assert!(events < LOOKS * 20, "{events} events before {LOOKS} quiet moments");
+        mm.notifier_remove(id);
+        mem::unmap(whole);
+        assert!(mm.stop());
     }
 }

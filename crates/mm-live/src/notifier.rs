@@ -9,6 +9,7 @@ use crate::rules::Rules;
 use hostmm::{EventKind, MmError, MmEvent, NotifierId, NotifierOps, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use sync::atomic::AtomicU32;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex};
 use units::HostRange;
@@ -52,6 +53,8 @@ struct Table {
 pub(crate) struct Notifiers {
     table: Mutex<Table>,
     idle: Condvar,
+    /// Threads in [`read_begin`](Self::read_begin) that wait.
+    waiters: AtomicU32,
     rules: Rules,
 }
 
@@ -65,7 +68,12 @@ pub(crate) struct Begun {
 
 impl Notifiers {
     pub fn new(rules: Rules) -> Self {
-        Self { table: rank::mutex(Rank::LEAF, Table::default()), idle: Condvar::new(), rules }
+        Self {
+            table: rank::mutex(Rank::LEAF, Table::default()),
+            idle: Condvar::new(),
+            waiters: AtomicU32::new(0),
+            rules,
+        }
     }
 
     pub fn insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError> {
@@ -95,15 +103,35 @@ impl Notifiers {
         }
     }
 
+    /// A sequence that was even at some time since the call: at its end where nothing changes. The next invalidation may have
+    /// begun by the time that a waiter runs; `read_retry` says so then.
     pub fn read_begin(&self, id: NotifierId) -> Seq {
         let mut table = self.table.lock();
-        loop {
-            match table.notifiers.get(&id) {
-                Some(notifier) if notifier.active > 0 => self.idle.wait(&mut table),
-                Some(notifier) => return Seq(notifier.seq),
-                None => return Seq(0),
+        let mut first = None;
+        let seq = loop {
+            let Some(notifier) = table.notifiers.get(&id) else { break 0 };
+            if notifier.active == 0 {
+                break notifier.seq;
             }
+            match first {
+                None => {
+                    first = Some(notifier.seq);
+                    self.waiters.fetch_add(1);
+                }
+                Some(first) if notifier.seq > first => break notifier.seq - 1,
+                Some(_) => {}
+            }
+            self.idle.wait(&mut table);
+        };
+        if first.is_some() {
+            self.waiters.fetch_sub(1);
         }
+        Seq(seq)
+    }
+
+    /// Whether somebody waits for invalidations to end.
+    pub fn is_awaited(&self) -> bool {
+        self.waiters.load() > 0
     }
 
     pub fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {

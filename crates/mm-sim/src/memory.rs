@@ -47,11 +47,17 @@ impl HostMemory for Sim {
         }
     }
     fn object_create(&self, pages: u64) -> Option<HostFrame> {
-        Some(self.lock().frames.alloc_run(pages))
+        let mut state = self.lock();
+        let first = state.frames.alloc_run(pages);
+        state.objects.extend((0..pages).map(|page| first.add(page)));
+        Some(first)
     }
     fn object_destroy(&self, first: HostFrame, pages: u64) {
         let mut state = self.lock();
-        (0..pages).for_each(|page| state.frames.put(first.add(page)));
+        for frame in (0..pages).map(|page| first.add(page)) {
+            state.objects.remove(&frame);
+            state.frames.put(frame);
+        }
     }
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         self.load(from, buf).map_err(told)

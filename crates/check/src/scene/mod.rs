@@ -6,10 +6,12 @@
 //! | `wide` | invalidation: two ranges on different tiles, changed under them by one event, by advice and by a remap |
 //! | `owners` | addresses whose memory another thread takes, beside memory that migrates |
 //! | `movers` | memory in VRAM that moves away and is unmapped there, under a tile that writes to its old place |
+//! | `binds` | binds that wait, on a VM without faults: what is signalled is bound on every tile |
 //! | `guests` | VMs that are new to a block in the middle of its migration |
 //!
 //! `process` is what they have in common; `words` is the oracle for data.
 
+mod binds;
 mod block;
 mod guests;
 mod movers;
@@ -41,6 +43,8 @@ pub enum Scene {
     Movers,
     /// New VMs.
     Guests,
+    /// Binds that wait.
+    Binds,
 }
 
 impl fmt::Display for Scene {
@@ -51,6 +55,7 @@ impl fmt::Display for Scene {
             Self::Owners => "owners",
             Self::Movers => "movers",
             Self::Guests => "guests",
+            Self::Binds => "binds",
         })
     }
 }
@@ -74,6 +79,7 @@ pub fn run(scene: Scene, manner: Manner, behaviours: &str, reached: &mut Reached
         Scene::Owners => owners::play(&process),
         Scene::Movers => movers::play(&process),
         Scene::Guests => guests::play(&process),
+        Scene::Binds => binds::play(&process),
     };
     reached.stale_binds = process.checked.core.ledger().read().stale_binds;
     process.close();

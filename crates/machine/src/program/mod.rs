@@ -1,8 +1,13 @@
 //! The program's side of the uAPI, for scenes, benches and tests: ioctls whose arguments lie in the program's own
 //! memory, whichever world that is in.
 //!
-//! Key types: [`Program`] (an open file and a scratch page for arguments), [`Batch`] (GPU commands in the making).
+//! Key types: [`Program`] (an open file and a scratch page for arguments), [`Batch`] (GPU commands in the making). `objects`:
+//! buffers, syncobjs, and what waits and signals.
 //! A `Program` belongs to one thread: its scratch page is not shared.
+
+mod objects;
+
+pub use objects::Order;
 
 use hostmm::HostMemory;
 use std::sync::Arc;
