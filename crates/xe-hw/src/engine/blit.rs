@@ -10,12 +10,14 @@
 use super::decode::Words;
 use crate::fault::Stall;
 use crate::mmu::access::{Initiator, Op};
-use units::{GpuVa, SZ_64K};
+use units::{GpuVa, SZ_4K, SZ_64K};
 use xe_spec::cmd::blt;
 use xe_spec::fault::Access;
 
-/// Bytes that are read before they are written, and that are copied in one turn.
-const CHUNK: u64 = SZ_64K;
+/// Bytes that are read before they are written: few enough to stay in the first cache, or a copy takes twice as long.
+const HELD: u64 = 4 * SZ_4K;
+/// Bytes that are copied in one turn.
+const TURN: u64 = SZ_64K;
 /// Lines in one turn.
 const LINES: u32 = 64;
 
@@ -177,7 +179,7 @@ impl Blit {
 
     /// Does some of it; true where it is done.
     pub(super) fn advance(&self, by: &Initiator<'_>, going: &mut Going) -> Result<bool, Stall> {
-        let (bytes, end) = (self.width * self.lines, going.done + CHUNK);
+        let (bytes, end) = (self.width * self.lines, going.done + TURN);
         for _ in 0..LINES {
             if going.done >= bytes {
                 going.rest();
@@ -194,10 +196,10 @@ impl Blit {
     /// Brings bytes of one line, as many as are held or can be read at once.
     fn move_on(&self, by: &Initiator<'_>, going: &mut Going) -> Result<(), Stall> {
         let (line, column) = (going.done / self.width, going.done % self.width);
-        let left = (self.width - column).min(CHUNK) as usize;
+        let left = (self.width - column).min(HELD) as usize;
         if let (Source::Memory { at, pitch }, true) = (self.from, going.is_empty()) {
             let at = at.add(line * pitch + column);
-            going.held.resize(CHUNK as usize, 0);
+            going.held.resize(HELD as usize, 0);
             let read = by.stream(at, Op::Read(&mut going.held[..left]));
             let bytes = read.map_err(|refusal| Stall { addr: at, access: Access::Read, refusal });
             let bytes = bytes.inspect_err(|_| going.held.clear())?;
