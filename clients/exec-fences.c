@@ -6,8 +6,10 @@
 #define _GNU_SOURCE
 #include "syncobj.h"
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #define IOC_EXEC_QUEUE_GET_PROPERTY 0xc0286448u
 struct queue_property { uint64_t extensions; uint32_t exec_queue_id, property; uint64_t value, reserved[2]; };
@@ -192,6 +194,82 @@ static void orders(void) {
     end(&device);
 }
 
+static void *stop_later(void *stop) {
+    usleep(30000);
+    stop_it(stop);
+    return NULL;
+}
+
+/* Memory that a job uses stays until the job is done, whatever the program does to its mapping meanwhile. */
+static void memory_stays(void) {
+    for (int n = 0; n < 3; n++) {
+        struct device device = begin();
+        uint32_t queue = queue_new(&device, device.vm, 0), done = syncobj_new(device.fd, 0);
+        char *memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            die("mmap");
+        struct bind_op op = {
+            .obj_offset = AT(memory), .pat_index = PAT_WRITE_BACK, .range = BYTES, .addr = 0x40000000, .op = BIND_MAP_USERPTR,
+        };
+        struct vm_bind bind = {.vm_id = device.vm, .num_binds = 1, .bind = op};
+        must_ioctl(device.fd, IOC_VM_BIND, &bind, "VM_BIND of a userptr");
+        volatile uint32_t *stop = (void *)memory;
+        stop[1] = 0x40000000;
+        stop[2] = 0;
+        stop[0] = MI_BATCH_BUFFER_START;
+        struct sync out = signals(done);
+        IS(exec(&device, queue, 0x40000000, 1, &out), 0);
+        IS(syncobj_waits(device.fd, &done, 1, 0, 0, NULL), ETIME);
+        pthread_t thread;
+        if ((errno = pthread_create(&thread, NULL, stop_later, memory)))
+            die("pthread_create");
+        if (n == 0)
+            IS(mmap(memory, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == memory, 1);
+        else if (n == 1)
+            IS(madvise(memory, BYTES, MADV_DONTNEED), 0);
+        else
+            IS(munmap(memory, BYTES), 0);
+        IS(syncobj_waits(device.fd, &done, 1, 0, 0, NULL), 0);
+        IS(is_banned(&device, queue), 0);
+        pthread_join(thread, NULL);
+        if (n < 2)
+            munmap(memory, BYTES);
+        end(&device);
+    }
+}
+
+/* A child, made while a job waits for another. */
+static void forks(void) {
+    struct device device = begin();
+    uint32_t first = queue_new(&device, device.vm, 0), second = queue_new(&device, device.vm, 1);
+    uint32_t go = syncobj_new(device.fd, 0), done = syncobj_new(device.fd, 0);
+    volatile uint32_t *stop;
+    struct sync one = signals(go), two[] = {waits(go), signals(done)};
+    IS(exec(&device, first, spin(&device, &stop), 1, &one), 0);
+    IS(exec(&device, second, store(&device, 0, 77), 2, two), 0);
+    struct syncobj_handle file = {.handle = done, .flags = FD_SYNC_FILE};
+    IS(answer(device.fd, IOC_SYNCOBJ_HANDLE_TO_FD, &file), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        /* the device is the parent's: what it gave out says so, and does no harm */
+        struct syncobj_create create = {0};
+        int error = answer(device.fd, IOC_SYNCOBJ_CREATE, &create);
+        close(file.fd);
+        close(device.fd);
+        _exit(error == ENODEV ? 0 : 1);
+    }
+    int status = -1;
+    IS(waitpid(child, &status, 0), child);
+    IS(status, 0);
+    IS(is_readable(file.fd, 0), 0);
+    stop_it(stop);
+    IS(syncobj_wait_one(device.fd, done, 0), 0);
+    IS(result(&device, 0), 77);
+    IS(is_readable(file.fd, 10000), 1);
+    close(file.fd);
+    end(&device);
+}
+
 static void errors(void) {
     struct device device = begin();
     int fd = device.fd;
@@ -322,6 +400,8 @@ static void timeouts(void) {
 
 int main(int argc, char **argv) {
     orders();
+    memory_stays();
+    forks();
     errors();
     resets();
     ends();

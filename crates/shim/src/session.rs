@@ -31,6 +31,10 @@ static RUNNING: Mutex<Option<Arc<dyn Device>>> = Mutex::new(None);
 static EXCLUDED: Mutex<Vec<HostRange>> = Mutex::new(Vec::new());
 /// Whether `RUNNING` holds a machine: what calls that are not ours ask first.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// Whether a job may count on memory that stays.
+static FENCES: AtomicBool = AtomicBool::new(false);
+/// Where the program's half of the address space ends.
+const USER_END: u64 = 1 << 47;
 /// Grows by one with every start and every fork: tells files of a dead machine.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 /// The process in which the machine runs.
@@ -64,14 +68,40 @@ pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: i
     let mut made = None;
     libc_calls::inside(|_| {
         if let Some(device) = running() {
-            let range = HostRange::sized(HostVa(start as u64), length as u64);
-            let pages = HostRange::new(range.start.page(), range.end.align_up(units::SZ_4K));
-            device.around_change(pages, change, &mut || made = Some((make(), libc_calls::errno())));
+            if change != Change::Lock {
+                device.finish_jobs(pages(start, length));
+            }
+            device.around_change(pages(start, length), change, &mut || made = Some((make(), libc_calls::errno())));
         }
     });
     let Some((result, errno)) = made else { return make() };
     libc_calls::set_errno(errno);
     result
+}
+
+/// Before memory goes: waits for jobs that may count on it. Where there are none, it is one load.
+pub fn finish_jobs(start: usize, length: usize) {
+    if FENCES.load(Ordering::Acquire) && is_active() {
+        libc_calls::inside(|_| {
+            if let Some(device) = running() {
+                device.finish_jobs(pages(start, length));
+            }
+        });
+    }
+}
+
+/// A VM was made: from now on there may be such jobs.
+pub fn note_fences() {
+    if let Some(device) = running().filter(|device| device.has_fences()) {
+        FENCES.store(true, Ordering::Release);
+        drop(device);
+    }
+}
+
+fn pages(start: usize, length: usize) -> HostRange {
+    let start = (start as u64).min(USER_END);
+    let end = start.saturating_add(length as u64).min(USER_END);
+    HostRange::new(HostVa(start).page(), HostVa(end).align_up(units::SZ_4K))
 }
 
 /// `main` ends, and the process lives on.

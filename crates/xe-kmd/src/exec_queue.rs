@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use sync::Mutex;
 use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
-use units::GpuVa;
+use units::{GpuVa, HostRange};
 use xe_spec::fault::{ContextId, EngineClass, EngineId};
 use xe_spec::share::Share;
 
@@ -56,6 +56,16 @@ impl Queues {
     /// The queue of a context, unless it ended.
     pub(crate) fn of(&self, context: ContextId) -> Option<Arc<ExecQueue>> {
         self.contexts.lock().get(&context)?.upgrade()
+    }
+
+    /// Waits for the jobs of VMs with dma-fences that show memory of `range` by a userptr. The caller holds no lock.
+    ///
+    /// Upstream: `vma_userptr_invalidate`, which waits for all fences of the VM.
+    pub(crate) fn finish_jobs(&self, range: HostRange) {
+        let queues: Vec<_> = self.contexts.lock().values().filter_map(Weak::upgrade).collect();
+        let concerned = queues.iter().filter(|queue| queue.has_timeout() && !queue.last().is_over());
+        let shows = |queue: &&Arc<ExecQueue>| queue.vm.state.lock().shows_user_memory(range);
+        concerned.filter(shows).for_each(|queue| _ = queue.last().wait(None));
     }
 
     /// Resets a GT: queues whose job had begun are banned, all others go on. Upstream: `gt_reset`, `guc_exec_queue_stop`.

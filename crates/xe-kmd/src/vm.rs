@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use sync::Mutex;
+use sync::atomic::AtomicBool;
 use sync::rank::mutex;
 use units::{GpuRange, GpuVa, HostRange, HostVa};
 use xe_spec::fault::{Asid, FaultRecord};
@@ -48,6 +49,8 @@ pub(crate) struct Vms {
     spaces: Mutex<Spaces>,
     /// The first number that is a VM's.
     first: u32,
+    /// A VM with dma-fences was made.
+    fences: AtomicBool,
 }
 
 struct Spaces {
@@ -59,12 +62,17 @@ impl Vms {
     /// None; numbers from `first` on.
     pub(crate) fn new(first: u32) -> Arc<Self> {
         let spaces = mutex(ranks::LEAF, Spaces { vms: BTreeMap::new(), next: first });
-        Arc::new(Self { spaces, first })
+        Arc::new(Self { spaces, first, fences: AtomicBool::new(false) })
     }
 
     /// The VM of an address space.
     pub(crate) fn find(&self, asid: Asid) -> Option<Arc<Vm>> {
         self.spaces.lock().vms.get(&asid)?.upgrade()
+    }
+
+    /// Whether there ever was one with dma-fences.
+    pub(crate) fn has_fences(&self) -> bool {
+        self.fences.load()
     }
 
     /// Sweeps every VM for page tables that are held for memory that is gone. The caller holds no lock.
@@ -136,6 +144,11 @@ impl VmState {
         self.pending.iter().filter(has_work).map(|(_, fence)| fence.clone())
     }
 
+    /// Whether a userptr shows some of that memory.
+    pub(crate) fn shows_user_memory(&self, range: HostRange) -> bool {
+        self.userptrs.as_ref().is_some_and(|userptrs| userptrs.shows(range))
+    }
+
     /// Remembers a fault that was refused, for the program to ask after.
     pub(crate) fn note_fault(&mut self, record: &FaultRecord) {
         if self.faults.len() < MAX_FAULTS_SAVED {
@@ -150,7 +163,12 @@ impl Vm {
         let asid = vms.alloc().ok_or(Errno::ENOSPC)?;
         let made = Self::build(shared, vms, flags, asid);
         match &made {
-            Ok(vm) => vms.publish(vm),
+            Ok(vm) => {
+                if !vm.is_long_running() {
+                    vms.fences.store(true);
+                }
+                vms.publish(vm);
+            }
             Err(_) => vms.free(asid),
         }
         made

@@ -106,6 +106,14 @@ impl Device for Machine {
         vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
     }
 
+    fn has_fences(&self) -> bool {
+        self.live.core().device().has_fences()
+    }
+
+    fn finish_jobs(&self, range: HostRange) {
+        self.live.core().device().finish_jobs(range);
+    }
+
     fn reset_gt(&self, gt: u32) {
         if let Ok(tile) = u8::try_from(gt) {
             self.live.core().device().reset_gt(TileId(tile));

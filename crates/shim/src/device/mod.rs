@@ -63,6 +63,10 @@ pub trait Device: Send + Sync {
     fn own_fds(&self) -> Vec<i32>;
     /// Counters of a GT, in the order of debugfs.
     fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)>;
+    /// Whether jobs may count on memory that stays until they are done.
+    fn has_fences(&self) -> bool;
+    /// The mapping of this range is about to change: wait for such jobs.
+    fn finish_jobs(&self, range: HostRange);
     /// Reset a GT: what had begun there is killed.
     fn reset_gt(&self, gt: u32);
     /// Bring everything home and stop.

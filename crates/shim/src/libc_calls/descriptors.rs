@@ -13,7 +13,7 @@ use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{DIR, EBADF, FILE};
 use units::HostVa;
-use xe_uapi::ioctl::WAIT_USER_FENCE;
+use xe_uapi::ioctl::{VM_CREATE, WAIT_USER_FENCE};
 
 interpose! {
     fn close(fd: c_int) -> c_int {
@@ -135,7 +135,13 @@ fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held)
     }
     match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
-        _ => file.ioctl(command, HostVa(argument as u64), &Process { signals, epoch }),
+        _ => {
+            let result = file.ioctl(command, HostVa(argument as u64), &Process { signals, epoch });
+            if command == VM_CREATE {
+                session::note_fences();
+            }
+            result
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! mmap of a node; mprotect, mremap, mlock and their kin, with their memory at home.
 //!
-//! munmap, mmap over something, and most of madvise need nothing here: the kernel tells of them, also where libc calls
-//! them by itself. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
+//! munmap, mmap over something, and most of madvise need little here: the kernel tells of them, also where libc calls
+//! them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
 use super::{buffers, interpose, peek, raw, real, set_errno};
 use crate::device::Change;
@@ -16,8 +16,16 @@ interpose! {
         if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
             return map_node(at, length, prot, flags, fd, offset);
         }
+        if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) == libc::MAP_FIXED {
+            session::finish_jobs(at as usize, length);
+        }
         // SAFETY: the program's own arguments.
         unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
+    }
+    fn munmap(at: *mut c_void, length: size_t) -> c_int {
+        session::finish_jobs(at as usize, length);
+        // SAFETY: the program's own arguments.
+        unsafe { real::munmap(at, length) }
     }
     fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         // SAFETY: the program's own arguments; the two forms are one where off_t has 64 bits.
@@ -42,6 +50,9 @@ interpose! {
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
         // SAFETY: the program's own arguments.
         let advise = || unsafe { real::madvise(at, length, advice) };
+        if [libc::MADV_DONTNEED, libc::MADV_REMOVE].contains(&advice) {
+            session::finish_jobs(at as usize, length);
+        }
         if advice != MADV_GUARD_INSTALL {
             return advise();
         }

@@ -99,6 +99,7 @@ macro_rules! by_name {
 
 by_name! { (a b c d e f)
     SYS_mmap => memory::mmap(a as _, b, c as c_int, d as c_int, e as c_int, f as _);
+    SYS_munmap => memory::munmap(a as _, b);
     SYS_mprotect => memory::mprotect(a as _, b, c as c_int);
     SYS_pkey_mprotect => memory::pkey_mprotect(a as _, b, c as c_int, d as c_int);
     SYS_mremap => memory::mremap(a as _, b, c, d as c_int, e as _);

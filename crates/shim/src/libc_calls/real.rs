@@ -111,6 +111,7 @@ functions! {
     fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void;
     fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int;
     fn pkey_mprotect(at: *mut c_void, length: size_t, prot: c_int, key: c_int) -> c_int;
+    fn munmap(at: *mut c_void, length: size_t) -> c_int;
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void;
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int;
     fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void;

@@ -104,6 +104,11 @@ impl Userptrs {
         self.last_id.fetch_add(1) + 1
     }
 
+    /// Whether some span shows a part of `host`.
+    pub(crate) fn shows(&self, host: HostRange) -> bool {
+        self.space.spans.lock().iter().any(|(span, map)| map.host_range(*span).intersect(host).is_some())
+    }
+
     /// `span` shows what `map` says.
     pub(crate) fn add(&self, span: GpuRange, map: UserMap) {
         self.space.spans.lock().push((span, map));
