@@ -2,6 +2,7 @@
 
 use super::*;
 use ::sync::sim::{Limits, Outcome, Random, run};
+use std::sync::Arc;
 use xe_spec::fault::ContextId;
 use xe_uapi::syncobj::*;
 
@@ -257,4 +258,71 @@ fn a_wrong_sync_gets_upstreams_errno() {
     assert_eq!(exec(&rig, queue_id, 1, &[user(DATA), user(DATA), wait_for(77)]), ENOENT);
     assert_eq!((ring(&rig, context), is_over(&rig, empty)), (0, None), "nothing was done");
     rig.device.stop_jobs();
+}
+
+/// Two submitters, a device that reports jobs done, and somebody who ends things: every fence is over in the end.
+#[test]
+fn fences_end_whatever_ends_their_jobs() {
+    for seed in 0..300 {
+        let report = run(&mut Random::new(seed), Limits::default(), move || {
+            let rig = Arc::new(Rig::new());
+            let (queues, contexts) = two_queues(&rig);
+            let fences = [0; 6].map(|_| syncobj(&rig, 0));
+            // Arguments of each thread lie elsewhere.
+            let submit = |own: usize| {
+                let rig = rig.clone();
+                sync::spawn("submitter", move || {
+                    let base = USER + 0x10_0000 * (1 + own as u64);
+                    for n in 0..3 {
+                        let waits: Vec<_> = if n > 0 { vec![wait_for(fences[3 * (1 - own) + n - 1])] } else { vec![] };
+                        let syncs: Vec<_> = waits.into_iter().chain([signals(fences[3 * own + n])]).collect();
+                        (0..).zip(&syncs).for_each(|(at, sync): (u64, _)| rig.put(base + 48 * at, sync));
+                        let args = Exec {
+                            exec_queue_id: queues[own],
+                            num_syncs: syncs.len() as u32,
+                            syncs: base,
+                            address: DATA,
+                            num_batch_buffer: 1,
+                            ..Default::default()
+                        };
+                        rig.put(base + 0x1000, &args);
+                        // Refused where its in-fence is not there yet, or its queue is gone.
+                        let _ = rig.file.ioctl(nr::EXEC, HostVa(base + 0x1000));
+                    }
+                })
+            };
+            let submitters = [submit(0), submit(1)];
+            let device = {
+                let rig = rig.clone();
+                sync::spawn("device", move || {
+                    for seqno in 1..=3 {
+                        contexts.iter().filter(|context| ring(&rig, **context) as u64 >= seqno).for_each(|context| {
+                            rig.device.job_done(*context, seqno);
+                        });
+                        sync::yield_now();
+                    }
+                })
+            };
+            match seed % 3 {
+                0 => rig.device.context_killed(contexts[0], 1),
+                1 => {
+                    rig.hw.state.lock().ran_ns.insert(contexts[0], 5);
+                    rig.device.reset_gt(TileId(0));
+                }
+                _ => {
+                    let gone = rig.file.names.lock().queues.remove(queues[0]);
+                    gone.expect("the queue").close();
+                }
+            }
+            submitters.into_iter().chain([device]).for_each(sync::JoinHandle::join);
+            let left = rig.file.names.lock().queues.take_all();
+            left.iter().for_each(|queue| queue.close());
+            for handle in fences {
+                assert_ne!(is_over(&rig, handle), Some(false), "seed {seed}");
+            }
+            rig.file.close();
+            rig.device.stop_jobs();
+        });
+        assert_eq!(report.outcome, Outcome::Finished, "seed {seed}");
+    }
 }
