@@ -131,6 +131,19 @@ pub fn file(fd: i32) -> Option<(Arc<dyn File>, u32)> {
     }
 }
 
+/// The open file behind a node's descriptor is another one from now on, unless somebody was here first. What was there
+/// is the dead machine's: not even its destructor may run.
+pub fn replace(fd: i32, dead: u32, file: Arc<dyn File>, epoch: u32) {
+    let mut files = FILES.lock();
+    let slot = index(word(fd)).and_then(|index| files.0.get_mut(index)?.as_mut());
+    if let Some(open) = slot
+        && open.epoch == dead
+    {
+        open.epoch = epoch;
+        mem::forget(mem::replace(&mut open.behind, Behind::File(file)));
+    }
+}
+
 /// What `fd` was given out as, with the start of the machine that it belongs to; the clone is made only where that is
 /// `epoch`.
 pub fn passed(fd: i32, epoch: u32) -> Option<Passed> {

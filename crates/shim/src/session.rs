@@ -4,11 +4,12 @@
 //! held while a running machine is called, but `START` by those who fork.
 //!
 //! In a fork child the machine is dead: its threads do not exist, and its locks are in whatever state they were. It is
-//! never touched again, not even to free it; the child gets a machine of its own if it opens a node itself.
+//! never touched again, not even to free it; the child gets a machine of its own if it opens a node itself, or uses one that
+//! its parent had open.
 
 use crate::config::{self, Config};
 use crate::device::{self, Change, Device, Errno, File};
-use crate::nodes::{self, Files, Minor};
+use crate::nodes::{self, Entry, Files, Minor};
 use crate::report::Report;
 use crate::{ending, heap, libc_calls, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -48,6 +49,20 @@ pub fn open(minor: Minor) -> Result<(Arc<dyn File>, u32), Errno> {
     let device = start()?;
     let file = device.open(minor)?;
     Ok((file, EPOCH.load(Ordering::Acquire)))
+}
+
+/// The file of a node's descriptor, and its epoch. One that was opened before a fork is opened anew in the child: a file
+/// of the child's own machine, without the handles of its parent's. `ENODEV`: the machine has been shut down.
+pub fn file(fd: i32) -> Result<(Arc<dyn File>, u32), Errno> {
+    let (file, epoch) = nodes::file(fd).ok_or(Errno(libc::EBADF))?;
+    if is_alive(epoch) {
+        return Ok((file, epoch));
+    }
+    nodes::leak(file);
+    let Entry::Node(minor) = nodes::entry(fd) else { return Err(Errno(libc::EBADF)) };
+    let (fresh, now) = open(minor)?;
+    nodes::replace(fd, epoch, fresh, now);
+    nodes::file(fd).filter(|(_, epoch)| is_alive(*epoch)).ok_or(Errno(libc::ENODEV))
 }
 
 /// The running machine.

@@ -5,7 +5,7 @@
 
 use super::{inside, real};
 use crate::device::Errno;
-use crate::{nodes, session};
+use crate::session;
 use core::ffi::{c_int, c_void};
 use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
 use units::HostVa;
@@ -40,12 +40,7 @@ pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int
 }
 
 fn find(fd: c_int, offset: u64, bytes: u64) -> Result<HostVa, Errno> {
-    let (file, epoch) = nodes::file(fd).ok_or(Errno(libc::EBADF))?;
-    if !session::is_alive(epoch) {
-        nodes::leak(file);
-        return Err(Errno(libc::ENODEV));
-    }
-    file.mmap(offset, bytes)
+    session::file(fd)?.0.mmap(offset, bytes)
 }
 
 fn check(mapped: *mut c_void) -> Result<usize, Errno> {

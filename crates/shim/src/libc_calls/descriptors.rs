@@ -127,12 +127,7 @@ fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
 }
 
 fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
-    let (file, epoch) = nodes::file(fd).ok_or(Errno(EBADF))?;
-    if !session::is_alive(epoch) {
-        // The machine lived in the parent of this process, or has been shut down.
-        nodes::leak(file);
-        return Err(Errno(libc::ENODEV));
-    }
+    let (file, epoch) = session::file(fd)?;
     match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
         _ => {
