@@ -1,4 +1,4 @@
-//! The tour: a C program's memory goes to both tiles and home; then defect A, as upstream has it and as we do.
+//! The tour: a C program's memory goes to both tiles and home; then defects A and C, as upstream has them and as we do.
 //!
 //! The program is compiled here by the machine's own C compiler and runs as a separate process under the preload
 //! library: nothing in it knows of Pontoon. What it prints (data right or wrong, by its own comparison of every
@@ -26,6 +26,9 @@ const SOURCES: [(&str, &str); 4] = [
 /// Defect A's trigger: 64K in VRAM0 that tile 1 touches next.
 const CROSS: [&str; 6] = ["-s", "65536", "-t", "01", "-p", "2"];
 
+/// Defect C's trigger is the first bind of any program: one store is enough behind it.
+const FIRST_BIND: [&str; 4] = ["-t", "0", "-p", "1"];
+
 /// Options of `tour`.
 #[derive(Args, Default)]
 pub struct Options {
@@ -50,6 +53,7 @@ impl Act {
         serde_json::json!({
             "data_ok": self.data_ok,
             "stray_writes": self.report.stray_writes,
+            "fence_array_holes": self.report.fence_array_holes,
             "migrations": self.report.migrations,
             "wrong": self.steps.iter().filter(|step| step.contains(" BAD")).collect::<Vec<_>>(),
         })
@@ -76,20 +80,27 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     say!("2. Defect A: Linux 7.2 copies from tile to tile as if the other tile's VRAM were system memory.");
     say!("   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks.");
     say!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
-    let defective = Device { behaviour: "a=upstream".into(), ..options.device.clone() };
-    let upstream = act(&peek, &CROSS, &defective, dir)?;
+    let upstream = act(&peek, &CROSS, &behaving("a=upstream", &options.device), dir)?;
     tell_cross("as upstream does it, the far side written as system memory:", &upstream);
     let ours = act(&peek, &CROSS, &options.device, dir)?;
     tell_cross("as Pontoon does it, both ends marked as device memory:", &ours);
 
-    say!("\n3. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
+    say!("\n3. Defect C: Linux 7.2 counts the fences of a bind by tile and fills those of tile 0 only.");
+    say!("   The first bind of the program: its mirror, with a user fence, on the VM's default queue.");
+    let c = Counted {
+        upstream: act(&peek, &FIRST_BIND, &behaving("c=upstream", &options.device), dir)?,
+        ours: act(&peek, &FIRST_BIND, &options.device, dir)?,
+    };
+    c.tell();
+
+    say!("\n4. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
     let checked = checked_world();
     say!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
 
     let a_ok = !upstream.data_ok && upstream.report.stray_writes > 0 && ours.data_ok && ours.report.stray_writes == 0;
     let went_all_ways = ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"];
     let moved = went_all_ways.iter().all(|way| whole.report.migrations.get(*way).is_some_and(|n| *n > 0));
-    let ok = whole.data_ok && moved && a_ok && checked.ok;
+    let ok = whole.data_ok && moved && a_ok && c.is_right() && checked.ok;
     say!(
         "{}",
         if ok { "\nEverything that was compared was right." } else { "\nNOT everything that was compared was right." }
@@ -99,12 +110,41 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             "data_ok": whole.data_ok,
             "migrations": whole.report.migrations,
             "a": { "ok": a_ok, "upstream": upstream.summary(), "ours": ours.summary() },
+            "c": { "ok": c.is_right(), "upstream": c.upstream.summary(), "ours": c.ours.summary() },
             "checked": checked.json,
             "mechanism": whole.report.memory.mechanism,
         });
         say!("{line}");
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The device, with one behaviour.
+fn behaving(behaviour: &str, device: &Device) -> Device {
+    Device { behaviour: behaviour.into(), ..device.clone() }
+}
+
+/// Defect C, both ways.
+struct Counted {
+    upstream: Act,
+    ours: Act,
+}
+
+impl Counted {
+    fn is_right(&self) -> bool {
+        let holes = |act: &Act| act.report.fence_array_holes;
+        !self.upstream.data_ok && holes(&self.upstream) > 0 && self.ours.data_ok && holes(&self.ours) == 0
+    }
+
+    fn tell(&self) {
+        let holes = self.upstream.report.fence_array_holes;
+        say!(
+            "   as upstream does it: {holes} array of fences with slots that nobody filled; a kernel takes them for pointers,"
+        );
+        say!("     here the bind is refused (Bad address)");
+        let verdict = if self.ours.data_ok { "bound, the job ran, every word is right" } else { "BAD" };
+        say!("   as Pontoon does it, behind the last binds of all tiles: {verdict}");
+    }
 }
 
 /// Compiles a client with the C compiler at hand.
@@ -222,27 +262,32 @@ struct CheckedWorld {
     json: serde_json::Value,
 }
 
-/// A short search of the checked world: upstream's variant must be found, ours must not.
+/// Short searches of the checked world: what is wrong must be found, ours must not.
 fn checked_world() -> CheckedWorld {
     let search = |behaviours: &str, seeds| {
         let manners = vec![Manner::Linux, Manner::Userfaultfd];
         explore::search(&Search { seeds, behaviours: behaviours.into(), manners })
     };
-    let upstream = search("a=upstream", 0..100);
-    match &upstream.caught {
-        Some(caught) => {
-            say!("   a=upstream: found at seed {}", caught.plan.seed);
-            check::tell(caught, "a=upstream", "     ");
+    let wrong = ["a=upstream", "c=posted"].map(|behaviours| {
+        let found = search(behaviours, 0..200);
+        match &found.caught {
+            Some(caught) => {
+                say!("   {behaviours}: found at seed {}", caught.plan.seed);
+                check::tell(caught, behaviours, "     ");
+            }
+            None => say!("   {behaviours}: NOT found in {} runs", found.runs),
         }
-        None => say!("   a=upstream: NOT found in {} runs", upstream.runs),
-    }
-    let ours = search("", 0..100);
+        found
+    });
+    let ours = search("", 0..200);
     match &ours.caught {
         Some(caught) => check::tell(caught, "", "     "),
         None => say!("   ours: {} runs, nothing found", ours.runs),
     }
+    let all_found = wrong.iter().all(|found| found.caught.as_ref().is_some_and(|caught| caught.replays));
+    let [upstream, posted] = wrong.each_ref().map(check::json);
     CheckedWorld {
-        ok: ours.caught.is_none() && upstream.caught.as_ref().is_some_and(|caught| caught.replays),
-        json: serde_json::json!({ "upstream": check::json(&upstream), "ours": check::json(&ours) }),
+        ok: ours.caught.is_none() && all_found,
+        json: serde_json::json!({ "upstream": upstream, "posted_c": posted, "ours": check::json(&ours) }),
     }
 }
