@@ -75,13 +75,22 @@ impl Report {
                 rustix::fs::ftruncate(&self.file, at)?;
                 (at, line.to_owned())
             }
-            Some((_, at, length)) if line.len() <= length => (at, format!("{:1$}\n", line.trim_end(), length - 1)),
+            Some((_, at, length)) if line.len() <= length => (at, padded(line, length)),
             _ => (end, line.to_owned()),
         };
         put_all(&self.file, Some(at), line.as_bytes())?;
         self.line = Some((std::process::id(), at, line.len()));
         Ok(())
     }
+}
+
+/// A line that takes `length` bytes, of a shorter one: with spaces before its end.
+fn padded(line: &str, length: usize) -> String {
+    let mut line = line.trim_end().to_owned();
+    // Not by a width of a format, which ends at 65,535.
+    line.extend(std::iter::repeat_n(' ', length.saturating_sub(line.len() + 1)));
+    line.push('\n');
+    line
 }
 
 /// Writes all of it, at an offset where the file has them.
