@@ -172,8 +172,20 @@ static void orders(void) {
     IS(is_readable(event, 0), 0);
     IS(result(&device, 0) + result(&device, 1), 0);
 
+    uint32_t over = syncobj_new(fd, CREATE_SIGNALED);
+    int done = sync_file(fd, over), merged = sync_merged(done, file.fd);
+    IS(sync_status(done), 1);
+    IS(sync_status(file.fd), 0);
+    IS(sync_status(merged), 0);
+    IS(is_readable(merged, 0), 0);
+
     stop_it(stop);
     IS(syncobj_wait_one(fd, last, 0), 0);
+    IS(sync_status(file.fd), 1);
+    IS(sync_status(merged), 1);
+    IS(is_readable(merged, 10000), 1);
+    close(merged);
+    close(done);
     IS(result(&device, 0), 11);
     IS(result(&device, 1), 22);
     IS(syncobj_query(fd, line, 0), 7);
@@ -337,6 +349,9 @@ static void resets(void) {
         reset(0, n ? "force_reset" : "force_reset_sync", "1", 0);
         IS(syncobj_wait_one(device.fd, hung, 0), 0);
         IS(syncobj_wait_one(device.fd, behind, 0), 0);
+        int file = sync_file(device.fd, hung);
+        IS(sync_status(file), -ECANCELED);
+        close(file);
         IS(result(&device, 0), 0);
         IS(is_banned(&device, here), 1);
         IS(exec(&device, here, store(&device, 0, 1), 0, NULL), ECANCELED);
@@ -391,6 +406,12 @@ static void timeouts(void) {
     IS(now_ns() - start >= 5000000000, 1);
     IS(syncobj_wait_one(device.fd, after, 0), 0);
     IS(syncobj_wait_one(device.fd, other, 0), 0);
+    int files[] = {sync_file(device.fd, hung), sync_file(device.fd, after), sync_file(device.fd, other)};
+    IS(sync_status(files[0]), -ETIME);
+    IS(sync_status(files[1]), -ECANCELED);
+    IS(sync_status(files[2]), 1);
+    for (int n = 0; n < 3; n++)
+        close(files[n]);
     IS(result(&device, 0), 0);
     IS(result(&device, 1), 66);
     IS(is_banned(&device, hangs), 1);

@@ -242,6 +242,27 @@ static void sync_files(void) {
     signal_it(own);
     IS(to_fd(own, FD_SYNC_FILE, 0, &file), 0);
     IS(is_readable(file), 1);
+    struct sync_fence_info one = {0};
+    struct sync_file_info info = {.num_fences = 1, .fences = AT(&one)};
+    IS(answer(file, IOC_SYNC_FILE_INFO, &info), 0);
+    IS(info.status + info.num_fences, 2);
+    IS(one.status, 1);
+    IS(one.timestamp != 0 && one.timestamp <= (uint64_t)now_ns(), 1);
+    IS(strcmp(one.driver_name, "xe"), 0);
+    info.flags = 1;
+    IS(answer(file, IOC_SYNC_FILE_INFO, &info), EINVAL);
+    info = (struct sync_file_info){.num_fences = 1, .fences = 8};
+    IS(answer(file, IOC_SYNC_FILE_INFO, &info), EFAULT);
+    struct sync_merge merge = {.fd2 = 0};
+    IS(answer(file, IOC_SYNC_MERGE, &merge), ENOENT);
+    merge = (struct sync_merge){.fd2 = file, .flags = 1};
+    IS(answer(file, IOC_SYNC_MERGE, &merge), EINVAL);
+    uint64_t deadline[2] = {1, 0};
+    IS(answer(file, IOC_SYNC_SET_DEADLINE, deadline), 0);
+    deadline[1] = 1;
+    IS(answer(file, IOC_SYNC_SET_DEADLINE, deadline), EINVAL);
+    IS(answer(file, 0xc0303e07u, &merge), ENOTTY);
+    IS(answer(file, IOC_SYNCOBJ_DESTROY, &merge), ENOTTY);
     /* the fence stays what it was */
     IS(syncobj_change(fd, IOC_SYNCOBJ_RESET, &own, 1), 0);
     IS(from_fd(file, FD_SYNC_FILE, 0, &bad), ENOENT);

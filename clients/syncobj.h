@@ -41,6 +41,17 @@ SIZE_IS(syncobj_eventfd, 24);
 #define IOC_SYNCOBJ_TIMELINE_SIGNAL 0xc01864cdu
 #define IOC_SYNCOBJ_EVENTFD 0xc01864cfu
 
+/* on the descriptor of a sync file */
+struct sync_merge { char name[32]; int32_t fd2, fence; uint32_t flags, pad; };
+SIZE_IS(sync_merge, 48);
+struct sync_fence_info { char obj_name[32], driver_name[32]; int32_t status; uint32_t flags; uint64_t timestamp; };
+SIZE_IS(sync_fence_info, 80);
+struct sync_file_info { char name[32]; int32_t status; uint32_t flags, num_fences, pad; uint64_t fences; };
+SIZE_IS(sync_file_info, 56);
+#define IOC_SYNC_MERGE 0xc0303e03u
+#define IOC_SYNC_FILE_INFO 0xc0383e04u
+#define IOC_SYNC_SET_DEADLINE 0x40103e05u
+
 enum { CAP_SYNCOBJ = 0x13, CAP_SYNCOBJ_TIMELINE = 0x14 };
 enum { CREATE_SIGNALED = 1 };
 enum { FD_SYNC_FILE = 1, FD_TIMELINE = 2 };
@@ -107,6 +118,26 @@ static inline uint64_t syncobj_query(int fd, uint32_t handle, uint32_t flags) {
     struct syncobj_timeline_array array = {.handles = AT(&handle), .points = AT(&point), .count = 1, .flags = flags};
     must_ioctl(fd, IOC_SYNCOBJ_QUERY, &array, "SYNCOBJ_QUERY");
     return point;
+}
+
+/* The fence of a syncobj as a descriptor. */
+static inline int sync_file(int fd, uint32_t handle) {
+    struct syncobj_handle args = {.handle = handle, .flags = FD_SYNC_FILE};
+    must_ioctl(fd, IOC_SYNCOBJ_HANDLE_TO_FD, &args, "SYNCOBJ_HANDLE_TO_FD");
+    return args.fd;
+}
+
+/* 1, 0, or a negative errno */
+static inline int sync_status(int file) {
+    struct sync_file_info info = {0};
+    must_ioctl(file, IOC_SYNC_FILE_INFO, &info, "SYNC_IOC_FILE_INFO");
+    return info.status;
+}
+
+static inline int sync_merged(int file, int other) {
+    struct sync_merge merge = {.fd2 = other};
+    must_ioctl(file, IOC_SYNC_MERGE, &merge, "SYNC_IOC_MERGE");
+    return merge.fence;
 }
 
 #endif

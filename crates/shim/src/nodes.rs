@@ -65,8 +65,8 @@ pub enum Entry {
 pub enum Behind {
     /// An open file of the device.
     File(Arc<dyn File>),
-    /// What an ioctl gave out.
-    Passed(Passed),
+    /// What an ioctl of a file gave out.
+    Passed(Passed, Arc<dyn File>),
 }
 
 /// An open file.
@@ -146,11 +146,13 @@ pub fn replace(fd: i32, dead: u32, file: Arc<dyn File>, epoch: u32) {
 
 /// What `fd` was given out as, with the start of the machine that it belongs to; the clone is made only where that is
 /// `epoch`.
-pub fn passed(fd: i32, epoch: u32) -> Option<Passed> {
+pub fn passed(fd: i32, epoch: u32) -> Option<(Passed, Arc<dyn File>)> {
     let index = index(word(fd))?;
     let files = FILES.lock();
     match files.0.get(index)?.as_ref()? {
-        OpenFile { behind: Behind::Passed(passed), epoch: own, .. } if *own == epoch => Some(passed.clone()),
+        OpenFile { behind: Behind::Passed(passed, file), epoch: own, .. } if *own == epoch => {
+            Some((passed.clone(), file.clone()))
+        }
         _ => None,
     }
 }
@@ -161,9 +163,9 @@ pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
     add(fd, kind, Behind::File(file), epoch);
 }
 
-/// `fd`, just made, is what an ioctl gives out.
-pub fn give(fd: i32, passed: Passed, epoch: u32) {
-    add(fd, PASSED, Behind::Passed(passed), epoch);
+/// `fd`, just made, is what an ioctl of `file` gives out.
+pub fn give(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
+    add(fd, PASSED, Behind::Passed(passed, file), epoch);
 }
 
 fn add(fd: i32, kind: u32, behind: Behind, epoch: u32) {

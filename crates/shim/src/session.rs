@@ -70,6 +70,11 @@ pub fn running() -> Option<Arc<dyn Device>> {
     if ACTIVE.load(Ordering::Acquire) { RUNNING.lock().clone() } else { None }
 }
 
+/// The epoch of what is opened now.
+pub fn epoch() -> u32 {
+    EPOCH.load(Ordering::Acquire)
+}
+
 /// Whether a file of that epoch belongs to the machine that runs here.
 pub fn is_alive(epoch: u32) -> bool {
     ACTIVE.load(Ordering::Acquire) && EPOCH.load(Ordering::Acquire) == epoch && in_own_process()

@@ -33,7 +33,8 @@ pub(crate) struct Fence {
 
 enum FenceState {
     Pending(Vec<Follower>),
-    Over(Ended),
+    /// How, and when.
+    Over(Ended, u64),
 }
 
 /// What happens when a fence comes to its end.
@@ -62,7 +63,7 @@ impl Fence {
 
     /// One that has.
     pub(crate) fn over(result: Ended) -> Arc<Self> {
-        Self::with(FenceState::Over(result))
+        Self::with(FenceState::Over(result, now_ns()))
     }
 
     fn with(state: FenceState) -> Arc<Self> {
@@ -99,7 +100,15 @@ impl Fence {
     pub(crate) fn result(&self) -> Option<Ended> {
         match &*self.state.lock() {
             FenceState::Pending(_) => None,
-            FenceState::Over(result) => Some(*result),
+            FenceState::Over(result, _) => Some(*result),
+        }
+    }
+
+    /// The same, and when that was.
+    pub(crate) fn over_since(&self) -> Option<(Ended, u64)> {
+        match &*self.state.lock() {
+            FenceState::Pending(_) => None,
+            FenceState::Over(result, ns) => Some((*result, *ns)),
         }
     }
 
@@ -112,7 +121,7 @@ impl Fence {
     pub(crate) fn wait(&self, deadline_ns: Option<u64>) -> Option<Ended> {
         let mut state = self.state.lock();
         loop {
-            if let FenceState::Over(result) = &*state {
+            if let FenceState::Over(result, _) = &*state {
                 return Some(*result);
             }
             if deadline_ns.is_some_and(|deadline| deadline <= now_ns()) {
@@ -143,7 +152,7 @@ impl Fence {
     fn follow(&self, follower: Follower) {
         let result = match &mut *self.state.lock() {
             FenceState::Pending(followers) => return followers.push(follower),
-            FenceState::Over(result) => *result,
+            FenceState::Over(result, _) => *result,
         };
         run_followers(vec![follower], result);
     }
@@ -153,7 +162,7 @@ impl Fence {
         let mut state = self.state.lock();
         let FenceState::Pending(followers) = &mut *state else { return Vec::new() };
         let followers = std::mem::take(followers);
-        *state = FenceState::Over(result);
+        *state = FenceState::Over(result, now_ns());
         drop(state);
         self.signalled.notify_all();
         followers

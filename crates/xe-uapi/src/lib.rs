@@ -44,6 +44,7 @@ pub mod exec;
 pub mod gem;
 pub mod ioctl;
 pub mod query;
+pub mod sync_file;
 pub mod syncobj;
 pub mod vm;
 

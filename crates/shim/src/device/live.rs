@@ -1,6 +1,6 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, IDENTITY, Refusal};
+use super::{Caller, Change, Device, Errno, File, IDENTITY, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
 use crate::nodes::Minor;
@@ -138,6 +138,10 @@ impl File for OpenFile {
 
     fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno> {
         self.file.ioctl_for(caller, command, argument).map_err(|errno| Errno(errno.0))
+    }
+
+    fn ioctl_on(&self, passed: &Passed, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno> {
+        self.file.ioctl_on(passed, caller, command, argument).map_err(|errno| Errno(errno.0))
     }
 
     fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno> {

@@ -82,6 +82,8 @@ pub const FILE_BYTES: u64 = 1 << 40;
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.
     fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno>;
+    /// An ioctl on a descriptor that an ioctl of the file gave out.
+    fn ioctl_on(&self, passed: &Passed, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno>;
     /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows.
     fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno>;
     /// WAIT_USER_FENCE with an argument of our own.

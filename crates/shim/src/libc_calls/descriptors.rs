@@ -107,6 +107,7 @@ interpose! {
         match nodes::entry(fd) {
             Entry::Node(_) if (command >> 8) & 0xff == u32::from(b'd') => device_ioctl(fd, command, argument),
             Entry::Machine | Entry::Library => fail(EBADF),
+            Entry::Passed => passed_ioctl(fd, command, argument),
             // SAFETY: the program's own arguments.
             _ => unsafe { real::ioctl(fd, request, argument) },
         }
@@ -126,12 +127,26 @@ fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
     }
 }
 
+/// An ioctl on what an ioctl gave out.
+fn passed_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
+    let result = inside(|signals| {
+        let epoch = session::epoch();
+        let (passed, file) =
+            nodes::passed(fd, epoch).filter(|_| session::is_alive(epoch)).ok_or(Errno(libc::ENODEV))?;
+        file.ioctl_on(&passed, command, HostVa(argument as u64), &Process { signals, file: &file, epoch })
+    });
+    match result {
+        Err(Errno(errno)) => fail(errno),
+        Ok(value) => value as c_int,
+    }
+}
+
 fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
     let (file, epoch) = session::file(fd)?;
     match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
         _ => {
-            let result = file.ioctl(command, HostVa(argument as u64), &Process { signals, epoch });
+            let result = file.ioctl(command, HostVa(argument as u64), &Process { signals, file: &file, epoch });
             if command == VM_CREATE {
                 session::note_fences();
             }

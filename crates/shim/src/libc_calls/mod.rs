@@ -85,9 +85,13 @@ pub fn env_bytes(name: &str) -> Option<Vec<u8>> {
 
 /// The same file under a high number, out of the program's way: 600, or what a lower limit allows.
 pub fn raise(fd: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&fd, high_numbers()).unwrap_or(fd)
+}
+
+/// Where the numbers begin that programs do not reckon with.
+fn high_numbers() -> i32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-    let floor = limit.saturating_sub(8).min(600) as i32;
-    rustix::io::fcntl_dupfd_cloexec(&fd, floor).unwrap_or(fd)
+    limit.saturating_sub(8).min(600) as i32
 }
 
 /// One line on stderr, by a raw write: no stdio, no lock.

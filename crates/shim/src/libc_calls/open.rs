@@ -305,7 +305,7 @@ pub fn forget(fd: c_int) {
     }
     inside(|_| match nodes::forget(fd) {
         Some((Behind::File(file), epoch)) if session::is_alive(epoch) => file.close(),
-        Some((Behind::Passed(passed), epoch)) if session::is_alive(epoch) => drop(passed),
+        Some((Behind::Passed(passed, file), epoch)) if session::is_alive(epoch) => drop((passed, file)),
         gone => nodes::leak(gone),
     });
 }

@@ -8,6 +8,7 @@
 
 use super::signals::{Held, Pending};
 use super::wait::SLICE_NS;
+use crate::device::File;
 use crate::nodes::{self, Entry, MAX_FD};
 use machine::{Caller, Descriptor, Doorbell, Errno, Passed};
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,7 +19,9 @@ use std::sync::Arc;
 pub struct Process<'a> {
     /// Its signals.
     pub signals: &'a Held,
-    /// The start of the machine that the ioctl is one of.
+    /// The file that the ioctl is one of.
+    pub file: &'a Arc<dyn File>,
+    /// The start of the machine that the file belongs to.
     pub epoch: u32,
 }
 
@@ -38,12 +41,12 @@ impl Caller for Process<'_> {
         }
         let readable = Hidden::duplicate(event.as_fd())?;
         let fd = event.into_raw_fd();
-        nodes::give(fd, passed, self.epoch);
+        nodes::give(fd, passed, self.file.clone(), self.epoch);
         Ok(Descriptor { fd, readable })
     }
 
     fn passed(&self, fd: i32) -> Option<Passed> {
-        nodes::passed(fd, self.epoch)
+        nodes::passed(fd, self.epoch).map(|(passed, _)| passed)
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
@@ -65,7 +68,8 @@ struct Hidden(Option<OwnedFd>);
 
 impl Hidden {
     fn duplicate(event: BorrowedFd<'_>) -> Result<Arc<Self>, Errno> {
-        let event = rustix::io::fcntl_dupfd_cloexec(event, 3).map_err(errno_of)?;
+        let high = rustix::io::fcntl_dupfd_cloexec(event, super::high_numbers());
+        let event = high.or_else(|_| rustix::io::fcntl_dupfd_cloexec(event, 3)).map_err(errno_of)?;
         if event.as_raw_fd() as usize >= MAX_FD {
             return Err(Errno::EMFILE);
         }

@@ -58,7 +58,7 @@ fn wait_in_slices(file: &dyn File, asked: &WaitUserFence, deadline: u64, signals
 mod tests {
     use super::super::signals;
     use super::*;
-    use crate::device::Caller;
+    use crate::device::{Caller, Passed};
     use sync::Mutex;
 
     /// Answers the waits in turn, each of which is without an end.
@@ -70,6 +70,9 @@ mod tests {
         }
         fn ioctl(&self, _command: u32, _argument: HostVa, _caller: &dyn Caller) -> Result<u32, Errno> {
             unreachable!("a wait is no ioctl of the program's memory")
+        }
+        fn ioctl_on(&self, _: &Passed, _: u32, _: HostVa, _: &dyn Caller) -> Result<u32, Errno> {
+            unreachable!("a wait is no ioctl of another descriptor")
         }
         fn wait_user_fence(&self, _wait: &mut WaitUserFence) -> Result<u32, Errno> {
             self.0.lock().remove(0)

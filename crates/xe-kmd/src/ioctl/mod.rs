@@ -16,6 +16,7 @@
 //! | [`wait`] | WAIT_USER_FENCE |
 //! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET, GEM_CLOSE |
 //! | [`syncobj`], [`syncobj_wait`] | SYNCOBJ_* |
+//! | [`sync_file`] | SYNC_IOC_* |
 //! | [`stub`] | what is not there |
 //!
 //! Locking: none here; each module says its own.
@@ -32,6 +33,7 @@ mod ops;
 mod query;
 mod stub;
 mod sync;
+mod sync_file;
 mod syncobj;
 mod syncobj_wait;
 mod vm;
@@ -42,7 +44,7 @@ use xe_uapi::exec::WaitUserFence;
 use xe_uapi::ioctl::{self as nr, READ, WRITE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::caller::{Caller, Nobody};
+use crate::caller::{Caller, Nobody, Passed};
 use crate::errno::Errno;
 use crate::file::File;
 use wait::wait_user_fence;
@@ -61,6 +63,11 @@ impl File {
     /// The same for somebody: `EINTR` where a signal ends a wait.
     pub fn ioctl_for(&self, caller: &dyn Caller, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
         dispatch(&Call { file: self, cmd, arg }, caller)
+    }
+
+    /// An ioctl on a descriptor that an ioctl of a file of this device gave out.
+    pub fn ioctl_on(&self, passed: &Passed, caller: &dyn Caller, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
+        sync_file::dispatch(&Call { file: self, cmd, arg }, passed, caller)
     }
 
     /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.

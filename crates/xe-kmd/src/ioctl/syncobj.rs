@@ -103,14 +103,19 @@ pub(super) fn handle_to_fd(file: &File, args: &mut SyncobjHandle, caller: &dyn C
     let syncobj = file.syncobj(args.handle);
     if args.flags & FD_SYNC_FILE != 0 {
         let fence = syncobj.ok_or(Errno::ENOENT)?.find(point)?;
-        let Descriptor { fd, readable } = caller.descriptor(Passed(Kind::SyncFile(fence.clone())))?;
-        fence.on_signal(move |_| readable.ring());
-        args.fd = fd;
+        args.fd = sync_file(&fence, caller)?;
         return Ok(0);
     }
     require(args.point == 0)?;
     args.fd = caller.descriptor(Passed(Kind::Syncobj(syncobj.ok_or(Errno::EINVAL)?)))?.fd;
     Ok(0)
+}
+
+/// A descriptor that is a fence.
+pub(super) fn sync_file(fence: &Arc<Fence>, caller: &dyn Caller) -> Result<i32, Errno> {
+    let Descriptor { fd, readable } = caller.descriptor(Passed(Kind::SyncFile(fence.clone())))?;
+    fence.on_signal(move |_| readable.ring());
+    Ok(fd)
 }
 
 /// SYNCOBJ_FD_TO_HANDLE.
