@@ -263,12 +263,13 @@ static void forks(void) {
     IS(answer(device.fd, IOC_SYNCOBJ_HANDLE_TO_FD, &file), 0);
     pid_t child = fork();
     if (child == 0) {
-        /* the device is the parent's: what it gave out says so, and does no harm */
-        struct syncobj_create create = {0};
-        int error = answer(device.fd, IOC_SYNCOBJ_CREATE, &create);
+        /* a device of its own, without handles; what the parent's gave out is nothing there */
+        uint32_t own = syncobj_new(device.fd, 0);
+        file.handle = own;
+        int error = answer(device.fd, IOC_SYNCOBJ_FD_TO_HANDLE, &file);
         close(file.fd);
         close(device.fd);
-        _exit(error == ENODEV ? 0 : 1);
+        _exit(own != 1 || error != EINVAL);
     }
     int status = -1;
     IS(waitpid(child, &status, 0), child);
