@@ -121,6 +121,12 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_padded_to_any_length() {
+        assert_eq!(padded("{}\n", 5), "{}  \n");
+        assert_eq!((padded("{}\n", 3), padded("{}\n", 200_000).len()), ("{}\n".into(), 200_000));
+    }
+
+    #[test]
     fn a_line_is_written_again_in_its_place() {
         let text = |file: &std::fs::File| {
             let mut text = String::new();
