@@ -8,6 +8,9 @@
 //! `svm::handler` → the engine's range → `svm::devmem` and `migrate` → the engine's pages → `svm::bind` and `pt` →
 //! the answer. And back: the engine's notifier → `svm::invalidate` → `tlb_inval`; later `svm::garbage`.
 //!
+//! A bind's way: `ioctl::bind` checks, `ioctl::ops` changes VMAs, `rebind` writes leaves of BOs (`bo`) and userptrs
+//! (`svm::userptr`): now, or by the jobs of a `bind_queue` behind fences (`fence`, `jobs`, `syncobj`).
+//!
 //! A module uses those below it only (`cargo xtask tidy` has the order): `chip`, `migrate` and `gpu` are the device for
 //! page tables and the reader class; `shared` is what VMs, queues and files share of it; `svm` serves faults of a mirror;
 //! on it stand `vm`, `exec_queue`, `fault` and `file`, then `ioctl`, and `device` on top.
@@ -20,6 +23,7 @@
 //! |---|---|
 //! | a bind queue's or ring's own order | held around one submission; never together with the next |
 //! | `Vm::state` | VMAs, the life of a VM, and so the engine's set of ranges |
+//! | a BO's state | where the device finds it, and its binds |
 //! | `Shared::migrate_lock` | nothing; keeps fighting migrations apart |
 //! | the host mm's own | claims, walks |
 //! | the notifier lock (engine) | ranges, their pages, `RangeData` |
