@@ -84,6 +84,22 @@ impl LiveMm {
         Mapping { range, ..found }
     }
 
+    /// The kernel's mappings that `range` lies in, clipped to it, where they are alike: one mapping, for the program. None
+    /// where they are not alike, or something is missing.
+    pub fn alike_mappings(&self, range: HostRange) -> Vec<HostRange> {
+        let Some(first) = self.mapping_at(range.start).filter(|first| first.plain) else { return Vec::new() };
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let alike = |other: &Mapping| Mapping { range: first.range, ..*other } == first;
+            let Some(mapping) = self.mapping_at(at).filter(alike) else { return Vec::new() };
+            let end = mapping.range.end.min(range.end);
+            pieces.push(HostRange::new(at, end));
+            at = end;
+        }
+        pieces
+    }
+
     /// Whether nothing of `range` is excluded.
     pub(crate) fn may_migrate(&self, range: HostRange) -> bool {
         !self.excluded.lock().iter().any(|excluded| excluded.overlaps(range))

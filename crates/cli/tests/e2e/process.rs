@@ -183,3 +183,15 @@ fn a_child_that_outlives_its_run_keeps_the_device() {
         );
     }
 }
+
+#[test]
+fn a_mapping_that_two_sides_began_is_moved_and_grown_whole() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("split");
+    for way in WAYS {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "split: all right\n"), "{way:?}: {}", run.err);
+    }
+}

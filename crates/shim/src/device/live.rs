@@ -74,6 +74,10 @@ impl Device for Machine {
         }
     }
 
+    fn pieces(&self, range: HostRange) -> Vec<HostRange> {
+        self.live.mm().alike_mappings(range)
+    }
+
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut()) {
         let told = match change {
             Change::Remap => Some(EventKind::Unmap),

@@ -55,6 +55,8 @@ pub trait Device: Send + Sync {
     fn own(&self, range: HostRange);
     /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there.
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
+    /// The kernel's mappings that `range` lies in, where they are one mapping for the program; else none.
+    fn pieces(&self, range: HostRange) -> Vec<HostRange>;
     /// Stop the GPU's threads and bring everything home, and keep it so. False where some of it would not come.
     fn fork_prepare(&self) -> bool;
     /// Go on after a fork, in the parent.

@@ -3,7 +3,7 @@
 //! munmap, mmap over something, and most of madvise need little here: the kernel tells of them, also where libc calls
 //! them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
-use super::{buffers, interpose, peek, raw, real, set_errno};
+use super::{buffers, interpose, peek, pieces, raw, real, set_errno};
 use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -43,8 +43,8 @@ interpose! {
     }
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
         session::around_change(at as usize, old, Change::Remap, || {
-            // SAFETY: the program's own arguments; `to` is looked at only where the flags ask for it.
-            unsafe { real::mremap(at, old, new, flags, to) }
+            // SAFETY: the program's own arguments.
+            unsafe { pieces::mremap(at, old, new, flags, to) }
         })
     }
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {

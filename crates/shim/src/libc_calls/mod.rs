@@ -10,6 +10,7 @@
 //! | `buffers` | mmap of a buffer |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `actions` | what the program wants done with SIGSEGV and SIGBUS |
+//! | `pieces` | mremap of what the kernel has in pieces |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
 //! | `peek` | strings of the program that may be no memory |
@@ -35,6 +36,7 @@ mod open;
 mod passed;
 mod paths;
 mod peek;
+mod pieces;
 mod process;
 mod raw;
 mod real;
