@@ -2,11 +2,11 @@
 
 use crate::clients::{Client, userfaultfd};
 
-fn all_right(options: &[&str]) {
+fn all_right(options: &[&str], arguments: &[&str]) {
     if !userfaultfd() {
         return;
     }
-    let run = Client::new("bo").run(options, &[]);
+    let run = Client::new("bo").run(options, arguments);
     assert_eq!((run.code, run.out.as_str()), (Some(0), "bo: all right\n"), "{}", run.err);
     // Three buffers of 400 MiB took turns in 1 GiB, four times.
     assert!(run.count("bo_evictions") >= 4, "{}", run.report);
@@ -16,15 +16,15 @@ fn all_right(options: &[&str]) {
 
 #[test]
 fn buffers_keep_their_bytes_wherever_they_are() {
-    all_right(&[]);
+    all_right(&[], &[]);
 }
 
 #[test]
 fn buffers_keep_their_bytes_by_the_copying_path() {
-    all_right(&["--no-move"]);
+    all_right(&["--no-move"], &[]);
 }
 
 #[test]
 fn buffers_keep_their_bytes_while_all_else_migrates() {
-    all_right(&["--hostile"]);
+    all_right(&["--hostile"], &["watched"]);
 }

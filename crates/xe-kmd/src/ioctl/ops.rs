@@ -222,6 +222,11 @@ fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
     let mirrored = vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror);
     let mut parts = mirrored.filter_map(|vma| vma.span.intersect(span));
     let is_live = |part: GpuRange| {
+        if !svm.has_ranges(part.mirrored()) {
+            return false;
+        }
+        // A page on its way is nowhere, for who only looks.
+        let _alone = vm.shared.migrate_lock.write();
         garbage::remove_replaced(&vm.space, svm, part.mirrored());
         svm.has_ranges(part.mirrored())
     };

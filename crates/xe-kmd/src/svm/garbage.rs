@@ -53,8 +53,19 @@ pub(crate) fn remove_replaced(space: &Space, svm: &Svm, span: HostRange) {
     }
 }
 
-/// Whether no page is there. Ranges that were bound had theirs.
+/// Whether no page is there. Ranges that were bound had theirs. A page that a CPU's touch brings home is nowhere for a
+/// moment, so what is not there is looked for again.
 fn is_untouched(svm: &Svm, range: HostRange) -> bool {
+    const LOOKS: u32 = 2;
+    (0..LOOKS).all(|look| {
+        if look > 0 {
+            sync::time::sleep_ns(100_000);
+        }
+        is_empty(svm, range)
+    })
+}
+
+fn is_empty(svm: &Svm, range: HostRange) -> bool {
     let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER), vma: None };
     let mut runs = Vec::new();
     svm.mm().walk(&walk, &mut runs).is_ok() && runs.iter().all(|run| run.run.place.is_none())
