@@ -3,7 +3,7 @@
 use super::*;
 
 /// An address that two threads use in turn, far from what the kernel gives by itself.
-pub(super) const PLACE: HostRange = HostRange::sized(HostVa(0x6e00_0000_0000), SZ_64K);
+pub(super) const PLACE: HostRange = HostRange::sized(HostVa(0x5e00_0000_0000), SZ_64K);
 
 /// Has the place for a while. Gives it up by DONTNEED and munmap, while the other one takes it as soon as it is free.
 pub(super) fn owner(stage: &Stage, number: usize) {
