@@ -50,7 +50,7 @@ pub const MI_STORE_DATA_IMM: u32 = 0x20;
 pub const MI_LOAD_REGISTER_IMM: u32 = 0x22;
 /// Stores a register: register, address low, high.
 pub const MI_STORE_REGISTER_MEM: u32 = 0x24;
-/// Flushes, then writes after it what [`POST_SYNC`] says: address low, high, data.
+/// Flushes, then writes after it what [`post_sync`] says: address low, high, data.
 pub const MI_FLUSH_DW: u32 = 0x26;
 /// Loads a register: register, address low, high.
 pub const MI_LOAD_REGISTER_MEM: u32 = 0x29;
