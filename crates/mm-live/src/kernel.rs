@@ -119,6 +119,13 @@ pub struct Mapping {
     pub plain: bool,
 }
 
+impl Mapping {
+    /// Whether it and `other` would be one mapping, were they side by side.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.plain && Self { range: self.range, ..*other } == *self
+    }
+}
+
 /// A part of a range whose pages hold something: in memory, or swapped out (`PAGEMAP_SCAN`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {

@@ -374,7 +374,7 @@ impl Drop for LiveMm {
             self.kernel.unmap_arena(self.places.range(hostmm::PagemapId(id as u16)));
         }
         self.bounce.close(&*self.kernel);
-        self.close_objects();
+        self.objects.close(&*self.kernel);
     }
 }
 

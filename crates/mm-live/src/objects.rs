@@ -35,7 +35,8 @@ impl Objects {
         Self(rank::mutex(Rank::LEAF, Window::default()))
     }
 
-    fn close(&mut self, kernel: &dyn Kernel) {
+    /// Gives the addresses back.
+    pub fn close(&mut self, kernel: &dyn Kernel) {
         if let Some(range) = self.0.get_mut().range.take() {
             kernel.unmap_arena(range);
         }
@@ -90,10 +91,6 @@ impl LiveMm {
         drop(window);
         // Another thread was first. The addresses stay known as ours, which does no harm.
         self.kernel.unmap_arena(range);
-    }
-
-    pub(crate) fn close_objects(&mut self) {
-        self.objects.close(&*self.kernel);
     }
 }
 

@@ -71,7 +71,7 @@ impl LiveMm {
     /// registered part of a VMA is one of its own, memory that is mapped into the middle of it is not merged with it,
     /// and is not merged later either.
     fn merged(&self, found: Mapping, block: HostRange) -> Mapping {
-        let alike = |other: &Mapping| found.plain && Mapping { range: found.range, ..*other } == found;
+        let alike = |other: &Mapping| found.is_like(other);
         let mut range = found.range;
         while range.start > block.start {
             let Some(before) = self.mapping_at(HostVa(range.start.0 - 1)).filter(alike) else { break };
@@ -87,12 +87,11 @@ impl LiveMm {
     /// The kernel's mappings that `range` lies in, clipped to it, where they are alike: one mapping, for the program. None
     /// where they are not alike, or something is missing.
     pub fn alike_mappings(&self, range: HostRange) -> Vec<HostRange> {
-        let Some(first) = self.mapping_at(range.start).filter(|first| first.plain) else { return Vec::new() };
+        let Some(first) = self.mapping_at(range.start) else { return Vec::new() };
         let mut pieces = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let alike = |other: &Mapping| Mapping { range: first.range, ..*other } == first;
-            let Some(mapping) = self.mapping_at(at).filter(alike) else { return Vec::new() };
+            let Some(mapping) = self.mapping_at(at).filter(|next| first.is_like(next)) else { return Vec::new() };
             let end = mapping.range.end.min(range.end);
             pieces.push(HostRange::new(at, end));
             at = end;

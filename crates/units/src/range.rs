@@ -62,6 +62,12 @@ macro_rules! range_of {
                 let both = Self::new(self.start.max(other.start), self.end.min(other.end));
                 (!both.is_empty()).then_some(both)
             }
+            /// What is left of it without `cut`: the part before and the part behind, as far as there are such.
+            pub fn without(self, cut: Self) -> impl Iterator<Item = Self> {
+                let before = Self::new(self.start, self.end.min(cut.start).max(self.start));
+                let behind = Self::new(self.start.max(cut.end).min(self.end), self.end);
+                [before, behind].into_iter().filter(|part| !part.is_empty())
+            }
             /// Index of the 4K page of `addr`, counted from `start`.
             pub const fn page_index(self, addr: $addr) -> usize {
                 (addr.offset_from(self.start) >> PAGE_SHIFT) as usize

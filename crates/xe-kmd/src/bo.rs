@@ -59,6 +59,12 @@ pub(crate) struct BoConfig {
     pub defer: bool,
 }
 
+impl BoConfig {
+    const fn pages(&self) -> u64 {
+        self.size >> PAGE_SHIFT
+    }
+}
+
 /// One BO.
 pub(crate) struct Bo {
     shared: Arc<Shared>,
@@ -69,6 +75,7 @@ pub(crate) struct Bo {
     this: Weak<Self>,
 }
 
+#[derive(Default)]
 struct State {
     residence: Residence,
     /// Part of a window of 64K is mapped, which VRAM cannot be: it stays in system memory.
@@ -77,8 +84,10 @@ struct State {
 }
 
 /// Where the device finds a BO.
+#[derive(Default)]
 enum Residence {
     /// Nowhere: it was never used, or was evicted.
+    #[default]
     Nowhere,
     System(Iova),
     /// Blocks of a tile's VRAM, in the order of their contents.
@@ -118,7 +127,6 @@ impl Bo {
 
     /// A new BO. `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
-        let pages = config.size >> PAGE_SHIFT;
         let fits = |size: u64| config.size <= size;
         let tiles = shared.platform().tiles.iter().enumerate();
         let in_vram =
@@ -127,12 +135,11 @@ impl Bo {
         if !in_system && !tiles.into_iter().any(in_vram) {
             return Err(Errno::ENOSPC);
         }
-        let object = shared.memory.object_create(pages).ok_or(Errno::ENOMEM)?;
-        let state = State { residence: Residence::Nowhere, split: false, maps: Vec::new() };
-        let state = mutex(ranks::BO, state);
+        let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
+        let state = mutex(ranks::BO, State::default());
         let bo = Arc::new_cyclic(|this| Self { shared: shared.clone(), config, object, state, this: this.clone() });
         if !config.defer {
-            bo.place(Prefer::Anything)?;
+            bo.placed(Prefer::Anything)?;
         }
         Ok(bo)
     }
@@ -162,13 +169,8 @@ impl Bo {
         map
     }
 
-    /// Makes sure that the device finds it: where `prefer` says, as far as it may be there and there is room. `ENOMEM`: there
-    /// is none.
-    pub(crate) fn place(&self, prefer: Prefer) -> Result<(), Errno> {
-        self.placed(prefer).map(drop)
-    }
-
-    /// The same, and it stays there while the guard lives.
+    /// Makes sure that the device finds it, where `prefer` says as far as it may be there and there is room; it stays there
+    /// while the guard lives. `ENOMEM`: there is no room.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
         if self.settled(&state, prefer) {
@@ -218,8 +220,7 @@ impl Bo {
     }
 
     fn map_system(&self) -> Option<Residence> {
-        let pages = (self.config.size >> PAGE_SHIFT) as usize;
-        self.shared.gpu.hw.iommu_map(self.object, pages, true).map(Residence::System)
+        self.shared.gpu.hw.iommu_map(self.object, self.config.pages() as usize, true).map(Residence::System)
     }
 
     fn take_any_vram(&self, prefer: Prefer) -> Option<Residence> {
@@ -262,7 +263,7 @@ impl Bo {
         state.maps.iter().filter_map(Weak::upgrade).for_each(|map| map.zap());
         match std::mem::replace(&mut state.residence, Residence::Nowhere) {
             Residence::Nowhere => {}
-            Residence::System(iova) => self.shared.gpu.hw.iommu_unmap(iova, (self.config.size >> PAGE_SHIFT) as usize),
+            Residence::System(iova) => self.shared.gpu.hw.iommu_unmap(iova, self.config.pages() as usize),
             Residence::Vram(tile, blocks) => {
                 let Some(vram) = self.shared.gpu.tile(tile).map(|tile| &tile.vram) else { return };
                 for (dpa, block) in self.dpas(tile, &blocks) {
@@ -290,10 +291,9 @@ impl Bo {
 
 impl Drop for Bo {
     fn drop(&mut self) {
-        let mut state = State { residence: Residence::Nowhere, split: false, maps: Vec::new() };
-        std::mem::swap(&mut state, self.state.get_mut());
+        let mut state = std::mem::take(self.state.get_mut());
         self.leave(&mut state);
-        self.shared.memory.object_destroy(self.object, self.config.size >> PAGE_SHIFT);
+        self.shared.memory.object_destroy(self.object, self.config.pages());
     }
 }
 
@@ -380,13 +380,7 @@ impl BoMap {
     /// `span` is no part of it any more. The caller holds the VM's lock.
     pub(crate) fn cut(&self, span: GpuRange) {
         let mut live = self.live.lock();
-        let whole = std::mem::take(&mut *live);
-        let rest = whole.into_iter().flat_map(|part| {
-            let before = GpuRange::new(part.start, part.end.min(span.start).max(part.start));
-            let behind = GpuRange::new(part.start.max(span.end).min(part.end), part.end);
-            [before, behind]
-        });
-        live.extend(rest.filter(|part| !part.is_empty()));
+        *live = std::mem::take(&mut *live).into_iter().flat_map(|part| part.without(span)).collect();
     }
 
     /// Ends all translations to it.

@@ -140,8 +140,7 @@ impl VmaTree {
         let mut taken = Vec::new();
         for vma in self.overlapping(span) {
             self.set(vma.span.start, None);
-            self.put(Vma { span: GpuRange::new(vma.span.start, span.start), ..vma.clone() });
-            self.put(Vma { span: GpuRange::new(span.end, vma.span.end), ..vma.clone() });
+            vma.span.without(span).for_each(|span| self.put(Vma { span, ..vma.clone() }));
             taken.extend(vma.span.intersect(span).map(|span| Vma { span, ..vma }));
         }
         taken

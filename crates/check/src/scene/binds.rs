@@ -32,8 +32,7 @@ struct Stage {
     process: Arc<Process>,
     vm: u32,
     queues: [u32; 2],
-    /// The batches, a page each, and where their bytes are.
-    code: u32,
+    /// Where the bytes of the batches are, a page each.
     frame: HostFrame,
     data: u32,
 }
@@ -47,7 +46,7 @@ impl Stage {
         let (code, data) = (create(CODE.len())?, create(SZ_64K)?);
         main.bind_bo(vm, code, CODE, Order::default()).map_err(|e| refused("VM_BIND", e))?;
         let frame = main.bo_frame(code).map_err(|e| refused("GEM_MMAP_OFFSET", e))?;
-        Ok(Self { process, vm, queues, code, frame, data })
+        Ok(Self { process, vm, queues, frame, data })
     }
 
     /// Puts a batch into a page of the code.
@@ -90,7 +89,6 @@ impl Stage {
         for queue in self.queues {
             main.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
         }
-        let _ = self.code;
         main.vm_destroy(self.vm).map_err(|e| refused("VM_DESTROY", e))
     }
 }

@@ -122,12 +122,13 @@ impl Bind<'_> {
             return Err(Errno::ENOBUFS);
         }
         vm.shared.worker.start()?;
-        let work = ops::change(vm, state, self.ops, |_, _| Ok(()))?;
+        let waits = self.ins.iter().any(|fence| !fence.is_over());
+        // Upstream: where there is no work, no in-fence can be waited for.
+        let can_wait = |work: &Work| if work.is_some() || !waits { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
+        let work = ops::change(vm, state, self.ops, |work, _| can_wait(work))?;
         ops::prefetch_all(vm, state, self.ops);
         if !work.is_some() {
-            // Upstream: no in-fence can be waited for here.
-            let waits = self.ins.iter().any(|fence| !fence.is_over());
-            return if waits { Err(Errno::EOPNOTSUPP) } else { self.queue.last_fences(&vm.shared) };
+            return self.queue.last_fences(&vm.shared);
         }
         let spans = work.spans().into_iter().map(|span| self.reserved(span)).collect();
         let shared_work = Arc::new((work, AtomicU64::new(vm.tiles().len() as u64)));

@@ -116,11 +116,15 @@ pub(super) fn change(
         let eager = work.wanted.iter().flat_map(|span| vmas.overlapping(*span));
         work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
         let new = userptr_vmas(vmas, ops);
-        new.iter().zip(std::iter::repeat(userptrs).flatten()).for_each(|((span, map), all)| all.add(*span, *map));
+        // There are none where there is no mirror for them.
+        let for_each = |tell: fn(&Userptrs, GpuRange, UserMap)| {
+            userptrs.iter().for_each(|all| new.iter().for_each(|(span, map)| tell(all, *span, *map)));
+        };
+        for_each(Userptrs::add);
         let written = write(&work, userptrs);
         if written.is_err() {
             work.eager.iter().for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
-            new.iter().zip(std::iter::repeat(userptrs).flatten()).for_each(|((span, map), all)| all.cut(*span, *map));
+            for_each(Userptrs::cut);
         }
         written.map(|()| work)
     })?;

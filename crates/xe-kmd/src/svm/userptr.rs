@@ -126,14 +126,12 @@ impl Userptrs {
                     continue;
                 }
                 gone.extend(old.intersect(span).map(|part| map.host_range(part)));
-                let before = GpuRange::new(old.start, old.end.min(span.start).max(old.start));
-                let behind = GpuRange::new(old.start.max(span.end).min(old.end), old.end);
-                spans.extend([before, behind].into_iter().filter(|part| !part.is_empty()).map(|part| (part, map)));
+                spans.extend(old.without(span).map(|part| (part, map)));
             }
         }
         for key in gone.into_iter().flat_map(|host| self.svm.ranges_in(host)) {
             let Some(range) = self.svm.notifier_lock().range(key).map(|range| range.span()) else { continue };
-            if !self.space.spans.lock().iter().any(|(span, map)| map.host_range(*span).overlaps(range)) {
+            if !self.shows(range) {
                 self.svm.range_remove(key);
             }
         }
