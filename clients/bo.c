@@ -4,16 +4,8 @@
  */
 #define _GNU_SOURCE
 #include "gpu.h"
+#include "is.h"
 #include <sys/mman.h>
-
-static int failures;
-
-static void expect(int right, const char *what) {
-    if (!right) {
-        printf("WRONG: %s (errno %d)\n", what, errno);
-        failures++;
-    }
-}
 
 struct bo {
     uint32_t handle;

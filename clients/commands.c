@@ -20,10 +20,6 @@
 #define CONTEXT_TIMESTAMP 0x3a8u
 #define REFERENCE_HZ 19200000ull
 
-#define IOC_GET_PROPERTY 0xc0286448u
-struct get_property { uint64_t extensions; uint32_t exec_queue_id, property; uint64_t value, reserved[2]; };
-SIZE_IS(get_property, 40);
-
 static void wrong(const char *what) {
     printf("COMMANDS BAD %s\n", what);
     fflush(stdout);
@@ -51,8 +47,8 @@ static void destroy(struct gpu *gpu, uint32_t id) {
 }
 
 static int is_banned(struct gpu *gpu, uint32_t id) {
-    struct get_property property = {.exec_queue_id = id};
-    must_ioctl(gpu->fd, IOC_GET_PROPERTY, &property, "EXEC_QUEUE_GET_PROPERTY");
+    struct queue_property property = {.exec_queue_id = id};
+    must_ioctl(gpu->fd, IOC_EXEC_QUEUE_GET_PROPERTY, &property, "EXEC_QUEUE_GET_PROPERTY");
     return property.value == 1;
 }
 

@@ -4,6 +4,7 @@
  * `FENCES ok` or `FENCES BAD failures=<n>`. With `quick` no job runs into its timeout of five seconds. Exit status 0 or 1; 2 where a call failed that must not.
  */
 #define _GNU_SOURCE
+#include "is.h"
 #include "syncobj.h"
 #include <poll.h>
 #include <pthread.h>
@@ -11,26 +12,11 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#define IOC_EXEC_QUEUE_GET_PROPERTY 0xc0286448u
-struct queue_property { uint64_t extensions; uint32_t exec_queue_id, property; uint64_t value, reserved[2]; };
-SIZE_IS(queue_property, 40);
-
 #define MI_BATCH_BUFFER_START 0x18800101u /* address low, high */
 #define BATCHES 0x200000ull               /* where the buffer lies for the GPU */
 #define BATCH_BYTES 256
 #define RESULTS 0x8000
 #define BYTES 0x10000
-
-static int failures;
-
-#define IS(got, want)                                                                                        \
-    do {                                                                                                     \
-        long long got_ = (long long)(got), want_ = (long long)(want);                                        \
-        if (got_ != want_) {                                                                                 \
-            printf("line %d: %s is %lld, not %lld\n", __LINE__, #got, got_, want_);                          \
-            failures++;                                                                                      \
-        }                                                                                                    \
-    } while (0)
 
 struct device {
     int fd;

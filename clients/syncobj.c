@@ -3,23 +3,13 @@
  * be; the last line is `SYNCOBJ ok` or `SYNCOBJ BAD failures=<n>`. Exit status 0 or 1; 2 where a call failed that must not.
  */
 #define _GNU_SOURCE
+#include "is.h"
 #include "syncobj.h"
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/time.h>
-
-static int failures;
-
-#define IS(got, want)                                                                                        \
-    do {                                                                                                     \
-        long long got_ = (long long)(got), want_ = (long long)(want);                                        \
-        if (got_ != want_) {                                                                                 \
-            printf("line %d: %s is %lld, not %lld\n", __LINE__, #got, got_, want_);                          \
-            failures++;                                                                                      \
-        }                                                                                                    \
-    } while (0)
 
 static int fd;
 

@@ -20,6 +20,7 @@
 #define IOC_VM_BIND 0x40886445u
 #define IOC_EXEC_QUEUE_CREATE 0xc0306446u
 #define IOC_EXEC_QUEUE_DESTROY 0x40186447u
+#define IOC_EXEC_QUEUE_GET_PROPERTY 0xc0286448u
 #define IOC_EXEC 0x40386449u
 #define IOC_WAIT_USER_FENCE 0xc048644au
 
@@ -111,6 +112,8 @@ struct queue_create {
 SIZE_IS(queue_create, 48);
 struct queue_destroy { uint32_t exec_queue_id, pad; uint64_t reserved[2]; };
 SIZE_IS(queue_destroy, 24);
+struct queue_property { uint64_t extensions; uint32_t exec_queue_id, property; uint64_t value, reserved[2]; };
+SIZE_IS(queue_property, 40);
 
 struct exec {
     uint64_t extensions;

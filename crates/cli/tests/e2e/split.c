@@ -4,18 +4,10 @@
  */
 #define _GNU_SOURCE
 #include "gpu.h"
+#include "is.h"
 #include <sys/mman.h>
 
 #define HALF (4ul << 20)
-
-static int failures;
-
-static void expect(int right, const char *what) {
-    if (!right) {
-        printf("WRONG: %s (errno %d)\n", what, errno);
-        failures++;
-    }
-}
 
 static uint32_t *split(struct gpu *gpu) {
     char *all = mmap(NULL, 3 * HALF, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
