@@ -19,11 +19,8 @@ const ROUNDS: u64 = 2;
 /// Plays it, and judges what it leaves.
 pub(super) fn play(process: &Arc<Process>) -> Result<(), Finding> {
     let stage = Arc::new(Stage::set(process.clone())?);
-    let actor = {
-        let stage = stage.clone();
-        act("binder", move || (0..ROUNDS).try_for_each(|round| stage.round(&stage.process.thread(), round)))
-    };
-    let outcome = outcome([actor]);
+    let binder = |stage: &Stage| (0..ROUNDS).try_for_each(|round| stage.round(&stage.process.thread(), round));
+    let outcome = outcome([act(&stage, "binder", binder)]);
     stage.close()?;
     process.judge().and(outcome)
 }

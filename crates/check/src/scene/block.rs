@@ -24,23 +24,12 @@ const ROUNDS: u64 = 2;
 /// Plays it, and judges what it leaves.
 pub(super) fn play(process: &Arc<Process>) -> Result<(), Finding> {
     let stage = Arc::new(Stage::set(process.clone())?);
-    let tile = |n: u8| {
-        let stage = stage.clone();
-        act(if n == 0 { "tile 0's thread" } else { "tile 1's thread" }, move || stage.touch_by_tile(TileId(n)))
-    };
-    let actors = [
-        tile(0),
-        tile(1),
-        act("CPU thread", {
-            let stage = stage.clone();
-            move || stage.touch_by_cpu()
-        }),
-        act("unmapper", {
-            let stage = stage.clone();
-            move || stage.unmap_neighbour()
-        }),
-    ];
-    let outcome = outcome(actors);
+    let outcome = outcome([
+        act(&stage, "tile 0's thread", |stage| stage.touch_by_tile(TileId(0))),
+        act(&stage, "tile 1's thread", |stage| stage.touch_by_tile(TileId(1))),
+        act(&stage, "CPU thread", Stage::touch_by_cpu),
+        act(&stage, "unmapper", Stage::unmap_neighbour),
+    ]);
     // Lost data says more than the error that it led to.
     words::judge(process, stage.words()).and_then(|()| process.judge()).and(outcome)
 }

@@ -29,14 +29,10 @@ pub(super) fn play(process: &Arc<Process>) -> Result<(), Finding> {
     let guests = guests.collect::<Result<_, Finding>>()?;
     let stage = Arc::new(Stage { block: process.filled(16)?, guests, process: process.clone() });
     process.run_batch(&process.main, TileId(1), &stage.batch(0, 0))?;
-    let thread = |name, body: fn(&Stage) -> Result<(), Finding>| {
-        let stage = stage.clone();
-        act(name, move || body(&stage))
-    };
     let outcome = outcome([
-        thread("tile 0's thread", Stage::take),
-        thread("guests", Stage::visit),
-        thread("CPU thread", Stage::touch_by_cpu),
+        act(&stage, "tile 0's thread", Stage::take),
+        act(&stage, "guests", Stage::visit),
+        act(&stage, "CPU thread", Stage::touch_by_cpu),
     ]);
     for (vm, queue) in &stage.guests {
         process.main.queue_destroy(*queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;

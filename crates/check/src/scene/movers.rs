@@ -31,14 +31,10 @@ const LAST: u64 = 2;
 /// Plays it, and judges what it leaves.
 pub(super) fn play(process: &Arc<Process>) -> Result<(), Finding> {
     let stage = Arc::new(Stage::set(process.clone())?);
-    let thread = |name, body: fn(&Stage) -> Result<(), Finding>| {
-        let stage = stage.clone();
-        act(name, move || body(&stage))
-    };
     let outcome = outcome([
-        thread("tile 0's thread", Stage::write),
-        thread("mover", Stage::move_away),
-        thread("CPU thread", Stage::touch_by_cpu),
+        act(&stage, "tile 0's thread", Stage::write),
+        act(&stage, "mover", Stage::move_away),
+        act(&stage, "CPU thread", Stage::touch_by_cpu),
     ]);
     let judged = words::judge(process, stage.words());
     judged.and(outcome).and_then(|()| stage.touch_last()).and_then(|()| process.judge())

@@ -129,13 +129,17 @@ pub(super) struct Actor {
     outcome: Arc<sync::Mutex<Result<(), Finding>>>,
 }
 
-/// Starts a thread.
-pub(super) fn act(name: &'static str, body: impl FnOnce() -> Result<(), Finding> + Send + 'static) -> Actor {
+/// Starts a thread on what the scene has set.
+pub(super) fn act<S, F>(stage: &Arc<S>, name: &'static str, body: F) -> Actor
+where
+    S: Send + Sync + 'static,
+    F: FnOnce(&S) -> Result<(), Finding> + Send + 'static,
+{
     let outcome = Arc::new(sync::Mutex::new(Ok(())));
     let handle = sync::spawn(name, {
-        let outcome = outcome.clone();
+        let (stage, outcome) = (stage.clone(), outcome.clone());
         move || {
-            let result = body();
+            let result = body(&stage);
             *outcome.lock() = result;
         }
     });

@@ -44,17 +44,13 @@ const LAST: u64 = 4;
 /// Plays it, and judges what it leaves.
 pub(super) fn play(process: &Arc<Process>) -> Result<(), Finding> {
     let stage = Arc::new(Stage::set(process.clone())?);
-    let thread = |name, body: fn(&Stage) -> Result<(), Finding>| {
-        let stage = stage.clone();
-        act(name, move || body(&stage))
-    };
     let outcome = outcome([
-        thread("tile 0's thread", |stage| stage.touch_by_tile(TileId(0))),
-        thread("tile 1's thread", |stage| stage.touch_by_tile(TileId(1))),
-        thread("CPU thread", Stage::touch_by_cpu),
-        thread("changer", Stage::change),
-        thread("adviser", |stage| stage.advise(ADVISED, Advice::Pat(ANOTHER_PAT))),
-        thread("guest", Stage::come_and_go),
+        act(&stage, "tile 0's thread", |stage| stage.touch_by_tile(TileId(0))),
+        act(&stage, "tile 1's thread", |stage| stage.touch_by_tile(TileId(1))),
+        act(&stage, "CPU thread", Stage::touch_by_cpu),
+        act(&stage, "changer", Stage::change),
+        act(&stage, "adviser", |stage| stage.advise(ADVISED, Advice::Pat(ANOTHER_PAT))),
+        act(&stage, "guest", Stage::come_and_go),
     ]);
     let judged = words::judge(process, stage.words());
     // Lost data says more than the error that it led to.
