@@ -1,20 +1,28 @@
-//! Seeds: each is one scene under one schedule, run in both manners of the simulated mm.
+//! Searches: scenes under seeds, in one or both manners of the simulated mm.
 //!
-//! Two OS threads share the seeds; each run is on one thread and knows nothing of the other. The lowest seed that
-//! breaks something is the one that is told, whatever thread was faster: a search is as reproducible as a run.
+//! Two OS threads share the seeds; each run is on one thread and knows nothing of the other. The first finding in the order
+//! of seeds, scenes and manners is the one that is told, whatever thread was faster: a search is as reproducible as a
+//! run.
 
 use crate::finding::Finding;
-use crate::plan::Plan;
-use crate::scene::{self, Manner, Reached};
+use crate::plan::{Counting, Explore, Plan};
+use crate::play::{self, Reached};
+use crate::script::Script;
+use machine::checked::Manner;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use sync::sim::{self, Limits, Outcome, Replay, RunReport};
+use sync::sim::{self, Deviation, Limits, Outcome, Replay, RunReport, TimeRule};
 
 /// What to search.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Seeds, each a scene and a schedule.
+    /// What is played.
+    pub scripts: Vec<Arc<Script>>,
+    /// How.
+    pub explore: Explore,
+    /// Seeds: of each scene.
     pub seeds: Range<u64>,
     /// Behaviours, as on the command line.
     pub behaviours: String,
@@ -22,13 +30,17 @@ pub struct Search {
     pub manners: Vec<Manner>,
 }
 
-/// A seed that broke something.
+/// A run that broke something.
 #[derive(Clone, Debug)]
 pub struct Caught {
-    /// Which, and what it stands for.
+    /// What was played.
+    pub script: Arc<Script>,
+    /// Under which seed.
     pub plan: Plan,
     /// In which manner.
     pub manner: Manner,
+    /// With which behaviours.
+    pub behaviours: String,
     /// What.
     pub finding: Finding,
     /// The run.
@@ -44,47 +56,8 @@ pub struct Found {
     pub runs: u64,
     /// What they came upon, added up.
     pub reached: Reached,
-    /// The lowest seed that broke something.
+    /// The first run that broke something.
     pub caught: Option<Caught>,
-}
-
-const THREADS: u64 = 2;
-
-/// Runs the seeds until one breaks something.
-pub fn search(search: &Search) -> Found {
-    let lowest = AtomicU64::new(u64::MAX);
-    let (runs, stale_binds) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (send, caught) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for first in 0..THREADS {
-            let (send, lowest, runs, stale_binds) = (send.clone(), &lowest, &runs, &stale_binds);
-            scope.spawn(move || {
-                for seed in search.seeds.clone().skip(first as usize).step_by(THREADS as usize) {
-                    if seed > lowest.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    for &manner in &search.manners {
-                        runs.fetch_add(1, Ordering::Relaxed);
-                        let ran = run_plan(&Plan::of(seed), manner, &search.behaviours);
-                        stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
-                        if let Some(finding) = ran.finding {
-                            lowest.fetch_min(seed, Ordering::Relaxed);
-                            let _ = send.send((seed, manner, finding, ran.report));
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    drop(send);
-    let caught = caught.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, manner, finding, report)| {
-        let plan = Plan::of(seed);
-        let replays = replays(&plan, manner, &search.behaviours, &finding, &report);
-        Caught { plan, manner, finding, report, replays }
-    });
-    let reached = Reached { stale_binds: stale_binds.into_inner() };
-    Found { runs: runs.into_inner(), reached, caught }
 }
 
 /// One run.
@@ -98,35 +71,112 @@ pub struct Ran {
     pub reached: Reached,
 }
 
-/// One run of what a seed stands for.
-pub fn run_plan(plan: &Plan, manner: Manner, behaviours: &str) -> Ran {
-    run(plan, &mut *plan.schedule(), manner, behaviours)
-}
+const THREADS: u64 = 2;
 
-fn replays(plan: &Plan, manner: Manner, behaviours: &str, finding: &Finding, report: &RunReport) -> bool {
-    let again = run_plan(plan, manner, behaviours);
-    let replayed = run(plan, &mut Replay::new(report.deviations.clone()), manner, behaviours);
-    let same = |ran: &Ran| {
-        ran.report.trace_hash == report.trace_hash
-            && ran.report.steps == report.steps
-            && ran.finding.as_ref() == Some(finding)
-    };
-    same(&again) && same(&replayed)
-}
-
-fn run(plan: &Plan, schedule: &mut dyn sim::Schedule, manner: Manner, behaviours: &str) -> Ran {
-    let (send, ended) = mpsc::channel();
-    let behaviours = behaviours.to_owned();
-    let limits = Limits { time: plan.time, ..Limits::default() };
-    let scene = plan.scene;
-    let report = sim::run(schedule, limits, move || {
-        let mut reached = Reached::default();
-        let outcome = scene::run(scene, manner, &behaviours, &mut reached);
-        let _ = send.send((outcome, reached));
+/// Runs the seeds until one breaks something.
+pub fn search(search: &Search) -> Found {
+    // By number of seed, scene and manner.
+    let lowest = AtomicU64::new(u64::MAX);
+    let (runs, stale_binds) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (send, caught) = mpsc::channel();
+    let settings = settings(search);
+    let per_seed = settings.len() as u64;
+    std::thread::scope(|scope| {
+        for first in 0..THREADS {
+            let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
+            scope.spawn(move || {
+                let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
+                for number in (first..all).step_by(THREADS as usize) {
+                    if number > lowest.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let seed = search.seeds.start + number / per_seed;
+                    let ran = settings[(number % per_seed) as usize].run_seed(seed);
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
+                    if let Some(finding) = ran.finding {
+                        lowest.fetch_min(number, Ordering::Relaxed);
+                        let _ = send.send((number, finding, ran.report));
+                        return;
+                    }
+                }
+            });
+        }
     });
-    let (finding, reached) = match (&report.outcome, ended.try_recv()) {
-        (Outcome::Finished, Ok((outcome, reached))) => (outcome.err(), reached),
-        (outcome, _) => (Some(Finding::Run(outcome.clone())), Reached::default()),
-    };
-    Ran { report, finding, reached }
+    drop(send);
+    let caught = caught.into_iter().min_by_key(|(number, ..)| *number).map(|(number, finding, report)| {
+        settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, finding, report)
+    });
+    let reached = Reached { stale_binds: stale_binds.into_inner() };
+    Found { runs: runs.into_inner(), reached, caught }
+}
+
+/// A scene with what is fixed for all of its runs.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// What is played.
+    pub script: Arc<Script>,
+    /// In which manner.
+    pub manner: Manner,
+    /// Behaviours, as on the command line.
+    pub behaviours: String,
+    explore: Explore,
+    /// Choices of a run in which nobody is preempted.
+    choices: u64,
+}
+
+fn settings(search: &Search) -> Vec<Setting> {
+    let with =
+        |script: &Arc<Script>, manner| Setting::new(script.clone(), manner, search.behaviours.clone(), search.explore);
+    search.scripts.iter().flat_map(|script| search.manners.iter().map(move |&manner| with(script, manner))).collect()
+}
+
+impl Setting {
+    /// Makes one run, to know how long they are.
+    pub fn new(script: Arc<Script>, manner: Manner, behaviours: String, explore: Explore) -> Self {
+        let mut setting = Self { script, manner, behaviours, explore, choices: 1 };
+        let mut counting = Counting::default();
+        setting.run(&mut counting, TimeRule::WhenIdle);
+        setting.choices = counting.choices.max(1);
+        setting
+    }
+
+    /// One run of what a seed stands for.
+    pub fn run_seed(&self, seed: u64) -> Ran {
+        let plan = Plan::of(&self.script, self.explore, seed);
+        self.run(&mut *plan.schedule(self.choices), plan.time)
+    }
+
+    /// One run by its deviations.
+    pub fn replay(&self, deviations: &[Deviation], time: TimeRule) -> Ran {
+        self.run(&mut Replay::new(deviations.to_vec()), time)
+    }
+
+    fn caught(&self, seed: u64, finding: Finding, report: RunReport) -> Caught {
+        let plan = Plan::of(&self.script, self.explore, seed);
+        let same = |ran: &Ran| {
+            ran.report.trace_hash == report.trace_hash
+                && ran.report.steps == report.steps
+                && ran.finding.as_ref() == Some(&finding)
+        };
+        let replays = same(&self.run_seed(seed)) && same(&self.replay(&report.deviations, plan.time));
+        let (script, behaviours) = (self.script.clone(), self.behaviours.clone());
+        Caught { script, plan, manner: self.manner, behaviours, finding, report, replays }
+    }
+
+    fn run(&self, schedule: &mut dyn sim::Schedule, time: TimeRule) -> Ran {
+        let (send, ended) = mpsc::channel();
+        let (script, manner, behaviours) = (self.script.clone(), self.manner, self.behaviours.clone());
+        let limits = Limits { time, ..Limits::default() };
+        let report = sim::run(schedule, limits, move || {
+            let mut reached = Reached::default();
+            let outcome = play::play(&script, manner, &behaviours, &mut reached);
+            let _ = send.send((outcome, reached));
+        });
+        let (finding, reached) = match (&report.outcome, ended.try_recv()) {
+            (Outcome::Finished, Ok((outcome, reached))) => (outcome.err(), reached),
+            (outcome, _) => (Some(Finding::Run(outcome.clone())), Reached::default()),
+        };
+        Ran { report, finding, reached }
+    }
 }

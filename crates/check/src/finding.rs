@@ -1,28 +1,37 @@
 //! What a run can be found guilty of, each in one sentence.
 
+use machine::Record;
 use std::fmt;
 use sync::sim::Outcome;
+
+/// Words that do not hold what was written to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub words: usize,
+    /// The memory where the first of them lies.
+    pub memory: String,
+    /// Its page there.
+    pub page: usize,
+    /// Who wrote it.
+    pub writer: String,
+    /// Who reads it.
+    pub reader: String,
+    /// What was written; 0 where nothing was.
+    pub expected: u64,
+    /// What is read.
+    pub found: u64,
+    /// Writes of the device, meanwhile, to bus addresses that nothing maps.
+    pub stray_writes: u64,
+    /// The first of these addresses.
+    pub first_stray: Option<u64>,
+}
 
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A word does not hold what was written to it.
-    DataLost {
-        /// Words that are wrong.
-        words: usize,
-        /// Page of the block where the first of them lies.
-        page: usize,
-        /// Who wrote it.
-        writer: &'static str,
-        /// What was written.
-        expected: u64,
-        /// What a CPU reads.
-        found: u64,
-        /// Writes of the device, meanwhile, to bus addresses that nothing maps.
-        stray_writes: u64,
-        /// The first of these addresses.
-        first_stray: Option<u64>,
-    },
+    DataLost(Box<Lost>),
     /// The device wrote where no mapping of its IOMMU is, and no data of the scene shows it.
     Stray {
         /// How often.
@@ -45,6 +54,23 @@ pub enum Finding {
         /// Which tile.
         tile: u8,
     },
+    /// The device noticed what no driver may do.
+    Device {
+        /// What.
+        record: Record,
+    },
+    /// Something is left when everything is closed.
+    Leak {
+        /// What, and how much of it.
+        what: String,
+    },
+    /// A step was done that must be refused.
+    Allowed {
+        /// As it was written.
+        step: String,
+    },
+    /// The scene cannot be played as it is written.
+    Scene(String),
     /// A load or store of the program got a signal.
     Signal {
         /// Which access.
@@ -59,19 +85,7 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DataLost { words, page, writer, expected, found, stray_writes, first_stray } => {
-                write!(
-                    f,
-                    "data lost: {words} words are wrong, the first in page {page}: {writer} wrote {expected:#x}, a CPU reads {found:#x}"
-                )?;
-                match first_stray {
-                    Some(at) => write!(
-                        f,
-                        "; meanwhile the device made {stray_writes} stray writes, the first to bus address {at:#x}, which nothing maps"
-                    ),
-                    None => f.write_str("; the device made no stray write"),
-                }
-            }
+            Self::DataLost(lost) => write!(f, "data lost: {lost}"),
             Self::Stray { writes, reads } => {
                 write!(f, "stray accesses: {writes} writes and {reads} reads of bus addresses that nothing maps")
             }
@@ -83,9 +97,29 @@ impl fmt::Display for Finding {
                 f,
                 "signalled too early: a job of tile {tile} ran behind a bind's fence and did not find what was bound"
             ),
+            Self::Device { record } => write!(f, "the device noticed: {record:?}"),
+            Self::Leak { what } => write!(f, "left when all was closed: {what}"),
+            Self::Allowed { step } => write!(f, "'{step}' was done, and must be refused"),
+            Self::Scene(what) => write!(f, "the scene cannot be played: {what}"),
             Self::Signal { what } => write!(f, "signal: {what}"),
             Self::Books(text) => write!(f, "the books do not balance: {text}"),
             Self::Run(outcome) => write!(f, "{outcome}"),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { words, memory, page, writer, reader, expected, found, .. } = self;
+        write!(f, "{words} words are wrong, the first in page {page} of {memory}: ")?;
+        write!(f, "{writer} wrote {expected:#x}, {reader} reads {found:#x}")?;
+        match self.first_stray {
+            None => f.write_str("; the device made no stray write"),
+            Some(at) => {
+                let writes = self.stray_writes;
+                write!(f, "; meanwhile the device made {writes} stray writes, the first to bus address {at:#x}, ")?;
+                f.write_str("which nothing maps")
+            }
         }
     }
 }

@@ -1,26 +1,34 @@
-//! What a seed decides before a run begins: the scene, by which rule its tasks take turns, and when time passes.
+//! What a seed decides before a run of a scene begins: by which rule its tasks take turns, and whether time races.
 //!
-//! Two seeds go to one scene, the next two to the next. Even seeds are uniform: everybody is as likely to go on, at
-//! every step. That tries many fine interleavings, but two threads then go about equally fast, so a race that needs one
-//! of them to stand still while another one does hundreds of steps is never seen. Odd seeds have priorities ([`Pct`]):
-//! the first task runs as long as it can, and at a few steps of the seed's choice it falls behind all others.
+//! A search goes by priorities ([`Pct`]): the first task runs as long as it can, and at a few choices of the seed's choosing
+//! whoever would go on falls behind all others. That finds what needs one thread to stand still while another does hundreds
+//! of steps. Consecutive seeds have depths 2 to 8. Uniform schedules, in which everybody is as likely to go on at every
+//! choice, are there on request: two threads then go about equally fast.
 //!
-//! In every second six dozen of seeds, time may pass while others work: a residency ends early, a sleeper is back
-//! before anybody else has moved.
+//! Where a scene races time, every second seed lets time pass while others work: a residency ends early, a sleeper is
+//! back before anybody else has moved.
 //!
-//! All of it is a function of the seed, so that a seed is the name of a run.
+//! All of it is a function of the scene and the seed, so that both together are the name of a run.
 
-use crate::scene::Scene;
+use crate::script::Script;
 use std::fmt;
-use sync::sim::{Pct, Random, Schedule, TimeRule};
+use sync::sim::{Decision, Pct, Random, Schedule, TaskId, TimeRule};
+
+/// How a search goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Explore {
+    /// By priorities.
+    #[default]
+    Pct,
+    /// Uniform.
+    Random,
+}
 
 /// What a seed stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// What is played.
-    pub scene: Scene,
     /// Who goes on.
     pub order: Order,
     /// When time passes.
@@ -30,7 +38,7 @@ pub struct Plan {
 /// How the tasks of a run take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Each as likely as any other, at every step.
+    /// Each as likely as any other, at every choice.
     Uniform,
     /// By priorities that change `depth - 1` times.
     Priorities {
@@ -39,49 +47,33 @@ pub enum Order {
     },
 }
 
-/// The least number of ordering constraints that is looked for with priorities; uniform schedules find the rest.
-const SHALLOWEST: u32 = 3;
+/// The least number of ordering constraints.
+const SHALLOWEST: u64 = 2;
 /// How many numbers from there.
-const DEPTHS: u64 = 6;
-/// Steps of a run, roughly: the falls of a task are spread over so many.
-const fn length(scene: Scene) -> u64 {
-    match scene {
-        Scene::Block | Scene::Wide | Scene::Owners | Scene::Movers => 3000,
-        Scene::Binds => 600,
-        Scene::Guests => 6000,
-    }
-}
-
-const SCENES: [Scene; 6] = [Scene::Block, Scene::Wide, Scene::Owners, Scene::Movers, Scene::Guests, Scene::Binds];
-/// Seeds with which every scene has had every order.
-const KINDS: u64 = 2 * SCENES.len() as u64 * DEPTHS;
+const DEPTHS: u64 = 7;
 
 impl Plan {
     /// That of a seed.
-    pub fn of(seed: u64) -> Self {
-        let scene = SCENES[(seed / 2 % SCENES.len() as u64) as usize];
-        let order = match seed % 2 {
-            0 => Order::Uniform,
-            _ => Order::Priorities { depth: SHALLOWEST + (seed / (2 * SCENES.len() as u64) % DEPTHS) as u32 },
+    pub fn of(script: &Script, explore: Explore, seed: u64) -> Self {
+        let order = match explore {
+            Explore::Random => Order::Uniform,
+            Explore::Pct => Order::Priorities { depth: (SHALLOWEST + seed / 2 % DEPTHS) as u32 },
         };
-        // Jobs without faults have a timeout: where time races, one that is merely slow is killed.
-        let racing = scene != Scene::Binds && !(seed / KINDS).is_multiple_of(2);
-        let time = if racing { TimeRule::Racing } else { TimeRule::WhenIdle };
-        Self { seed, scene, order, time }
+        let races = script.races_time && !seed.is_multiple_of(2);
+        Self { seed, order, time: if races { TimeRule::Racing } else { TimeRule::WhenIdle } }
     }
 
-    /// Its schedule.
-    pub fn schedule(&self) -> Box<dyn Schedule> {
+    /// Its schedule, for runs of about so many choices.
+    pub fn schedule(&self, choices: u64) -> Box<dyn Schedule> {
         match self.order {
             Order::Uniform => Box::new(Random::new(self.seed)),
-            Order::Priorities { depth } => Box::new(Pct::new(self.seed, depth, length(self.scene))),
+            Order::Priorities { depth } => Box::new(Pct::new(self.seed, depth, choices)),
         }
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "scene {}, ", self.scene)?;
         match self.order {
             Order::Uniform => f.write_str("random schedule")?,
             Order::Priorities { depth } => write!(f, "pct schedule of depth {depth}")?,
@@ -93,22 +85,19 @@ impl fmt::Display for Plan {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Nobody is preempted; the choices are counted.
+#[derive(Default)]
+pub(crate) struct Counting {
+    pub choices: u64,
+}
 
-    #[test]
-    fn each_scene_gets_uniform_seeds_and_priorities_of_every_depth() {
-        for (seeds, time) in [(0..KINDS, TimeRule::WhenIdle), (KINDS..2 * KINDS, TimeRule::Racing)] {
-            let plans: Vec<Plan> = seeds.map(Plan::of).collect();
-            assert!(plans.iter().all(|plan| plan.time == time || plan.scene == Scene::Binds));
-            for scene in SCENES {
-                let count = |order| plans.iter().filter(|plan| (plan.scene, plan.order) == (scene, order)).count();
-                assert_eq!(count(Order::Uniform), 6, "{scene}");
-                for depth in 3..=8 {
-                    assert_eq!(count(Order::Priorities { depth }), 1, "{scene} {depth}");
-                }
-            }
-        }
+impl Schedule for Counting {
+    fn pick(&mut self, at: &Decision<'_>) -> TaskId {
+        self.choices += 1;
+        at.default_task
+    }
+
+    fn choose(&mut self, _: u64, _: u32) -> u32 {
+        0
     }
 }

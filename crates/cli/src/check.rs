@@ -1,19 +1,30 @@
-//! `pontoon check`: seeds of the built-in scenes; what a seed breaks, in one sentence, and its replay.
+//! `pontoon check`: scenes under seeds; what a seed breaks, in one sentence, and its replay.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use check::Manner;
 use check::explore::{self, Caught, Search};
-use check::scene::Manner;
+use check::plan::Explore;
+use check::scenes;
+use check::script::Script;
 use clap::{Args, ValueEnum};
 use std::ops::Range;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Options of `check`.
 #[derive(Args)]
 pub struct Options {
-    /// Which seeds; each names one scene and one schedule
-    #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = seeds)]
+    /// Scenes: names of built-in ones (`pontoon scenes` lists them) or files; all built-in ones if none is named
+    #[arg(value_name = "SCENE", value_parser = scene)]
+    scenes: Vec<Arc<Script>>,
+    /// Which seeds, of each scene; a seed names a schedule
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: Range<u64>,
+    /// How schedules are chosen
+    #[arg(long, value_enum, default_value_t = How::Pct)]
+    explore: How,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     behaviour: String,
@@ -23,6 +34,15 @@ pub struct Options {
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// How schedules are chosen.
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    /// By priorities that change at a few choices
+    Pct,
+    /// Each candidate as likely as any other at every choice
+    Random,
 }
 
 /// Which manners of the simulated mm are run.
@@ -46,6 +66,23 @@ impl Manners {
     }
 }
 
+/// A built-in scene by its name, or one in a file.
+fn scene(text: &str) -> Result<Arc<Script>> {
+    let path = Path::new(text);
+    if !text.contains(['/', '.']) && !path.is_file() {
+        return scenes::named(text).map_err(|message| anyhow!(message));
+    }
+    let source = std::fs::read_to_string(path).with_context(|| format!("'{text}' cannot be read"))?;
+    Ok(Arc::new(Script::parse(text, &source)?))
+}
+
+/// The built-in scenes, a line each.
+pub fn list() {
+    for script in scenes::all() {
+        say!("{:<10} {}", script.name, script.shows);
+    }
+}
+
 fn seeds(text: &str) -> Result<Range<u64>> {
     let explain = || anyhow!("'{text}' is no range of seeds: write A..B (B is not run), or one seed");
     let range = match text.split_once("..") {
@@ -63,8 +100,16 @@ fn seeds(text: &str) -> Result<Range<u64>> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let search =
-        Search { seeds: options.seeds.clone(), behaviours: options.behaviour.clone(), manners: options.manner.list() };
+    let search = Search {
+        scripts: if options.scenes.is_empty() { scenes::all() } else { options.scenes.clone() },
+        explore: match options.explore {
+            How::Pct => Explore::Pct,
+            How::Random => Explore::Random,
+        },
+        seeds: options.seeds.clone(),
+        behaviours: options.behaviour.clone(),
+        manners: options.manner.list(),
+    };
     let start = Instant::now();
     let found = explore::search(&search);
     let seconds = start.elapsed().as_secs_f64();
@@ -76,11 +121,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         ),
         Some(caught) => {
             say!(
-                "found in {seconds:.2} s at seed {}, after {} runs (one a seed and manner)",
+                "found in {seconds:.2} s in scene {} at seed {}, after {} runs",
+                caught.script.name,
                 caught.plan.seed,
                 found.runs
             );
-            tell(caught, &options.behaviour, "  ");
+            tell(caught, "  ");
         }
     }
     if options.json {
@@ -90,12 +136,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// What a seed broke, for people; every line begins with `indent`.
-pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
+pub fn tell(caught: &Caught, indent: &str) {
     let report = &caught.report;
     let manner = manner_name(caught.manner);
     say!("{indent}{}", caught.finding);
     say!(
-        "{indent}{}, manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        "{indent}scene {}, {}, manner {manner}, {} steps, {} task switches, {} deviations from run-to-block, trace {:016x}",
+        caught.script.name,
         caught.plan,
         report.steps,
         report.switches,
@@ -106,8 +153,15 @@ pub fn tell(caught: &Caught, behaviour: &str, indent: &str) {
         "{indent}replay by seed and by schedule: {}",
         if caught.replays { "the same, step by step" } else { "DIFFERENT" }
     );
-    let behaviour = if behaviour.is_empty() { String::new() } else { format!(" --behaviour {behaviour}") };
-    say!("{indent}again: pontoon check --seeds {} --manner {manner}{behaviour}", caught.plan.seed);
+    let behaviour = match caught.behaviours.as_str() {
+        "" => String::new(),
+        list => format!(" --behaviour {list}"),
+    };
+    say!(
+        "{indent}again: pontoon check {} --seeds {} --manner {manner}{behaviour}",
+        caught.script.name,
+        caught.plan.seed
+    );
 }
 
 fn manner_name(manner: Manner) -> &'static str {
@@ -123,6 +177,7 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
         "runs": found.runs,
         "stale_binds": found.reached.stale_binds,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
+            "scene": caught.script.name,
             "seed": caught.plan.seed,
             "manner": manner_name(caught.manner),
             "plan": caught.plan.to_string(),

@@ -47,6 +47,8 @@ enum Command {
     Doctor(doctor::Options),
     /// List the behaviours that --behaviour takes
     Behaviours,
+    /// List the built-in scenes that `check` takes
+    Scenes,
 }
 
 /// How pages travel and which variants of the rules run; common to `run` and `tour`.
@@ -75,6 +77,10 @@ fn main() -> ExitCode {
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Behaviours) => list_behaviours(),
+        Some(Command::Scenes) => {
+            check::list();
+            Ok(ExitCode::SUCCESS)
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("pontoon: {error:#}");

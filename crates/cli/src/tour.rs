@@ -5,8 +5,10 @@
 //! byte) and what the library reports (migrations, stray accesses) are two witnesses of one run.
 
 use crate::{Device, check, shim_library};
+use ::check::Manner;
 use ::check::explore::{self, Search};
-use ::check::scene::Manner;
+use ::check::plan::Explore;
+use ::check::scenes;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -266,22 +268,23 @@ struct CheckedWorld {
 fn checked_world() -> CheckedWorld {
     let search = |behaviours: &str, seeds| {
         let manners = vec![Manner::Linux, Manner::Userfaultfd];
-        explore::search(&Search { seeds, behaviours: behaviours.into(), manners })
+        let (scripts, explore) = (scenes::all(), Explore::Pct);
+        explore::search(&Search { scripts, explore, seeds, behaviours: behaviours.into(), manners })
     };
     let wrong = ["a=upstream", "c=posted"].map(|behaviours| {
-        let found = search(behaviours, 0..200);
+        let found = search(behaviours, 0..50);
         match &found.caught {
             Some(caught) => {
-                say!("   {behaviours}: found at seed {}", caught.plan.seed);
-                check::tell(caught, behaviours, "     ");
+                say!("   {behaviours}: found in scene {} at seed {}", caught.script.name, caught.plan.seed);
+                check::tell(caught, "     ");
             }
             None => say!("   {behaviours}: NOT found in {} runs", found.runs),
         }
         found
     });
-    let ours = search("", 0..200);
+    let ours = search("", 0..30);
     match &ours.caught {
-        Some(caught) => check::tell(caught, "", "     "),
+        Some(caught) => check::tell(caught, "     "),
         None => say!("   ours: {} runs, nothing found", ours.runs),
     }
     let all_found = wrong.iter().all(|found| found.caught.as_ref().is_some_and(|caught| caught.replays));

@@ -13,7 +13,7 @@ use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
 
-pub use mm_sim::{Config, CpuError, MapKind, Remap};
+pub use mm_sim::{Advice as MemoryAdvice, Config, CpuError, Injection as MmInjection, MapKind, Remap};
 
 /// Who manages the simulated process' memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

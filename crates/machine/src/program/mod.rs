@@ -13,7 +13,7 @@ use hostmm::HostMemory;
 use std::sync::Arc;
 use units::{GpuVa, HostRange, HostVa, TileId};
 use xe_kmd::{Errno, File};
-use xe_spec::cmd;
+use xe_spec::{cmd, regs};
 use xe_uapi::attr::{self, Madvise};
 use xe_uapi::exec::{self, Exec, ExecQueueCreate, ExecQueueDestroy, Sync, WaitUserFence};
 use xe_uapi::ioctl;
@@ -48,6 +48,8 @@ pub enum Class {
 pub enum Advice {
     /// Its pages stay in system memory.
     SystemMemory,
+    /// They go where they are used.
+    FaultingTile,
     /// This entry of the PAT table.
     Pat(u32),
 }
@@ -150,6 +152,7 @@ impl Program {
     pub fn madvise(&self, vm_id: u32, span: HostRange, advice: Advice) -> Result<(), Errno> {
         let (attr, val) = match advice {
             Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM),
+            Advice::FaultingTile => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_DEVICE),
             Advice::Pat(index) => (attr::ATTR_PAT, index),
         };
         let mut arg = Madvise { vm_id, start: span.start.0, range: span.len(), attr, val, ..Default::default() };
@@ -189,6 +192,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Bytes that a store or an increment takes at most.
+    pub const STORE_BYTES: usize = 16;
+    /// Bytes that a copy takes.
+    pub const COPY_BYTES: usize = 32;
+
     /// MI_STORE_DATA_IMM of 32 bits.
     pub fn store(&mut self, at: GpuVa, value: u32) -> &mut Self {
         self.command(cmd::MI_STORE_DATA_IMM, 0, &[at.0 as u32, (at.0 >> 32) as u32, value])
@@ -197,6 +205,13 @@ impl Batch {
     /// MI_ATOMIC: 32-bit increment.
     pub fn increment(&mut self, at: GpuVa) -> &mut Self {
         self.command(cmd::MI_ATOMIC, cmd::atomic::INC << 8, &[at.0 as u32, (at.0 >> 32) as u32])
+    }
+
+    /// A dword from memory to memory, by a general register: MI_LOAD_REGISTER_MEM, MI_STORE_REGISTER_MEM.
+    pub fn copy(&mut self, from: GpuVa, to: GpuVa) -> &mut Self {
+        let through = |at: GpuVa| [regs::CS_GPR, at.0 as u32, (at.0 >> 32) as u32];
+        self.command(cmd::MI_LOAD_REGISTER_MEM, cmd::REGISTER_RELATIVE, &through(from));
+        self.command(cmd::MI_STORE_REGISTER_MEM, cmd::REGISTER_RELATIVE, &through(to))
     }
 
     /// MI_BATCH_BUFFER_END; the batch as the bytes to put into memory.

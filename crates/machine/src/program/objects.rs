@@ -3,6 +3,7 @@
 use super::{PAT_WB, Program};
 use units::{GpuVa, HostFrame, HostRange, HostVa};
 use xe_kmd::Errno;
+use xe_uapi::drm::GemClose;
 use xe_uapi::exec::{self, Exec, Sync};
 use xe_uapi::gem::{CACHING_WB, CACHING_WC, GemCreate, GemMmapOffset};
 use xe_uapi::ioctl;
@@ -39,6 +40,24 @@ impl Program {
         let mut arg = GemMmapOffset { handle, ..Default::default() };
         self.ioctl(ioctl::GEM_MMAP_OFFSET, &mut arg)?;
         self.file.mmap(arg.offset, units::SZ_4K)
+    }
+
+    /// Gives a buffer object's handle up.
+    pub fn bo_close(&self, handle: u32) -> Result<(), Errno> {
+        self.ioctl(ioctl::GEM_CLOSE, &mut GemClose { handle, ..Default::default() })
+    }
+
+    /// Brings mirrored memory to a region, counted from 0 for system memory; all ones: where the VM's attributes say.
+    pub fn prefetch(&self, vm_id: u32, span: HostRange, region: u32) -> Result<(), Errno> {
+        let (addr, range) = (span.start.0, span.len());
+        let op = VmBindOp {
+            addr,
+            range,
+            prefetch_mem_region_instance: region,
+            op: vm::BIND_OP_PREFETCH,
+            ..Default::default()
+        };
+        self.bind(vm_id, op, Order::default())
     }
 
     /// A syncobj without a fence.

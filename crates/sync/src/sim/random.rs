@@ -56,26 +56,34 @@ impl Schedule for Random {
 }
 
 /// Probabilistic concurrency testing: tasks have random priorities, the highest runs, and at `depth - 1` random
-/// steps the one that runs falls to the bottom. Finds a bug of that depth with a probability of at least
-/// 1 / (tasks * length^(depth-1)) in every run (Burckhardt et al., ASPLOS 2010).
+/// choices the one that would go on falls to the bottom. Finds a bug of that depth with a probability of at least
+/// 1 / (tasks * choices^(depth-1)) in every run (Burckhardt et al., ASPLOS 2010). A step with one candidate is no choice:
+/// nothing is decided there, so nothing is spent on it.
 #[derive(Clone, Debug)]
 pub struct Pct {
     rng: Rng,
     /// By task; the higher, the sooner.
     priorities: [u64; MAX_TASKS],
-    /// Steps at which the running task falls, the next one last.
+    /// Choices made.
+    made: u64,
+    /// Choices at which a task falls, the next one last.
     falls: Vec<u64>,
     /// The priority of whoever falls next: each falls below all before.
     bottom: u64,
 }
 
 impl Pct {
-    /// For bugs that need `depth` ordering constraints, in runs of about `length` steps.
-    pub fn new(seed: u64, depth: u32, length: u64) -> Self {
+    /// For bugs that need `depth` ordering constraints, in runs of about so many choices.
+    pub fn new(seed: u64, depth: u32, choices: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let mut falls: Vec<u64> = (1..depth).map(|_| 1 + rng.below(length.max(1))).collect();
+        let mut falls: Vec<u64> = (1..depth).map(|_| 1 + rng.below(choices.max(1))).collect();
         falls.sort_unstable_by(|a, b| b.cmp(a));
-        Self { rng, priorities: [0; MAX_TASKS], falls, bottom: u64::MAX / 2 }
+        Self { rng, priorities: [0; MAX_TASKS], made: 0, falls, bottom: u64::MAX / 2 }
+    }
+
+    /// The candidate of the highest priority.
+    fn first(&self, at: &Decision<'_>) -> TaskId {
+        at.runnable.into_iter().max_by_key(|task| self.priorities[task.index()]).unwrap_or(at.default_task)
     }
 
     fn fall(&mut self, task: TaskId) {
@@ -86,10 +94,7 @@ impl Pct {
 
 impl Schedule for Pct {
     fn pick(&mut self, at: &Decision<'_>) -> TaskId {
-        while self.falls.last().is_some_and(|step| *step <= at.step) {
-            self.falls.pop();
-            self.fall(at.current);
-        }
+        self.made += 1;
         // Who yields waits for others: at the top it would keep them from running for ever.
         if at.pending(at.current).kind == OpKind::Yield {
             self.fall(at.current);
@@ -98,7 +103,12 @@ impl Schedule for Pct {
             let n = self.rng.below(u64::from(at.sleeping.len())) as u32;
             return at.sleeping.nth(n).unwrap_or(at.default_task);
         }
-        at.runnable.into_iter().max_by_key(|task| self.priorities[task.index()]).unwrap_or(at.default_task)
+        while self.falls.last().is_some_and(|choice| *choice <= self.made) {
+            self.falls.pop();
+            let first = self.first(at);
+            self.fall(first);
+        }
+        self.first(at)
     }
 
     fn choose(&mut self, _: u64, n: u32) -> u32 {

@@ -1,0 +1,186 @@
+//! Steps: what each does, through the uAPI or as a call of the program.
+
+use super::hand::Hand;
+use super::job::{self, Worker, offset};
+use super::plain;
+use super::stage::{Stage, refused, region, signal};
+use super::words::Page;
+use crate::finding::Finding;
+use crate::script::{Action, Agent, Home, Piece, Span, Step, Touch, Verb, VmKind};
+use machine::checked::{MapKind, MemoryAdvice, Remap};
+use machine::program::Advice;
+use units::{HostRange, HostVa, SZ_2M, SZ_64K};
+
+/// Does a step as often as it says.
+pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
+    for _ in 0..step.times {
+        let done = action(stage, hand, &step.action);
+        match (&step.action, step.fails, done) {
+            (_, false, done) => done?,
+            (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
+            (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. })) => {
+                stage.replace_queue(&hand.program, vm, tile)?;
+            }
+            (_, true, Err(Finding::Refused { .. } | Finding::Signal { .. })) => {}
+            (_, true, Err(other)) => return Err(other),
+        }
+    }
+    Ok(())
+}
+
+fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Finding> {
+    match action {
+        Action::Job { vm, tile, touches, waits, order } => {
+            let worker = Worker { vm: *vm, tile: *tile };
+            if stage.script.vms[*vm].kind == VmKind::Plain {
+                plain::run(stage, hand, worker, touches, *waits, *order)
+            } else {
+                job::run(stage, hand, worker, touches, *waits)
+            }
+        }
+        Action::Cpu(touches) => touches_of_cpu(stage, hand, touches),
+        Action::Unmap(_) | Action::Map(_) | Action::DontNeed(_) | Action::Free(_) | Action::Protect { .. } => {
+            change(stage, hand, action)
+        }
+        Action::Move { from, to, shift, keep } => moved(stage, hand, from, *to, *shift, *keep),
+        Action::Fork => fork(stage, hand),
+        Action::Pin(span) => {
+            each(stage, span, |at| stage.checked.sim.pin(at).map(|_| ()).map_err(|e| signal("pin", e)))
+        }
+        Action::Unpin(span) => each(stage, span, |at| {
+            stage.checked.sim.unpin(at);
+            Ok(())
+        }),
+        Action::Prefer(vm, span, home) => prefer(stage, hand, *vm, span, *home),
+        Action::Pat(vm, span, index) => {
+            let (vm, range) = (stage.vm(*vm)?.id, range(stage, span)?);
+            hand.program.madvise(vm, range, Advice::Pat(*index)).map_err(|e| refused("MADVISE", e))
+        }
+        Action::Prefetch(vm, span, home) => {
+            let (vm, range) = (stage.vm(*vm)?.id, range(stage, span)?);
+            hand.program.prefetch(vm, range, region(*home)).map_err(|e| refused("VM_BIND of a prefetch", e))
+        }
+        Action::Open(vm) => stage.open_vm(&hand.program, *vm, VmKind::MirrorLater),
+        Action::Close(vm) => stage.close_vm(&hand.program, *vm),
+        Action::Bind { vm, buffer, order } => plain::bind(stage, hand, *vm, *buffer, *order),
+        Action::Unbind { vm, buffer, order } => plain::unbind(stage, hand, *vm, *buffer, *order),
+        Action::Wait(fence) => plain::wait(stage, hand, *fence),
+        Action::Fill(tile) => stage.fill(&hand.program, *tile),
+        Action::Drain(tile) => stage.drain(&hand.program, *tile),
+    }
+}
+
+fn range(stage: &Stage, span: &Span) -> Result<HostRange, Finding> {
+    stage.range(span.of, span.whole())
+}
+
+fn roots<'s>(stage: &'s Stage, span: &'s Span) -> impl Iterator<Item = Page> + 's {
+    span.each().map(|page| stage.script.root(span.of, page))
+}
+
+fn each(stage: &Stage, span: &Span, mut act: impl FnMut(HostVa) -> Result<(), Finding>) -> Result<(), Finding> {
+    span.each().try_for_each(|page| act(stage.page_at(span.of, page)?))
+}
+
+fn touches_of_cpu(stage: &Stage, hand: &mut Hand<'_>, touches: &[Touch]) -> Result<(), Finding> {
+    let writer = hand.begin_step(stage, Agent::Cpu);
+    for touch in touches {
+        for page in touch.span.each() {
+            let (at, root) = (stage.page_at(touch.span.of, page)?, stage.script.root(touch.span.of, page));
+            match touch.verb {
+                Verb::Read => read(stage, hand, at, root)?,
+                Verb::Write => {
+                    let stored = stage.checked.sim.store_u64(at.add(offset(writer)), hand.mark(writer, root.1).into());
+                    stored.map_err(|e| signal("a CPU's store", e))?;
+                    if let Some(writer) = writer {
+                        hand.view.wrote(root, writer, hand.seq, true);
+                    }
+                }
+                Verb::Add => {
+                    stage.checked.sim.fetch_add_u64(at, 1).map_err(|e| signal("a CPU's atomic", e))?;
+                    hand.view.added(root, true);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All words of a page.
+fn read(stage: &Stage, hand: &Hand<'_>, at: HostVa, page: Page) -> Result<(), Finding> {
+    let load = |at| stage.checked.sim.load_u64(at).map_err(|e| signal("a CPU's load", e));
+    stage.tell_wrong("the CPU", &super::all_words(stage, hand, page, |offset| load(at.add(offset)))?)
+}
+
+fn change(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Finding> {
+    let sim = &stage.checked.sim;
+    match action {
+        Action::Unmap(span) => {
+            sim.munmap(range(stage, span)?);
+            roots(stage, span).for_each(|page| hand.view.unmapped(page));
+        }
+        Action::Map(span) => {
+            let range = range(stage, span)?;
+            while sim.mmap_at(range, MapKind::Anonymous).is_err() {
+                if stage.has_failed() {
+                    return Err(Finding::Scene("nobody unmaps what mmap waits for".into()));
+                }
+                sync::yield_now();
+            }
+            roots(stage, span).for_each(|page| hand.view.mapped(page));
+        }
+        Action::DontNeed(span) => {
+            sim.madvise_dontneed(range(stage, span)?);
+            roots(stage, span).for_each(|page| hand.view.emptied(page, false));
+        }
+        Action::Free(span) => {
+            let freed = sim.madvise(range(stage, span)?, MemoryAdvice::Free);
+            freed.map_err(|errno| Finding::Refused { what: format!("MADV_FREE: errno {}", errno.0) })?;
+            roots(stage, span).for_each(|page| hand.view.emptied(page, true));
+        }
+        Action::Protect { span, write: true } => sim.protect_read_write(range(stage, span)?),
+        Action::Protect { span, write: false } => sim.protect_read_only(range(stage, span)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn moved(stage: &Stage, hand: &mut Hand<'_>, from: &Span, to: usize, shift: u64, keep: bool) -> Result<(), Finding> {
+    let old = range(stage, from)?;
+    // 2M aligned memory that nobody else gets: its hole takes what comes.
+    let room = stage.checked.sim.mmap((old.len() + SZ_2M + SZ_64K).div_ceil(units::SZ_4K) as usize, MapKind::Anonymous);
+    stage.checked.sim.munmap(room);
+    let remap = Remap { keep, ..Remap::fixed(old, room.start.add(shift)) };
+    let new = stage.checked.sim.mremap_as(remap);
+    let new = new.map_err(|errno| Finding::Refused { what: format!("mremap: errno {}", errno.0) })?;
+    stage.place(to, new);
+    for (index, page) in roots(stage, from).enumerate() {
+        hand.view.moved(page, (Piece::Memory(to), index));
+        if keep { hand.view.emptied(page, false) } else { hand.view.unmapped(page) }
+    }
+    Ok(())
+}
+
+fn fork(stage: &Stage, hand: &Hand<'_>) -> Result<(), Finding> {
+    let sim = &stage.checked.sim;
+    let child = sim.fork();
+    let mut wrong = Vec::new();
+    for (piece, page) in hand.view.pages() {
+        let Piece::Memory(_) = piece else { continue };
+        let at = stage.page_at(piece, page)?;
+        let load = |offset| sim.child_load_u64(child, at.add(offset)).map_err(|e| signal("the child's load", e));
+        wrong.extend(super::all_words(stage, hand, (piece, page), load)?);
+    }
+    sim.child_exit(child);
+    stage.tell_wrong("the forked child", &wrong)
+}
+
+fn prefer(stage: &Stage, hand: &Hand<'_>, vm: usize, span: &Span, home: Home) -> Result<(), Finding> {
+    let (vm, range) = (stage.vm(vm)?.id, range(stage, span)?);
+    let advice = match home {
+        Home::System => Advice::SystemMemory,
+        Home::Default => Advice::FaultingTile,
+        Home::Vram(_) => return Err(Finding::Scene("prefer takes system or default".into())),
+    };
+    hand.program.madvise(vm, range, advice).map_err(|e| refused("MADVISE", e))
+}

@@ -1,0 +1,176 @@
+//! Jobs: touches as a batch of GPU commands, and what the device read as a page of results.
+
+use super::hand::Hand;
+use super::stage::{OpenVm, Stage, refused, signal};
+use super::words::Page;
+use crate::finding::Finding;
+use crate::script::{Agent, Touch, Verb};
+use machine::checked::MapKind;
+use machine::program::Batch;
+use units::{HostRange, HostVa, SZ_4K, TileId, pages_of};
+
+/// For ever: time may race with work that is merely slow, and a job that hangs is a deadlock of the run.
+const PATIENCE_NS: i64 = -1;
+/// What a batch's fence is set to.
+const DONE: u64 = 0x600d_f00d;
+/// Where results begin, in the page of the fence.
+const RESULTS: u64 = 64;
+/// Bytes of a word.
+pub(super) const WORD: u64 = 8;
+
+/// Who does a job.
+#[derive(Clone, Copy)]
+pub(super) struct Worker {
+    pub vm: usize,
+    pub tile: TileId,
+}
+
+/// A word that a batch reads: of which page, of which writer (none for the counter).
+type Read = (Page, Option<usize>);
+
+/// Where a word lies in its page: the counter first, then the writers'.
+pub(super) const fn offset(writer: Option<usize>) -> u64 {
+    match writer {
+        None => 0,
+        Some(writer) => (1 + writer as u64) * WORD,
+    }
+}
+
+/// Memory of a thread for its jobs: the batch, and from a page boundary on the fence and the results.
+#[derive(Clone, Copy)]
+pub(super) struct Desk {
+    range: HostRange,
+    fence: HostVa,
+}
+
+impl Desk {
+    fn new(stage: &Stage, batch: u64, results: usize) -> Self {
+        let batch_pages = pages_of(batch.next_multiple_of(SZ_4K));
+        let pages = batch_pages + pages_of((RESULTS + results as u64 * WORD).next_multiple_of(SZ_4K));
+        let range = stage.checked.sim.mmap(pages, MapKind::Anonymous);
+        Self { range, fence: range.page_at(batch_pages) }
+    }
+
+    fn holds(&self, batch: u64, results: usize) -> bool {
+        self.fence.0 - self.range.start.0 >= batch && self.range.end.0 - self.fence.0 >= RESULTS + results as u64 * WORD
+    }
+
+    fn result(&self, n: usize) -> HostVa {
+        self.fence.add(RESULTS + n as u64 * WORD)
+    }
+}
+
+/// A job of a VM that mirrors the process. What it read is judged where its end is waited for.
+pub(super) fn run(
+    stage: &Stage,
+    hand: &mut Hand<'_>,
+    worker: Worker,
+    touches: &[Touch],
+    waits: bool,
+) -> Result<(), Finding> {
+    let vm = stage.vm(worker.vm)?;
+    let reads = reads(stage, touches);
+    let bytes = size(touches, reads.len());
+    let desk = match hand.desk.filter(|desk| desk.holds(bytes, reads.len())) {
+        Some(desk) => desk,
+        None => Desk::new(stage, bytes, reads.len()),
+    };
+    // The memory of a job that nobody waits for stays as it is.
+    hand.desk = waits.then_some(desk);
+    let batch = batch(stage, hand, worker, touches, desk)?;
+    stage.checked.sim.store(desk.range.start, &batch).map_err(|e| signal("writing a batch", e))?;
+    stage.checked.sim.store_u64(desk.fence, 0).map_err(|e| signal("a fence", e))?;
+    let done = submit_and_wait(stage, hand, vm, worker, desk, waits);
+    wrote(stage, hand, worker, touches, waits && done.is_ok());
+    done?;
+    if waits { judge(stage, hand, worker, desk, &reads) } else { Ok(()) }
+}
+
+fn submit_and_wait(
+    stage: &Stage,
+    hand: &Hand<'_>,
+    vm: OpenVm,
+    worker: Worker,
+    desk: Desk,
+    waits: bool,
+) -> Result<(), Finding> {
+    let queue = vm.queues[worker.tile.index()];
+    let (batch, fence) = (desk.range.start.mirror(), desk.fence.mirror());
+    hand.program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
+    if !waits {
+        return Ok(());
+    }
+    let done = hand.program.wait(desk.fence, DONE, PATIENCE_NS, queue);
+    done.map_err(|e| refused(&format!("a job of {}", stage.script.agent_name(worker.agent())), e))
+}
+
+impl Worker {
+    pub const fn agent(self) -> Agent {
+        Agent::Tile { vm: self.vm, tile: self.tile }
+    }
+}
+
+fn reads(stage: &Stage, touches: &[Touch]) -> Vec<Read> {
+    let writers = stage.script.writers.len();
+    let read = touches.iter().filter(|touch| touch.verb == Verb::Read);
+    let pages = read.flat_map(|touch| touch.span.each().map(|page| stage.script.root(touch.span.of, page)));
+    pages.flat_map(|page| std::iter::once((page, None)).chain((0..writers).map(move |n| (page, Some(n))))).collect()
+}
+
+/// Bytes of a batch.
+fn size(touches: &[Touch], reads: usize) -> u64 {
+    let writes: usize = touches.iter().filter(|touch| touch.verb != Verb::Read).map(|t| t.span.each().count()).sum();
+    (writes * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64
+}
+
+fn batch(
+    stage: &Stage,
+    hand: &mut Hand<'_>,
+    worker: Worker,
+    touches: &[Touch],
+    desk: Desk,
+) -> Result<Vec<u8>, Finding> {
+    let mut batch = Batch::default();
+    let mut results = 0;
+    let writer = hand.begin_step(stage, worker.agent());
+    for touch in touches {
+        for page in touch.span.each() {
+            let (at, root) = (stage.page_at(touch.span.of, page)?, stage.script.root(touch.span.of, page));
+            match touch.verb {
+                Verb::Add => _ = batch.increment(at.mirror()),
+                Verb::Write => _ = batch.store(at.add(offset(writer)).mirror(), hand.mark(writer, root.1)),
+                Verb::Read => {
+                    let words = std::iter::once(None).chain((0..stage.script.writers.len()).map(Some));
+                    for word in words {
+                        batch.copy(at.add(offset(word)).mirror(), desk.result(results).mirror());
+                        results += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(batch.end())
+}
+
+/// A job wrote its words; perhaps only, where its end is not known.
+pub(super) fn wrote(stage: &Stage, hand: &mut Hand<'_>, worker: Worker, touches: &[Touch], surely: bool) {
+    let writer = hand.writer(&stage.script, worker.agent());
+    for touch in touches {
+        for page in touch.span.each().map(|page| stage.script.root(touch.span.of, page)) {
+            match (touch.verb, writer) {
+                (Verb::Write, Some(writer)) => hand.view.wrote(page, writer, hand.seq, surely),
+                (Verb::Add, _) => hand.view.added(page, surely),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn judge(stage: &Stage, hand: &mut Hand<'_>, worker: Worker, desk: Desk, reads: &[Read]) -> Result<(), Finding> {
+    let mut wrong = Vec::new();
+    for (n, &(page, word)) in reads.iter().enumerate() {
+        let found = stage.checked.sim.load_u64(desk.result(n)).map_err(|e| signal("reading results", e))?;
+        wrong.extend(hand.judge(&stage.script, page, word, found & u64::from(u32::MAX)));
+    }
+    stage.tell_wrong(&stage.script.agent_name(worker.agent()), &wrong)
+}

@@ -1,0 +1,207 @@
+//! Plays a scene inside a checked run, and judges what it leaves.
+//!
+//! `stage` is the process that the scene runs in; `hand` a thread of it; `act`, `job` and `plain` do the steps; `words` says
+//! what memory must hold; `oracle` judges everything else.
+
+mod act;
+mod hand;
+mod job;
+mod oracle;
+mod plain;
+mod shelf;
+mod stage;
+mod words;
+
+use crate::finding::{Finding, Lost};
+use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread};
+use hand::Hand;
+use machine::behaviour;
+use machine::checked::Manner;
+use shelf::Shelf;
+use stage::Stage;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use words::{Changes, Model, Page, Wrong};
+
+/// What a run came upon: a search in which none of this happens looks past the races that it is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Binds whose pages had changed since they were collected.
+    pub stale_binds: u64,
+}
+
+/// Plays a scene to its end.
+pub fn play(script: &Arc<Script>, manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
+    let behaviours = behaviour::parse(behaviours).map_err(Finding::Scene)?;
+    let stage = Arc::new(Stage::set(script, manner, behaviours)?);
+    let outcome = phases(&stage);
+    reached.stale_binds = stage.checked.core.ledger().read().stale_binds;
+    stage.close();
+    let ended = oracle::after_close(&stage.checked, outcome.is_ok());
+    outcome.and(ended)
+}
+
+fn phases(stage: &Arc<Stage>) -> Result<(), Finding> {
+    let mut model = Model::default();
+    let mut outcome = Ok(());
+    for phase in &stage.script.phases {
+        (model, outcome) = match phase {
+            Phase::Alone(steps) => alone(stage, &model, steps),
+            Phase::Together(threads) => together(stage, &model, threads),
+        };
+        if outcome.is_err() {
+            break;
+        }
+    }
+    let data = last_look(stage, &model);
+    // Lost data says more than the error that it led to.
+    let outcome = if matches!(outcome, Err(Finding::TooEarly { .. })) { outcome } else { data.and(outcome) };
+    outcome.and_then(|()| oracle::at_rest(&stage.checked, &stage.script))
+}
+
+fn alone(stage: &Stage, model: &Model, steps: &[Step]) -> (Model, Result<(), Finding>) {
+    let mut hand = Hand::new(stage, 0, model.view());
+    let done = steps.iter().try_for_each(|step| act::step(stage, &mut hand, step));
+    (model.after_alone(hand.view.into_known()), done)
+}
+
+fn together(stage: &Arc<Stage>, model: &Model, threads: &[Thread]) -> (Model, Result<(), Finding>) {
+    let shared = Arc::new((model.clone(), changes(&stage.script, threads)));
+    let started: Vec<_> = threads.iter().enumerate().map(|(n, thread)| start(stage, &shared, n, thread)).collect();
+    let (mut all, mut outcome) = (Vec::new(), Ok(()));
+    for (handle, ended) in started {
+        handle.join();
+        if let Some((known, done)) = ended.with(Option::take) {
+            all.push(known);
+            outcome = outcome.and(done);
+        }
+    }
+    (model.after(&shared.1, all), outcome)
+}
+
+/// What a thread leaves: what it knows, and how it ended.
+type Ended = Shelf<Option<(words::Known, Result<(), Finding>)>>;
+
+fn start(
+    stage: &Arc<Stage>,
+    shared: &Arc<(Model, Changes)>,
+    position: usize,
+    thread: &Thread,
+) -> (sync::JoinHandle, Arc<Ended>) {
+    let ended = Arc::new(Ended::default());
+    let handle = sync::spawn(thread.name, {
+        let (stage, shared, thread, ended) = (stage.clone(), shared.clone(), thread.clone(), ended.clone());
+        move || {
+            let mut hand = Hand::new(&stage, thread.number, shared.0.view_of(&shared.1, position));
+            let steps = (0..thread.times).flat_map(|_| &thread.steps);
+            let done = { steps }.try_for_each(|step| act::step(&stage, &mut hand, step));
+            if done.is_err() {
+                stage.fail();
+            }
+            let known = hand.view.into_known();
+            ended.with(|ended| *ended = Some((known, done)));
+        }
+    });
+    (handle, ended)
+}
+
+/// What threads that run at the same time take away from each other.
+fn changes(script: &Script, threads: &[Thread]) -> Changes {
+    let (mut gone, mut mapped) = (BTreeSet::new(), BTreeSet::new());
+    let mut empties = |step: &Step| {
+        let pages = |span: &Span| span.each().map(|page| script.root(span.of, page)).collect::<Vec<Page>>();
+        match &step.action {
+            Action::Unmap(span) | Action::Move { from: span, keep: false, .. } => {
+                gone.extend(pages(span));
+                pages(span)
+            }
+            Action::Map(span) => {
+                mapped.extend(pages(span));
+                Vec::new()
+            }
+            Action::DontNeed(span) | Action::Free(span) | Action::Move { from: span, .. } => pages(span),
+            _ => Vec::new(),
+        }
+    };
+    let emptied = threads.iter().map(|thread| thread.steps.iter().flat_map(&mut empties).collect()).collect();
+    Changes { emptied, gone: gone.difference(&mapped).copied().collect() }
+}
+
+/// The words of a page by a way to read them; those that are wrong.
+fn all_words(
+    stage: &Stage,
+    hand: &Hand<'_>,
+    page: Page,
+    load: impl Fn(u64) -> Result<u64, Finding>,
+) -> Result<Vec<Wrong>, Finding> {
+    let mut wrong = Vec::new();
+    for writer in std::iter::once(None).chain((0..stage.script.writers.len()).map(Some)) {
+        let found = load(job::offset(writer))?;
+        wrong.extend(hand.judge(&stage.script, page, writer, found));
+    }
+    Ok(wrong)
+}
+
+/// A CPU reads everything when all is over.
+fn last_look(stage: &Stage, model: &Model) -> Result<(), Finding> {
+    let hand = Hand::new(stage, 0, model.view());
+    let mut wrong = Vec::new();
+    for (piece, page) in hand.view.pages() {
+        wrong.extend(match piece {
+            Piece::Memory(_) => {
+                let at = stage.page_at(piece, page)?;
+                let load =
+                    |offset| stage.checked.sim.load_u64(at.add(offset)).map_err(|e| stage::signal("the last look", e));
+                all_words(stage, &hand, (piece, page), load)?
+            }
+            Piece::Buffer(_) => {
+                all_words(stage, &hand, (piece, page), |offset| plain::word(stage, piece, page, offset))?
+            }
+        });
+    }
+    stage.tell_wrong("the CPU", &wrong)
+}
+
+impl Stage {
+    /// The first of the words that are wrong, with the stray writes that explain it.
+    fn tell_wrong(&self, reader: &str, wrong: &[Wrong]) -> Result<(), Finding> {
+        let Some(first) = wrong.first() else { return Ok(()) };
+        let writer = first.writer.map_or("all of them together".into(), |writer| self.script.writer_name(writer));
+        Err(Finding::DataLost(Box::new(Lost {
+            words: wrong.len(),
+            memory: self.script.piece_name(first.page.0).into(),
+            page: first.page.1,
+            writer,
+            reader: reader.into(),
+            expected: first.expected,
+            found: first.found,
+            stray_writes: self.checked.core.gpu().counters().stray_writes,
+            first_stray: oracle::first_stray_write(&self.checked),
+        })))
+    }
+}
+
+impl Script {
+    /// An agent in words.
+    fn agent_name(&self, agent: Agent) -> String {
+        match agent {
+            Agent::Cpu => "the CPU".into(),
+            Agent::Tile { vm: 0, tile } => format!("tile {}", tile.0),
+            Agent::Tile { vm, tile } => format!("tile {} in {}", tile.0, self.vms[vm].name),
+        }
+    }
+
+    fn writer_name(&self, writer: usize) -> String {
+        let of = self.writers[writer];
+        let agent = self.agent_name(of.agent);
+        self.thread_name(of.thread).map_or(agent.clone(), |thread| format!("{agent} ({thread})"))
+    }
+
+    fn thread_name(&self, number: usize) -> Option<&'static str> {
+        let groups = self.phases.iter().filter_map(|phase| match phase {
+            Phase::Together(threads) => Some(threads),
+            Phase::Alone(_) => None,
+        });
+        groups.flatten().find(|thread| thread.number == number).map(|thread| thread.name)
+    }
+}

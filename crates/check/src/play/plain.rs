@@ -1,0 +1,100 @@
+//! VMs without faults: buffers, binds, and jobs that wait and signal by fences.
+//!
+//! A batch lies in a page of the VM's code buffer. A job that waits for its end must find what was bound before it;
+//! otherwise the fence of a bind was over too early.
+
+use super::hand::Hand;
+use super::job::{Worker, offset, wrote};
+use super::stage::{NOTHING, Stage, refused};
+use crate::finding::Finding;
+use crate::script::{Order as Fences, Piece, Touch};
+use machine::program::{Batch, Order};
+use units::SZ_4K;
+
+/// A job that writes to buffers.
+pub(super) fn run(
+    stage: &Stage,
+    hand: &mut Hand<'_>,
+    worker: Worker,
+    touches: &[Touch],
+    waits: bool,
+    fences: Fences,
+) -> Result<(), Finding> {
+    let vm = stage.vm(worker.vm)?;
+    let writer = hand.begin_step(stage, worker.agent());
+    let mut batch = Batch::default();
+    for (piece, page) in pages(touches) {
+        batch.store(stage.page_at(piece, page)?.add(offset(writer)).mirror(), hand.mark(writer, page));
+    }
+    let code = stage.next_code_page();
+    let frame = vm.code.map(|frame| frame.add(code)).ok_or_else(|| Finding::Scene("the VM is no plain one".into()))?;
+    let written = stage.checked.write_buffer(frame, &batch.end());
+    written.map_err(|error| Finding::Signal { what: format!("writing a batch: {error:?}") })?;
+    let mut order = order(stage, hand, fences)?;
+    if waits {
+        order.signals = Some(hand.program.syncobj_create().map_err(|e| refused("SYNCOBJ_CREATE", e))?);
+    }
+    let queue = vm.queues[worker.tile.index()];
+    hand.program.exec_behind(queue, Stage::code_at(code).mirror(), order).map_err(|e| refused("EXEC", e))?;
+    let Some(end) = order.signals.filter(|_| waits) else {
+        wrote(stage, hand, worker, touches, false);
+        return Ok(());
+    };
+    hand.program.syncobj_wait(end).map_err(|e| refused("the wait for a job", e))?;
+    wrote(stage, hand, worker, touches, true);
+    for (piece, page) in pages(touches) {
+        if word(stage, piece, page, offset(writer))? != u64::from(hand.mark(writer, page)) {
+            return Err(Finding::TooEarly { tile: worker.tile.0 });
+        }
+    }
+    Ok(())
+}
+
+fn pages(touches: &[Touch]) -> impl Iterator<Item = (Piece, usize)> + '_ {
+    touches.iter().flat_map(|touch| touch.span.each().map(|page| (touch.span.of, page)))
+}
+
+/// Maps a buffer.
+pub(super) fn bind(stage: &Stage, hand: &Hand<'_>, vm: usize, buffer: usize, fences: Fences) -> Result<(), Finding> {
+    let (vm, buffer) = (stage.vm(vm)?, stage.buffer(buffer));
+    let order = order(stage, hand, fences)?;
+    hand.program.bind_bo(vm.id, buffer.handle, buffer.at, order).map_err(|e| refused("VM_BIND of a buffer", e))
+}
+
+/// Unmaps a buffer, or a place where nothing is.
+pub(super) fn unbind(
+    stage: &Stage,
+    hand: &Hand<'_>,
+    vm: usize,
+    buffer: Option<usize>,
+    fences: Fences,
+) -> Result<(), Finding> {
+    let vm = stage.vm(vm)?;
+    let order = order(stage, hand, fences)?;
+    let (at, what) = match buffer {
+        Some(buffer) => (stage.buffer(buffer).at, "VM_BIND that unmaps"),
+        None => (NOTHING, "VM_BIND without work"),
+    };
+    hand.program.unbind(vm.id, at, order).map_err(|e| refused(what, e))
+}
+
+/// Waits for a fence.
+pub(super) fn wait(stage: &Stage, hand: &Hand<'_>, fence: usize) -> Result<(), Finding> {
+    let handle = stage.fence(&hand.program, fence)?;
+    hand.program.syncobj_wait(handle).map_err(|e| refused(&format!("the wait for {}", stage.script.fences[fence]), e))
+}
+
+fn order(stage: &Stage, hand: &Hand<'_>, fences: Fences) -> Result<Order, Finding> {
+    let handle = |fence: Option<usize>| fence.map(|fence| stage.fence(&hand.program, fence)).transpose();
+    Ok(Order { behind: handle(fences.behind)?, signals: handle(fences.signals)? })
+}
+
+/// A word of a buffer's page, as a CPU sees it.
+pub(super) fn word(stage: &Stage, piece: Piece, page: usize, offset: u64) -> Result<u64, Finding> {
+    let Piece::Buffer(index) = piece else { return Err(Finding::Scene("this is no buffer".into())) };
+    let mut bytes = [0; SZ_4K as usize];
+    let read = stage.checked.read_buffer(stage.buffer(index).frame.add(page as u64), &mut bytes);
+    read.map_err(|error| Finding::Signal { what: format!("reading a buffer: {error:?}") })?;
+    let at = offset as usize;
+    Ok(bytes[at..at + 4].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+}

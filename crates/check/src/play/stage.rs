@@ -1,0 +1,284 @@
+//! What a scene is played on: a process with its memory, VMs, queues and buffers.
+
+use super::shelf::Shelf;
+use crate::finding::Finding;
+use crate::script::{Home, Injected, Memory, MemoryKind, Piece, Script, VmKind};
+use machine::checked::{Checked, Config, Manner, MapKind, MmInjection};
+use machine::program::{Class, Order, Program};
+use machine::{Errno, Injection, behaviour::Behaviours};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+
+/// Where the batches of plain VMs are bound.
+const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
+/// Where the first buffer is bound; the others follow, 16M apart.
+const BUFFERS: HostVa = HostVa(0x4000_0000);
+const BUFFER_STRIDE: u64 = 16 << 20;
+/// Where no buffer is ever bound.
+pub(super) const NOTHING: HostRange = HostRange::new(HostVa(0x8000_0000), HostVa(0x8001_0000));
+
+/// A process that has opened the device.
+pub(super) struct Stage {
+    pub script: Arc<Script>,
+    pub checked: Checked,
+    pub main: Program,
+    buffers: Vec<BufferObject>,
+    now: Shelf<Now>,
+}
+
+/// A buffer object.
+#[derive(Clone, Copy)]
+pub(super) struct BufferObject {
+    pub handle: u32,
+    pub frame: HostFrame,
+    pub at: HostRange,
+}
+
+/// What changes while the scene is played.
+#[derive(Default)]
+struct Now {
+    places: BTreeMap<usize, HostRange>,
+    vms: BTreeMap<usize, OpenVm>,
+    fences: BTreeMap<usize, u32>,
+    fillers: BTreeMap<TileId, Vec<u32>>,
+    plain_jobs: u64,
+    seqs: BTreeMap<usize, u32>,
+    failed: bool,
+}
+
+/// A VM, with a queue a tile, and the bytes of its batches where it is a plain one.
+#[derive(Clone, Copy)]
+pub(super) struct OpenVm {
+    pub id: u32,
+    pub queues: [u32; 2],
+    pub code: Option<HostFrame>,
+}
+
+impl Stage {
+    /// Builds the device and everything that the scene declares.
+    pub fn set(script: &Arc<Script>, manner: Manner, behaviours: Behaviours) -> Result<Self, Finding> {
+        let (mm, device) = injections(script);
+        let config = Config { injection: mm, ..Config::default() };
+        let checked = Checked::new(config, manner, behaviours, device).map_err(|e| refused("probe", e))?;
+        let main = checked.open();
+        let buffers = buffers(script, &main)?;
+        let stage = Self { script: script.clone(), checked, main, buffers, now: Shelf::default() };
+        for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
+            stage.open_vm(&stage.main, index, vm.kind)?;
+        }
+        for (index, memory) in script.memories.iter().enumerate() {
+            stage.map_memory(index, memory)?;
+        }
+        Ok(stage)
+    }
+
+    fn map_memory(&self, index: usize, memory: &Memory) -> Result<(), Finding> {
+        let MemoryKind::Mapping { huge, shared, filled } = memory.kind else { return Ok(()) };
+        let kind = if shared {
+            MapKind::Shared
+        } else if huge {
+            MapKind::Huge
+        } else {
+            MapKind::Anonymous
+        };
+        let range = self.checked.sim.mmap(memory.pages, kind);
+        for page in (0..memory.pages).filter(|_| filled) {
+            self.checked.sim.store_u64(range.page_at(page), 0).map_err(|e| signal("first touch", e))?;
+        }
+        self.now.with(|now| now.places.insert(index, range));
+        Ok(())
+    }
+
+    /// A VM with its queues.
+    pub fn open_vm(&self, program: &Program, index: usize, kind: VmKind) -> Result<(), Finding> {
+        let (id, code) = if kind == VmKind::Plain {
+            let id = program.vm_create_plain().map_err(|e| refused("VM_CREATE", e))?;
+            let code = program.bo_create(CODE.len(), 1).map_err(|e| refused("GEM_CREATE", e))?;
+            program.bind_bo(id, code, CODE, Order::default()).map_err(|e| refused("VM_BIND", e))?;
+            (id, Some(program.bo_frame(code).map_err(|e| refused("GEM_MMAP_OFFSET", e))?))
+        } else {
+            let id = program.vm_create().map_err(|e| refused("VM_CREATE", e))?;
+            program.bind_mirror(id, 57, None).map_err(|e| refused("VM_BIND", e))?;
+            (id, None)
+        };
+        let queues = [queue(program, id, TileId(0))?, queue(program, id, TileId(1))?];
+        self.now.with(|now| now.vms.insert(index, OpenVm { id, queues, code }));
+        Ok(())
+    }
+
+    /// Ends a VM and its queues.
+    pub fn close_vm(&self, program: &Program, index: usize) -> Result<(), Finding> {
+        let Some(vm) = self.now.with(|now| now.vms.remove(&index)) else { return Ok(()) };
+        for queue in vm.queues {
+            program.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
+        }
+        program.vm_destroy(vm.id).map_err(|e| refused("VM_DESTROY", e))
+    }
+
+    /// The queue of a tile was banned: the next job finds another one.
+    pub fn replace_queue(&self, program: &Program, index: usize, tile: TileId) -> Result<(), Finding> {
+        let vm = self.vm(index)?;
+        let new = queue(program, vm.id, tile)?;
+        self.now.with(|now| now.vms.get_mut(&index).map(|vm| vm.queues[tile.index()] = new));
+        program.queue_destroy(vm.queues[tile.index()]).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))
+    }
+
+    /// An open VM.
+    pub fn vm(&self, index: usize) -> Result<OpenVm, Finding> {
+        let vm = self.now.with(|now| now.vms.get(&index).copied());
+        vm.ok_or_else(|| Finding::Scene(format!("VM {} is not open here", self.script.vms[index].name)))
+    }
+
+    /// A buffer.
+    pub fn buffer(&self, index: usize) -> BufferObject {
+        self.buffers[index]
+    }
+
+    /// Where a page of a piece is.
+    pub fn page_at(&self, piece: Piece, page: usize) -> Result<HostVa, Finding> {
+        match self.script.root(piece, page) {
+            (Piece::Buffer(index), page) => Ok(self.buffers[index].at.page_at(page)),
+            (Piece::Memory(index), page) => {
+                let place = self.now.with(|now| now.places.get(&index).copied());
+                let missing = || Finding::Scene(format!("{} is nowhere yet", self.script.memories[index].name));
+                place.map(|range| range.page_at(page)).ok_or_else(missing)
+            }
+        }
+    }
+
+    /// Pages of a piece of memory, one after another.
+    pub fn range(&self, piece: Piece, pages: std::ops::Range<usize>) -> Result<HostRange, Finding> {
+        Ok(HostRange::sized(self.page_at(piece, pages.start)?, bytes_of(pages.len())))
+    }
+
+    /// A piece lies here from now on.
+    pub fn place(&self, index: usize, range: HostRange) {
+        self.now.with(|now| now.places.insert(index, range));
+    }
+
+    /// The syncobj of a fence, made at the first use.
+    pub fn fence(&self, program: &Program, index: usize) -> Result<u32, Finding> {
+        if let Some(handle) = self.now.with(|now| now.fences.get(&index).copied()) {
+            return Ok(handle);
+        }
+        let handle = program.syncobj_create().map_err(|e| refused("SYNCOBJ_CREATE", e))?;
+        self.now.with(|now| now.fences.insert(index, handle));
+        Ok(handle)
+    }
+
+    /// A page of a plain VM's batches: each job has the next one.
+    pub fn next_code_page(&self) -> u64 {
+        self.now.with(|now| {
+            now.plain_jobs += 1;
+            (now.plain_jobs - 1) % (CODE.len() / SZ_4K)
+        })
+    }
+
+    /// The number of a writer's next step, from 1.
+    pub fn next_seq(&self, writer: usize) -> u32 {
+        self.now.with(|now| {
+            let seq = now.seqs.entry(writer).or_default();
+            *seq += 1;
+            *seq
+        })
+    }
+
+    /// The address of a page of batches.
+    pub fn code_at(page: u64) -> HostVa {
+        CODE.start.add(page * SZ_4K)
+    }
+
+    /// Fills the VRAM of a tile with buffers of 2M.
+    pub fn fill(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
+        let size = self.checked.core.device().platform().tiles.get(tile.index()).map_or(0, |tile| tile.vram_size);
+        for _ in 0..size / SZ_2M {
+            let filler = program.bo_create(SZ_2M, 2 << tile.0).map_err(|e| refused("GEM_CREATE", e))?;
+            self.now.with(|now| now.fillers.entry(tile).or_default().push(filler));
+        }
+        Ok(())
+    }
+
+    /// Gives these buffers back.
+    pub fn drain(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
+        let fillers = self.now.with(|now| now.fillers.remove(&tile)).unwrap_or_default();
+        fillers.into_iter().try_for_each(|filler| program.bo_close(filler).map_err(|e| refused("GEM_CLOSE", e)))
+    }
+
+    /// A thread has found something: nobody waits for what it would have done.
+    pub fn fail(&self) {
+        self.now.with(|now| now.failed = true);
+    }
+
+    /// Whether one did.
+    pub fn has_failed(&self) -> bool {
+        self.now.with(|now| now.failed)
+    }
+
+    /// Another thread of the program.
+    pub fn thread(&self) -> Program {
+        self.checked.thread_of(self.main.file().clone())
+    }
+
+    /// Ends everything, so that the run ends with nothing held.
+    pub fn close(&self) {
+        for index in 0..self.script.vms.len() {
+            let _ = self.close_vm(&self.main, index);
+        }
+        for tile in [TileId(0), TileId(1)] {
+            let _ = self.drain(&self.main, tile);
+        }
+        self.main.file().close();
+        self.checked.core.engines().stop();
+    }
+}
+
+fn buffers(script: &Script, main: &Program) -> Result<Vec<BufferObject>, Finding> {
+    let create = |(index, buffer): (usize, &crate::script::Buffer)| {
+        let placement = buffer.vram.map_or(1, |tile| 2 << tile.0);
+        let size = bytes_of(buffer.pages).next_multiple_of(SZ_64K);
+        let handle = main.bo_create(size, placement).map_err(|e| refused("GEM_CREATE", e))?;
+        let frame = main.bo_frame(handle).map_err(|e| refused("GEM_MMAP_OFFSET", e))?;
+        let at = HostRange::sized(BUFFERS.add(index as u64 * BUFFER_STRIDE), size);
+        Ok(BufferObject { handle, frame, at })
+    };
+    script.buffers.iter().enumerate().map(create).collect()
+}
+
+/// What may go wrong: in the mm, and in the device.
+fn injections(script: &Script) -> (MmInjection, Injection) {
+    let (mut mm, mut device) = (MmInjection::default(), Injection::default());
+    for &(what, count) in &script.injections {
+        let times = u32::try_from(count).unwrap_or(u32::MAX);
+        match what {
+            Injected::CopyFails => device.fail_copy = Some(count),
+            Injected::FlushDelay => device.flush_delay_ns = count,
+            Injected::Cuts => mm.cuts = times,
+            Injected::Refusals => mm.refusals = times,
+            Injected::Busy => mm.busy = times,
+            Injected::Shortages => mm.shortages = times,
+        }
+    }
+    (mm, device)
+}
+
+fn queue(program: &Program, vm: u32, tile: TileId) -> Result<u32, Finding> {
+    program.queue_create(vm, Class::Compute, tile).map_err(|e| refused("EXEC_QUEUE_CREATE", e))
+}
+
+/// The region of a place, as PREFETCH counts them.
+pub(super) const fn region(home: Home) -> u32 {
+    match home {
+        Home::System => 0,
+        Home::Vram(tile) => 1 + tile.0 as u32,
+        Home::Default => u32::MAX,
+    }
+}
+
+pub(super) fn refused(what: &str, error: Errno) -> Finding {
+    Finding::Refused { what: format!("{what}: {error}") }
+}
+
+pub(super) fn signal(what: &str, error: machine::checked::CpuError) -> Finding {
+    Finding::Signal { what: format!("{what}: {error:?}") }
+}

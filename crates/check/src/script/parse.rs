@@ -1,0 +1,244 @@
+//! The lines of a scene: declarations, and the heads of phases and threads. Indented lines are steps.
+
+use super::cursor::Cursor;
+use super::lex::without_comment;
+use super::{Buffer, Injected, Memory, MemoryKind, Phase, Script, ScriptError, Thread, Vm, VmKind, steps};
+use units::SZ_4K;
+
+/// The most pages of one piece: that of 4M.
+const MOST_PAGES: u64 = 1024;
+/// The most threads, those of all phases together.
+const MOST_THREADS: usize = 24;
+
+/// Reads a scene.
+pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
+    let mut script = empty(name);
+    let mut threads = 0;
+    let mut last = 0;
+    for (index, raw) in text.lines().enumerate() {
+        let line = without_comment(raw);
+        last = index + 1;
+        let mut at = Cursor::new(name, last, line);
+        if at.peek().is_none() {
+            continue;
+        }
+        if line.starts_with(char::is_whitespace) {
+            let thread = threads_now(&script, threads);
+            let step = steps::step(&mut at, &mut script, thread)?.with_text(line);
+            match script.phases.last_mut() {
+                Some(Phase::Alone(steps)) => steps.push(step),
+                Some(Phase::Together(group)) => group.last_mut().map_or((), |thread| thread.steps.push(step)),
+                None => return Err(at.error_before("a step belongs below 'first' or 'thread NAME'".into())),
+            }
+        } else {
+            head(&mut at, line, &mut script, &mut threads)?;
+        }
+    }
+    if script.phases.is_empty() {
+        let message = "the scene does nothing: it needs 'first' or 'thread NAME', and steps below it".into();
+        return Err(ScriptError { name: name.into(), line: last + 1, column: 1, message });
+    }
+    Ok(script)
+}
+
+fn empty(name: &str) -> Script {
+    Script {
+        name: name.into(),
+        shows: String::new(),
+        memories: Vec::new(),
+        vms: vec![Vm { name: "vm".into(), kind: VmKind::Mirror }],
+        buffers: Vec::new(),
+        fences: Vec::new(),
+        writers: Vec::new(),
+        injections: Vec::new(),
+        races_time: false,
+        phases: Vec::new(),
+    }
+}
+
+/// The number of the thread that the next step belongs to.
+fn threads_now(script: &Script, threads: usize) -> usize {
+    if matches!(script.phases.last(), Some(Phase::Together(_))) { threads } else { 0 }
+}
+
+fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usize) -> Result<(), ScriptError> {
+    match at.word("a word")? {
+        "shows" => {
+            script.shows = line.trim_start_matches("shows").trim().into();
+            return Ok(());
+        }
+        "memory" => memory(at, script)?,
+        "vm" => {
+            let name = at.word("the VM's name")?.to_owned();
+            let kind = match at.peek() {
+                Some("later") => VmKind::MirrorLater,
+                Some("plain") => VmKind::Plain,
+                _ => VmKind::Mirror,
+            };
+            if kind != VmKind::Mirror {
+                at.word("its kind")?;
+            }
+            is_new(at, script, &name)?;
+            script.vms.push(Vm { name, kind });
+        }
+        "buffer" => buffer(at, script)?,
+        "inject" => inject(at, script)?,
+        "races" => {
+            at.expect("time")?;
+            script.races_time = true;
+        }
+        "first" | "then" => script.phases.push(Phase::Alone(Vec::new())),
+        "thread" => {
+            *threads += 1;
+            if *threads > MOST_THREADS {
+                return Err(at.error_before(format!("a scene has at most {MOST_THREADS} threads")));
+            }
+            let name = Box::leak(at.word("the thread's name")?.to_owned().into_boxed_str());
+            let thread = Thread { name, number: *threads, times: at.times()?, steps: Vec::new() };
+            match script.phases.last_mut() {
+                Some(Phase::Together(group)) => group.push(thread),
+                _ => script.phases.push(Phase::Together(vec![thread])),
+            }
+        }
+        word => {
+            let known = "shows, memory, vm, buffer, inject, races, first, then, thread (steps are indented)";
+            return Err(at.error_before(format!("'{word}' begins no line of a scene; there are: {known}")));
+        }
+    }
+    at.end()
+}
+
+fn memory(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
+    let name = at.word("the memory's name")?.to_owned();
+    is_new(at, script, &name)?;
+    let memory = if at.take("=") {
+        let of = at.word("another piece of memory")?;
+        let of = steps::memory_named(at, script, of)?;
+        let pages = steps::pages(at, script.memories[of].pages)?;
+        let [pages] = pages.as_slice() else { return Err(at.error_before("a part is one run: b[0..16]".into())) };
+        Memory { name, pages: pages.len(), kind: MemoryKind::Part { of, first: pages.start } }
+    } else {
+        let pages = size_in_pages(at)?;
+        let (mut huge, mut shared, mut filled) = (false, false, true);
+        loop {
+            match at.peek() {
+                Some("huge") => huge = true,
+                Some("shared") => shared = true,
+                Some("empty") => filled = false,
+                _ => break,
+            }
+            at.word("a kind")?;
+        }
+        Memory { name, pages, kind: MemoryKind::Mapping { huge, shared, filled } }
+    };
+    script.memories.push(memory);
+    Ok(())
+}
+
+fn size_in_pages(at: &mut Cursor<'_>) -> Result<usize, ScriptError> {
+    let bytes = at.size()?;
+    let fits = bytes > 0 && bytes.is_multiple_of(SZ_4K) && bytes / SZ_4K <= MOST_PAGES;
+    if !fits {
+        return Err(at.error_before("memory has whole pages of 4K, at least one and at most 4M".into()));
+    }
+    Ok((bytes / SZ_4K) as usize)
+}
+
+fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
+    let name = at.word("the buffer's name")?.to_owned();
+    is_new(at, script, &name)?;
+    let pages = size_in_pages(at)?;
+    let vram = match at.peek() {
+        None => None,
+        Some("system") => at.word("a place").map(|_| None)?,
+        Some(word) => {
+            let tile = at.tile(word, "vram");
+            at.word("a place")?;
+            Some(tile.ok_or_else(|| at.error_before("a buffer is in system, vram0 or vram1".into()))?)
+        }
+    };
+    if !pages.is_multiple_of(16) {
+        return Err(at.error_before("the size of a buffer is a multiple of 64K".into()));
+    }
+    script.buffers.push(Buffer { name, pages, vram });
+    Ok(())
+}
+
+fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
+    let what = match at.word("what goes wrong")? {
+        "copy-fails" => Injected::CopyFails,
+        "flush-delay" => Injected::FlushDelay,
+        "cuts" => Injected::Cuts,
+        "refusals" => Injected::Refusals,
+        "busy" => Injected::Busy,
+        "shortages" => Injected::Shortages,
+        word => {
+            let known = "copy-fails, flush-delay, cuts, refusals, busy, shortages";
+            return Err(at.error_before(format!("'{word}' cannot be injected; there are: {known}")));
+        }
+    };
+    script.injections.push((what, at.number("how often")?));
+    Ok(())
+}
+
+fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptError> {
+    let fits = name.starts_with(|c: char| c.is_ascii_alphabetic()) && !name.contains('.');
+    let mut all = (script.memories.iter().map(|memory| &memory.name))
+        .chain(script.vms.iter().map(|vm| &vm.name))
+        .chain(script.buffers.iter().map(|buffer| &buffer.name));
+    if fits && !all.any(|other| other == name) && !steps::WORDS.contains(&name) {
+        return Ok(());
+    }
+    Err(at.error_before(format!("'{name}' is taken, or no name: a name begins with a letter and has no dot")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Script};
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Script::parse("s", text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn errors_name_line_and_column_and_what_would_be_right() {
+        let cases = [
+            ("", "s:1:1: the scene does nothing"),
+            ("memory b 64K\n", "s:2:1: the scene does nothing"),
+            ("memroy b 64K", "s:1:1: 'memroy' begins no line of a scene"),
+            ("memory b", "s:1:9: a size is missing"),
+            ("memory b 5", "s:1:10: memory has whole pages of 4K"),
+            ("memory b 99999999999999999999K", "s:1:10: expected a size"),
+            ("memory b 64K\nmemory b 64K", "s:2:8: 'b' is taken"),
+            ("memory cpu 64K", "s:1:8: 'cpu' is taken"),
+            ("  cpu read b", "s:1:12: there is no memory 'b'"),
+            ("memory b 64K\n    fork", "s:2:5: a step belongs below 'first'"),
+            ("memory b 64K\nfirst\n  tile0 write b[16]", "s:3:17: no such pages: there are 16"),
+            ("memory b 64K\nfirst\n  tile0 write b[3..2]", "s:3:20: no such pages"),
+            ("memory b 64K\nfirst\n  tile2 write b", "s:3:3: 'tile2' is no step"),
+            ("memory b 64K\nfirst\n  w.tile0 write b", "s:3:3: there is no VM 'w'"),
+            ("memory b 64K\nfirst\n  munmap b[0,5]", "s:3:15: this step takes one run"),
+            ("memory b 64K\nfirst\n  cpu write b x0", "s:3:15: expected x1 to x200"),
+            ("memory b 64K\nfirst\n  cpu write b please", "s:3:15: 'please' is too much here"),
+            ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
+            ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
+        ];
+        for (text, expected) in cases {
+            let error = error(text);
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_scene_is_read_as_it_is_written() {
+        let text = "memory all 128K\nmemory b = all[16..32]\nthread t x3\n  tile1 begin write b[0,2..4], add b # so\n";
+        let script = Script::parse("s", text).unwrap();
+        let Phase::Together(threads) = &script.phases[0] else { panic!("a thread") };
+        assert_eq!((threads[0].times, threads[0].number), (3, 1));
+        let Action::Job { waits: false, touches, .. } = &threads[0].steps[0].action else { panic!("a job") };
+        assert_eq!(touches[0].span.each().collect::<Vec<_>>(), [0, 2, 3]);
+        assert_eq!(script.root(touches[0].span.of, 2), (super::super::Piece::Memory(0), 18));
+        assert_eq!(threads[0].steps[0].text, "tile1 begin write b[0,2..4], add b");
+    }
+}

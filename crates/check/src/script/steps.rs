@@ -1,0 +1,271 @@
+//! Steps: one line each.
+
+use super::cursor::Cursor;
+use super::{
+    Action, Agent, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind, Writer,
+};
+use std::ops::Range;
+use units::TileId;
+
+/// Words that begin a step or stand in one: nothing may be called so.
+pub(super) const WORDS: [&str; 30] = [
+    "cpu", "tile0", "tile1", "read", "write", "add", "begin", "munmap", "mmap", "dontneed", "free", "move", "to", "by",
+    "keep", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind", "wait",
+    "fill", "drain", "fails",
+];
+/// The most writers: each has a number in the words that it leaves.
+const MOST_WRITERS: usize = 14;
+
+impl Step {
+    pub(super) fn with_text(mut self, line: &str) -> Self {
+        self.text = line.trim().into();
+        self
+    }
+}
+
+/// Reads a step of a thread.
+pub(super) fn step(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Step, ScriptError> {
+    let action = action(at, script, thread)?;
+    let times = at.times()?;
+    let fails = at.take("fails");
+    at.end()?;
+    Ok(Step { text: String::new(), times, fails, action })
+}
+
+fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Action, ScriptError> {
+    let word = at.word("a step")?;
+    if let Some((vm, tile)) = agent(at, script, word)? {
+        return job(at, script, thread, vm, tile);
+    }
+    Ok(match word {
+        "cpu" => Action::Cpu(touches(at, script, thread, Agent::Cpu)?),
+        "munmap" => Action::Unmap(run(at, script)?),
+        "mmap" => Action::Map(run(at, script)?),
+        "dontneed" => Action::DontNeed(run(at, script)?),
+        "free" => Action::Free(run(at, script)?),
+        "move" => moved(at, script)?,
+        "protect" => {
+            let span = run(at, script)?;
+            let write = match at.word("ro or rw")? {
+                "ro" => false,
+                "rw" => true,
+                other => return Err(at.error_before(format!("expected ro or rw, not '{other}'"))),
+            };
+            Action::Protect { span, write }
+        }
+        "fork" => Action::Fork,
+        "pin" => Action::Pin(span(at, script)?),
+        "unpin" => Action::Unpin(span(at, script)?),
+        "prefer" => Action::Prefer(vm(at, script)?, run(at, script)?, home(at)?),
+        "pat" => Action::Pat(vm(at, script)?, run(at, script)?, at.number("an entry of the PAT table")? as u32),
+        "prefetch" => Action::Prefetch(vm(at, script)?, run(at, script)?, home(at)?),
+        "open" => Action::Open(named_vm(at, script, VmKind::MirrorLater)?),
+        "close" => Action::Close(vm(at, script)?),
+        "bind" => {
+            let (vm, buffer) = (named_vm(at, script, VmKind::Plain)?, buffer(at, script)?);
+            Action::Bind { vm, buffer, order: order(at, script)? }
+        }
+        "unbind" => {
+            let vm = named_vm(at, script, VmKind::Plain)?;
+            let buffer = if at.take("nothing") { None } else { Some(buffer(at, script)?) };
+            Action::Unbind { vm, buffer, order: order(at, script)? }
+        }
+        "wait" => Action::Wait(fence(at, script)?),
+        "fill" => Action::Fill(vram(at)?),
+        "drain" => Action::Drain(vram(at)?),
+        _ => return Err(at.error_before(format!("'{word}' is no step; steps begin with tile0, tile1, {}", verbs()))),
+    })
+}
+
+fn verbs() -> String {
+    let verbs =
+        WORDS.iter().filter(|word| !["to", "by", "keep", "fails", "read", "write", "add", "begin"].contains(word));
+    verbs.skip(3).fold("cpu".into(), |list, word| format!("{list}, {word}"))
+}
+
+/// `tile0`, or `NAME.tile0` in another VM.
+fn agent(at: &Cursor<'_>, script: &Script, word: &str) -> Result<Option<(usize, TileId)>, ScriptError> {
+    let (vm, tile) = word.split_once('.').unwrap_or(("vm", word));
+    let Some(tile) = at.tile(tile, "tile") else { return Ok(None) };
+    let index = script.vms.iter().position(|other| other.name == vm);
+    index.map(|vm| Some((vm, tile))).ok_or_else(|| at.error_before(format!("there is no VM '{vm}'")))
+}
+
+fn job(
+    at: &mut Cursor<'_>,
+    script: &mut Script,
+    thread: usize,
+    vm: usize,
+    tile: TileId,
+) -> Result<Action, ScriptError> {
+    let begins = at.take("begin");
+    let is_plain = script.vms[vm].kind == VmKind::Plain;
+    let is_empty = matches!(at.peek(), None | Some("->" | "behind"));
+    let touches =
+        if is_plain && is_empty { Vec::new() } else { touches(at, script, thread, Agent::Tile { vm, tile })? };
+    let order = order(at, script)?;
+    for touch in &touches {
+        if matches!(touch.span.of, Piece::Buffer(_)) != is_plain {
+            return Err(at.error_before("a plain VM reaches buffers and nothing else, other VMs reach memory".into()));
+        }
+        if is_plain && touch.verb != Verb::Write {
+            return Err(at.error_before("jobs of a plain VM only write".into()));
+        }
+    }
+    if !is_plain && (order.behind.is_some() || order.signals.is_some()) {
+        return Err(at.error_before("only jobs and binds of a plain VM have fences with a name".into()));
+    }
+    Ok(Action::Job { vm, tile, touches, waits: !begins && order.signals.is_none(), order })
+}
+
+fn touches(at: &mut Cursor<'_>, script: &mut Script, thread: usize, agent: Agent) -> Result<Vec<Touch>, ScriptError> {
+    let mut touches = Vec::new();
+    loop {
+        let verb = match at.word("read, write or add")? {
+            "read" => Verb::Read,
+            "write" => Verb::Write,
+            "add" => Verb::Add,
+            word => return Err(at.error_before(format!("expected read, write or add, not '{word}'"))),
+        };
+        let writer = Writer { agent, thread };
+        if verb == Verb::Write && !script.writers.contains(&writer) {
+            if script.writers.len() == MOST_WRITERS {
+                return Err(at.error_before(format!("more than {MOST_WRITERS} agents write")));
+            }
+            script.writers.push(writer);
+        }
+        touches.push(Touch { verb, span: span(at, script)? });
+        if !at.take(",") {
+            return Ok(touches);
+        }
+    }
+}
+
+fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError> {
+    let from = run(at, script)?;
+    at.expect("to")?;
+    let name = at.word("a new name")?.to_owned();
+    let pages = from.whole().len();
+    let to = match script.memories.iter().position(|memory| memory.name == name) {
+        Some(to) if script.memories[to].kind == MemoryKind::Moved && script.memories[to].pages == pages => to,
+        Some(_) => return Err(at.error_before(format!("'{name}' is memory of another kind or size already"))),
+        None => {
+            script.memories.push(super::Memory { name, pages, kind: MemoryKind::Moved });
+            script.memories.len() - 1
+        }
+    };
+    let shift = if at.take("by") { at.size()? } else { 0 };
+    if !shift.is_multiple_of(units::SZ_4K) || shift >= units::SZ_2M {
+        return Err(at.error_before("memory moves by whole pages of 4K, less than 2M, past a 2M boundary".into()));
+    }
+    Ok(Action::Move { from, to, shift, keep: at.take("keep") })
+}
+
+/// A piece, and which of its pages.
+fn span(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
+    let name = at.word("a piece of memory")?;
+    let of = match script.buffers.iter().position(|buffer| buffer.name == name) {
+        Some(buffer) => Piece::Buffer(buffer),
+        None => Piece::Memory(memory_named(at, script, name)?),
+    };
+    let all = match of {
+        Piece::Memory(index) => script.memories[index].pages,
+        Piece::Buffer(index) => script.buffers[index].pages,
+    };
+    Ok(Span { of, pages: pages(at, all)? })
+}
+
+/// A span of memory that is one run.
+fn run(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
+    let span = span(at, script)?;
+    match (span.of, span.pages.len()) {
+        (Piece::Memory(_), 1) => Ok(span),
+        _ => Err(at.error_before("this step takes one run of memory, such as b or b[0..4]".into())),
+    }
+}
+
+/// The piece of memory of that name.
+pub(super) fn memory_named(at: &Cursor<'_>, script: &Script, name: &str) -> Result<usize, ScriptError> {
+    let index = script.memories.iter().position(|memory| memory.name == name);
+    index.ok_or_else(|| at.error_before(format!("there is no memory '{name}'")))
+}
+
+/// `[0..4,7]`; all pages where nothing is said.
+pub(super) fn pages(at: &mut Cursor<'_>, all: usize) -> Result<Vec<Range<usize>>, ScriptError> {
+    if !at.take("[") {
+        return Ok(std::iter::once(0..all).collect());
+    }
+    let mut pages = Vec::new();
+    loop {
+        let first = at.number("a page")? as usize;
+        let end = if at.take("..") { at.number("the page after the last")? as usize } else { first.saturating_add(1) };
+        if first >= end || end > all {
+            return Err(at.error_before(format!("no such pages: there are {all}, counted from 0")));
+        }
+        pages.push(first..end);
+        if !at.take(",") {
+            break;
+        }
+    }
+    at.expect("]")?;
+    Ok(pages)
+}
+
+/// A VM that was named, else the first one.
+fn vm(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
+    let index = at.peek().and_then(|word| script.vms.iter().position(|vm| vm.name == word));
+    if index.is_some() {
+        at.word("a VM")?;
+    }
+    Ok(index.unwrap_or(0))
+}
+
+fn named_vm(at: &mut Cursor<'_>, script: &Script, kind: VmKind) -> Result<usize, ScriptError> {
+    let name = at.word("a VM")?;
+    let index = script.vms.iter().position(|vm| vm.name == name && vm.kind == kind);
+    let needed = if kind == VmKind::Plain { "plain" } else { "later" };
+    index.ok_or_else(|| at.error_before(format!("this step takes a VM that was declared as 'vm {name} {needed}'")))
+}
+
+fn buffer(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
+    let name = at.word("a buffer")?;
+    let index = script.buffers.iter().position(|buffer| buffer.name == name);
+    index.ok_or_else(|| at.error_before(format!("there is no buffer '{name}'")))
+}
+
+fn order(at: &mut Cursor<'_>, script: &mut Script) -> Result<Order, ScriptError> {
+    let behind = if at.take("behind") { Some(fence(at, script)?) } else { None };
+    let signals = if at.take("->") {
+        let name = at.word("the fence's name")?.to_owned();
+        let index = script.fences.iter().position(|fence| *fence == name);
+        Some(index.unwrap_or_else(|| {
+            script.fences.push(name);
+            script.fences.len() - 1
+        }))
+    } else {
+        None
+    };
+    Ok(Order { behind, signals })
+}
+
+fn fence(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
+    let name = at.word("a fence")?;
+    let index = script.fences.iter().position(|fence| fence == name);
+    index.ok_or_else(|| at.error_before(format!("no step before this one signals '{name}': write '-> {name}' there")))
+}
+
+fn home(at: &mut Cursor<'_>) -> Result<Home, ScriptError> {
+    match at.word("system, default, vram0 or vram1")? {
+        "system" => Ok(Home::System),
+        "default" => Ok(Home::Default),
+        word => at
+            .tile(word, "vram")
+            .map(Home::Vram)
+            .ok_or_else(|| at.error_before(format!("expected system, default, vram0 or vram1, not '{word}'"))),
+    }
+}
+
+fn vram(at: &mut Cursor<'_>) -> Result<TileId, ScriptError> {
+    let word = at.word("vram0 or vram1")?;
+    at.tile(word, "vram").ok_or_else(|| at.error_before(format!("expected vram0 or vram1, not '{word}'")))
+}
