@@ -6,9 +6,10 @@
 
 use crate::finding::Finding;
 use crate::plan::{Counting, Explore, Plan};
-use crate::play::{self, Reached};
+use crate::play::{self, How, Reached};
 use crate::script::Script;
 use machine::checked::Manner;
+use machine::story::Story;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +108,7 @@ pub fn search(search: &Search) -> Found {
     let caught = caught.into_iter().min_by_key(|(number, ..)| *number).map(|(number, finding, report)| {
         settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, finding, report)
     });
-    let reached = Reached { stale_binds: stale_binds.into_inner() };
+    let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
     Found { runs: runs.into_inner(), reached, caught }
 }
 
@@ -152,6 +153,12 @@ impl Setting {
         self.run(&mut Replay::new(deviations.to_vec()), time)
     }
 
+    /// The same, with the story of the run.
+    pub fn tell(&self, deviations: &[Deviation], time: TimeRule) -> (Ran, Arc<Story>) {
+        let story = Arc::new(Story::default());
+        (self.run_with(&mut Replay::new(deviations.to_vec()), time, Some(story.clone())), story)
+    }
+
     fn caught(&self, seed: u64, finding: Finding, report: RunReport) -> Caught {
         let plan = Plan::of(&self.script, self.explore, seed);
         let same = |ran: &Ran| {
@@ -165,12 +172,17 @@ impl Setting {
     }
 
     fn run(&self, schedule: &mut dyn sim::Schedule, time: TimeRule) -> Ran {
+        self.run_with(schedule, time, None)
+    }
+
+    fn run_with(&self, schedule: &mut dyn sim::Schedule, time: TimeRule, story: Option<Arc<Story>>) -> Ran {
         let (send, ended) = mpsc::channel();
-        let (script, manner, behaviours) = (self.script.clone(), self.manner, self.behaviours.clone());
+        let script = self.script.clone();
+        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, story };
         let limits = Limits { time, ..Limits::default() };
         let report = sim::run(schedule, limits, move || {
             let mut reached = Reached::default();
-            let outcome = play::play(&script, manner, &behaviours, &mut reached);
+            let outcome = play::play(&script, &how, &mut reached);
             let _ = send.send((outcome, reached));
         });
         let (finding, reached) = match (&report.outcome, ended.try_recv()) {

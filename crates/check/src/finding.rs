@@ -82,6 +82,29 @@ pub enum Finding {
     Run(Outcome),
 }
 
+impl Finding {
+    /// Which kind of finding it is: what remains the same when a schedule is shrunk.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::DataLost(lost) if lost.stray_writes > 0 => "data lost, stray writes",
+            Self::DataLost(_) => "data lost",
+            Self::Stray { .. } => "stray accesses",
+            Self::Stale { .. } => "stale translation",
+            Self::Refused { .. } => "refused",
+            Self::TooEarly { .. } => "signalled too early",
+            Self::Device { .. } => "device",
+            Self::Leak { .. } => "leak",
+            Self::Allowed { .. } => "allowed",
+            Self::Scene(_) => "scene",
+            Self::Signal { .. } => "signal",
+            Self::Books(_) => "books",
+            Self::Run(Outcome::Deadlock { .. }) => "deadlock",
+            Self::Run(Outcome::StepLimit { .. }) => "no end",
+            Self::Run(_) => "panic",
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,12 +9,15 @@
 //! the device records (a write to a bus address that nothing maps).
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod explore;
 pub mod finding;
 pub mod plan;
 pub mod play;
+pub mod replay;
 pub mod scenes;
 pub mod script;
+pub mod shrink;
 
 pub use machine::behaviour;
 pub use machine::checked::Manner;

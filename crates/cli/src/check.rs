@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
-use check::explore::{self, Caught, Search};
+use check::explore::{self, Caught, Ran, Search, Setting};
 use check::plan::Explore;
+use check::replay::{Record, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +32,9 @@ pub struct Options {
     /// Who manages the simulated process' memory
     #[arg(long, value_enum, default_value_t = Manners::Both)]
     manner: Manners,
+    /// Write the first failing run to a file that `pontoon replay` takes
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
@@ -67,7 +71,7 @@ impl Manners {
 }
 
 /// A built-in scene by its name, or one in a file.
-fn scene(text: &str) -> Result<Arc<Script>> {
+pub fn scene(text: &str) -> Result<Arc<Script>> {
     let path = Path::new(text);
     if !text.contains(['/', '.']) && !path.is_file() {
         return scenes::named(text).map_err(|message| anyhow!(message));
@@ -83,7 +87,7 @@ pub fn list() {
     }
 }
 
-fn seeds(text: &str) -> Result<Range<u64>> {
+pub fn seeds(text: &str) -> Result<Range<u64>> {
     let explain = || anyhow!("'{text}' is no range of seeds: write A..B (B is not run), or one seed");
     let range = match text.split_once("..") {
         Some((from, to)) => from.parse().map_err(|_| explain())?..to.parse().map_err(|_| explain())?,
@@ -127,6 +131,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                 found.runs
             );
             tell(caught, "  ");
+            if let Some(path) = &options.save {
+                let written = std::fs::write(path, record(caught).to_string());
+                written.with_context(|| format!("{} cannot be written", path.display()))?;
+            }
         }
     }
     if options.json {
@@ -164,11 +172,21 @@ pub fn tell(caught: &Caught, indent: &str) {
     );
 }
 
-fn manner_name(manner: Manner) -> &'static str {
-    match manner {
-        Manner::Linux => "linux",
-        Manner::Userfaultfd => "userfaultfd",
+fn record(caught: &Caught) -> Record {
+    let setting = Setting::new(caught.script.clone(), caught.manner, caught.behaviours.clone(), Explore::Pct);
+    let (deviations, finding) = (caught.report.deviations.clone(), caught.finding.to_string());
+    Record { setting, time: caught.plan.time, deviations, finding }
+}
+
+/// How a run from a file went.
+pub fn tell_run(record: &Record, ran: &Ran) {
+    match &ran.finding {
+        Some(finding) => say!("{finding}"),
+        None => say!("nothing found"),
     }
+    let (scene, manner) = (&record.setting.script.name, manner_name(record.setting.manner));
+    let (steps, trace) = (ran.report.steps, ran.report.trace_hash);
+    say!("scene {scene}, manner {manner}, {} deviations, {steps} steps, trace {trace:016x}", record.deviations.len());
 }
 
 /// The same for scripts.

@@ -5,6 +5,7 @@
 /// `println!`, but for output that cannot be written, a full disk say, it ends the command with a word instead of a
 /// panic.
 macro_rules! say {
+    () => { say!("") };
     ($($text:tt)*) => { $crate::write_line(format_args!($($text)*)) };
 }
 
@@ -13,6 +14,7 @@ mod calls;
 mod check;
 mod doctor;
 mod engine;
+mod explain;
 mod run;
 mod shim_library;
 mod tour;
@@ -41,6 +43,10 @@ enum Command {
     Run(run::Options),
     /// Run engine, driver and hardware on a simulated mm under many schedules
     Check(check::Options),
+    /// Tell the smallest failing run of a defect or a scene, for a mail
+    Explain(explain::Options),
+    /// Make a run again from its file
+    Replay(explain::ReplayOptions),
     /// Measure fault service beside its floors
     Bench(bench::Options),
     /// Say what this kernel allows, and what to type where that is not enough
@@ -74,6 +80,8 @@ fn main() -> ExitCode {
         Some(Command::Tour(options)) => tour::run(&options),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Check(options)) => check::run(&options),
+        Some(Command::Explain(options)) => explain::run(&options),
+        Some(Command::Replay(options)) => explain::replay(&options),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Behaviours) => list_behaviours(),

@@ -3,6 +3,7 @@
 use crate::behaviour::Behaviours;
 use crate::bus::SystemAccess;
 use crate::program::Program;
+use crate::story::Story;
 use crate::wiring::{Core, Plan};
 use hostmm::{AccessError, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
@@ -13,12 +14,13 @@ use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
 
-pub use mm_sim::{Advice as MemoryAdvice, Config, CpuError, Injection as MmInjection, MapKind, Remap};
+pub use mm_sim::{Advice as MemoryAdvice, ChildId, Config, CpuError, Injection as MmInjection, MapKind, Remap};
 
 /// Who manages the simulated process' memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Manner {
     /// The kernel itself: told before each change, callers held, migration entries.
+    #[default]
     Linux,
     /// mm-live, as it ships, on the kernel's userfaultfd.
     Userfaultfd,
@@ -59,6 +61,29 @@ const READERS: u32 = 2;
 impl Checked {
     /// A fresh process with a fresh device.
     pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
+        Self::build(config, manner, behaviours, injection, Core::new)
+    }
+
+    /// The same, with somebody who writes down what happens: the ledger stays empty.
+    pub fn told(
+        config: Config,
+        manner: Manner,
+        behaviours: Behaviours,
+        injection: Injection,
+        story: &Arc<Story>,
+    ) -> Result<Self, Errno> {
+        let checked = Self::build(config, manner, behaviours, injection, |plan| Core::watched(plan, story.clone()))?;
+        story.watch(checked.core.gpu());
+        Ok(checked)
+    }
+
+    fn build(
+        config: Config,
+        manner: Manner,
+        behaviours: Behaviours,
+        injection: Injection,
+        core: impl FnOnce(Plan) -> Result<Arc<Core>, Errno>,
+    ) -> Result<Self, Errno> {
         let Behaviours { driver: rules, mm: decisions } = behaviours;
         let sim = Sim::new(config);
         let live = match manner {
@@ -74,7 +99,7 @@ impl Checked {
         };
         let system = if live.is_some() { SystemAccess::MayBlock } else { SystemAccess::AtOnce };
         let plan = Plan { platform: &PVC_SMALL, rules, injection, mm, memory, system };
-        Ok(Self { core: Core::new(plan)?, sim, live })
+        Ok(Self { core: core(plan)?, sim, live })
     }
 
     /// mm-live, where it manages the memory: for what it counts and looks at.
@@ -87,6 +112,15 @@ impl Checked {
         if let Some(live) = &self.live {
             live.settle();
         }
+    }
+
+    /// A fork, as the preload library prepares it: where somebody moves the process' memory, all of it migrates back before.
+    /// `EAGAIN` where some cannot: there is no child.
+    pub fn fork(&self) -> Result<ChildId, Errno> {
+        let Some(live) = &self.live else { return Ok(self.sim.fork()) };
+        let child = live.bring_all_home().then(|| self.sim.fork());
+        live.thaw();
+        child.ok_or(Errno::EAGAIN)
     }
 
     /// Ends the process' memory; false where something would not come home.

@@ -73,7 +73,7 @@ impl Engines {
         let thread =
             Arc::new(EngineThread { state: Mutex::new(state), changed: Condvar::new(), join: Mutex::new(None) });
         let (work, me) = (work.clone(), thread.clone());
-        let handle = sync::try_spawn_daemon("engine", move || run(&work, engine, &me))?;
+        let handle = sync::try_spawn_daemon(name(engine), move || run(&work, engine, &me))?;
         *thread.join.lock() = Some(handle);
         threads.of.insert(engine, thread);
         Ok(())
@@ -247,5 +247,14 @@ mod tests {
             assert_eq!(done, "cf".repeat(10) + &"c".repeat(20));
         });
         assert_eq!(report.outcome, Outcome::Finished);
+    }
+}
+
+/// The name of an engine's thread.
+fn name(engine: EngineId) -> &'static str {
+    match engine.tile.0 {
+        0 => "engine of tile 0",
+        1 => "engine of tile 1",
+        _ => "engine",
     }
 }

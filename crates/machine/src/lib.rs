@@ -21,6 +21,7 @@ pub mod measure;
 mod null_mm;
 pub mod program;
 pub mod report;
+pub mod story;
 pub mod wiring;
 
 pub use xe_hw::{Injection, Record};

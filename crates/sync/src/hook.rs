@@ -118,6 +118,17 @@ pub(crate) trait Word {
     fn queue(&self, step: Queue);
 }
 
+/// A place in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Decisions made so far.
+    pub step: u64,
+    /// The number of the task that runs, in the order of spawning.
+    pub serial: u32,
+    /// Its name.
+    pub name: &'static str,
+}
+
 /// What drives a thread in the place of the system.
 pub(crate) trait Hook {
     /// Whether it is at work itself: what is done meanwhile is done live.
@@ -156,6 +167,8 @@ pub(crate) trait Hook {
     /// Waits for the end of a task; false where it is not one of this run.
     fn join(&self, task: TaskRef, has_ended: &dyn Fn() -> bool) -> bool;
 
+    /// Who runs, and since which decision.
+    fn here(&self) -> Here;
     /// The time.
     fn now_ns(&self) -> u64;
     /// Lets time pass.

@@ -14,6 +14,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_64K};
 /// Does a step as often as it says.
 pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
     for _ in 0..step.times {
+        stage.tell_step(&step.text);
         let done = action(stage, hand, &step.action);
         match (&step.action, step.fails, done) {
             (_, false, done) => done?,
@@ -163,7 +164,7 @@ fn moved(stage: &Stage, hand: &mut Hand<'_>, from: &Span, to: usize, shift: u64,
 
 fn fork(stage: &Stage, hand: &Hand<'_>) -> Result<(), Finding> {
     let sim = &stage.checked.sim;
-    let child = sim.fork();
+    let child = stage.checked.fork().map_err(|e| refused("fork", e))?;
     let mut wrong = Vec::new();
     for (piece, page) in hand.view.pages() {
         let Piece::Memory(_) = piece else { continue };

@@ -17,25 +17,46 @@ use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread};
 use hand::Hand;
 use machine::behaviour;
 use machine::checked::Manner;
+use machine::story::Story;
 use shelf::Shelf;
 use stage::Stage;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use units::HostRange;
 use words::{Changes, Model, Page, Wrong};
 
 /// What a run came upon: a search in which none of this happens looks past the races that it is there for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// Binds whose pages had changed since they were collected.
     pub stale_binds: u64,
+    /// Pages that migrated straight from tile to tile.
+    pub pages_between_tiles: u64,
+    /// Pages that migrated from VRAM to system memory.
+    pub pages_to_system: u64,
+    /// Pages that migrated from system memory to VRAM.
+    pub pages_to_vram: u64,
+    /// Where each piece of memory lay at the end.
+    pub places: Vec<(String, HostRange)>,
+}
+
+/// How a scene is played.
+#[derive(Clone, Default)]
+pub struct How {
+    /// Behaviours, as on the command line.
+    pub behaviours: String,
+    /// Who manages the memory.
+    pub manner: Manner,
+    /// Who writes down what happens; [`Reached`] has no counts then.
+    pub story: Option<Arc<Story>>,
 }
 
 /// Plays a scene to its end.
-pub fn play(script: &Arc<Script>, manner: Manner, behaviours: &str, reached: &mut Reached) -> Result<(), Finding> {
-    let behaviours = behaviour::parse(behaviours).map_err(Finding::Scene)?;
-    let stage = Arc::new(Stage::set(script, manner, behaviours)?);
+pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<(), Finding> {
+    let behaviours = behaviour::parse(&how.behaviours).map_err(Finding::Scene)?;
+    let stage = Arc::new(Stage::set(script, how, behaviours)?);
     let outcome = phases(&stage);
-    reached.stale_binds = stage.checked.core.ledger().read().stale_binds;
+    *reached = stage.reached();
     stage.close();
     let ended = oracle::after_close(&stage.checked, outcome.is_ok());
     outcome.and(ended)

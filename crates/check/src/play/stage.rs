@@ -1,10 +1,12 @@
 //! What a scene is played on: a process with its memory, VMs, queues and buffers.
 
 use super::shelf::Shelf;
+use super::{How, Reached};
 use crate::finding::Finding;
 use crate::script::{Home, Injected, Memory, MemoryKind, Piece, Script, VmKind};
-use machine::checked::{Checked, Config, Manner, MapKind, MmInjection};
+use machine::checked::{Checked, Config, MapKind, MmInjection};
 use machine::program::{Class, Order, Program};
+use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub(super) struct Stage {
     pub checked: Checked,
     pub main: Program,
     buffers: Vec<BufferObject>,
+    story: Option<Arc<Story>>,
     now: Shelf<Now>,
 }
 
@@ -57,13 +60,18 @@ pub(super) struct OpenVm {
 
 impl Stage {
     /// Builds the device and everything that the scene declares.
-    pub fn set(script: &Arc<Script>, manner: Manner, behaviours: Behaviours) -> Result<Self, Finding> {
+    pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
         let (mm, device) = injections(script);
         let config = Config { injection: mm, ..Config::default() };
-        let checked = Checked::new(config, manner, behaviours, device).map_err(|e| refused("probe", e))?;
+        let checked = match &how.story {
+            None => Checked::new(config, how.manner, behaviours, device),
+            Some(story) => Checked::told(config, how.manner, behaviours, device, story),
+        };
+        let checked = checked.map_err(|e| refused("probe", e))?;
         let main = checked.open();
         let buffers = buffers(script, &main)?;
-        let stage = Self { script: script.clone(), checked, main, buffers, now: Shelf::default() };
+        let (story, now) = (how.story.clone(), Shelf::default());
+        let stage = Self { script: script.clone(), checked, main, buffers, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
         }
@@ -203,6 +211,29 @@ impl Stage {
     pub fn drain(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
         let fillers = self.now.with(|now| now.fillers.remove(&tile)).unwrap_or_default();
         fillers.into_iter().try_for_each(|filler| program.bo_close(filler).map_err(|e| refused("GEM_CLOSE", e)))
+    }
+
+    /// A step begins.
+    pub fn tell_step(&self, text: &str) {
+        if let Some(story) = &self.story {
+            story.step(text);
+        }
+    }
+
+    /// What the run came upon so far.
+    pub fn reached(&self) -> Reached {
+        let book = self.checked.core.ledger().read();
+        let pages = |which: fn(&Where, &Where) -> bool| {
+            book.flows.iter().filter(|((from, to), _)| which(from, to)).map(|(_, flow)| flow.pages).sum()
+        };
+        let name = |index: &usize| self.script.memories[*index].name.clone();
+        Reached {
+            stale_binds: book.stale_binds,
+            pages_between_tiles: pages(|from, to| *from != Where::System && *to != Where::System),
+            pages_to_system: pages(|_, to| *to == Where::System),
+            pages_to_vram: pages(|from, to| *from == Where::System && *to != Where::System),
+            places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
+        }
     }
 
     /// A thread has found something: nobody waits for what it would have done.

@@ -35,6 +35,8 @@ use units::TileId;
 pub struct Script {
     /// What it is called: the file's name without its ending.
     pub name: String,
+    /// The text that it was read from.
+    pub source: String,
     /// One sentence: what it shows.
     pub shows: String,
     /// Pieces of memory, the mappings before their parts.

@@ -12,7 +12,7 @@ const MOST_THREADS: usize = 24;
 
 /// Reads a scene.
 pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
-    let mut script = empty(name);
+    let mut script = empty(name, text);
     let mut threads = 0;
     let mut last = 0;
     for (index, raw) in text.lines().enumerate() {
@@ -41,9 +41,10 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
     Ok(script)
 }
 
-fn empty(name: &str) -> Script {
+fn empty(name: &str, text: &str) -> Script {
     Script {
         name: name.into(),
+        source: text.into(),
         shows: String::new(),
         memories: Vec::new(),
         vms: vec![Vm { name: "vm".into(), kind: VmKind::Mirror }],

@@ -65,7 +65,7 @@ mod scheduler;
 mod state;
 mod task;
 
-pub use crate::hook::{ObjectKind, OpKind, TaskKind};
+pub use crate::hook::{Here, ObjectKind, OpKind, TaskKind};
 pub use op::Op;
 pub use random::{Pct, Random, Rng};
 pub use report::{Blocked, BlockedOn, Outcome, RunReport, Step, TaskInfo};
@@ -162,6 +162,11 @@ pub fn run(schedule: &mut dyn Schedule, limits: Limits, root: impl FnOnce() + Se
     let scheduler = Scheduler::new(schedule, limits);
     hook::enter(&scheduler, || scheduler.drive(Box::new(root)));
     scheduler.into_report()
+}
+
+/// Where the caller is in its run: for who tells what happened when. `None` outside of runs.
+pub fn here() -> Option<Here> {
+    hook::with(|hook| hook.here())
 }
 
 /// Whether the caller is a task of a checked run.

@@ -4,7 +4,7 @@ use super::UnlockRule;
 use super::op::Op;
 use super::scheduler::{Mode, Scheduler};
 use super::task::Wait;
-use crate::hook::{Access, Body, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
+use crate::hook::{Access, Body, Here, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
 use std::string::String;
@@ -181,6 +181,13 @@ impl Hook for Scheduler<'_> {
         }
         self.settle();
         true
+    }
+
+    fn here(&self) -> Here {
+        let mut state = self.state();
+        let step = state.steps;
+        let task = state.current();
+        Here { step, serial: task.serial, name: task.name }
     }
 
     fn now_ns(&self) -> u64 {

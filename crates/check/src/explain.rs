@@ -1,0 +1,260 @@
+//! The smallest failing run, told for a mail: a column per actor, a line per thing that happened, at most 75 characters wide.
+
+use crate::script::Script;
+use machine::Record;
+use machine::story::{CopyDirection, DriverEvent, EventKind, Line, RetryStep, Serviced, SvmEvent, Told, Where};
+use std::fmt::Write;
+use units::{GpuVa, HostRange, SZ_4K};
+
+/// The widest line of a mail.
+const WIDTH: usize = 75;
+/// What stands in the place of a function where the device noticed something.
+const NOTICED: &str = "!!";
+/// Lines of one kind that follow each other and are told; the others are counted.
+const TOLD: usize = 2;
+
+/// What is needed to name addresses and actors.
+pub struct Names<'a> {
+    /// The scene.
+    pub script: &'a Script,
+    /// Where its memory lay.
+    pub places: &'a [(String, HostRange)],
+}
+
+/// A line in words.
+struct Words {
+    actor: u32,
+    text: String,
+    /// Lines of one kind are counted rather than told again and again: the kernel's function that they stand for.
+    function: &'static str,
+}
+
+/// The story as lines of text.
+pub fn tell(names: &Names<'_>, lines: &[Line]) -> Vec<String> {
+    let words = |line: &Line| {
+        let (text, function) = names.words(&line.told)?;
+        Some((Words { actor: line.here.serial, text, function }, line.here.name))
+    };
+    let told: Vec<(Words, &'static str)> = lines.iter().filter_map(words).collect();
+    let mut actors: Vec<(u32, &'static str)> = told.iter().map(|(words, name)| (words.actor, *name)).collect();
+    actors.sort_unstable();
+    actors.dedup();
+    let mut out = header(&actors);
+    let told: Vec<Words> = told.into_iter().map(|(words, _)| words).collect();
+    for group in told.chunk_by(|a, b| a.actor == b.actor && a.function == b.function && !a.function.is_empty()) {
+        let column = actors.iter().position(|(serial, _)| *serial == group[0].actor).unwrap_or(0);
+        let row = |text: &str, function| row(actors.len(), column, text, function);
+        let shown = if group.len() > TOLD + 1 { TOLD } else { group.len() };
+        out.extend(group[..shown].iter().flat_map(|words| row(&words.text, words.function)));
+        if shown < group.len() {
+            out.extend(row(&format!("... and {} more of these", group.len() - shown), ""));
+        }
+    }
+    out
+}
+
+fn letter(n: usize) -> char {
+    (b'a' + (n % 26) as u8) as char
+}
+
+fn header(actors: &[(u32, &'static str)]) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut line = String::new();
+    for (n, (_, name)) in actors.iter().enumerate() {
+        let item = format!("{} {}", letter(n), if *name == "root" { "main thread" } else { name });
+        if !line.is_empty() && line.len() + item.len() + 3 > WIDTH {
+            out.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push_str("   ");
+        }
+        line.push_str(&item);
+    }
+    out.extend([line, String::new()]);
+    out
+}
+
+/// One line: a mark in the actor's column, then the text, wrapped; the kernel's function at the end.
+fn row(actors: usize, column: usize, text: &str, function: &str) -> Vec<String> {
+    let gutter: String = (0..actors).flat_map(|n| [if n == column { letter(n) } else { '.' }, ' ']).collect();
+    let blank: String = (0..actors).flat_map(|_| ['.', ' ']).collect();
+    let text =
+        if function.is_empty() || function == NOTICED { text.to_owned() } else { format!("{text} ({function})") };
+    let lead = |n: usize| if n == 0 { gutter.as_str() } else { blank.as_str() };
+    let rows = fill(&text, WIDTH.saturating_sub(gutter.len() + 1).max(20));
+    rows.iter().enumerate().map(|(n, row)| format!("{} {row}", lead(n)).trim_end().to_owned()).collect()
+}
+
+/// A text in lines of a mail; all but the first begin with `indent`.
+pub fn wrap(text: &str, indent: &str) -> Vec<String> {
+    let rows = fill(text, WIDTH - indent.len());
+    rows.iter().enumerate().map(|(n, row)| if n == 0 { row.clone() } else { format!("{indent}{row}") }).collect()
+}
+
+fn fill(text: &str, room: usize) -> Vec<String> {
+    let mut rows = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = rows.last_mut().filter(|line| line.is_empty() || line.len() + 1 + word.len() <= room);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => rows.push(word.to_owned()),
+        }
+    }
+    rows
+}
+
+impl Names<'_> {
+    /// A piece of memory and the page in it.
+    fn at(&self, address: u64) -> Option<String> {
+        let (name, range) = self.places.iter().find(|(_, range)| (range.start.0..range.end.0).contains(&address))?;
+        Some(format!("{name}[{}]", (address - range.start.0) / SZ_4K))
+    }
+
+    fn span(&self, start: u64, end: u64) -> Option<String> {
+        let (name, range) = self.places.iter().find(|(_, range)| range.start.0 < end && start < range.end.0)?;
+        let page = |address: u64| (address.clamp(range.start.0, range.end.0) - range.start.0) / SZ_4K;
+        Some(format!("{name}[{}..{}]", page(start), page(end)))
+    }
+
+    /// What a line says, and the kernel's function that it stands for; none where it is about nothing of the scene.
+    fn words(&self, told: &Told) -> Option<(String, &'static str)> {
+        match told {
+            Told::Step(text) => Some((format!("> {text}"), "")),
+            Told::Driver(event) => self.driver(event),
+            Told::Svm(event) => self.svm(event),
+            Told::Noticed(record) => Some((format!("!! {}", noticed(record)), NOTICED)),
+        }
+    }
+
+    fn driver(&self, event: &DriverEvent) -> Option<(String, &'static str)> {
+        Some(match *event {
+            DriverEvent::Fault { tile, addr, access, outcome, .. } => {
+                let answer = match outcome {
+                    Serviced::Resolved => "resolved".into(),
+                    Serviced::Valid => "mapped already".into(),
+                    Serviced::Refused(errno) => format!("refused with {errno}, the queue is banned"),
+                };
+                let access = format!("{access:?}").to_lowercase();
+                let text = format!("fault of tile {} at {} ({access}): {answer}", tile.0, self.at(addr.0)?);
+                (text, "xe_pagefault_service")
+            }
+            DriverEvent::Retry { addr, step, .. } => {
+                let why = match step {
+                    RetryStep::Migrate => "the migration failed",
+                    RetryStep::Pages => "the pages cannot be collected",
+                    RetryStep::Bind => "the pages changed before the bind",
+                };
+                (format!("{}: {why}, once more", self.at(addr.0)?), "xe_svm_handle_pagefault")
+            }
+            DriverEvent::Bind { tile, span, leaves, .. } => {
+                let at = self.span(span.start.0, span.end.0)?;
+                (format!("{at} bound on tile {}, {leaves} leaves", tile.0), "xe_vm_range_rebind")
+            }
+            DriverEvent::Zap { tile, span, .. } => (
+                format!("{} cleared in tile {}'s table", self.gpu(span.start, span.end)?, tile.0),
+                "xe_pt_zap_ptes_range",
+            ),
+            DriverEvent::TlbFlush { tile, span, .. } => (
+                format!("TLB of tile {} flushed for {}", tile.0, self.gpu(span.start, span.end)?),
+                "xe_tlb_inval_range",
+            ),
+            DriverEvent::Copy { tile, direction, pages, carried, .. } => {
+                let way = if direction == CopyDirection::ToVram { "into its VRAM" } else { "out of its VRAM" };
+                let text = format!("tile {}'s copy engine carries {carried} of {pages} pages {way}", tile.0);
+                (text, "xe_svm_copy")
+            }
+            DriverEvent::Collected { span, .. } => {
+                (format!("range {} removed", self.gpu(span.start, span.end)?), "xe_svm_garbage_collector")
+            }
+            DriverEvent::FenceArrayHole { count, filled } => {
+                (format!("an array of {count} fences has {filled} filled"), "xe_sync_in_fence_get")
+            }
+            DriverEvent::BoEvicted { tile, bytes } => {
+                (format!("a buffer of {bytes} bytes leaves the VRAM of tile {}", tile.0), "xe_bo_evict")
+            }
+            DriverEvent::Banned { .. } => ("a queue is banned".into(), "xe_exec_queue_kill"),
+            DriverEvent::VmBind { op: 0, .. } => ("a VM_BIND maps".into(), "xe_vm_bind_ioctl"),
+            DriverEvent::VmBind { op: 1, .. } => ("a VM_BIND unmaps".into(), "xe_vm_bind_ioctl"),
+            _ => return None,
+        })
+    }
+
+    fn gpu(&self, start: GpuVa, end: GpuVa) -> Option<String> {
+        self.span(start.0, end.0)
+    }
+
+    fn svm(&self, event: &SvmEvent) -> Option<(String, &'static str)> {
+        let host = |range: HostRange| self.span(range.start.0, range.end.0);
+        Some(match *event {
+            SvmEvent::Migrated { range, from, to, pages, carried, .. } => {
+                let text =
+                    format!("{}: {pages} pages {} -> {}, {carried} carried", host(range)?, place(from), place(to));
+                let function =
+                    if to == Where::System { "drm_pagemap_migrate_to_ram" } else { "drm_pagemap_migrate_to_devmem" };
+                (text, function)
+            }
+            SvmEvent::MigrateFailed { range, to, error } => (
+                format!("{} does not migrate to {}: {error:?}", host(range)?, place(to)),
+                "drm_pagemap_migrate_to_devmem",
+            ),
+            SvmEvent::Invalidated { range, kind } => {
+                (format!("the notifier was called: {} ({})", host(range)?, event_kind(kind)), "xe_svm_invalidate")
+            }
+            SvmEvent::CpuFault { addr, pages, .. } => (
+                format!("a CPU touches {}, {pages} pages migrate back", self.at(addr.0)?),
+                "drm_pagemap_migrate_to_ram",
+            ),
+            SvmEvent::PagesMapped { range, system, device, .. } => {
+                let mut text = format!("{}: collected", host(range)?);
+                for (count, what) in [(system, "in system memory"), (device, "in VRAM")] {
+                    if count > 0 {
+                        let _ = write!(text, ", {count} {what}");
+                    }
+                }
+                (text, "drm_gpusvm_get_pages")
+            }
+            SvmEvent::Retried { range } => {
+                (format!("{}: changed while it was collected, again", host(range)?), "drm_gpusvm_get_pages")
+            }
+            SvmEvent::Evicted { range, .. } => (format!("{} evicted", host(range)?), "drm_gpusvm_range_evict"),
+            _ => return None,
+        })
+    }
+}
+
+fn place(place: Where) -> String {
+    match place {
+        Where::System => "SYSTEM".into(),
+        Where::Vram(pagemap) => format!("VRAM{}", pagemap.0),
+    }
+}
+
+const fn event_kind(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Unmap => "unmapped",
+        EventKind::Clear => "emptied",
+        EventKind::Protection => "protected",
+        EventKind::Migrate(_) => "migrates",
+        EventKind::Release => "the process ends",
+    }
+}
+
+fn noticed(record: &Record) -> String {
+    match record {
+        Record::StrayWrite { tile, iova, bytes } => {
+            format!("tile {} wrote {bytes} bytes to bus address {:#x}, which nothing maps", tile.0, iova.0)
+        }
+        Record::StrayRead { tile, iova, bytes } => {
+            format!("tile {} read {bytes} bytes of bus address {:#x}, which nothing maps", tile.0, iova.0)
+        }
+        Record::StaleVram { engine, access, dpa, .. } => {
+            format!("tile {}: a stale {access:?} of VRAM {:#x}, which its page has left", engine.tile.0, dpa.0)
+        }
+        Record::Malformed { tile, violation, .. } => format!("tile {} walked into {violation:?}", tile.0),
+        other => format!("the device noticed {other:?}"),
+    }
+}

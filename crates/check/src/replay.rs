@@ -1,0 +1,103 @@
+//! A failing run as a file, which stands for itself: the scene's text is in it.
+//!
+//! ```text
+//! pontoon-run 1
+//! scene block
+//! manner linux
+//! behaviour a=upstream
+//! time idle
+//! schedule 17>3 21=1
+//! finding data lost: ...
+//! ---
+//! (the scene)
+//! ```
+
+use crate::explore::{Ran, Setting};
+use crate::plan::Explore;
+use crate::script::Script;
+use machine::behaviour;
+use machine::checked::Manner;
+use std::fmt;
+use std::sync::Arc;
+use sync::sim::{Deviation, TimeRule};
+
+const HEAD: &str = "pontoon-run 1";
+const SEPARATOR: &str = "---";
+
+/// A run that can be made again.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What is played, and how.
+    pub setting: Setting,
+    /// When time passes.
+    pub time: TimeRule,
+    /// Its schedule.
+    pub deviations: Vec<Deviation>,
+    /// What it found, in words; empty where it found nothing.
+    pub finding: String,
+}
+
+impl Record {
+    /// Makes the run.
+    pub fn run(&self) -> Ran {
+        self.setting.replay(&self.deviations, self.time)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the line where one is at fault.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (head, scene) = text
+            .split_once(&format!("\n{SEPARATOR}\n"))
+            .ok_or_else(|| format!("no line '{SEPARATOR}', behind which the scene follows"))?;
+        let mut lines = head.lines();
+        if lines.next() != Some(HEAD) {
+            return Err(format!("the first line must be '{HEAD}'"));
+        }
+        let mut field = |name: &str| {
+            let line = lines.next().unwrap_or_default();
+            let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ').or(Some(rest)));
+            value.map(str::to_owned).ok_or_else(|| format!("expected a line '{name} ...', not '{line}'"))
+        };
+        let name = field("scene")?;
+        let manner = match field("manner")?.as_str() {
+            "linux" => Manner::Linux,
+            "userfaultfd" => Manner::Userfaultfd,
+            other => return Err(format!("manner is linux or userfaultfd, not '{other}'")),
+        };
+        let behaviours = field("behaviour")?;
+        behaviour::parse(&behaviours)?;
+        let time = match field("time")?.as_str() {
+            "idle" => TimeRule::WhenIdle,
+            "racing" => TimeRule::Racing,
+            other => return Err(format!("time is idle or racing, not '{other}'")),
+        };
+        let schedule = field("schedule")?;
+        let deviation = |text: &str| text.parse().map_err(|error| format!("'{text}' in the schedule: {error}"));
+        let deviations = schedule.split_whitespace().map(deviation).collect::<Result<_, _>>()?;
+        let finding = field("finding")?;
+        let script = Script::parse(&name, scene).map_err(|error| error.to_string())?;
+        let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct);
+        Ok(Self { setting, time, deviations, finding })
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setting { script, manner, behaviours, .. } = &self.setting;
+        let time = if self.time == TimeRule::Racing { "racing" } else { "idle" };
+        let schedule: Vec<String> = self.deviations.iter().map(ToString::to_string).collect();
+        writeln!(f, "{HEAD}\nscene {}\nmanner {}", script.name, manner_name(*manner))?;
+        writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}", schedule.join(" "))?;
+        write!(f, "finding {}\n{SEPARATOR}\n{}", self.finding.replace('\n', " "), script.source)
+    }
+}
+
+/// A manner by its name on the command line.
+pub const fn manner_name(manner: Manner) -> &'static str {
+    match manner {
+        Manner::Linux => "linux",
+        Manner::Userfaultfd => "userfaultfd",
+    }
+}

@@ -1,0 +1,154 @@
+//! `pontoon explain`: the smallest failing run of a scene, told for a mail; `pontoon replay`: a run from its file.
+
+use crate::check::{scene, tell_run};
+use anyhow::{Context, Result, anyhow, bail};
+use check::Manner;
+use check::explain::{self, Names};
+use check::explore::{self, Caught, Search, Setting};
+use check::plan::Explore;
+use check::replay::{Record, manner_name};
+use check::script::Script;
+use check::shrink::shrink;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Uniform schedules that are tried, to say how often a failure is met.
+const TRIED: u64 = 200;
+
+/// Options of `explain`.
+#[derive(Args)]
+pub struct Options {
+    /// A, B or C (a defect of Linux 7.2), the name of a built-in scene, or a file
+    #[arg(value_name = "A|B|C|SCENE")]
+    what: String,
+    /// Variants of rules; a defect's letter stands for upstream's
+    #[arg(long, value_name = "KEY=VARIANT,...", value_parser = crate::behaviours)]
+    behaviour: Option<String>,
+    /// Which seeds are searched
+    #[arg(long, value_name = "A..B", default_value = "0..2000", value_parser = crate::check::seeds)]
+    seeds: std::ops::Range<u64>,
+    /// Write the run to a file that `pontoon replay` takes
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A defect by its letter: the scene that shows it, and upstream's behaviour.
+fn subject(options: &Options) -> Result<(Arc<Script>, String)> {
+    let (name, behaviour) = match options.what.as_str() {
+        "A" => ("a-1", "a=upstream"),
+        "B" => ("b-1", "b=upstream"),
+        "C" => ("binds", "c=upstream"),
+        other => (other, ""),
+    };
+    Ok((scene(name)?, options.behaviour.clone().unwrap_or_else(|| behaviour.into())))
+}
+
+/// Searches, shrinks and tells; exit code 1 where something was found.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let (script, behaviours) = subject(options)?;
+    let search = Search {
+        scripts: vec![script.clone()],
+        explore: Explore::Pct,
+        seeds: options.seeds.clone(),
+        behaviours: behaviours.clone(),
+        manners: vec![Manner::Linux, Manner::Userfaultfd],
+    };
+    let found = explore::search(&search);
+    let Some(caught) = found.caught else {
+        say!("{}: {} runs, nothing found{}", script.name, found.runs, with(&behaviours));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let setting = Setting::new(script, caught.manner, behaviours, Explore::Random);
+    let shrunk = shrink(&setting, &caught);
+    let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();
+    let finding = shrunk.ran.finding.as_ref().unwrap_or(&caught.finding).to_string();
+    let record = Record { setting: setting.clone(), time: shrunk.time, deviations: shrunk.deviations.clone(), finding };
+    story(&record, &caught)?;
+    let switches = record.deviations.len();
+    let needs = match switches {
+        0 => "It needs no race: it happens when nobody is preempted".to_owned(),
+        1 => "It needs one switch at the right place".to_owned(),
+        n => format!("It needs {n} switches at the right places"),
+    };
+    say!();
+    for text in [
+        format!("When: {}. {needs}; {hits} of {TRIED} uniform schedules meet it.", sentence(&setting.script.shows)),
+        format!(
+            "Found at seed {}, shrunk in {} runs from {} deviations to {switches}: {}",
+            caught.plan.seed,
+            shrunk.runs,
+            caught.report.deviations.len(),
+            schedule(&record)
+        ),
+        "Not modelled: weak memory order, caches, compression (docs/hardware.md).".to_owned(),
+    ] {
+        explain::wrap(&text, "  ").iter().for_each(|line| say!("{line}"));
+    }
+    if let Some(path) = &options.save {
+        std::fs::write(path, record.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
+        say!("again: pontoon replay {}", path.display());
+    }
+    if options.json {
+        let json = serde_json::json!({
+            "scene": setting.script.name, "behaviour": setting.behaviours, "manner": manner_name(setting.manner),
+            "seed": caught.plan.seed, "finding": record.finding, "kind": caught.finding.kind(),
+            "deviations": switches, "uniform_hits": hits, "uniform_runs": TRIED,
+        });
+        say!("{json}");
+    }
+    Ok(ExitCode::from(1))
+}
+
+fn with(behaviours: &str) -> String {
+    if behaviours.is_empty() { String::new() } else { format!(" with {behaviours}") }
+}
+
+fn sentence(shows: &str) -> &str {
+    shows.trim_end_matches('.')
+}
+
+fn schedule(record: &Record) -> String {
+    let all: Vec<String> = record.deviations.iter().map(ToString::to_string).collect();
+    if all.is_empty() { "nobody is preempted".into() } else { all.join(" ") }
+}
+
+/// Head, story and finding of a run.
+fn story(record: &Record, caught: &Caught) -> Result<()> {
+    let setting = &record.setting;
+    let (ran, story) = setting.tell(&record.deviations, record.time);
+    if ran.finding.as_ref().map(check::finding::Finding::kind) != Some(caught.finding.kind()) {
+        bail!("the shrunk run does not fail again: this is a defect of the checker");
+    }
+    say!("scene {}, manner {}{}", setting.script.name, manner_name(setting.manner), with(&setting.behaviours));
+    let names = Names { script: &setting.script, places: &ran.reached.places };
+    explain::tell(&names, &story.lines()).iter().for_each(|line| say!("{line}"));
+    let wrapped = explain::wrap(&format!("==> {}", record.finding), "    ");
+    wrapped.iter().for_each(|line| say!("{line}"));
+    Ok(())
+}
+
+/// Options of `replay`.
+#[derive(Args)]
+pub struct ReplayOptions {
+    /// A file that `check --save` or `explain --save` wrote
+    file: PathBuf,
+}
+
+/// Makes a run again; exit code 1 where it finds what it found, 2 where it does not.
+pub fn replay(options: &ReplayOptions) -> Result<ExitCode> {
+    let path = options.file.display();
+    let text = std::fs::read_to_string(&options.file).with_context(|| format!("{path} cannot be read"))?;
+    let record = Record::parse(&text).map_err(|message| anyhow!("{path}: {message}"))?;
+    let ran = record.run();
+    let found = ran.finding.as_ref().map(ToString::to_string).unwrap_or_default();
+    tell_run(&record, &ran);
+    if found.replace('\n', " ") != record.finding {
+        bail!("{path} says '{}', the run gave '{found}': engine, driver or checker changed since", record.finding);
+    }
+    Ok(if ran.finding.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
