@@ -13,6 +13,7 @@ use crate::pages::Patience;
 use crate::range::RangeKey;
 use crate::svm::{GpuSvm, GpuSvmOps, SvmError};
 use hostmm::{MmError, Walk};
+use units::HostRange;
 
 impl<O: GpuSvmOps> GpuSvm<O> {
     /// Sends the range's pages to system memory (`drm_gpusvm_range_evict`). Waits for pages whose minimum
@@ -36,5 +37,21 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Sends whatever is mapped in `span` to system memory, mapping by mapping, whether or not a range is there: what a munmap
+    /// left of one. Waits and fails as [`range_evict`](Self::range_evict) does.
+    pub fn evict_span(&self, span: HostRange) -> Result<(), SvmError> {
+        let mut runs = self.walks.take();
+        let (mut patience, mut at) = (Patience::new(), span.start);
+        while let Some(part) = self.mm.next_vma(at).and_then(|vma| vma.range.intersect(HostRange::new(at, span.end))) {
+            let walk = Walk { range: part, valid_since: None, vma: None, fault: true, write: false, owner: None };
+            match self.mm.walk(&walk, &mut runs) {
+                Ok(()) => at = part.end,
+                Err(MmError::Stale) if patience.wait() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use crate::svm::{Ctx, GpuSvm, GpuSvmOps, HMM_TIMEOUT_NS, SvmError};
 use crate::zdd::ZddView;
 use alloc::vec::Vec;
 use hostmm::{DevicePage, EventKind, MmEvent, NotifierId, PagemapId, Place, Run, Seq, Vma, Walk, WalkRun};
-use units::{HostFrame, HostRange, Iova};
+use units::{HostFrame, HostRange, Iova, PAGE_SHIFT};
 
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).
 #[derive(Default, Debug)]
@@ -238,12 +238,22 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
         for (run, write) in joined(walked) {
             match run.place {
                 Some(Place::Host(frame)) => self.map_system(frame, run.pages())?,
-                Some(Place::Device(page)) => self.map_device(page, run.pages(), write)?,
+                Some(Place::Device(page)) if self.covers_granules(&run, page) => {
+                    self.map_device(page, run.pages(), write)?;
+                }
+                Some(Place::Device(_)) => return Err(Attempt::Failed(SvmError::Mixed)),
                 // The walk was asked to fault: what is absent now went away meanwhile.
                 None => return Err(Attempt::Stale),
             }
         }
         Ok(())
+    }
+
+    /// Whether a run in VRAM is whole granules of it, where that matters.
+    fn covers_granules(&self, run: &Run, first: DevicePage) -> bool {
+        let granule = self.ctx.device_granule;
+        let edges = [run.range.start.0, run.range.end.0, first.frame << PAGE_SHIFT];
+        granule == 0 || edges.iter().all(|edge| edge.is_multiple_of(granule))
     }
 
     fn direction(&self) -> Direction {

@@ -66,6 +66,8 @@ pub struct Ctx {
     pub devmem_possible: bool,
     /// A page of system memory is an error ([`SvmError::Fault`]).
     pub devmem_only: bool,
+    /// VRAM that does not cover aligned granules of so many bytes is as good as mixed ([`SvmError::Mixed`]); 0: any will do.
+    pub device_granule: u64,
     /// System memory and VRAM may mix in a range, and so may allocations of one pagemap; two pagemaps never.
     pub allow_mixed: bool,
 }

@@ -46,6 +46,48 @@ pub const VARIANTS: &[Variant] = &[
         apply: |to| to.driver.copy_far_side = upstream::copy::far_side,
     },
     Variant {
+        key: "b",
+        name: "ours",
+        about: "ranges below 64K are collected without an owner, and what no leaf maps all the same is evicted (default)",
+        apply: |_| {},
+    },
+    Variant {
+        key: "b",
+        name: "upstream",
+        about: "a page in VRAM that no leaf of 64K maps: a warning, the fault or ioctl is refused (xe_pt_stage_bind_entry)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::UPSTREAM,
+    },
+    Variant {
+        key: "b",
+        name: "posted",
+        about: "the handler evicts and starts again without a bound; an atomic is dropped (posted hunk, __xe_svm_handle_pagefault)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::POSTED,
+    },
+    Variant {
+        key: "b",
+        name: "none-below-64k",
+        about: "ranges below 64K are collected without an owner, else as upstream (__xe_svm_handle_pagefault)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::NONE_BELOW_64K,
+    },
+    Variant {
+        key: "b",
+        name: "evict-partial",
+        about: "the collector evicts what a munmap left of a range, else as upstream (xe_svm_garbage_collector)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::EVICT_PARTIAL,
+    },
+    Variant {
+        key: "b",
+        name: "granule",
+        about: "the collection refuses VRAM that does not cover granules of 64K, else as upstream (drm_gpusvm_get_pages)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::GRANULE,
+    },
+    Variant {
+        key: "b",
+        name: "retry-once",
+        about: "what no leaf maps is evicted and collected without an owner, once (xe_pt_stage_bind_entry, handler)",
+        apply: |to| to.driver.unfit_vram = upstream::unfit::RETRY_ONCE,
+    },
+    Variant {
         key: "c",
         name: "ours",
         about: "a bind without work for page tables signals behind the last jobs of all tiles (default)",

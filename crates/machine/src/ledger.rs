@@ -88,6 +88,8 @@ pub struct Book {
     pub bans: u64,
     /// Arrays of fences with a slot that nobody filled.
     pub fence_array_holes: u64,
+    /// Binds that were refused over pages in VRAM that no leaf can map: warnings of the kernel.
+    pub unfit_vram: u64,
     /// Buffer objects that gave up their VRAM.
     pub bo_evictions: u64,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
@@ -162,6 +164,7 @@ impl xe_kmd::Observer for Ledger {
             Event::Retry { step: RetryStep::Bind, .. } => book.stale_binds += 1,
             Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
             Event::FenceArrayHole { .. } => book.fence_array_holes += 1,
+            Event::UnfitVram { .. } => book.unfit_vram += 1,
             Event::BoEvicted { .. } => book.bo_evictions += 1,
             Event::Banned { .. } => book.bans += 1,
             Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,

@@ -45,6 +45,9 @@ pub struct Report {
     /// Arrays of fences with a slot that nobody filled: the kernel would crash.
     #[serde(default)]
     pub fence_array_holes: u64,
+    /// Binds that were refused over pages in VRAM that no leaf can map: the kernel would warn.
+    #[serde(default)]
+    pub unfit_vram: u64,
     /// Buffer objects that gave up their VRAM for others.
     #[serde(default)]
     pub bo_evictions: u64,
@@ -149,6 +152,7 @@ impl Report {
         self.cpu_fault_count = book.cpu_fault_count;
         self.bans = book.bans;
         self.bo_evictions = book.bo_evictions;
+        self.unfit_vram = book.unfit_vram;
         self.fence_array_holes = book.fence_array_holes;
         self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
     }

@@ -128,6 +128,15 @@ pub enum Event {
         /// Its size.
         bytes: u64,
     },
+    /// A bind met pages in VRAM that no leaf can map, and was refused: the kernel warns.
+    UnfitVram {
+        /// Address space.
+        asid: Asid,
+        /// Tile.
+        tile: TileId,
+        /// The range.
+        span: GpuRange,
+    },
     /// The fences that a bind signals behind were miscounted: the kernel would take what is in an empty slot for a pointer.
     FenceArrayHole {
         /// Slots.

@@ -79,4 +79,4 @@ pub use errno::Errno;
 pub use event::{CopyDirection, Event, Observer, RetryStep, Serviced};
 pub use file::File;
 pub use port::{Hw, HwJob, Interconnect};
-pub use rules::{FarSide, Mapped, Rules};
+pub use rules::{FarSide, Mapped, Rules, UnfitVram, WhenMet};

@@ -29,6 +29,44 @@ pub enum FarSide {
     Slot(Leaf),
 }
 
+/// What a driver does about pages in VRAM that no leaf of 64K can map, on a device whose leaves there must be of 64K: what
+/// a munmap left of a block, or what an mremap moved by less than 64K (defect B).
+#[derive(Clone, Copy)]
+pub struct UnfitVram {
+    /// Whether a collection leaves a range's pages in VRAM, where they are there: whether the range is as large as a page of
+    /// VRAM, and how many binds of this fault met unfit pages so far. Those that may not stay are brought home by the walk.
+    pub stays: fn(is_large: bool, met: u32) -> bool,
+    /// A collection refuses VRAM that does not cover aligned granules of 64K; the handler evicts the range then.
+    pub whole_granules: bool,
+    /// The garbage collector brings home what a munmap of a part of a range left of it.
+    pub evicts_partial: bool,
+    /// What follows a bind that met unfit pages, so many for this fault before it.
+    pub when_met: fn(met: u32) -> WhenMet,
+}
+
+/// What follows a bind that met pages in VRAM which no leaf can map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenMet {
+    /// A warning; the fault or the ioctl is refused with `EINVAL`.
+    Refuse,
+    /// The range is evicted, and another round follows, if one is left.
+    Evict,
+    /// The range is evicted, and a fault has another round, whatever was tried before; from then on it is no atomic. An ioctl
+    /// is refused with `ENOSPC`.
+    EvictForEver,
+}
+
+impl UnfitVram {
+    /// No program meets them: pages of a range that is too small come home at its collection, and a range of any size that
+    /// met some once is evicted and collected from system memory only.
+    pub const OURS: Self = Self {
+        stays: |is_large, met| is_large && met == 0,
+        whole_granules: false,
+        evicts_partial: false,
+        when_met: |_| WhenMet::Evict,
+    };
+}
+
 /// The table.
 #[derive(Clone, Copy)]
 pub struct Rules {
@@ -41,6 +79,8 @@ pub struct Rules {
     /// What a bind without work for page tables signals behind, for so many tiles and the VM's default queue or another:
     /// in each slot the tile whose last job's fence is put there. Upstream: `xe_sync_in_fence_get`.
     pub bind_fence_slots: fn(tiles: usize, is_default: bool) -> Vec<Option<usize>>,
+    /// Pages in VRAM that no leaf of 64K can map. Upstream: `xe_pt_stage_bind_entry`, `xe_svm_handle_pagefault`.
+    pub unfit_vram: UnfitVram,
 }
 
 /// Of a tile's last job: its own fence, and those of the two TLB invalidations behind it (of the main GT and the media GT).
@@ -54,6 +94,7 @@ impl Rules {
         encode_leaf: Leaf::encode,
         flush: crate::tlb_inval::flush,
         bind_fence_slots: fences_of_all_tiles,
+        unfit_vram: UnfitVram::OURS,
     };
 }
 

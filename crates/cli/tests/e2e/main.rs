@@ -14,5 +14,6 @@ mod kernels;
 mod owners;
 mod planted;
 mod process;
+mod rest;
 mod rights;
 mod tour;

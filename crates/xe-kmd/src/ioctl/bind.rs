@@ -112,7 +112,7 @@ impl Bind<'_> {
         let (vm, tiles) = (self.vm, self.vm.tiles());
         let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
         work.forget(state.userptrs.as_ref());
-        ops::prefetch_all(vm, state, self.ops);
+        ops::prefetch_all(vm, state, self.ops)?;
         if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.queue.last_fences(&vm.shared) }
     }
 
@@ -126,8 +126,9 @@ impl Bind<'_> {
         // Upstream: where there is no work, no in-fence can be waited for.
         let can_wait = |work: &Work| if work.is_some() || !waits { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
         let work = ops::change(vm, state, self.ops, |work, _| can_wait(work))?;
-        ops::prefetch_all(vm, state, self.ops);
+        let prefetched = ops::prefetch_all(vm, state, self.ops);
         if !work.is_some() {
+            prefetched?;
             return self.queue.last_fences(&vm.shared);
         }
         let spans = work.spans().into_iter().map(|span| self.reserved(span)).collect();
@@ -135,7 +136,7 @@ impl Bind<'_> {
         let job = |tile: usize| job(vm, &shared_work, TileId(tile as u8));
         let done = self.queue.submit(&vm.shared, &behind, self.gate, job)?;
         state.add_pending(spans, &done);
-        Ok(done)
+        prefetched.map(|()| done)
     }
 }
 

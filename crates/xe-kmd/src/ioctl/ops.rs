@@ -137,10 +137,10 @@ pub(super) fn change(
     Ok(work)
 }
 
-/// Does what the binds prefetch. What fails is found by a fault later.
-pub(super) fn prefetch_all(vm: &Vm, state: &VmState, ops: &[Op]) {
-    let prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
-    prefetches.for_each(|op| prefetch_span(vm, &state.vmas, state.userptrs.as_ref(), op));
+/// Does what the binds prefetch. What fails is found by a fault later; an error is a variant's (defect B), and undoes nothing.
+pub(super) fn prefetch_all(vm: &Vm, state: &VmState, ops: &[Op]) -> Result<(), Errno> {
+    let mut prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
+    prefetches.try_for_each(|op| prefetch_span(vm, &state.vmas, state.userptrs.as_ref(), op))
 }
 
 /// The userptrs that these binds made.
@@ -238,11 +238,11 @@ fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
 }
 
 /// PREFETCH of what is in a span. Region 0 is system memory, 1 + n tile n, -1 what MADVISE said.
-fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) {
+fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) -> Result<(), Errno> {
     let (span, region) = (op.span(), op.args.prefetch_mem_region_instance);
     for vma in vmas.overlapping(span) {
         match (&vma.kind, vm.mirror(), userptrs) {
-            (Kind::Mirror, Some(mirror), _) => prefetch_mirror(mirror, &vma, span, region),
+            (Kind::Mirror, Some(mirror), _) => prefetch_mirror(mirror, &vma, span, region)?,
             (Kind::Bo(map), _, _) => {
                 let prefer = match region {
                     CONSULT_MEM_ADVISE_PREF_LOC => Prefer::Anything,
@@ -256,13 +256,16 @@ fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) 
             _ => {}
         }
     }
+    Ok(())
 }
 
-fn prefetch_mirror(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, region: u32) {
-    let (Some(first_tile), Some(part)) = (mirror.shared.gpu.tiles.first(), vma.span.intersect(span)) else { return };
+fn prefetch_mirror(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, region: u32) -> Result<(), Errno> {
+    let (Some(first_tile), Some(part)) = (mirror.shared.gpu.tiles.first(), vma.span.intersect(span)) else {
+        return Ok(());
+    };
     let target = match region {
         CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&mirror.shared.gpu, vma, first_tile.id),
         region => policy::region_pagemap(&mirror.shared.gpu, region),
     };
-    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(mirror.shared.platform(), vma, target));
+    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(mirror.shared.platform(), vma, target))
 }

@@ -25,8 +25,10 @@ use crate::pt::build::{self, Access, Memory, PlanError, Run, Segment};
 pub(crate) enum BindError {
     /// The pages changed: collect them again. (`-EAGAIN`)
     Stale,
-    /// Pages in VRAM that the tile cannot map where they are, or does not reach: bring them home first.
-    Unmappable,
+    /// Pages in VRAM that the tile does not reach: bring them home first.
+    Unreachable,
+    /// Pages in VRAM that no leaf can map: [`UnfitVram`](crate::UnfitVram) says what follows.
+    Unfit,
     /// Tables are short. (`-ENOMEM`)
     NoMemory,
 }
@@ -40,7 +42,7 @@ impl From<NoTable> for BindError {
 impl From<PlanError> for BindError {
     fn from(error: PlanError) -> Self {
         match error {
-            PlanError::Granule => Self::Unmappable,
+            PlanError::Granule => Self::Unfit,
         }
     }
 }
@@ -70,7 +72,7 @@ fn read_pages(space: &Space, svm: &Svm, key: RangeKey, tile: TileId) -> Result<(
     let locked = svm.notifier_lock();
     let range = locked.range(key).filter(|range| range.pages().valid()).ok_or(BindError::Stale)?;
     if range.pages().pagemap().is_some_and(|vram| !space.gpu.reaches(tile, vram)) {
-        return Err(BindError::Unmappable);
+        return Err(BindError::Unreachable);
     }
     let span = range.span().mirror();
     Ok((span, segments(span.start, range.pages().dma_addr())))

@@ -27,8 +27,20 @@ pub(crate) fn collect(space: &Space, svm: &Svm) {
         if listed.is_empty() {
             return;
         }
-        listed.into_iter().for_each(|key| remove(space, svm, key));
+        for key in listed {
+            if space.gpu.rules.unfit_vram.evicts_partial {
+                evict_rest(svm, key);
+            }
+            remove(space, svm, key);
+        }
     }
+}
+
+/// Sends home what a munmap left of a range (`b=evict-partial`).
+fn evict_rest(svm: &Svm, key: RangeKey) {
+    let span = svm.notifier_lock().range(key).filter(|range| range.partial_unmap()).map(|range| range.span());
+    // What does not come is in VRAM, as if nobody had tried.
+    let _ = span.map(|span| svm.evict_span(span));
 }
 
 /// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller

@@ -7,9 +7,9 @@
 //! or refused.
 //!
 //! Where upstream 7.2 differs, this is the corrected variant: an error of the collection is reported and not
-//! taken for success (D1); rounds are bounded (D2); pages of a range too small for VRAM are brought home instead
-//! of being bound (B); a range that has outgrown its VMA after an mprotect is made anew, smaller, instead of
-//! failing for ever; an atomic is not refused because pages are busy for longer than three migrations take.
+//! taken for success (D1); rounds are bounded (D2); pages that no leaf can map are brought home (B, a rule with
+//! variants); a range that has outgrown its VMA after an mprotect is made anew, smaller, instead of failing for
+//! ever; an atomic is not refused because pages are busy for longer than three migrations take.
 //!
 //! Locking: the VM's lock is held by the caller, and nothing below.
 //!
@@ -24,6 +24,7 @@ use super::policy::{Need, Want, leaf_access};
 use super::{Mirror, RangeView, devmem, garbage};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
+use crate::rules::WhenMet;
 use crate::vma::{Kind, Vma, VmaTree};
 
 /// A fault, as the handler needs it.
@@ -37,11 +38,11 @@ pub(crate) struct Fault {
 /// Serves `fault`; on `Ok` the tile translates the address, or did a moment ago.
 pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Serviced, Errno> {
     let Mirror { shared, space, svm } = at;
-    let mut tries = Tries::new();
+    let (mut tries, mut access) = (Tries::new(), fault.access);
     loop {
         garbage::collect(space, svm);
         let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
-        let want = Want::of(&shared.gpu, &vma, fault.tile, fault.access)?;
+        let want = Want::of(&shared.gpu, &vma, fault.tile, access)?;
         let bounds = if tries.losing() { narrow(at, &vma, fault.addr) } else { vma.span.mirrored() };
         let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
             Ok(key) => key,
@@ -61,7 +62,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Se
         if want.satisfied(&view, fault.tile) {
             return Ok(tries.outcome());
         }
-        let round = Round { at, tile: fault.tile, vma: &vma, want: &want, key, view: &view };
+        let round = Round { at, tile: fault.tile, vma: &vma, want: &want, key, view: &view, met: tries.met };
         match round.migrate(&mut tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
             Ok(()) => return Ok(Serviced::Resolved),
             Err(Unserved::Refused(errno)) => return Err(errno),
@@ -72,6 +73,13 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Se
             Err(Unserved::CpuTurn) => {
                 tries.give_way()?;
                 shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
+            }
+            Err(Unserved::Unfit(answer)) => {
+                tries.met(answer)?;
+                if answer == WhenMet::EvictForEver && access == Access::Atomic {
+                    access = Access::Write;
+                }
+                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Pages });
             }
         }
     }
@@ -108,6 +116,8 @@ pub(crate) enum Unserved {
     Again(RetryStep, Errno),
     /// A CPU fault that was deferred comes first. No race was lost.
     CpuTurn,
+    /// Pages in VRAM that no leaf can map: what follows.
+    Unfit(WhenMet),
     /// No round will.
     Refused(Errno),
 }
@@ -120,6 +130,8 @@ pub(crate) struct Round<'a> {
     pub want: &'a Want,
     pub key: RangeKey,
     pub view: &'a RangeView,
+    /// Earlier binds that met pages in VRAM which no leaf can map.
+    pub met: u32,
 }
 
 impl Round<'_> {
@@ -145,7 +157,8 @@ impl Round<'_> {
 
     /// Collects the pages wherever they are now.
     pub(crate) fn collect(&self) -> Result<(), Unserved> {
-        let Err(error) = self.at.svm.get_pages(self.key, &self.want.pages_ctx(self.view)) else { return Ok(()) };
+        let ctx = self.want.pages_ctx(self.view, &self.at.shared.gpu.rules.unfit_vram, self.met);
+        let Err(error) = self.at.svm.get_pages(self.key, &ctx) else { return Ok(()) };
         match error {
             SvmError::Mixed => _ = self.at.svm.range_evict(self.key),
             SvmError::Fault | SvmError::Denied => _ = self.remove_if_outgrown(),
@@ -164,12 +177,23 @@ impl Round<'_> {
             Ok(()) => Ok(()),
             Err(BindError::Stale) => Err(Unserved::Again(RetryStep::Bind, Errno::EAGAIN)),
             Err(BindError::NoMemory) => Err(Unserved::Refused(Errno::ENOMEM)),
-            Err(BindError::Unmappable) => {
-                // Pages that were moved by an mremap of less than 64K, or VRAM that this tile does not reach.
+            Err(BindError::Unreachable) => {
                 let _ = self.at.svm.range_evict(self.key);
                 Err(Unserved::Again(RetryStep::Pages, Errno::EINVAL))
             }
+            Err(BindError::Unfit) => Err(Unserved::Unfit(self.unfit())),
         }
+    }
+
+    /// What follows a bind that met pages in VRAM which no leaf can map; those that are to be evicted are.
+    fn unfit(&self) -> WhenMet {
+        let (gpu, asid) = (&self.at.shared.gpu, self.at.space.asid);
+        let answer = (gpu.rules.unfit_vram.when_met)(self.met);
+        match answer {
+            WhenMet::Refuse => gpu.tell(Event::UnfitVram { asid, tile: self.tile, span: self.view.span.mirror() }),
+            WhenMet::Evict | WhenMet::EvictForEver => _ = self.at.svm.range_evict(self.key),
+        }
+        answer
     }
 
     /// A VMA that was split under the range (by an mprotect, say) never lets all of it migrate, or be collected;
@@ -199,6 +223,8 @@ pub(crate) struct Tries {
     since_ns: u64,
     /// A range was too small for VRAM, and room was made for a larger one.
     widened: bool,
+    /// Binds that met pages in VRAM which no leaf can map.
+    pub(crate) met: u32,
 }
 
 impl Tries {
@@ -217,7 +243,8 @@ impl Tries {
 
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns: sync::time::now_ns(), widened: false }
+        let since_ns = sync::time::now_ns();
+        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns, widened: false, met: 0 }
     }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
@@ -243,6 +270,16 @@ impl Tries {
         sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
         self.rounds += 1;
         Ok(())
+    }
+
+    /// Pages in VRAM were met that no leaf can map.
+    pub(crate) fn met(&mut self, answer: WhenMet) -> Result<(), Errno> {
+        self.met += 1;
+        match answer {
+            WhenMet::Refuse => Err(Errno::EINVAL),
+            WhenMet::Evict => self.spend(Errno::EINVAL),
+            WhenMet::EvictForEver => Ok(()),
+        }
     }
 
     /// Lets a deferred CPU fault go first. Its turn is over in a few milliseconds; that turns follow on each other for

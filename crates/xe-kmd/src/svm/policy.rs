@@ -5,7 +5,7 @@
 //!
 //! Two rules of devices that need 64K in VRAM: a smaller range is never migrated; and as its pages may be in
 //! VRAM all the same (left there by a larger range), its collection names no owner, so that the host brings
-//! them home. An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
+//! them home: a rule with variants ([`UnfitVram`], defect B). An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
 //! are there or not, and one that is too small gives way.
 //!
 //! Locking: none.
@@ -25,6 +25,7 @@ use super::devmem::OWNER;
 use crate::errno::Errno;
 use crate::gpu::Gpu;
 use crate::pt::build;
+use crate::rules::UnfitVram;
 use crate::vma::Vma;
 
 /// Minimum residency of pages that were migrated for an atomic, milliseconds.
@@ -84,10 +85,12 @@ impl Want {
         }
     }
 
-    /// For collecting the range's pages.
-    pub(crate) fn pages_ctx(&self, view: &RangeView) -> Ctx {
-        let owner = self.target.filter(|_| self.fits_vram(view)).map(|_| OWNER);
-        Ctx { owner, devmem_only: self.need == Need::Vram, ..self.find_ctx() }
+    /// For collecting the range's pages, `met` binds after such that met pages in VRAM which no leaf can map.
+    pub(crate) fn pages_ctx(&self, view: &RangeView, rule: &UnfitVram, met: u32) -> Ctx {
+        let stays = self.need == Need::Vram || (rule.stays)(self.fits_vram(view), met);
+        let owner = self.target.filter(|_| stays).map(|_| OWNER);
+        let device_granule = if rule.whole_granules { self.min_page } else { 0 };
+        Ctx { owner, devmem_only: self.need == Need::Vram, device_granule, ..self.find_ctx() }
     }
 
     /// Whether the mapping that `tile` has will do. Where VRAM is only better, any tile's will.
@@ -189,8 +192,10 @@ mod tests {
     fn small_ranges_stay_home_and_their_pages_come_home() {
         let read = want(&vma(|_| ()), 0, Access::Write).unwrap();
         let (small, large) = (view(SZ_4K, None, 0), view(SZ_64K, None, 0));
-        assert_eq!((read.migration(&small), read.pages_ctx(&small).owner), (None, None));
-        assert_eq!((read.migration(&large), read.pages_ctx(&large).owner), (T0, Some(OWNER)));
+        let owner = |view, met| read.pages_ctx(view, &UnfitVram::OURS, met).owner;
+        assert_eq!((read.migration(&small), owner(&small, 0)), (None, None));
+        assert_eq!((read.migration(&large), owner(&large, 0)), (T0, Some(OWNER)));
+        assert_eq!(owner(&large, 1), None, "a second try finds no VRAM");
     }
 
     #[test]
@@ -211,7 +216,7 @@ mod tests {
     fn preferred_locations_are_obeyed() {
         let system = vma(|vma| vma.attr.devmem_fd = attr::PREFERRED_LOC_DEFAULT_SYSTEM);
         let read = want(&system, 0, Access::Read).unwrap();
-        assert_eq!((read.target, read.pages_ctx(&view(SZ_2M, T0, 0)).owner), (None, None));
+        assert_eq!((read.target, read.pages_ctx(&view(SZ_2M, T0, 0), &UnfitVram::OURS, 0).owner), (None, None));
         let far = vma(|vma| (vma.attr.devmem_fd, vma.attr.region) = (7, 2));
         assert_eq!(want(&far, 0, Access::Read).unwrap().target, T1);
     }

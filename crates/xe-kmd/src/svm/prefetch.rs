@@ -7,64 +7,79 @@
 //!
 //! Upstream: `vm_bind_ioctl_ops_create` (the PREFETCH branch), `prefetch_ranges`.
 
-use units::{GpuRange, GpuVa, SZ_4K, TileId};
+use gpusvm::RangeKey;
+use units::{GpuRange, GpuVa, SZ_4K};
 
 use super::handler::{Round, Tries, Unserved};
 use super::policy::Want;
 use super::{Mirror, RangeView, devmem};
+use crate::errno::Errno;
+use crate::rules::WhenMet;
 use crate::vma::Vma;
 
 /// Collections of one range.
 const ROUNDS: u32 = 4;
 
-/// Prefetches `span`, which lies in the mirror `vma`.
-pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Want) {
+/// Prefetches `span`, which lies in the mirror `vma`. An error says that pages in VRAM were met which no leaf can map, and
+/// that the rule for them refuses the ioctl (a variant's does).
+pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Want) -> Result<(), Errno> {
     let mut at = span.start;
     while let Some(cpu) = mirror.svm.mm().next_vma(at.mirrored()) {
         at = at.max(cpu.range.start.mirror());
         if at >= span.end {
-            return;
+            return Ok(());
         }
-        at = match prefetch_range(mirror, vma, at, want) {
-            Some(end) => end,
+        let key = mirror.svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &want.find_ctx());
+        at = match key.ok().and_then(|key| Some((key, RangeView::of(mirror.svm, key)?))) {
+            Some((key, view)) => prefetch_range(mirror, vma, key, &view, want)?.max(at.add(SZ_4K)),
+            // No range can be had there.
             None => cpu.range.end.mirror(),
         };
     }
+    Ok(())
 }
 
-/// Prefetches the range around `at`; its end, or `None` where no range can be had there.
-fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, at: GpuVa, want: &Want) -> Option<GpuVa> {
+/// Prefetches a range; its end.
+fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, view: &RangeView, want: &Want) -> Result<GpuVa, Errno> {
     let Mirror { shared, svm, .. } = mirror;
-    let key = svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &want.find_ctx()).ok()?;
-    let view = RangeView::of(svm, key)?;
     let end = view.span.end.mirror();
-    let mut tiles = shared.gpu.tiles.iter().map(|tile| tile.id);
+    let tiles = shared.gpu.tiles.iter().map(|tile| tile.id);
     if view.pagemap == want.target && tiles.clone().all(|tile| view.data.bound_on(tile)) {
-        return Some(end);
+        return Ok(end);
     }
     if want.target.is_none() && view.pagemap.is_some() {
         let _ = svm.range_evict(key);
     }
-    if let Some(target) = want.migration(&view) {
-        let _ = devmem::to_vram(shared, svm, key, &view, target, want.timeslice_ms);
+    if let Some(target) = want.migration(view) {
+        let _ = devmem::to_vram(shared, svm, key, view, target, want.timeslice_ms);
     }
-    let on = |tile: TileId| Round { at: mirror, tile, vma, want, key, view: &view };
-    if tiles.any(|tile| bind_on(&on(tile)).is_none()) {
-        // The range is gone, or its pages cannot be had: the first fault will say so.
-        return Some(end.max(at.add(SZ_4K)));
-    }
-    Some(end)
-}
-
-/// Collects and binds on one tile, a few times.
-fn bind_on(round: &Round<'_>) -> Option<()> {
-    let mut tries = Tries::new();
-    for _ in 0..ROUNDS {
-        match round.collect().and_then(|()| round.bind()) {
-            Ok(()) => return Some(()),
-            Err(Unserved::Again(_, errno)) => tries.spend(errno).ok()?,
-            Err(Unserved::CpuTurn | Unserved::Refused(_)) => return None,
+    for tile in tiles {
+        if !bind_on(Round { at: mirror, tile, vma, want, key, view, met: 0 })? {
+            // The range is gone, or its pages cannot be had: the first fault will say so.
+            break;
         }
     }
-    None
+    Ok(end)
+}
+
+/// Collects and binds on one tile, a few times; whether it is bound.
+fn bind_on(mut round: Round<'_>) -> Result<bool, Errno> {
+    let mut tries = Tries::new();
+    for _ in 0..ROUNDS {
+        let errno = match round.collect().and_then(|()| round.bind()) {
+            Ok(()) => return Ok(true),
+            Err(Unserved::Again(_, errno)) => errno,
+            Err(Unserved::Unfit(WhenMet::Evict)) => {
+                round.met += 1;
+                Errno::EINVAL
+            }
+            Err(Unserved::Unfit(WhenMet::Refuse)) => return Err(Errno::EINVAL),
+            Err(Unserved::Unfit(WhenMet::EvictForEver)) => return Err(Errno::ENOSPC),
+            Err(Unserved::CpuTurn | Unserved::Refused(_)) => return Ok(false),
+        };
+        if tries.spend(errno).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(false)
 }

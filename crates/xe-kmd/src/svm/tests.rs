@@ -13,6 +13,7 @@ use crate::{Rules, planted, upstream};
 
 mod garbage;
 mod races;
+mod unfit;
 
 const DATA: u64 = 0x7f00_0000_0000;
 const T0: Option<PagemapId> = Some(testing::pagemap(0));
@@ -121,19 +122,6 @@ fn a_cpu_touch_takes_the_allocation_home() {
     assert_eq!((leaf(&rig, 0, asid, DATA), rig.device.vram_used(TileId(0))), (None, 0));
     assert_eq!(rig.fault(0, asid, DATA, Access::Read), FaultAck::Replay);
     assert_eq!(pagemap(&rig, DATA), T0);
-}
-
-#[test]
-fn what_a_munmap_leaves_in_vram_comes_home_when_it_is_too_small() {
-    let rig = Rig::new();
-    let asid = start(&rig, SZ_64K);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    rig.mm.munmap(HostRange::sized(HostVa(DATA + 0xf000), SZ_4K));
-    assert_eq!(pagemap(&rig, DATA), T0, "fifteen pages are left behind");
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    let (level, page) = leaf(&rig, 0, asid, DATA).unwrap();
-    assert!(level == 0 && !page.device && !page.ps64);
-    assert_eq!((pagemap(&rig, DATA + 0x3000), rig.device.vram_used(TileId(0))), (None, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hostmm::*;
-use mm_sim::{Config, MapKind, Sim};
+use mm_sim::{Config, MapKind, Remap, Sim};
 use sync::Mutex;
 use sync::atomic::AtomicU64;
 use units::*;
@@ -53,7 +53,7 @@ impl Mm {
         for odd in [true, false] {
             for block in blocks.clone().step_by(SZ_64K as usize).filter(|block| (block >> 16 & 1 != 0) == odd) {
                 let Some(block) = HostRange::sized(HostVa(block), SZ_64K).intersect(range) else { continue };
-                (0..block.pages()).for_each(|page| _ = self.sim.load_u64(block.page_at(page)).expect("mapped"));
+                self.populate(block);
             }
         }
     }
@@ -68,6 +68,14 @@ impl Mm {
     /// Empties `range`.
     pub fn dontneed(&self, range: HostRange) {
         self.sim.madvise_dontneed(range);
+    }
+    /// A CPU reads every page of `range`.
+    pub fn populate(&self, range: HostRange) {
+        (0..range.pages()).for_each(|page| _ = self.sim.load_u64(range.page_at(page)).expect("mapped"));
+    }
+    /// Moves a mapping.
+    pub fn mremap(&self, from: HostRange, to: HostVa) {
+        self.sim.mremap_as(Remap::fixed(from, to)).expect("nothing is in the way");
     }
     /// For `ns` from now the address space changes faster than it can be walked.
     pub fn unsettle(&self, ns: u64) {

@@ -1,0 +1,129 @@
+//! Pages in VRAM that no leaf of 64K can map (defect B): three ways to them, and what each variant makes of them.
+
+use super::*;
+use crate::errno::Errno;
+use crate::event::Event;
+use crate::rules::UnfitVram;
+use upstream::unfit;
+
+/// Unfit pages: in which address space, and where.
+type Trigger = fn(&Rig) -> (Asid, u64);
+
+/// B-1: of a block in VRAM one page is unmapped.
+fn munmap(rig: &Rig) -> (Asid, u64) {
+    let asid = start(rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.munmap(HostRange::sized(HostVa(DATA + 0xf000), SZ_4K));
+    assert_eq!(pagemap(rig, DATA), T0, "fifteen pages are left behind");
+    (asid, DATA)
+}
+
+/// B-3: a VM has a range of 4K, from when there was no more memory; another VM migrates the block.
+fn small_before(rig: &Rig) -> (Asid, u64) {
+    let (small, block) = (start(rig, SZ_64K), HostRange::sized(HostVa(DATA), SZ_64K));
+    rig.mm.dontneed(block);
+    assert_eq!(rig.fault(0, small, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.populate(block);
+    let large = mirror(rig);
+    assert_eq!(rig.fault(0, large, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!((pagemap(rig, DATA), leaf(rig, 0, small, DATA)), (T0, None));
+    (small, DATA)
+}
+
+/// B-5: a block in VRAM is moved by 4K.
+fn mremap(rig: &Rig) -> (Asid, u64) {
+    const TO: u64 = DATA + (1 << 30) + SZ_4K;
+    let asid = start(rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    rig.mm.mremap(HostRange::sized(HostVa(DATA), SZ_2M), HostVa(TO));
+    let window = TO.next_multiple_of(SZ_64K);
+    assert_eq!(pagemap(rig, window), T0);
+    (asid, window)
+}
+
+const TRIGGERS: [Trigger; 3] = [munmap, small_before, mremap];
+
+fn rig(unfit_vram: UnfitVram) -> Rig {
+    Rig::with(&PVC, Rules { unfit_vram, ..Rules::CORRECT })
+}
+
+fn warnings(rig: &Rig) -> usize {
+    rig.log.0.lock().iter().filter(|event| matches!(event, Event::UnfitVram { .. })).count()
+}
+
+/// Whether a store is served, which is then from system memory; else it is warned of, and the data is where it was.
+fn is_served(rule: UnfitVram, trigger: Trigger) -> bool {
+    let rig = rig(rule);
+    let (asid, va) = trigger(&rig);
+    let served = rig.fault(0, asid, va, Access::Write) == FaultAck::Replay;
+    assert_eq!(leaf(&rig, 0, asid, va).map(|(_, leaf)| leaf.device), served.then_some(false));
+    assert_eq!((pagemap(&rig, va), warnings(&rig)), if served { (None, 0) } else { (T0, 1) });
+    served
+}
+
+#[test]
+fn each_remedy_is_for_some_ways_and_ours_for_all() {
+    let expected = [
+        (UnfitVram::OURS, [true; 3]),
+        (unfit::UPSTREAM, [false; 3]),
+        (unfit::POSTED, [true; 3]),
+        (unfit::NONE_BELOW_64K, [true, true, false]),
+        (unfit::EVICT_PARTIAL, [true, false, false]),
+        (unfit::GRANULE, [true; 3]),
+        (unfit::RETRY_ONCE, [true; 3]),
+    ];
+    for (n, (rule, served)) in expected.into_iter().enumerate() {
+        assert_eq!(TRIGGERS.map(|trigger| is_served(rule, trigger)), served, "rule {n}");
+    }
+}
+
+#[test]
+fn what_a_munmap_left_comes_home_as_a_whole() {
+    let rig = rig(UnfitVram::OURS);
+    let (asid, va) = munmap(&rig);
+    assert_eq!(rig.fault(0, asid, va, Access::Write), FaultAck::Replay);
+    assert!((0..15).all(|n| pagemap(&rig, va + n * SZ_4K).is_none()));
+    assert_eq!(rig.device.vram_used(TileId(0)), 0);
+    let (level, page) = leaf(&rig, 0, asid, va).unwrap();
+    assert!(level == 0 && !page.device && !page.ps64);
+}
+
+#[test]
+fn evict_partial_frees_the_vram_before_anybody_touches_the_rest() {
+    for (rule, left) in [(UnfitVram::OURS, SZ_64K), (unfit::EVICT_PARTIAL, 0)] {
+        let rig = rig(rule);
+        let (asid, _) = munmap(&rig);
+        // Any fault collects.
+        rig.mm.mmap(HostRange::sized(HostVa(DATA + SZ_2M), SZ_4K));
+        assert_eq!(rig.fault(0, asid, DATA + SZ_2M, Access::Read), FaultAck::Replay);
+        assert_eq!(rig.device.vram_used(TileId(0)), left);
+    }
+}
+
+#[test]
+fn a_prefetch_is_refused_where_nobody_handles_the_error() {
+    let cases = [(UnfitVram::OURS, Ok(0)), (unfit::UPSTREAM, Err(Errno::EINVAL)), (unfit::POSTED, Err(Errno::ENOSPC))];
+    for (rule, expected) in cases {
+        let rig = rig(rule);
+        munmap(&rig);
+        let bind = VmBindOp { op: BIND_OP_PREFETCH, addr: DATA, range: SZ_64K, ..Default::default() };
+        let bind = VmBindOp { prefetch_mem_region_instance: 1, ..bind };
+        assert_eq!(
+            rig.ioctl(nr::VM_BIND, &mut VmBind { vm_id: 1, num_binds: 1, bind, ..Default::default() }),
+            expected
+        );
+    }
+}
+
+#[test]
+fn an_atomic_has_vram_again_but_as_posted() {
+    let served = |rule| {
+        let rig = rig(rule);
+        let (asid, va) = mremap(&rig);
+        assert_eq!(rig.fault(0, asid, va, Access::Atomic), FaultAck::Replay);
+        let (_, leaf) = leaf(&rig, 0, asid, va).unwrap();
+        (leaf.device, leaf.atomic)
+    };
+    assert_eq!(served(UnfitVram::OURS), (true, true));
+    assert_eq!(served(unfit::POSTED), (false, false), "told that it is mapped, the atomic faults again");
+}

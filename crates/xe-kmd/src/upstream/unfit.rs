@@ -1,0 +1,35 @@
+//! `b=...`: pages in VRAM that no leaf of 64K can map, as upstream meets them, and the remedies that were discussed one by one.
+//!
+//! Upstream 7.2 leaves whatever it finds in VRAM there; the walk that builds leaves warns of a 4K leaf that silicon would refuse,
+//! and its `EINVAL` kills the context, or ends the ioctl. [`UnfitVram::OURS`] is [`NONE_BELOW_64K`] with [`RETRY_ONCE`] behind
+//! it, and evicts as often as rounds are left. An atomic on a range below 64K is refused before any of this (defect D6).
+//!
+//! Upstream: `xe_pt_stage_bind_entry`, `__xe_svm_handle_pagefault`; the posted patch's hunks for them.
+
+use crate::rules::{UnfitVram, WhenMet};
+
+/// As it is: they are met, warned of and refused.
+pub const UPSTREAM: UnfitVram =
+    UnfitVram { stays: |_, _| true, whole_granules: false, evicts_partial: false, when_met: |_| WhenMet::Refuse };
+
+/// As posted: the walk says `ENOSPC`, and the handler evicts and starts again, without a bound, and without asking for
+/// atomics any more. Not shown: `ENOSPC` also says that memory is short, which it takes for this.
+pub const POSTED: UnfitVram = UnfitVram { when_met: |_| WhenMet::EvictForEver, ..UPSTREAM };
+
+/// A range below 64K is collected without an owner: the walk brings its pages home. Moved pages are still met.
+pub const NONE_BELOW_64K: UnfitVram = UnfitVram { stays: |is_large, _| is_large, ..UPSTREAM };
+
+/// The garbage collector evicts what a munmap left of a range. What became small otherwise is still met.
+pub const EVICT_PARTIAL: UnfitVram = UnfitVram { evicts_partial: true, ..UPSTREAM };
+
+/// The collection refuses VRAM that does not cover aligned granules, so that its caller evicts the range, as it does where
+/// system memory and VRAM mix.
+pub const GRANULE: UnfitVram = UnfitVram { whole_granules: true, ..UPSTREAM };
+
+/// The walk has an error of its own for them, and the handler one more round, in which the range is collected without an
+/// owner.
+pub const RETRY_ONCE: UnfitVram = UnfitVram {
+    stays: |_, met| met == 0,
+    when_met: |met| if met == 0 { WhenMet::Evict } else { WhenMet::Refuse },
+    ..UPSTREAM
+};
