@@ -61,9 +61,15 @@ impl FakeHw {
 
     /// Whether the IOMMU knows a bus address.
     pub fn dma_reaches(&self, addr: u64) -> bool {
+        self.frame_behind(addr).is_some()
+    }
+
+    /// The frame that a bus address leads to.
+    pub fn frame_behind(&self, addr: u64) -> Option<HostFrame> {
         let state = self.state.lock();
-        let before = state.iommu.range(..=Iova(addr)).next_back();
-        before.is_some_and(|(iova, (_, pages))| addr - iova.0 < bytes_of(*pages))
+        let (iova, (frame, pages)) = state.iommu.range(..=Iova(addr)).next_back()?;
+        let offset = addr - iova.0;
+        (offset < bytes_of(*pages)).then(|| frame.add(offset >> PAGE_SHIFT))
     }
 
     /// Entries that are not zero.

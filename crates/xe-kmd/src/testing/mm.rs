@@ -17,6 +17,8 @@ pub(crate) struct Mm {
     refused: AtomicU64,
     /// Walks find nothing that holds before this time.
     stale_until_ns: AtomicU64,
+    /// Walks that fault have no memory.
+    starved: AtomicU64,
     /// Notifiers hear nothing.
     muted: Arc<AtomicU64>,
     /// Times that a VMA was asked for.
@@ -43,7 +45,15 @@ impl Mm {
         let zero = || AtomicU64::new(0);
         let pagemaps = Mutex::new(BTreeMap::new());
         let (sim, muted) = (Sim::new(Config::default()), Arc::new(zero()));
-        Arc::new(Self { sim, pagemaps, refused: zero(), stale_until_ns: zero(), muted, questions: zero() })
+        Arc::new(Self {
+            sim,
+            pagemaps,
+            refused: zero(),
+            starved: zero(),
+            stale_until_ns: zero(),
+            muted,
+            questions: zero(),
+        })
     }
     /// Maps writable anonymous memory, and touches all of it. Frames scatter at every 64K, so that nothing is contiguous
     /// for long.
@@ -80,6 +90,10 @@ impl Mm {
     /// For `ns` from now the address space changes faster than it can be walked.
     pub fn unsettle(&self, ns: u64) {
         self.stale_until_ns.store(sync::time::now_ns() + ns);
+    }
+    /// Whether there is no memory for pages from now on.
+    pub fn starve(&self, starved: bool) {
+        self.starved.store(starved.into());
     }
     /// Makes `range`, cut out of its VMA, read-only.
     pub fn protect(&self, range: HostRange) {
@@ -141,6 +155,9 @@ impl HostMm for Mm {
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         if sync::time::now_ns() < self.stale_until_ns.load() {
             return Err(MmError::Stale);
+        }
+        if walk.fault && self.starved.load() > 0 {
+            return Err(MmError::NoMemory);
         }
         self.sim.walk(walk, runs)
     }

@@ -5,20 +5,20 @@ use crate::testing::HwState;
 use units::Dpa;
 use xe_spec::platform::PVC;
 
-const AT: u64 = 0x10_0000_0000;
+pub(super) const AT: u64 = 0x10_0000_0000;
 
-fn create(rig: &Rig, size: u64, placement: u32) -> u32 {
+pub(super) fn create(rig: &Rig, size: u64, placement: u32) -> u32 {
     let cpu_caching = if placement & !1 == 0 { CACHING_WB } else { CACHING_WC };
     let mut args = GemCreate { size, placement, cpu_caching, ..Default::default() };
     assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
     args.handle
 }
 
-fn map(obj: u32, addr: u64, range: u64) -> VmBindOp {
+pub(super) fn map(obj: u32, addr: u64, range: u64) -> VmBindOp {
     VmBindOp { obj, addr, range, pat_index: 3, flags: BindFlags::IMMEDIATE.bits(), ..Default::default() }
 }
 
-fn leaf(rig: &Rig, tile: u8, asid: Asid, addr: u64) -> Option<(u8, bool, u64)> {
+pub(super) fn leaf(rig: &Rig, tile: u8, asid: Asid, addr: u64) -> Option<(u8, bool, u64)> {
     rig.hw.walk(TileId(tile), asid, GpuVa(addr)).map(|(level, leaf)| (level, leaf.device, leaf.addr))
 }
 

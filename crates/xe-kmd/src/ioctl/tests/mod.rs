@@ -12,6 +12,7 @@ use xe_uapi::{drm, *};
 
 mod args;
 mod bos;
+mod defects;
 mod faults;
 mod jobs;
 mod pending;
