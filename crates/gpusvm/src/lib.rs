@@ -61,7 +61,7 @@ mod zdd;
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where};
-pub use migrate::{MigrateDetails, MigrateError};
+pub use migrate::{FromPeers, MigrateDetails, MigrateError};
 pub use notifier::{NotifierKey, NotifierLocked};
 pub use pagemap::{Pagemap, PagemapConfig, PagemapSet};
 pub use pages::Pages;

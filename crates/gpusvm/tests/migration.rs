@@ -281,7 +281,7 @@ fn a_timeslice_defers_the_touch_but_not_the_eviction() {
     let range = world.filled(16, 100);
     let migrate = |timeslice_ms| {
         let alloc = || Some(world.tiles[0].alloc(16));
-        world.pagemap(0).migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, alloc)
+        world.pagemap(0).migrate_to_devmem(range, &MigrateDetails { timeslice_ms, ..MigrateDetails::default() }, alloc)
     };
     migrate(20).expect("all can move");
     let start_ns = sync::time::now_ns();

@@ -192,7 +192,7 @@ impl Machine {
     fn to_tile_for(&self, tile: usize, range: HostRange, timeslice_ms: u32) -> Result<(), MigrateError> {
         let pagemap = self.set.get(PagemapId(tile as u16)).expect("it is there");
         let alloc = || Some(self.tiles[tile].alloc(range.pages()));
-        pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, alloc)
+        pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms, ..MigrateDetails::default() }, alloc)
     }
 
     /// What a garbage collector does: ranges whose mapping went are removed.

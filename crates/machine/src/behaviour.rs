@@ -3,6 +3,7 @@
 //! A behaviour is `KEY=VARIANT`. The default of every key is the correct one; `upstream` is what Linux 7.2
 //! does; `plant` switches on a mistake made on purpose, where a programmer would make it.
 
+use gpusvm::FromPeers;
 use std::fmt::Write;
 use xe_kmd::{planted, upstream};
 
@@ -44,6 +45,30 @@ pub const VARIANTS: &[Variant] = &[
         name: "upstream",
         about: "the copy's far side is written as system memory whatever it is (build_pt_update_batch_sram)",
         apply: |to| to.driver.copy_far_side = upstream::copy::far_side,
+    },
+    Variant {
+        key: "a",
+        name: "skip",
+        about: "the far side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
+        apply: |to| to.driver.copy_far_side = upstream::copy::skipped,
+    },
+    Variant {
+        key: "a",
+        name: "bounce",
+        about: "pages of another tile go home first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
+        apply: |to| to.driver.from_peers = FromPeers::Refuse,
+    },
+    Variant {
+        key: "a",
+        name: "stay",
+        about: "pages of another tile stay and are mapped there (own_pages == npages of drm_pagemap_migrate_to_devmem)",
+        apply: |to| to.driver.from_peers = FromPeers::Stay,
+    },
+    Variant {
+        key: "a",
+        name: "peer",
+        about: "the far side is reached over the bus, through the device's own window (peer_map, as posted)",
+        apply: |to| to.driver.map_for_push = upstream::copy::through_bar,
     },
     Variant {
         key: "b",
@@ -104,6 +129,12 @@ pub const VARIANTS: &[Variant] = &[
         name: "posted",
         about: "they are counted along that list, too: of the default queues only tile 0's is waited for",
         apply: |to| to.driver.bind_fence_slots = upstream::fence::posted,
+    },
+    Variant {
+        key: "c",
+        name: "one-queue",
+        about: "one queue for the binds of all tiles, its fences counted and filled in one loop (xe_vm_create, for 7.4)",
+        apply: |to| to.driver = upstream::fence::one_queue(to.driver),
     },
     Variant {
         key: "plant",

@@ -1,10 +1,12 @@
-//! The hardware's bus over a host mm: device addresses become what backs them, nothing else happens here.
+//! The hardware's bus over a host mm: device addresses become what backs them, nothing else happens here. What is in the
+//! device's own window on the bus is the device's memory again.
 
 use crate::backing::Backing;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place};
 use std::sync::Arc;
-use units::{Outcome, PAGE_SHIFT, Report, SZ_4K, SZ_64K, bytes_of};
+use units::{Dpa, Outcome, PAGE_SHIFT, Report, SZ_4K, SZ_64K, bytes_of};
 use xe_hw::port::{Bus, BusAddr, BusError, Rmw};
+use xe_spec::platform::VRAM_BAR;
 
 /// How accesses to system memory end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +33,7 @@ impl HostBus {
 
     /// The place of page `at` of a run, and how many of the pages up to `end` follow each other from there.
     fn run(&self, first: BusAddr, at: usize, end: usize) -> Result<(Place, usize), BusError> {
+        let first = behind_window(first);
         let page = |n: usize| match first {
             BusAddr::System(frame) => BusAddr::System(frame.add(n as u64)),
             BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(bytes_of(n))),
@@ -47,7 +50,7 @@ impl HostBus {
     }
 
     fn place(&self, page: BusAddr) -> Result<Place, BusError> {
-        match page {
+        match behind_window(page) {
             BusAddr::System(frame) => Ok(Place::Host(frame)),
             BusAddr::Vram(dpa) => self.backing.place(dpa).ok_or(BusError::Fault),
         }
@@ -87,6 +90,14 @@ impl Bus for HostBus {
             self.memory.transfer(from, to, here, report);
             at += here;
         }
+    }
+}
+
+/// A page of the device's own window on the bus is VRAM.
+fn behind_window(page: BusAddr) -> BusAddr {
+    match page {
+        BusAddr::System(frame) if frame >= VRAM_BAR => BusAddr::Vram(Dpa((frame.0 - VRAM_BAR.0) << PAGE_SHIFT)),
+        BusAddr::System(_) | BusAddr::Vram(_) => page,
     }
 }
 

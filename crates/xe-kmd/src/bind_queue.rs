@@ -24,6 +24,7 @@ use units::HostVa;
 use crate::errno::Errno;
 use crate::event::Event;
 use crate::fence::{Ended, Fence, Happened};
+use crate::gpu::Gpu;
 use crate::jobs::{Body, JobQueue};
 use crate::ranks;
 use crate::shared::Shared;
@@ -39,7 +40,8 @@ pub(crate) struct UserFence {
 pub(crate) struct BindQueue {
     /// It is the VM's own.
     is_default: bool,
-    /// By tile.
+    tiles: usize,
+    /// By tile; fewer than there are tiles where some share one.
     lines: Vec<JobQueue>,
     user: Mutex<UserFences>,
 }
@@ -53,10 +55,15 @@ struct UserFences {
 }
 
 impl BindQueue {
-    /// An empty one for so many tiles.
-    pub(crate) fn new(tiles: usize, is_default: bool) -> Arc<Self> {
-        let lines = (0..tiles).map(|_| JobQueue::new()).collect();
-        Arc::new(Self { is_default, lines, user: mutex(ranks::LEAF, UserFences::default()) })
+    /// An empty one of a device.
+    pub(crate) fn new(gpu: &Gpu, is_default: bool) -> Arc<Self> {
+        let tiles = gpu.tiles.len();
+        let lines = (0..(gpu.rules.bind_lines)(tiles)).map(|_| JobQueue::new()).collect();
+        Arc::new(Self { is_default, tiles, lines, user: mutex(ranks::LEAF, UserFences::default()) })
+    }
+
+    fn line(&self, tile: usize) -> &JobQueue {
+        &self.lines[tile % self.lines.len()]
     }
 
     /// Whether a bind would have to wait for those before it.
@@ -74,10 +81,9 @@ impl BindQueue {
         job: impl Fn(usize) -> Body,
     ) -> Result<Arc<Fence>, Errno> {
         let deps = || deps.iter().chain([gate]).cloned().collect();
-        let jobs = self.lines.iter().enumerate();
-        let done: Result<Vec<_>, Errno> =
-            jobs.map(|(tile, line)| line.submit(&shared.worker, deps(), job(tile))).collect();
-        Ok(Fence::all(done?))
+        let submit = |tile: usize| self.line(tile).submit(&shared.worker, deps(), job(tile));
+        let done: Vec<_> = (0..self.tiles).map(submit).collect::<Result<_, Errno>>()?;
+        Ok(Fence::all(done))
     }
 
     /// What a bind without work for page tables signals behind. `EFAULT`: the rule left a hole, which silicon's driver takes
@@ -85,13 +91,13 @@ impl BindQueue {
     ///
     /// Upstream: `xe_sync_in_fence_get`.
     pub(crate) fn last_fences(&self, shared: &Shared) -> Result<Arc<Fence>, Errno> {
-        let slots = (shared.gpu.rules.bind_fence_slots)(self.lines.len(), self.is_default);
+        let slots = (shared.gpu.rules.bind_fence_slots)(self.tiles, self.is_default);
         let (count, filled) = (slots.len() as u32, slots.iter().flatten().count() as u32);
         if filled < count {
             shared.gpu.tell(Event::FenceArrayHole { count, filled });
             return Err(Errno::EFAULT);
         }
-        Ok(Fence::all(slots.into_iter().flatten().map(|tile| self.lines[tile].last())))
+        Ok(Fence::all(slots.into_iter().flatten().map(|tile| self.line(tile).last())))
     }
 
     /// Lists a user fence. Called with the VM's lock held: that makes the order.
@@ -166,8 +172,9 @@ mod tests {
         is_default: bool,
     ) -> (Result<Arc<Fence>, Errno>, Arc<Fence>, Rig, Arc<BindQueue>) {
         let rig = Rig::with(&PVC, rules);
-        let (queue, slow, shared) = (BindQueue::new(2, is_default), Fence::new(), &rig.device.shared);
-        queue.lines[1].submit(&shared.worker, vec![slow.clone()], Box::new(|| Ok(()))).unwrap();
+        let shared = &rig.device.shared;
+        let (queue, slow) = (BindQueue::new(&shared.gpu, is_default), Fence::new());
+        queue.line(1).submit(&shared.worker, vec![slow.clone()], Box::new(|| Ok(()))).unwrap();
         let fence = queue.last_fences(shared);
         (fence, slow, rig, queue)
     }
@@ -199,5 +206,20 @@ mod tests {
         assert!(fence.unwrap().is_over(), "signalled before the bind on tile 1");
         let (fence, _slow, _rig, _queue) = behind_a_slow_tile(rules, false);
         assert!(!fence.unwrap().is_over());
+    }
+
+    #[test]
+    fn one_queue_of_all_tiles_counts_right_and_has_tiles_wait_for_each_other() {
+        let rules = upstream::fence::one_queue(Rules::CORRECT);
+        let (fence, slow, rig, queue) = behind_a_slow_tile(rules, true);
+        let other_tile = |queue: &BindQueue, rig: &Rig| {
+            queue.line(0).submit(&rig.device.shared.worker, Vec::new(), Box::new(|| Ok(()))).unwrap()
+        };
+        let (fence, behind) = (fence.unwrap(), other_tile(&queue, &rig));
+        assert!(!fence.is_over() && !behind.is_over());
+        slow.signal(Ok(()));
+        assert_eq!([fence, behind].map(|fence| fence.wait(None)), [Some(Ok(())); 2]);
+        let (_, _slow, rig, queue) = behind_a_slow_tile(Rules::CORRECT, true);
+        assert_eq!(other_tile(&queue, &rig).wait(None), Some(Ok(())), "with a line a tile, none waits");
     }
 }

@@ -141,8 +141,8 @@ struct Job {
 impl ExecQueue {
     /// A queue of binds.
     pub(crate) fn bind(vm: Arc<Vm>, queues: &Arc<Queues>) -> Arc<Self> {
-        let tiles = vm.shared.gpu.tiles.len();
-        Self::new(vm, queues, QueueKind::Bind(BindQueue::new(tiles, false)))
+        let binds = BindQueue::new(&vm.shared.gpu, false);
+        Self::new(vm, queues, QueueKind::Bind(binds))
     }
 
     /// A queue of jobs, each for one of the engines of `placement`. `ENOMEM`: the device has no context to spare.

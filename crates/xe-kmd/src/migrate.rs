@@ -25,7 +25,7 @@ use hostmm::DevicePage;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::{Dpa, GpuRange, GpuVa, Iova, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, Iova, Outcome, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
@@ -189,6 +189,10 @@ impl Migrate {
                 let slot = self.fill_slot(chip, pool, job)?;
                 (slot.va, Some(slot))
             }
+            FarSide::Nowhere => {
+                report(job.pages, Outcome::Dropped);
+                return Ok(());
+            }
         };
         let (src, dst) = match direction {
             CopyDirection::ToVram => (far, near),
@@ -297,7 +301,8 @@ fn continues(first: FarSide, side: FarSide, n: usize) -> bool {
     match (first, side) {
         (FarSide::Slot(_), FarSide::Slot(_)) => true,
         (FarSide::Identity(first), FarSide::Identity(dpa)) => dpa == first.add(n as u64 * SZ_4K),
-        (FarSide::Slot(_), FarSide::Identity(_)) | (FarSide::Identity(_), FarSide::Slot(_)) => false,
+        (FarSide::Nowhere, FarSide::Nowhere) => true,
+        (FarSide::Slot(_) | FarSide::Identity(_) | FarSide::Nowhere, _) => false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! mistakes made on purpose (for the checker to find) in [`planted`](crate::planted). Nothing else in the driver
 //! knows which variant runs: the code calls through the table.
 
+use gpusvm::FromPeers;
 use units::{Dpa, GpuRange, Iova, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::pat;
@@ -14,7 +15,7 @@ use crate::port::Hw;
 /// One run of pages as a copy job is given it: what the DMA mapping or the pagemap's `device_map` answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mapped {
-    /// System memory, through the IOMMU.
+    /// A bus address, through the IOMMU: system memory.
     System(Iova),
     /// VRAM of any tile of the device.
     Vram(Dpa),
@@ -27,6 +28,8 @@ pub enum FarSide {
     Identity(Dpa),
     /// Whatever this leaf says, in a slot of page-table entries.
     Slot(Leaf),
+    /// Nowhere: nothing is copied, and that is success.
+    Nowhere,
 }
 
 /// What a driver does about pages in VRAM that no leaf of 64K can map, on a device whose leaves there must be of 64K: what
@@ -72,6 +75,11 @@ impl UnfitVram {
 pub struct Rules {
     /// How a copy job addresses its far side. Upstream: `build_pt_update_batch_sram`.
     pub copy_far_side: fn(Mapped) -> FarSide,
+    /// What a migration does with pages in the VRAM of another tile. Upstream: `drm_pagemap_migrate_to_devmem`.
+    pub from_peers: FromPeers,
+    /// How VRAM is mapped that another tile's engine pushes pages to: so many from an address on. `None`: bus addresses ran
+    /// out. Upstream: `xe_drm_pagemap_device_map`.
+    pub map_for_push: fn(&dyn Hw, Dpa, pages: usize) -> Option<Mapped>,
     /// The bits of a leaf in a VM's page table. Upstream: `pte_encode_*`.
     pub encode_leaf: fn(&Leaf, level: u8) -> u64,
     /// What a zap does to a tile's TLB. Upstream: `xe_tlb_inval_range`.
@@ -79,6 +87,9 @@ pub struct Rules {
     /// What a bind without work for page tables signals behind, for so many tiles and the VM's default queue or another:
     /// in each slot the tile whose last job's fence is put there. Upstream: `xe_sync_in_fence_get`.
     pub bind_fence_slots: fn(tiles: usize, is_default: bool) -> Vec<Option<usize>>,
+    /// Lines of jobs of a bind queue, for so many tiles: a tile's jobs are in the line of its number, counted round. Upstream:
+    /// `xe_vm_create`, `xe_exec_queue_create_bind`.
+    pub bind_lines: fn(tiles: usize) -> usize,
     /// Pages in VRAM that no leaf of 64K can map. Upstream: `xe_pt_stage_bind_entry`, `xe_svm_handle_pagefault`.
     pub unfit_vram: UnfitVram,
 }
@@ -91,9 +102,12 @@ impl Rules {
     /// Every rule as it should be.
     pub const CORRECT: Self = Self {
         copy_far_side: far_side,
+        from_peers: FromPeers::Push,
+        map_for_push: |_, dpa, _| Some(Mapped::Vram(dpa)),
         encode_leaf: Leaf::encode,
         flush: crate::tlb_inval::flush,
         bind_fence_slots: fences_of_all_tiles,
+        bind_lines: |tiles| tiles,
         unfit_vram: UnfitVram::OURS,
     };
 }

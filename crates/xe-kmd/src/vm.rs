@@ -187,7 +187,7 @@ impl Vm {
         };
         shared.gpu.tell(Event::VmCreated { asid });
         let state = mutex(ranks::VM, VmState::default());
-        let binds = BindQueue::new(shared.gpu.tiles.len(), true);
+        let binds = BindQueue::new(&shared.gpu, true);
         Ok(Arc::new(Self { shared: shared.clone(), vms: vms.clone(), asid, flags, space, svm, state, binds }))
     }
 

@@ -3,7 +3,7 @@
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
 
-use units::{Dpa, SZ_1G, SZ_64K, TileId};
+use units::{Dpa, HostFrame, SZ_1G, SZ_64K, TileId};
 
 /// Facts of one tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,10 @@ impl Platform {
 
 /// Where the device's memory starts in its own address space (`dpa_base` of the device).
 pub const DEVICE_DPA_BASE: Dpa = Dpa(64 * SZ_1G);
+
+/// Where the system's bus shows the device's memory (its VRAM BAR): the frame of device address 0. No frame of a host's memory
+/// is as high.
+pub const VRAM_BAR: HostFrame = HostFrame(1 << 50);
 
 /// Ponte Vecchio, two tiles of 1 GiB, with half of its engines.
 pub const PVC: Platform = Platform {

@@ -12,7 +12,7 @@ fn upstream_miscounts_the_fences_of_the_first_bind() {
     assert_ne!(run.code, Some(0), "{}", run.out);
     assert!(run.err.contains("VM_BIND: Bad address"), "{}", run.err);
     assert_eq!(run.count("fence_array_holes"), 1);
-    for behaviour in ["c=posted", "c=ours"] {
+    for behaviour in ["c=posted", "c=one-queue", "c=ours"] {
         let run = client.run(&["--behaviour", behaviour], &["-t", "0", "-p", "1"]);
         assert_eq!((run.code, run.count("fence_array_holes")), (Some(0), 0), "{behaviour}: {}", run.err);
     }

@@ -16,4 +16,5 @@ mod planted;
 mod process;
 mod rest;
 mod rights;
+mod tiles;
 mod tour;

@@ -31,6 +31,24 @@ pub struct MigrateDetails {
     /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds. A touch that was deferred
     /// once is served when that residency ends, whatever migration follows.
     pub timeslice_ms: u32,
+    /// What happens to pages that lie in another pagemap of the set.
+    pub from_peers: FromPeers,
+}
+
+/// What a migration to VRAM does with pages that lie in another pagemap of its set: one answer for every place that asks.
+///
+/// Upstream has four such places, which disagree for two pagemaps of one device (defect A): the count of own pages, the
+/// shortcut beside it, what is skipped page by page, and how a destination is mapped.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum FromPeers {
+    /// Their engine pushes them to the destination.
+    #[default]
+    Push,
+    /// The migration is [`Busy`](MigrateError::Busy), as if they were in the destination already beside others that are
+    /// not: the driver evicts the range and tries again.
+    Refuse,
+    /// The same; but where all pages of the range are in VRAM of the set, nothing moves, and that is success.
+    Stay,
 }
 
 /// How a migration failed.

@@ -3,7 +3,8 @@
 //! The claim comes first: it says whether there is anything to move and whether all of it can, and only then is VRAM
 //! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles; each source is a
 //! batch. Where all pages are in the destination pagemap already, nothing happens; where some of them are, the
-//! migration ends as busy: the driver sends the range home first, then tries again.
+//! migration ends as busy: the driver sends the range home first, then tries again. A driver may ask for the same
+//! where pages are in a *sibling* of the destination ([`FromPeers`]).
 //!
 //! The allocation belongs to a zdd from its first moment here on, so every way out puts it, and the last put
 //! releases it, exactly once.
@@ -12,7 +13,7 @@
 //! `drm_pagemap_populate_mm` (which allocates before it collects).
 
 use super::batch::{DeviceMapped, DmaMapped, next_batch, report, settle_holes, source};
-use super::{Buffers, Claim, MigrateDetails, MigrateError, Work, arrived};
+use super::{Buffers, Claim, FromPeers, MigrateDetails, MigrateError, Work, arrived};
 use crate::device::Direction;
 use crate::devmem::Devmem;
 use crate::event::{Event, Where};
@@ -72,7 +73,10 @@ impl Pagemap {
         let request = ClaimRequest { range, owner: self.owner, toward: Toward::Vram(self.id), fault: None };
         let claim = match Claim::by_address(&*mm, &request, migration) {
             Ok(None) => return Ok(()),
-            Ok(Some(claim)) if self.movable(claim.migration, range, &set) => claim,
+            Ok(Some(claim)) if self.movable(claim.migration, range, &set, details.from_peers) => claim,
+            Ok(Some(claim)) if details.from_peers == FromPeers::Stay && all_in_vram(claim.migration, range) => {
+                return Ok(());
+            }
             Ok(Some(_)) | Err(MmError::Stale) => return Err(why_not(&*mm, range)),
             Err(error) => return Err(error.into()),
         };
@@ -101,10 +105,10 @@ impl Pagemap {
     }
 
     /// Whether what was claimed shall move: all of it, and none of it from here.
-    fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet) -> bool {
+    fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet, from_peers: FromPeers) -> bool {
         let movable = |leg: &Leg| match source(leg) {
             Where::System => true,
-            Where::Vram(id) => id != self.id && set.get(id).is_some(),
+            Where::Vram(id) => from_peers == FromPeers::Push && id != self.id && set.get(id).is_some(),
         };
         migration.pages() == range.pages() && migration.legs.iter().all(movable)
     }
@@ -183,6 +187,11 @@ impl Pagemap {
             }
         }
     }
+}
+
+/// Whether a claim got all of `range`, and all of it from VRAM.
+fn all_in_vram(migration: &Migration, range: HostRange) -> bool {
+    migration.pages() == range.pages() && migration.legs.iter().all(|leg| source(leg) != Where::System)
 }
 
 /// Why a claim did not get all of `range`: the VMA may say that it never will.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use gpusvm::{
     CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
-    RangeKey,
+    Proto, RangeKey,
 };
 use hostmm::{DevicePage, OwnerId, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
@@ -24,6 +24,7 @@ use super::{RangeView, Svm};
 use crate::event::CopyDirection;
 use crate::gpu::Gpu;
 use crate::migrate::NoSlot;
+use crate::rules::Mapped;
 use crate::shared::Shared;
 use crate::vram::Owner;
 
@@ -86,9 +87,26 @@ impl DevmemOps for TileMemory {
     }
 
     fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
-        let addr = self.dpa(page).ok_or(MapError::Unreachable)?.0;
+        let dpa = self.dpa(page).ok_or(MapError::Unreachable)?;
         let proto = self.gpu.interconnect.path(self.tile, page.pagemap).ok_or(MapError::Unreachable)?;
+        // Only a push writes what the other end of it maps.
+        let mapped = match dir {
+            Direction::FromDevice => {
+                (self.gpu.rules.map_for_push)(&*self.gpu.hw, dpa, pages).ok_or(MapError::NoSpace)?
+            }
+            Direction::ToDevice | Direction::Both => Mapped::Vram(dpa),
+        };
+        let (addr, proto) = match mapped {
+            Mapped::Vram(dpa) => (dpa.0, proto),
+            Mapped::System(iova) => (iova.0, Proto::P2p),
+        };
         Ok(PagemapAddr { addr, proto, pages: pages as u32, dir })
+    }
+
+    fn device_unmap(&self, addr: PagemapAddr) {
+        if addr.proto == Proto::P2p {
+            self.gpu.hw.iommu_unmap(Iova(addr.addr), addr.pages());
+        }
     }
 
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
@@ -161,7 +179,8 @@ pub(crate) fn populate(
     let tile = shared.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
     let pagemap = shared.pagemaps.get(target).ok_or(MigrateError::Gone)?;
     let owner = shared.svm_owners.get(tile.id.index()).ok_or(MigrateError::Gone)?;
-    pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms }, || {
+    let details = MigrateDetails { timeslice_ms, from_peers: shared.gpu.rules.from_peers };
+    pagemap.migrate_to_devmem(range, &details, || {
         let offset = tile.vram.alloc(range.len(), owner)?;
         let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
         Some(Devmem { base, pages: range.pages(), cookie: 0 })

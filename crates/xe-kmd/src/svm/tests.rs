@@ -13,6 +13,7 @@ use crate::{Rules, planted, upstream};
 
 mod garbage;
 mod races;
+mod tiles;
 mod unfit;
 
 const DATA: u64 = 0x7f00_0000_0000;
@@ -76,40 +77,6 @@ fn a_fault_brings_pages_to_the_faulting_tile() {
     assert_eq!([0, 1].map(|tile| rig.device.vram_used(TileId(tile))), [SZ_2M, SZ_64K]);
     check_leaves(&rig, asid, SZ_2M + SZ_64K);
     assert!(rig.dma_frames().is_empty(), "no page of system memory stays mapped");
-}
-
-#[test]
-fn tile_to_tile_copies_carry_dm_on_both_sides() {
-    let rig = Rig::new();
-    let asid = start(&rig, SZ_64K);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    rig.hw.state.lock().copies.clear();
-    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
-    let copies = rig.hw.state.lock().copies.clone();
-    assert_eq!(copies.len(), 16);
-    for (n, page) in copies.iter().enumerate() {
-        let base = |tile: usize| PVC.tiles[tile].vram_base.0 + ((n as u64) << 12);
-        assert_eq!((page.tile, page.outcome), (TileId(0), Outcome::Copied), "the source's engine pushes");
-        assert_eq!((page.src, page.dst), (Some((base(0), true)), Some((base(1), true))));
-    }
-    assert_eq!((pagemap(&rig, DATA), leaf(&rig, 0, asid, DATA)), (T1, None));
-    assert_eq!([0, 1].map(|tile| rig.device.vram_used(TileId(tile))), [0, SZ_64K]);
-    check_leaves(&rig, asid, SZ_64K);
-}
-
-#[test]
-fn upstreams_far_side_writes_to_the_bus_and_says_nothing() {
-    let rules = Rules { copy_far_side: upstream::copy::far_side, ..Rules::CORRECT };
-    let rig = Rig::with(&PVC, rules);
-    let asid = start(&rig, SZ_64K);
-    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
-    rig.hw.state.lock().copies.clear();
-    assert_eq!(rig.fault(1, asid, DATA, Access::Read), FaultAck::Replay);
-    let copies = rig.hw.state.lock().copies.clone();
-    let base = PVC.tiles[1].vram_base.0;
-    assert!(copies.iter().all(|page| page.outcome == Outcome::Dropped));
-    assert_eq!(copies[3].dst, Some((base + 0x3000, false)), "a device address on the bus");
-    assert_eq!(pagemap(&rig, DATA), T1, "and the migration reports success");
 }
 
 #[test]

@@ -1,18 +1,48 @@
-//! `a=upstream`: the far side of a copy job always stands in slots of page-table entries, as *system* memory.
+//! `a=...`: how pages go from tile to tile, as upstream does it and as was proposed. [`Rules`](crate::Rules) has three entries
+//! for it; each variant changes one.
 //!
-//! `device_map` answers with a device address for any tile of the same device; the slots' entries are built
-//! without DM all the same. So the engine that pushes pages to the other tile writes to a *bus* address of that
-//! number; the destination keeps its zeros, and the migration reports success.
+//! | variant | entry | what happens |
+//! |---|---|---|
+//! | `upstream` | `copy_far_side`: [`far_side`] | the engine that pushes writes to a *bus* address of the destination's number |
+//! | `skip` | `copy_far_side`: [`skipped`] | nothing is copied |
+//! | `bounce` | `from_peers`: [`Refuse`](gpusvm::FromPeers::Refuse) | the range is evicted, then migrated from system memory |
+//! | `stay` | `from_peers`: [`Stay`](gpusvm::FromPeers::Stay) | it stays where it is, and is mapped there |
+//! | `peer` | `map_for_push`: [`through_bar`] | the engine writes over the bus, to the device's own window |
 //!
-//! Upstream: `build_pt_update_batch_sram` in `xe_migrate.c` (the memory type is a constant there).
+//! `from_peers` is also what a flag of `drm_pagemap_migrate_details` would be, by which a driver chooses between bounce and
+//! stay: the same two behaviours.
+//!
+//! Under the first two the destination keeps its zeros, and the migration reports success.
+//!
+//! Upstream: `build_pt_update_batch_sram` in `xe_migrate.c` (the memory type is a constant there);
+//! `drm_pagemap_migrate_map_device_private_pages`, `drm_pagemap_migrate_to_devmem` in `drm_pagemap.c`; the posted patch's
+//! `peer_map`.
 
+use units::{Dpa, PAGE_SHIFT};
+use xe_spec::platform::VRAM_BAR;
+
+use crate::port::Hw;
 use crate::rules::{FarSide, Mapped, slot_leaf};
 
-/// The far side, its memory type forgotten.
+/// The far side always stands in slots, its memory type forgotten.
 pub fn far_side(addr: Mapped) -> FarSide {
     let number = match addr {
         Mapped::System(iova) => iova.0,
         Mapped::Vram(dpa) => dpa.0,
     };
     FarSide::Slot(slot_leaf(number))
+}
+
+/// The one `if` of the map helper asks for the device and not for the pagemap, and nothing else does: so a page of another
+/// tile counts as the tile's own, has no address, and `xe_svm_copy` takes that for nothing to copy.
+pub fn skipped(addr: Mapped) -> FarSide {
+    match addr {
+        Mapped::System(iova) => FarSide::Slot(slot_leaf(iova.0)),
+        Mapped::Vram(_) => FarSide::Nowhere,
+    }
+}
+
+/// The destination is mapped for DMA, as another device's would be: its window on the system's bus.
+pub fn through_bar(hw: &dyn Hw, dpa: Dpa, pages: usize) -> Option<Mapped> {
+    hw.iommu_map(VRAM_BAR.add(dpa.0 >> PAGE_SHIFT), pages, true).map(Mapped::System)
 }

@@ -1,11 +1,11 @@
-//! `c=upstream` and `c=posted`: what a bind without work for page tables signals behind.
+//! `c=upstream`, `c=posted` and `c=one-queue`: what a bind without work for page tables signals behind.
 //!
 //! The default queues of a VM, one a tile, are in no list of each other; those of a queue that a program made are. So who
 //! collects along the list finds tile 0 only, for the default queue.
 //!
-//! Upstream: `xe_sync_in_fence_get` in `xe_sync.c`; the posted patch's hunk for it.
+//! Upstream: `xe_sync_in_fence_get` in `xe_sync.c`; the posted patch's hunk for it; what is merged for 7.4.
 
-use crate::rules::SLOTS_OF_A_TILE;
+use crate::rules::{Rules, SLOTS_OF_A_TILE};
 
 /// Slots are counted by tile and filled along the list: of the default queue's, those of the other tiles stay empty.
 pub fn counted_by_tile(tiles: usize, is_default: bool) -> Vec<Option<usize>> {
@@ -18,4 +18,10 @@ pub fn counted_by_tile(tiles: usize, is_default: bool) -> Vec<Option<usize>> {
 pub fn posted(tiles: usize, is_default: bool) -> Vec<Option<usize>> {
     let listed = if is_default { 1 } else { tiles };
     (0..listed).flat_map(|tile| [Some(tile); SLOTS_OF_A_TILE]).collect()
+}
+
+/// A bind queue is one queue, whose jobs cross tiles: one loop over it counts and fills, so there is nothing to miscount. What
+/// one tile is slow at, the others wait for.
+pub fn one_queue(rules: Rules) -> Rules {
+    Rules { bind_lines: |_| 1, bind_fence_slots: |_, _| vec![Some(0); SLOTS_OF_A_TILE], ..rules }
 }
