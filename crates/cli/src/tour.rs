@@ -1,4 +1,4 @@
-//! The tour: a C program's memory goes to both tiles and home; then defects A and C, as upstream has them and as we do.
+//! The tour: a C program's memory goes to both tiles and home; then defects A, B and C, as upstream has them and as we do.
 //!
 //! The program is compiled here by the machine's own C compiler and runs as a separate process under the preload
 //! library: nothing in it knows of Pontoon. What it prints (data right or wrong, by its own comparison of every
@@ -19,9 +19,10 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 /// The clients and their headers, so that the command needs no source tree beside it.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("tour.c", include_str!("../../../clients/tour.c")),
     ("peek.c", include_str!("../../../clients/peek.c")),
+    ("rest.c", include_str!("../../../clients/rest.c")),
     ("gpu.h", include_str!("../../../clients/gpu.h")),
     ("xe.h", include_str!("../../../clients/xe.h")),
 ];
@@ -47,6 +48,8 @@ struct Act {
     data_ok: bool,
     /// What it printed, a step a line.
     steps: Vec<String>,
+    /// What it complained of.
+    errors: Vec<String>,
     report: Report,
 }
 
@@ -55,6 +58,7 @@ impl Act {
         serde_json::json!({
             "data_ok": self.data_ok,
             "stray_writes": self.report.stray_writes,
+            "unfit_vram": self.report.unfit_vram,
             "fence_array_holes": self.report.fence_array_holes,
             "migrations": self.report.migrations,
             "wrong": self.steps.iter().filter(|step| step.contains(" BAD")).collect::<Vec<_>>(),
@@ -71,7 +75,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for (name, text) in SOURCES {
         std::fs::write(dir.join(name), text)?;
     }
-    let (tour, peek) = (compile(dir, "tour")?, compile(dir, "peek")?);
+    let (tour, peek, rest) = (compile(dir, "tour")?, compile(dir, "peek")?, compile(dir, "rest")?);
 
     say!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
     say!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
@@ -82,27 +86,35 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     say!("2. Defect A: Linux 7.2 copies from tile to tile as if the other tile's VRAM were system memory.");
     say!("   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks.");
     say!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
-    let upstream = act(&peek, &CROSS, &behaving("a=upstream", &options.device), dir)?;
-    tell_cross("as upstream does it, the far side written as system memory:", &upstream);
-    let ours = act(&peek, &CROSS, &options.device, dir)?;
-    tell_cross("as Pontoon does it, both ends marked as device memory:", &ours);
+    let a = Defect::show(&peek, &CROSS, "a", &options.device, dir)?;
+    tell_cross("as upstream does it, the far side written as system memory:", &a.upstream);
+    tell_cross("as Pontoon does it, both ends marked as device memory:", &a.ours);
 
-    say!("\n3. Defect C: Linux 7.2 counts the fences of a bind by tile and fills those of tile 0 only.");
+    say!("\n3. Defect B: Linux 7.2 refuses to map VRAM by less than 64K, and leaves it where it must be mapped so.");
+    say!(
+        "   64K in VRAM0; the program unmaps the last 4K, then tile 0 stores into each of the 15 pages that are left."
+    );
+    let b = Defect::show(&rest, &[], "b", &options.device, dir)?;
+    tell_rest("as upstream does it, they stay in VRAM", &b.upstream);
+    tell_rest("as Pontoon does it, they come home first", &b.ours);
+
+    say!("\n4. Defect C: Linux 7.2 counts the fences of a bind by tile and fills those of tile 0 only.");
     say!("   The first bind of the program: its mirror, with a user fence, on the VM's default queue.");
-    let c = Counted {
-        upstream: act(&peek, &FIRST_BIND, &behaving("c=upstream", &options.device), dir)?,
-        ours: act(&peek, &FIRST_BIND, &options.device, dir)?,
-    };
-    c.tell();
+    let c = Defect::show(&peek, &FIRST_BIND, "c", &options.device, dir)?;
+    tell_counted(&c);
 
-    say!("\n4. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
+    say!("\n5. The same engine, driver and hardware on a simulated mm, one schedule a seed.");
     let checked = checked_world();
     say!("   the tour took {:.1} s", start.elapsed().as_secs_f64());
 
-    let a_ok = !upstream.data_ok && upstream.report.stray_writes > 0 && ours.data_ok && ours.report.stray_writes == 0;
     let went_all_ways = ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"];
     let moved = went_all_ways.iter().all(|way| whole.report.migrations.get(*way).is_some_and(|n| *n > 0));
-    let ok = whole.data_ok && moved && a_ok && c.is_right() && checked.ok;
+    let shown = [
+        a.is_shown(|report| report.stray_writes),
+        b.is_shown(|report| report.unfit_vram),
+        c.is_shown(|report| report.fence_array_holes),
+    ];
+    let ok = whole.data_ok && moved && shown == [true; 3] && checked.ok;
     say!(
         "{}",
         if ok { "\nEverything that was compared was right." } else { "\nNOT everything that was compared was right." }
@@ -111,8 +123,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let line = serde_json::json!({
             "data_ok": whole.data_ok,
             "migrations": whole.report.migrations,
-            "a": { "ok": a_ok, "upstream": upstream.summary(), "ours": ours.summary() },
-            "c": { "ok": c.is_right(), "upstream": c.upstream.summary(), "ours": c.ours.summary() },
+            "a": a.json(shown[0]),
+            "b": b.json(shown[1]),
+            "c": c.json(shown[2]),
             "checked": checked.json,
             "mechanism": whole.report.memory.mechanism,
         });
@@ -126,26 +139,26 @@ fn behaving(behaviour: &str, device: &Device) -> Device {
     Device { behaviour: behaviour.into(), ..device.clone() }
 }
 
-/// Defect C, both ways.
-struct Counted {
+/// A defect, as upstream has it and as we do: two runs of one client.
+struct Defect {
     upstream: Act,
     ours: Act,
 }
 
-impl Counted {
-    fn is_right(&self) -> bool {
-        let holes = |act: &Act| act.report.fence_array_holes;
-        !self.upstream.data_ok && holes(&self.upstream) > 0 && self.ours.data_ok && holes(&self.ours) == 0
+impl Defect {
+    fn show(client: &Path, arguments: &[&str], key: &str, device: &Device, dir: &Path) -> Result<Self> {
+        let upstream = act(client, arguments, &behaving(&format!("{key}=upstream"), device), dir)?;
+        Ok(Self { upstream, ours: act(client, arguments, device, dir)? })
     }
 
-    fn tell(&self) {
-        let holes = self.upstream.report.fence_array_holes;
-        say!(
-            "   as upstream does it: {holes} array of fences with slots that nobody filled; a kernel takes them for pointers,"
-        );
-        say!("     here the bind is refused (Bad address)");
-        let verdict = if self.ours.data_ok { "bound, the job ran, every word is right" } else { "BAD" };
-        say!("   as Pontoon does it, behind the last binds of all tiles: {verdict}");
+    /// Whether upstream's way did harm, by the client's word and by the library's, and ours none.
+    fn is_shown(&self, harm: fn(&Report) -> u64) -> bool {
+        let (upstream, ours) = (harm(&self.upstream.report), harm(&self.ours.report));
+        !self.upstream.data_ok && upstream > 0 && self.ours.data_ok && ours == 0
+    }
+
+    fn json(&self, ok: bool) -> serde_json::Value {
+        serde_json::json!({ "ok": ok, "upstream": self.upstream.summary(), "ours": self.ours.summary() })
     }
 }
 
@@ -169,37 +182,55 @@ fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result
     let report_file = dir.join("report.json");
     let _ = std::fs::remove_file(&report_file);
     let output = shim_library::preloaded(client, device, Some(&report_file))?.command.args(arguments).output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if !errors.trim().is_empty() {
-        say!("   {}", errors.trim().replace('\n', "\n   "));
-    }
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
+    let errors = lines(&output.stderr);
     let Ok(report) = std::fs::read(&report_file) else {
+        errors.iter().for_each(|line| say!("   {line}"));
         bail!("the device did not start, so there is nothing to show (`pontoon doctor` says what this kernel allows)");
     };
     Ok(Act {
         data_ok: output.status.success(),
-        steps: String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect(),
+        steps: lines(&output.stdout),
+        errors,
         report: serde_json::from_slice(&report).context("the report is no JSON")?,
     })
 }
 
 fn tell_steps(act: &Act) {
     // Steps that compare no bytes are of interest only where they fail.
-    for step in act.steps.iter().filter(|step| step.contains(" BAD") || !step.ends_with("bytes=0")) {
-        say!("   {step}");
-    }
+    let steps = act.steps.iter().filter(|step| step.contains(" BAD") || !step.ends_with("bytes=0"));
+    steps.chain(&act.errors).for_each(|step| say!("   {step}"));
     say!("   how pages travel: {}\n", act.report.memory.mechanism);
 }
 
 fn tell_cross(title: &str, act: &Act) {
     say!("   {title}");
-    for step in &act.steps {
-        say!("     {step}");
-    }
+    act.steps.iter().chain(&act.errors).for_each(|step| say!("     {step}"));
     say!("     stray writes of the device: {}", act.report.stray_writes);
     if let Some(first) = act.report.records.first() {
         say!("     the first: {first}");
     }
+}
+
+fn tell_rest(title: &str, act: &Act) {
+    let Report { unfit_vram, bans, .. } = act.report;
+    let what =
+        if unfit_vram == 0 { "no warning".into() } else { format!("warnings {unfit_vram}, queues banned {bans}") };
+    say!(
+        "   {title}: {}; {what}",
+        act.steps.iter().chain(&act.errors).map(String::as_str).collect::<Vec<_>>().join("; ")
+    );
+}
+
+fn tell_counted(shown: &Defect) {
+    let holes = shown.upstream.report.fence_array_holes;
+    say!(
+        "   as upstream does it: {holes} array of fences with slots that nobody filled; a kernel takes them for pointers,"
+    );
+    say!("     here the bind is refused: {}", shown.upstream.errors.join("; "));
+    let verdict = if shown.ours.data_ok { "bound, the job ran, every word is right" } else { "BAD" };
+    say!("   as Pontoon does it, behind the last binds of all tiles: {verdict}");
+    shown.ours.errors.iter().for_each(|line| say!("     {line}"));
 }
 
 /// What moved where, and how long that took, beside a memcpy of that size.

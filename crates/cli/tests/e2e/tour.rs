@@ -22,6 +22,9 @@ fn the_tour_is_right_and_says_so_in_json() {
     assert!(json["a"]["upstream"]["stray_writes"].as_u64().is_some_and(|n| n > 0));
     assert_eq!(json["a"]["ours"]["data_ok"], true);
     assert_eq!(json["a"]["ours"]["stray_writes"], 0);
+    assert_eq!((&json["b"]["ok"], &json["b"]["ours"]["data_ok"]), (&true.into(), &true.into()));
+    assert_eq!((&json["b"]["upstream"]["unfit_vram"], &json["b"]["ours"]["unfit_vram"]), (&1.into(), &0.into()));
+    assert!(out.contains("refused: VM_BIND: Bad address") && !out.contains("\n   VM_BIND"), "{out}");
     assert_eq!(json["c"]["ok"], true);
     assert_eq!(json["c"]["upstream"]["fence_array_holes"], 1);
     assert_eq!(json["c"]["ours"]["data_ok"], true);
