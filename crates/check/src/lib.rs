@@ -12,6 +12,7 @@
 pub mod explain;
 pub mod explore;
 pub mod finding;
+pub mod judge;
 pub mod plan;
 pub mod play;
 pub mod replay;

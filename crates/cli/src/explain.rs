@@ -42,7 +42,7 @@ fn subject(options: &Options) -> Result<(Arc<Script>, String)> {
     let (name, behaviour) = match options.what.as_str() {
         "A" => ("a-1", "a=upstream"),
         "B" => ("b-1", "b=upstream"),
-        "C" => ("binds", "c=upstream"),
+        "C" => ("c-1", "c=upstream"),
         other => (other, ""),
     };
     Ok((scene(name)?, options.behaviour.clone().unwrap_or_else(|| behaviour.into())))

@@ -15,6 +15,7 @@ mod check;
 mod doctor;
 mod engine;
 mod explain;
+mod judge;
 mod run;
 mod shim_library;
 mod tour;
@@ -45,6 +46,8 @@ enum Command {
     Check(check::Options),
     /// Tell the smallest failing run of a defect or a scene, for a mail
     Explain(explain::Options),
+    /// Judge every remedy for A, B and C against every trigger, and the orders to merge them in
+    Judge(judge::Options),
     /// Make a run again from its file
     Replay(explain::ReplayOptions),
     /// Measure fault service beside its floors
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Check(options)) => check::run(&options),
         Some(Command::Explain(options)) => explain::run(&options),
+        Some(Command::Judge(options)) => judge::run(&options),
         Some(Command::Replay(options)) => explain::replay(&options),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),

@@ -55,14 +55,13 @@ pub struct How {
 pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<(), Finding> {
     let behaviours = behaviour::parse(&how.behaviours).map_err(Finding::Scene)?;
     let stage = Arc::new(Stage::set(script, how, behaviours)?);
-    let outcome = phases(&stage);
-    *reached = stage.reached();
+    let outcome = phases(&stage, reached);
     stage.close();
     let ended = oracle::after_close(&stage.checked, outcome.is_ok());
     outcome.and(ended)
 }
 
-fn phases(stage: &Arc<Stage>) -> Result<(), Finding> {
+fn phases(stage: &Arc<Stage>, reached: &mut Reached) -> Result<(), Finding> {
     let mut model = Model::default();
     let mut outcome = Ok(());
     for phase in &stage.script.phases {
@@ -74,6 +73,7 @@ fn phases(stage: &Arc<Stage>) -> Result<(), Finding> {
             break;
         }
     }
+    *reached = stage.reached();
     let data = last_look(stage, &model);
     // Lost data says more than the error that it led to.
     let outcome = if matches!(outcome, Err(Finding::TooEarly { .. })) { outcome } else { data.and(outcome) };

@@ -62,7 +62,8 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
         let fences = if ops.is_empty() { UserFences::Refused } else { UserFences::Allowed };
         let Syncs { ins, outs, user } = Syncs::parse(file, &syncs?, &vm, fences)?;
         probe?;
-        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, gate: &gate };
+        let has_syncs = args.num_syncs > 0;
+        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, has_syncs, gate: &gate };
         bind.execute(&mut state).map(|done| {
             outs.install(&done);
             if let Some(UserSync { addr, value }) = user {
@@ -84,6 +85,7 @@ struct Bind<'a> {
     ops: &'a [Op],
     ins: Vec<Arc<Fence>>,
     /// Over when the VM's lock is free.
+    has_syncs: bool,
     gate: &'a Arc<Fence>,
 }
 
@@ -113,7 +115,14 @@ impl Bind<'_> {
         let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
         work.forget(state.userptrs.as_ref());
         ops::prefetch_all(vm, state, self.ops)?;
-        if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.queue.last_fences(&vm.shared) }
+        if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.without_work() }
+    }
+
+    /// What a bind without work for page tables signals behind: nothing asks where it has no sync.
+    ///
+    /// Upstream: `vm_bind_ioctl_signal_fences`.
+    fn without_work(&self) -> Result<Arc<Fence>, Errno> {
+        if self.has_syncs { self.queue.last_fences(&self.vm.shared) } else { Ok(Fence::over(Ok(()))) }
     }
 
     fn later(self, state: &mut VmState, behind: Vec<Arc<Fence>>) -> Result<Arc<Fence>, Errno> {
@@ -129,7 +138,7 @@ impl Bind<'_> {
         let prefetched = ops::prefetch_all(vm, state, self.ops);
         if !work.is_some() {
             prefetched?;
-            return self.queue.last_fences(&vm.shared);
+            return self.without_work();
         }
         let spans = work.spans().into_iter().map(|span| self.reserved(span)).collect();
         let shared_work = Arc::new((work, AtomicU64::new(vm.tiles().len() as u64)));
