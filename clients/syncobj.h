@@ -127,6 +127,12 @@ static inline int sync_file(int fd, uint32_t handle) {
     return args.fd;
 }
 
+/* The fence of a descriptor becomes that of a syncobj. */
+static inline int syncobj_import(int fd, uint32_t handle, int file) {
+    struct syncobj_handle args = {.handle = handle, .flags = FD_SYNC_FILE, .fd = file};
+    return answer(fd, IOC_SYNCOBJ_FD_TO_HANDLE, &args);
+}
+
 /* 1, 0, or a negative errno */
 static inline int sync_status(int file) {
     struct sync_file_info info = {0};

@@ -29,8 +29,8 @@ const ORDER: &[(&str, &str)] = &[
     ("xe-hw", "port inject record tables iommu chip mmu fault engine copy gpu"),
     (
         "xe-kmd",
-        "ranks port ids vram pt errno event tlb_inval rules upstream planted chip migrate gpu fence jobs syncobj caller fault_queue replays \
-         shared user bind_queue bo vma svm vm rebind exec_queue client fault gem file ioctl device testing",
+        "ranks port ids vram pt errno event tlb_inval rules upstream planted chip migrate gpu fence resv jobs syncobj fault_queue replays \
+         shared user bind_queue bo caller share vma svm vm rebind exec_queue client fault gem file ioctl device testing",
     ),
 ];
 /// Crates that may hold unsafe code, in the modules that docs/soundness.md argues for.

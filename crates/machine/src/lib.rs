@@ -25,4 +25,4 @@ pub mod story;
 pub mod wiring;
 
 pub use xe_hw::{Injection, Record};
-pub use xe_kmd::{Caller, Descriptor, Doorbell, Errno, File, Passed, Rules, Usage};
+pub use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, File, Passed, Rules, SharedBytes, Usage};

@@ -23,7 +23,7 @@ use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 use xe_spec::platform::PVC;
 
-pub use mm_live::Transport as Travel;
+pub use mm_live::{OBJECT_NAME, Transport as Travel};
 
 /// What to start with.
 #[derive(Clone, Debug)]

@@ -137,8 +137,8 @@ impl Kernel for Counted {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         self.kernel.reserve(bytes)
     }
-    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
-        self.kernel.map_object(at)
+    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
+        self.kernel.map_object(at, file)
     }
     fn unmap_object(&self, at: HostRange) {
         self.kernel.unmap_object(at);

@@ -196,8 +196,9 @@ pub trait Kernel: Send + Sync {
     fn unmap_arena(&self, range: HostRange);
     /// Addresses of our own in which nothing lies yet: every touch is [`Fault::Segv`]. Never inherited.
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno>;
-    /// Puts zeroed memory there that can be shared with other mappings (a memfd): a part of what was reserved.
-    fn map_object(&self, at: HostRange) -> Result<(), Errno>;
+    /// Puts memory there that can be shared with other mappings (a memfd): a part of what was reserved. That of an open file,
+    /// or zeroed.
+    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno>;
     /// Nothing lies there again.
     fn unmap_object(&self, at: HostRange);
     /// Drops pages (`MADV_DONTNEED`). Of watched memory of the program it raises an event, and waits until it is read.

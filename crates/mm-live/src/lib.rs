@@ -121,6 +121,7 @@ mod vma;
 mod walk;
 
 pub use calls::Calls;
+pub use objects::OBJECT_NAME;
 pub use region::{PageSize, Region};
 pub use rules::Rules;
 pub use stats::Stats;

@@ -6,7 +6,8 @@
 //! a program can make a device use leads into the library.
 //!
 //! Each object is a memfd of its own, mapped there: the program's mappings of it are duplicates of ours
-//! (`mremap` of a length of 0), and keep its bytes after the object's end.
+//! (`mremap` of a length of 0), and keep its bytes after the object's end. So does a descriptor of it, by which another
+//! process makes an object of the same bytes ([`LiveMm::adopt_object`]).
 //!
 //! Locking: a leaf. Upstream: the pages of a GEM object (`ttm_tt`, shmem).
 
@@ -18,6 +19,8 @@ use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, Spans};
 
 /// Of a frame that is an object's.
 const OBJECT: u64 = 1 << 48;
+/// Name of every object's memfd.
+pub const OBJECT_NAME: &core::ffi::CStr = c"pontoon-bo";
 /// Addresses to ask for; less where the process may not have so many.
 const WINDOWS: [u64; 3] = [1 << 40, 1 << 36, 1 << 32];
 
@@ -59,14 +62,24 @@ impl LiveMm {
         address(frame)
     }
 
+    /// An object of the bytes of a shared memory file, which is open for reading and writing and as long; `None` where there
+    /// is no room. Its end leaves the file as it is.
+    pub fn adopt_object(&self, file: i32, pages: u64) -> Option<HostFrame> {
+        self.map_object(pages, Some(file))
+    }
+
     pub(crate) fn create_object(&self, pages: u64) -> Option<HostFrame> {
+        self.map_object(pages, None)
+    }
+
+    fn map_object(&self, pages: u64, file: Option<i32>) -> Option<HostFrame> {
         let bytes = pages.checked_mul(SZ_4K).filter(|bytes| *bytes > 0)?;
         let window = self.objects.0.lock().range;
         if window.is_none() {
             self.reserve_window();
         }
         let start = self.objects.0.lock().free.take(bytes, align(bytes))?;
-        if self.kernel.map_object(HostRange::sized(HostVa(start), bytes)).is_err() {
+        if self.kernel.map_object(HostRange::sized(HostVa(start), bytes), file).is_err() {
             self.objects.0.lock().free.give(start, bytes);
             return None;
         }

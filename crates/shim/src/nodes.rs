@@ -59,6 +59,8 @@ pub enum Entry {
     Node(Minor),
     /// What an ioctl of the device gave out as a descriptor.
     Passed,
+    /// A dma-buf: the bytes of a buffer.
+    Buffer,
 }
 
 /// What is behind a descriptor.
@@ -93,6 +95,7 @@ const FIRST_FILE: u32 = 16;
 const CARD: u32 = 0;
 const RENDER: u32 = 1;
 const PASSED: u32 = 2;
+const BUFFER: u32 = 3;
 
 static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
 static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
@@ -110,7 +113,8 @@ pub fn entry(fd: i32) -> Entry {
         file => match (file - FIRST_FILE) % 4 {
             CARD => Entry::Node(Minor::Card),
             RENDER => Entry::Node(Minor::Render),
-            _ => Entry::Passed,
+            PASSED => Entry::Passed,
+            _ => Entry::Buffer,
         },
     }
 }
@@ -166,6 +170,11 @@ pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
 /// `fd`, just made, is what an ioctl of `file` gives out.
 pub fn give(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
     add(fd, PASSED, Behind::Passed(passed, file), epoch);
+}
+
+/// `fd` is a dma-buf: as an ioctl of `file` made it, or as it came from elsewhere.
+pub fn give_buffer(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
+    add(fd, BUFFER, Behind::Passed(passed, file), epoch);
 }
 
 fn add(fd: i32, kind: u32, behind: Behind, epoch: u32) {

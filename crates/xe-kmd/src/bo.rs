@@ -21,15 +21,18 @@
 
 use std::sync::{Arc, Weak};
 
+use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
+use xe_uapi::gem::CACHING_WC;
 
 use crate::errno::Errno;
 use crate::event::Event;
 use crate::pt::build::{Memory, Segment};
 use crate::ranks;
+use crate::resv::Reservation;
 use crate::shared::{SYSTEM_BYTES, Shared};
 use crate::vram::Owner;
 
@@ -73,6 +76,12 @@ pub(crate) struct Bo {
     object: HostFrame,
     state: Mutex<State>,
     this: Weak<Self>,
+    /// Handles of it, in all files.
+    handles: AtomicU64,
+    /// Descriptors of it were made.
+    exported: AtomicBool,
+    /// What programs ordered by its descriptors.
+    pub fences: Reservation,
 }
 
 #[derive(Default)]
@@ -136,12 +145,57 @@ impl Bo {
             return Err(Errno::ENOSPC);
         }
         let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
-        let state = mutex(ranks::BO, State::default());
-        let bo = Arc::new_cyclic(|this| Self { shared: shared.clone(), config, object, state, this: this.clone() });
+        let bo = Self::over(shared, config, object);
         if !config.defer {
             bo.placed(Prefer::Anything)?;
         }
         Ok(bo)
+    }
+
+    /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
+    pub(crate) fn of_object(shared: &Arc<Shared>, object: HostFrame, size: u64) -> Arc<Self> {
+        let config = BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true };
+        let bo = Self::over(shared, config, object);
+        bo.note_export();
+        bo
+    }
+
+    fn over(shared: &Arc<Shared>, config: BoConfig, object: HostFrame) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            shared: shared.clone(),
+            config,
+            object,
+            state: mutex(ranks::BO, State::default()),
+            this: this.clone(),
+            handles: AtomicU64::new(0),
+            exported: AtomicBool::new(false),
+            fences: Reservation::new(),
+        })
+    }
+
+    /// One handle more.
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1);
+    }
+
+    /// One handle less.
+    pub(crate) fn drop_handle(&self) {
+        self.handles.fetch_sub(1);
+    }
+
+    /// Whether a file has a handle of it.
+    pub(crate) fn has_handle(&self) -> bool {
+        self.handles.load() > 0
+    }
+
+    /// A descriptor of it is made.
+    pub(crate) fn note_export(&self) {
+        self.exported.store(true);
+    }
+
+    /// Whether somebody else may have it. Upstream: `drm_gem_object_is_shared_for_memory_stats`.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.exported.load() || self.handles.load() > 1
     }
 
     /// Its first frame, as the host mm knows it.

@@ -3,10 +3,14 @@
 //! The driver owns these traits; the preload library implements them, and [`Nobody`] is for who calls without a
 //! process around.
 //!
-//! Upstream: `signal_pending`, `anon_inode_getfile`, `sync_file.c`, `eventfd_ctx_fdget`.
+//! Upstream: `signal_pending`, `anon_inode_getfile`, `sync_file.c`, `dma-buf.c`, `eventfd_ctx_fdget`.
 
 use std::sync::Arc;
 
+use units::HostFrame;
+use xe_uapi::drm::PrimeFlags;
+
+use crate::bo::Bo;
 use crate::errno::Errno;
 use crate::fence::Fence;
 use crate::syncobj::Syncobj;
@@ -21,6 +25,26 @@ pub(crate) enum Kind {
     Syncobj(Arc<Syncobj>),
     /// A fence that cannot be replaced.
     SyncFile(Arc<Fence>),
+    /// A BO, for as long as the descriptor lives.
+    DmaBuf(Arc<Bo>),
+}
+
+/// Names bytes for as long as they are: of all that this machine's processes can share, no others have the name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BytesId {
+    /// Which file system.
+    pub device: u64,
+    /// Which file of it.
+    pub inode: u64,
+}
+
+/// Bytes that a descriptor shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedBytes {
+    /// Which they are.
+    pub id: BytesId,
+    /// How many.
+    pub bytes: u64,
 }
 
 /// Whom an ioctl is done for. No lock of the driver is held while one of these is called.
@@ -36,6 +60,17 @@ pub trait Caller {
 
     /// What a descriptor that was made so stands for; `None`: it is another, or of another device.
     fn passed(&self, fd: i32) -> Option<Passed>;
+
+    /// A new descriptor that shows the bytes of an object, `bytes` from its first frame `object` on, and stands for `passed`;
+    /// and what they are. `EMFILE`: there is none left; `EPERM`: the process may not.
+    fn share(&self, object: HostFrame, bytes: u64, how: PrimeFlags, passed: Passed) -> Result<(i32, BytesId), Errno>;
+
+    /// What a descriptor that was made so shows, whoever made it. `EBADF`: there is no such descriptor; `EINVAL`: it is
+    /// another.
+    fn shared(&self, fd: i32) -> Result<SharedBytes, Errno>;
+
+    /// An object over all of what such a descriptor shows; who has it destroys it. `ENOMEM`: there is no room for it.
+    fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno>;
 
     /// The program's own eventfd. `EBADF`: there is no such descriptor; `EINVAL`: it is none.
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno>;
@@ -73,6 +108,18 @@ impl Caller for Nobody {
 
     fn passed(&self, _fd: i32) -> Option<Passed> {
         None
+    }
+
+    fn share(&self, _object: HostFrame, _bytes: u64, _: PrimeFlags, _: Passed) -> Result<(i32, BytesId), Errno> {
+        Err(Errno::EMFILE)
+    }
+
+    fn shared(&self, _fd: i32) -> Result<SharedBytes, Errno> {
+        Err(Errno::EBADF)
+    }
+
+    fn adopt(&self, _fd: i32, _bytes: u64) -> Result<HostFrame, Errno> {
+        Err(Errno::ENOMEM)
     }
 
     fn eventfd(&self, _fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

@@ -44,6 +44,8 @@ pub struct MemoryUse {
     pub name: String,
     /// Of BOs that belong there.
     pub total: u64,
+    /// Of those that others may have, too.
+    pub shared: u64,
     /// Of those that are there.
     pub resident: u64,
 }
@@ -100,6 +102,7 @@ fn memory(platform: &Platform, bos: &[Arc<Bo>]) -> Vec<MemoryUse> {
         // Region 0 is system memory that the device reaches; what it does not reach is no BO's.
         let of = &mut memory[1 + region];
         of.total += bo.config.size;
+        of.shared += if bo.is_shared() { bo.config.size } else { 0 };
         of.resident += if resident { bo.config.size } else { 0 };
     }
     memory

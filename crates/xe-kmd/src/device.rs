@@ -25,6 +25,7 @@ use crate::file::File;
 use crate::gpu::{Gpu, Tile};
 use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
+use crate::share::SharedBos;
 use crate::shared::Shared;
 use crate::svm::devmem::{OWNER, SvmOwner, TileMemory, populate};
 use crate::vm::Vms;
@@ -55,6 +56,7 @@ pub struct Device {
     pub(crate) shared: Arc<Shared>,
     pub(crate) vms: Arc<Vms>,
     queues: Arc<Queues>,
+    bos: Arc<SharedBos>,
 }
 
 impl Device {
@@ -76,7 +78,7 @@ impl Device {
         let shared = Shared::new(gpu, mm, memory, pagemaps, owners, svm_observer);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);
-        Ok(Arc::new(Self { shared, vms, queues: Queues::new() }))
+        Ok(Arc::new(Self { shared, vms, queues: Queues::new(), bos: SharedBos::new() }))
     }
 
     /// Says how to find out whether the calling thread may raise its own priority (`CAP_SYS_NICE`); until then nobody
@@ -85,9 +87,19 @@ impl Device {
         *self.shared.nice.lock() = ask;
     }
 
-    /// Opens a DRM file.
+    /// Opens a DRM file, by the primary node.
     pub fn open(&self) -> Arc<File> {
-        Arc::new(File::new(self.shared.clone(), self.vms.clone(), self.queues.clone()))
+        self.open_as(false)
+    }
+
+    /// Opens one by the render node.
+    pub fn open_render(&self) -> Arc<File> {
+        self.open_as(true)
+    }
+
+    fn open_as(&self, is_render: bool) -> Arc<File> {
+        let (shared, vms) = (self.shared.clone(), self.vms.clone());
+        Arc::new(File::new(shared, vms, self.queues.clone(), self.bos.clone(), is_render))
     }
 
     /// The device reports a page fault. Only queues it; [`service_fault`](Self::service_fault) serves.

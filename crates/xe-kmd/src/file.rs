@@ -18,6 +18,7 @@ use crate::exec_queue::{ExecQueue, Queues};
 use crate::gem::Gem;
 use crate::ids::IdTable;
 use crate::ranks;
+use crate::share::SharedBos;
 use crate::shared::Shared;
 use crate::syncobj::Syncobj;
 use crate::vm::{Vm, Vms};
@@ -27,6 +28,9 @@ pub struct File {
     pub(crate) shared: Arc<Shared>,
     pub(crate) vms: Arc<Vms>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) bos: Arc<SharedBos>,
+    /// Of the render node, by which nobody reaches what others name by numbers.
+    pub(crate) is_render: bool,
     pub(crate) names: Mutex<Names>,
     pub(crate) client: Client,
 }
@@ -42,9 +46,15 @@ pub(crate) struct Names {
 }
 
 impl File {
-    pub(crate) fn new(shared: Arc<Shared>, vms: Arc<Vms>, queues: Arc<Queues>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        vms: Arc<Vms>,
+        queues: Arc<Queues>,
+        bos: Arc<SharedBos>,
+        is_render: bool,
+    ) -> Self {
         let client = Client::new(shared.clients.fetch_add(1) + 1);
-        Self { shared, vms, queues, names: mutex(ranks::LEAF, Names::default()), client }
+        Self { shared, vms, queues, bos, is_render, names: mutex(ranks::LEAF, Names::default()), client }
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
@@ -81,6 +91,15 @@ impl File {
             return Err(Errno::ENOSPC);
         }
         names.gem.add(bo.clone())
+    }
+
+    /// Names a BO that came from elsewhere, unless the file is being closed.
+    pub(crate) fn import_bo(&self, bo: &Arc<Bo>) -> Result<u32, Errno> {
+        let mut names = self.names.lock();
+        if names.closed {
+            return Err(Errno::ENOSPC);
+        }
+        names.gem.import(bo)
     }
 
     /// The BO of that name.

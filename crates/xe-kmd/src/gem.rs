@@ -34,6 +34,8 @@ pub(crate) struct Handle {
     pub bo: Arc<Bo>,
     /// Where the device file shows it.
     pub offset: u64,
+    /// An import of its bytes finds this handle.
+    is_prime: bool,
 }
 
 impl Default for Gem {
@@ -47,8 +49,32 @@ impl Gem {
     pub(crate) fn add(&mut self, bo: Arc<Bo>) -> Result<u32, Errno> {
         let size = bo.config.size;
         let offset = self.offsets.take(size, SZ_4K).ok_or(Errno::ENOSPC)?;
-        let handle = self.handles.insert(Handle { bo, offset });
-        handle.ok_or(Errno::ENOSPC).inspect_err(|_| self.offsets.give(offset, size))
+        bo.add_handle();
+        let handle = self.handles.insert(Handle { bo: bo.clone(), offset, is_prime: false });
+        handle.ok_or(Errno::ENOSPC).inspect_err(|_| {
+            bo.drop_handle();
+            self.offsets.give(offset, size);
+        })
+    }
+
+    /// The handle that an import of this BO gives: the one that it was exported or imported by, or a new one.
+    ///
+    /// Upstream: `drm_prime_lookup_buf_handle`.
+    pub(crate) fn import(&mut self, bo: &Arc<Bo>) -> Result<u32, Errno> {
+        let known = self.handles.iter().find(|(_, handle)| handle.is_prime && Arc::ptr_eq(&handle.bo, bo));
+        if let Some((handle, _)) = known {
+            return Ok(handle);
+        }
+        let handle = self.add(bo.clone())?;
+        self.note_prime(handle, bo);
+        Ok(handle)
+    }
+
+    /// An import of this BO gives this handle, if that is still its.
+    pub(crate) fn note_prime(&mut self, handle: u32, bo: &Arc<Bo>) {
+        if let Some(handle) = self.handles.get_mut(handle).filter(|handle| Arc::ptr_eq(&handle.bo, bo)) {
+            handle.is_prime = true;
+        }
     }
 
     /// What a handle names.
@@ -68,7 +94,8 @@ impl Gem {
 
     /// Gives a handle up.
     pub(crate) fn close(&mut self, handle: u32) -> Option<Arc<Bo>> {
-        let Handle { bo, offset } = self.handles.remove(handle)?;
+        let Handle { bo, offset, .. } = self.handles.remove(handle)?;
+        bo.drop_handle();
         self.offsets.give(offset, bo.config.size);
         Some(bo)
     }
@@ -76,7 +103,9 @@ impl Gem {
     /// Gives all handles up.
     pub(crate) fn take_all(&mut self) -> Vec<Handle> {
         self.offsets = Spans::new(FIRST_OFFSET..OFFSETS);
-        self.handles.take_all()
+        let handles = self.handles.take_all();
+        handles.iter().for_each(|handle| handle.bo.drop_handle());
+        handles
     }
 }
 

@@ -46,6 +46,16 @@ impl<T: Clone> IdTable<T> {
         self.entries.get(&id).cloned()
     }
 
+    /// The same, to be changed.
+    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+        self.entries.get_mut(&id)
+    }
+
+    /// Everything that has a name, with it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.entries.iter().map(|(id, value)| (*id, value))
+    }
+
     /// Everything that has a name.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.entries.values()

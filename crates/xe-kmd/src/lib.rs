@@ -59,7 +59,9 @@ mod pt;
 mod ranks;
 mod rebind;
 mod replays;
+mod resv;
 mod rules;
+mod share;
 mod shared;
 mod svm;
 mod syncobj;
@@ -72,7 +74,7 @@ mod vm;
 mod vma;
 mod vram;
 
-pub use caller::{Caller, Descriptor, Doorbell, Nobody, Passed};
+pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBytes};
 pub use client::{EngineUse, MemoryUse, Usage};
 pub use device::{Device, Parts};
 pub use errno::Errno;

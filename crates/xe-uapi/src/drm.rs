@@ -46,8 +46,55 @@ uapi! {
     }
 }
 
-/// PRIME import and export.
+uapi! {
+    /// Argument of GEM_FLINK.
+    GemFlink, 8 {
+        /// BO.
+        handle: u32 = 0,
+        /// Its name for all files.
+        name: u32 = 4,
+    }
+}
+
+uapi! {
+    /// Argument of GEM_OPEN.
+    GemOpen, 16 {
+        /// Name that GEM_FLINK gave.
+        name: u32 = 0,
+        /// A new handle.
+        handle: u32 = 4,
+        /// Bytes of the BO.
+        size: u64 = 8,
+    }
+}
+
+uapi! {
+    /// Argument of PRIME_HANDLE_TO_FD and PRIME_FD_TO_HANDLE.
+    PrimeHandle, 12 {
+        /// BO.
+        handle: u32 = 0,
+        /// [`PrimeFlags`]; the way back does not look at them.
+        flags: u32 = 4,
+        /// Descriptor of a dma-buf.
+        fd: i32 = 8,
+    }
+}
+
+bitflags::bitflags! {
+    /// Flags of PRIME_HANDLE_TO_FD.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct PrimeFlags: u32 {
+        /// May be mapped for writing (`O_RDWR`).
+        const RDWR = 0o2;
+        /// Closed by exec (`O_CLOEXEC`).
+        const CLOEXEC = 0o2_000_000;
+    }
+}
+
+/// PRIME: a mask of import and export.
 pub const CAP_PRIME: u64 = 0x5;
+/// Import and export.
+pub const PRIME_BOTH_WAYS: u64 = 3;
 /// Timestamps are monotonic.
 pub const CAP_TIMESTAMP_MONOTONIC: u64 = 0x6;
 /// Syncobjs.

@@ -42,6 +42,10 @@ requests! {
     VERSION = 0xc040_6400: READ | WRITE, 0x00, crate::drm::Version;
     /// `DRM_IOCTL_GEM_CLOSE`.
     GEM_CLOSE = 0x4008_6409: WRITE, 0x09, crate::drm::GemClose;
+    /// `DRM_IOCTL_GEM_FLINK`.
+    GEM_FLINK = 0xc008_640a: READ | WRITE, 0x0a, crate::drm::GemFlink;
+    /// `DRM_IOCTL_GEM_OPEN`.
+    GEM_OPEN = 0xc010_640b: READ | WRITE, 0x0b, crate::drm::GemOpen;
     /// `DRM_IOCTL_GET_CAP`.
     GET_CAP = 0xc010_640c: READ | WRITE, 0x0c, crate::drm::GetCap;
     /// `DRM_IOCTL_SET_CLIENT_CAP`.
@@ -50,6 +54,10 @@ requests! {
     SET_MASTER = 0x0000_641e: 0, 0x1e, ();
     /// `DRM_IOCTL_DROP_MASTER`.
     DROP_MASTER = 0x0000_641f: 0, 0x1f, ();
+    /// `DRM_IOCTL_PRIME_HANDLE_TO_FD`.
+    PRIME_HANDLE_TO_FD = 0xc00c_642d: READ | WRITE, 0x2d, crate::drm::PrimeHandle;
+    /// `DRM_IOCTL_PRIME_FD_TO_HANDLE`.
+    PRIME_FD_TO_HANDLE = 0xc00c_642e: READ | WRITE, 0x2e, crate::drm::PrimeHandle;
     /// `DRM_IOCTL_SYNCOBJ_CREATE`.
     SYNCOBJ_CREATE = 0xc008_64bf: READ | WRITE, 0xbf, crate::syncobj::SyncobjCreate;
     /// `DRM_IOCTL_SYNCOBJ_DESTROY`.

@@ -11,6 +11,8 @@
 //! | [`exec`] | EXEC_QUEUE_*, EXEC, WAIT_USER_FENCE, syncs |
 //! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET |
 //! | [`attr`] | MADVISE, VM_QUERY_MEM_RANGE_ATTRS |
+//! | [`syncobj`] | SYNCOBJ_* |
+//! | [`sync_file`], [`dma_buf`] | what is asked of the descriptor of a sync file, of a dma-buf |
 #![forbid(unsafe_code)]
 #![no_std]
 
@@ -39,6 +41,7 @@ macro_rules! uapi {
 }
 
 pub mod attr;
+pub mod dma_buf;
 pub mod drm;
 pub mod exec;
 pub mod gem;

@@ -1,6 +1,6 @@
 //! Buffer objects and userptrs, in every way that pages travel.
 
-use crate::clients::{Client, userfaultfd};
+use crate::clients::{Client, is_right, userfaultfd};
 
 fn all_right(options: &[&str], arguments: &[&str]) {
     if !userfaultfd() {
@@ -27,4 +27,15 @@ fn buffers_keep_their_bytes_by_the_copying_path() {
 #[test]
 fn buffers_keep_their_bytes_while_all_else_migrates() {
     all_right(&["--hostile"], &["watched"]);
+}
+
+#[test]
+fn buffers_go_from_file_to_file_and_from_process_to_process() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("prime");
+    for options in [&[][..], &["--no-move"], &["--hostile"]] {
+        is_right(&client, options, &[]);
+    }
 }

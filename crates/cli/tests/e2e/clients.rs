@@ -85,6 +85,15 @@ impl Run {
     }
 }
 
+/// The client says that all was as it should be, and no access went astray.
+pub fn is_right(client: &Client, options: &[&str], arguments: &[&str]) {
+    let run = client.run(options, arguments);
+    assert_eq!(run.code, Some(0), "{options:?}: {}{}", run.out, run.err);
+    for count in ["stray_writes", "stray_reads", "stale_vram"] {
+        assert_eq!(run.count(count), 0, "{options:?}: {count}");
+    }
+}
+
 /// The command under `timeout`, so that a hang is a failure and not a hang. What does not end by SIGTERM is killed with
 /// its children, which would keep our pipes open.
 pub fn pontoon() -> Command {

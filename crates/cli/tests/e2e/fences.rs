@@ -1,15 +1,6 @@
 //! Fences of the DRM core and of the device, as C programs see them.
 
-use crate::clients::{Client, userfaultfd};
-
-/// The client says that all was as it should be.
-fn is_right(client: &Client, options: &[&str], arguments: &[&str]) {
-    let run = client.run(options, arguments);
-    assert_eq!(run.code, Some(0), "{options:?}: {}{}", run.out, run.err);
-    for count in ["stray_writes", "stray_reads", "stale_vram"] {
-        assert_eq!(run.count(count), 0, "{options:?}: {count}");
-    }
-}
+use crate::clients::{Client, is_right, userfaultfd};
 
 #[test]
 fn syncobjs_do_what_the_drm_core_does() {

@@ -112,8 +112,11 @@ impl Kernel for Linux {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         mem::reserve(bytes)
     }
-    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
-        mem::map_object(at)
+    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
+        match file {
+            Some(file) => mem::map_shared(at, file as usize),
+            None => mem::map_object(at),
+        }
     }
     fn unmap_object(&self, at: HostRange) {
         mem::unmap_object(at);

@@ -69,21 +69,26 @@ pub(crate) fn reserve(bytes: u64) -> Result<HostRange, Errno> {
 }
 
 /// Puts the memory of a fresh memfd at addresses that [`reserve`] gave. The descriptor is closed: the mapping keeps the
-/// memory, and is what others are made from.
+/// memory, and is what others are made from. Who shares it with another process may seal its length.
 pub(crate) fn map_object(at: HostRange) -> Result<(), Errno> {
-    const FLAGS: usize = (libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE) as usize;
-    const NAME: &core::ffi::CStr = c"pontoon-bo";
+    const FLAGS: usize = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as usize;
     // SAFETY: the name is a string that lives for ever.
-    let fd = unsafe { call(libc::SYS_memfd_create, [NAME.as_ptr() as usize, libc::MFD_CLOEXEC as usize, 0, 0, 0, 0]) };
+    let fd = unsafe { call(libc::SYS_memfd_create, [crate::OBJECT_NAME.as_ptr() as usize, FLAGS, 0, 0, 0, 0]) };
     let fd = check(fd)?;
     // SAFETY: a file of ours that nobody else knows.
     let sized = check(unsafe { call(libc::SYS_ftruncate, [fd, at.len() as usize, 0, 0, 0, 0]) });
-    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, FLAGS, fd, 0];
-    // SAFETY: what is replaced is reserved, and nobody's memory.
-    let mapped = sized.and_then(|_| check(unsafe { call(libc::SYS_mmap, args) }));
+    let mapped = sized.and_then(|_| map_shared(at, fd));
     // SAFETY: the same file; nobody else has its descriptor.
     let _ = unsafe { call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
-    mapped?;
+    mapped
+}
+
+/// Puts the memory of a file there.
+pub(crate) fn map_shared(at: HostRange, file: usize) -> Result<(), Errno> {
+    const FLAGS: usize = (libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE) as usize;
+    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, FLAGS, file, 0];
+    // SAFETY: what is replaced is reserved, and nobody's memory.
+    check(unsafe { call(libc::SYS_mmap, args) })?;
     advise(at, Advice::DontFork)
 }
 

@@ -96,8 +96,9 @@ impl Kernel for SimKernel {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         Ok(self.sim.reserve(bytes))
     }
-    fn map_object(&self, at: HostRange) -> Result<(), Errno> {
-        self.sim.map_at(at)
+    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
+        // There are no files here.
+        if file.is_some() { Err(Errno::BADF) } else { self.sim.map_at(at) }
     }
     fn unmap_object(&self, at: HostRange) {
         self.sim.unmap_at(at);

@@ -7,7 +7,7 @@ use crate::nodes::Minor;
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use units::{HostRange, HostVa, TileId};
+use units::{HostFrame, HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
 
 struct Machine {
@@ -56,8 +56,10 @@ fn refusal(error: StartError) -> Refusal {
 }
 
 impl Device for Machine {
-    fn open(&self, _minor: Minor) -> Result<Arc<dyn File>, Errno> {
-        Ok(Arc::new(OpenFile { file: self.live.open(), live: self.live.clone() }))
+    fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno> {
+        let device = self.live.core().device();
+        let file = if minor == Minor::Render { device.open_render() } else { device.open() };
+        Ok(Arc::new(OpenFile { file, live: self.live.clone() }))
     }
 
     fn exclude(&self, range: HostRange) {
@@ -148,9 +150,21 @@ impl File for OpenFile {
         self.file.ioctl_on(passed, caller, command, argument).map_err(|errno| Errno(errno.0))
     }
 
+    fn adopt(&self, fd: i32, caller: &dyn Caller) -> Result<Passed, Errno> {
+        self.file.adopt(caller, fd).map_err(|errno| Errno(errno.0))
+    }
+
+    fn object_address(&self, object: HostFrame) -> Option<HostVa> {
+        self.live.mm().object_address(object)
+    }
+
+    fn adopt_object(&self, file: i32, bytes: u64) -> Option<HostFrame> {
+        self.live.mm().adopt_object(file, bytes / units::SZ_4K)
+    }
+
     fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno> {
         let frame = self.file.mmap(offset, bytes).map_err(|errno| Errno(errno.0))?;
-        self.live.mm().object_address(frame).ok_or(Errno(libc::EINVAL))
+        self.object_address(frame).ok_or(Errno(libc::EINVAL))
     }
 
     fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno> {

@@ -7,11 +7,12 @@ mod live;
 mod usage;
 
 pub use live::start;
+pub use machine::live::OBJECT_NAME;
 pub use machine::{Caller, Passed};
 
 use crate::nodes::Minor;
 use std::sync::Arc;
-use units::{HostRange, HostVa};
+use units::{HostFrame, HostRange, HostVa};
 use xe_uapi::exec::WaitUserFence;
 
 /// An error number, positive.
@@ -86,6 +87,12 @@ pub trait File: Send + Sync {
     fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno>;
     /// An ioctl on a descriptor that an ioctl of the file gave out.
     fn ioctl_on(&self, passed: &Passed, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno>;
+    /// What a descriptor stands for that another process made of a buffer.
+    fn adopt(&self, fd: i32, caller: &dyn Caller) -> Result<Passed, Errno>;
+    /// Where a buffer's memory lies in this process, by its first frame.
+    fn object_address(&self, object: HostFrame) -> Option<HostVa>;
+    /// A buffer's memory, all of an open file: its first frame; `None` where there is no room.
+    fn adopt_object(&self, file: i32, bytes: u64) -> Option<HostFrame>;
     /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows.
     fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno>;
     /// WAIT_USER_FENCE with an argument of our own.

@@ -10,8 +10,9 @@ use std::fmt::Write;
 pub fn lines(usage: &Usage) -> String {
     let mut text = format!("drm-driver:\txe\ndrm-client-id:\t{}\ndrm-pdev:\t{SLOT}\n", usage.client);
     for of in &usage.memory {
-        // Nothing here is shared, busy or purgeable.
-        let all = [("total", of.total), ("shared", 0), ("active", 0), ("resident", of.resident), ("purgeable", 0)];
+        // Nothing here is busy or purgeable.
+        let all =
+            [("total", of.total), ("shared", of.shared), ("active", 0), ("resident", of.resident), ("purgeable", 0)];
         for (what, bytes) in all {
             let _ = writeln!(text, "drm-{what}-{}:\t{}", of.name, size(bytes));
         }

@@ -6,13 +6,15 @@
 use super::open::forget;
 use super::passed::Process;
 use super::signals::{Held, Pending};
-use super::{fail, inside, interpose, real, wait};
-use crate::device::Errno;
+use super::{fail, inside, interpose, real, shared, wait};
+use crate::device::{Errno, File, Passed};
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{DIR, EBADF, FILE};
+use std::sync::Arc;
 use units::HostVa;
+use xe_uapi::dma_buf;
 use xe_uapi::ioctl::{VM_CREATE, WAIT_USER_FENCE};
 
 interpose! {
@@ -108,6 +110,10 @@ interpose! {
             Entry::Node(_) if (command >> 8) & 0xff == u32::from(b'd') => device_ioctl(fd, command, argument),
             Entry::Machine | Entry::Library => fail(EBADF),
             Entry::Passed => passed_ioctl(fd, command, argument),
+            Entry::Buffer => buffer_ioctl(fd, command, argument),
+            Entry::Foreign if (command >> 8) as u8 == dma_buf::KIND && shared::is_shown(fd) => {
+                buffer_ioctl(fd, command, argument)
+            }
             // SAFETY: the program's own arguments.
             _ => unsafe { real::ioctl(fd, request, argument) },
         }
@@ -129,10 +135,24 @@ fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
 
 /// An ioctl on what an ioctl gave out.
 fn passed_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
-    let result = inside(|signals| {
+    ioctl_on(command, argument, |_| {
         let epoch = session::epoch();
         let (passed, file) =
             nodes::passed(fd, epoch).filter(|_| session::is_alive(epoch)).ok_or(Errno(libc::ENODEV))?;
+        Ok((passed, file, epoch))
+    })
+}
+
+/// An ioctl on a dma-buf.
+fn buffer_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
+    ioctl_on(command, argument, |signals| shared::find(fd, signals))
+}
+
+type Found = (Passed, Arc<dyn File>, u32);
+
+fn ioctl_on(command: u32, argument: *mut c_void, find: impl FnOnce(&Held) -> Result<Found, Errno>) -> c_int {
+    let result = inside(|signals| {
+        let (passed, file, epoch) = find(signals)?;
         file.ioctl_on(&passed, command, HostVa(argument as u64), &Process { signals, file: &file, epoch })
     });
     match result {

@@ -3,7 +3,7 @@
 //! munmap, mmap over something, and most of madvise need little here: the kernel tells of them, also where libc calls
 //! them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
-use super::{buffers, interpose, peek, pieces, raw, real, set_errno};
+use super::{buffers, interpose, peek, pieces, raw, real, set_errno, shared};
 use crate::device::Change;
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -15,6 +15,10 @@ interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
             return map_node(at, length, prot, flags, fd, offset);
+        }
+        if flags & libc::MAP_ANONYMOUS == 0 && nodes::entry(fd) == Entry::Buffer && !shared::may_map(fd, length, prot, flags, offset) {
+            set_errno(libc::EINVAL);
+            return libc::MAP_FAILED;
         }
         if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) == libc::MAP_FIXED {
             session::finish_jobs(at as usize, length);

@@ -8,6 +8,7 @@
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
 //! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
 //! | `buffers` | mmap of a buffer |
+//! | `passed`, `shared` | descriptors that ioctls give out; lseek of a dma-buf |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `actions` | what the program wants done with SIGSEGV and SIGBUS |
 //! | `pieces` | mremap of what the kernel has in pieces |
@@ -40,6 +41,7 @@ mod pieces;
 mod process;
 mod raw;
 mod real;
+mod shared;
 pub mod signals;
 mod stat;
 pub mod threads;

@@ -1,19 +1,22 @@
 //! Descriptors that ioctls give out, and what an ioctl asks of the process.
 //!
 //! A descriptor of ours is an eventfd, which can be polled and duplicated; the table of descriptors knows what it stands
-//! for. Whoever rings an eventfd has a duplicate of it, hidden from the program: the program may close its own meanwhile,
+//! for. That of a dma-buf is the memory itself ([`shared`]). Whoever rings an eventfd has a duplicate of it, hidden from the program: the program may close its own meanwhile,
 //! and use the number for something else.
 //!
 //! Locking: that of the table of descriptors.
 
+use super::shared;
 use super::signals::{Held, Pending};
 use super::wait::SLICE_NS;
 use crate::device::File;
 use crate::nodes::{self, Entry, MAX_FD};
-use machine::{Caller, Descriptor, Doorbell, Errno, Passed};
+use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, Passed, SharedBytes};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use units::HostFrame;
+use xe_uapi::drm::PrimeFlags;
 
 /// The process, during an ioctl.
 pub struct Process<'a> {
@@ -47,6 +50,27 @@ impl Caller for Process<'_> {
 
     fn passed(&self, fd: i32) -> Option<Passed> {
         nodes::passed(fd, self.epoch).map(|(passed, _)| passed)
+    }
+
+    fn share(&self, object: HostFrame, bytes: u64, how: PrimeFlags, passed: Passed) -> Result<(i32, BytesId), Errno> {
+        let at = self.file.object_address(object).ok_or(Errno::ENOENT)?;
+        let shown = shared::open(at, bytes, how)?;
+        if shown.as_raw_fd() as usize >= MAX_FD {
+            return Err(Errno::EMFILE);
+        }
+        let id = shared::shown(shown.as_raw_fd())?.id;
+        let fd = shown.into_raw_fd();
+        nodes::give_buffer(fd, passed, self.file.clone(), self.epoch);
+        Ok((fd, id))
+    }
+
+    fn shared(&self, fd: i32) -> Result<SharedBytes, Errno> {
+        if nodes::is_hidden(fd) { Err(Errno::EBADF) } else { shared::shown(fd) }
+    }
+
+    fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno> {
+        let file = shared::reopen(fd)?;
+        self.file.adopt_object(file.as_raw_fd(), bytes).ok_or(Errno::ENOMEM)
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
@@ -98,6 +122,6 @@ impl Drop for Hidden {
     }
 }
 
-fn errno_of(errno: rustix::io::Errno) -> Errno {
+pub(super) fn errno_of(errno: rustix::io::Errno) -> Errno {
     Errno(errno.raw_os_error())
 }

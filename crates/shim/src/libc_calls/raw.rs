@@ -9,7 +9,7 @@
 //!
 //! Locking: none.
 
-use super::{descriptors, memory, process, set_errno};
+use super::{descriptors, memory, process, set_errno, shared};
 use crate::nodes::{self, Entry};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_long, c_uint};
@@ -109,6 +109,7 @@ by_name! { (a b c d e f)
     SYS_mlock => memory::mlock(a as _, b);
     SYS_mlock2 => memory::mlock2(a as _, b, c as c_uint);
     SYS_mlockall => memory::mlockall(a as c_int);
+    SYS_lseek => shared::lseek(a as c_int, b as _, c as c_int);
     SYS_close => descriptors::close(a as c_int);
     SYS_close_range => descriptors::close_range(a as c_uint, b as c_uint, c as c_int);
     SYS_dup => descriptors::dup(a as c_int);
@@ -130,7 +131,8 @@ unsafe fn leave(status: c_int) -> c_int {
 
 /// Whether a call takes one descriptor, and that is none of ours.
 fn is_the_kernels(number: c_long, fd: usize) -> bool {
-    let takes_one = matches!(number, libc::SYS_close | libc::SYS_dup | libc::SYS_fcntl | libc::SYS_ioctl);
+    let takes_one =
+        matches!(number, libc::SYS_close | libc::SYS_dup | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_lseek);
     takes_one && nodes::entry(fd as c_int) == Entry::Foreign
 }
 

@@ -108,6 +108,7 @@ functions! {
     fn chdir(path: *const c_char) -> c_int;
     fn fchdir(fd: c_int) -> c_int;
     fn getcwd(out: *mut c_char, size: size_t) -> *mut c_char;
+    fn lseek64(fd: c_int, offset: off64_t, from: c_int) -> off64_t;
     fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void;
     fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int;
     fn pkey_mprotect(at: *mut c_void, length: size_t, prot: c_int, key: c_int) -> c_int;

@@ -60,11 +60,21 @@ mod tests {
     use super::*;
     use crate::device::{Caller, Passed};
     use sync::Mutex;
+    use units::HostFrame;
 
     /// Answers the waits in turn, each of which is without an end.
     struct Answers(Mutex<Vec<Result<u32, Errno>>>);
 
     impl File for Answers {
+        fn adopt(&self, _fd: i32, _caller: &dyn Caller) -> Result<Passed, Errno> {
+            Err(Errno(libc::EINVAL))
+        }
+        fn object_address(&self, _object: HostFrame) -> Option<HostVa> {
+            None
+        }
+        fn adopt_object(&self, _file: i32, _bytes: u64) -> Option<HostFrame> {
+            None
+        }
         fn mmap(&self, _offset: u64, _bytes: u64) -> Result<HostVa, Errno> {
             Err(Errno(libc::EINVAL))
         }

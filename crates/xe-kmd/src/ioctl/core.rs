@@ -27,11 +27,11 @@ fn text(file: &File, text: &str, to: u64, capacity: u64) -> Result<u64, Errno> {
     Ok(text.len() as u64)
 }
 
-/// GET_CAP: what the core can do. PRIME is not there.
+/// GET_CAP: what the core can do.
 pub(super) fn get_cap(_file: &File, args: &mut GetCap) -> Reply {
     args.value = match args.capability {
         drm::CAP_TIMESTAMP_MONOTONIC | drm::CAP_SYNCOBJ | drm::CAP_SYNCOBJ_TIMELINE => 1,
-        drm::CAP_PRIME => 0,
+        drm::CAP_PRIME => drm::PRIME_BOTH_WAYS,
         _ => return Err(Errno::EINVAL),
     };
     Ok(0)

@@ -15,6 +15,8 @@
 //! | [`exec`] | EXEC |
 //! | [`wait`] | WAIT_USER_FENCE |
 //! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET, GEM_CLOSE |
+//! | [`share`] | PRIME_*, GEM_FLINK, GEM_OPEN |
+//! | [`dma_buf`] | DMA_BUF_* |
 //! | [`syncobj`], [`syncobj_wait`] | SYNCOBJ_* |
 //! | [`sync_file`] | SYNC_IOC_* |
 //! | [`stub`] | what is not there |
@@ -26,11 +28,13 @@
 mod attr;
 mod bind;
 mod core;
+mod dma_buf;
 mod exec;
 mod exec_queue;
 mod gem;
 mod ops;
 mod query;
+mod share;
 mod stub;
 mod sync;
 mod sync_file;
@@ -44,7 +48,7 @@ use xe_uapi::exec::WaitUserFence;
 use xe_uapi::ioctl::{self as nr, READ, WRITE};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::caller::{Caller, Nobody, Passed};
+use crate::caller::{Caller, Kind, Nobody, Passed};
 use crate::errno::Errno;
 use crate::file::File;
 use wait::wait_user_fence;
@@ -67,7 +71,18 @@ impl File {
 
     /// An ioctl on a descriptor that an ioctl of a file of this device gave out.
     pub fn ioctl_on(&self, passed: &Passed, caller: &dyn Caller, cmd: u32, arg: HostVa) -> Result<u32, Errno> {
-        sync_file::dispatch(&Call { file: self, cmd, arg }, passed, caller)
+        let call = Call { file: self, cmd, arg };
+        match &passed.0 {
+            Kind::SyncFile(fence) => sync_file::dispatch(&call, fence, caller),
+            Kind::DmaBuf(bo) => dma_buf::dispatch(&call, bo, caller),
+            Kind::Syncobj(_) => Err(Errno::ENOTTY),
+        }
+    }
+
+    /// What a descriptor stands for that another process, or a parent, made of a BO. `EBADF`, `EINVAL`: as
+    /// [`Caller::shared`] says; `ENOMEM`: there is no room for it.
+    pub fn adopt(&self, caller: &dyn Caller, fd: i32) -> Result<Passed, Errno> {
+        share::find(self, caller, fd).map(|bo| Passed(Kind::DmaBuf(bo)))
     }
 
     /// WAIT_USER_FENCE with an argument of the host's own, which is no memory that an ioctl may name.
@@ -92,6 +107,10 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
         _ if is(nr::SET_CLIENT_CAP) => Err(Errno::EINVAL),
         _ if is(nr::SET_MASTER) || is(nr::DROP_MASTER) => Ok(0),
         _ if is(nr::GEM_CLOSE) => call.with(gem::close),
+        _ if is(nr::GEM_FLINK) => call.with(share::flink),
+        _ if is(nr::GEM_OPEN) => call.with(share::open),
+        _ if is(nr::PRIME_HANDLE_TO_FD) => call.with(|file, args| share::handle_to_fd(file, args, caller)),
+        _ if is(nr::PRIME_FD_TO_HANDLE) => call.with(|file, args| share::fd_to_handle(file, args, caller)),
         _ if is(nr::DEVICE_QUERY) => call.with(query::device_query),
         _ if is(nr::GEM_CREATE) => call.with(gem::create),
         _ if is(nr::GEM_MMAP_OFFSET) => call.with(gem::mmap_offset),

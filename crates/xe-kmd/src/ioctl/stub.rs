@@ -15,12 +15,8 @@ pub(super) fn missing(file: &File, ioctl: u32, what: &'static str) -> Errno {
 
 /// An ioctl that is not in the table.
 pub(super) fn unknown(file: &File, number: u8) -> Reply {
-    use xe_uapi::ioctl::NR_OBSERVATION;
-    let what = match number {
-        NR_OBSERVATION => "OBSERVATION",
-        0x2d | 0x2e => "PRIME",
-        0x0a | 0x0b => "FLINK",
-        _ => return Err(Errno::EINVAL),
-    };
-    Err(missing(file, u32::from(number), what))
+    match number {
+        xe_uapi::ioctl::NR_OBSERVATION => Err(missing(file, u32::from(number), "OBSERVATION")),
+        _ => Err(Errno::EINVAL),
+    }
 }

@@ -18,9 +18,8 @@ use crate::fence::Fence;
 use crate::file::File;
 use std::sync::Arc;
 
-/// Does what `call` asks of what `passed` stands for; `ENOTTY` where that is no sync file, or does not know the request.
-pub(super) fn dispatch(call: &Call<'_>, passed: &Passed, caller: &dyn Caller) -> Reply {
-    let Passed(Kind::SyncFile(fence)) = passed else { return Err(Errno::ENOTTY) };
+/// Does what `call` asks of a sync file; `ENOTTY` where it does not know the request.
+pub(super) fn dispatch(call: &Call<'_>, fence: &Arc<Fence>, caller: &dyn Caller) -> Reply {
     if nr::kind(call.cmd) != KIND {
         return Err(Errno::ENOTTY);
     }

@@ -7,7 +7,7 @@ fn foreign_and_unknown_requests() {
     let rig = Rig::new();
     assert_eq!(rig.file.ioctl(0x5401, HostVa(USER)), err(Errno::ENOTTY));
     assert_eq!(rig.file.ioctl(nr::request(3, 0x7f, 8), HostVa(USER)), EINVAL);
-    assert_eq!(rig.file.ioctl(nr::request(3, 0x2d, 12), HostVa(USER)), err(Errno::EOPNOTSUPP));
+    assert_eq!(rig.file.ioctl(nr::request(1, nr::NR_OBSERVATION, 32), HostVa(USER)), err(Errno::EOPNOTSUPP));
     assert_eq!(rig.file.ioctl(nr::VM_CREATE, HostVa(8)), err(Errno::EFAULT));
     assert_eq!(rig.file.ioctl(nr::SET_MASTER, HostVa(0)), OK);
 }
