@@ -53,6 +53,9 @@ pub trait HostMemory: Send + Sync {
     /// Memory of no mapping, for a buffer object (the pages of a GEM object): `pages` zeroed pages as one run of frames, from
     /// the one that is given on. It does not migrate. `None` where there is not so much.
     fn object_create(&self, pages: u64) -> Option<HostFrame>;
+    /// Gives its bytes up, and the memory under them: no device reaches it any more, and a mapping that the program has of it
+    /// is in error, or reads zeros where the process may not cut it.
+    fn object_purge(&self, first: HostFrame, pages: u64);
     /// Gives it back: no device reaches it any more. A mapping that the program has of it keeps its bytes.
     fn object_destroy(&self, first: HostFrame, pages: u64);
 

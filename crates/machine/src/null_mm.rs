@@ -204,6 +204,7 @@ impl HostMemory for NullMm {
     fn object_create(&self, _pages: u64) -> Option<HostFrame> {
         None
     }
+    fn object_purge(&self, _first: HostFrame, _pages: u64) {}
     fn object_destroy(&self, _first: HostFrame, _pages: u64) {}
     fn copy_from_user(&self, from: HostVa, buf: &mut [u8]) -> Result<(), AccessError> {
         let arguments = self.arguments.lock();

@@ -140,6 +140,9 @@ impl Kernel for Counted {
     fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
         self.kernel.map_object(at, file)
     }
+    fn purge_object(&self, at: HostRange) {
+        self.kernel.purge_object(at);
+    }
     fn unmap_object(&self, at: HostRange) {
         self.kernel.unmap_object(at);
     }

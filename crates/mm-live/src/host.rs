@@ -156,6 +156,10 @@ impl HostMemory for LiveMm {
         self.create_object(pages)
     }
 
+    fn object_purge(&self, first: HostFrame, pages: u64) {
+        self.purge_object(first, pages);
+    }
+
     fn object_destroy(&self, first: HostFrame, pages: u64) {
         self.destroy_object(first, pages);
     }

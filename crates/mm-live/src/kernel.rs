@@ -199,6 +199,8 @@ pub trait Kernel: Send + Sync {
     /// Puts memory there that can be shared with other mappings (a memfd): a part of what was reserved. That of an open file,
     /// or zeroed.
     fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno>;
+    /// The memory that [`map_object`](Self::map_object) put there is nobody's any more, for all who map it.
+    fn purge_object(&self, at: HostRange);
     /// Nothing lies there again.
     fn unmap_object(&self, at: HostRange);
     /// Drops pages (`MADV_DONTNEED`). Of watched memory of the program it raises an event, and waits until it is read.

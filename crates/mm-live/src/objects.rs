@@ -86,6 +86,12 @@ impl LiveMm {
         Some(HostFrame(start >> PAGE_SHIFT | OBJECT))
     }
 
+    pub(crate) fn purge_object(&self, first: HostFrame, pages: u64) {
+        if let Some(start) = address(first) {
+            self.kernel.purge_object(HostRange::sized(start, pages * SZ_4K));
+        }
+    }
+
     pub(crate) fn destroy_object(&self, first: HostFrame, pages: u64) {
         if let Some(start) = address(first) {
             self.kernel.unmap_object(HostRange::sized(start, pages * SZ_4K));

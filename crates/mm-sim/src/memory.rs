@@ -52,6 +52,14 @@ impl HostMemory for Sim {
         state.objects.extend((0..pages).map(|page| first.add(page)));
         Some(first)
     }
+    fn object_purge(&self, first: HostFrame, pages: u64) {
+        let mut state = self.lock();
+        for frame in (0..pages).map(|page| first.add(page)) {
+            if let Some(held) = state.frames.get_mut(frame) {
+                held.content = Content::Zero;
+            }
+        }
+    }
     fn object_destroy(&self, first: HostFrame, pages: u64) {
         let mut state = self.lock();
         for frame in (0..pages).map(|page| first.add(page)) {

@@ -36,6 +36,10 @@ use crate::resv::Reservation;
 use crate::shared::{SYSTEM_BYTES, Shared};
 use crate::vram::Owner;
 
+mod purge;
+
+pub(crate) use purge::Standing;
+
 /// Region of system memory in a placement mask; tile `n` is region `1 + n`.
 const SYSTEM: u32 = 1;
 /// The largest block of VRAM that is asked for at once: a leaf of 2M needs no more.
@@ -90,6 +94,10 @@ struct State {
     /// Part of a window of 64K is mapped, which VRAM cannot be: it stays in system memory.
     split: bool,
     maps: Vec<Weak<BoMap>>,
+    /// Whether its contents are needed, as of the last look.
+    standing: Standing,
+    /// A program ever said that they are not.
+    was_advised: bool,
 }
 
 /// Where the device finds a BO.
@@ -215,7 +223,7 @@ impl Bo {
 
     /// A new bind of it at `start`, from `offset` of its bytes on.
     pub(crate) fn map(self: &Arc<Self>, space: Weak<dyn Shows>, span: GpuRange, offset: u64) -> Arc<BoMap> {
-        let live = mutex(ranks::LEAF, vec![span]);
+        let live = mutex(ranks::LEAF, vec![Part { span, is_needed: true }]);
         let map = Arc::new(BoMap { bo: self.clone(), space, start: span.start, offset, live });
         let maps = &mut self.state.lock().maps;
         maps.retain(|map| map.strong_count() > 0);
@@ -224,9 +232,12 @@ impl Bo {
     }
 
     /// Makes sure that the device finds it, where `prefer` says as far as it may be there and there is room; it stays there
-    /// while the guard lives. `ENOMEM`: there is no room.
+    /// while the guard lives. `ENOMEM`: there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
+        if self.look(&mut state) != Standing::Needed {
+            return Err(Errno::EACCES);
+        }
         if self.settled(&state, prefer) {
             return Ok(Placed { bo: self, state });
         }
@@ -338,6 +349,7 @@ impl Bo {
             && let Residence::Vram(tile, _) = state.residence
         {
             self.leave(&mut state);
+            self.purge_if_unneeded(&mut state);
             self.shared.gpu.tell(Event::BoEvicted { tile, bytes: self.config.size });
         }
     }
@@ -422,7 +434,15 @@ pub(crate) struct BoMap {
     start: GpuVa,
     offset: u64,
     /// What is left of it.
-    live: Mutex<Vec<GpuRange>>,
+    live: Mutex<Vec<Part>>,
+}
+
+/// A part of a bind that is one VMA.
+#[derive(Clone, Copy)]
+struct Part {
+    span: GpuRange,
+    /// What it shows is needed (MADVISE).
+    is_needed: bool,
 }
 
 impl BoMap {
@@ -434,14 +454,15 @@ impl BoMap {
     /// `span` is no part of it any more. The caller holds the VM's lock.
     pub(crate) fn cut(&self, span: GpuRange) {
         let mut live = self.live.lock();
-        *live = std::mem::take(&mut *live).into_iter().flat_map(|part| part.without(span)).collect();
+        let rest = |part: Part| part.span.without(span).map(move |span| Part { span, ..part });
+        *live = std::mem::take(&mut *live).into_iter().flat_map(rest).collect();
     }
 
     /// Ends all translations to it.
     fn zap(&self) {
         let Some(space) = self.space.upgrade() else { return };
         let live = self.live.lock().clone();
-        live.into_iter().for_each(|span| space.unbind(span));
+        live.into_iter().for_each(|part| space.unbind(part.span));
     }
 }
 

@@ -72,6 +72,9 @@ pub trait Caller {
     /// An object over all of what such a descriptor shows; who has it destroys it. `ENOMEM`: there is no room for it.
     fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno>;
 
+    /// Whether a descriptor is an open file of this device, or of another process's.
+    fn is_device(&self, fd: i32) -> bool;
+
     /// The program's own eventfd. `EBADF`: there is no such descriptor; `EINVAL`: it is none.
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno>;
 }
@@ -120,6 +123,10 @@ impl Caller for Nobody {
 
     fn adopt(&self, _fd: i32, _bytes: u64) -> Result<HostFrame, Errno> {
         Err(Errno::ENOMEM)
+    }
+
+    fn is_device(&self, _fd: i32) -> bool {
+        false
     }
 
     fn eventfd(&self, _fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

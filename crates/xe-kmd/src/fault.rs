@@ -68,8 +68,8 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
     }
     match (&vma.kind, vm.mirror()) {
         (Kind::Mirror, Some(mirror)) => {
-            state.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
-            handler::handle(mirror, &state.vmas, &fault)
+            state.sweep.turn(mirror.space, mirror.svm, &mut state.vmas, vm.window().mirrored());
+            handler::handle(mirror, &mut state.vmas, &fault)
         }
         (Kind::Null, _) => vm.fault_null(&vma, &fault),
         (Kind::Bo(map), _) => vm.fault_bo(&vma, map, &fault),

@@ -11,8 +11,9 @@
 use sync::time::now_ns;
 use units::{GpuRange, SZ_2M, SZ_4K, TileId};
 use xe_spec::fault::Access;
+use xe_uapi::vm::CreateFlags;
 
-use crate::bo::{BoMap, Placed, Prefer};
+use crate::bo::{BoMap, Placed, Prefer, Standing};
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
 use crate::pt::build::{self, PlanError, Run, null_runs};
@@ -25,6 +26,10 @@ use crate::vma::{UserMap, Vma};
 impl Vm {
     /// Serves a fault of a BO's span. An atomic wants it in VRAM.
     pub(crate) fn fault_bo(&self, vma: &Vma, map: &BoMap, fault: &Fault) -> Result<Serviced, Errno> {
+        if map.bo.standing() != Standing::Needed {
+            let has_scratch = self.flags.contains(CreateFlags::SCRATCH_PAGE);
+            return if has_scratch { self.fault_scratch(fault) } else { Err(Errno::EACCES) };
+        }
         let atomic = fault.access == Access::Atomic;
         let may = self.access_of(vma);
         let needs_vram = atomic && !may.atomic_system;
@@ -44,9 +49,13 @@ impl Vm {
         self.shared.gpu.tiles.iter().map(|tile| tile.id).collect()
     }
 
-    /// Binds a BO's span on `tiles`, with the BO where `prefer` says.
+    /// Binds a BO's span on `tiles`, with the BO where `prefer` says; not where its contents are not needed.
     pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer, tiles: &[TileId]) -> Result<(), Errno> {
-        self.bind_placed(vma, map, map.bo.placed(prefer)?, tiles)
+        match map.bo.placed(prefer) {
+            Ok(placed) => self.bind_placed(vma, map, placed, tiles),
+            Err(Errno::EACCES) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn bind_placed(&self, vma: &Vma, map: &BoMap, placed: Placed<'_>, tiles: &[TileId]) -> Result<(), Errno> {

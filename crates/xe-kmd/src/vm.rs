@@ -214,10 +214,10 @@ impl Vm {
 
     /// Removes all ranges of memory that is gone, and with them their page tables.
     pub(crate) fn sweep(&self) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if let Some(svm) = self.svm.as_ref().filter(|_| !state.closed) {
-            garbage::collect(&self.space, svm);
-            garbage::remove_unmapped(&self.space, svm, self.window().mirrored());
+            garbage::collect(&self.space, svm, &mut state.vmas);
+            garbage::remove_unmapped(&self.space, svm, &mut state.vmas, self.window().mirrored());
         }
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct Vma {
     pub kind: Kind,
     /// The GPU may not write.
     pub read_only: bool,
+    /// What is advised of the memory of a mirror goes with the memory.
+    pub autoreset: bool,
     /// PAT index of the bind: what `attr.pat` goes back to.
     pub default_pat: u16,
     pub attr: Attr,
@@ -86,12 +88,25 @@ pub(crate) struct Vma {
 impl Vma {
     /// A span of default attributes.
     pub(crate) fn new(span: GpuRange, kind: Kind, pat: u16) -> Self {
-        Self { span, kind, read_only: false, default_pat: pat, attr: Attr::default_with(pat) }
+        Self { span, kind, read_only: false, autoreset: false, default_pat: pat, attr: Attr::default_with(pat) }
+    }
+
+    /// Where it shows a BO.
+    pub(crate) fn bo_map(&self) -> Option<(GpuRange, &Arc<BoMap>)> {
+        match &self.kind {
+            Kind::Bo(map) => Some((self.span, map)),
+            Kind::Mirror | Kind::Null | Kind::Userptr(_) => None,
+        }
+    }
+
+    /// What it started with.
+    const fn default_attr(&self) -> Attr {
+        Attr::default_with(self.default_pat)
     }
 
     /// Whether `next` could be one span with this one.
     fn joins(&self, next: &Self) -> bool {
-        let is_default = self.attr == Attr::default_with(self.default_pat);
+        let is_default = self.attr == self.default_attr();
         self.kind == Kind::Mirror && is_default && *next == Self { span: next.span, ..self.clone() }
     }
 }
@@ -154,17 +169,26 @@ impl VmaTree {
     }
 
     /// Changes the attributes of `span`, cutting what sticks out of it; but the spans of BOs change as a whole.
-    pub(crate) fn advise(&mut self, span: GpuRange, change: impl Fn(&mut Attr)) {
+    pub(crate) fn advise(&mut self, span: GpuRange, change: impl Fn(&mut Vma)) {
         let (bos, others): (Vec<_>, Vec<_>) =
             self.overlapping(span).into_iter().partition(|vma| matches!(vma.kind, Kind::Bo(_)));
         for mut vma in bos {
-            change(&mut vma.attr);
+            change(&mut vma);
             self.put(vma);
         }
         let parts = others.iter().filter_map(|vma| vma.span.intersect(span));
         for mut vma in parts.flat_map(|part| self.unmap(part)).collect::<Vec<_>>() {
-            change(&mut vma.attr);
+            change(&mut vma);
             self.put(vma);
+        }
+    }
+
+    /// The memory that mirrors show in `span` is gone: what was advised of it goes, where the bind asked for that.
+    pub(crate) fn reset(&mut self, span: GpuRange) {
+        for vma in self.overlapping(span).into_iter().filter(|vma| vma.autoreset && vma.attr != vma.default_attr()) {
+            if let Some(span) = vma.span.intersect(span) {
+                self.map(Vma { span, attr: vma.default_attr(), ..vma });
+            }
         }
     }
 
@@ -247,7 +271,7 @@ mod tests {
             }
             1 => {
                 let atomic = random(3) as u32;
-                tree.advise(where_, |attr| attr.atomic = atomic);
+                tree.advise(where_, |vma| vma.attr.atomic = atomic);
                 flat[pages].iter_mut().flatten().for_each(|(_, attr)| attr.atomic = atomic);
             }
             n => {
@@ -268,6 +292,25 @@ mod tests {
                 check(&tree, &flat);
             }
         }
+    }
+
+    #[test]
+    fn what_was_advised_of_memory_goes_with_it_where_that_was_asked_for() {
+        let mut tree = VmaTree::default();
+        tree.map(Vma { autoreset: true, ..Vma::new(span(0, 8), Kind::Mirror, 3) });
+        tree.map(Vma::new(span(8, 16), Kind::Mirror, 3));
+        tree.advise(span(2, 12), |vma| vma.attr.atomic = 1);
+        let told = |tree: &VmaTree| {
+            tree.overlapping(span(0, PAGES)).iter().map(|vma| (vma.span, vma.attr.atomic)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&tree), [(span(0, 2), 0), (span(2, 8), 1), (span(8, 12), 1), (span(12, 16), 0)]);
+        tree.reset(span(4, 10));
+        assert_eq!(
+            told(&tree),
+            [(span(0, 2), 0), (span(2, 4), 1), (span(4, 8), 0), (span(8, 12), 1), (span(12, 16), 0)]
+        );
+        tree.reset(span(0, 5));
+        assert_eq!(told(&tree), [(span(0, 8), 0), (span(8, 12), 1), (span(12, 16), 0)], "one span again");
     }
 
     #[test]

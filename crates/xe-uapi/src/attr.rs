@@ -17,7 +17,7 @@ uapi! {
         val: u32 = 32,
         /// Union: migration policy in the low half and region instance in the high half, or zero.
         policy_region: u32 = 36,
-        /// Union: zero, or the pointer of a purge.
+        /// Union: zero, or where PURGEABLE writes 1 for "retained", 0 for "purged" (32 bits, 0 before).
         ptr: u64 = 40,
         /// Zero.
         reserved: [u64; 2] = 48,
@@ -32,6 +32,11 @@ pub const ATTR_ATOMIC: u32 = 1;
 pub const ATTR_PAT: u32 = 2;
 /// Purgeable state of BOs.
 pub const ATTR_PURGEABLE: u32 = 3;
+
+/// A BO's contents are needed.
+pub const PURGEABLE_WILLNEED: u32 = 0;
+/// They may go where memory is short.
+pub const PURGEABLE_DONTNEED: u32 = 1;
 
 /// `devmem_fd`: the VRAM of whichever tile faults.
 pub const PREFERRED_LOC_DEFAULT_DEVICE: u32 = 0;

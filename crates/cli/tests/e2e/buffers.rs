@@ -1,4 +1,4 @@
-//! Buffer objects and userptrs, in every way that pages travel.
+//! Buffer objects, userptrs and advice, in every way that pages travel.
 
 use crate::clients::{Client, is_right, userfaultfd};
 
@@ -37,5 +37,21 @@ fn buffers_go_from_file_to_file_and_from_process_to_process() {
     let client = Client::new("prime");
     for options in [&[][..], &["--no-move"], &["--hostile"]] {
         is_right(&client, options, &[]);
+    }
+}
+
+#[test]
+fn advice_is_taken_refused_and_forgotten_as_upstream_does() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("madvise");
+    for options in [&[][..], &["--no-move"]] {
+        let run = client.run(options, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "MADVISE ok\n"), "{options:?}: {}", run.err);
+        // Only the region of the advice changed between these, and the faulting tile was always the first.
+        assert!(run.times("VRAM0->VRAM1") >= 2, "{}", run.report["migrations"]);
+        assert!(run.times("VRAM1->VRAM0") >= 2, "{}", run.report["migrations"]);
+        assert_eq!(run.report["stubs"], serde_json::json!({}), "{}", run.report);
     }
 }

@@ -118,6 +118,9 @@ impl Kernel for Linux {
             None => mem::map_object(at),
         }
     }
+    fn purge_object(&self, at: HostRange) {
+        mem::purge_object(at);
+    }
     fn unmap_object(&self, at: HostRange) {
         mem::unmap_object(at);
     }

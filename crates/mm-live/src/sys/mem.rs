@@ -10,6 +10,8 @@ use units::{HostRange, HostVa, SZ_2M};
 pub(crate) enum Advice {
     /// Drop the pages.
     DontNeed = 4,
+    /// Drop the pages of a file.
+    Remove = 9,
     /// Not in a forked child.
     DontFork = 10,
     /// Huge pages wanted.
@@ -92,6 +94,19 @@ pub(crate) fn map_shared(at: HostRange, file: usize) -> Result<(), Errno> {
     advise(at, Advice::DontFork)
 }
 
+/// Cuts the memfd that is mapped there: whoever touches it from now on, in any mapping, gets SIGBUS. The descriptor for that is
+/// had from the mapping; who may not have one drops the pages, which read as zeros then.
+pub(crate) fn purge_object(at: HostRange) {
+    let path = format!("/proc/self/map_files/{:x}-{:x}\0", at.start.0, at.end.0);
+    let file = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_| Errno::INVAL);
+    let file = file.and_then(|path| super::open(path, super::Access::ReadWrite));
+    // SAFETY: a file of ours, and no reference names its bytes.
+    let cut = file.and_then(|file| check(unsafe { call(libc::SYS_ftruncate, [file.raw() as usize, 0, 0, 0, 0, 0]) }));
+    if cut.is_err() {
+        let _ = advise(at, Advice::Remove);
+    }
+}
+
 /// Takes that away.
 pub(crate) fn unmap_object(at: HostRange) {
     let args = [at.start.0 as usize, at.len() as usize, PROT_NONE, NOTHING | libc::MAP_FIXED as usize, usize::MAX, 0];
@@ -137,7 +152,7 @@ pub(crate) fn map_at(range: HostRange) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// madvise. `DontNeed` is for arenas only: of the program's pages the program alone may say so.
+/// madvise. `DontNeed` is for arenas only, `Remove` for objects: of the program's pages the program alone may say so.
 pub(crate) fn advise(range: HostRange, advice: Advice) -> Result<(), Errno> {
     let args = [range.start.0 as usize, range.len() as usize, advice as usize, 0, 0, 0];
     // SAFETY: no reference names the bytes; populating changes none, and DontNeed is for memory of ours.

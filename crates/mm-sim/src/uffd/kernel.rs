@@ -100,6 +100,9 @@ impl Kernel for SimKernel {
         // There are no files here.
         if file.is_some() { Err(Errno::BADF) } else { self.sim.map_at(at) }
     }
+    fn purge_object(&self, at: HostRange) {
+        self.sim.unmap_at(at);
+    }
     fn unmap_object(&self, at: HostRange) {
         self.sim.unmap_at(at);
     }

@@ -73,6 +73,10 @@ impl Caller for Process<'_> {
         self.file.adopt_object(file.as_raw_fd(), bytes).ok_or(Errno::ENOMEM)
     }
 
+    fn is_device(&self, fd: i32) -> bool {
+        matches!(nodes::entry(fd), Entry::Node(_))
+    }
+
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
         if nodes::is_hidden(fd) {
             return Err(Errno::EBADF);

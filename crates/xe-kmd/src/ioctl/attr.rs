@@ -3,53 +3,88 @@
 //! Advice changes VMAs, and clears the leaves of the ranges under them: pages move at the next fault. A range
 //! that straddles an edge of the advice is removed, so that no range has two kinds of attributes.
 //!
-//! Locking: the VM's lock; then the notifier lock, to clear leaves.
+//! Locking: the VM's lock; then the notifier lock, to clear leaves, or a BO's. Pointers of the program are followed without.
 //!
-//! Upstream: `xe_vm_madvise_ioctl`, `xe_vm_query_vmas_attrs_ioctl`. Left out: purgeable BOs, other devices' VRAM.
+//! Upstream: `xe_vm_madvise_ioctl`, `xe_vm_query_vmas_attrs_ioctl`. Left out: other devices' VRAM.
 
 use units::{GpuRange, GpuVa, HostRange, SZ_4K};
 use xe_spec::pat;
+use xe_spec::platform::Platform;
 use xe_uapi::attr::{
-    ATOMIC_CPU, ATTR_ATOMIC, ATTR_PAT, ATTR_PREFERRED_LOC, ATTR_PURGEABLE, MIGRATE_ONLY_SYSTEM_PAGES, Madvise,
-    MemRangeAttr, PREFERRED_LOC_DEFAULT_DEVICE, PREFERRED_LOC_DEFAULT_SYSTEM, VmQueryMemRangeAttr,
+    ATOMIC_CPU, ATOMIC_DEVICE, ATOMIC_GLOBAL, ATTR_ATOMIC, ATTR_PAT, ATTR_PREFERRED_LOC, ATTR_PURGEABLE,
+    MIGRATE_ONLY_SYSTEM_PAGES, Madvise, MemRangeAttr, PREFERRED_LOC_DEFAULT_DEVICE, PREFERRED_LOC_DEFAULT_SYSTEM,
+    PURGEABLE_DONTNEED, PURGEABLE_WILLNEED, VmQueryMemRangeAttr,
 };
 
-use super::stub::missing;
 use super::{Reply, require};
+use crate::bo::Bo;
+use crate::caller::Caller;
 use crate::errno::Errno;
 use crate::file::File;
-use crate::svm::{Svm, garbage};
+use crate::svm::{Svm, garbage, policy};
 use crate::vm::Vm;
-use crate::vma::{Attr, Kind, Vma};
+use crate::vma::{Kind, Vma};
 
 /// Advice.
 #[derive(Clone, Copy)]
 enum Advice {
-    PreferredLoc { devmem_fd: u32, policy: u16 },
+    PreferredLoc {
+        devmem_fd: u32,
+        region: u16,
+        policy: u16,
+    },
     Atomic(u32),
     Pat(u16),
+    /// Whether contents of BOs are needed.
+    Purgeable(bool),
 }
 
 /// MADVISE.
-pub(super) fn madvise(file: &File, args: &mut Madvise) -> Reply {
+pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> Reply {
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
-    let advice = parse(file, args)?;
+    let advice = parse(args)?;
     let span = span_of(args.start, args.range)?;
+    let retained_at = if matches!(advice, Advice::Purgeable(_)) { args.ptr } else { 0 };
+    if retained_at != 0 {
+        require(file.shared.copy_in::<u32>(retained_at)? == 0)?;
+    }
+    if let Advice::PreferredLoc { devmem_fd, region, .. } = advice {
+        check_place(file, caller, devmem_fd, region)?;
+    }
+    let retained = advise(&vm, span, advice)?;
+    if retained_at != 0 {
+        file.shared.copy_out(retained_at, &u32::from(retained))?;
+    }
+    Ok(0)
+}
+
+/// Gives the advice; false where contents of a BO are gone.
+fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
     let mut state = vm.state.lock();
     if state.closed {
         return Err(Errno::ENOENT);
     }
     if let Some(svm) = &vm.svm {
-        garbage::collect(&vm.space, svm);
-        remove_straddlers(&vm, svm, span);
+        garbage::collect(&vm.space, svm, &mut state.vmas);
     }
-    state.vmas.advise(span, |attr| advice.apply(attr));
+    let vmas = state.vmas.overlapping(span);
+    if let Advice::Purgeable(is_needed) = advice {
+        let are_there = vmas.iter().filter_map(Vma::bo_map).map(|(span, map)| map.advise(span, is_needed));
+        return Ok(are_there.fold(true, |all, one| all && one));
+    }
+    if let Advice::Atomic(value) = advice {
+        vmas.iter().filter_map(Vma::bo_map).try_for_each(|(_, map)| check_atomic(vm.platform(), &map.bo, value))?;
+    }
+    if let Some(svm) = &vm.svm {
+        remove_straddlers(vm, svm, span);
+    }
+    state.vmas.advise(span, |vma| advice.apply(vm.platform(), vma));
     let others = state.vmas.overlapping(span).into_iter().filter(|vma| vma.kind != Kind::Mirror);
     others.for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
     if let Some(svm) = &vm.svm {
         vm.space.invalidate_span(svm, span.mirrored());
     }
-    Ok(0)
+    Ok(true)
 }
 
 fn span_of(start: u64, bytes: u64) -> Result<GpuRange, Errno> {
@@ -58,18 +93,15 @@ fn span_of(start: u64, bytes: u64) -> Result<GpuRange, Errno> {
     Ok(GpuRange::sized(GpuVa(start), bytes))
 }
 
-fn parse(file: &File, args: &Madvise) -> Result<Advice, Errno> {
+fn parse(args: &Madvise) -> Result<Advice, Errno> {
     require(args.extensions == 0 && args.reserved == [0; 2])?;
-    let (low, high) = (args.policy_region as u16, (args.policy_region >> 16) as u16);
+    let (policy, region) = (args.policy_region as u16, (args.policy_region >> 16) as u16);
     match args.attr {
         ATTR_PREFERRED_LOC => {
-            let by_fd = !matches!(args.val, PREFERRED_LOC_DEFAULT_DEVICE | PREFERRED_LOC_DEFAULT_SYSTEM);
-            require(by_fd || high == 0)?;
-            require(u32::from(low) <= MIGRATE_ONLY_SYSTEM_PAGES && args.ptr == 0)?;
-            if by_fd {
-                return Err(missing(file, xe_uapi::ioctl::MADVISE, "preferred location by file descriptor"));
-            }
-            Ok(Advice::PreferredLoc { devmem_fd: args.val, policy: low })
+            let fd = args.val as i32;
+            require(fd >= PREFERRED_LOC_DEFAULT_SYSTEM as i32 && (fd > 0 || region == 0))?;
+            require(u32::from(policy) <= MIGRATE_ONLY_SYSTEM_PAGES && args.ptr == 0)?;
+            Ok(Advice::PreferredLoc { devmem_fd: args.val, region, policy })
         }
         ATTR_ATOMIC => {
             require(args.val <= ATOMIC_CPU && args.policy_region == 0 && args.ptr == 0)?;
@@ -79,19 +111,50 @@ fn parse(file: &File, args: &Madvise) -> Result<Advice, Errno> {
             require((args.val as usize) < pat::PVC.len() && args.policy_region == 0 && args.ptr == 0)?;
             Ok(Advice::Pat(args.val as u16))
         }
-        ATTR_PURGEABLE => Err(missing(file, xe_uapi::ioctl::MADVISE, "purgeable BO")),
+        ATTR_PURGEABLE => {
+            require(args.val <= PURGEABLE_DONTNEED && args.policy_region == 0)?;
+            Ok(Advice::Purgeable(args.val == PURGEABLE_WILLNEED))
+        }
         _ => Err(Errno::EINVAL),
     }
 }
 
+/// A location by a device's descriptor is a region of that device's VRAM. `ENOENT`: there is no such device, or region.
+///
+/// Upstream: `xe_drm_pagemap_from_fd`.
+fn check_place(file: &File, caller: &dyn Caller, devmem_fd: u32, region: u16) -> Result<(), Errno> {
+    let is_default = matches!(devmem_fd, PREFERRED_LOC_DEFAULT_DEVICE | PREFERRED_LOC_DEFAULT_SYSTEM);
+    let is_there =
+        || caller.is_device(devmem_fd as i32) && policy::region_pagemap(&file.shared.gpu, u32::from(region)).is_some();
+    if is_default || is_there() { Ok(()) } else { Err(Errno::ENOENT) }
+}
+
+/// Whether a BO may be where atomics of a kind need it. Upstream: `check_bo_args_are_sane`.
+fn check_atomic(platform: &Platform, bo: &Bo, value: u32) -> Result<(), Errno> {
+    let (vram, system) = (bo.may_be_in_vram(), bo.may_be_in_system());
+    require(match value {
+        ATOMIC_CPU => system,
+        ATOMIC_DEVICE => vram || system && platform.device_atomics_on_smem,
+        ATOMIC_GLOBAL => vram && system,
+        _ => true,
+    })
+}
+
 impl Advice {
-    fn apply(self, attr: &mut Attr) {
+    /// A location is for mirrors, and atomics of the device are for memory that it can do them on.
+    fn apply(self, platform: &Platform, vma: &mut Vma) {
         match self {
-            Self::PreferredLoc { devmem_fd, policy } => {
-                (attr.devmem_fd, attr.region, attr.migration_policy) = (devmem_fd, 0, policy);
+            Self::PreferredLoc { devmem_fd, region, policy } if vma.kind == Kind::Mirror => {
+                (vma.attr.devmem_fd, vma.attr.region, vma.attr.migration_policy) = (devmem_fd, region, policy);
             }
-            Self::Atomic(value) => attr.atomic = value,
-            Self::Pat(value) => attr.pat = value,
+            Self::Atomic(value) => {
+                let is_user = matches!(vma.kind, Kind::Userptr(_));
+                if !is_user || value == ATOMIC_DEVICE && platform.device_atomics_on_smem {
+                    vma.attr.atomic = value;
+                }
+            }
+            Self::Pat(value) => vma.attr.pat = value,
+            Self::PreferredLoc { .. } | Self::Purgeable(_) => {}
         }
     }
 }

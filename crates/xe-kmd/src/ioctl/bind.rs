@@ -33,6 +33,7 @@ use crate::gem::region_mask;
 use crate::jobs::Body;
 use crate::svm::garbage;
 use crate::vm::{Vm, VmState};
+use crate::vma::VmaTree;
 
 /// Binds that one call may carry; upstream is bounded by memory only.
 const MAX_BINDS: u32 = 1 << 16;
@@ -54,7 +55,7 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
     let gate = Fence::new();
     let bound = {
         let mut state = vm.state.lock();
-        collect_garbage(&vm);
+        collect_garbage(&vm, &mut state.vmas);
         if state.closed {
             return Err(Errno::ENOENT);
         }
@@ -225,9 +226,9 @@ fn probe_fences(file: &File, syncs: &[xe_uapi::exec::Sync]) -> Result<(), Errno>
     syncs.iter().filter(user).try_for_each(|sync| file.shared.copy_in::<u64>(sync.addr).map(|_| ()))
 }
 
-fn collect_garbage(vm: &Vm) {
+fn collect_garbage(vm: &Vm, vmas: &mut VmaTree) {
     if let Some(svm) = &vm.svm {
-        garbage::collect(&vm.space, svm);
+        garbage::collect(&vm.space, svm, vmas);
     }
 }
 
@@ -252,5 +253,6 @@ fn check_bo(vm: &Vm, args: &VmBindOp, bo: &Bo) -> Result<(), Errno> {
         require([args.obj_offset, args.addr, args.range].iter().all(|at| at.is_multiple_of(SZ_64K)))?;
     }
     let coherence = pat::PVC.get(usize::from(args.pat_index));
-    require(bo.config.caching != CACHING_WB || coherence != Some(&pat::Coherence::None))
+    require(bo.config.caching != CACHING_WB || coherence != Some(&pat::Coherence::None))?;
+    bo.standing().check()
 }

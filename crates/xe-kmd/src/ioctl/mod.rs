@@ -123,7 +123,7 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
         _ if is(nr::EXEC_QUEUE_SET_PROPERTY) => call.with(exec_queue::set_property_of),
         _ if is(nr::EXEC) => call.with(exec::exec),
         _ if is(nr::WAIT_USER_FENCE) => call.with(wait_user_fence),
-        _ if is(nr::MADVISE) => call.with(attr::madvise),
+        _ if is(nr::MADVISE) => call.with(|file, args| attr::madvise(file, args, caller)),
         _ if is(nr::VM_QUERY_MEM_RANGE_ATTRS) => call.with(attr::query),
         _ if is(nr::VM_GET_PROPERTY) => call.with(vm::get_property),
         _ => stub::unknown(file, nr::number(cmd)),

@@ -182,10 +182,6 @@ fn change_vmas(
             return Ok(());
         }
     };
-    if flags.contains(BindFlags::MADVISE_AUTORESET) {
-        // Without the reset the attributes merely stay longer than asked for.
-        vm.shared.gpu.tell(Event::Stub { ioctl: xe_uapi::ioctl::VM_BIND as u8, what: "MADVISE_AUTORESET" });
-    }
     // A mirror may be laid over a mirror whose ranges live: they are found by address, and `refresh` makes them follow it.
     if kind != Kind::Mirror {
         refuse_live(vm, vmas, span)?;
@@ -193,8 +189,8 @@ fn change_vmas(
     if matches!(kind, Kind::Bo(_) | Kind::Userptr(_)) && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults()) {
         work.wanted.push(span);
     }
-    let read_only = flags.contains(BindFlags::READONLY);
-    work.gone.extend(vmas.map(Vma { read_only, ..Vma::new(span, kind, op.args.pat_index) }));
+    let (read_only, autoreset) = (flags.contains(BindFlags::READONLY), flags.contains(BindFlags::MADVISE_AUTORESET));
+    work.gone.extend(vmas.map(Vma { read_only, autoreset, ..Vma::new(span, kind, op.args.pat_index) }));
     Ok(())
 }
 
@@ -221,7 +217,7 @@ fn refresh(vm: &Vm, svm: &Svm, vmas: &VmaTree, old: &Vma) {
 /// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
 /// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone, and other
 /// memory may be in its place by now: those are collected here.
-fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
+fn refuse_live(vm: &Vm, vmas: &mut VmaTree, span: GpuRange) -> Result<(), Errno> {
     let Some(svm) = &vm.svm else { return Ok(()) };
     let mirrored = vmas.overlapping(span).into_iter().filter(|vma| vma.kind == Kind::Mirror);
     let mut parts = mirrored.filter_map(|vma| vma.span.intersect(span));
@@ -231,7 +227,7 @@ fn refuse_live(vm: &Vm, vmas: &VmaTree, span: GpuRange) -> Result<(), Errno> {
         }
         // A page on its way is nowhere, for who only looks.
         let _alone = vm.shared.migrate_lock.write();
-        garbage::remove_replaced(&vm.space, svm, part.mirrored());
+        garbage::remove_replaced(&vm.space, svm, vmas, part.mirrored());
         svm.has_ranges(part.mirrored())
     };
     if parts.any(is_live) { Err(Errno::EBUSY) } else { Ok(()) }

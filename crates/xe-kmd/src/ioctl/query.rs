@@ -109,7 +109,10 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
 }
 
 fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
-    let flags = ConfigFlags::HAS_VRAM | ConfigFlags::HAS_LOW_LATENCY | ConfigFlags::HAS_CPU_ADDR_MIRROR;
+    let flags = ConfigFlags::HAS_VRAM
+        | ConfigFlags::HAS_LOW_LATENCY
+        | ConfigFlags::HAS_CPU_ADDR_MIRROR
+        | ConfigFlags::HAS_PURGING_SUPPORT;
     let mut info = [0u64; query::CONFIG_WORDS];
     info[query::CONFIG_REV_AND_DEVICE_ID] = u64::from(platform.devid) | u64::from(platform.revid) << 16;
     info[query::CONFIG_FLAGS] = flags.bits();

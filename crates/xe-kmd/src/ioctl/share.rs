@@ -23,6 +23,7 @@ pub(super) fn handle_to_fd(file: &File, args: &mut PrimeHandle, caller: &dyn Cal
     if bo.config.vm.is_some() {
         return Err(Errno::EPERM);
     }
+    bo.standing().check()?;
     let (fd, id) = caller.share(bo.object(), bo.config.size, how, Passed(Kind::DmaBuf(bo.clone())))?;
     bo.note_export();
     file.bos.note_bytes(id, &bo);

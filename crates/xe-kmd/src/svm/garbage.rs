@@ -8,8 +8,10 @@
 //!
 //! Locking: the VM's lock is held; takes the notifier lock and below.
 //!
-//! Upstream: `xe_svm_garbage_collector`, `xe_svm_flush`. Left out: the reset of a VMA's attributes
-//! (MADVISE_AUTORESET is accepted, and told as a stub).
+//! What was advised of memory goes with it, where its mirror was bound so (MADVISE_AUTORESET): for all of the range, as
+//! upstream has it, though only a part of it may be gone.
+//!
+//! Upstream: `xe_svm_garbage_collector`, `xe_svm_range_set_default_attr`, `xe_svm_flush`.
 
 use gpusvm::RangeKey;
 use hostmm::Walk;
@@ -19,9 +21,10 @@ use super::devmem::OWNER;
 use super::invalidate::Stale;
 use super::{RangeView, Space, Svm};
 use crate::event::Event;
+use crate::vma::VmaTree;
 
 /// Removes every range on the list.
-pub(crate) fn collect(space: &Space, svm: &Svm) {
+pub(crate) fn collect(space: &Space, svm: &Svm, vmas: &mut VmaTree) {
     loop {
         let listed = std::mem::take(&mut *space.garbage.lock());
         if listed.is_empty() {
@@ -31,7 +34,7 @@ pub(crate) fn collect(space: &Space, svm: &Svm) {
             if space.gpu.rules.unfit_vram.evicts_partial {
                 evict_rest(svm, key);
             }
-            remove(space, svm, key);
+            forget(space, svm, vmas, key);
         }
     }
 }
@@ -45,22 +48,22 @@ fn evict_rest(svm: &Svm, key: RangeKey) {
 
 /// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller
 /// holds the VM's lock.
-pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, span: HostRange) {
+pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) {
     let mut rest = span;
-    while let Some(start) = look(space, svm, rest) {
+    while let Some(start) = look(space, svm, vmas, rest) {
         rest = HostRange::new(start, span.end);
     }
 }
 
 /// Removes the ranges in `span` whose memory is not what it was when they were made, as far as can be seen: nothing is mapped
 /// there, or something that never migrates, or nothing that was ever touched. The caller holds the VM's lock.
-pub(crate) fn remove_replaced(space: &Space, svm: &Svm, span: HostRange) {
+pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) {
     for key in svm.ranges_in(span) {
         let Some(view) = RangeView::of(svm, key) else { continue };
         let vma = svm.mm().next_vma(view.span.start).filter(|vma| vma.range.start < view.span.end);
         let is_other = vma.is_none_or(|vma| view.migrate_devmem && !vma.anonymous);
         if is_other || is_untouched(svm, view.span) {
-            remove(space, svm, key);
+            forget(space, svm, vmas, key);
         }
     }
 }
@@ -89,17 +92,17 @@ const LOOK: usize = 128;
 
 /// Looks at the first ranges in `span` and removes those whose memory has no mapping any more. Where the next look
 /// starts, if there are more.
-pub(super) fn look(space: &Space, svm: &Svm, span: HostRange) -> Option<HostVa> {
+pub(super) fn look(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) -> Option<HostVa> {
     let ahead = svm.first_ranges_in(span, LOOK + 1);
-    let looked = ahead.iter().take(LOOK).filter_map(|key| remove_if_unmapped(space, svm, *key)).last();
+    let looked = ahead.iter().take(LOOK).filter_map(|key| remove_if_unmapped(space, svm, vmas, *key)).last();
     looked.filter(|_| ahead.len() > LOOK).map(|range| range.end)
 }
 
 /// Removes a range where its memory has no mapping any more; its span.
-fn remove_if_unmapped(space: &Space, svm: &Svm, key: RangeKey) -> Option<HostRange> {
+fn remove_if_unmapped(space: &Space, svm: &Svm, vmas: &mut VmaTree, key: RangeKey) -> Option<HostRange> {
     let range = svm.notifier_lock().range(key).map(|range| range.span())?;
     if svm.mm().next_vma(range.start).is_none_or(|vma| vma.range.start >= range.end) {
-        remove(space, svm, key);
+        forget(space, svm, vmas, key);
     }
     Some(range)
 }
@@ -116,14 +119,21 @@ impl Sweep {
     const EVERY: u32 = 64;
 
     /// A fault was served: takes its turn, if it is the one.
-    pub(crate) fn turn(&mut self, space: &Space, svm: &Svm, window: HostRange) {
+    pub(crate) fn turn(&mut self, space: &Space, svm: &Svm, vmas: &mut VmaTree, window: HostRange) {
         self.faults += 1;
         if self.faults < Self::EVERY {
             return;
         }
         self.faults = 0;
-        self.hand = look(space, svm, HostRange::new(self.hand, window.end)).unwrap_or(window.start);
+        self.hand = look(space, svm, vmas, HostRange::new(self.hand, window.end)).unwrap_or(window.start);
     }
+}
+
+/// The memory of a range is gone: so is the range.
+fn forget(space: &Space, svm: &Svm, vmas: &mut VmaTree, key: RangeKey) {
+    let span = svm.notifier_lock().range(key).map(|range| range.span().mirror());
+    remove(space, svm, key);
+    span.into_iter().for_each(|span| vmas.reset(span));
 }
 
 /// Unbinds a range and removes it: no tile translates it, and the engine forgets it.

@@ -36,11 +36,11 @@ pub(crate) struct Fault {
 }
 
 /// Serves `fault`; on `Ok` the tile translates the address, or did a moment ago.
-pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Serviced, Errno> {
+pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Result<Serviced, Errno> {
     let Mirror { shared, space, svm } = at;
     let (mut tries, mut access) = (Tries::new(), fault.access);
     loop {
-        garbage::collect(space, svm);
+        garbage::collect(space, svm, vmas);
         let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
         let want = Want::of(&shared.gpu, &vma, fault.tile, access)?;
         let bounds = if tries.losing() { narrow(at, &vma, fault.addr) } else { vma.span.mirrored() };

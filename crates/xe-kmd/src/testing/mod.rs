@@ -44,6 +44,8 @@ pub(crate) struct FakeMemory {
     reads: Mutex<BTreeMap<u64, usize>>,
     /// Objects by their first frame.
     objects: Mutex<BTreeMap<HostFrame, u64>>,
+    /// Those whose bytes were given up.
+    pub purged: Mutex<BTreeSet<HostFrame>>,
 }
 
 impl FakeMemory {
@@ -76,6 +78,10 @@ impl HostMemory for FakeMemory {
         let first = objects.last_key_value().map_or(HostFrame(1 << 30), |(first, pages)| first.add(*pages));
         objects.insert(first, pages);
         Some(first)
+    }
+    fn object_purge(&self, first: HostFrame, pages: u64) {
+        assert_eq!(self.objects.lock().get(&first), Some(&pages));
+        self.purged.lock().insert(first);
     }
     fn object_destroy(&self, first: HostFrame, pages: u64) {
         assert_eq!(self.objects.lock().remove(&first), Some(pages));

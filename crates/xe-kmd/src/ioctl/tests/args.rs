@@ -58,7 +58,7 @@ fn the_device_is_a_two_tile_ponte_vecchio() {
         assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut DeviceQuery { query, size, data: USER, ..Default::default() }), OK);
     };
     ask(CONFIG, 48);
-    assert_eq!(rig.get::<[u64; 6]>(USER), [5, 0x2f_0bd5, 7, SZ_64K, 57, 1]);
+    assert_eq!(rig.get::<[u64; 6]>(USER), [5, 0x2f_0bd5, 0x27, SZ_64K, 57, 1]);
     ask(GT_LIST, 200);
     let gts: [Gt; 2] = [rig.get(USER + 8), rig.get(USER + 104)];
     assert_eq!(gts.map(|gt| (gt.tile_id, gt.gt_id)), [(0, 0), (1, 1)]);

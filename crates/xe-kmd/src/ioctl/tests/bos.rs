@@ -219,3 +219,35 @@ fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
     assert_eq!(bind(&rig, vm, map(bo, AT, SZ_64K)), OK);
     assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT)), Some((0, leaf)) if !leaf.null));
 }
+
+#[test]
+fn an_eviction_gives_up_what_no_vma_needs() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let (scratch, its) = vm_of(&rig, 1);
+    let bo = create(&rig, SZ_2M, 2);
+    let advise = |vm_id, val| {
+        rig.put(USER, &0u32);
+        let mut args =
+            Madvise { start: AT, range: SZ_2M, vm_id, attr: ATTR_PURGEABLE, val, ptr: USER, ..Default::default() };
+        (rig.ioctl(nr::MADVISE, &mut args), rig.get::<u32>(USER))
+    };
+    let press = || {
+        let other = create(&rig, SZ_1G, 2);
+        assert_eq!(rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle: other, pad: 0 }), OK);
+    };
+    let purged = || rig.memory.purged.lock().len();
+    assert_eq!((bind(&rig, vm, map(bo, AT, SZ_2M)), bind(&rig, scratch, map(bo, AT, SZ_2M))), (OK, OK));
+    assert_eq!(advise(vm, 1), (OK, 1));
+    press();
+    assert_eq!((purged(), advise(vm, 0)), (0, (OK, 1)), "the other VM needs it");
+    assert_eq!(rig.fault(0, asid, AT, Access::Read), FaultAck::Replay);
+    assert_eq!((advise(vm, 1), advise(scratch, 1)), ((OK, 1), (OK, 1)));
+    assert_eq!(bind(&rig, vm, map(bo, AT + SZ_2M, SZ_2M)), err(Errno::EBUSY));
+    press();
+    assert_eq!((purged(), advise(vm, 0)), (1, (OK, 0)));
+    assert_eq!(bind(&rig, vm, map(bo, AT + SZ_2M, SZ_2M)), EINVAL);
+    assert_eq!((rig.fault(0, asid, AT, Access::Read), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
+    assert_eq!(rig.fault(0, its, AT, Access::Read), FaultAck::Replay, "zeros");
+    assert_eq!(rig.device.vram_used(TileId(0)), 0);
+}
