@@ -69,8 +69,8 @@ fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
     }
     let vmas = state.vmas.overlapping(span);
     if let Advice::Purgeable(is_needed) = advice {
-        let are_there = vmas.iter().filter_map(Vma::bo_map).map(|(span, map)| map.advise(span, is_needed));
-        return Ok(are_there.fold(true, |all, one| all && one));
+        let gone = vmas.iter().filter_map(Vma::bo_map).filter(|(span, map)| !map.advise(*span, is_needed));
+        return Ok(gone.count() == 0);
     }
     if let Advice::Atomic(value) = advice {
         vmas.iter().filter_map(Vma::bo_map).try_for_each(|(_, map)| check_atomic(vm.platform(), &map.bo, value))?;
