@@ -5,11 +5,11 @@ use crate::bus::SystemAccess;
 use crate::program::Program;
 use crate::story::Story;
 use crate::wiring::{Core, Plan};
-use hostmm::{AccessError, HostMemory, HostMm, Place};
+use hostmm::{AccessError, EventKind, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
 use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
-use units::{Dpa, HostFrame, SZ_1G, SZ_2M};
+use units::{Dpa, HostFrame, HostRange, SZ_1G, SZ_2M};
 use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
@@ -111,6 +111,15 @@ impl Checked {
     pub fn settle(&self) {
         if let Some(live) = &self.live {
             live.settle();
+        }
+    }
+
+    /// A change of mappings that the preload library wraps (mremap, mprotect): where somebody moves the process' memory, it
+    /// migrates back before, and the driver is told of the change where the kernel tells nobody.
+    pub fn around_change<R>(&self, range: HostRange, told: Option<EventKind>, change: impl FnOnce() -> R) -> R {
+        match &self.live {
+            Some(live) => live.while_home(range, told, change),
+            None => change(),
         }
     }
 

@@ -9,7 +9,8 @@ use crate::finding::Finding;
 use crate::script::{Action, Agent, Home, Piece, Span, Step, Touch, Verb, VmKind};
 use machine::checked::{MapKind, MemoryAdvice, Remap};
 use machine::program::Advice;
-use units::{HostRange, HostVa, SZ_2M, SZ_64K};
+use machine::story::EventKind;
+use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 
 /// Does a step as often as it says.
 pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
@@ -43,7 +44,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Unmap(_) | Action::Map(_) | Action::DontNeed(_) | Action::Free(_) | Action::Protect { .. } => {
             change(stage, hand, action)
         }
-        Action::Move { from, to, shift, keep } => moved(stage, hand, from, *to, *shift, *keep),
+        Action::Move { .. } => moved(stage, hand, action),
         Action::Fork => fork(stage, hand),
         Action::Pin(span) => {
             each(stage, span, |at| stage.checked.sim.pin(at).map(|_| ()).map_err(|e| signal("pin", e)))
@@ -139,25 +140,33 @@ fn change(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
             freed.map_err(|errno| Finding::Refused { what: format!("MADV_FREE: errno {}", errno.0) })?;
             roots(stage, span).for_each(|page| hand.view.emptied(page, true));
         }
-        Action::Protect { span, write: true } => sim.protect_read_write(range(stage, span)?),
-        Action::Protect { span, write: false } => sim.protect_read_only(range(stage, span)?),
+        Action::Protect { span, write } => {
+            let range = range(stage, span)?;
+            stage.checked.around_change(range, None, || match write {
+                true => sim.protect_read_write(range),
+                false => sim.protect_read_only(range),
+            });
+        }
         _ => {}
     }
     Ok(())
 }
 
-fn moved(stage: &Stage, hand: &mut Hand<'_>, from: &Span, to: usize, shift: u64, keep: bool) -> Result<(), Finding> {
+fn moved(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Finding> {
+    let Action::Move { from, to, shift, keep, raw } = action else { return Ok(()) };
     let old = range(stage, from)?;
     // 2M aligned memory that nobody else gets: its hole takes what comes.
-    let room = stage.checked.sim.mmap((old.len() + SZ_2M + SZ_64K).div_ceil(units::SZ_4K) as usize, MapKind::Anonymous);
+    let room =
+        stage.checked.sim.mmap(pages_of((old.len() + SZ_2M + SZ_64K).next_multiple_of(SZ_4K)), MapKind::Anonymous);
     stage.checked.sim.munmap(room);
-    let remap = Remap { keep, ..Remap::fixed(old, room.start.add(shift)) };
-    let new = stage.checked.sim.mremap_as(remap);
+    let remap = Remap { keep: *keep, ..Remap::fixed(old, room.start.add(*shift)) };
+    let change = || stage.checked.sim.mremap_as(remap);
+    let new = if *raw { change() } else { stage.checked.around_change(old, Some(EventKind::Unmap), change) };
     let new = new.map_err(|errno| Finding::Refused { what: format!("mremap: errno {}", errno.0) })?;
-    stage.place(to, new);
+    stage.place(*to, new);
     for (index, page) in roots(stage, from).enumerate() {
-        hand.view.moved(page, (Piece::Memory(to), index));
-        if keep { hand.view.emptied(page, false) } else { hand.view.unmapped(page) }
+        hand.view.moved(page, (Piece::Memory(*to), index));
+        if *keep { hand.view.emptied(page, false) } else { hand.view.unmapped(page) }
     }
     Ok(())
 }

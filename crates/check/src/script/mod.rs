@@ -304,6 +304,8 @@ pub enum Action {
         shift: u64,
         /// Whether an empty mapping stays behind.
         keep: bool,
+        /// Whether it goes past the preload library.
+        raw: bool,
     },
     /// mprotect.
     Protect {

@@ -8,10 +8,10 @@ use std::ops::Range;
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 30] = [
+pub(super) const WORDS: [&str; 31] = [
     "cpu", "tile0", "tile1", "read", "write", "add", "begin", "munmap", "mmap", "dontneed", "free", "move", "to", "by",
-    "keep", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind", "wait",
-    "fill", "drain", "fails",
+    "keep", "raw", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind",
+    "wait", "fill", "drain", "fails",
 ];
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
@@ -78,8 +78,9 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
 }
 
 fn verbs() -> String {
-    let verbs =
-        WORDS.iter().filter(|word| !["to", "by", "keep", "fails", "read", "write", "add", "begin"].contains(word));
+    let verbs = WORDS
+        .iter()
+        .filter(|word| !["to", "by", "keep", "raw", "fails", "read", "write", "add", "begin"].contains(word));
     verbs.skip(3).fold("cpu".into(), |list, word| format!("{list}, {word}"))
 }
 
@@ -158,7 +159,7 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     if !shift.is_multiple_of(units::SZ_4K) || shift >= units::SZ_2M {
         return Err(at.error_before("memory moves by whole pages of 4K, less than 2M, past a 2M boundary".into()));
     }
-    Ok(Action::Move { from, to, shift, keep: at.take("keep") })
+    Ok(Action::Move { from, to, shift, keep: at.take("keep"), raw: at.take("raw") })
 }
 
 /// A piece, and which of its pages.

@@ -15,7 +15,7 @@
 //!
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
-use gpusvm::{MigrateError, RangeKey, SvmError};
+use gpusvm::{Ctx, MigrateError, RangeKey, SvmError};
 use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
@@ -160,7 +160,7 @@ impl Round<'_> {
         let ctx = self.want.pages_ctx(self.view, &self.at.shared.gpu.rules.unfit_vram, self.met);
         let Err(error) = self.at.svm.get_pages(self.key, &ctx) else { return Ok(()) };
         match error {
-            SvmError::Mixed => _ = self.at.svm.range_evict(self.key),
+            SvmError::Mixed => self.evict(&ctx),
             SvmError::Fault | SvmError::Denied => _ = self.remove_if_outgrown(),
             SvmError::Busy => {}
             SvmError::Invalid | SvmError::NoVma | SvmError::Io | SvmError::NoMemory | SvmError::Gone => {
@@ -168,6 +168,15 @@ impl Round<'_> {
             }
         }
         Err(Unserved::Again(RetryStep::Pages, error.into()))
+    }
+
+    /// Brings pages that cannot be collected to system memory. What a fork shares is read-only wherever it goes, so for an atomic,
+    /// which has its pages in VRAM again before they are collected, a write fault makes them the process' own first.
+    fn evict(&self, ctx: &Ctx) {
+        let _ = self.at.svm.range_evict(self.key);
+        if self.want.need == Need::Vram {
+            let _ = self.at.svm.get_pages(self.key, &Ctx { owner: None, devmem_only: false, ..*ctx });
+        }
     }
 
     /// Binds them.
