@@ -171,7 +171,8 @@ impl Setting {
         Caught { script, plan, manner: self.manner, behaviours, finding, report, replays }
     }
 
-    fn run(&self, schedule: &mut dyn sim::Schedule, time: TimeRule) -> Ran {
+    /// One run under any schedule.
+    pub(crate) fn run(&self, schedule: &mut dyn sim::Schedule, time: TimeRule) -> Ran {
         self.run_with(schedule, time, None)
     }
 

@@ -9,6 +9,7 @@
 //! the device records (a write to a bus address that nothing maps).
 #![forbid(unsafe_code)]
 
+pub mod exhaust;
 pub mod explain;
 pub mod explore;
 pub mod finding;

@@ -19,7 +19,7 @@ use machine::behaviour;
 use machine::checked::Manner;
 use std::fmt;
 use std::sync::Arc;
-use sync::sim::{Deviation, TimeRule};
+pub use sync::sim::{Deviation, TimeRule};
 
 const HEAD: &str = "pontoon-run 1";
 const SEPARATOR: &str = "---";

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
+use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::{Record, manner_name};
+use check::replay::{Deviation, Record, TimeRule, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
@@ -26,18 +27,21 @@ pub struct Options {
     /// How schedules are chosen
     #[arg(long, value_enum, default_value_t = How::Pct)]
     explore: How,
+    /// With `--explore exhaustive`: deviations of a schedule at most
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub deviations: usize,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
-    behaviour: String,
+    pub behaviour: String,
     /// Who manages the simulated process' memory
     #[arg(long, value_enum, default_value_t = Manners::Both)]
     manner: Manners,
     /// Write the first failing run to a file that `pontoon replay` takes
     #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
+    pub save: Option<PathBuf>,
     /// End with one line of JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// How schedules are chosen.
@@ -47,6 +51,8 @@ enum How {
     Pct,
     /// Each candidate as likely as any other at every choice
     Random,
+    /// All schedules with few deviations from the one in which nobody is preempted; takes no seeds
+    Exhaustive,
 }
 
 /// Which manners of the simulated mm are run.
@@ -67,6 +73,18 @@ impl Manners {
             Self::Userfaultfd => vec![Manner::Userfaultfd],
             Self::Both => vec![Manner::Linux, Manner::Userfaultfd],
         }
+    }
+}
+
+impl Options {
+    /// What is played.
+    pub fn scripts(&self) -> Vec<Arc<Script>> {
+        if self.scenes.is_empty() { scenes::all() } else { self.scenes.clone() }
+    }
+
+    /// In which manners.
+    pub fn manners(&self) -> Vec<Manner> {
+        self.manner.list()
     }
 }
 
@@ -104,15 +122,17 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    let explore = match options.explore {
+        How::Pct => Explore::Pct,
+        How::Random => Explore::Random,
+        How::Exhaustive => return crate::exhaust::run(options),
+    };
     let search = Search {
-        scripts: if options.scenes.is_empty() { scenes::all() } else { options.scenes.clone() },
-        explore: match options.explore {
-            How::Pct => Explore::Pct,
-            How::Random => Explore::Random,
-        },
+        scripts: options.scripts(),
+        explore,
         seeds: options.seeds.clone(),
         behaviours: options.behaviour.clone(),
-        manners: options.manner.list(),
+        manners: options.manners(),
     };
     let start = Instant::now();
     let found = explore::search(&search);
@@ -174,8 +194,13 @@ pub fn tell(caught: &Caught, indent: &str) {
 
 fn record(caught: &Caught) -> Record {
     let setting = Setting::new(caught.script.clone(), caught.manner, caught.behaviours.clone(), Explore::Pct);
-    let (deviations, finding) = (caught.report.deviations.clone(), caught.finding.to_string());
-    Record { setting, time: caught.plan.time, deviations, finding }
+    let record = record_of(setting, caught.report.deviations.clone(), &caught.finding);
+    Record { time: caught.plan.time, ..record }
+}
+
+/// A run that found something, as a file has it; time passes when nobody can run.
+pub fn record_of(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Record {
+    Record { setting, time: TimeRule::WhenIdle, deviations, finding: finding.to_string() }
 }
 
 /// How a run from a file went.

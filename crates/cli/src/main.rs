@@ -14,6 +14,7 @@ mod calls;
 mod check;
 mod doctor;
 mod engine;
+mod exhaust;
 mod explain;
 mod judge;
 mod run;
