@@ -26,6 +26,10 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 /// Modules of a crate from the ground up: each uses those before it only. Tests are free.
 const ORDER: &[(&str, &str)] = &[
+    (
+        "gpusvm",
+        "device devmem call event scratch turn zdd pagemap pages tree mirror retry invalidate find collect evict migrate",
+    ),
     ("xe-hw", "port inject record tables iommu chip mmu fault engine copy gpu"),
     (
         "xe-kmd",

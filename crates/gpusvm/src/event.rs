@@ -4,7 +4,7 @@
 //! notifier lock held itself. Observers run in reader class too: they wait for nothing.
 //! Upstream: `xe_gt_stats`, tracepoints.
 
-use crate::migrate::MigrateError;
+use crate::call::MigrateError;
 use hostmm::{EventKind, PagemapId};
 use units::{HostRange, HostVa};
 

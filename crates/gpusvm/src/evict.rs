@@ -8,10 +8,11 @@
 //! Locking: callers hold the driver's SVM lock. Upstream: `drm_gpusvm_range_evict`. Left out: `drm_gpusvm_scan_mm`, the
 //! look ahead of a migration: the claim says what it would have said, and exactly.
 
+use crate::call::SvmError;
 use crate::event::Event;
-use crate::pages::Patience;
-use crate::range::RangeKey;
-use crate::svm::{GpuSvm, GpuSvmOps, SvmError};
+use crate::mirror::{GpuSvm, GpuSvmOps};
+use crate::retry::Retry;
+use crate::tree::RangeKey;
 use hostmm::{MmError, Walk};
 use units::HostRange;
 
@@ -23,7 +24,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     pub fn range_evict(&self, range: RangeKey) -> Result<(), SvmError> {
         let start_ns = sync::time::now_ns();
         let mut runs = self.walks.take();
-        let mut patience = Patience::new();
+        let mut retry = Retry::new();
         loop {
             let (span, id) = self.span_of(range)?;
             let valid_since = Some((id, self.mm.read_begin(id)));
@@ -33,7 +34,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                     self.tell(Event::Evicted { range: span, ns: sync::time::now_ns().saturating_sub(start_ns) });
                     return Ok(());
                 }
-                Err(MmError::Stale) if patience.wait() => {}
+                Err(MmError::Stale) if retry.wait() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -43,12 +44,12 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     /// left of one. Waits and fails as [`range_evict`](Self::range_evict) does.
     pub fn evict_span(&self, span: HostRange) -> Result<(), SvmError> {
         let mut runs = self.walks.take();
-        let (mut patience, mut at) = (Patience::new(), span.start);
+        let (mut retry, mut at) = (Retry::new(), span.start);
         while let Some(part) = self.mm.next_vma(at).and_then(|vma| vma.range.intersect(HostRange::new(at, span.end))) {
             let walk = Walk { range: part, valid_since: None, vma: None, fault: true, write: false, owner: None };
             match self.mm.walk(&walk, &mut runs) {
                 Ok(()) => at = part.end,
-                Err(MmError::Stale) if patience.wait() => {}
+                Err(MmError::Stale) if retry.wait() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -3,8 +3,11 @@
 //! The engine of Pontoon, vendor-neutral: what Linux calls drm_gpusvm and drm_pagemap. Below it lies a
 //! [`hostmm::HostMm`] (the memory manager of a running process, or a simulated one), above it a driver.
 //!
-//! A fault's way through this crate: `range` (find or insert) → `migrate::to_devmem` → `pages` (collect,
-//! map for the device) and, on the way back, `notifier` (invalidate) and `migrate::to_ram` (CPU fault).
+//! A fault's way through this crate: `find` (or insert a range) → `migrate::to_devmem` → `collect` (its pages, map them
+//! for the device) and, on the way back, `invalidate` (the notifier) and `migrate::to_ram` (CPU fault).
+//!
+//! Its floors, from below: data (`tree` of notifiers and ranges, `pages`; `pagemap`, `zdd`), the `mirror` with the lock,
+//! and the verbs on top (`invalidate`, `find`, `collect`, `evict`; `migrate`).
 //!
 //! # Key types
 //!
@@ -44,26 +47,29 @@
 
 extern crate alloc;
 
+mod call;
+mod collect;
 mod device;
 mod devmem;
 mod event;
 mod evict;
+mod find;
+mod invalidate;
 mod migrate;
-mod notifier;
+mod mirror;
 mod pagemap;
 mod pages;
-mod range;
+mod retry;
 mod scratch;
-mod svm;
+mod tree;
 mod turn;
 mod zdd;
 
+pub use call::{Ctx, FromPeers, MigrateDetails, MigrateError, SvmError};
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where};
-pub use migrate::{FromPeers, MigrateDetails, MigrateError};
-pub use notifier::{NotifierKey, NotifierLocked};
+pub use mirror::{GpuSvm, GpuSvmOps, NotifierLocked, SvmConfig};
 pub use pagemap::{Pagemap, PagemapConfig, PagemapSet};
 pub use pages::Pages;
-pub use range::{Range, RangeKey};
-pub use svm::{Ctx, GpuSvm, GpuSvmOps, SvmConfig, SvmError};
+pub use tree::{NotifierKey, Range, RangeKey};

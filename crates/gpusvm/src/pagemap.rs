@@ -13,8 +13,7 @@
 
 use crate::devmem::{Devmem, DevmemOps};
 use crate::event::Observer;
-use crate::migrate::Buffers;
-use crate::scratch::Pool;
+use crate::scratch::{Buffers, Pool};
 use crate::turn::CpuTurns;
 use crate::zdd::Zdds;
 use alloc::sync::{Arc, Weak};

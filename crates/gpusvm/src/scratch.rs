@@ -2,10 +2,13 @@
 //!
 //! Locking: a leaf lock, held for a push or a pop.
 
+use crate::devmem::CopyRun;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
+use hostmm::{DeviceRun, Migration};
 use sync::Mutex;
 use sync::rank::{self, Rank};
+use units::Iova;
 
 /// Buffers kept at most; more are in flight only when more threads are.
 const SPARES: usize = 8;
@@ -56,4 +59,22 @@ impl<T: Default> DerefMut for Borrowed<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.value
     }
+}
+
+/// What a migration needs memory for; spare ones are kept by the pagemap, so that the next one allocates nothing.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    pub(crate) migration: Migration,
+    pub(crate) work: Work,
+}
+
+/// What one batch needs memory for.
+#[derive(Default)]
+pub(crate) struct Work {
+    /// What the copying engine is given.
+    pub(crate) runs: Vec<CopyRun>,
+    /// DMA mappings of system memory.
+    pub(crate) dma: Vec<(Iova, usize)>,
+    /// Pages of VRAM to evict.
+    pub(crate) live: Vec<DeviceRun>,
 }

@@ -189,7 +189,7 @@ fn a_change_during_the_choice_starts_it_again() {
 #[test]
 fn a_config_has_rules() {
     let world = World::new();
-    let config = SvmConfig { name: "", window: ALL, notifier_size: SZ_2M, chunk_sizes: &[SZ_2M, SZ_4K] };
+    let config = SvmConfig { window: ALL, notifier_size: SZ_2M, chunk_sizes: &[SZ_2M, SZ_4K] };
     let make = |config| {
         let (svm, ops) = (&world.svm, std::sync::Arc::downgrade(&world.driver));
         GpuSvm::new(config, svm.mm().clone(), world.device.clone(), world.set.clone(), ops, world.log.clone()).err()

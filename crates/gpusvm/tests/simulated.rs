@@ -174,12 +174,7 @@ impl Machine {
         let config = |tile: &Arc<Tile>| PagemapConfig { id: tile.id, owner: OWNER, frames: 4096, ops: tile.clone() };
         let set = PagemapSet::new(&mm, &observer, tiles.iter().map(config).collect());
         let driver = Arc::new(Driver);
-        let config = SvmConfig {
-            name: "sim",
-            window: EVERYWHERE,
-            notifier_size: 2 * SZ_2M,
-            chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K],
-        };
+        let config = SvmConfig { window: EVERYWHERE, notifier_size: 2 * SZ_2M, chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K] };
         let svm = GpuSvm::new(config, mm, dma.clone(), set.clone(), Arc::downgrade(&driver), observer);
         let svm = svm.expect("the config is sound");
         Self { sim, live, memory, dma, tiles, set, svm, _driver: driver, vm: Arc::new(rank::mutex(Rank::VM, ())) }

@@ -260,7 +260,6 @@ impl Vm {
 
 fn mirror(shared: &Shared, space: &Arc<Space>) -> Result<Arc<Svm>, Errno> {
     let config = gpusvm::SvmConfig {
-        name: "Xe SVM",
         window: HostRange::new(HostVa(0), HostVa(1 << shared.gpu.platform.va_bits)),
         notifier_size: NOTIFIER_SIZE,
         chunk_sizes: CHUNK_SIZES,

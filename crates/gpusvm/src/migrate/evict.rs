@@ -6,9 +6,11 @@
 //! Locking: no engine lock held; may be called from the driver's VRAM allocation path.
 //! Upstream: `drm_pagemap_evict_to_ram`.
 
-use super::{Buffers, Claim, MigrateError};
+use super::Claim;
+use crate::call::MigrateError;
 use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
+use crate::scratch::Buffers;
 use crate::zdd::ZddView;
 use hostmm::{DevicePage, HostMm, Leg};
 use units::HostRange;

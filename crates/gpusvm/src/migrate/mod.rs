@@ -19,89 +19,7 @@ mod evict;
 mod to_devmem;
 mod to_ram;
 
-use crate::device::MapError;
-use crate::devmem::{CopyError, CopyRun};
-use alloc::vec::Vec;
 use hostmm::{ClaimRequest, Claimed, DeviceRun, HostMm, Leg, Migration, MmError};
-use units::Iova;
-
-/// How a migration to VRAM is to be done (`struct drm_pagemap_migrate_details`).
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct MigrateDetails {
-    /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds. A touch that was deferred
-    /// once is served when that residency ends, whatever migration follows.
-    pub timeslice_ms: u32,
-    /// What happens to pages that lie in another pagemap of the set.
-    pub from_peers: FromPeers,
-}
-
-/// What a migration to VRAM does with pages that lie in another pagemap of its set: one answer for every place that asks.
-///
-/// Upstream has four such places, which disagree for two pagemaps of one device (defect A): the count of own pages, the
-/// shortcut beside it, what is skipped page by page, and how a destination is mapped.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum FromPeers {
-    /// Their engine pushes them to the destination.
-    #[default]
-    Push,
-    /// The migration is [`Busy`](MigrateError::Busy), as if they were in the destination already beside others that are
-    /// not: the driver evicts the range and tries again.
-    Refuse,
-    /// The same; but where all pages of the range are in VRAM of the set, nothing moves, and that is success.
-    Stay,
-}
-
-/// How a migration failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MigrateError {
-    /// Not all pages can migrate now: pinned, in another migration, already partly there, or lost a race.
-    /// Some may have moved (`-EBUSY`).
-    Busy,
-    /// A CPU fault in these pages was deferred and is to be served first: try again (`-EBUSY`).
-    CpuTurn,
-    /// No VMA there (`-ENOENT`).
-    NoVma,
-    /// The range is not page-aligned, spans VMAs, or does not fit the allocation (`-EINVAL`).
-    Invalid,
-    /// Memory is short, or VRAM is (`-ENOMEM`).
-    NoMemory,
-    /// A page could not be mapped for the copying device.
-    Map(MapError),
-    /// The copy failed; everything is where it was.
-    Copy(CopyError),
-    /// The process, or the device, ends.
-    Gone,
-}
-
-impl MigrateError {
-    /// Whether something is short that may be there again in a moment: memory, bus addresses, a slot of the copy engine.
-    pub(crate) const fn is_shortage(self) -> bool {
-        matches!(self, Self::NoMemory | Self::Map(MapError::NoSpace) | Self::Copy(CopyError::NoMemory))
-    }
-}
-
-impl From<MmError> for MigrateError {
-    fn from(error: MmError) -> Self {
-        match error {
-            MmError::Stale | MmError::Denied => Self::Busy,
-            MmError::NoVma => Self::NoVma,
-            MmError::NoMemory => Self::NoMemory,
-            MmError::Gone => Self::Gone,
-        }
-    }
-}
-
-impl From<MapError> for MigrateError {
-    fn from(error: MapError) -> Self {
-        Self::Map(error)
-    }
-}
-
-impl From<CopyError> for MigrateError {
-    fn from(error: CopyError) -> Self {
-        Self::Copy(error)
-    }
-}
 
 /// A migration between claim and finish; dropping it puts everything back.
 struct Claim<'a> {
@@ -160,24 +78,6 @@ impl Committed<'_> {
     fn finish(self) {
         drop(self.0);
     }
-}
-
-/// What a migration needs memory for; spare ones are kept by the pagemap, so that the next one allocates nothing.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    migration: Migration,
-    work: Work,
-}
-
-/// What one batch needs memory for.
-#[derive(Default)]
-struct Work {
-    /// What the copying engine is given.
-    runs: Vec<CopyRun>,
-    /// DMA mappings of system memory.
-    dma: Vec<(Iova, usize)>,
-    /// Pages of VRAM to evict.
-    live: Vec<DeviceRun>,
 }
 
 /// Pages that live at their destination, and those of them that were holes.

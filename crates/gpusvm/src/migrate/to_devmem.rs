@@ -13,11 +13,13 @@
 //! `drm_pagemap_populate_mm` (which allocates before it collects).
 
 use super::batch::{DeviceMapped, DmaMapped, next_batch, report, settle_holes, source};
-use super::{Buffers, Claim, FromPeers, MigrateDetails, MigrateError, Work, arrived};
+use super::{Claim, arrived};
+use crate::call::{FromPeers, MigrateDetails, MigrateError};
 use crate::device::Direction;
 use crate::devmem::Devmem;
 use crate::event::{Event, Where};
 use crate::pagemap::{Pagemap, PagemapSet};
+use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddKey;
 use core::ops::Range;
 use hostmm::{ClaimRequest, DevicePage, HostMm, Leg, Migration, MmError, Toward};

@@ -8,11 +8,13 @@
 //! beyond that the zdd lock and leaf locks. Nothing here waits.
 //! Upstream: `drm_pagemap_migrate_to_ram`, `__drm_pagemap_migrate_to_ram`.
 
+use super::Claim;
 use super::batch::{DmaMapped, report, settle_holes};
-use super::{Buffers, Claim, MigrateError, Work};
+use crate::call::MigrateError;
 use crate::device::Direction;
 use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
+use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddView;
 use hostmm::{ClaimRequest, CpuFault, FaultOutcome, HostMm, Leg, Migration, Place, Toward};
 use units::{HostRange, Outcome, bytes_of};

@@ -270,7 +270,7 @@ impl World {
             |tile: &Arc<FakeTile>| PagemapConfig { id: tile.pagemap, owner: OWNER, frames: FRAMES, ops: tile.clone() };
         let set = PagemapSet::new(&dyn_mm, &observer, tiles.iter().map(config).collect());
         let driver = Arc::new(Driver::default());
-        let config = SvmConfig { name: "test", window, notifier_size: 512 << 20, chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K] };
+        let config = SvmConfig { window, notifier_size: 512 << 20, chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K] };
         let ops = Arc::downgrade(&driver);
         let svm = GpuSvm::new(config, dyn_mm, device.clone(), set.clone(), ops, observer).expect("the config is sound");
         Self { mm, device, tiles, set, driver, svm, log }

@@ -85,7 +85,6 @@ impl Userptrs {
     /// None yet.
     pub(crate) fn new(shared: &Shared, space: &Arc<Space>) -> Result<Self, Errno> {
         let config = SvmConfig {
-            name: "Xe userptr",
             window: HostRange::new(HostVa(0), HostVa(1 << shared.gpu.platform.va_bits)),
             notifier_size: NOTIFIER_SIZE,
             chunk_sizes: CHUNK_SIZES,
