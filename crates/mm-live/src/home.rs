@@ -22,7 +22,7 @@ impl LiveMm {
         while self.bring_pages_home_by(range, end) {
             let registered = self.books.lock().chunks_in(range);
             self.retire_chunks(registered);
-            if self.books.lock().chunks_at(range).next().is_none() {
+            if self.is_unregistered(range) {
                 return true;
             }
             if now_ns() > end {
@@ -35,6 +35,13 @@ impl LiveMm {
             sync::yield_now();
         }
         false
+    }
+
+    /// Whether nothing of `range` is registered. Who ends a registration takes the chunk out of the books first and asks the
+    /// kernel then, both under this lock.
+    fn is_unregistered(&self, range: HostRange) -> bool {
+        let _ended = self.registration.lock();
+        self.books.lock().chunks_at(range).next().is_none()
     }
 
     /// Brings every page of `range` home, and leaves the registration of its chunks as it is: for memory that shall

@@ -20,6 +20,9 @@ use world::{LIVE, Manager};
 /// Schedules a scene is run on, of each kind and for each manager.
 const SEEDS: u64 = 200;
 
+/// Pages of 2M: what is watched as one.
+const CHUNK: usize = 512;
+
 /// Runs a scene for each manager on many schedules.
 fn explore(scene: fn(Scene)) {
     for manager in [Manager::Kernel, LIVE, Manager::Live(Transport::Move, 1)] {
@@ -84,6 +87,22 @@ fn moved_under_a_migration() {
         migrator.join();
         second.join();
         assert_eq!(scene.sim.load_u64(to.start), Ok(40));
+    });
+}
+
+/// A mapping of two chunks of which one is watched moves whole, also in the moment in which another thread's call has the
+/// watch ended.
+#[test]
+fn moved_while_its_watch_ends() {
+    explore(|scene| {
+        let range = scene.sim.mmap(2 * CHUNK, MapKind::Anonymous);
+        let part = HostRange::sized(range.start, 2 * SZ_4K);
+        scene.fill(part, 40);
+        scene.migrate(part, 1, 0);
+        let other = scene.spawn(move |scene| scene.process.around_change(part, || ()));
+        let to = scene.process.mremap(range);
+        assert_eq!(scene.sim.load_u64(to.page_at(1)), Ok(41));
+        other.join();
     });
 }
 

@@ -56,7 +56,10 @@ impl Process {
     }
     /// mremap, as the preload library wraps it.
     pub fn mremap(&self, range: HostRange) -> HostRange {
-        let change = || self.sim.mremap(range).expect("the range is mapped");
+        self.around_change(range, || self.sim.mremap(range).expect("the range is mapped"))
+    }
+    /// What the preload library does around a change of mappings.
+    pub fn around_change<R>(&self, range: HostRange, change: impl FnOnce() -> R) -> R {
         match &self.live {
             None => change(),
             Some(live) => live.while_home(range, Some(EventKind::Unmap), change),
