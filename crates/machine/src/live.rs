@@ -160,6 +160,11 @@ impl Live {
         self.mm.while_home(range, told, change);
     }
 
+    /// Runs a change after which nothing of `range` is mapped as it was; the GPU forgets it, wherever it is.
+    pub fn around_unmap(&self, range: HostRange, change: impl FnOnce()) {
+        self.mm.while_told(range, EventKind::Unmap, change);
+    }
+
     /// Quiet before a fork: no engine steps, no job runs, nothing is in VRAM, and nothing goes there. False where some page would
     /// not come home for ten seconds.
     #[must_use]

@@ -79,11 +79,24 @@ impl LiveMm {
         let chunks = HostRange::new(range.start.align_down(SZ_2M), range.end.align_up(SZ_2M));
         let hold = self.books.lock().quarantine.hold(chunks);
         self.bring_home(chunks);
-        let begun = told.map(|kind| self.notifiers.begin(MmEvent { range, kind }));
-        begun.iter().for_each(|begun| self.notifiers.notify(begun));
-        let result = change();
-        begun.into_iter().for_each(|begun| self.notifiers.end(begun));
+        let result = match told {
+            Some(kind) => self.while_told(range, kind, change),
+            None => change(),
+        };
         self.books.lock().quarantine.release(hold);
+        result
+    }
+
+    /// Runs `change` as an invalidation of `range`: the notifiers around it are called before, and their sequences are odd until
+    /// it is done. For wrappers of munmap: no event tells of memory of which nothing is in VRAM.
+    pub fn while_told<R>(&self, range: HostRange, kind: EventKind, change: impl FnOnce() -> R) -> R {
+        if self.alive().is_err() {
+            return change();
+        }
+        let begun = self.notifiers.begin(MmEvent { range, kind });
+        self.notifiers.notify(&begun);
+        let result = change();
+        self.notifiers.end(begun);
         result
     }
 

@@ -49,6 +49,18 @@ fn memory_beside_what_the_gpu_uses_can_be_remapped() {
 }
 
 #[test]
+fn memory_that_is_mapped_anew_keeps_no_bind_out() {
+    if !userfaultfd() {
+        return;
+    }
+    for how in ["munmap", "mmap", "mremap", "stays"] {
+        let run = run("anew.c", &[], &[how]);
+        let right = if how == "stays" { "Device or resource busy\n" } else { "bound\n" };
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{how}: {}", run.err);
+    }
+}
+
+#[test]
 fn a_page_that_was_replaced_is_part_of_its_block() {
     if !userfaultfd() {
         return;

@@ -81,11 +81,11 @@ impl Device for Machine {
     }
 
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut()) {
-        let told = match change {
-            Change::Remap => Some(EventKind::Unmap),
-            Change::Protect | Change::Lock => None,
-        };
-        self.live.around_change(range, told, make);
+        match change {
+            Change::Unmap => self.live.around_unmap(range, make),
+            Change::Remap => self.live.around_change(range, Some(EventKind::Unmap), make),
+            Change::Protect | Change::Lock => self.live.around_change(range, None, make),
+        }
     }
 
     fn fork_prepare(&self) -> bool {

@@ -38,6 +38,8 @@ pub struct Identity {
 pub enum Change {
     /// mprotect, pkey_mprotect: no event, and pages do not come home into a mapping that is not writable.
     Protect,
+    /// munmap, or mmap over something: an event only where something is watched.
+    Unmap,
     /// mremap: EFAULT across the split that a registration makes.
     Remap,
     /// mlock: no event, and pages do not come home into a locked mapping.
@@ -54,7 +56,7 @@ pub trait Device: Send + Sync {
     fn exclude(&self, range: HostRange);
     /// This memory is the library's own: refuse it to every access.
     fn own(&self, range: HostRange);
-    /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there.
+    /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there if that matters for `change`.
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
     /// The kernel's mappings that `range` lies in, where they are one mapping for the program; else none.
     fn pieces(&self, range: HostRange) -> Vec<HostRange>;

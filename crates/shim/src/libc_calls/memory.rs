@@ -1,7 +1,9 @@
 //! mmap of a node; mprotect, mremap, mlock and their kin, with their memory at home.
 //!
-//! munmap, mmap over something, and most of madvise need little here: the kernel tells of them, also where libc calls
-//! them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before. It does not tell of guards (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
+//! munmap, mmap over something, and most of madvise need little here: the kernel tells of them where something is watched, also
+//! if libc calls them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before.
+//! Of what is not watched only a wrapper knows that it went, so the GPU forgets it here. The kernel does not tell of guards
+//! (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
 use super::{buffers, interpose, peek, pieces, raw, real, set_errno, shared};
 use crate::device::Change;
@@ -13,23 +15,25 @@ use xe_uapi::gem::PCI_BARRIER_OFFSET;
 
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
-        if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
-            return map_node(at, length, prot, flags, fd, offset);
-        }
         if flags & libc::MAP_ANONYMOUS == 0 && nodes::entry(fd) == Entry::Buffer && !shared::may_map(fd, length, prot, flags, offset) {
             set_errno(libc::EINVAL);
             return libc::MAP_FAILED;
         }
-        if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) == libc::MAP_FIXED {
-            session::finish_jobs(at as usize, length);
+        let map = || {
+            if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
+                return map_node(at, length, prot, flags, fd, offset);
+            }
+            // SAFETY: the program's own arguments.
+            unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
+        };
+        if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != libc::MAP_FIXED {
+            return map();
         }
-        // SAFETY: the program's own arguments.
-        unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
+        session::around_change(at as usize, length, Change::Unmap, map)
     }
     fn munmap(at: *mut c_void, length: size_t) -> c_int {
-        session::finish_jobs(at as usize, length);
         // SAFETY: the program's own arguments.
-        unsafe { real::munmap(at, length) }
+        session::around_change(at as usize, length, Change::Unmap, || unsafe { real::munmap(at, length) })
     }
     fn mmap64(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
         // SAFETY: the program's own arguments; the two forms are one where off_t has 64 bits.
@@ -46,9 +50,13 @@ interpose! {
         })
     }
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, to: *mut c_void) -> *mut c_void {
+        // SAFETY: the program's own arguments.
+        let remap = || unsafe { pieces::mremap(at, old, new, flags, to) };
         session::around_change(at as usize, old, Change::Remap, || {
-            // SAFETY: the program's own arguments.
-            unsafe { pieces::mremap(at, old, new, flags, to) }
+            if flags & libc::MREMAP_FIXED == 0 {
+                return remap();
+            }
+            session::around_change(to as usize, new, Change::Unmap, remap)
         })
     }
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {

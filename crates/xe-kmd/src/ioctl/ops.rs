@@ -215,7 +215,7 @@ fn refresh(vm: &Vm, svm: &Svm, vmas: &VmaTree, old: &Vma) {
 }
 
 /// `EBUSY` where a mirror in `span` has live ranges: the program must unmap the memory first. A host that is not told
-/// of every munmap (userfaultfd: memory of which nothing is in VRAM) may leave ranges of memory that is gone, and other
+/// of every munmap (see `svm/garbage.rs`) may leave ranges of memory that is gone, and other
 /// memory may be in its place by now: those are collected here.
 fn refuse_live(vm: &Vm, vmas: &mut VmaTree, span: GpuRange) -> Result<(), Errno> {
     let Some(svm) = &vm.svm else { return Ok(()) };

@@ -3,8 +3,8 @@
 //! A notifier cannot remove a range (it runs in reader class), so it lists it. The list is emptied at the head
 //! of every fault, bind and advice; there is no worker: a range that nobody asks after only takes a little memory.
 //!
-//! Not every host tells of every munmap (userfaultfd does not where nothing is in VRAM). Ranges of such memory are
-//! found by looking: a few with every so many faults ([`Sweep`]), and all of them where page tables run out.
+//! Not every host tells of every munmap (userfaultfd does not where nothing is in VRAM, nor does a wrapper where libc unmaps
+//! by itself). Ranges of such memory are found by looking: a few with every so many faults ([`Sweep`]), and all of them where page tables run out.
 //!
 //! Locking: the VM's lock is held; takes the notifier lock and below.
 //!
