@@ -33,7 +33,7 @@ pub(super) fn owner(stage: &Stage, number: usize) {
             assert_eq!(madvise(PLACE, libc::MADV_DONTNEED), 0);
         }
         unmap(PLACE);
-        stage.owners.fetch_add(1, SeqCst);
+        stage.counts.owners.fetch_add(1, SeqCst);
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) fn mapper(stage: &Stage) {
             }
         }
         (first..first + 16).for_each(|i| verify(stage, "mapper zero", page(area, i), 0));
-        stage.maps.fetch_add(1, SeqCst);
+        stage.counts.maps.fetch_add(1, SeqCst);
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn dropper(stage: &Stage) {
         (first..first + count).for_each(|i| verify(stage, "dropper", page(area, i), round));
         assert_eq!(madvise(HostRange::new(page(area, first), page(area, first + count)), libc::MADV_DONTNEED), 0);
         (first..first + count).for_each(|i| verify(stage, "dropper zero", page(area, i), 0));
-        stage.drops.fetch_add(1, SeqCst);
+        stage.counts.drops.fetch_add(1, SeqCst);
     }
 }
 
@@ -116,13 +116,13 @@ pub(super) fn remapper(stage: &Stage) {
         let mut done = go();
         while !done {
             // A piece of it is registered and a piece is not.
-            stage.raw_remaps_refused.fetch_add(1, SeqCst);
+            stage.counts.raw_remaps_refused.fetch_add(1, SeqCst);
             stage.mm.bring_home(area);
             done = go();
         }
         stage.areas[2].start.store(target.start.0, SeqCst);
         (0..512).step_by(3).for_each(|i| verify(stage, "remapper", page(target, i), round));
-        stage.remaps.fetch_add(1, SeqCst);
+        stage.counts.remaps.fetch_add(1, SeqCst);
     }
 }
 
@@ -153,7 +153,7 @@ pub(super) fn grower(stage: &Stage) {
         verify(stage, "grower", page(grown, 511), round);
         verify(stage, "grower zero", page(grown, 512), 0);
         unmap(grown);
-        stage.grown.fetch_add(1, SeqCst);
+        stage.counts.grown.fetch_add(1, SeqCst);
     }
 }
 
@@ -177,7 +177,7 @@ pub(super) fn forker(stage: &Stage) {
         if status != 0 {
             stage.lose("child", stage.constant.start, status as u64, 0);
         }
-        stage.forks.fetch_add(1, SeqCst);
+        stage.counts.forks.fetch_add(1, SeqCst);
     }
 }
 
@@ -191,8 +191,30 @@ pub(super) fn loader(stage: &Stage) {
         if !library.is_null() {
             // SAFETY: just opened.
             unsafe { libc::dlclose(library) };
-            stage.loads.fetch_add(1, SeqCst);
+            stage.counts.loads.fetch_add(1, SeqCst);
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Buffer objects: each has bytes of its own, from zeros on.
+pub(super) fn objects(stage: &Stage) {
+    guard(stage);
+    let mut random = Random(23);
+    while stage.beat(13) {
+        std::thread::sleep(Duration::from_micros(random.below(500)));
+        let pages = 1 + random.below(16);
+        let Some(first) = stage.mm.object_create(pages) else { continue };
+        for page in 0..pages {
+            let place = Place::Host(first.add(page));
+            for old in [0, 1] {
+                let got = stage.mm.atomic(place, 8, 8, AtomicOp::Add(1)).expect("the object has this page");
+                if got != old {
+                    stage.lose("object", HostVa(first.0), got, old);
+                }
+            }
+        }
+        stage.mm.object_destroy(first, pages);
+        stage.counts.objects.fetch_add(1, SeqCst);
     }
 }

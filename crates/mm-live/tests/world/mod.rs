@@ -6,7 +6,8 @@
 )]
 
 use hostmm::*;
-use mm_live::{Config, LiveMm};
+use mm_live::kernel::Kernel;
+use mm_live::{Config, LiveMm, Refused, Transport};
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -198,17 +199,28 @@ pub fn say(line: &str) {
 }
 
 pub fn start(config: Config) -> Option<Arc<LiveMm>> {
-    match LiveMm::start(config) {
-        Ok(mm) => {
-            mm.exclude(heap());
-            assert!(WORLD.set(mm.clone()).is_ok(), "one world a process");
-            Some(mm)
-        }
-        Err(refused) => {
-            skipped(&format!("userfaultfd refused: {refused}"));
-            None
-        }
-    }
+    begin(LiveMm::start(config))
+}
+
+/// The same over a kernel of the test's.
+pub fn start_on(kernel: Arc<dyn Kernel>, config: Config) -> Option<Arc<LiveMm>> {
+    begin(LiveMm::on(kernel, config))
+}
+
+/// The real one.
+pub fn kernel(transport: Transport) -> Option<Arc<dyn Kernel>> {
+    allowed(mm_live::linux(transport))
+}
+
+fn begin(started: Result<Arc<LiveMm>, Refused>) -> Option<Arc<LiveMm>> {
+    let mm = allowed(started)?;
+    mm.exclude(heap());
+    assert!(WORLD.set(mm.clone()).is_ok(), "one world a process");
+    Some(mm)
+}
+
+fn allowed<T>(opened: Result<T, Refused>) -> Option<T> {
+    opened.inspect_err(|refused| skipped(&format!("userfaultfd refused: {refused}"))).ok()
 }
 
 pub fn migrate_home(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange) -> usize {
