@@ -19,7 +19,7 @@ use xe_kmd::Errno;
 pub use mm_live::{Calls, PageSize, Refused, Region, floor};
 
 /// After which a job counts as hung.
-const PATIENCE_NS: i64 = 2_000_000_000;
+const TIMEOUT_NS: i64 = 2_000_000_000;
 
 /// Why something was not measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +89,7 @@ impl Stand {
             .exec(queue, batch.mirror(), fence.mirror(), self.serial)
             .map_err(|errno| Failed::Ioctl("EXEC", errno))?;
         self.program
-            .wait(fence, self.serial, PATIENCE_NS, queue)
+            .wait(fence, self.serial, TIMEOUT_NS, queue)
             .map_err(|errno| Failed::Ioctl("WAIT_USER_FENCE", errno))?;
         Ok(now_ns() - start)
     }

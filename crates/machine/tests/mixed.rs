@@ -1,6 +1,6 @@
 //! A huge page costs the same after mixed use of VRAM as before it: counted, not timed.
 //!
-//! What could make it dear is left behind by others: a slot of VRAM or a lane of the bounce buffer that was used in
+//! What could make it dear is left behind by others: a slot of VRAM or a bounce buffer that was used in
 //! pieces keeps a page table, and splits the next huge page; so would a block that lies across two slots.
 
 use gpusvm::Where;

@@ -5,31 +5,31 @@
 //! A thread may be preempted there for milliseconds, and the kernel reuses addresses at once: the stress lost writes
 //! within seconds. Only the program's descriptor refuses (EAGAIN, under the kernel's own lock) from the moment in
 //! which a change begins to the moment in which its event has been read. So a page first moves by the program's
-//! descriptor into a lane that is registered with it, and from there by the device's to its frame: 1.4 us more
+//! descriptor into a buffer that is registered with it, and from there by the device's to its frame: 1.4 us more
 //! for a 4K page, 1 us for a huge one, and exact.
 //!
-//! A lane keeps an empty page table once it was used in pieces, and would split a huge page. It is renewed then:
-//! unregistered (so that its own DONTNEED raises no event), emptied, and registered again. So there are lanes for
-//! pieces and lanes for huge pages.
+//! A buffer keeps an empty page table once it was used in pieces, and would split a huge page. It is renewed then:
+//! unregistered (so that its own DONTNEED raises no event), emptied, and registered again. So there are buffers for
+//! pieces and buffers for huge pages.
 //!
-//! A page in a lane is in nobody's memory, and its claim has it. Should the second move fail, for want of memory, the
+//! A page in a buffer is in nobody's memory, and its claim has it. Should the second move fail, for want of memory, the
 //! mover lets events be read again, so that the program can go on and give some back; what events do to the page, its
-//! entry says. Then the page goes home, to where its mapping is by then. So a lane may be held without the events lock,
+//! entry says. Then the page goes home, to where its mapping is by then. So a buffer may be held without the events lock,
 //! and is never waited for.
 
 use crate::LiveMm;
 use crate::kernel::{Descriptor, Errno, Kernel, Watch};
-use crate::ranks::LANE;
+use crate::ranks::BUFFER;
 use crate::transfer::Transfer;
 use sync::{Mutex, MutexGuard, rank};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
-/// Lanes of each kind: as many movers as may be under way at once.
-const LANES: usize = 2;
+/// Buffers of each kind: as many movers as may be under way at once.
+const BUFFERS: usize = 2;
 /// How often the second move is tried while no event can be read.
 const MAX_TRIES: u32 = 100;
 
-/// What a lane is for.
+/// What a buffer is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Size {
     Pieces,
@@ -37,7 +37,7 @@ enum Size {
 }
 
 /// 2M of addresses that pages pass through.
-pub(crate) struct Lane {
+pub(crate) struct Buffer {
     range: HostRange,
     /// It may have a page table, which splits a huge page.
     pieced: bool,
@@ -45,10 +45,10 @@ pub(crate) struct Lane {
     open: bool,
 }
 
-/// All lanes.
+/// All bounce buffers.
 pub(crate) struct Bounce {
-    pieces: Vec<Mutex<Lane>>,
-    huge: Vec<Mutex<Lane>>,
+    pieces: Vec<Mutex<Buffer>>,
+    huge: Vec<Mutex<Buffer>>,
 }
 
 /// Pages that passed, and those that did not get out.
@@ -59,31 +59,31 @@ pub(crate) struct Passed<'a> {
     pub stuck: Option<Stuck<'a>>,
 }
 
-/// Pages in a lane.
+/// Pages in a buffer.
 pub(crate) struct Stuck<'a> {
-    lane: MutexGuard<'a, Lane>,
+    buffer: MutexGuard<'a, Buffer>,
     at: HostVa,
     pages: usize,
 }
 
 impl Bounce {
-    /// Makes the lanes and registers them with the program's descriptor.
+    /// Makes the buffers and registers them with the program's descriptor.
     pub fn new(kernel: &dyn Kernel) -> Result<Self, Errno> {
         let make = || {
-            let lanes = (0..LANES).map(|_| {
+            let buffers = (0..BUFFERS).map(|_| {
                 let range = kernel.map_arena(SZ_2M)?;
                 kernel.register(Descriptor::Program, range, Watch::Missing)?;
-                Ok(rank::mutex(LANE, Lane { range, pieced: false, open: true }))
+                Ok(rank::mutex(BUFFER, Buffer { range, pieced: false, open: true }))
             });
-            lanes.collect::<Result<_, _>>()
+            buffers.collect::<Result<_, _>>()
         };
         Ok(Self { pieces: make()?, huge: make()? })
     }
 
-    /// Gives the lanes back. Unregistered first: an event would wait for a reader.
+    /// Gives the buffers back. Unregistered first: an event would wait for a reader.
     pub fn close(&mut self, kernel: &dyn Kernel) {
-        for lane in self.pieces.iter_mut().chain(&mut self.huge) {
-            let range = lane.get_mut().range;
+        for buffer in self.pieces.iter_mut().chain(&mut self.huge) {
+            let range = buffer.get_mut().range;
             if kernel.unregister(Descriptor::Program, range).is_ok() {
                 kernel.unmap_arena(range);
             }
@@ -92,39 +92,39 @@ impl Bounce {
 
     /// Where they are: never to be migrated.
     pub fn ranges(&self) -> Vec<HostRange> {
-        self.pieces.iter().chain(&self.huge).map(|lane| lane.lock().range).collect()
+        self.pieces.iter().chain(&self.huge).map(|buffer| buffer.lock().range).collect()
     }
 }
 
 impl LiveMm {
-    /// A lane that nobody uses.
-    fn lane(&self, size: Size) -> Option<MutexGuard<'_, Lane>> {
-        let lanes = if size == Size::Huge { &self.bounce.huge } else { &self.bounce.pieces };
-        lanes.iter().filter_map(Mutex::try_lock).find_map(|mut lane| {
-            if !lane.open || size == Size::Huge && lane.pieced {
-                self.renew(&mut lane);
+    /// A buffer that nobody uses.
+    fn buffer(&self, size: Size) -> Option<MutexGuard<'_, Buffer>> {
+        let buffers = if size == Size::Huge { &self.bounce.huge } else { &self.bounce.pieces };
+        buffers.iter().filter_map(Mutex::try_lock).find_map(|mut buffer| {
+            if !buffer.open || size == Size::Huge && buffer.pieced {
+                self.renew(&mut buffer);
             }
-            lane.open.then_some(lane)
+            buffer.open.then_some(buffer)
         })
     }
 
-    /// Moves pages of the program to frames. EAGAIN where all lanes are taken. The caller holds the events lock.
+    /// Moves pages of the program to frames. EAGAIN where all bounce buffers are taken. The caller holds the events lock.
     pub(crate) fn bounce(&self, dst: HostVa, src: HostVa, pages: usize, huge: bool) -> Passed<'_> {
         let whole = huge && src.is_aligned(SZ_2M) && dst.is_aligned(SZ_2M) && bytes_of(pages) == SZ_2M;
-        let Some(mut lane) = self.lane(if whole { Size::Huge } else { Size::Pieces }) else {
+        let Some(mut buffer) = self.buffer(if whole { Size::Huge } else { Size::Pieces }) else {
             return Passed { pages: 0, error: Some(Errno::AGAIN), stuck: None };
         };
-        let at = lane.range.start.add(src.0 % SZ_2M);
+        let at = buffer.range.start.add(src.0 % SZ_2M);
         let (inside, error) = self.move_exactly(Descriptor::Program, at, src, pages);
         // A huge page that was none any more left a page table behind.
-        lane.pieced |= !whole || error.is_some();
-        let out = self.leave_lane(dst, at, inside);
-        let stuck = (out < inside).then(|| Stuck { lane, at: at.add(bytes_of(out)), pages: inside - out });
+        buffer.pieced |= !whole || error.is_some();
+        let out = self.leave_buffer(dst, at, inside);
+        let stuck = (out < inside).then(|| Stuck { buffer, at: at.add(bytes_of(out)), pages: inside - out });
         Passed { pages: out, error, stuck }
     }
 
     /// The second half: into the frames, which are empty. Gives how many pages got out.
-    fn leave_lane(&self, dst: HostVa, at: HostVa, pages: usize) -> usize {
+    fn leave_buffer(&self, dst: HostVa, at: HostVa, pages: usize) -> usize {
         let (mut done, mut tries) = (0, 0);
         while done < pages && tries < MAX_TRIES {
             let (to, from) = (dst.add(bytes_of(done)), at.add(bytes_of(done)));
@@ -140,7 +140,7 @@ impl LiveMm {
         done
     }
 
-    /// Whether the kernel took the page back while it was in a lane, as MADV_FREE allows: then its frame has zeros.
+    /// Whether the kernel took the page back while it was in a buffer, as MADV_FREE allows: then its frame has zeros.
     fn is_taken_back(&self, frame: HostVa, at: HostVa) -> bool {
         let taken = !self.holds(at);
         if taken {
@@ -150,7 +150,7 @@ impl LiveMm {
         taken && self.holds(frame)
     }
 
-    /// Puts pages that are stuck in a lane to where their mapping is now. What has none any more is dropped. Without
+    /// Puts pages that are stuck in a buffer to where their mapping is now. What has none any more is dropped. Without
     /// the events lock.
     pub(crate) fn return_stuck(&self, transfer: Transfer, mut stuck: Stuck<'_>) {
         let (mut done, mut tries) = (0, 0);
@@ -159,7 +159,7 @@ impl LiveMm {
             let from = stuck.at.add(bytes_of(done));
             let held = self.hold_events();
             let part = self.books.lock().named(transfer.claim, name);
-            let Some(entry) = part.filter(|entry| !entry.dead) else {
+            let Some(entry) = part.filter(|entry| !entry.cancelled) else {
                 done += part.map_or(1, |entry| entry.pages);
                 continue;
             };
@@ -182,26 +182,26 @@ impl LiveMm {
                 self.yield_to_raiser(&mut tries);
             }
         }
-        stuck.lane.open = false;
+        stuck.buffer.open = false;
     }
 
-    fn renew(&self, lane: &mut Lane) {
+    fn renew(&self, buffer: &mut Buffer) {
         // While it is registered, its own DONTNEED would wait for a reader, which may wait for the caller.
-        if self.kernel.unregister(Descriptor::Program, lane.range).is_err() {
+        if self.kernel.unregister(Descriptor::Program, buffer.range).is_err() {
             return;
         }
-        let _ = self.kernel.drop_pages(lane.range);
-        lane.open = self.kernel.register(Descriptor::Program, lane.range, Watch::Missing).is_ok();
-        lane.pieced = !lane.open;
+        let _ = self.kernel.drop_pages(buffer.range);
+        buffer.open = self.kernel.register(Descriptor::Program, buffer.range, Watch::Missing).is_ok();
+        buffer.pieced = !buffer.open;
     }
 
-    /// Drops pages of the program by way of a lane: those of the mapping that is there while no event is read, or none.
+    /// Drops pages of the program by way of a buffer: those of the mapping that is there while no event is read, or none.
     pub(crate) fn bounce_away(&self, src: HostVa, pages: usize) -> (usize, Option<Errno>) {
-        let Some(mut lane) = self.lane(Size::Pieces) else { return (0, Some(Errno::AGAIN)) };
-        let at = lane.range.start.add(src.0 % SZ_2M);
-        lane.pieced = true;
+        let Some(mut buffer) = self.buffer(Size::Pieces) else { return (0, Some(Errno::AGAIN)) };
+        let at = buffer.range.start.add(src.0 % SZ_2M);
+        buffer.pieced = true;
         let (went, error) = self.move_exactly(Descriptor::Program, at, src, pages);
-        self.renew(&mut lane);
+        self.renew(&mut buffer);
         (went, error)
     }
 }

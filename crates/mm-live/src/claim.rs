@@ -1,7 +1,7 @@
 //! The first half of a migration: claim and stage (Linux: `migrate_vma_setup`, `migrate_device_range`).
 //!
 //! A claim is a list of entries, one a run; the pages' marks name the claim, so that an event or a fault that meets a page
-//! finds its migration. Pages that an event takes away while they are claimed are *dead*: the claim carries them nowhere
+//! finds its migration. Pages that an event takes away while they are claimed are *cancelled*: the claim carries them nowhere
 //! any more, and its `finish` alone frees what they held, on both sides.
 //!
 //! A claim towards VRAM asks the kernel once, which pages hold something; a claim of pages in VRAM asks the books.
@@ -17,7 +17,7 @@ use sync::time::now_ns;
 use units::{HostFrame, HostRange, HostVa, SZ_2M, bytes_of};
 
 /// How long a claim waits for a freeze to end before it says [`MmError::Stale`].
-const PATIENCE_NS: u64 = 10_000_000;
+const TIMEOUT_NS: u64 = 10_000_000;
 
 impl LiveMm {
     /// A new claim. Towards VRAM none begins while a fork is near; homeward is what the fork waits for.
@@ -25,7 +25,7 @@ impl LiveMm {
         self.alive()?;
         let mut books = self.books.lock();
         if books.frozen > 0 && toward != Toward::Ram {
-            self.claims_changed.wait_for(&mut books, PATIENCE_NS);
+            self.claims_changed.wait_for(&mut books, TIMEOUT_NS);
             if books.frozen > 0 {
                 return Err(MmError::Stale);
             }
@@ -285,7 +285,7 @@ impl Books {
                 (Toward::Vram(_), Some(Place::Device(first))) if self.is_empty_run(first, leg.pages()) => {
                     next = claim.update_named(next, leg.range, |entry| {
                         let page = first.add(leg.range.page_index(entry.claimed) as u64);
-                        if !entry.dead {
+                        if !entry.cancelled {
                             entry.to = Some(Place::Device(page));
                             self.set_frames(page, entry.pages, Frame::Staged(entry.va));
                         }

@@ -12,14 +12,14 @@ use hostmm::{ClaimId, Migration, Place};
 use units::{HostRange, Outcome, SZ_4K};
 
 /// How long a page that is on the move, or held by somebody else, is followed to put it back.
-const PATIENCE_NS: u64 = 1_000_000_000;
+const TIMEOUT_NS: u64 = 1_000_000_000;
 
 impl LiveMm {
     pub(crate) fn commit_claim(&self, migration: &mut Migration) {
         let Some(ClaimId(id)) = migration.id else { return };
         let has_empty = self.books.lock().want(id, migration);
         // First, since what cannot go back has moved, and that must be said.
-        self.undo(id, PATIENCE_NS);
+        self.undo(id, TIMEOUT_NS);
         if has_empty {
             self.fill_empty(id);
         }
@@ -37,7 +37,7 @@ impl LiveMm {
                 _ => self.set_outcome(id, entry.name(), Outcome::Zeroed),
             }
         }
-        for entry in self.entries(id).iter().filter(|entry| entry.wanted && !entry.dead && !entry.strayed) {
+        for entry in self.entries(id).iter().filter(|entry| entry.wanted && !entry.cancelled && !entry.unstaged) {
             match entry.to {
                 Some(Place::Device(first)) if entry.outcome == Outcome::Zeroed => self.zero_frames(first, entry.pages),
                 Some(Place::Host(_)) if entry.outcome == Outcome::Zeroed => {
@@ -79,7 +79,7 @@ impl LiveMm {
         while !rest.is_empty() {
             let unread = self.hold_events();
             let part = self.books.lock().named(id, rest);
-            let Some(entry) = part.filter(|entry| !entry.dead) else {
+            let Some(entry) = part.filter(|entry| !entry.cancelled) else {
                 self.set_outcome(id, HostRange::sized(rest.start, SZ_4K), Outcome::Failed);
                 rest.start = rest.start.add(SZ_4K);
                 continue;
@@ -111,7 +111,9 @@ impl LiveMm {
         let (mut tries, mut broken) = (0, false);
         loop {
             let held = self.hold_events();
-            let Some(entry) = self.books.lock().named(claim, name).filter(|entry| !entry.dead) else { return false };
+            let Some(entry) = self.books.lock().named(claim, name).filter(|entry| !entry.cancelled) else {
+                return false;
+            };
             if self.transport == crate::Transport::Copy {
                 drop(held);
                 self.drop_own(HostRange::sized(entry.va, SZ_4K));
@@ -139,7 +141,7 @@ impl LiveMm {
 }
 
 fn is_wanted_empty(entry: &Entry) -> bool {
-    entry.wanted && entry.to.is_some() && !entry.dead && !entry.is_carried() && entry.outcome != Outcome::Zeroed
+    entry.wanted && entry.to.is_some() && !entry.cancelled && !entry.is_carried() && entry.outcome != Outcome::Zeroed
 }
 
 impl Books {
@@ -191,7 +193,7 @@ impl Books {
 
     /// The destination is the pages' home.
     fn settle(&mut self, entry: &mut Entry) {
-        if entry.dead || entry.committed {
+        if entry.cancelled || entry.committed {
             return;
         }
         match entry.to {

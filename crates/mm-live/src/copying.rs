@@ -27,7 +27,7 @@ impl LiveMm {
                 if entry.filling != Filling::Busy {
                     entry.filling = filling;
                 }
-                first = first.or((!entry.dead).then_some(entry.va));
+                first = first.or((!entry.cancelled).then_some(entry.va));
             });
             if !busy {
                 return first;
@@ -44,7 +44,7 @@ impl LiveMm {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Step::Again,
             // Kernels before 6.3 protect within one mapping only.
-            Err(Errno::NOENT) if way.pages > 1 => return Step::Narrow,
+            Err(Errno::NOENT) if way.pages > 1 => return Step::Single,
             Err(_) => return self.count_invalid(),
         }
         self.set_filling(transfer, Filling::Open);
@@ -82,7 +82,7 @@ impl LiveMm {
         let pages = transfer.name.pages();
         let unread = self.hold_events();
         let mut alive = true;
-        self.books.lock().update_named(transfer, |entry| alive &= !entry.dead && !entry.is_remapped());
+        self.books.lock().update_named(transfer, |entry| alive &= !entry.cancelled && !entry.is_remapped());
         if alive && !self.kernel.event_pending() {
             self.note(transfer, Outcome::Copied);
             self.books.lock().update_named(transfer, |entry| entry.dropping = true);
@@ -109,7 +109,7 @@ impl LiveMm {
         };
         let mut left = Vec::new();
         self.books.lock().update_named(transfer, |entry| {
-            if entry.is_remapped() && !entry.dead {
+            if entry.is_remapped() && !entry.cancelled {
                 left.push((entry.name(), entry.range()));
             }
         });

@@ -6,7 +6,7 @@
 //! 1. close the barrier, take the events lock;
 //! 2. read messages until none is left (page faults come before events, so stopping early would leave the
 //!    event unread that makes every ioctl fail);
-//! 3. for each event: forget the pages, mark claimed ones dead, empty their frames, make the sequences of the
+//! 3. for each event: forget the pages, cancel claimed ones, empty their frames, make the sequences of the
 //!    notifiers odd, and queue a notice;
 //! 4. open the barrier; queue the faults.
 //!

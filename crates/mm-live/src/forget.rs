@@ -43,8 +43,8 @@ impl LiveMm {
     /// Takes pages, or their mapping, out of the books. Gives frames to empty now, and to free when the engine was told.
     pub(crate) fn forget(&self, range: HostRange, what: Forget) -> Vec<DeviceRun> {
         let mut books = self.books.lock();
-        let (lost, died) = books.forget(range, what);
-        self.counters.died.add(died);
+        let (lost, cancelled) = books.forget(range, what);
+        self.counters.cancelled.add(cancelled);
         if what == Forget::Mapping {
             books.forget_registration(range);
         }
@@ -126,18 +126,18 @@ impl LiveMm {
 }
 
 impl Books {
-    /// Claimed pages die; of the others the frames are lost. Gives these, and how many pages died. Pages whose mapping
+    /// Claimed pages are cancelled; of the others the frames are lost. Gives these, and how many pages were cancelled. Pages whose mapping
     /// stays and that the copying path is about to drop stay claimed: nobody may write them before that is done.
     fn forget(&mut self, range: HostRange, what: Forget) -> (Vec<DeviceRun>, u64) {
-        let (mut lost, mut died) = (Vec::new(), 0);
+        let (mut lost, mut cancelled) = (Vec::new(), 0);
         let mut kept = Vec::new();
         for (run, page) in self.known(range) {
             match (page.mark, page.home) {
                 (Mark::Claimed(id), _) => {
-                    died += run.pages() as u64;
+                    cancelled += run.pages() as u64;
                     if let Some(claim) = self.claims.get_mut(id) {
                         claim.update(run, |entry| {
-                            entry.dead = true;
+                            entry.cancelled = true;
                             if entry.dropping && what == Forget::Pages {
                                 kept.push((entry.range(), page.mark));
                             }
@@ -145,7 +145,7 @@ impl Books {
                     }
                 }
                 (_, Home::Device(first)) => {
-                    self.set_frames(first, run.pages(), Frame::Condemned);
+                    self.set_frames(first, run.pages(), Frame::Cancelled);
                     lost.push(DeviceRun { first, pages: run.pages() });
                 }
                 _ => {}
@@ -153,7 +153,7 @@ impl Books {
             self.set(run, Page { home: Home::System, mark: Mark::Free });
         }
         kept.into_iter().for_each(|(run, mark)| self.set_mark(run, mark));
-        (lost, died)
+        (lost, cancelled)
     }
 
     fn forget_registration(&mut self, range: HostRange) {

@@ -11,14 +11,14 @@ use sync::time::now_ns;
 use units::{HostRange, HostVa, Outcome, SZ_2M};
 
 /// How long an evacuation tries: it meets only what a migration in progress holds back.
-const PATIENCE_NS: u64 = 10_000_000_000;
+const TIMEOUT_NS: u64 = 10_000_000_000;
 
 impl LiveMm {
     /// Brings every page of `range` home and unregisters its chunks: what a wrapper of mremap calls first, because
     /// registration splits VMAs and mremap refuses to go across two. Migrations may begin again at once.
     /// False where some page would not come, or migrations of it kept beginning.
     pub fn bring_home(&self, range: HostRange) -> bool {
-        let end = now_ns() + PATIENCE_NS;
+        let end = now_ns() + TIMEOUT_NS;
         while self.bring_pages_home_by(range, end) {
             let registered = self.books.lock().chunks_in(range);
             self.retire_chunks(registered);
@@ -47,7 +47,7 @@ impl LiveMm {
     /// Brings every page of `range` home, and leaves the registration of its chunks as it is: for memory that shall
     /// migrate no more, or not now. False where some page would not come.
     pub fn bring_pages_home(&self, range: HostRange) -> bool {
-        self.bring_pages_home_by(range, now_ns() + PATIENCE_NS)
+        self.bring_pages_home_by(range, now_ns() + TIMEOUT_NS)
     }
 
     fn bring_pages_home_by(&self, range: HostRange, end: u64) -> bool {
@@ -230,7 +230,7 @@ impl LiveMm {
     /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
     /// telling, so the frame cannot be free again meanwhile.
     pub(crate) fn explain_empty(&self, page: DevicePage) -> AccessError {
-        if self.books.lock().frame(page) == Some(Frame::Condemned) {
+        if self.books.lock().frame(page) == Some(Frame::Cancelled) {
             self.counters.told_late.add(1);
             AccessError::Again
         } else if self.refill(page) {

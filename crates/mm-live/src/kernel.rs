@@ -53,7 +53,7 @@ impl Errno {
 /// Which userfaultfd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Descriptor {
-    /// The program's chunks and the lanes: page faults and events.
+    /// The program's chunks and the bounce buffers: page faults and events.
     Program,
     /// The arenas: SIGBUS, no messages.
     Device,

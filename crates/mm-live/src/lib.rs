@@ -49,7 +49,7 @@
 //! 2. its events lock: shared by movers, from a look at the books to the note of what the ioctl did, and over
 //!    REGISTER and UNREGISTER; exclusive by who reads. These ioctls wait for kernel locks only
 //! 3. `registration`: over REGISTER and UNREGISTER
-//! 4. a lane of the bounce buffer; `deferred`
+//! 4. a bounce buffer; `deferred`
 //! 5. `books`; plain bookkeeping only
 //! 6. `own_drops`, `excluded`, `queue.*`, the notifier table: leaves
 //!
@@ -281,7 +281,7 @@ impl LiveMm {
         let counted = Arc::new(calls::Counted::new(kernel));
         let kernel: Arc<dyn Kernel> = counted.clone();
         let bounce = bounce::Bounce::new(&*kernel).map_err(refused("registration of memory"))?;
-        let lanes = bounce.ranges();
+        let buffers = bounce.ranges();
         let mm = Arc::new(Self {
             kernel,
             counted,
@@ -307,7 +307,7 @@ impl LiveMm {
             life: AtomicU32::new(LIFE_RUNNING),
             readers: Mutex::new(Vec::new()),
         });
-        lanes.into_iter().for_each(|range| mm.own(range));
+        buffers.into_iter().for_each(|range| mm.own(range));
         mm.start_readers(config.readers).map_err(refused(NO_THREAD))?;
         Ok(mm)
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
         // The engine first: sequences stay odd, and frames unusable, until it was told.
         mm.deliver_notices();
         mm.serve_next();
-        let ready = mm.kernel.wait(mm.patience_ms());
+        let ready = mm.kernel.wait(mm.timeout_ms());
         if ready.kicked {
             mm.kernel.quiet();
         }
@@ -70,7 +70,7 @@ pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
 
 impl LiveMm {
     /// How long a reader may wait for messages (ms, -1: for ever).
-    fn patience_ms(&self) -> i32 {
+    fn timeout_ms(&self) -> i32 {
         if !self.queue.faults.lock().is_empty() {
             return 0;
         }
@@ -285,7 +285,7 @@ impl Books {
     fn look_at_claimed(&mut self, id: u64, fault: &Fault) -> Look {
         let Some(claim) = self.claims.get_mut(id) else { return Look::Claimed };
         claim.has_waiters = true;
-        let open = claim.find(fault.addr).is_some_and(|entry| entry.filling == Filling::Open && !entry.dead);
+        let open = claim.find(fault.addr).is_some_and(|entry| entry.filling == Filling::Open && !entry.cancelled);
         if fault.protected || !open {
             return Look::Claimed;
         }

@@ -19,18 +19,18 @@ use units::{HostFrame, HostRange, HostVa, SZ_2M};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remap {
     /// Where it is kept meanwhile.
-    limbo: HostRange,
+    kept: HostRange,
     to: HostVa,
 }
 
 impl Remap {
     const fn target(&self) -> HostRange {
-        HostRange::sized(self.to, self.limbo.len())
+        HostRange::sized(self.to, self.kept.len())
     }
 }
 
 /// Addresses that no mapping has; each deferred mremap has its own.
-const LIMBO: u64 = 1 << 62;
+const DEFERRED: u64 = 1 << 62;
 
 /// Which mremaps to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,11 +54,11 @@ impl LiveMm {
         if taken {
             self.counters.late_remaps.add(1);
             let mut books = self.books.lock();
-            books.last_limbo += 1;
-            let limbo = HostRange::sized(HostVa(LIMBO + books.last_limbo % (1 << 20) * (1 << 41)), from.len());
-            books.rekey(from, limbo.start);
+            books.last_deferred += 1;
+            let kept = HostRange::sized(HostVa(DEFERRED + books.last_deferred % (1 << 20) * (1 << 41)), from.len());
+            books.rekey(from, kept.start);
             drop(books);
-            self.deferred.lock().push(Remap { limbo, to });
+            self.deferred.lock().push(Remap { kept, to });
             self.deferred_count.fetch_add(1);
             self.notify_later(from, EventKind::Unmap, Vec::new(), None);
         } else {
@@ -84,16 +84,16 @@ impl LiveMm {
             if self.kernel.mapping(remap.to).is_some_and(|mapping| mapping.range.contains(remap.to)) {
                 // The notice of its old place was queued when it was deferred, before this one.
                 let place = self.books.lock().undelivered.add(remap.target());
-                self.arrive(remap.limbo, remap.to, Some(place));
+                self.arrive(remap.kept, remap.to, Some(place));
             } else {
                 // It has been unmapped since; that was taken for the end of what lay there before.
-                let lost = self.forget(remap.limbo, Forget::Mapping);
+                let lost = self.forget(remap.kept, Forget::Mapping);
                 self.notify_later(remap.target(), EventKind::Unmap, lost, None);
             }
         }
     }
 
-    /// Puts pages and registration from their old place, or from limbo, to the new one. What is still noted there
+    /// Puts pages and registration from their old place, or from where it was deferred, to the new one. What is still noted there
     /// is a claim that came before the mapping, or a leftover.
     fn arrive(&self, from: HostRange, to: HostVa, place: Option<u64>) {
         let target = HostRange::sized(to, from.len());
@@ -137,7 +137,7 @@ impl Books {
                 (Home::System, _) => {}
             }
         }
-        if from.start.0 >= LIMBO {
+        if from.start.0 >= DEFERRED {
             for number in self.chunks_in(from) {
                 self.chunks.remove(number);
             }

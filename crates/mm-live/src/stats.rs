@@ -80,7 +80,7 @@ counters! {
     /// Pages that could not move for other reasons.
     failed,
     /// Pages whose mapping changed during their migration.
-    died,
+    cancelled,
     /// Chunks registered.
     registered,
     /// Chunks unregistered.

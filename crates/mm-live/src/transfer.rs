@@ -2,7 +2,7 @@
 //!
 //! | direction | descriptor | fails with |
 //! |---|---|---|
-//! | to the device | the program's into a lane, the device's out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
+//! | to the device | the program's into a buffer, the device's out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
 //! | home | the program's: exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
 //! | across | the device's | |
 //!
@@ -73,7 +73,7 @@ pub(crate) enum Step {
     /// An event is in the way.
     Again,
     /// Not as one piece.
-    Narrow,
+    Single,
     /// Pinned or shared.
     Busy,
 }
@@ -149,7 +149,7 @@ impl LiveMm {
                     (tries, limit) = (0, usize::MAX);
                     continue;
                 }
-                (Step::Narrow, _) => {
+                (Step::Single, _) => {
                     limit = 1;
                     continue;
                 }
@@ -288,7 +288,7 @@ impl LiveMm {
             (Errno::AGAIN, _) => Step::Again,
             (Errno::BUSY, _) => Step::Busy,
             (Errno::NOENT, Direction::ToDevice) => self.meet_hole(way, src),
-            (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if way.pages > 1 => Step::Narrow,
+            (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if way.pages > 1 => Step::Single,
             // Taken back by the kernel, after MADV_FREE: it is zeros now.
             (Errno::NOENT | Errno::FAULT, Direction::Home | Direction::Across) if self.refill_if_absent(way.from) => {
                 Step::Again
@@ -408,7 +408,7 @@ impl Books {
     /// What can go in one step; from now on no reader fills it.
     fn way(&mut self, transfer: Transfer, limit: usize) -> Result<Way, Step> {
         let (mut way, entry) = self.part(transfer).ok_or(Step::Failed)?;
-        if entry.dead {
+        if entry.cancelled {
             return Err(Step::Failed);
         }
         if entry.filling == Filling::Busy {

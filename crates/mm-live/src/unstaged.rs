@@ -28,7 +28,7 @@ impl LiveMm {
         }
         let mut books = self.books.lock();
         books.note_bytes(page, 1, true);
-        books.note_stray(page);
+        books.note_unstaged(page);
         Outcome::Copied
     }
 
@@ -58,7 +58,7 @@ impl Books {
         let Place::Device(page) = place else { return true };
         let staged_for = |va: HostVa| {
             let Mark::Claimed(id) = self.mark(va) else { return None };
-            let entry = self.claims.get(id)?.find(va).filter(|entry| !entry.dead && !entry.is_remapped())?;
+            let entry = self.claims.get(id)?.find(va).filter(|entry| !entry.cancelled && !entry.is_remapped())?;
             Some(entry.to.map(|to| to.add(entry.range().page_index(va) as u64)))
         };
         match self.frame(page) {
@@ -72,11 +72,11 @@ impl Books {
     }
 
     /// Notes that something else than its page was copied to a staged frame.
-    fn note_stray(&mut self, page: hostmm::DevicePage) {
+    fn note_unstaged(&mut self, page: hostmm::DevicePage) {
         let Some(Frame::Staged(va)) = self.frame(page) else { return };
         let Mark::Claimed(id) = self.mark(va) else { return };
         if let Some(claim) = self.claims.get_mut(id) {
-            claim.update(HostRange::sized(va, SZ_4K), |entry| entry.strayed = true);
+            claim.update(HostRange::sized(va, SZ_4K), |entry| entry.unstaged = true);
         }
     }
 }

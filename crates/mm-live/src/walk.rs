@@ -15,7 +15,7 @@ use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M};
 
 /// How often a walk takes hurdles away before it says `Stale`.
 const MAX_ROUNDS: u32 = 8;
-const CLAIM_PATIENCE_NS: u64 = 1_000_000;
+const CLAIM_TIMEOUT_NS: u64 = 1_000_000;
 
 /// What keeps a walk from reporting.
 enum Hurdle {
@@ -69,7 +69,7 @@ impl LiveMm {
         }
         let mut books = self.books.lock();
         if !books.claims.is_empty() {
-            self.claims_changed.wait_for(&mut books, CLAIM_PATIENCE_NS);
+            self.claims_changed.wait_for(&mut books, CLAIM_TIMEOUT_NS);
         }
     }
 

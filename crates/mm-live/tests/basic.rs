@@ -47,7 +47,7 @@ fn the_mechanism_step_by_step() {
         ("excluded ranges stay", excluded),
         ("shared after fork", cow),
         ("system calls reach it", syscalls),
-        ("a stray copy", stray),
+        ("an unstaged copy", unstaged),
         ("a pinned huge page stays, in part or whole", pinned_huge),
     ];
     for (name, step) in steps {
@@ -391,7 +391,7 @@ fn syscalls(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     assert_eq!(mm.copy_from_user(page(range, 3), &mut word), Err(AccessError::Fault));
 }
 
-fn stray(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
+fn unstaged(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     // Page tables that are wrong by one page: the bytes go where the tables say, and that is copied.
     let range = filled(2 * SZ_4K);
     let other = filled(SZ_4K);

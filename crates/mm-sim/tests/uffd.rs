@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use sync::atomic::AtomicU32 as Shared;
 use units::{HostRange, SZ_4K};
 
-/// A process, its descriptors, two pages of the program that hold 1 and 2, and a lane for each descriptor.
+/// A process, its descriptors, two pages of the program that hold 1 and 2, and a buffer for each descriptor.
 #[derive(Clone)]
 struct Scene {
     sim: Arc<Sim>,
     kernel: Arc<SimKernel>,
     pages: HostRange,
-    lane: HostRange,
+    buffer: HostRange,
     arena: HostRange,
     stop: Arc<Shared>,
     /// Taken over a look at what is known and what is done by it, and over a read and what is learnt from it.
@@ -36,14 +36,14 @@ impl Scene {
         let pages = sim.mmap(2, MapKind::Anonymous);
         sim.store_u64(pages.start, 1).expect("mapped");
         sim.store_u64(pages.page_at(1), 2).expect("mapped");
-        let [lane, arena] = [Descriptor::Program, Descriptor::Device].map(|by| {
+        let [buffer, arena] = [Descriptor::Program, Descriptor::Device].map(|by| {
             let range = kernel.map_arena(SZ_4K).expect("memory");
             kernel.register(by, range, Watch::Missing).expect("an arena");
             range
         });
         kernel.register(Descriptor::Program, pages, Watch::Missing).expect("anonymous");
         sim.inject(injection);
-        Self { sim, kernel, pages, lane, arena, stop: Arc::default(), books: Arc::default() }
+        Self { sim, kernel, pages, buffer, arena, stop: Arc::default(), books: Arc::default() }
     }
     fn spawn(&self, body: impl FnOnce(Scene) + Send + 'static) -> sync::JoinHandle {
         let scene = self.clone();
@@ -117,7 +117,7 @@ fn reuse(by: Descriptor) -> [u32; 3] {
         });
         let notes = notes.clone();
         let mover = scene.spawn(move |scene| {
-            let to = if by == Descriptor::Program { scene.lane } else { scene.arena };
+            let to = if by == Descriptor::Program { scene.buffer } else { scene.arena };
             let books = scene.books.lock();
             if books.unmapped {
                 return;
@@ -157,7 +157,7 @@ fn a_page_can_survive_its_dontneed() {
     explore(2, move || {
         let scene = Scene::new(Injection::default());
         let dropper = scene.spawn(|scene| scene.sim.madvise_dontneed(scene.pages));
-        let (there, away) = (scene.pages.start, scene.lane.start);
+        let (there, away) = (scene.pages.start, scene.buffer.start);
         let mut read = 0;
         while read == 0 {
             read = scene.kernel.read_messages(&mut [Message::Other(0)]);

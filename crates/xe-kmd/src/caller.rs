@@ -53,7 +53,7 @@ pub trait Caller {
     fn is_interrupted(&self) -> bool;
 
     /// How long a wait may go on before that is asked again, nanoseconds.
-    fn patience_ns(&self) -> u64;
+    fn slice_ns(&self) -> u64;
 
     /// A new descriptor that stands for `passed`. `EMFILE`: there is none left.
     fn descriptor(&self, passed: Passed) -> Result<Descriptor, Errno>;
@@ -101,7 +101,7 @@ impl Caller for Nobody {
         false
     }
 
-    fn patience_ns(&self) -> u64 {
+    fn slice_ns(&self) -> u64 {
         u64::MAX
     }
 

@@ -42,9 +42,9 @@ pub(crate) struct Entry {
     /// What the transfer of exactly the staged pairs gave.
     pub outcome: Outcome,
     /// Something else was copied to the destination.
-    pub strayed: bool,
+    pub unstaged: bool,
     /// The mapping changed meanwhile: the migration carries them nowhere any more.
-    pub dead: bool,
+    pub cancelled: bool,
     /// The engine wants them at their destination.
     pub wanted: bool,
     /// The destination is their home.
@@ -66,8 +66,8 @@ impl Entry {
             to: None,
             huge,
             outcome: Outcome::Pending,
-            strayed: false,
-            dead: false,
+            unstaged: false,
+            cancelled: false,
             wanted: false,
             committed: false,
             filling: if matches!(from, From::Hole) { Filling::Open } else { Filling::Never },
@@ -114,7 +114,7 @@ impl Entry {
 
     /// Whether they are still to be carried.
     pub fn is_open(&self) -> bool {
-        !self.dead && self.to.is_some() && matches!(self.outcome, Outcome::Pending | Outcome::Failed)
+        !self.cancelled && self.to.is_some() && matches!(self.outcome, Outcome::Pending | Outcome::Failed)
     }
 
     /// Whether the pages themselves, or all of their bytes, went to the destination.
@@ -124,7 +124,7 @@ impl Entry {
 
     /// Whether they are at a destination that the engine does not want, and can go back.
     pub const fn is_unwanted(&self) -> bool {
-        self.is_carried() && !self.wanted && !self.committed && !self.dead
+        self.is_carried() && !self.wanted && !self.committed && !self.cancelled
     }
 
     /// What `name` has of it.
@@ -252,12 +252,12 @@ mod tests {
     #[test]
     fn an_event_splits_a_run_where_it_ends() {
         let mut claim = claim();
-        claim.update(pages(12, 3), |entry| entry.dead = true);
+        claim.update(pages(12, 3), |entry| entry.cancelled = true);
         assert_eq!(lengths(&claim), [2, 3, 3, 4]);
-        assert_eq!(claim.entries.iter().map(|entry| entry.dead).collect::<Vec<_>>(), [false, true, false, false]);
+        assert_eq!(claim.entries.iter().map(|entry| entry.cancelled).collect::<Vec<_>>(), [false, true, false, false]);
         let frames: Vec<_> = claim.entries.iter().filter_map(Entry::source_page).map(|page| page.frame).collect();
         assert_eq!(frames, [100, 102, 105]);
-        claim.update(pages(15, 5), |entry| entry.strayed = true);
+        claim.update(pages(15, 5), |entry| entry.unstaged = true);
         assert_eq!(lengths(&claim), [2, 3, 3, 2, 2]);
     }
 

@@ -25,7 +25,7 @@ pub(crate) enum Frame {
     /// Named as the destination of the page at this address.
     Staged(HostVa),
     /// Emptied by an event whose notifiers have not all been called.
-    Condemned,
+    Cancelled,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -40,7 +40,7 @@ impl Follow for State {
         let frame = match self.frame {
             Frame::Home(va) => Frame::Home(va.add(bytes_of(pages))),
             Frame::Staged(va) => Frame::Staged(va.add(bytes_of(pages))),
-            Frame::Empty | Frame::Condemned => self.frame,
+            Frame::Empty | Frame::Cancelled => self.frame,
         };
         Self { frame, ..self }
     }

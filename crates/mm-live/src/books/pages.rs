@@ -112,8 +112,8 @@ pub(crate) struct Books {
     pub last_claim: u64,
     /// Forks and ends that are near: no new migrations.
     pub frozen: u32,
-    /// Counts stays in limbo, so that each has addresses of its own.
-    pub last_limbo: u64,
+    /// Counts deferred mremaps, so that each has addresses of its own.
+    pub last_deferred: u64,
     /// Counts the readers' turns.
     pub last_turn: u32,
     /// Places of which the engine has not been told yet what happened there.

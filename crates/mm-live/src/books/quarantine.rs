@@ -5,7 +5,7 @@
 //!
 //! * it is seen absent, or a reader or a migration fills its place: the madvise has dropped it;
 //! * its mapping is gone or elsewhere: the madvise does not find it any more;
-//! * [`PATIENCE_NS`] have passed since the thread of the madvise was seen to run again. A page of MADV_FREE is never
+//! * [`TIMEOUT_NS`] have passed since the thread of the madvise was seen to run again. A page of MADV_FREE is never
 //!   dropped, so something must end its wait.
 //!
 //! Locking: part of the page map.
@@ -16,7 +16,7 @@ use units::{HostRange, HostVa};
 
 /// How long a page is pending after the thread that raised the event runs again. That thread needs the mmap lock and a
 /// few microseconds.
-pub(crate) const PATIENCE_NS: u64 = 200_000_000;
+pub(crate) const TIMEOUT_NS: u64 = 200_000_000;
 
 /// Pending pages, by their first address.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ impl Quarantine {
         }
         self.pending.retain(|_, pending| pending.until.is_none_or(|until| until > now));
         for pending in self.pending.values_mut().filter(|pending| pending.serial <= serial) {
-            pending.until = pending.until.or(Some(now + PATIENCE_NS));
+            pending.until = pending.until.or(Some(now + TIMEOUT_NS));
         }
         self.next = self.pending.values().map(|pending| pending.until.unwrap_or(0)).min().unwrap_or(0);
     }
@@ -170,9 +170,9 @@ mod tests {
         assert_eq!(quarantine.within(all(), 0), [pages(1, 1)]);
         quarantine.start_clocks(50, 0);
         quarantine.start_clocks(100, 1);
-        assert_eq!(quarantine.within(all(), 99 + PATIENCE_NS), [pages(1, 1)]);
-        assert_eq!(quarantine.within(all(), 100 + PATIENCE_NS), []);
-        quarantine.start_clocks(100 + PATIENCE_NS, 1);
+        assert_eq!(quarantine.within(all(), 99 + TIMEOUT_NS), [pages(1, 1)]);
+        assert_eq!(quarantine.within(all(), 100 + TIMEOUT_NS), []);
+        quarantine.start_clocks(100 + TIMEOUT_NS, 1);
         assert!(!quarantine.has_pending());
     }
 

@@ -161,11 +161,11 @@ impl Stage for Real {
     }
     fn end(&mut self, thread: usize) -> Outcome {
         let handle = self.begun.remove(&thread).expect("begun");
-        let mut patience = 10_000;
+        let mut tries = 10_000;
         while !handle.is_finished() {
             std::thread::sleep(Duration::from_millis(1));
-            patience -= 1;
-            assert!(patience > 0, "thread {thread} does not come back");
+            tries -= 1;
+            assert!(tries > 0, "thread {thread} does not come back");
         }
         handle.join().expect("the thread ends well")
     }

@@ -130,7 +130,7 @@ pub struct Case {
 }
 
 /// Seconds until what does not come is given up.
-const PATIENCE: u32 = 20;
+const TRIES: u32 = 20;
 
 /// Who a script is played to.
 pub trait Stage {
@@ -241,11 +241,11 @@ fn act(stage: &mut dyn Stage, kernel: &dyn Kernel, place: &Place, step: Step, wh
         Step::Reads(messages) => {
             for told in messages {
                 let mut message = [Message::Other(0)];
-                let mut patience = PATIENCE;
+                let mut tries = TRIES;
                 while kernel.read_messages(&mut message) == 0 {
                     kernel.wait(1000);
-                    patience -= 1;
-                    assert!(patience > 0, "{what}: {told:?} does not come");
+                    tries -= 1;
+                    assert!(tries > 0, "{what}: {told:?} does not come");
                 }
                 assert_eq!(message[0], place.message(*told), "{what}");
             }

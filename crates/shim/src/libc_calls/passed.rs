@@ -33,7 +33,7 @@ impl Caller for Process<'_> {
         self.signals.pending() != Pending::Nothing
     }
 
-    fn patience_ns(&self) -> u64 {
+    fn slice_ns(&self) -> u64 {
         SLICE_NS
     }
 

@@ -125,7 +125,7 @@ impl Waits {
             if caller.is_interrupted() {
                 return Err(Errno::EINTR);
             }
-            self.bell.wait(deadline.min(after_ns(caller.patience_ns())));
+            self.bell.wait(deadline.min(after_ns(caller.slice_ns())));
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
         garbage::collect(space, svm, vmas);
         let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
         let want = Want::of(&shared.gpu, &vma, fault.tile, access)?;
-        let bounds = if tries.losing() { narrow(at, &vma, fault.addr) } else { vma.span.mirrored() };
+        let bounds = if tries.losing() { shrink(at, &vma, fault.addr) } else { vma.span.mirrored() };
         let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
             Ok(key) => key,
             Err(SvmError::Busy) => {
@@ -54,7 +54,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
         };
         let view = RangeView::of(svm, key).ok_or(Errno::EFAULT)?;
         if want.impossible(&view) {
-            if tries.widen() && widen(at, &vma, fault.addr, &want) {
+            if tries.grow() && grow(at, &vma, fault.addr, &want) {
                 continue;
             }
             return Err(Errno::EACCES);
@@ -87,7 +87,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
 
 /// Bounds for the range around `addr` where a large one loses race after race: whatever keeps changing may not lie
 /// in the 64K that are asked for, and less is collected in less time. A range that is larger goes.
-fn narrow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> HostRange {
+fn shrink(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> HostRange {
     let window = HostRange::around(addr.mirrored(), SZ_64K);
     for key in svm.ranges_in(window) {
         if RangeView::of(svm, key).is_some_and(|view| view.span.len() > SZ_64K) {
@@ -99,7 +99,7 @@ fn narrow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> Host
 
 /// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it; whether they do. A
 /// smaller range may be there because pages were absent when it was made.
-fn widen(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
+fn grow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
     let window = HostRange::around(addr.mirrored(), want.min_page);
     let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
     let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
@@ -231,7 +231,7 @@ pub(crate) struct Tries {
     /// When the first one began.
     since_ns: u64,
     /// A range was too small for VRAM, and room was made for a larger one.
-    widened: bool,
+    grown: bool,
     /// Binds that met pages in VRAM which no leaf can map.
     pub(crate) met: u32,
 }
@@ -253,7 +253,7 @@ impl Tries {
     /// None yet.
     pub(crate) fn new() -> Self {
         let since_ns = sync::time::now_ns();
-        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns, widened: false, met: 0 }
+        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns, grown: false, met: 0 }
     }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
@@ -303,8 +303,8 @@ impl Tries {
     }
 
     /// Takes the one time that a larger range may be tried.
-    fn widen(&mut self) -> bool {
-        !std::mem::replace(&mut self.widened, true)
+    fn grow(&mut self) -> bool {
+        !std::mem::replace(&mut self.grown, true)
     }
 
     /// Whether races are lost more often than by chance.

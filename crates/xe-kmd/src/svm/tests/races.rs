@@ -15,7 +15,7 @@ fn an_atomic_outlasts_pages_that_are_busy() {
 }
 
 #[test]
-fn an_address_space_that_changes_for_longer_than_a_walk_has_patience_kills_nobody() {
+fn an_address_space_that_changes_for_longer_than_a_walk_tries_kills_nobody() {
     let rig = Rig::new();
     let asid = start(&rig, SZ_2M);
     // In the first round a look at the range and its collection both give up, after a second each.
