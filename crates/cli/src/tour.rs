@@ -1,4 +1,4 @@
-//! The tour: a C program's memory goes to both tiles and home; then defects A, B and C, as upstream has them and as we do.
+//! The tour: a C program's memory goes to both tiles and back; then defects A, B and C, as upstream has them and as we do.
 //!
 //! The program is compiled here by the machine's own C compiler and runs as a separate process under the preload
 //! library: nothing in it knows of Pontoon. What it prints (data right or wrong, by its own comparison of every
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     );
     let b = Defect::show(&rest, &[], "b", &options.device, dir)?;
     tell_rest("as upstream does it, they stay in VRAM", &b.upstream);
-    tell_rest("as Pontoon does it, they come home first", &b.ours);
+    tell_rest("as Pontoon does it, they migrate back first", &b.ours);
 
     say!("\n4. Defect C: Linux 7.2 counts the fences of a bind by tile and fills those of tile 0 only.");
     say!("   The first bind of the program: its mirror, with a user fence, on the VM's default queue.");

@@ -6,7 +6,7 @@
 //!
 //! Where a mapping from before is still valid it is used as it is, if it satisfies the context of *this*
 //! call. (Linux does not look again; a caller that wants everything in system memory could be given VRAM.)
-//! Where it does not, the driver is told to invalidate the range first.
+//! Where it does not, the driver invalidates the range first.
 //!
 //! Locking: pages are under the notifier lock; DMA is mapped and unmapped with it held.
 //! Upstream: `drm_gpusvm_get_pages`.

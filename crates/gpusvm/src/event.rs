@@ -51,7 +51,7 @@ pub enum Event {
         /// The range.
         range: HostRange,
     },
-    /// A notifier was told of a change.
+    /// A notifier was called.
     Invalidated {
         /// Where, clipped to the notifier.
         range: HostRange,
@@ -82,11 +82,11 @@ pub enum Event {
         /// Why.
         error: MigrateError,
     },
-    /// A CPU touched pages in VRAM, and they were brought home.
+    /// A CPU touched pages in VRAM, and they were brought back.
     CpuFault {
         /// The address touched.
         addr: HostVa,
-        /// Pages that came home.
+        /// Pages that migrated back.
         pages: usize,
         /// Time it took.
         ns: u64,

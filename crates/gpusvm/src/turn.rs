@@ -46,7 +46,7 @@ impl Default for CpuTurns {
 
 impl CpuTurns {
     /// Whether a fault at `page`, which meets a residency until `residency_end_ns`, is to be deferred. `window` is what
-    /// would come home for it: the pages share one turn.
+    /// would migrate back for it: the pages share one turn.
     pub(crate) fn defers(&self, page: HostVa, window: HostRange, residency_end_ns: u64, now_ns: u64) -> bool {
         let mut turns = self.turns.lock();
         turns.retain(|turn| now_ns < turn.passes_ns);
@@ -64,7 +64,7 @@ impl CpuTurns {
         true
     }
 
-    /// What `window` owed is paid: its pages came home. They stay there for a moment.
+    /// What `window` owed is paid: its pages migrated back. They stay there for a moment.
     pub(crate) fn served(&self, window: HostRange, now_ns: u64) {
         let mut turns = self.turns.lock();
         for turn in turns.iter_mut().filter(|turn| window.contains(turn.page)) {

@@ -35,7 +35,7 @@ fn from_system_to_one_tile_to_the_other_and_home() {
     assert_eq!(world.pagemap(1).live_pages(), 16);
 
     assert_eq!(world.mm.load(range.page_at(9)), 109);
-    assert!(all_in(&world, range, None), "one touch brings the allocation home");
+    assert!(all_in(&world, range, None), "one touch brings the allocation back");
     world.assert_filled(range, 100);
     world.assert_empty();
 }
@@ -98,7 +98,7 @@ fn a_fragmented_range_is_busy_until_it_was_home() {
     assert_eq!(world.to_tile(0, range), Err(MigrateError::Busy));
     assert_eq!(world.tiles[0].outstanding(), 1);
     assert_eq!(tile_of(&world, range, 5), Some(0));
-    world.svm.range_evict(key).expect("all can go home");
+    world.svm.range_evict(key).expect("all can go back");
     assert_eq!(world.to_tile(0, range), Ok(()));
     world.assert_filled(range, 100);
     world.assert_empty();

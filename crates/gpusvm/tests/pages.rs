@@ -139,7 +139,7 @@ fn mixes_are_told() {
             assert_eq!(world.device_reads(key), (100..116).collect::<Vec<_>>());
             assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "a mix is not reused");
         }
-        world.svm.range_evict(key).expect("all can go home");
+        world.svm.range_evict(key).expect("all can go back");
         assert_eq!(world.svm.get_pages(key, &fault_ctx()), Ok(()));
         world.assert_empty();
     }
@@ -216,7 +216,7 @@ fn a_shared_page_in_vram_is_not_written_there() {
     assert_eq!(world.svm.get_pages(key, &Ctx { read_only: true, ..fault_ctx() }), Ok(()));
     assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "home with it, where COW is broken");
     world.mm.sim.child_exit(child);
-    world.svm.range_evict(key).expect("all can go home");
+    world.svm.range_evict(key).expect("all can go back");
     assert_eq!(world.svm.get_pages(key, &fault_ctx()), Ok(()));
     assert_eq!(world.device_reads(key), (100..116).collect::<Vec<_>>());
     world.assert_empty();

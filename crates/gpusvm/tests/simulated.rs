@@ -256,7 +256,7 @@ impl Machine {
         panic!("the mapping does not cover {at:?}");
     }
 
-    /// Until the engine was told of every change so far.
+    /// Until the notifiers were called for every change so far.
     fn settle(&self) {
         if let Some(live) = &self.live {
             live.settle();
@@ -286,7 +286,7 @@ impl Machine {
         self.check();
         self.svm.fini();
         if let Some(live) = &self.live {
-            assert!(live.stop(), "everything comes home");
+            assert!(live.stop(), "everything migrates back");
             live.let_go();
         }
         assert!(self.dma.mapped.lock().is_empty(), "DMA mappings are left");

@@ -108,13 +108,13 @@ pub enum FaultOutcome {
     Retry,
     /// Not now: minimum residency has not passed. The toucher tries again later.
     Defer,
-    /// It cannot be brought home: SIGBUS (`VM_FAULT_SIGBUS`).
+    /// It cannot be brought back: SIGBUS (`VM_FAULT_SIGBUS`).
     Fatal,
 }
 
 /// What an engine does for a pagemap's pages (`dev_pagemap_ops`).
 pub trait PagemapOps: Send + Sync {
-    /// A CPU touched `fault.page`: bring its surroundings home. Runs in reader class (see the module header).
+    /// A CPU touched `fault.page`: bring its surroundings back. Runs in reader class (see the module header).
     fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome;
     /// The last mapping of each of `pages` pages from `first` on is gone (`folio_free`): their frames may be used
     /// again once the device's TLBs were flushed, which the notifier of the same change did. Called with no lock of

@@ -55,7 +55,7 @@ pub const VARIANTS: &[Variant] = &[
     Variant {
         key: "a",
         name: "bounce",
-        about: "pages of another tile go home first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
+        about: "pages of another tile migrate back first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
         apply: |to| to.driver.from_peers = FromPeers::Refuse,
     },
     Variant {

@@ -132,7 +132,7 @@ impl Checked {
         child.ok_or(Errno::EAGAIN)
     }
 
-    /// Ends the process' memory; false where something would not come home.
+    /// Ends the process' memory; false where something would not migrate back.
     pub fn end(&self) -> bool {
         // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
         let home = self.live.as_ref().is_none_or(|live| {

@@ -1,7 +1,7 @@
 //! Hostile mode: every movable page of the program goes to VRAM and back, all the time, asked for or not.
 //!
 //! One thread goes through the address space from mapping to mapping and sends 64K or 2M pieces to one tile, then
-//! to the other; what the program touches comes home by itself, and every so often a piece is brought home without
+//! to the other; what the program touches migrates back by itself, and every so often a piece is brought back without
 //! a touch. A program whose output changes under this has found a bug of ours. VRAM of a device that needs 64K takes
 //! aligned pieces of 64K only, so the odd pages at a mapping's ends are not movable.
 
@@ -16,7 +16,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_64K, TileId};
 const BURST: u32 = 8;
 /// The sleep.
 const BREATH_NS: u64 = 200_000;
-/// Of so many pieces one is brought home at once.
+/// Of so many pieces one is brought back at once.
 const HOME_EVERY: u64 = 5;
 
 /// The thread and its reins.

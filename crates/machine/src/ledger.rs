@@ -68,9 +68,9 @@ pub struct Book {
     pub gpu_faults_of: BTreeMap<TileId, u64>,
     /// Of these, refused.
     pub gpu_faults_refused: u64,
-    /// CPU faults that brought pages home, with address and nanoseconds of the first ones.
+    /// CPU faults that brought pages back, with address and nanoseconds of the first ones.
     pub cpu_faults: Vec<(u64, usize, u64)>,
-    /// CPU faults that brought pages home.
+    /// CPU faults that brought pages back.
     pub cpu_fault_count: u64,
     /// CPU faults that minimum residency deferred, each time.
     pub cpu_faults_deferred: u64,

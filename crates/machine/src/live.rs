@@ -3,7 +3,7 @@
 //! It is started once a process (by the preload library, or by a bench), lives beside the program's threads, and
 //! must be shut down before the process ends: pages that are in VRAM then would be lost.
 //!
-//! Fork: [`Live::fork_prepare`] parks the engines and brings everything home, because a child inherits no VRAM; the
+//! Fork: [`Live::fork_prepare`] parks the engines and brings everything back, because a child inherits no VRAM; the
 //! parent goes on with [`Live::fork_parent`], the child must never touch the machine again.
 
 use crate::behaviour::{self, Behaviours};
@@ -71,7 +71,7 @@ pub struct Live {
     core: Arc<Core>,
     mm: Arc<LiveMm>,
     hostile: Mutex<Option<Hostile>>,
-    /// Frames in use when the engines had stopped and nothing had come home yet.
+    /// Frames in use when the engines had stopped and nothing had migrated back yet.
     last: Mutex<Option<Frames>>,
 }
 
@@ -149,7 +149,7 @@ impl Live {
         self.mm.copy_to_user(to, bytes).map_err(|_| Errno::EFAULT)
     }
 
-    /// Never migrate this memory; what of it is in VRAM comes home.
+    /// Never migrate this memory; what of it is in VRAM migrates back.
     pub fn exclude(&self, range: HostRange) {
         self.mm.exclude(range);
         self.mm.bring_pages_home(range);
@@ -166,7 +166,7 @@ impl Live {
     }
 
     /// Quiet before a fork: no engine steps, no job runs, nothing is in VRAM, and nothing goes there. False where some page would
-    /// not come home for ten seconds.
+    /// not migrate back for ten seconds.
     #[must_use]
     pub fn fork_prepare(&self) -> bool {
         if let Some(hostile) = &*self.hostile.lock() {
@@ -187,7 +187,7 @@ impl Live {
         }
     }
 
-    /// Brings everything home and stops. False where some page would not come home for ten seconds; then the memory
+    /// Brings everything back and stops. False where some page would not migrate back for ten seconds; then the memory
     /// stays as it is.
     #[must_use]
     pub fn shutdown(&self) -> bool {
@@ -218,7 +218,7 @@ impl Live {
         format!("{pages}{look_ups}")
     }
 
-    /// What happened so far. Frames are told as they were just before everything came home, once it has.
+    /// What happened so far. Frames are told as they were just before everything migrated back, once it has.
     pub fn report(&self) -> Report {
         let stats = self.mm.stats();
         let frames = self.last.lock().clone().unwrap_or_else(|| self.frames());

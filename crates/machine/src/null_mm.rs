@@ -60,7 +60,7 @@ impl NullMm {
     pub fn block(&self, index: usize) -> HostRange {
         HostRange::sized(self.range.start.add(self.block * index as u64), self.block)
     }
-    /// A CPU touches a block: its pagemap brings it home. Whether it was in VRAM.
+    /// A CPU touches a block: its pagemap brings it back. Whether it was in VRAM.
     pub fn touch(&self, index: usize) -> bool {
         let Some(page) = self.blocks.lock()[index] else { return false };
         let Some(ops) = self.pagemaps.lock().get(&page.pagemap).cloned() else { return false };

@@ -22,7 +22,7 @@ pub struct Report {
     pub gpu_fault_count: u64,
     /// Refused ones.
     pub gpu_faults_refused: u64,
-    /// CPU faults that brought pages home.
+    /// CPU faults that brought pages back.
     pub cpu_fault_count: u64,
     /// The first of them.
     pub cpu_faults: Vec<Fault>,

@@ -75,7 +75,7 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
                 main.vm_destroy(vm).expect("the VM");
                 main.file().close();
                 checked.core.engines().stop();
-                assert!(checked.end(), "everything comes home");
+                assert!(checked.end(), "everything migrates back");
             });
             assert!(!report.outcome.is_finding(), "{manner:?} seed {seed}: {:?}", report.outcome);
         }

@@ -150,7 +150,7 @@ impl Stand {
         self.checked.sim.check().expect("the books balance");
         self.program.file().close();
         self.checked.core.engines().stop();
-        assert!(self.checked.end(), "everything comes home");
+        assert!(self.checked.end(), "everything migrates back");
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! A page in a buffer is in nobody's memory, and its claim has it. Should the second move fail, for want of memory, the
 //! mover lets events be read again, so that the program can go on and give some back; what events do to the page, its
-//! entry says. Then the page goes home, to where its mapping is by then. So a buffer may be held without the events lock,
+//! entry says. Then the page goes back, to where its mapping is by then. So a buffer may be held without the events lock,
 //! and is never waited for.
 
 use crate::LiveMm;

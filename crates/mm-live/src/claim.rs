@@ -20,7 +20,7 @@ use units::{HostFrame, HostRange, HostVa, SZ_2M, bytes_of};
 const TIMEOUT_NS: u64 = 10_000_000;
 
 impl LiveMm {
-    /// A new claim. Towards VRAM none begins while a fork is near; homeward is what the fork waits for.
+    /// A new claim. Towards VRAM none begins while a fork is near; towards system memory is what the fork waits for.
     fn enter(&self, toward: Toward) -> Result<u64, MmError> {
         self.alive()?;
         let mut books = self.books.lock();
@@ -72,7 +72,7 @@ impl LiveMm {
         if vma.range.covers(range) { Ok(vma.anonymous) } else { Err(MmError::Stale) }
     }
 
-    /// Marks the pages. `Stale` where the engine is still to be told of something there.
+    /// Marks the pages. `Stale` where notifiers are still to be called for something there.
     fn collect(
         &self,
         id: u64,

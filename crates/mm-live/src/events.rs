@@ -1,4 +1,4 @@
-//! Taking messages in: read, settle what changed, tell the engine afterwards.
+//! Taking messages in: read, settle what changed, call the notifiers afterwards.
 //!
 //! [`LiveMm::drain`] is the only reader of the first userfaultfd. Any thread may call it: the reader threads when
 //! a poll says so, and a mover that got EAGAIN. It never waits for another thread and calls no engine code:
@@ -38,7 +38,7 @@ pub(crate) struct Fault {
     pub tries: u32,
 }
 
-/// What the engine is still to be told of.
+/// Notifiers that are still to be called, and why.
 pub(crate) struct Notice {
     begun: Begun,
     freed: Vec<DeviceRun>,
@@ -135,8 +135,8 @@ impl LiveMm {
         faults + notices > 0
     }
 
-    /// Lets the engine catch up: it is told of what was read before, and who waits for that looks. In the kernel the thread that
-    /// makes a change does this itself, before its next one; here it would make changes faster than anybody can be told of, and
+    /// Lets the engine catch up: its notifiers are called for what was read before, and who waits for that looks. In the kernel the thread that
+    /// makes a change does this itself, before its next one; here it would make changes faster than any notifier can be called, and
     /// whoever waits for a quiet moment would never see one. For a while only: the caller may be who the others wait for.
     fn give_way(&self) {
         for turn in 0..GIVE_WAY {
@@ -199,7 +199,7 @@ impl LiveMm {
         self.queue.notices.lock().push_back(Notice { begun, freed: lost, place });
     }
 
-    /// Tells the engine of the events that were taken in, unless somebody does so.
+    /// Calls the notifiers for the events that were taken in, unless somebody does so.
     pub(crate) fn deliver_notices(&self) {
         // One that was queued while the last deliverer was about to leave is seen here, by it or by who queued it.
         while !self.queue.notices.lock().is_empty() {
@@ -220,7 +220,7 @@ impl LiveMm {
         self.queue.notices.lock().pop_front()
     }
 
-    /// Waits until every event that was raised so far has been read, and the engine was told of it. Not for reader
+    /// Waits until every event that was raised so far has been read, and the notifiers were called. Not for reader
     /// threads, nor with a lock held that a notifier takes.
     pub fn settle(&self) {
         while self.alive().is_ok() {

@@ -14,7 +14,7 @@ use units::{HostRange, HostVa, Outcome, SZ_2M};
 const TIMEOUT_NS: u64 = 10_000_000_000;
 
 impl LiveMm {
-    /// Brings every page of `range` home and unregisters its chunks: what a wrapper of mremap calls first, because
+    /// Brings every page of `range` back and unregisters its chunks: what a wrapper of mremap calls first, because
     /// registration splits VMAs and mremap refuses to go across two. Migrations may begin again at once.
     /// False where some page would not come, or migrations of it kept beginning.
     pub fn bring_home(&self, range: HostRange) -> bool {
@@ -44,7 +44,7 @@ impl LiveMm {
         self.books.lock().chunks_at(range).next().is_none()
     }
 
-    /// Brings every page of `range` home, and leaves the registration of its chunks as it is: for memory that shall
+    /// Brings every page of `range` back, and leaves the registration of its chunks as it is: for memory that shall
     /// migrate no more, or not now. False where some page would not come.
     pub fn bring_pages_home(&self, range: HostRange) -> bool {
         self.bring_pages_home_by(range, now_ns() + TIMEOUT_NS)
@@ -100,7 +100,7 @@ impl LiveMm {
         result
     }
 
-    /// Brings home what an owner has in the chunk of `va`.
+    /// Brings back what an owner has in the chunk of `va`.
     fn evacuate(&self, va: HostVa, within: HostRange, owner: OwnerId) -> bool {
         let Some(vma) = self.vma_at(va) else {
             // Its munmap has not been read yet.
@@ -134,7 +134,7 @@ impl LiveMm {
         }
     }
 
-    /// Stops migrations, waits for those in progress, and brings everything home: `pthread_atfork`'s prepare. A
+    /// Stops migrations, waits for those in progress, and brings everything back: `pthread_atfork`'s prepare. A
     /// child inherits no VRAM and no userfaultfd, so what is in VRAM at the fork reads as zeros there. Undone by
     /// [`thaw`](Self::thaw) in the parent, [`after_fork_child`](Self::after_fork_child) in the child. Not to be
     /// called by a thread that is inside a migration. False where some page would not come.
@@ -168,7 +168,7 @@ impl LiveMm {
         self.life.store(crate::LIFE_DEAD);
     }
 
-    /// Ends it: everything comes home, the readers end, the descriptors may be closed. What would be in VRAM when
+    /// Ends it: everything migrates back, the readers end, the descriptors may be closed. What would be in VRAM when
     /// they close is lost silently. False where some page would not come; then nothing is ended.
     pub fn stop(&self) -> bool {
         if self.alive().is_err() {
@@ -226,7 +226,7 @@ impl LiveMm {
         if self.life.load() == crate::LIFE_DEAD { Err(MmError::Gone) } else { Ok(()) }
     }
 
-    /// Why a frame is empty: an event emptied it of which the engine has not been told to the end, the kernel took
+    /// Why a frame is empty: an event emptied it for which not all notifiers have been called, the kernel took
     /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
     /// telling, so the frame cannot be free again meanwhile.
     pub(crate) fn explain_empty(&self, page: DevicePage) -> AccessError {

@@ -33,7 +33,7 @@
 //!
 //! The first has the program's chunks (MISSING, with events), the second the arenas (MISSING, as SIGBUS: a touch of
 //! an empty frame returns at once, an exact detector of stale translations). What leaves the program moves by the
-//! first into the bounce buffer and by the second out of it; what comes home moves by the first, with its source in the
+//! first into the bounce buffer and by the second out of it; what migrates back moves by the first, with its source in the
 //! second; tile to tile goes by the second.
 //!
 //! The kernel refuses the first descriptor's ioctls (EAGAIN) from the moment in which a munmap, mremap or DONTNEED
@@ -61,7 +61,7 @@
 //!
 //! A reader thread never waits for another thread but for those locks, and for what [`PagemapOps`] in the engine
 //! does. Whoever meets EAGAIN reads the events itself, so nobody depends on a reader that is busy. A claim of
-//! pages on their way home is never refused, not even while a fork is near.
+//! pages on their way back is never refused, not even while a fork is near.
 //!
 //! # Measured surprises (Linux 6.18)
 //!

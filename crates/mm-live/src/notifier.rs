@@ -1,4 +1,4 @@
-//! Interval notifiers: who is told, and the sequence counts (Linux: `mm/mmu_notifier.c`).
+//! Interval notifiers: who is called, and the sequence counts (Linux: `mm/mmu_notifier.c`).
 //!
 //! A sequence is odd while an invalidation runs that meets the notifier's range. A notifier that is inserted in the
 //! middle of one is not called, but counted in: what is looked up before its end may be of before the change.

@@ -237,7 +237,7 @@ impl LiveMm {
         Served::Answered
     }
 
-    /// Asks the owner of a device page to bring it home. `None` where its mapping is gone. The registered part that the
+    /// Asks the owner of a device page to bring it back. `None` where its mapping is gone. The registered part that the
     /// page lies in is the mapping, as far as its chunk goes.
     pub(crate) fn fault_device(
         &self,

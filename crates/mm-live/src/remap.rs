@@ -159,7 +159,7 @@ impl Books {
             claim.update(from, |entry| {
                 entry.va = to.add(entry.va.offset_from(from.start));
                 if let Some(Place::Host(_)) = entry.to {
-                    // On its way home, which is there now.
+                    // On its way back, which is there now.
                     entry.to = Some(Place::Host(HostFrame(entry.va.page_number())));
                 }
                 let both = [entry.source_page(), entry.target_page()];

@@ -29,7 +29,7 @@ macro_rules! counters {
 counters! {
     /// Pages moved or copied from system memory to VRAM.
     to_device,
-    /// Pages moved or copied home.
+    /// Pages moved or copied back.
     to_home,
     /// Pages moved or copied between VRAMs, or inside one.
     across,
@@ -65,13 +65,13 @@ counters! {
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.
     again,
-    /// Pages on their way home that found another mapping in their place, of which no event had told (SHM_REMAP).
+    /// Pages on their way back that found another mapping in their place, of which no event had told (SHM_REMAP).
     orphaned,
     /// Pages of VRAM that the kernel took back, as the program had allowed by MADV_FREE.
     reclaimed,
     /// Accesses of VRAM frames that are empty: the translation was stale.
     stale,
-    /// Accesses of frames that an event had just emptied, before the engine was told: tried again.
+    /// Accesses of frames that an event had just emptied, before the notifiers were called: tried again.
     told_late,
     /// Pages that could not move because they are pinned or shared copy-on-write.
     busy,

@@ -12,7 +12,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 impl LiveMm {
     /// Keeps `range`, which is the program's, in system memory for ever: whatever of it the fault path itself touches.
     /// Pages are excluded whole. What is the library's own is said by [`own`](Self::own). Exclude before the first
-    /// migration; what is in VRAM already comes home when touched.
+    /// migration; what is in VRAM already migrates back when touched.
     pub fn exclude(&self, range: HostRange) {
         let range = HostRange::new(range.start.page(), range.end.align_up(SZ_4K));
         if !range.is_empty() {

@@ -216,7 +216,7 @@ fn run(config: Config) {
         case(&world);
         world.mapped.lock().unwrap().iter().for_each(|&range| unmap(range));
         world.mm.settle();
-        assert!(world.mm.stop(), "{name}: everything comes home");
+        assert!(world.mm.stop(), "{name}: everything migrates back");
     }
 }
 

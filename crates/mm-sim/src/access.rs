@@ -1,7 +1,7 @@
 //! CPU accesses: loads, stores and atomics of the program's threads, with the faults they take.
 //!
 //! An access is one step under the lock once its page is there. Until then it fills holes, breaks COW, waits
-//! for a migration to end, has a page of VRAM brought home (the touching thread calls the pagemap itself, one thread a
+//! for a migration to end, has a page of VRAM brought back (the touching thread calls the pagemap itself, one thread a
 //! page, the others wait for it), or waits for who watches the page by userfaultfd.
 //!
 //! Upstream: handle_mm_fault, do_swap_page, do_wp_page (mm/memory.c).
@@ -24,7 +24,7 @@ const DEFER_NS: u64 = 20_000;
 pub enum CpuError {
     /// No mapping, or not for this.
     Segv,
-    /// The page cannot be brought home.
+    /// The page cannot be brought back.
     Bus,
 }
 
@@ -210,7 +210,7 @@ impl Sim {
         self.end(&mut state, invalidation);
     }
 
-    /// Has a touched page of VRAM brought home: calls its pagemap, with the page locked and the mmap lock held for
+    /// Has a touched page of VRAM brought back: calls its pagemap, with the page locked and the mmap lock held for
     /// reading.
     fn bring_home(
         &self,

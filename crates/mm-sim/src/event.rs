@@ -17,7 +17,7 @@ pub enum Event {
         /// To here.
         to: HostRange,
     },
-    /// Notifiers are told.
+    /// Notifiers are called.
     Told(MmEvent),
     /// A migration claimed a page that was here.
     Claimed {
@@ -44,7 +44,7 @@ pub enum Event {
         /// Which page.
         at: HostVa,
     },
-    /// A CPU touched a page of VRAM, and its pagemap was asked to bring it home.
+    /// A CPU touched a page of VRAM, and its pagemap was asked to bring it back.
     Fault(CpuFault),
     /// What came of that.
     Served {
@@ -68,7 +68,7 @@ pub struct Counters {
     pub claimed: u64,
     /// Pages moved to VRAM.
     pub to_vram: u64,
-    /// Pages moved home.
+    /// Pages moved back.
     pub to_ram: u64,
     /// Pages claimed that stayed.
     pub stayed: u64,

@@ -1,6 +1,6 @@
 //! fork: the child gets a copy of the page table, frames are shared until somebody writes.
 //!
-//! Entries of both sides are write-protected and the notifiers are told; of pages of VRAM the child gets a copy at once
+//! Entries of both sides are write-protected and the notifiers are called; of pages of VRAM the child gets a copy at once
 //! (the model's shortcut: the kernel shares them). What `MADV_DONTFORK` names is not in the child, and nobody watches it.
 
 use crate::access::CpuError;

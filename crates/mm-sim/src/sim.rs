@@ -151,7 +151,7 @@ impl Sim {
         self.changed.notify_all();
     }
 
-    /// The process ends: notifiers are told, every page is freed. Idempotent.
+    /// The process ends: notifiers are called, every page is freed. Idempotent.
     pub fn exit(&self) {
         let everything = HostRange::new(HostVa(0), HostVa(!0));
         let invalidation = self.begin(MmEvent { range: everything, kind: EventKind::Release });

@@ -149,7 +149,7 @@ fn one_fault_serves_all_who_touch() {
                 sync::spawn("cpu", move || assert_eq!(sim.load_u64(range.start), Ok(4)))
             });
             touchers.into_iter().for_each(sync::JoinHandle::join);
-            assert_eq!(ops.faults().len(), 1, "the page is locked while it is brought home");
+            assert_eq!(ops.faults().len(), 1, "the page is locked while it is brought back");
             sim.exit();
         });
         assert!(!report.outcome.is_finding(), "seed {seed}: {:?}", report.outcome);

@@ -167,7 +167,7 @@ pub fn begin_to_finish() {
     }
 }
 
-/// The process ends: memory comes home, the report is written, the tree is removed. Where there is neither, no system
+/// The process ends: memory migrates back, the report is written, the tree is removed. Where there is neither, no system
 /// call is made, and where the program filters its own calls a thread of ours makes them: it may have forbidden them to itself.
 pub fn finish() {
     if ending::is_elsewhere() {
@@ -288,7 +288,7 @@ struct Forking {
 
 static FORKING: Mutex<Option<(Forking, heap::Held)>> = Mutex::new(None);
 
-/// Before a fork, after the program's own handlers: memory is brought home, and nobody is in the middle of anything.
+/// Before a fork, after the program's own handlers: memory is brought back, and nobody is in the middle of anything.
 /// Where no machine runs, and none can start while `START` is held, nothing of the program is away: so nothing is
 /// allocated.
 pub fn fork_prepare() {

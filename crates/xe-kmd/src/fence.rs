@@ -5,7 +5,7 @@
 //!
 //! **Waiting.** A waiter is listed by its address and its queue ([`Waiters`]), then reads memory, then waits for the
 //! [`Fence`] that it was given. Whatever may have changed memory, a job done or a fence written, signals the fences of
-//! those whom it concerns and of nobody else: to read a fence means to bring its page home.
+//! those whom it concerns and of nobody else: to read a fence means to bring its page back.
 //!
 //! Locking: leaf locks, held for no call.
 //!

@@ -37,11 +37,11 @@ pub enum FarSide {
 #[derive(Clone, Copy)]
 pub struct UnfitVram {
     /// Whether a collection leaves a range's pages in VRAM, where they are there: whether the range is as large as a page of
-    /// VRAM, and how many binds of this fault met unfit pages so far. Those that may not stay are brought home by the walk.
+    /// VRAM, and how many binds of this fault met unfit pages so far. Those that may not stay are brought back by the walk.
     pub stays: fn(is_large: bool, met: u32) -> bool,
     /// A collection refuses VRAM that does not cover aligned granules of 64K; the handler evicts the range then.
     pub whole_granules: bool,
-    /// The garbage collector brings home what a munmap of a part of a range left of it.
+    /// The garbage collector brings back what a munmap of a part of a range left of it.
     pub evicts_partial: bool,
     /// What follows a bind that met unfit pages, so many for this fault before it.
     pub when_met: fn(met: u32) -> WhenMet,
@@ -60,7 +60,7 @@ pub enum WhenMet {
 }
 
 impl UnfitVram {
-    /// No program meets them: pages of a range that is too small come home at its collection, and a range of any size that
+    /// No program meets them: pages of a range that is too small migrate back at its collection, and a range of any size that
     /// met some once is evicted and collected from system memory only.
     pub const OURS: Self = Self {
         stays: |is_large, met| is_large && met == 0,

@@ -19,7 +19,7 @@ use crate::zdd::ZddView;
 use hostmm::{ClaimRequest, CpuFault, FaultOutcome, HostMm, Leg, Migration, Place, Toward};
 use units::{HostRange, Outcome, bytes_of};
 
-/// What came home.
+/// What migrated back.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Homecoming {
     pub(super) pages: usize,

@@ -57,9 +57,9 @@ pub enum FrameName {
 /// What a fork does with pages in VRAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForkWay {
-    /// They stay, write-protected, and the notifiers are told.
+    /// They stay, write-protected, and the notifiers are called.
     Protects,
-    /// They are brought home first.
+    /// They are brought back first.
     BringsHome,
 }
 

@@ -56,7 +56,7 @@ pub(super) fn nothing_carried_reads_zeros(world: &dyn World) {
 }
 
 /// Rows *empty frames*, *caller held*: an access to a frame that holds nothing is told, whatever the access; where
-/// the notifiers are told late, it may be asked to try again until they were.
+/// the notifiers are called late, it may be asked to try again until they were.
 pub(super) fn an_empty_frame_is_told(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(1, 500);

@@ -16,7 +16,7 @@ use units::{HostRange, HostVa, SZ_4K};
 /// Frames of each pagemap that a [`Bench`] inserts.
 pub const FRAMES: u64 = 2048;
 
-/// Serves CPU faults by bringing the window around the touch home; counts, and owns nothing.
+/// Serves CPU faults by bringing the window around the touch back; counts, and owns nothing.
 ///
 /// Locking: one lock around the books, never held across a call of the mm.
 pub struct BringHome {
@@ -206,7 +206,7 @@ impl<'w> Bench<'w> {
     /// The owner of both tiles.
     pub const OWNER: OwnerId = OwnerId(1);
 
-    /// Inserts the two pagemaps; touches bring home 4K.
+    /// Inserts the two pagemaps; touches bring back 4K.
     pub fn new(world: &'w dyn World) -> Self {
         let (mm, memory) = (world.mm(), world.memory());
         let tiles = [0, 1].map(|n| {
@@ -246,7 +246,7 @@ impl<'w> Bench<'w> {
     pub fn claim(&self, range: HostRange, tile: u16) -> Migration {
         self.claim_as(range, Toward::Vram(self.pagemap(tile)))
     }
-    /// Claims what is in VRAM, on its way home.
+    /// Claims what is in VRAM, on its way back.
     pub fn claim_home(&self, range: HostRange) -> Migration {
         self.claim_as(range, Toward::Ram)
     }

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use sync::atomic::AtomicU64;
 
 /// Row *CPU faults*: a touch calls `migrate_to_ram` of the page's own pagemap, with the address, the page and
-/// the VMA; the touched page comes home, its neighbours stay.
+/// the VMA; the touched page migrates back, its neighbours stay.
 pub(super) fn a_touch_calls_the_pages_own_pagemap(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(4, 20);
@@ -73,7 +73,7 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
 }
 
 /// Rows *CPU during a claim*, *eviction*: a touch of a page of VRAM that is claimed waits for the finish, and asks
-/// nobody to bring it home.
+/// nobody to bring it back.
 pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(1, 33);
@@ -96,7 +96,7 @@ pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
     bench.audit();
 }
 
-/// The frame for a round of two pages: none that the round before used, since a frame whose page just came home
+/// The frame for a round of two pages: none that the round before used, since a frame whose page just migrated back
 /// is free only when `folio_free` says so.
 fn next_frame(bench: &Bench<'_>, round: u64) -> DevicePage {
     bench.frame((round % 2) as u16, 2 * round % FRAMES)

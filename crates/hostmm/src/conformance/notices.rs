@@ -1,4 +1,4 @@
-//! Cases: what notifiers are told, when, and what the change does.
+//! Cases: what notifiers are called, when, and what the change does.
 
 use super::engine::Bench;
 use super::{Mapping, Protected, Recorder, Seen, Told, World};
@@ -97,7 +97,7 @@ pub(super) fn mprotect_tells_or_is_denied(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *notifiers*: a removed notifier is told nothing more; another one at the same place is.
+/// Row *notifiers*: a removed notifier is called no more; another one at the same place is.
 pub(super) fn a_removed_notifier_is_silent(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(1, 7);

@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use units::{HostRange, SZ_4K};
 
-/// Row *walk*: device pages of the owner are reported where they are, with a fault too; nothing comes home.
+/// Row *walk*: device pages of the owner are reported where they are, with a fault too; nothing migrates back.
 pub(super) fn a_walk_tells_whose_pages(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(3, 1);
@@ -29,7 +29,7 @@ pub(super) fn a_walk_tells_whose_pages(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *walk*: with a fault, a device page of another owner comes home; without, it is not reported.
+/// Row *walk*: with a fault, a device page of another owner migrates back; without, it is not reported.
 pub(super) fn a_foreign_page_comes_home(world: &dyn World) {
     let bench = Bench::new(world);
     let foreign = OwnerId(2);

@@ -124,7 +124,7 @@ pub fn store(va: HostVa, value: u64) {
     unsafe { std::ptr::write_volatile(va.0 as *mut u64, value) }
 }
 
-/// The least engine: pages come home by a window around the fault; freed frames go back to a pool.
+/// The least engine: pages migrate back by a window around the fault; freed frames go back to a pool.
 pub struct Vram {
     pub id: PagemapId,
     used: StdMutex<Vec<bool>>,

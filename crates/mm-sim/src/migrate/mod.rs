@@ -175,7 +175,7 @@ impl Claims {
     }
 }
 
-/// Names the destinations of a claim's pages; those on their way home get frames.
+/// Names the destinations of a claim's pages; those on their way back get frames.
 pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), MmError> {
     let id = migration.id.ok_or(MmError::Gone)?;
     let home = state.claims.held(id).toward == Toward::Ram;

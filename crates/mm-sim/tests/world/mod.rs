@@ -44,7 +44,7 @@ impl Process {
             }
         }
     }
-    /// Until the engine was told of every change so far.
+    /// Until the notifiers were called for every change so far.
     pub fn settle(&self) {
         if let Some(live) = &self.live {
             live.settle();
@@ -68,7 +68,7 @@ impl Process {
     /// fork, as the preload library prepares it.
     pub fn fork(&self) -> mm_sim::ChildId {
         let Some(live) = &self.live else { return self.sim.fork() };
-        assert!(live.bring_all_home(), "everything comes home");
+        assert!(live.bring_all_home(), "everything migrates back");
         let child = self.sim.fork();
         live.thaw();
         child
@@ -77,7 +77,7 @@ impl Process {
     pub fn end(&self) {
         if let Some(live) = &self.live {
             live.settle();
-            assert!(live.stop(), "everything comes home");
+            assert!(live.stop(), "everything migrates back");
             live.let_go();
         }
         self.sim.exit();

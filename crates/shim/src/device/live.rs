@@ -91,7 +91,7 @@ impl Device for Machine {
     fn fork_prepare(&self) -> bool {
         let is_home = self.live.fork_prepare();
         if !is_home {
-            complain("some memory did not come home from VRAM before a fork, pinned perhaps: there is no child");
+            complain("some memory did not migrate back from VRAM before a fork, pinned perhaps: there is no child");
         }
         is_home
     }
@@ -128,7 +128,7 @@ impl Device for Machine {
 
     fn shutdown(&self) {
         if !self.live.shutdown() {
-            complain("some memory did not come home from VRAM before the end, pinned perhaps");
+            complain("some memory did not migrate back from VRAM before the end, pinned perhaps");
         }
     }
 

@@ -36,13 +36,13 @@ pub struct Identity {
 /// A change of the program's mappings that the kernel either does not report, or refuses across a split mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// mprotect, pkey_mprotect: no event, and pages do not come home into a mapping that is not writable.
+    /// mprotect, pkey_mprotect: no event, and pages do not migrate back into a mapping that is not writable.
     Protect,
     /// munmap, or mmap over something: an event only where something is watched.
     Unmap,
     /// mremap: EFAULT across the split that a registration makes.
     Remap,
-    /// mlock: no event, and pages do not come home into a locked mapping.
+    /// mlock: no event, and pages do not migrate back into a locked mapping.
     Lock,
 }
 
@@ -52,7 +52,7 @@ pub trait Device: Send + Sync {
     fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno>;
     /// Everything that must stay was excluded: memory may move from now on without a GPU that asks for it.
     fn begin(&self);
-    /// Never migrate this memory, and bring home what of it was. May be called by a thread that the machine is just starting.
+    /// Never migrate this memory, and bring back what of it was. May be called by a thread that the machine is just starting.
     fn exclude(&self, range: HostRange);
     /// This memory is the library's own: refuse it to every access.
     fn own(&self, range: HostRange);
@@ -60,7 +60,7 @@ pub trait Device: Send + Sync {
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
     /// The kernel's mappings that `range` lies in, where they are one mapping for the program; else none.
     fn pieces(&self, range: HostRange) -> Vec<HostRange>;
-    /// Stop the GPU's threads and bring everything home, and keep it so. False where some of it would not come.
+    /// Stop the GPU's threads and bring everything back, and keep it so. False where some of it would not come.
     fn fork_prepare(&self) -> bool;
     /// Go on after a fork, in the parent.
     fn fork_parent(&self);
@@ -74,7 +74,7 @@ pub trait Device: Send + Sync {
     fn finish_jobs(&self, range: HostRange);
     /// Reset a GT: what had begun there is killed.
     fn reset_gt(&self, gt: u32);
-    /// Bring everything home and stop.
+    /// Bring everything back and stop.
     fn shutdown(&self);
     /// What happened, as one JSON value.
     fn report(&self) -> String;

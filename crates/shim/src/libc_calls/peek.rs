@@ -1,7 +1,7 @@
 //! The program's strings and arrays, which need not be readable memory: the kernel says EFAULT then, and so must we.
 //!
 //! The kernel is asked once a page by a call that reads eight bytes there and then refuses its other argument. Where
-//! it may not bring a page home itself (userfaultfd for user mode only), the machine does.
+//! it may not bring a page back itself (userfaultfd for user mode only), the machine does.
 
 use super::{errno, set_errno};
 use crate::device::Change;

@@ -1,6 +1,6 @@
 //! WAIT_USER_FENCE: until eight bytes of memory compare as wished, or the queue is banned or ended, or time is over.
 //!
-//! The bytes are read as the program would read them, so a page in VRAM comes home for it.
+//! The bytes are read as the program would read them, so a page in VRAM migrates back for it.
 //!
 //! Locking: none while memory is read.
 //!

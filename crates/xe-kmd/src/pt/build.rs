@@ -6,7 +6,7 @@
 //! aligned on the device's side.
 //!
 //! Where a device needs 64K, VRAM must be mapped by leaves of 64K or more: a window that is not is an error
-//! here ([`PlanError::Granule`]), and the caller brings those pages home. Compact tables of 64K entries are not
+//! here ([`PlanError::Granule`]), and the caller brings those pages back. Compact tables of 64K entries are not
 //! built: a 4K table with PS64 says the same.
 //!
 //! Upstream: `xe_pt_stage_bind_entry`, `xe_pt_scan_64K`, `xe_pt_hugepte_possible`.

@@ -25,7 +25,7 @@ use crate::pt::build::{self, Access, Memory, PlanError, Run, Segment};
 pub(crate) enum BindError {
     /// The pages changed: collect them again. (`-EAGAIN`)
     Stale,
-    /// Pages in VRAM that the tile does not reach: bring them home first.
+    /// Pages in VRAM that the tile does not reach: bring them back first.
     Unreachable,
     /// Pages in VRAM that no leaf can map: [`UnfitVram`](crate::UnfitVram) says what follows.
     Unfit,

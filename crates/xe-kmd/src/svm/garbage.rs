@@ -39,7 +39,7 @@ pub(crate) fn collect(space: &Space, svm: &Svm, vmas: &mut VmaTree) {
     }
 }
 
-/// Sends home what a munmap left of a range (`b=evict-partial`).
+/// Sends back to system memory what a munmap left of a range (`b=evict-partial`).
 fn evict_rest(svm: &Svm, key: RangeKey) {
     let span = svm.notifier_lock().range(key).filter(|range| range.partial_unmap()).map(|range| range.span());
     // What does not come is in VRAM, as if nobody had tried.
@@ -68,7 +68,7 @@ pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span
     }
 }
 
-/// Whether no page is there. Ranges that were bound had theirs. A page that a CPU's touch brings home is nowhere for a
+/// Whether no page is there. Ranges that were bound had theirs. A page that a CPU's touch brings back is nowhere for a
 /// moment, so what is not there is looked for again.
 fn is_untouched(svm: &Svm, range: HostRange) -> bool {
     const LOOKS: u32 = 2;

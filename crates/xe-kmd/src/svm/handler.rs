@@ -7,7 +7,7 @@
 //! or refused.
 //!
 //! Where upstream 7.2 differs, this is the corrected variant: an error of the collection is reported and not
-//! taken for success (D1); rounds are bounded (D2); pages that no leaf can map are brought home (B, a rule with
+//! taken for success (D1); rounds are bounded (D2); pages that no leaf can map are brought back (B, a rule with
 //! variants); a range that has outgrown its VMA after an mprotect is made anew, smaller, instead of failing for
 //! ever; an atomic is not refused because pages are busy for longer than three migrations take.
 //!

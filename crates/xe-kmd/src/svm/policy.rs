@@ -5,7 +5,7 @@
 //!
 //! Two rules of devices that need 64K in VRAM: a smaller range is never migrated; and as its pages may be in
 //! VRAM all the same (left there by a larger range), its collection names no owner, so that the host brings
-//! them home: a rule with variants ([`UnfitVram`], defect B). An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
+//! them back: a rule with variants ([`UnfitVram`], defect B). An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
 //! are there or not, and one that is too small gives way.
 //!
 //! Locking: none.

@@ -16,7 +16,7 @@ pub const UPSTREAM: UnfitVram =
 /// atomics any more. Not shown: `ENOSPC` also says that memory is short, which it takes for this.
 pub const POSTED: UnfitVram = UnfitVram { when_met: |_| WhenMet::EvictForEver, ..UPSTREAM };
 
-/// A range below 64K is collected without an owner: the walk brings its pages home. Moved pages are still met.
+/// A range below 64K is collected without an owner: the walk brings its pages back. Moved pages are still met.
 pub const NONE_BELOW_64K: UnfitVram = UnfitVram { stays: |is_large, _| is_large, ..UPSTREAM };
 
 /// The garbage collector evicts what a munmap left of a range. What became small otherwise is still met.
