@@ -3,7 +3,7 @@
 use crate::LiveMm;
 use crate::books::Filling;
 use crate::kernel::{Descriptor, Errno, Populate};
-use crate::transfer::{Step, Transfer, Way};
+use crate::transfer::{Piece, Step, Transfer};
 use hostmm::{DeviceRun, Place};
 use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, SZ_4K, bytes_of};
 
@@ -38,13 +38,13 @@ impl LiveMm {
 
     /// Without UFFDIO_MOVE: keep writers out, copy, drop the source. The drop raises an event of our own, whose
     /// message names exactly the range that is noted beforehand; so no lock is held here.
-    pub(crate) fn copy_to_device(&self, transfer: Transfer, way: &Way, src: HostVa, dst: HostVa) -> Step {
-        let range = HostRange::sized(src, bytes_of(way.pages));
+    pub(crate) fn copy_to_device(&self, transfer: Transfer, piece: &Piece, src: HostVa, dst: HostVa) -> Step {
+        let range = HostRange::sized(src, bytes_of(piece.pages));
         match self.kernel.protect(range, true) {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Step::Again,
             // Kernels before 6.3 protect within one mapping only.
-            Err(Errno::NOENT) if way.pages > 1 => return Step::Single,
+            Err(Errno::NOENT) if piece.pages > 1 => return Step::Single,
             Err(_) => return self.count_invalid(),
         }
         self.set_filling(transfer, Filling::Open);
@@ -53,12 +53,12 @@ impl LiveMm {
         self.set_filling(transfer, Filling::Never);
         let pages = (copied.bytes >> PAGE_SHIFT) as usize;
         let mut step = match copied.error {
-            _ if pages > 0 => self.keep_copy(transfer.first(pages), way.to),
+            _ if pages > 0 => self.keep_copy(transfer.first(pages), piece.to),
             Some(Errno::AGAIN) => Step::Again,
             _ => self.count_invalid(),
         };
         if let Step::Went(pages, _) = step
-            && !self.drop_source(transfer.first(pages), src, way.to)
+            && !self.drop_source(transfer.first(pages), src, piece.to)
         {
             step = Step::Again;
         }

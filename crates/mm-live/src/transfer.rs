@@ -1,4 +1,4 @@
-//! Carrying pages: the steps of a staged pair's way.
+//! Carrying pages: the steps of a staged transfer.
 //!
 //! | direction | descriptor | fails with |
 //! |---|---|---|
@@ -21,7 +21,7 @@ use hostmm::Place;
 use sync::Counter;
 use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, bytes_of};
 
-/// Which way pages go.
+/// From where to where pages go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
     ToDevice,
@@ -36,7 +36,7 @@ pub(crate) enum Purpose {
     PutBack,
 }
 
-/// Pages on their way.
+/// Pages that are carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Transfer {
     pub claim: u64,
@@ -54,9 +54,9 @@ impl Transfer {
     }
 }
 
-/// What a step is about: pages that go the same way.
+/// What a step is about: pages of one direction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub(crate) struct Piece {
     pub direction: Direction,
     pub from: Place,
     pub to: Place,
@@ -188,7 +188,7 @@ impl LiveMm {
         report(transfer.name.pages(), Outcome::Failed);
     }
 
-    /// Makes way for who raised an event. False when that has been done often enough.
+    /// Lets the thread run that raised an event. False when that has been done often enough.
     pub(crate) fn yield_to_raiser(&self, tries: &mut u32) -> bool {
         *tries += 1;
         self.counters.again.add(1);
@@ -206,34 +206,34 @@ impl LiveMm {
     fn step(&self, transfer: Transfer, limit: usize) -> (Step, Option<Direction>) {
         let held = self.hold_events();
         let mut books = self.books.lock();
-        let (mut way, renew) = match books.way(transfer, limit) {
+        let (mut piece, renew) = match books.piece(transfer, limit) {
             Err(step) => return (step, None),
-            Ok(way) => (way, books.use_slot(&way, self.transport)),
+            Ok(piece) => (piece, books.use_slot(&piece, self.transport)),
         };
         drop(books);
-        let (Some(src), Some(dst)) = (self.address(way.from), self.address(way.to)) else {
+        let (Some(src), Some(dst)) = (self.address(piece.from), self.address(piece.to)) else {
             return (Step::Failed, None);
         };
         if renew {
             let _ = self.kernel.drop_pages(HostRange::sized(dst, SZ_2M));
         }
-        if self.transport == Transport::Copy && way.direction == Direction::ToDevice {
+        if self.transport == Transport::Copy && piece.direction == Direction::ToDevice {
             // A hole cannot be protected: it would be filled, copied, and written before it is dropped.
-            let (pages, resident) = self.leading_run(src, way.pages);
-            way.pages = pages;
+            let (pages, resident) = self.leading_run(src, piece.pages);
+            piece.pages = pages;
             let transfer = transfer.first(pages);
             if resident {
                 drop(held);
-                return (self.copy_to_device(transfer, &way, src, dst), Some(way.direction));
+                return (self.copy_to_device(transfer, &piece, src, dst), Some(piece.direction));
             }
             if self.kernel.event_pending() {
-                return (Step::Again, Some(way.direction));
+                return (Step::Again, Some(piece.direction));
             }
             self.note(transfer, Outcome::Zeroed);
-            return (Step::Went(pages, Outcome::Zeroed), Some(way.direction));
+            return (Step::Went(pages, Outcome::Zeroed), Some(piece.direction));
         }
-        let transfer = transfer.first(way.pages);
-        let (step, stuck) = self.push(&way, src, dst);
+        let transfer = transfer.first(piece.pages);
+        let (step, stuck) = self.push(&piece, src, dst);
         let mut went = 0;
         if let Step::Went(pages, outcome) = step {
             self.note(transfer.first(pages), outcome);
@@ -243,16 +243,16 @@ impl LiveMm {
             drop(held);
             self.return_stuck(transfer.rest(went), stuck);
         }
-        (step, Some(way.direction))
+        (step, Some(piece.direction))
     }
 
     /// The ioctl itself.
-    fn push(&self, way: &Way, src: HostVa, dst: HostVa) -> (Step, Option<Stuck<'_>>) {
-        let pages = way.pages;
-        let by = if way.direction == Direction::Home { Descriptor::Program } else { Descriptor::Device };
-        let (went, error) = match (self.transport, way.direction) {
+    fn push(&self, piece: &Piece, src: HostVa, dst: HostVa) -> (Step, Option<Stuck<'_>>) {
+        let pages = piece.pages;
+        let by = if piece.direction == Direction::Home { Descriptor::Program } else { Descriptor::Device };
+        let (went, error) = match (self.transport, piece.direction) {
             (Transport::Move, Direction::ToDevice) => {
-                let passed = self.bounce(dst, src, pages, way.huge);
+                let passed = self.bounce(dst, src, pages, piece.huge);
                 if let (0, Some(_)) = (passed.pages, &passed.stuck) {
                     self.counters.failed.add(1);
                     return (Step::Failed, passed.stuck);
@@ -272,13 +272,13 @@ impl LiveMm {
         let step = match error {
             _ if went > 0 => Step::Went(went, outcome),
             None => Step::Went(pages, outcome),
-            Some(errno) => self.explain_failure(errno, way, src, dst),
+            Some(errno) => self.explain_failure(errno, piece, src, dst),
         };
         (step, None)
     }
 
-    fn explain_failure(&self, errno: Errno, way: &Way, src: HostVa, dst: HostVa) -> Step {
-        match (errno, way.direction) {
+    fn explain_failure(&self, errno: Errno, piece: &Piece, src: HostVa, dst: HostVa) -> Step {
+        match (errno, piece.direction) {
             // Both places hold something: a guard of MADV_GUARD_INSTALL, or a rule was broken. What the program sees
             // wins, and it is counted.
             (Errno::EXIST, Direction::Home) => {
@@ -287,10 +287,10 @@ impl LiveMm {
             }
             (Errno::AGAIN, _) => Step::Again,
             (Errno::BUSY, _) => Step::Busy,
-            (Errno::NOENT, Direction::ToDevice) => self.meet_hole(way, src),
-            (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if way.pages > 1 => Step::Single,
+            (Errno::NOENT, Direction::ToDevice) => self.meet_hole(piece, src),
+            (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if piece.pages > 1 => Step::Single,
             // Taken back by the kernel, after MADV_FREE: it is zeros now.
-            (Errno::NOENT | Errno::FAULT, Direction::Home | Direction::Across) if self.refill_if_absent(way.from) => {
+            (Errno::NOENT | Errno::FAULT, Direction::Home | Direction::Across) if self.refill_if_absent(piece.from) => {
                 Step::Again
             }
             (Errno::INVAL, Direction::Home) => self.copy_home(dst, src),
@@ -305,8 +305,8 @@ impl LiveMm {
     }
 
     /// A page that is gone since it was claimed: zeros, if no change of its mapping had begun when it was looked at.
-    fn meet_hole(&self, way: &Way, src: HostVa) -> Step {
-        let (pages, held) = self.leading_run(src, way.pages);
+    fn meet_hole(&self, piece: &Piece, src: HostVa) -> Step {
+        let (pages, held) = self.leading_run(src, piece.pages);
         if held || self.kernel.event_pending() { Step::Again } else { Step::Went(pages, Outcome::Zeroed) }
     }
 
@@ -333,24 +333,24 @@ impl LiveMm {
     /// Notes in the books that pages went.
     pub(crate) fn note(&self, transfer: Transfer, outcome: Outcome) {
         let mut books = self.books.lock();
-        let Some((way, _)) = books.part(transfer) else { return };
-        if let Place::Device(dst) = way.to {
-            books.note_bytes(dst, way.pages, outcome != Outcome::Zeroed);
+        let Some((piece, _)) = books.part(transfer) else { return };
+        if let Place::Device(dst) = piece.to {
+            books.note_bytes(dst, piece.pages, outcome != Outcome::Zeroed);
         }
-        if let (Place::Device(src), Outcome::Moved) = (way.from, outcome) {
-            books.note_bytes(src, way.pages, false);
+        if let (Place::Device(src), Outcome::Moved) = (piece.from, outcome) {
+            books.note_bytes(src, piece.pages, false);
         }
         if transfer.purpose == Purpose::Migrate {
             books.update_named(transfer, |entry| entry.outcome = outcome);
         }
         drop(books);
-        let pages = way.pages as u64;
+        let pages = piece.pages as u64;
         match outcome {
             Outcome::Zeroed => return self.counters.holes.add(pages),
             Outcome::Copied => self.counters.copied.add(pages),
             _ => {}
         }
-        self.direction_counter(way.direction).add(pages);
+        self.direction_counter(piece.direction).add(pages);
     }
 
     const fn direction_counter(&self, direction: Direction) -> &Counter {
@@ -388,8 +388,8 @@ impl Books {
         }
     }
 
-    /// The first pages of a transfer that go one way, whatever became of them meanwhile.
-    fn part(&self, transfer: Transfer) -> Option<(Way, Entry)> {
+    /// The first pages of a transfer that have one direction, whatever became of them meanwhile.
+    fn part(&self, transfer: Transfer) -> Option<(Piece, Entry)> {
         let entries = &self.claims.get(transfer.claim)?.entries;
         let entry = entries.iter().find(|entry| entry.name().contains(transfer.name.start))?;
         let offset = entry.name().page_index(transfer.name.start);
@@ -402,37 +402,37 @@ impl Books {
             (Place::Device(_), Place::Device(_)) => Direction::Across,
             (Place::Host(_), Place::Host(_)) => return None,
         };
-        Some((Way { direction, from, to, pages, huge: entry.huge }, *entry))
+        Some((Piece { direction, from, to, pages, huge: entry.huge }, *entry))
     }
 
     /// What can go in one step; from now on no reader fills it.
-    fn way(&mut self, transfer: Transfer, limit: usize) -> Result<Way, Step> {
-        let (mut way, entry) = self.part(transfer).ok_or(Step::Failed)?;
+    fn piece(&mut self, transfer: Transfer, limit: usize) -> Result<Piece, Step> {
+        let (mut piece, entry) = self.part(transfer).ok_or(Step::Failed)?;
         if entry.cancelled {
             return Err(Step::Failed);
         }
         if entry.filling == Filling::Busy {
             return Err(Step::Again);
         }
-        way.pages = way.clipped(way.pages.min(limit));
-        way.huge &= entry.from == From::System;
-        self.update_named(transfer.first(way.pages), |entry| entry.filling = Filling::Never);
-        Ok(way)
+        piece.pages = piece.clipped(piece.pages.min(limit));
+        piece.huge &= entry.from == From::System;
+        self.update_named(transfer.first(piece.pages), |entry| entry.filling = Filling::Never);
+        Ok(piece)
     }
 
     /// Whether the 2M slot that pages go to must be emptied first, to take a huge page in one piece.
-    fn use_slot(&mut self, way: &Way, transport: Transport) -> bool {
-        let Place::Device(page) = way.to else { return false };
-        let huge = match way.from {
+    fn use_slot(&mut self, piece: &Piece, transport: Transport) -> bool {
+        let Place::Device(page) = piece.to else { return false };
+        let huge = match piece.from {
             _ if transport == Transport::Copy => false,
-            Place::Host(_) => way.huge,
+            Place::Host(_) => piece.huge,
             Place::Device(from) => self.is_huge(from),
         };
-        self.arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, way.pages, huge))
+        self.arena_mut(page.pagemap).is_some_and(|arena| arena.use_slot(page.frame, piece.pages, huge))
     }
 }
 
-impl Way {
+impl Piece {
     /// Pages up to the next 2M boundary of the program's addresses, or of both frames: chunks may be different VMAs.
     fn clipped(&self, pages: usize) -> usize {
         let slot = SZ_2M >> PAGE_SHIFT;
