@@ -17,7 +17,7 @@ use machine::checked::Manner;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, mpsc};
 use sync::sim::Deviation;
 
 /// A defect: its rule, and the scenes that are its triggers.
@@ -123,20 +123,19 @@ pub fn cell(script: &Arc<Script>, behaviours: &str, seeds: Range<u64>, manner: M
 /// Cells by behaviours and scenes, computed by two threads; in the order asked for.
 pub fn cells(rows: &[String], scripts: &[Arc<Script>], seeds: &Range<u64>, manner: Manner) -> Vec<Vec<Cell>> {
     let jobs: Vec<(usize, usize)> = (0..rows.len()).flat_map(|r| (0..scripts.len()).map(move |c| (r, c))).collect();
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, (send, done)) = (AtomicUsize::new(0), mpsc::channel());
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| {
+            let (jobs, next, send) = (&jobs, &next, send.clone());
+            scope.spawn(move || {
                 while let Some(&(row, column)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let cell = cell(&scripts[column], &rows[row], seeds.clone(), manner);
-                    if let Ok(mut done) = done.lock() {
-                        done.push(((row, column), cell));
-                    }
+                    let _ = send.send(((row, column), cell(&scripts[column], &rows[row], seeds.clone(), manner)));
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap_or_default();
+    drop(send);
+    let mut done: Vec<_> = done.iter().collect();
     done.sort_by_key(|(at, _)| *at);
     let cells: Vec<Cell> = done.into_iter().map(|(_, cell)| cell).collect();
     cells.chunks(scripts.len().max(1)).map(<[Cell]>::to_vec).collect()

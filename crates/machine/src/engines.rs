@@ -199,6 +199,15 @@ impl EngineThread {
     }
 }
 
+/// The name of an engine's thread.
+fn name(engine: EngineId) -> &'static str {
+    match engine.tile.0 {
+        0 => "engine of tile 0",
+        1 => "engine of tile 1",
+        _ => "engine",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,14 +256,5 @@ mod tests {
             assert_eq!(done, "cf".repeat(10) + &"c".repeat(20));
         });
         assert_eq!(report.outcome, Outcome::Finished);
-    }
-}
-
-/// The name of an engine's thread.
-fn name(engine: EngineId) -> &'static str {
-    match engine.tile.0 {
-        0 => "engine of tile 0",
-        1 => "engine of tile 1",
-        _ => "engine",
     }
 }

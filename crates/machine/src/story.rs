@@ -5,7 +5,7 @@
 //!
 //! Locking: one leaf lock.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use sync::sim::{self, Here};
@@ -40,25 +40,26 @@ pub struct Line {
 /// The story of one run.
 pub struct Story {
     lines: Mutex<Lines>,
-    gpu: OnceLock<Weak<Gpu>>,
 }
 
 #[derive(Default)]
 struct Lines {
     all: Vec<Line>,
+    /// Whose records are lines, too.
+    gpu: Weak<Gpu>,
     records: usize,
 }
 
 impl Default for Story {
     fn default() -> Self {
-        Self { lines: rank::mutex(Rank::LEAF, Lines::default()), gpu: OnceLock::new() }
+        Self { lines: rank::mutex(Rank::LEAF, Lines::default()) }
     }
 }
 
 impl Story {
     /// From now on, what this device notices is told too.
     pub(crate) fn watch(&self, gpu: &Arc<Gpu>) {
-        let _ = self.gpu.set(Arc::downgrade(gpu));
+        sync::unscheduled(|| self.lines.lock().gpu = Arc::downgrade(gpu));
     }
 
     /// A step of the scene begins.
@@ -74,7 +75,7 @@ impl Story {
     fn tell(&self, told: Told) {
         let Some(here) = sim::here() else { return };
         sync::unscheduled(|| {
-            let gpu = self.gpu.get().and_then(Weak::upgrade);
+            let gpu = self.lines.lock().gpu.upgrade();
             let noticed = gpu.map(|gpu| gpu.first_records(usize::MAX)).unwrap_or_default();
             let mut lines = self.lines.lock();
             let new = noticed.iter().skip(lines.records).map(|record| Line { here, told: Told::Noticed(*record) });
