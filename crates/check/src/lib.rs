@@ -9,6 +9,7 @@
 //! the device records (a write to a bus address that nothing maps).
 #![forbid(unsafe_code)]
 
+pub mod emit;
 pub mod exhaust;
 pub mod explain;
 pub mod explore;
@@ -20,6 +21,7 @@ pub mod replay;
 pub mod scenes;
 pub mod script;
 pub mod shrink;
+pub mod speed;
 
 pub use machine::behaviour;
 pub use machine::checked::Manner;

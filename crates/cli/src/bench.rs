@@ -45,6 +45,9 @@ pub struct Options {
     /// Measure engine, driver and hardware model alone, on a host mm that does nothing
     #[arg(long)]
     engine: bool,
+    /// Measure the checker: schedules a second
+    #[arg(long, conflicts_with = "engine")]
+    check: bool,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
@@ -59,6 +62,9 @@ struct Block {
 
 /// Measures and prints the table.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    if options.check {
+        return crate::speed::run(options.json);
+    }
     if options.engine {
         return crate::engine::run(usize::from(options.rounds) / ENGINE_WEIGHT, options.json);
     }

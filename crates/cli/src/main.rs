@@ -19,6 +19,7 @@ mod explain;
 mod judge;
 mod run;
 mod shim_library;
+mod speed;
 mod tour;
 
 use anyhow::Result;
@@ -59,6 +60,12 @@ enum Command {
     Behaviours,
     /// List the built-in scenes that `check` takes
     Scenes,
+    /// Write a scene as a C program that runs on a real Xe node and under `pontoon run`
+    EmitC {
+        /// Name of a built-in scene, or a file
+        #[arg(value_name = "SCENE", value_parser = check::scene)]
+        scene: std::sync::Arc<::check::script::Script>,
+    },
 }
 
 /// How pages travel and which variants of the rules run; common to `run` and `tour`.
@@ -90,6 +97,10 @@ fn main() -> ExitCode {
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
         Some(Command::Behaviours) => list_behaviours(),
+        Some(Command::EmitC { scene }) => ::check::emit::c_program(&scene).map_err(anyhow::Error::msg).map(|program| {
+            say!("{program}");
+            ExitCode::SUCCESS
+        }),
         Some(Command::Scenes) => {
             check::list();
             Ok(ExitCode::SUCCESS)

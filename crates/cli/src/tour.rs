@@ -302,7 +302,7 @@ fn checked_world() -> CheckedWorld {
         let (scripts, explore) = (scenes::all(), Explore::Pct);
         explore::search(&Search { scripts, explore, seeds, behaviours: behaviours.into(), manners })
     };
-    let wrong = ["a=upstream", "c=posted"].map(|behaviours| {
+    let wrong = ["a=upstream", "b=upstream", "c=posted"].map(|behaviours| {
         let found = search(behaviours, 0..50);
         match &found.caught {
             Some(caught) => {
@@ -313,15 +313,18 @@ fn checked_world() -> CheckedWorld {
         }
         found
     });
-    let ours = search("", 0..30);
+    let ours = search("", 0..10);
     match &ours.caught {
         Some(caught) => check::tell(caught, "     "),
         None => say!("   ours: {} runs, nothing found", ours.runs),
     }
     let all_found = wrong.iter().all(|found| found.caught.as_ref().is_some_and(|caught| caught.replays));
-    let [upstream, posted] = wrong.each_ref().map(check::json);
+    let [upstream_a, upstream_b, posted_c] = wrong.each_ref().map(check::json);
+    say!("   every remedy against every trigger: pontoon judge all; the smallest failing run: pontoon explain A");
     CheckedWorld {
         ok: ours.caught.is_none() && all_found,
-        json: serde_json::json!({ "upstream": upstream, "posted_c": posted, "ours": check::json(&ours) }),
+        json: serde_json::json!({
+            "upstream_a": upstream_a, "upstream_b": upstream_b, "posted_c": posted_c, "ours": check::json(&ours),
+        }),
     }
 }

@@ -18,12 +18,17 @@ fn no_interposer_is_linked_into_the_command() {
 
 #[test]
 fn nonsense_is_refused_with_cause_and_remedy() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["run", "--behaviour", "a=nonsense", "--", "true"], "a=upstream"),
         (&["run", "--report", "/", "--", "true"], "cannot write the report /"),
         (&["run", "--report", "/dev/null", "--", "true"], "it is no regular file"),
         (&["check", "--seeds", "5..1"], "has no seed in it"),
         (&["check", "--behaviour", "b"], "unknown behaviour 'b'"),
+        (&["check", "nowhere"], "there is no scene 'nowhere'"),
+        (&["check", "/nonexistent.scene"], "cannot be read"),
+        (&["explain", "D"], "there is no scene 'D'"),
+        (&["judge", "Z"], "there are A, B, C and all"),
+        (&["replay", "/dev/null"], "behind which the scene follows"),
         (&["run"], "PROGRAM"),
     ];
     for (arguments, expected) in cases {
@@ -88,4 +93,28 @@ fn a_full_disk_is_said_and_no_panic() {
     let output = pontoon().arg("behaviours").stdout(full).output().expect("the command starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), errors.contains("cannot be written")), (Some(2), true), "{errors}");
+}
+
+/// A defect is told, kept in a file and made again; a scene of one's own is checked, and its mistakes have line and column.
+#[test]
+fn a_finding_is_told_and_replayed_and_a_scene_is_read_from_a_file() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [run, scene] = ["c.run", "own.scene"].map(|name| dir.path().join(name));
+    let code_and_text = |arguments: &[&std::ffi::OsStr]| {
+        let output = pontoon().args(arguments).output().expect("the command starts");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (code, text) = code_and_text(&["explain".as_ref(), "C".as_ref(), "--save".as_ref(), run.as_ref()]);
+    assert!(code == Some(1) && text.contains("an array of 6 fences has 3 filled"), "{text}");
+    let (code, text) = code_and_text(&["replay".as_ref(), run.as_ref()]);
+    assert!(code == Some(1) && text.contains("VM_BIND without work: EFAULT"), "{text}");
+
+    std::fs::write(&scene, "memory b 64K\nfirst\n  tile0 write b\n  tile1 read b\n").expect("a file");
+    let check = ["check".as_ref(), scene.as_ref(), "--seeds".as_ref(), "0..5".as_ref()];
+    let (code, text) = code_and_text(&check);
+    assert!(code == Some(0) && text.contains("nothing found"), "{text}");
+    std::fs::write(&scene, "memory b 64K\nfirst\n  tile0 wriet b\n").expect("a file");
+    let (code, text) = code_and_text(&check);
+    assert!(code == Some(2) && text.contains(":3:9: expected read, write or add"), "{text}");
 }

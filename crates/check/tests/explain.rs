@@ -1,0 +1,93 @@
+//! What is found is shrunk, kept in a file, made again, and told in lines that fit a mail.
+
+use check::Manner;
+use check::explain::{self, Names};
+use check::explore::{Caught, Search, Setting, search};
+use check::plan::Explore;
+use check::replay::Record;
+use check::scenes;
+use check::shrink::shrink;
+
+/// The smallest failing run of a scene.
+fn smallest(scene: &str, behaviours: &str) -> (Caught, Record) {
+    let script = scenes::named(scene).unwrap();
+    let found = search(&Search {
+        scripts: vec![script.clone()],
+        explore: Explore::Pct,
+        seeds: 0..200,
+        behaviours: behaviours.into(),
+        manners: vec![Manner::Linux],
+    });
+    let caught = found.caught.unwrap_or_else(|| panic!("{scene} with {behaviours}: nothing found"));
+    let setting = Setting::new(script, caught.manner, behaviours.into(), Explore::Pct);
+    let shrunk = shrink(&setting, &caught);
+    let finding = shrunk.ran.finding.as_ref().expect("it still fails").to_string();
+    (caught, Record { setting, time: shrunk.time, deviations: shrunk.deviations, finding })
+}
+
+const WRONG: [(&str, &str, usize); 6] = [
+    ("a-1", "a=upstream", 0),
+    ("a-1", "a=skip", 0),
+    ("b-1", "b=upstream", 0),
+    ("b-5", "b=none-below-64k", 0),
+    ("c-1", "c=upstream", 0),
+    ("c-2", "c=posted", 1),
+];
+
+#[test]
+fn every_wrong_variant_shrinks_to_next_to_nothing() {
+    for (scene, behaviours, deviations) in WRONG {
+        let (caught, record) = smallest(scene, behaviours);
+        assert!(caught.replays, "{scene} {behaviours}");
+        assert_eq!(record.deviations.len(), deviations, "{scene} {behaviours}");
+    }
+}
+
+#[test]
+fn a_run_in_a_file_is_the_same_run() {
+    let (caught, record) = smallest("c-2", "c=posted");
+    let again = Record::parse(&record.to_string()).unwrap();
+    assert_eq!((&again.finding, &again.deviations), (&record.finding, &record.deviations));
+    let (first, second) = (record.run(), again.run());
+    assert_eq!((first.report.trace_hash, first.report.steps), (second.report.trace_hash, second.report.steps));
+    assert_eq!(second.finding.map(|finding| finding.kind()), Some(caught.finding.kind()));
+}
+
+#[test]
+fn a_file_that_is_no_run_is_refused_with_its_reason() {
+    let good = smallest("c-1", "c=upstream").1.to_string();
+    let cases = [
+        ("pontoon-run 1", "pontoon-run 7", "the first line must be"),
+        ("manner linux", "manner windows", "manner is linux or userfaultfd"),
+        ("behaviour c=upstream", "behaviour c=nonsense", "unknown behaviour"),
+        ("schedule ", "schedule 5<4 ", "'5<4' in the schedule"),
+        ("time idle", "time flies", "time is idle or racing"),
+        ("\n---\n", "\n", "no line '---'"),
+        ("vm      p plain", "vm p plane", "c-1:"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(good.contains(from), "{from}");
+        let error = Record::parse(&good.replace(from, to)).expect_err(to);
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_story_fits_a_mail_and_says_what_happened() {
+    let told = |scene, behaviours| {
+        let (_, record) = smallest(scene, behaviours);
+        let (ran, story) = record.setting.tell(&record.deviations, record.time);
+        assert_eq!(ran.finding.map(|finding| finding.to_string()), Some(record.finding), "telling changes no run");
+        let names = Names { script: &record.setting.script, places: &ran.reached.places };
+        let lines = explain::tell(&names, &story.lines());
+        assert!(lines.iter().all(|line| line.chars().count() <= 75), "{lines:#?}");
+        lines.join("\n")
+    };
+    let a = told("a-1", "a=upstream");
+    assert!(a.contains("engine of tile 1") && a.contains("> tile1 read b"), "{a}");
+    assert!(a.contains("!! tile 0 wrote 4096 bytes to bus address"), "{a}");
+    assert!(a.contains("b[0..16]: 16 pages VRAM0 -> VRAM1"), "{a}");
+    let b = told("b-1", "b=upstream");
+    assert!(b.contains("> munmap b[15]") && b.contains("refused with EINVAL"), "{b}");
+    assert!(told("c-1", "c=upstream").contains("an array of 6 fences has 3 filled"));
+}

@@ -1,0 +1,47 @@
+//! Scenes as C programs: the triggers of A and B fail live as upstream does it, and pass as we do.
+
+use crate::clients::{Client, pontoon, userfaultfd};
+
+/// The program of a built-in scene.
+fn emitted(scene: &str, dir: &std::path::Path) -> Client {
+    let output = pontoon().args(["emit-c", scene]).output().expect("the command starts");
+    assert!(output.status.success(), "{scene}: {}", String::from_utf8_lossy(&output.stderr));
+    let source = dir.join(format!("{scene}.c"));
+    std::fs::write(&source, output.stdout).expect("a file");
+    Client::of(&source)
+}
+
+#[test]
+fn a_scene_in_c_fails_live_as_upstream_does_it_and_passes_as_we_do() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let cases = [
+        ("a-1", "a=upstream", 1, "DATA LOST"),
+        ("b-1", "b=upstream", 3, "REFUSED: tile0 read b[0,7,14]"),
+        ("a-1", "c=upstream", 2, "VM_BIND"),
+        ("a-1", "b=upstream", 0, "SCENE a-1: ok"),
+        ("movers", "", 0, "SCENE movers: ok"),
+        ("fork", "", 0, "SCENE fork: ok"),
+        ("d-2", "", 0, "SCENE d-2: ok"),
+    ];
+    for (scene, behaviour, code, expected) in cases {
+        let client = emitted(scene, dir.path());
+        let options = if behaviour.is_empty() { vec![] } else { vec!["--behaviour", behaviour] };
+        let run = client.run(&options, &[]);
+        let text = run.out + &run.err;
+        assert_eq!(run.code, Some(code), "{scene} {behaviour}: {text}");
+        assert!(text.contains(expected), "{scene} {behaviour}: {text}");
+    }
+}
+
+#[test]
+fn what_no_program_can_do_is_refused_by_name() {
+    for (scene, expected) in [("pins", "'pin b[5]'"), ("c-1", "vm p"), ("copy-fails", "what is injected")] {
+        let output = pontoon().args(["emit-c", scene]).output().expect("the command starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{scene}: {errors}");
+        assert!(errors.contains(expected), "{scene}: {errors}");
+    }
+}
