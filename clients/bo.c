@@ -1,5 +1,5 @@
 /*
- * Buffer objects and userptrs on both tiles: what the CPU writes the GPU reads, and back, wherever the bytes are: in
+ * Buffer objects and userptrs on all tiles: what the CPU writes the GPU reads, and back, wherever the bytes are: in
  * system memory, in VRAM of either tile, evicted for others and brought back. Every word is compared.
  */
 #define _GNU_SOURCE
@@ -57,24 +57,27 @@ static void unmake(struct gpu *gpu, struct bo *bo) {
 static void share(struct gpu *gpu, struct bo *bo, const char *what) {
     for (size_t at = 0; at < bo->size / 4; at += bo->size / 64) {
         bo->cpu[at] = 0xc0000000u + at;
-        for (unsigned tile = 0; tile < TILES; tile++) {
+        for (unsigned tile = 0; tile < gpu->tiles; tile++) {
             struct batch batch = {0};
             store32(&batch, (void *)(bo->gpu + 4 * (at + 1 + tile)), (tile << 28) + at);
             expect(!run(gpu, tile, &batch), what);
         }
     }
     for (size_t at = 0; at < bo->size / 4; at += bo->size / 64)
-        expect(bo->cpu[at] == 0xc0000000u + at && bo->cpu[at + 1] == at && bo->cpu[at + 2] == (1u << 28) + at, what);
+        for (unsigned tile = 0; tile < gpu->tiles; tile++)
+            expect(bo->cpu[at] == 0xc0000000u + at && bo->cpu[at + 1 + tile] == (tile << 28) + at, what);
 }
 
 static void placements(struct gpu *gpu) {
-    static const uint32_t places[] = {PLACE_SYSTEM, PLACE_VRAM0, PLACE_VRAM1, PLACE_SYSTEM | PLACE_VRAM0 | PLACE_VRAM1};
-    for (size_t n = 0; n < sizeof places / sizeof *places; n++)
+    unsigned regions = 1 + gpu->tiles;
+    /* each alone, then all of them */
+    for (unsigned n = 0; n <= regions; n++)
         for (uint32_t flags = 0; flags <= BIND_IMMEDIATE; flags += BIND_IMMEDIATE) {
-            struct bo bo = make(gpu, 4ul << 20, places[n], flags);
+            uint32_t places = n < regions ? 1u << n : (1u << regions) - 1;
+            struct bo bo = make(gpu, 4ul << 20, places, flags);
             share(gpu, &bo, "words of a buffer");
-            for (uint32_t region = 0; region < 3; region++)
-                if (places[n] >> region & 1) {
+            for (uint32_t region = 0; region < regions; region++)
+                if (places >> region & 1) {
                     struct bind_op op = {.range = bo.size, .addr = bo.gpu, .op = BIND_PREFETCH, .prefetch_region = region};
                     expect(!bind(gpu, op), "prefetch");
                     share(gpu, &bo, "words of a prefetched buffer");
@@ -85,21 +88,22 @@ static void placements(struct gpu *gpu) {
         }
 }
 
-/* Three buffers that each fill 400 MiB of VRAM 0 with its 1 GiB. */
+/* Three buffers that each want two fifths of VRAM 0. */
 static void evictions(struct gpu *gpu) {
     enum { COUNT = 3 };
+    size_t size = vram_of_a_tile(gpu->fd) * 2 / 5 & -(64ul << 10);
     struct bo bos[COUNT];
     for (uint32_t n = 0; n < COUNT; n++)
-        bos[n] = make(gpu, 400ul << 20, PLACE_VRAM0, 0);
+        bos[n] = make(gpu, size, PLACE_VRAM0, 0);
     for (uint32_t round = 0; round < 4; round++)
         for (uint32_t n = 0; n < COUNT; n++) {
             struct batch batch = {0};
-            for (uint64_t at = 0; at < bos[n].size; at += 16ul << 20)
+            for (uint64_t at = 0; at < bos[n].size; at += size / 32 & -PAGE)
                 atomic_add32(&batch, (void *)(bos[n].gpu + at), n + 1);
-            expect(!run(gpu, round % TILES, &batch), "atomics on a buffer in VRAM");
+            expect(!run(gpu, round % gpu->tiles, &batch), "atomics on a buffer in VRAM");
         }
     for (uint32_t n = 0; n < COUNT; n++) {
-        for (uint64_t at = 0; at < bos[n].size; at += 16ul << 20)
+        for (uint64_t at = 0; at < bos[n].size; at += size / 32 & -PAGE)
             expect(bos[n].cpu[at / 4] == 4 * (n + 1), "a sum that survives evictions");
         unmake(gpu, &bos[n]);
         munmap((void *)bos[n].cpu, bos[n].size);
@@ -121,7 +125,7 @@ static void userptrs(struct gpu *gpu) {
         /* the mirror has the same memory in VRAM meanwhile */
         struct batch batch = {0};
         store32(&batch, (void *)(memory + 64), 7);
-        expect(!run(gpu, 1, &batch) && memory[64] == 7, "the mirror beside a userptr");
+        expect(!run(gpu, gpu->tiles - 1, &batch) && memory[64] == 7, "the mirror beside a userptr");
         share(gpu, &user, "words of a userptr that was in VRAM");
         mmap((void *)memory, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
         share(gpu, &user, "words of a userptr after a new mapping");
@@ -137,7 +141,7 @@ static void punch(struct gpu *gpu, int same_place, int alone) {
     size_t size = 2ul << 20, room = 24 * size;
     char *all = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint32_t *at = (void *)(((uintptr_t)all + size - 1) & -size);
-    struct gem_create create = {.size = size, .placement = PLACE_VRAM1, .cpu_caching = CACHING_WC};
+    struct gem_create create = {.size = size, .placement = PLACE_VRAM0 << (gpu->tiles - 1), .cpu_caching = CACHING_WC};
     must_ioctl(gpu->fd, IOC_GEM_CREATE, &create, "GEM_CREATE");
     for (uint32_t round = 0; round < 20; round++) {
         struct bind_op op = {.obj = create.handle, .range = size, .addr = (uintptr_t)at, .op = BIND_MAP};
@@ -148,7 +152,7 @@ static void punch(struct gpu *gpu, int same_place, int alone) {
         struct bind_op back = {.range = size, .addr = (uintptr_t)at, .op = BIND_MAP, .flags = BIND_CPU_ADDR_MIRROR};
         expect(!bind(gpu, back), "the mirror again");
         store32(&batch, at + 5, 100 + round);
-        expect(!run(gpu, 1, &batch) && at[5] == 100 + round, "the memory has it again");
+        expect(!run(gpu, gpu->tiles - 1, &batch) && at[5] == 100 + round, "the memory has it again");
         if (alone)
             expect(bind(gpu, op) == EBUSY, "memory that is in use by the GPU");
         if (same_place) {

@@ -1,5 +1,5 @@
 /*
- * A two-tile GPU in a few calls: one VM that mirrors the process's addresses, one queue a tile, batches that are
+ * A GPU in a few calls: one VM that mirrors the process's addresses, one queue a tile, batches that are
  * built in malloc'ed memory. Every failure ends the program with a line that says which call failed and why.
  */
 #ifndef CLIENTS_GPU_H
@@ -14,14 +14,16 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define TILES 2
+#define TILES 2     /* what clients use that need a second tile */
+#define MAX_TILES 4
 #define PAGE 4096ul
 #define FENCE_VALUE 0x600dfe9ceull
 #define WAIT_NS 30000000000ll
 
 struct gpu {
     int fd;
-    uint32_t vm, queues[TILES];
+    uint32_t vm, queues[MAX_TILES];
+    unsigned tiles;
     unsigned va_bits;
 };
 
@@ -65,21 +67,21 @@ static inline int wait_fence(int fd, uint64_t *fence, uint32_t queue) {
     return try_ioctl(fd, IOC_WAIT_USER_FENCE, &wait) == 0 ? 0 : errno;
 }
 
-/* Maps every CPU address at the same GPU address. */
-static inline void gpu_mirror(struct gpu *gpu) {
+/* Binds, and waits for it. */
+static inline void gpu_bind(struct gpu *gpu, struct bind_op op) {
     uint64_t *fence = calloc(8, sizeof *fence);
     struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};
-    struct vm_bind bind = {
-        .vm_id = gpu->vm,
-        .num_binds = 1,
-        .bind = {.pat_index = PAT_WRITE_BACK, .range = 1ull << gpu->va_bits, .op = BIND_MAP, .flags = BIND_CPU_ADDR_MIRROR},
-        .num_syncs = 1,
-        .syncs = (uintptr_t)&sync,
-    };
+    op.pat_index = PAT_WRITE_BACK;
+    struct vm_bind bind = {.vm_id = gpu->vm, .num_binds = 1, .bind = op, .num_syncs = 1, .syncs = (uintptr_t)&sync};
     must_ioctl(gpu->fd, IOC_VM_BIND, &bind, "VM_BIND");
     if ((errno = wait_fence(gpu->fd, fence, 0)))
         die("wait for the bind");
     free(fence);
+}
+
+/* Maps every CPU address at the same GPU address. */
+static inline void gpu_mirror(struct gpu *gpu) {
+    gpu_bind(gpu, (struct bind_op){.range = 1ull << gpu->va_bits, .op = BIND_MAP, .flags = BIND_CPU_ADDR_MIRROR});
 }
 
 /* The first engine of a GT that computes; one that copies will do. */
@@ -99,6 +101,29 @@ static inline struct engine_instance engine_of(int fd, unsigned gt) {
     return found;
 }
 
+/* How many tiles there are, each with a GT. */
+static inline unsigned tiles_of(int fd) {
+    struct query_head *head = ask(fd, QUERY_GT_LIST, NULL);
+    unsigned tiles = head->count < MAX_TILES ? head->count : MAX_TILES;
+    free(head);
+    return tiles;
+}
+
+/* Bytes of VRAM that each tile has. */
+static inline uint64_t vram_of_a_tile(int fd) {
+    struct query_head *head = ask(fd, QUERY_MEM_REGIONS, NULL);
+    uint64_t total = ((struct mem_region *)(head + 1))[1].total;
+    free(head);
+    return total;
+}
+
+/* A queue on one engine. */
+static inline uint32_t queue_open(struct gpu *gpu, struct engine_instance engine) {
+    struct queue_create queue = {.width = 1, .num_placements = 1, .vm_id = gpu->vm, .instances = (uintptr_t)&engine};
+    must_ioctl(gpu->fd, IOC_EXEC_QUEUE_CREATE, &queue, "EXEC_QUEUE_CREATE");
+    return queue.exec_queue_id;
+}
+
 static inline void gpu_open(struct gpu *gpu) {
     gpu->fd = open("/dev/dri/renderD128", O_RDWR | O_CLOEXEC);
     if (gpu->fd < 0)
@@ -113,16 +138,13 @@ static inline void gpu_open(struct gpu *gpu) {
     must_ioctl(gpu->fd, IOC_VM_CREATE, &vm, "VM_CREATE");
     gpu->vm = vm.vm_id;
     gpu_mirror(gpu);
-    for (unsigned tile = 0; tile < TILES; tile++) {
-        struct engine_instance engine = engine_of(gpu->fd, tile);
-        struct queue_create queue = {.width = 1, .num_placements = 1, .vm_id = gpu->vm, .instances = (uintptr_t)&engine};
-        must_ioctl(gpu->fd, IOC_EXEC_QUEUE_CREATE, &queue, "EXEC_QUEUE_CREATE");
-        gpu->queues[tile] = queue.exec_queue_id;
-    }
+    gpu->tiles = tiles_of(gpu->fd);
+    for (unsigned tile = 0; tile < gpu->tiles; tile++)
+        gpu->queues[tile] = queue_open(gpu, engine_of(gpu->fd, tile));
 }
 
 static inline void gpu_close(struct gpu *gpu) {
-    for (unsigned tile = 0; tile < TILES; tile++) {
+    for (unsigned tile = 0; tile < gpu->tiles; tile++) {
         struct queue_destroy queue = {.exec_queue_id = gpu->queues[tile]};
         must_ioctl(gpu->fd, IOC_EXEC_QUEUE_DESTROY, &queue, "EXEC_QUEUE_DESTROY");
     }

@@ -12,6 +12,7 @@ macro_rules! say {
 mod bench;
 mod calls;
 mod check;
+mod device;
 mod doctor;
 mod engine;
 mod exhaust;

@@ -1,5 +1,6 @@
 //! `pontoon run -- PROGRAM`: any program on the software GPU; its exit code is ours.
 
+use crate::device::Chosen;
 use crate::{Device, shim_library};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -20,6 +21,8 @@ use std::thread::JoinHandle;
 pub struct Options {
     #[command(flatten)]
     device: Device,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Keep migrating every movable page of the program to VRAM and back
     #[arg(long)]
     hostile: bool,
@@ -37,6 +40,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let (program, arguments) = options.program.split_first().context("no program given")?;
     let report = options.report.as_deref().map(std::path::absolute).transpose()?;
     let mut preloaded = shim_library::preloaded(program, &options.device, report.as_deref())?;
+    preloaded.command.env("PONTOON_DEVICE", options.chosen.as_text()?);
     if options.hostile {
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }

@@ -35,7 +35,7 @@ pub struct Preloaded {
     _view: Option<tempfile::TempDir>,
 }
 
-/// `program` under the preload library; its report will be in `report`.
+/// `program` under the preload library, on the default device; its report will be in `report`.
 pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path>) -> Result<Preloaded> {
     let view = folder();
     let mut command = Command::new(program);
@@ -49,6 +49,7 @@ pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Pa
         preload.push(others);
     }
     command.env("LD_PRELOAD", preload).env("PONTOON_BEHAVIOUR", &device.behaviour);
+    command.env_remove("PONTOON_DEVICE");
     command.env("PONTOON_MODE", if device.no_move { "no-move" } else { "auto" });
     if let Some(report) = report {
         command.env("PONTOON_REPORT", report);

@@ -1,7 +1,7 @@
 //! Driver and hardware plugged into a host mm: the one crate that names both.
 //!
 //! [`wiring::Core`] is the device with its hardware and the threads of its engines. `live` puts it on the memory of
-//! this process, `checked` on the simulated one. [`behaviour`] is the registry of variants that a user may
+//! this process, `checked` on the simulated one. [`profile`] says which device it is, [`behaviour`] is the registry of variants that a user may
 //! choose; [`bare`] is a machine for measuring itself, on no memory at all; [`ledger`] folds all events into one book, [`report`] writes it down.
 //!
 //! Neighbours: `shim` drives the live machine from libc calls, `check` the simulated one from scenes.
@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod live;
 pub mod measure;
 mod null_mm;
+pub mod profile;
 pub mod program;
 pub mod report;
 pub mod story;

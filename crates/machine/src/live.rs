@@ -9,6 +9,7 @@
 use crate::behaviour::{self, Behaviours};
 use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
+use crate::profile::Profile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
 pub use hostmm::EventKind;
@@ -21,13 +22,14 @@ use sync::{Mutex, SpawnError};
 use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
-use xe_spec::platform::PVC;
 
 pub use mm_live::{OBJECT_NAME, Transport as Travel};
 
 /// What to start with.
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
+    /// The device.
+    pub device: Profile,
     /// Behaviours, as on the command line.
     pub behaviours: String,
     /// How pages travel.
@@ -36,13 +38,15 @@ pub struct LiveConfig {
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self { behaviours: String::new(), travel: Travel::Move }
+        Self { device: Profile::default(), behaviours: String::new(), travel: Travel::Move }
     }
 }
 
 /// Why there is no machine. Its text is for the user and says what to type.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StartError {
+    /// A device that cannot be.
+    Device(String),
     /// A behaviour that does not exist.
     Behaviour(String),
     /// The kernel refuses userfaultfd.
@@ -54,7 +58,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Behaviour(text) => f.write_str(text),
+            Self::Device(text) | Self::Behaviour(text) => f.write_str(text),
             Self::Refused(refused) => {
                 write!(f, "memory cannot be moved: {refused}; any one of these helps:")?;
                 refused.remedies().iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
@@ -86,10 +90,11 @@ impl Live {
     /// Opens userfaultfd, starts its readers, and probes the device.
     pub fn start(config: &LiveConfig) -> Result<Arc<Self>, StartError> {
         let Behaviours { driver, mm } = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
+        let platform = config.device.platform().map_err(StartError::Device)?;
         let mm = LiveMm::start(mm_live::Config { transport: config.travel, rules: mm, ..Default::default() })
             .map_err(StartError::Refused)?;
         let core = Core::new(Plan {
-            platform: &PVC,
+            platform,
             rules: driver,
             injection: Injection::default(),
             mm: mm.clone(),

@@ -1,6 +1,7 @@
 //! The report that a run leaves behind, as data: the preload library writes it, the command reads it.
 
 use crate::ledger::{Book, place_name};
+use crate::profile::Profile;
 use crate::wiring::Core;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -10,6 +11,9 @@ use xe_kmd::Serviced;
 /// What a machine did between start and report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
+    /// The device that did it.
+    #[serde(default)]
+    pub device: Profile,
     /// Migrations by direction ("SYSTEM->VRAM0"): how often.
     pub migrations: BTreeMap<String, u64>,
     /// The same, in 4K pages.
@@ -106,6 +110,7 @@ impl Report {
         let book = core.ledger().read();
         let counters = core.gpu().counters();
         let mut report = Self {
+            device: Profile::of(core.device().platform()),
             stray_writes: counters.stray_writes,
             stray_reads: counters.stray_reads,
             stale_vram: counters.stale_vram,

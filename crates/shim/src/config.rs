@@ -2,13 +2,16 @@
 //!
 //! | variable | meaning |
 //! |---|---|
+//! | `PONTOON_DEVICE` | the device: a built-in one by its name, or a profile as JSON; empty: `pvc-2t` |
 //! | `PONTOON_BEHAVIOUR` | variants of named behaviours, `a=upstream,b=posted`; empty: the correct ones |
 //! | `PONTOON_MODE` | `auto` (default) or `no-move`: never use UFFDIO_MOVE |
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |
 //! | `PONTOON_REPORT` | file to which every process appends one line of JSON when it ends |
 //! | `PONTOON_ROOT` | folder in which the tree behind `/dev/dri` is kept; where it is of no use: one of the process's own, removed at exit |
 
+use crate::device::Identity;
 use crate::libc_calls;
+use machine::profile::Profile;
 
 /// How pages travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +25,8 @@ pub enum Mode {
 /// What the machine is started with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
+    /// The device; the machine knows whether it can be.
+    pub device: Profile,
     /// Text of `PONTOON_BEHAVIOUR`; the machine knows the names.
     pub behaviour: String,
     /// How pages travel.
@@ -42,9 +47,27 @@ impl Config {
             Some("no-move") => Mode::NoMove,
             Some(other) => return Err(format!("PONTOON_MODE={other} is neither auto nor no-move")),
         };
+        let device = device(&env)?;
         let behaviour = env("PONTOON_BEHAVIOUR").unwrap_or_default();
-        Ok(Self { behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")) })
+        Ok(Self { device, behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")) })
     }
+}
+
+/// The device that the environment asks for.
+fn device(env: impl Fn(&str) -> Option<String>) -> Result<Profile, String> {
+    let refused = |why: String| format!("PONTOON_DEVICE: {why}");
+    match env("PONTOON_DEVICE").as_deref() {
+        None | Some("") => Ok(Profile::default()),
+        Some(json) if json.starts_with('{') => serde_json::from_str(json).map_err(|error| refused(error.to_string())),
+        Some(name) => Profile::named(name).map_err(refused),
+    }
+}
+
+/// What the device's files tell of it. Where no device can be, they tell of the default one: who opens it is told why.
+pub fn identity() -> Identity {
+    let asked = device(libc_calls::env).unwrap_or_default();
+    let platform = asked.platform().or_else(|_| Profile::default().platform());
+    platform.map(Identity::of).unwrap_or_default()
 }
 
 /// Whether the machine is to start at load.
@@ -59,19 +82,30 @@ fn is_hostile(value: Option<String>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::profile::Size;
 
     #[test]
     fn words_are_understood_or_refused() {
         let none = Config::parse(|_| None).expect("defaults");
-        assert_eq!(none, Config { behaviour: String::new(), mode: Mode::Auto, hostile: false });
+        assert_eq!(
+            none,
+            Config { device: Profile::default(), behaviour: String::new(), mode: Mode::Auto, hostile: false }
+        );
         let set = |name: &str| match name {
             "PONTOON_MODE" => Some("no-move".to_string()),
             "PONTOON_BEHAVIOUR" => Some("a=upstream".to_string()),
             "PONTOON_HOSTILE" => Some("1".to_string()),
+            "PONTOON_DEVICE" => Some(r#"{"tiles":3,"vram":"64M"}"#.to_string()),
             _ => None,
         };
         let set = Config::parse(set).expect("valid");
-        assert_eq!(set, Config { behaviour: "a=upstream".into(), mode: Mode::NoMove, hostile: true });
-        assert!(Config::parse(|name| (name == "PONTOON_MODE").then(|| "fast".into())).is_err());
+        let device = Profile { tiles: 3, vram: Size(64 << 20), ..Profile::default() };
+        assert_eq!(set, Config { device, behaviour: "a=upstream".into(), mode: Mode::NoMove, hostile: true });
+        let refused = |variable: &str, text: &str| {
+            Config::parse(|name| (name == variable).then(|| text.to_owned())).expect_err("nonsense")
+        };
+        assert!(refused("PONTOON_MODE", "fast").contains("neither auto nor no-move"));
+        assert!(refused("PONTOON_DEVICE", "bmg").contains("there are pvc-2t"));
+        assert!(refused("PONTOON_DEVICE", r#"{"tyles":1}"#).contains("unknown field `tyles`, expected one of `name`"));
     }
 }

@@ -1,4 +1,4 @@
-//! Platform facts as data. One platform so far: PVC, two tiles.
+//! Platform facts as data: PVC, as it is by default; a device profile varies it.
 //!
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
@@ -16,6 +16,22 @@ pub struct Tile {
     pub tables_base: Dpa,
     /// Bytes of that pool.
     pub tables_size: u64,
+}
+
+/// From a tile's VRAM to the next one's in the device's address space.
+const TILE_STRIDE: u64 = 64 * SZ_1G;
+
+impl Tile {
+    /// The most VRAM that [`nth`](Self::nth) has room for, its pool of tables included.
+    pub const MAX_VRAM: u64 = TILE_STRIDE / 2;
+
+    /// Tile `n` of a device whose tiles have `vram_size` bytes each. The pool of tables lies behind the VRAM and is for small
+    /// VRAM no smaller than for 1 GiB: page tables are for what a program touches, which small VRAM does not lessen.
+    pub const fn nth(n: u8, vram_size: u64) -> Self {
+        let vram_base = Dpa(DEVICE_DPA_BASE.0 + n as u64 * TILE_STRIDE);
+        let for_tables = if vram_size < SZ_1G { SZ_1G } else { vram_size };
+        Self { vram_base, vram_size, tables_base: Dpa(vram_base.0 + vram_size), tables_size: for_tables / 16 }
+    }
 }
 
 /// Which VRAM of a device the engines of a tile reach by its device address.
@@ -77,7 +93,7 @@ pub const VRAM_BAR: HostFrame = HostFrame(1 << 50);
 
 /// Ponte Vecchio, two tiles of 1 GiB, with half of its engines.
 pub const PVC: Platform = Platform {
-    name: "pvc",
+    name: "pvc-2t",
     devid: 0x0bd5,
     revid: 0x2f,
     va_bits: 57,
@@ -88,18 +104,5 @@ pub const PVC: Platform = Platform {
     copy_engines: 4,
     compute_engines: 2,
     reach: Reach::Device,
-    tiles: &[
-        Tile {
-            vram_base: DEVICE_DPA_BASE,
-            vram_size: SZ_1G,
-            tables_base: Dpa(DEVICE_DPA_BASE.0 + SZ_1G),
-            tables_size: SZ_1G / 16,
-        },
-        Tile {
-            vram_base: Dpa(DEVICE_DPA_BASE.0 + 64 * SZ_1G),
-            vram_size: SZ_1G,
-            tables_base: Dpa(DEVICE_DPA_BASE.0 + 65 * SZ_1G),
-            tables_size: SZ_1G / 16,
-        },
-    ],
+    tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],
 };

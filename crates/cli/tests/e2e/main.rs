@@ -8,6 +8,7 @@ mod clients;
 mod command;
 mod commands;
 mod counting;
+mod devices;
 mod emitted;
 mod fences;
 mod hostile;

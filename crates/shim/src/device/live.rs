@@ -1,6 +1,6 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, IDENTITY, Passed, Refusal};
+use super::{Caller, Change, Device, Errno, File, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
 use crate::nodes::Minor;
@@ -23,6 +23,7 @@ struct OpenFile {
 /// Starts the machine of this process, and says on stderr what is limited.
 pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     let live = Live::start(&LiveConfig {
+        device: config.device.clone(),
         behaviours: config.behaviour.clone(),
         travel: match config.mode {
             Mode::Auto => Travel::Move,
@@ -34,8 +35,6 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         let sets = rustix::thread::capabilities(None);
         sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
     });
-    let platform = live.core().device().platform();
-    debug_assert!((platform.devid, platform.tiles.len()) == (IDENTITY.devid, IDENTITY.tiles as usize));
     if let Some(limits) = live.limits() {
         complain(limits);
     }
@@ -50,7 +49,7 @@ fn refusal(error: StartError) -> Refusal {
         }
         StartError::Refused(refused) if refused.is_for_want_of_threads() => libc::ENOMEM,
         StartError::Refused(_) => libc::EACCES,
-        StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
+        StartError::Device(_) | StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
     };
     Refusal { errno: Errno(errno), message: error.to_string() }
 }

@@ -11,6 +11,7 @@ pub use machine::live::OBJECT_NAME;
 pub use machine::{Caller, Passed};
 
 use crate::nodes::Minor;
+use machine::profile::Platform;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa};
 use xe_uapi::exec::WaitUserFence;
@@ -20,6 +21,7 @@ use xe_uapi::exec::WaitUserFence;
 pub struct Errno(pub i32);
 
 /// What the device's files tell about it.
+#[derive(Default)]
 pub struct Identity {
     /// PCI device id.
     pub devid: u16,
@@ -109,9 +111,13 @@ pub trait File: Send + Sync {
     fn close(&self);
 }
 
-/// What is shown: Ponte Vecchio with two tiles.
-pub const IDENTITY: Identity =
-    Identity { devid: 0x0bd5, revid: 0x2f, tiles: 2, vm_max_level: 4, engine_classes: &["bcs", "ccs"] };
+impl Identity {
+    /// Of a device with these facts.
+    pub fn of(platform: &Platform) -> Self {
+        let (devid, revid, tiles) = (platform.devid, platform.revid, platform.tiles.len() as u32);
+        Self { devid, revid, tiles, vm_max_level: platform.root_level.into(), engine_classes: &["bcs", "ccs"] }
+    }
+}
 
 /// The machine does not start.
 pub struct Refusal {

@@ -12,7 +12,8 @@ mod property;
 mod tree;
 pub use tree::SLOT;
 
-use crate::device::IDENTITY;
+use crate::config;
+use crate::device::Identity;
 use crate::libc_calls;
 use crate::nodes::{self, Entry, Minor};
 use core::ffi::c_char;
@@ -93,6 +94,8 @@ pub struct Root {
     /// The folder to remove at the end, and the process that made it; none where the tree belongs to a whole run.
     own: Option<(PathBuf, u32)>,
     specials: Vec<(Special, Stat)>,
+    /// Engine classes, by the number in [`Special::Property`].
+    classes: &'static [&'static str],
 }
 
 enum State {
@@ -200,7 +203,8 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         }
         Special::Node(_) | Special::Stats(_) => return None,
     };
-    let (root, class) = (made()?, IDENTITY.engine_classes[class]);
+    let root = made()?;
+    let class = root.classes[class];
     let now = |file: &property::File| {
         let path = format!("{}/{}", tree::engines(tile, class), file.name);
         property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
@@ -285,14 +289,15 @@ fn root() -> Option<Arc<Root>> {
 
 impl Root {
     fn make() -> Result<Self, place::Refusal> {
-        let place::Place { root, own } = place::find()?;
-        let specials = specials(&root).map_err(|error| error.to_string())?;
+        let identity = config::identity();
+        let place::Place { root, own } = place::find(&identity)?;
+        let specials = specials(&root, &identity).map_err(|error| error.to_string())?;
         let root = libc_calls::raise(root);
         let reach = format!("/proc/self/fd/{}", root.as_raw_fd());
         let path = rustix::fs::readlink(reach.as_str(), Vec::new()).map_err(|error| error.to_string())?;
         nodes::mark_library(root.as_raw_fd());
         let own = own.map(|folder| (folder, std::process::id()));
-        Ok(Self { root, reach, path: path.into_bytes(), own, specials })
+        Ok(Self { root, reach, path: path.into_bytes(), own, specials, classes: identity.engine_classes })
     }
 
     /// Whether the descriptor still leads to the tree.
@@ -304,12 +309,12 @@ impl Root {
     }
 }
 
-fn specials(root: &OwnedFd) -> rustix::io::Result<Vec<(Special, Stat)>> {
+fn specials(root: &OwnedFd, identity: &Identity) -> rustix::io::Result<Vec<(Special, Stat)>> {
     let mut specials = Vec::new();
     for minor in [Minor::Card, Minor::Render] {
         specials.push((Special::Node(minor), place::stat(root.as_fd(), &minor.path().to_string_lossy())?));
     }
-    for gt in 0..IDENTITY.tiles {
+    for gt in 0..identity.tiles {
         let path = format!("/sys/kernel/debug/dri/0/gt{gt}/stats");
         specials.push((Special::Stats(gt), place::stat(root.as_fd(), &path)?));
         for name in tree::RESETS {
@@ -318,7 +323,7 @@ fn specials(root: &OwnedFd) -> rustix::io::Result<Vec<(Special, Stat)>> {
         }
     }
     for (tile, (index, class)) in
-        (0..IDENTITY.tiles).flat_map(|tile| IDENTITY.engine_classes.iter().enumerate().map(move |class| (tile, class)))
+        (0..identity.tiles).flat_map(|tile| identity.engine_classes.iter().enumerate().map(move |class| (tile, class)))
     {
         for (number, file) in property::FILES.iter().enumerate() {
             let path = format!("{}/{}", tree::engines(tile, class), file.name);

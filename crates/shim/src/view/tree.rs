@@ -1,4 +1,4 @@
-//! The tree itself: what a Xe device of two tiles shows in `/dev/dri`, sysfs and debugfs.
+//! The tree itself: what a Xe device shows in `/dev/dri`, sysfs and debugfs.
 //!
 //! All files are regular ones and all links relative, so the kernel resolves, lists and reads them by itself. The
 //! files that are more than that (nodes, statistics) are known by their inode, see [`super::Special`].

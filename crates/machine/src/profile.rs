@@ -1,0 +1,250 @@
+//! Which device a machine has: built-in profiles, and what a person writes in a file.
+//!
+//! A [`Profile`] is what was asked for, as it was written; [`Profile::platform`] says whether there can be such a device and
+//! makes the facts that driver and hardware read. All devices are variations of PVC.
+//!
+//! Upstream: `xe_pci.c` (descriptors, ids), `xe_vram.c` (sizes).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use units::{SZ_1G, SZ_2M};
+pub use xe_spec::platform::Platform;
+use xe_spec::platform::{PVC, Tile};
+
+/// Ids that Linux and user-mode drivers know as PVC.
+const DEVICE_IDS: [u16; 13] =
+    [0x0b69, 0x0b6e, 0x0bd4, 0x0bd5, 0x0bd6, 0x0bd7, 0x0bd8, 0x0bd9, 0x0bda, 0x0bdb, 0x0be0, 0x0be1, 0x0be5];
+const TILES: RangeInclusive<i64> = 1..=4;
+/// Engines of a class that one tile may have.
+const ENGINES: RangeInclusive<i64> = 1..=8;
+/// A batch, and what it touches, by blocks of 2M.
+const MIN_VRAM: u64 = 4 * SZ_2M;
+
+/// A device, as a person asks for it. What is left out is as `pvc-2t` has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// What reports call it.
+    pub name: String,
+    /// How many tiles.
+    pub tiles: i64,
+    /// VRAM of each tile.
+    pub vram: Size,
+    /// Copy engines of each tile that programs may use.
+    pub copy_engines: i64,
+    /// Compute engines of each tile.
+    pub compute_engines: i64,
+    /// PCI device id.
+    pub device_id: i64,
+    /// PCI revision.
+    pub revision: i64,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self::of(&PVC)
+    }
+}
+
+impl Profile {
+    /// The devices that need no file; the first is the default.
+    pub fn built_in() -> [Self; 3] {
+        let two = Self::default();
+        let one = Self { name: "pvc-1t".into(), tiles: 1, device_id: 0x0bda, ..two.clone() };
+        let four = Self { name: "pvc-4t".into(), tiles: 4, ..two.clone() };
+        [two, one, four]
+    }
+
+    /// A built-in device by its name.
+    ///
+    /// # Errors
+    /// There is none of that name: a sentence that lists those there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let mut all = Self::built_in();
+        if let Some(found) = all.iter_mut().find(|profile| profile.name == name) {
+            return Ok(found.clone());
+        }
+        Err(format!("no built-in device '{name}': there are {}", all.map(|profile| profile.name).join(", ")))
+    }
+
+    /// The profile that gives this platform.
+    pub fn of(platform: &Platform) -> Self {
+        Self {
+            name: platform.name.into(),
+            tiles: platform.tiles.len() as i64,
+            vram: Size(platform.tiles.first().map_or(0, |tile| tile.vram_size)),
+            copy_engines: platform.copy_engines.into(),
+            compute_engines: platform.compute_engines.into(),
+            device_id: platform.devid.into(),
+            revision: platform.revid.into(),
+        }
+    }
+
+    /// The facts of such a device. They live as long as the process: it makes them once a machine.
+    ///
+    /// # Errors
+    /// There can be no such device: a sentence with key, cause and remedy.
+    pub fn platform(&self) -> Result<&'static Platform, String> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(is_name) {
+            let name = &self.name;
+            return Err(format!(
+                "name = {name:?}: a name is 1 to 32 of the characters a-z, A-Z, 0-9, '-', '_' and '.'"
+            ));
+        }
+        let tiles = within("tiles", self.tiles, TILES)?;
+        let copy_engines = within("copy_engines", self.copy_engines, ENGINES)?;
+        let compute_engines = within("compute_engines", self.compute_engines, ENGINES)?;
+        let revid = within("revision", self.revision, 0..=255)?;
+        let devid = self.known_id()?;
+        let vram = self.vram.of_a_tile()?;
+        let tiles: Vec<_> = (0..tiles as u8).map(|n| Tile::nth(n, vram)).collect();
+        Ok(Box::leak(Box::new(Platform {
+            name: Box::leak(self.name.clone().into_boxed_str()),
+            devid,
+            revid: revid as u8,
+            copy_engines,
+            compute_engines,
+            tiles: Box::leak(tiles.into_boxed_slice()),
+            ..PVC
+        })))
+    }
+
+    fn known_id(&self) -> Result<u16, String> {
+        let known = |id: &u16| DEVICE_IDS.contains(id);
+        u16::try_from(self.device_id).ok().filter(known).ok_or_else(|| {
+            let ids: Vec<_> = DEVICE_IDS.iter().map(|id| format!("{id:#06x}")).collect();
+            let (id, ids) = (self.device_id, ids.join(", "));
+            format!("device_id = {id:#06x}: programs would not take it for a PVC, which this is; write one of {ids}")
+        })
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision } = self;
+        let tiles = if *tiles == 1 { "1 tile with".into() } else { format!("{tiles} tiles, each with") };
+        write!(
+            f,
+            "{name}: {tiles} {vram} of VRAM, {copy_engines} copy and {compute_engines} compute engines; \
+             id {device_id:#06x} revision {revision:#04x}"
+        )
+    }
+}
+
+fn within(key: &str, value: i64, range: RangeInclusive<i64>) -> Result<u16, String> {
+    let fits = u16::try_from(value).ok().filter(|_| range.contains(&value));
+    let (least, most) = (range.start(), range.end());
+    fits.ok_or_else(|| format!("{key} = {value}: there can be {least} to {most}; write such a number"))
+}
+
+/// Bytes, written as `64M` or `1G`: a number, and K, M or G for a power of 1024.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Size(pub u64);
+
+impl Size {
+    /// VRAM of a tile: rounded up to blocks of 2M, which the device's memory is made of.
+    fn of_a_tile(self) -> Result<u64, String> {
+        let (least, most) = (Self(MIN_VRAM), Self(Tile::MAX_VRAM));
+        if !(least.0..=most.0).contains(&self.0) {
+            return Err(format!("vram = {self}: a tile has {least} to {most}; write such a size"));
+        }
+        Ok(self.0.next_multiple_of(SZ_2M))
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, shift) = match text.char_indices().next_back() {
+            Some((at, 'K' | 'k')) => (&text[..at], 10),
+            Some((at, 'M' | 'm')) => (&text[..at], 20),
+            Some((at, 'G' | 'g')) => (&text[..at], 30),
+            _ => (text, 0),
+        };
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let bytes = number.parse::<u64>().ok().filter(|_| is_number).and_then(|n| n.checked_mul(1 << shift));
+        bytes.map(Size).ok_or_else(|| format!("'{text}' is no size: write a number with K, M or G, such as 64M or 1G"))
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes != 0 && bytes.is_multiple_of(SZ_1G) => write!(f, "{}G", bytes >> 30),
+            bytes if bytes != 0 && bytes.is_multiple_of(1 << 20) => write!(f, "{}M", bytes >> 20),
+            bytes if bytes != 0 && bytes.is_multiple_of(1 << 10) => write!(f, "{}K", bytes >> 10),
+            bytes => write!(f, "{bytes}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_devices_can_be_and_the_default_is_pvc() {
+        for profile in Profile::built_in() {
+            let platform = profile.platform().expect("a device");
+            assert_eq!(Profile::of(platform), profile);
+            assert_eq!(Profile::named(&profile.name), Ok(profile));
+        }
+        assert_eq!(Profile::default().platform(), Ok(&PVC));
+        assert_eq!(Profile::named("bmg"), Err("no built-in device 'bmg': there are pvc-2t, pvc-1t, pvc-4t".into()));
+    }
+
+    #[test]
+    fn sizes_are_read_rounded_and_refused() {
+        let vram = |text: &str| Profile { vram: text.parse()?, ..Profile::default() }.platform();
+        let sizes = [("8M", 4 * SZ_2M), ("9437184", 5 * SZ_2M), ("66000k", 33 * SZ_2M), ("2g", 2 * SZ_1G)];
+        for (text, bytes) in sizes {
+            let platform = vram(text).expect("a size");
+            assert!(platform.tiles.iter().all(|tile| tile.vram_size == bytes), "{text}");
+            assert!(platform.tiles[0].tables_base.0 + platform.tiles[0].tables_size <= platform.tiles[1].vram_base.0);
+        }
+        let largest = vram("32G").expect("the largest");
+        assert!(largest.tiles[0].tables_base.0 + largest.tiles[0].tables_size <= largest.tiles[1].vram_base.0);
+        for text in ["", "M", "1T", "-1M", "+1M", "1.5G", "1 G", "99999999999G"] {
+            assert!(vram(text).unwrap_err().contains("is no size"), "{text}");
+        }
+        for text in ["0", "7M", "33G"] {
+            assert!(vram(text).unwrap_err().contains("vram = "), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_key_and_remedy() {
+        let cases = [
+            (Profile { tiles: 0, ..Profile::default() }, "tiles = 0: there can be 1 to 4"),
+            (Profile { tiles: i64::MAX, ..Profile::default() }, "there can be 1 to 4"),
+            (Profile { copy_engines: 9, ..Profile::default() }, "copy_engines = 9: there can be 1 to 8"),
+            (Profile { compute_engines: -1, ..Profile::default() }, "compute_engines = -1: there can be 1 to 8"),
+            (Profile { revision: 256, ..Profile::default() }, "revision = 256: there can be 0 to 255"),
+            (Profile { device_id: 0xe20b, ..Profile::default() }, "device_id = 0xe20b"),
+            (Profile { name: "a b".into(), ..Profile::default() }, "name = \"a b\""),
+        ];
+        for (profile, text) in cases {
+            let error = profile.platform().unwrap_err();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}
