@@ -200,6 +200,8 @@ static inline void atomic_add32(struct batch *batch, const void *at, uint32_t va
 
 /* Runs the batch on a tile, waits for its fence, frees it; 0, or the errno of what failed. */
 static inline int run(struct gpu *gpu, unsigned tile, struct batch *batch) {
+    if (tile >= gpu->tiles)
+        return ENODEV;
     emit(batch, MI_BATCH_BUFFER_END);
     uint64_t *fence = calloc(8, sizeof *fence);
     struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};

@@ -54,8 +54,8 @@ int main(int argc, char **argv) {
         else
             return 2;
     }
-    if (size < PAGE || (size & (size - 1)) || size / PAGE > 0x10000 || strspn(tiles, "01") != strlen(tiles) || strlen(tiles) > 16) {
-        fprintf(stderr, "peek: BYTES is a power of two from 4096 to 256M, TILES are 0 and 1, at most 16\n");
+    if (size < PAGE || (size & (size - 1)) || size / PAGE > 0x10000 || strspn(tiles, "0123") != strlen(tiles) || strlen(tiles) > 16) {
+        fprintf(stderr, "peek: BYTES is a power of two from 4096 to 256M, TILES are 0 to 3, at most 16\n");
         return 2;
     }
     struct gpu gpu = {0};

@@ -1,14 +1,18 @@
-//! The device that a command line asks for: how much VRAM it has.
+//! The device that a command line asks for: a built-in one or a file, and how much VRAM.
 //!
-//! All is judged before a program starts; the preload library is then told by a text.
+//! All is judged before a program starts; the preload library is then told by a text that needs no file.
 
 use anyhow::{Context, Result};
 use clap::Args;
 use machine::profile::{Profile, Size};
+use std::path::Path;
 
 /// Which device there is.
 #[derive(Args)]
 pub struct Chosen {
+    /// The device: pvc-2t, pvc-1t, pvc-4t, or a file (docs/profiles.md has its keys)
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = profile)]
+    device: Profile,
     /// VRAM of each tile, such as 64M or 1G; rounded up to 2M
     #[arg(long, value_name = "SIZE", value_parser = vram)]
     vram: Option<Size>,
@@ -17,14 +21,24 @@ pub struct Chosen {
 impl Chosen {
     /// The profile in all.
     pub fn profile(&self) -> Profile {
-        let device = Profile::default();
-        Profile { vram: self.vram.unwrap_or(device.vram), ..device }
+        Profile { vram: self.vram.unwrap_or(self.device.vram), ..self.device.clone() }
     }
 
     /// The profile as the preload library reads it.
     pub fn as_text(&self) -> Result<String> {
         serde_json::to_string(&self.profile()).context("a profile is text")
     }
+}
+
+fn profile(asked: &str) -> Result<Profile, String> {
+    if Path::new(asked).extension().is_none_or(|end| end != "toml") {
+        return Profile::named(asked).map_err(|error| format!("{error}; a file's name ends with .toml"));
+    }
+    let text = std::fs::read_to_string(asked).map_err(|error| format!("cannot read it: {error}"))?;
+    let unread = |error| format!("{asked}: {error}docs/profiles.md has the keys, and what may stand there");
+    let profile: Profile = toml::from_str(&text).map_err(unread)?;
+    profile.platform().map_err(|error| format!("{asked}: {error}"))?;
+    Ok(profile)
 }
 
 fn vram(asked: &str) -> Result<Size, String> {

@@ -204,6 +204,8 @@ fn name(engine: EngineId) -> &'static str {
     match engine.tile.0 {
         0 => "engine of tile 0",
         1 => "engine of tile 1",
+        2 => "engine of tile 2",
+        3 => "engine of tile 3",
         _ => "engine",
     }
 }

@@ -1,7 +1,7 @@
 //! Hostile mode: every movable page of the program goes to VRAM and back, all the time, asked for or not.
 //!
 //! One thread goes through the address space from mapping to mapping and sends 64K or 2M pieces to one tile, then
-//! to the other; what the program touches migrates back by itself, and every so often a piece is brought back without
+//! to the next; what the program touches migrates back by itself, and every so often a piece is brought back without
 //! a touch. A program whose output changes under this has found a bug of ours. VRAM of a device that needs 64K takes
 //! aligned pieces of 64K only, so the odd pages at a mapping's ends are not movable.
 
@@ -120,14 +120,15 @@ impl Walker {
         }
         let start = vma.range.start.max(at).align_up(SZ_64K);
         let Some(piece) = piece_at(start, vma.range) else { return Some(vma.range.end) };
-        let tile = TileId((self.pieces / 2 % 2) as u8);
+        let device = self.core.device();
+        let tile = TileId((self.pieces % device.platform().tiles.len() as u64) as u8);
         self.pieces += 1;
         // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
-        let _ = self.core.device().migrate_range(tile, piece);
+        let _ = device.migrate_range(tile, piece);
         if self.pieces.is_multiple_of(HOME_EVERY) {
             self.mm.bring_pages_home(piece);
         }
-        // Every other piece is sent on to the other tile at once.
+        // Each piece is sent to a tile, and at once to the next tile.
         Some(if self.pieces.is_multiple_of(2) { piece.end } else { piece.start })
     }
 }

@@ -1,7 +1,7 @@
 //! Which device a machine has: built-in profiles, and what a person writes in a file.
 //!
 //! A [`Profile`] is what was asked for, as it was written; [`Profile::platform`] says whether there can be such a device and
-//! makes the facts that driver and hardware read. All devices are variations of PVC.
+//! makes the facts that driver and hardware read. All devices are variations of PVC. `docs/profiles.md` has the keys.
 //!
 //! Upstream: `xe_pci.c` (descriptors, ids), `xe_vram.c` (sizes).
 

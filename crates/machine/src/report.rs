@@ -3,6 +3,7 @@
 use crate::ledger::{Book, place_name};
 use crate::profile::Profile;
 use crate::wiring::Core;
+use gpusvm::Where;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use xe_hw::Record;
@@ -55,6 +56,9 @@ pub struct Report {
     /// Buffer objects that gave up their VRAM for others.
     #[serde(default)]
     pub bo_evictions: u64,
+    /// Migrations from VRAM to system memory that no CPU fault asked for: for want of VRAM mostly.
+    #[serde(default)]
+    pub evictions: u64,
     /// Requests that the driver does not do yet.
     pub stubs: BTreeMap<String, u64>,
     /// What the host mm says of itself.
@@ -157,6 +161,9 @@ impl Report {
         self.cpu_fault_count = book.cpu_fault_count;
         self.bans = book.bans;
         self.bo_evictions = book.bo_evictions;
+        let home =
+            book.flows.iter().filter(|((_, to), _)| *to == Where::System).map(|(_, flow)| flow.times).sum::<u64>();
+        self.evictions = home.saturating_sub(book.cpu_fault_count);
         self.unfit_vram = book.unfit_vram;
         self.fence_array_holes = book.fence_array_holes;
         self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();

@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `PONTOON_DEVICE` | the device: a built-in one by its name, or a profile as JSON; empty: `pvc-2t` |
+//! | `PONTOON_DEVICE` | the device: a built-in one by its name, or a profile as JSON with the keys of `docs/profiles.md`; empty: `pvc-2t` |
 //! | `PONTOON_BEHAVIOUR` | variants of named behaviours, `a=upstream,b=posted`; empty: the correct ones |
 //! | `PONTOON_MODE` | `auto` (default) or `no-move`: never use UFFDIO_MOVE |
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |

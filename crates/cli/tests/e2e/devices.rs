@@ -16,9 +16,21 @@ fn programs_are_told_of_the_device_that_was_asked_for() {
     if !userfaultfd() {
         return;
     }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("mine.toml");
+    let text = "name = 'mine'\ntiles = 3\nvram = '10M'\ncopy_engines = 1\ncompute_engines = 8\n\
+                device_id = 0x0bd6\nrevision = 3\n";
+    std::fs::write(&file, text).expect("a file");
+    let file = file.to_str().expect("text");
     let pvc = ("0x0bd5", "0x2f");
-    let cases: [(&[&str], &str, String); 2] =
-        [(&[], "pvc-2t", facts(2, 1024, (8, 4), pvc)), (&["--vram", "63M"], "pvc-2t", facts(2, 64, (8, 4), pvc))];
+    let cases: [(&[&str], &str, String); 6] = [
+        (&[], "pvc-2t", facts(2, 1024, (8, 4), pvc)),
+        (&["--vram", "63M"], "pvc-2t", facts(2, 64, (8, 4), pvc)),
+        (&["--device", "pvc-1t"], "pvc-1t", facts(1, 1024, (4, 2), ("0x0bda", "0x2f"))),
+        (&["--device", "pvc-4t", "--vram", "16m"], "pvc-4t", facts(4, 16, (16, 8), pvc)),
+        (&["--device", file], "mine", facts(3, 10, (3, 24), ("0x0bd6", "0x03"))),
+        (&["--device", file, "--vram", "2G"], "mine", facts(3, 2048, (3, 24), ("0x0bd6", "0x03"))),
+    ];
     let client = Client::here("facts");
     for (options, name, right) in cases {
         let run = client.run(options, &[]);
@@ -30,28 +42,67 @@ fn programs_are_told_of_the_device_that_was_asked_for() {
 }
 
 #[test]
-fn clients_are_right_in_little_vram() {
+fn clients_are_right_on_one_tile_on_four_and_in_little_vram() {
     if !userfaultfd() {
         return;
     }
-    let options = ["--vram", "16M"];
-    is_right(&Client::new("bo"), &options, &[]);
-    is_right(&Client::new("peek"), &options, &["-t", "01", "-s", "0x2000000"]);
+    let (bo, peek, cpu_only) = (Client::new("bo"), Client::new("peek"), Client::new("loop"));
+    let small = ["--vram", "16M"];
+    for device in [&["--device", "pvc-1t"][..], &["--device", "pvc-2t"], &["--device", "pvc-4t"]] {
+        let options = [device, &small].concat();
+        is_right(&bo, &options, &[]);
+        is_right(&bo, &[&options[..], &["--hostile"]].concat(), &["watched"]);
+        is_right(&peek, &options, &["-t", "0", "-s", "0x2000000"]);
+        is_right(&cpu_only, &[&options[..], &["--hostile"]].concat(), &["40"]);
+    }
+    let run = peek.run(&["--device", "pvc-4t"], &["-t", "03120"]);
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    for way in ["SYSTEM->VRAM0", "VRAM0->VRAM3", "VRAM3->VRAM1", "VRAM1->VRAM2", "VRAM2->VRAM0"] {
+        assert!(run.times(way) > 0, "{way}: {}", run.report["migrations"]);
+    }
+    let run = cpu_only.run(&["--device", "pvc-4t", "--hostile"], &["40"]);
+    for way in ["SYSTEM->VRAM0", "VRAM0->VRAM1", "SYSTEM->VRAM2", "VRAM2->VRAM3"] {
+        assert!(run.times(way) > 0, "all memory visits all tiles: {way}: {}", run.report["migrations"]);
+    }
+    let run = peek.run(&["--device", "pvc-1t"], &["-t", "01"]);
+    assert_eq!((run.code, run.err.as_str()), (Some(2), "run: No such device\n"), "{}", run.out);
+    // 32M in 16M: it was evicted.
+    let run = peek.run(&small, &["-t", "01", "-s", "0x2000000"]);
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    assert!(run.count("evictions") > 0, "{}", run.report);
 }
 
 #[test]
-fn a_size_that_cannot_be_is_refused_by_key_cause_and_remedy() {
-    let cases = [
-        ("0", "vram = 0: a tile has 8M to 32G; write such a size"),
-        ("33G", "vram = 33G: a tile has 8M to 32G"),
-        ("lots", "'lots' is no size: write a number with K, M or G"),
+fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("wrong.toml");
+    let name = file.to_str().expect("text");
+    let written = [
+        ("tiles = 5", "tiles = 5: there can be 1 to 4"),
+        ("tyles = 2", "unknown field `tyles`, expected one of `name`, `tiles`"),
+        ("tiles = 'two'", "tiles = 'two'"),
+        ("tiles = [2]", "docs/profiles.md has the keys, and what may stand there"),
+        ("tiles = 99999999999999999999", "tiles = 9"),
+        ("vram = '1Q'", "'1Q' is no size: write a number with K, M or G"),
+        ("vram = 64", "vram = 64"),
+        ("vram = '64G'", "vram = 64G: a tile has 8M to 32G"),
+        ("device_id = 0xe20b", "device_id = 0xe20b: programs would not take it for a PVC"),
+        ("tiles", "tiles"),
     ];
-    for (size, expected) in cases {
-        let output = pontoon().args(["run", "--vram", size, "--", "true"]).output().expect("the command starts");
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = pontoon().arg("run").args(arguments).args(["--", "true"]).output().expect("the command starts");
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{size}: {errors}");
-        assert!(errors.contains(expected), "{expected}: {errors}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(expected) && !errors.contains("panicked"), "{expected}: {errors}");
+    };
+    for (text, expected) in written {
+        std::fs::write(&file, text).expect("a file");
+        refused(&["--device", name], expected);
     }
+    refused(&["--device", "nowhere.toml"], "cannot read it");
+    refused(&["--device", "bmg"], "there are pvc-2t, pvc-1t, pvc-4t; a file's name ends with .toml");
+    refused(&["--vram", "0"], "vram = 0: a tile has 8M to 32G; write such a size");
+    refused(&["--vram", "lots"], "'lots' is no size: write a number with K, M or G");
 }
 
 #[test]
@@ -59,9 +110,8 @@ fn the_doctor_says_which_device_it_is() {
     if !userfaultfd() {
         return;
     }
-    let output = pontoon().args(["doctor", "--vram", "9M"]).output().expect("the command starts");
+    let output = pontoon().args(["doctor", "--device", "pvc-1t", "--vram", "9M"]).output().expect("the command starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let right =
-        "device: pvc-2t: 2 tiles, each with 10M of VRAM, 4 copy and 2 compute engines; id 0x0bd5 revision 0x2f\n";
+    let right = "device: pvc-1t: 1 tile with 10M of VRAM, 4 copy and 2 compute engines; id 0x0bda revision 0x2f\n";
     assert!(text.contains(right), "{text}");
 }
