@@ -18,5 +18,6 @@ mod planted;
 mod process;
 mod rest;
 mod rights;
+mod stress;
 mod tiles;
 mod tour;
