@@ -1,6 +1,8 @@
-//! Chores of the project: `cargo xtask ci` is the whole of CI, `cargo xtask tidy` its rules about the tree.
+//! Chores of the project: `cargo xtask ci` is the whole of CI, `cargo xtask tidy` its rules about the tree, `cargo xtask
+//! mutants` asks how many planted mistakes the check finds.
 #![forbid(unsafe_code)]
 
+mod mutants;
 mod tidy;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,7 +16,8 @@ fn main() -> ExitCode {
         ["ci"] => ci(true),
         ["ci", "--no-tests"] => ci(false),
         ["tidy"] => tidy::check(&root()),
-        _ => Err(anyhow!("usage: cargo xtask ci [--no-tests] | tidy")),
+        ["mutants", ref names @ ..] => mutants::run(&root(), names),
+        _ => Err(anyhow!("usage: cargo xtask ci [--no-tests] | tidy | mutants [--list] [LAYER | LAYER/NAME]...")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,13 +31,16 @@ pub const ALL: &[(&str, &str)] = &[
     ("fight", include_str!("../../../scenes/fight.scene")),
     ("fork", include_str!("../../../scenes/fork.scene")),
     ("free", include_str!("../../../scenes/free.scene")),
+    ("full", include_str!("../../../scenes/full.scene")),
     ("guests", include_str!("../../../scenes/guests.scene")),
     ("huge", include_str!("../../../scenes/huge.scene")),
     ("movers", include_str!("../../../scenes/movers.scene")),
     ("owners", include_str!("../../../scenes/owners.scene")),
     ("pins", include_str!("../../../scenes/pins.scene")),
     ("prefetch", include_str!("../../../scenes/prefetch.scene")),
+    ("scatter", include_str!("../../../scenes/scatter.scene")),
     ("shortage", include_str!("../../../scenes/shortage.scene")),
+    ("unbind", include_str!("../../../scenes/unbind.scene")),
     ("wide", include_str!("../../../scenes/wide.scene")),
 ];
 

@@ -20,7 +20,8 @@ pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<()
         match (&step.action, step.fails, done) {
             (_, false, done) => done?,
             (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
-            (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. })) => {
+            // The fence of a job that was refused is over, and what it was to write is not there.
+            (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. } | Finding::TooEarly { .. })) => {
                 stage.replace_queue(&hand.program, vm, tile)?;
             }
             (_, true, Err(Finding::Refused { .. } | Finding::Signal { .. })) => {}

@@ -41,13 +41,12 @@ pub(super) fn run(
         return Ok(());
     };
     hand.program.syncobj_wait(end).map_err(|e| refused("the wait for a job", e))?;
-    wrote(stage, hand, worker, touches, true);
+    let mut arrived = true;
     for (piece, page) in pages(touches) {
-        if word(stage, piece, page, offset(writer))? != u64::from(hand.mark(writer, page)) {
-            return Err(Finding::TooEarly { tile: worker.tile.0 });
-        }
+        arrived &= word(stage, piece, page, offset(writer))? == u64::from(hand.mark(writer, page));
     }
-    Ok(())
+    wrote(stage, hand, worker, touches, arrived);
+    if arrived { Ok(()) } else { Err(Finding::TooEarly { tile: worker.tile.0 }) }
 }
 
 fn pages(touches: &[Touch]) -> impl Iterator<Item = (Piece, usize)> + '_ {

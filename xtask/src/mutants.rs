@@ -1,0 +1,260 @@
+//! Planted mistakes: how many of them does the check alone find?
+//!
+//! `crates/check/mutants.txt` lists the mutants, one a section: a file, a text that stands there once, and what a careless
+//! programmer writes in its place. Each is applied to a copy of the tree below `target/`, built incrementally there, and
+//! searched as `pontoon check` does: all built-in scenes, both manners, a fixed number of seeds, a limit of time.
+//!
+//! Nothing of it is in what ships. docs/mutants.md has the results.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Where the mutants are.
+const LIST: &str = "crates/check/mutants.txt";
+/// What of the tree is copied: all that a build of the check needs.
+const COPIED: [&str; 5] = ["Cargo.toml", "Cargo.lock", "crates", "scenes", "xtask"];
+/// The check at a fair speed, built in seconds, without the assertions of debug builds: what ships has none.
+const PROFILE: [&str; 4] = ["opt-level=1", "debug=0", "debug-assertions=false", "overflow-checks=false"];
+/// Seeds of each scene in each manner.
+const SEEDS: u64 = 150;
+/// Copies that are at work at the same time: a build has long stretches in which one crate waits for another.
+const LANES: [&str; 2] = ["", "-2"];
+/// How long the search of one mutant lasts at most.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A mistake.
+struct Mutant {
+    /// `layer/name`.
+    name: String,
+    file: String,
+    what: String,
+    /// Why the check does not find it.
+    survives: Option<String>,
+    old: String,
+    new: String,
+}
+
+/// How many ended how.
+#[derive(Default)]
+struct Counts {
+    found: u32,
+    survived: u32,
+    unbuilt: u32,
+}
+
+/// How a mutant ended.
+enum Verdict {
+    Found(String),
+    Survived(String),
+    DoesNotBuild,
+}
+
+/// `cargo xtask mutants [--list] [LAYER | LAYER/NAME]...`: runs those that are named, or all.
+pub fn run(root: &Path, args: &[&str]) -> Result<()> {
+    let mutants = read(&fs::read_to_string(root.join(LIST)).with_context(|| format!("cannot read {LIST}"))?)?;
+    let names: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--list").collect();
+    let named = |mutant: &&Mutant| names.is_empty() || names.iter().any(|name| mutant.is(name));
+    let chosen: Vec<&Mutant> = mutants.iter().filter(named).collect();
+    ensure!(!chosen.is_empty(), "no mutant has such a name");
+    let changed: Vec<String> = chosen.iter().map(|mutant| mutant.applied(root)).collect::<Result<_>>()?;
+    if args.contains(&"--list") {
+        chosen.iter().for_each(|mutant| println!("{}: {}", mutant.name, mutant.what));
+        return Ok(());
+    }
+    let todo: Vec<_> = chosen.into_iter().zip(changed).collect();
+    let (next, counts) = (AtomicUsize::new(0), Mutex::new(Counts::default()));
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = LANES.iter().map(|lane| scope.spawn(|| work(root, lane, &todo, &next, &counts))).collect();
+        lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane that does not panic"))
+    })?;
+    let Counts { found, survived, unbuilt } = counts.into_inner().expect("no lane panicked");
+    println!("mutants: {found} of {} found, {survived} survived, {unbuilt} do not build", found + survived);
+    ensure!(unbuilt == 0, "a mutant that does not build is none");
+    Ok(())
+}
+
+/// What one lane does: takes the next mutant, until there is none.
+fn work(root: &Path, lane: &str, todo: &[(&Mutant, String)], next: &AtomicUsize, counts: &Mutex<Counts>) -> Result<()> {
+    let bench = Bench::new(root, lane)?;
+    ensure!(bench.build()?, "the tree without a mutant does not build");
+    if let Verdict::Found(finding) = bench.search()? {
+        bail!("the check finds something without a mutant: {finding}");
+    }
+    while let Some((mutant, changed)) = todo.get(next.fetch_add(1, Relaxed)) {
+        let verdict = bench.judge(mutant, changed)?;
+        counts.lock().expect("no lane panicked").note(mutant, verdict);
+    }
+    Ok(())
+}
+
+impl Counts {
+    /// Counts a mutant, and prints its line.
+    fn note(&mut self, mutant: &Mutant, verdict: Verdict) {
+        let name = &mutant.name;
+        match verdict {
+            Verdict::Found(finding) => {
+                self.found += 1;
+                let listed = if mutant.survives.is_some() { "; it is listed as a survivor" } else { "" };
+                println!("{name}: found by {finding}{listed}");
+            }
+            Verdict::Survived(how) => {
+                self.survived += 1;
+                println!("{name}: SURVIVED {how}: {}", mutant.survives.as_deref().unwrap_or("nobody knows why"));
+            }
+            Verdict::DoesNotBuild => {
+                self.unbuilt += 1;
+                println!("{name}: does not build");
+            }
+        }
+    }
+}
+
+/// Reads the list: sections of `== NAME`, lines `file`, `what` and `survives`, then the text behind `---`, and what takes
+/// its place behind `+++`.
+fn read(text: &str) -> Result<Vec<Mutant>> {
+    let sections = text.split("\n== ").skip(1);
+    let mutants: Vec<Mutant> = sections.map(section).collect::<Result<_>>()?;
+    for (index, mutant) in mutants.iter().enumerate() {
+        ensure!(
+            mutants[..index].iter().all(|other| other.name != mutant.name),
+            "two mutants are called {}",
+            mutant.name
+        );
+    }
+    Ok(mutants)
+}
+
+fn section(text: &str) -> Result<Mutant> {
+    let (head, texts) = text.split_once("\n---\n").with_context(|| format!("no line --- in: {text}"))?;
+    let (old, new) = texts.split_once("\n+++\n").with_context(|| format!("no line +++ in: {text}"))?;
+    let (name, facts) = head.split_once('\n').with_context(|| format!("only a name in: {head}"))?;
+    let fact = |key: &str| facts.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(String::from);
+    let needed = |key| fact(key).with_context(|| format!("mutant {name} has no line '{key}'"));
+    Ok(Mutant {
+        name: name.into(),
+        file: needed("file")?,
+        what: needed("what")?,
+        survives: fact("survives"),
+        old: old.into(),
+        new: new.trim_end_matches('\n').into(),
+    })
+}
+
+impl Mutant {
+    /// Whether that names it, or its layer.
+    fn is(&self, name: &str) -> bool {
+        self.name == name || self.name.split_once('/').is_some_and(|(layer, _)| layer == name)
+    }
+
+    /// Its file with the mistake in it.
+    fn applied(&self, root: &Path) -> Result<String> {
+        let text =
+            fs::read_to_string(root.join(&self.file)).with_context(|| format!("{}: {}", self.name, self.file))?;
+        match text.matches(&self.old).count() {
+            1 => Ok(text.replacen(&self.old, &self.new, 1)),
+            0 => {
+                bail!("mutant {}: {} has changed, its text is not there any more:\n{}", self.name, self.file, self.old)
+            }
+            many => bail!("mutant {}: its text stands in {} {many} times:\n{}", self.name, self.file, self.old),
+        }
+    }
+}
+
+/// The copy of the tree, and its builds.
+struct Bench {
+    tree: PathBuf,
+    target: PathBuf,
+    root: PathBuf,
+}
+
+impl Bench {
+    /// Brings the copy up to date.
+    fn new(root: &Path, lane: &str) -> Result<Self> {
+        let place = |what: &str| root.join(format!("target/mutants/{what}{lane}"));
+        let bench = Self { tree: place("tree"), target: place("target"), root: root.into() };
+        fs::create_dir_all(&bench.tree)?;
+        COPIED.iter().try_for_each(|name| mirror(&root.join(name), &bench.tree.join(name)))?;
+        Ok(bench)
+    }
+
+    /// Applies a mutant, searches, and takes it back.
+    fn judge(&self, mutant: &Mutant, changed: &str) -> Result<Verdict> {
+        let place = self.tree.join(&mutant.file);
+        fs::write(&place, changed)?;
+        let verdict = match self.build() {
+            Ok(true) => self.search(),
+            Ok(false) => Ok(Verdict::DoesNotBuild),
+            Err(error) => Err(error),
+        };
+        fs::write(&place, fs::read(self.root.join(&mutant.file))?)?;
+        verdict
+    }
+
+    /// Whether it builds.
+    fn build(&self) -> Result<bool> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--offline", "--package", "pontoon-check", "--example", "mutant"]);
+        cargo.args(PROFILE.iter().flat_map(|entry| ["--config".into(), format!("profile.dev.{entry}")]));
+        cargo.arg("--target-dir").arg(&self.target).current_dir(&self.tree);
+        let status = cargo.stderr(Stdio::null()).status().context("cannot start cargo")?;
+        Ok(status.success())
+    }
+
+    /// Searches until something is found, all seeds are through, or time is up.
+    fn search(&self) -> Result<Verdict> {
+        let mut search = Command::new(self.target.join("debug/examples/mutant"));
+        search.arg(SEEDS.to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = search.spawn().context("cannot start the search")?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let (send, told) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let (start, mut clean) = (Instant::now(), 0);
+        let verdict = loop {
+            match told.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+                Ok(line) => match line.split_once('\t') {
+                    Some(("clean", seeds)) => clean = seeds.parse().unwrap_or(clean),
+                    _ => break Verdict::Found(line.trim_start_matches("found\t").replace('\t', ", ")),
+                },
+                Err(RecvTimeoutError::Timeout) if clean > 0 => break Verdict::Survived(format!("{clean} seeds")),
+                Err(RecvTimeoutError::Timeout) => break Verdict::Found("no end of a run".into()),
+                Err(RecvTimeoutError::Disconnected) if clean >= SEEDS => {
+                    break Verdict::Survived(format!("{clean} seeds"));
+                }
+                Err(RecvTimeoutError::Disconnected) => break Verdict::Found("the death of the search".into()),
+            }
+        };
+        let _ = child.kill();
+        child.wait()?;
+        Ok(verdict)
+    }
+}
+
+/// Makes `to` what `from` is; a file that is the same stays as it is, for the build's sake.
+fn mirror(from: &Path, to: &Path) -> Result<()> {
+    if from.is_file() {
+        let new = fs::read(from)?;
+        if fs::read(to).ok().as_ref() != Some(&new) {
+            fs::write(to, new)?;
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        mirror(&from.join(&name), &to.join(&name))?;
+    }
+    for entry in fs::read_dir(to)? {
+        let old = entry?.path();
+        if old.file_name().is_some_and(|name| !from.join(name).exists()) {
+            if old.is_dir() { fs::remove_dir_all(&old)? } else { fs::remove_file(&old)? }
+        }
+    }
+    Ok(())
+}
