@@ -189,6 +189,11 @@ impl Device {
         self.shared.vram_used(tile)
     }
 
+    /// Page tables of a tile that are in use: those of VMs, and those of the copy engine.
+    pub fn tables_used(&self, tile: TileId) -> u64 {
+        self.shared.gpu.tile(tile).map_or(0, |tile| tile.tables.used())
+    }
+
     /// Platform facts.
     pub fn platform(&self) -> &'static Platform {
         self.shared.gpu.platform

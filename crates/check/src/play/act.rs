@@ -2,6 +2,7 @@
 
 use super::hand::Hand;
 use super::job::{self, Worker, offset};
+use super::oracle;
 use super::plain;
 use super::stage::{Stage, refused, region, signal};
 use super::words::Page;
@@ -70,6 +71,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
         Action::Fill(tile) => stage.fill(&hand.program, *tile),
         Action::Drain(tile) => stage.drain(&hand.program, *tile),
+        Action::Holds(tile, bytes) => oracle::holds(&stage.checked, *tile, *bytes),
     }
 }
 
@@ -175,12 +177,24 @@ fn moved(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Find
 fn fork(stage: &Stage, hand: &Hand<'_>) -> Result<(), Finding> {
     let sim = &stage.checked.sim;
     let child = stage.checked.fork().map_err(|e| refused("fork", e))?;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut seen) = (Vec::new(), Vec::new());
     for (piece, page) in hand.view.pages() {
         let Piece::Memory(_) = piece else { continue };
         let at = stage.page_at(piece, page)?;
-        let load = |offset| sim.child_load_u64(child, at.add(offset)).map_err(|e| signal("the child's load", e));
+        let load = |offset| {
+            let found = sim.child_load_u64(child, at.add(offset)).map_err(|e| signal("the child's load", e))?;
+            seen.push((page, at.add(offset), found));
+            Ok(found)
+        };
         wrong.extend(super::all_words(stage, hand, (piece, page), load)?);
+    }
+    // Nobody but the child can change its memory.
+    sync::yield_now();
+    for (page, at, expected) in seen {
+        let found = sim.child_load_u64(child, at).map_err(|e| signal("the child's second load", e))?;
+        if found != expected {
+            return Err(Finding::Books(format!("page {page} of a child was {expected:#x} and is {found:#x}")));
+        }
     }
     sim.child_exit(child);
     stage.tell_wrong("the forked child", &wrong)

@@ -57,7 +57,7 @@ pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<()
     let stage = Arc::new(Stage::set(script, how, behaviours)?);
     let outcome = phases(&stage, reached);
     stage.close();
-    let ended = oracle::after_close(&stage.checked, outcome.is_ok());
+    let ended = oracle::after_close(&stage.checked, stage.tables, outcome.is_ok());
     outcome.and(ended)
 }
 
@@ -153,7 +153,7 @@ fn all_words(
     stage: &Stage,
     hand: &Hand<'_>,
     page: Page,
-    load: impl Fn(u64) -> Result<u64, Finding>,
+    mut load: impl FnMut(u64) -> Result<u64, Finding>,
 ) -> Result<Vec<Wrong>, Finding> {
     let mut wrong = Vec::new();
     for writer in std::iter::once(None).chain((0..stage.script.writers.len()).map(Some)) {

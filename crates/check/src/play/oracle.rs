@@ -14,6 +14,15 @@ pub(super) fn first_stray_write(checked: &Checked) -> Option<u64> {
     })
 }
 
+/// A tile's VRAM is as full as a scene says. What the mover has still to tell the driver of is waited for.
+pub(super) fn holds(checked: &Checked, tile: TileId, bytes: u64) -> Result<(), Finding> {
+    checked.settle();
+    match checked.core.device().vram_used(tile) {
+        used if used == bytes => Ok(()),
+        used => Err(Finding::Books(format!("{used} bytes of tile {}'s VRAM are taken, and should be {bytes}", tile.0))),
+    }
+}
+
 /// When every thread of the scene has ended, and the device is still open.
 pub(super) fn at_rest(checked: &Checked, script: &Script) -> Result<(), Finding> {
     let gpu = checked.core.gpu();
@@ -37,9 +46,14 @@ pub(super) fn at_rest(checked: &Checked, script: &Script) -> Result<(), Finding>
     checked.sim.check().map_err(Finding::Books)
 }
 
-/// When the file is closed and the engines are stopped: nothing that the driver took is left. A run that found something before
+/// Page tables that the driver has in use on all tiles.
+pub(super) fn tables_used(checked: &Checked) -> u64 {
+    [TileId(0), TileId(1)].iter().map(|tile| checked.core.device().tables_used(*tile)).sum()
+}
+
+/// When the file is closed and the engines are stopped: nothing that the driver took is left, but the tables that it began with. A run that found something before
 /// ends all the same, but is not judged again.
-pub(super) fn after_close(checked: &Checked, judged: bool) -> Result<(), Finding> {
+pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Result<(), Finding> {
     let device = checked.core.device();
     let mapped = checked.core.gpu().iommu_mapped_pages();
     let claims = checked.sim.claims_in_progress();
@@ -53,6 +67,7 @@ pub(super) fn after_close(checked: &Checked, judged: bool) -> Result<(), Finding
         (mapped, "pages are still mapped for the device"),
         (left[0], "bytes of tile 0's VRAM are still taken"),
         (left[1], "bytes of tile 1's VRAM are still taken"),
+        (tables_used(checked).saturating_sub(tables), "page tables are still in use"),
         (u64::from(!home), "process did not get all of its memory back"),
     ];
     match leaks.into_iter().find(|(count, _)| *count > 0) {

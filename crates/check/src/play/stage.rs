@@ -1,5 +1,6 @@
 //! What a scene is played on: a process with its memory, VMs, queues and buffers.
 
+use super::oracle;
 use super::shelf::Shelf;
 use super::{How, Reached};
 use crate::finding::Finding;
@@ -26,6 +27,8 @@ pub(super) struct Stage {
     pub checked: Checked,
     pub main: Program,
     buffers: Vec<BufferObject>,
+    /// Page tables in use before there was a VM.
+    pub tables: u64,
     story: Option<Arc<Story>>,
     now: Shelf<Now>,
 }
@@ -62,22 +65,23 @@ impl Stage {
     /// Builds the device and everything that the scene declares.
     pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
         let (mm, device) = injections(script);
-        let config = Config { injection: mm, ..Config::default() };
+        let config = Config::default();
         let checked = match &how.story {
             None => Checked::new(config, how.manner, behaviours, device),
             Some(story) => Checked::told(config, how.manner, behaviours, device, story),
         };
         let checked = checked.map_err(|e| refused("probe", e))?;
-        let main = checked.open();
+        let (main, tables) = (checked.open(), oracle::tables_used(&checked));
         let buffers = buffers(script, &main)?;
         let (story, now) = (how.story.clone(), Shelf::default());
-        let stage = Self { script: script.clone(), checked, main, buffers, story, now };
+        let stage = Self { script: script.clone(), checked, main, buffers, tables, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
         }
         for (index, memory) in script.memories.iter().enumerate() {
             stage.map_memory(index, memory)?;
         }
+        stage.checked.sim.inject(mm);
         Ok(stage)
     }
 

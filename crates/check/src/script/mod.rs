@@ -354,6 +354,8 @@ pub enum Action {
     Fill(TileId),
     /// They are given back.
     Drain(TileId),
+    /// So many bytes of a tile's VRAM are taken, when all that changed has been settled.
+    Holds(TileId, u64),
 }
 
 /// Why a text is no scene.

@@ -8,10 +8,10 @@ use std::ops::Range;
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 31] = [
+pub(super) const WORDS: [&str; 32] = [
     "cpu", "tile0", "tile1", "read", "write", "add", "begin", "munmap", "mmap", "dontneed", "free", "move", "to", "by",
     "keep", "raw", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind",
-    "wait", "fill", "drain", "fails",
+    "wait", "fill", "drain", "holds", "fails",
 ];
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
@@ -73,6 +73,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "wait" => Action::Wait(fence(at, script)?),
         "fill" => Action::Fill(vram(at)?),
         "drain" => Action::Drain(vram(at)?),
+        "holds" => Action::Holds(vram(at)?, at.size()?),
         _ => return Err(at.error_before(format!("'{word}' is no step; steps begin with tile0, tile1, {}", verbs()))),
     })
 }

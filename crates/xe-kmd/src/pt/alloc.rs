@@ -17,6 +17,7 @@ use crate::ranks;
 
 /// The pool.
 pub(crate) struct TablePool {
+    base: Dpa,
     free: Mutex<Free>,
 }
 
@@ -31,7 +32,7 @@ struct Free {
 impl TablePool {
     /// A pool of `bytes` bytes from `base`.
     pub(crate) const fn new(base: Dpa, bytes: u64) -> Self {
-        Self { free: mutex(ranks::POOL, Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
+        Self { base, free: mutex(ranks::POOL, Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
     }
 
     /// An empty table; `None` where the pool is used up.
@@ -46,6 +47,12 @@ impl TablePool {
         let table = free.next;
         free.next = table.add(TABLE_BYTES);
         Some(table)
+    }
+
+    /// Tables that were given and did not come back.
+    pub(crate) fn used(&self) -> u64 {
+        let free = self.free.lock();
+        free.next.offset_from(self.base) / TABLE_BYTES - free.back.len() as u64
     }
 
     /// Takes an empty table back; no walk of the device may lead to it any more.
