@@ -177,7 +177,7 @@ impl Program<'_> {
                 let name = &self.script.memories[*to].name;
                 each(from, &|run| format!("move({run}, &p{to}, \"{name}\", {shift}, {});", u8::from(*keep)))
             }
-            Action::Fork => vec!["fork_and_look(pieces, sizeof pieces / sizeof *pieces);".into()],
+            Action::Fork { late: false } => vec!["fork_and_look(pieces, sizeof pieces / sizeof *pieces);".into()],
             Action::Prefetch(vm, span, home) => {
                 let region = match home {
                     Home::System => "0".to_owned(),

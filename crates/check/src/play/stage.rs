@@ -196,6 +196,12 @@ impl Stage {
         })
     }
 
+    /// The number of the last step that each writer has begun.
+    pub fn begun(&self) -> Vec<u32> {
+        let seq = |now: &Now, writer| now.seqs.get(&writer).copied().unwrap_or(0);
+        self.now.with(|now| (0..self.script.writers.len()).map(|writer| seq(now, writer)).collect())
+    }
+
     /// The address of a page of batches.
     pub fn code_at(page: u64) -> HostVa {
         CODE.start.add(page * SZ_4K)

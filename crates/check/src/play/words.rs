@@ -22,9 +22,14 @@ pub(super) const fn mark(writer: usize, page: usize, seq: u32) -> u32 {
     (writer as u32 + 1) << (SEQ_BITS + PAGE_BITS) | (page as u32) << SEQ_BITS | seq
 }
 
+/// The number of the step in a mark.
+pub(super) const fn step_of(mark: u64) -> u32 {
+    (mark & ((1 << SEQ_BITS) - 1)) as u32
+}
+
 /// The number of the step that left a value in that writer's word; none where it is no such value.
 fn seq_of(writer: usize, page: usize, value: u64) -> Option<u32> {
-    let seq = (value & ((1 << SEQ_BITS) - 1)) as u32;
+    let seq = step_of(value);
     (value == u64::from(mark(writer, page, seq))).then_some(seq)
 }
 

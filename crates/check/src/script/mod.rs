@@ -315,7 +315,10 @@ pub enum Action {
         write: bool,
     },
     /// fork; the child reads all words, and ends.
-    Fork,
+    Fork {
+        /// It reads when everybody else waits.
+        late: bool,
+    },
     /// A page is held in place.
     Pin(Span),
     /// And let go.

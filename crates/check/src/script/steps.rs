@@ -8,10 +8,10 @@ use std::ops::Range;
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 32] = [
+pub(super) const WORDS: [&str; 33] = [
     "cpu", "tile0", "tile1", "read", "write", "add", "begin", "munmap", "mmap", "dontneed", "free", "move", "to", "by",
     "keep", "raw", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind",
-    "wait", "fill", "drain", "holds", "fails",
+    "wait", "fill", "drain", "holds", "late", "fails",
 ];
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
@@ -53,7 +53,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
             };
             Action::Protect { span, write }
         }
-        "fork" => Action::Fork,
+        "fork" => Action::Fork { late: at.take("late") },
         "pin" => Action::Pin(span(at, script)?),
         "unpin" => Action::Unpin(span(at, script)?),
         "prefer" => Action::Prefer(vm(at, script)?, run(at, script)?, home(at)?),
@@ -81,7 +81,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
 fn verbs() -> String {
     let verbs = WORDS
         .iter()
-        .filter(|word| !["to", "by", "keep", "raw", "fails", "read", "write", "add", "begin"].contains(word));
+        .filter(|word| !["to", "by", "keep", "raw", "late", "fails", "read", "write", "add", "begin"].contains(word));
     verbs.skip(3).fold("cpu".into(), |list, word| format!("{list}, {word}"))
 }
 
