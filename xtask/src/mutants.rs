@@ -5,6 +5,7 @@
 //! searched as `pontoon check` does: all built-in scenes, both manners, a fixed number of seeds, a limit of time.
 //!
 //! Nothing of it is in what ships. docs/mutants.md has the results.
+#![allow(clippy::disallowed_types, reason = "chores are outside of what the checker controls")]
 
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -257,4 +258,26 @@ fn mirror(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mutant whose text is gone, or stands twice, is none.
+    #[test]
+    fn every_mutant_can_be_applied() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mutants = read(&fs::read_to_string(root.join(LIST)).unwrap()).unwrap();
+        assert!(mutants.len() > 200);
+        for mutant in &mutants {
+            let changed = mutant.applied(root).unwrap();
+            assert!(changed.contains(&mutant.new) && !mutant.what.is_empty(), "{}", mutant.name);
+        }
+        let gone = Mutant {
+            old: "no such text".into(),
+            ..read("\n== a/b\nfile Cargo.toml\nwhat x\n---\n\n+++\n").unwrap().remove(0)
+        };
+        assert!(gone.applied(root).unwrap_err().to_string().contains("is not there any more"));
+    }
 }

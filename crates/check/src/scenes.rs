@@ -22,7 +22,6 @@ pub const ALL: &[(&str, &str)] = &[
     ("c-1", include_str!("../../../scenes/c-1.scene")),
     ("c-2", include_str!("../../../scenes/c-2.scene")),
     ("c-3", include_str!("../../../scenes/c-3.scene")),
-    ("c-4", include_str!("../../../scenes/c-4.scene")),
     ("copy-fails", include_str!("../../../scenes/copy-fails.scene")),
     ("cut", include_str!("../../../scenes/cut.scene")),
     ("d-2", include_str!("../../../scenes/d-2.scene")),
