@@ -2,11 +2,17 @@
 
 use crate::clients::{Client, pontoon, userfaultfd};
 
-/// The program of a built-in scene.
+/// A scene that forks.
+const FORK: &str = "shows a fork between two tiles\nmemory b 64K\nfirst\n  tile0 write b\n  fork\n  tile1 add b, write b\n  cpu read b\n";
+
+/// The program of a scene: a built-in one, or the one above.
 fn emitted(scene: &str, dir: &std::path::Path) -> Client {
+    let own = dir.join("own.scene");
+    std::fs::write(&own, FORK).expect("a file");
+    let scene = if scene == "own" { own.to_str().expect("text") } else { scene };
     let output = pontoon().args(["emit-c", scene]).output().expect("the command starts");
     assert!(output.status.success(), "{scene}: {}", String::from_utf8_lossy(&output.stderr));
-    let source = dir.join(format!("{scene}.c"));
+    let source = dir.join("scene.c");
     std::fs::write(&source, output.stdout).expect("a file");
     Client::of(&source)
 }
@@ -23,7 +29,7 @@ fn a_scene_in_c_fails_live_as_upstream_does_it_and_passes_as_we_do() {
         ("a-1", "c=upstream", 2, "VM_BIND"),
         ("a-1", "b=upstream", 0, "SCENE a-1: ok"),
         ("movers", "", 0, "SCENE movers: ok"),
-        ("fork", "", 0, "SCENE fork: ok"),
+        ("own", "", 0, "own.scene: ok"),
         ("d-2", "", 0, "SCENE d-2: ok"),
     ];
     for (scene, behaviour, code, expected) in cases {
@@ -38,7 +44,9 @@ fn a_scene_in_c_fails_live_as_upstream_does_it_and_passes_as_we_do() {
 
 #[test]
 fn what_no_program_can_do_is_refused_by_name() {
-    for (scene, expected) in [("pins", "'pin b[5]'"), ("c-1", "vm p"), ("copy-fails", "what is injected")] {
+    for (scene, expected) in
+        [("pins", "'pin b[5]'"), ("c-1", "vm p"), ("copy-fails", "what is injected"), ("fork", "'fork late'")]
+    {
         let output = pontoon().args(["emit-c", scene]).output().expect("the command starts");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{scene}: {errors}");
