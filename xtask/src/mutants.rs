@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Where the mutants are.
 const LIST: &str = "crates/check/mutants.txt";
 /// What of the tree is copied: all that a build of the check needs.
-const COPIED: [&str; 5] = ["Cargo.toml", "Cargo.lock", "crates", "scenes", "xtask"];
+const COPIED: [&str; 6] = ["Cargo.toml", "Cargo.lock", "clients", "crates", "scenes", "xtask"];
 /// The check at a fair speed, built in seconds, without the assertions of debug builds: what ships has none.
 const PROFILE: [&str; 4] = ["opt-level=1", "debug=0", "debug-assertions=false", "overflow-checks=false"];
 /// Seeds of each scene in each manner.
