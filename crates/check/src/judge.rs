@@ -8,7 +8,7 @@
 
 use crate::explore::{Ran, Setting};
 use crate::finding::Finding;
-use crate::plan::{Explore, Plan};
+use crate::plan::Explore;
 use crate::play::Reached;
 use crate::scenes;
 use crate::script::Script;
@@ -176,9 +176,4 @@ fn behaviours_of(mask: usize) -> String {
     let missing = SUBJECTS.iter().enumerate().filter(|(n, _)| mask >> n & 1 == 0);
     let list: Vec<String> = missing.map(|(_, subject)| format!("{}=upstream", subject.key)).collect();
     list.join(",")
-}
-
-/// The plan of a cell's failing run, for who wants to make it again.
-pub fn plan(script: &Script, failure: &Failure) -> Plan {
-    Plan::of(script, Explore::Pct, failure.seed)
 }

@@ -100,3 +100,27 @@ fn every_rare_mistake_is_found_and_replays() {
         assert!(caught.replays, "{behaviours}: {}", caught.finding);
     }
 }
+
+/// What a scene of one thread is found to be.
+fn played(steps: &str) -> Option<Finding> {
+    let text = format!("memory b 64K\nvm p plain\nbuffer d 64K\nfirst\n{steps}");
+    let script = Arc::new(Script::parse("own", &text).unwrap_or_else(|error| panic!("{error}")));
+    find(vec![script], "", 0..1, &BOTH).caught.map(|caught| caught.finding)
+}
+
+#[test]
+fn what_a_scene_does_wrong_itself_is_no_finding_about_the_driver() {
+    assert!(matches!(played("  pin b[3]\n  pin b[3]"), Some(Finding::Scene(_))));
+    assert!(matches!(played("  mmap b[3]"), Some(Finding::Scene(_))), "nobody unmaps it");
+    assert!(matches!(played("  p.tile1 write d[0]"), Some(Finding::Refused { .. })), "no bind, no fence");
+}
+
+#[test]
+fn a_part_that_moves_takes_its_words_along() {
+    assert_eq!(
+        played("  tile0 write b\n  cpu add b[9]\n  move b[8..12] to c\n  tile1 read c, write c\n  cpu read c"),
+        None
+    );
+    // The words are looked at: those of a page are wrong in the place of another one's.
+    assert_eq!(played("  tile0 write b\n  move b[8..12] to c keep\n  tile0 read b[8], write b[8]\n  cpu read c"), None);
+}

@@ -1,7 +1,7 @@
 //! Steps: what each does, through the uAPI or as a call of the program.
 
 use super::hand::Hand;
-use super::job::{self, WORD, Worker, offset};
+use super::job::{self, Job, WORD, offset};
 use super::oracle;
 use super::plain;
 use super::stage::{Stage, refused, region, signal};
@@ -35,12 +35,9 @@ pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<()
 fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Finding> {
     match action {
         Action::Job { vm, tile, touches, waits, order } => {
-            let worker = Worker { vm: *vm, tile: *tile };
-            if stage.script.vms[*vm].kind == VmKind::Plain {
-                plain::run(stage, hand, worker, touches, *waits, *order)
-            } else {
-                job::run(stage, hand, worker, touches, *waits)
-            }
+            let job = Job { vm: *vm, tile: *tile, touches, waits: *waits, fences: *order };
+            let run = if stage.script.vms[*vm].kind == VmKind::Plain { plain::run } else { job::run };
+            run(stage, hand, job)
         }
         Action::Cpu(touches) => touches_of_cpu(stage, hand, touches),
         Action::Unmap(_) | Action::Map(_) | Action::DontNeed(_) | Action::Free(_) | Action::Protect { .. } => {
@@ -48,11 +45,9 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         }
         Action::Move { .. } => moved(stage, hand, action),
         Action::Fork { late } => fork(stage, hand, *late),
-        Action::Pin(span) => {
-            each(stage, span, |at| stage.checked.sim.pin(at).map(|_| ()).map_err(|e| signal("pin", e)))
-        }
+        Action::Pin(span) => each(stage, span, |at| stage.pin(at)),
         Action::Unpin(span) => each(stage, span, |at| {
-            stage.checked.sim.unpin(at);
+            stage.unpin(at);
             Ok(())
         }),
         Action::Prefer(vm, span, home) => prefer(stage, hand, *vm, span, *home),
@@ -127,7 +122,7 @@ fn change(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Map(span) => {
             let range = range(stage, span)?;
             while sim.mmap_at(range, MapKind::Anonymous).is_err() {
-                if stage.has_failed() {
+                if stage.has_failed() || !roots(stage, span).any(|page| hand.view.others_take(page)) {
                     return Err(Finding::Scene("nobody unmaps what mmap waits for".into()));
                 }
                 sync::yield_now();
@@ -209,7 +204,7 @@ fn prefer(stage: &Stage, hand: &Hand<'_>, vm: usize, span: &Span, home: Home) ->
     let advice = match home {
         Home::System => Advice::SystemMemory,
         Home::Default => Advice::FaultingTile,
-        Home::Vram(_) => return Err(Finding::Scene("prefer takes system or default".into())),
+        Home::Vram(_) => return Err(Finding::Scene("where memory is preferred is system or default".into())),
     };
     hand.program.madvise(vm, range, advice).map_err(|e| refused("MADVISE", e))
 }

@@ -4,7 +4,7 @@ use super::hand::Hand;
 use super::stage::{OpenVm, Stage, refused, signal};
 use super::words::Page;
 use crate::finding::Finding;
-use crate::script::{Agent, Touch, Verb};
+use crate::script::{Agent, Order as Fences, Touch, Verb};
 use machine::checked::MapKind;
 use machine::program::Batch;
 use units::{HostRange, HostVa, SZ_4K, TileId, pages_of};
@@ -18,15 +18,24 @@ const RESULTS: u64 = 64;
 /// Bytes of a word.
 pub(super) const WORD: u64 = 8;
 
-/// Who does a job.
+/// A job, as a step asks for it.
 #[derive(Clone, Copy)]
-pub(super) struct Worker {
+pub(super) struct Job<'s> {
     pub vm: usize,
     pub tile: TileId,
+    pub touches: &'s [Touch],
+    /// Whether its end is waited for.
+    pub waits: bool,
+    /// Only jobs of a plain VM have fences.
+    pub fences: Fences,
 }
 
-/// A word that a batch reads: of which page, of which writer (none for the counter).
-type Read = (Page, Option<usize>);
+impl Job<'_> {
+    /// Who does it.
+    pub const fn agent(self) -> Agent {
+        Agent::Tile { vm: self.vm, tile: self.tile }
+    }
+}
 
 /// Where a word lies in its page: the counter first, then the writers'.
 pub(super) const fn offset(writer: Option<usize>) -> u64 {
@@ -61,87 +70,56 @@ impl Desk {
 }
 
 /// A job of a VM that mirrors the process. What it read is judged where its end is waited for.
-pub(super) fn run(
-    stage: &Stage,
-    hand: &mut Hand<'_>,
-    worker: Worker,
-    touches: &[Touch],
-    waits: bool,
-) -> Result<(), Finding> {
-    let vm = stage.vm(worker.vm)?;
-    let reads = reads(stage, touches);
-    let bytes = size(touches, reads.len());
-    let desk = match hand.desk.filter(|desk| desk.holds(bytes, reads.len())) {
+pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<(), Finding> {
+    let vm = stage.vm(job.vm)?;
+    let reads = pages(job, true) * stage.script.words().count();
+    let bytes = (pages(job, false) * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64;
+    let desk = match hand.desk.filter(|desk| desk.holds(bytes, reads)) {
         Some(desk) => desk,
-        None => Desk::new(stage, bytes, reads.len()),
+        None => Desk::new(stage, bytes, reads),
     };
     // The memory of a job that nobody waits for stays as it is.
-    hand.desk = waits.then_some(desk);
-    let batch = batch(stage, hand, worker, touches, desk)?;
+    hand.desk = job.waits.then_some(desk);
+    let batch = batch(stage, hand, job, desk)?;
     stage.checked.sim.store(desk.range.start, &batch).map_err(|e| signal("writing a batch", e))?;
     stage.checked.sim.store_u64(desk.fence, 0).map_err(|e| signal("a fence", e))?;
-    let done = submit_and_wait(stage, hand, vm, worker, desk, waits);
-    wrote(stage, hand, worker, touches, waits && done.is_ok());
-    done?;
-    if waits { judge(stage, hand, worker, desk, &reads) } else { Ok(()) }
+    let done = submit_and_wait(stage, hand, vm, job, desk);
+    if !job.waits || done.is_err() {
+        wrote(stage, hand, job, false);
+        return done;
+    }
+    judge(stage, hand, job, desk)
 }
 
-fn submit_and_wait(
-    stage: &Stage,
-    hand: &Hand<'_>,
-    vm: OpenVm,
-    worker: Worker,
-    desk: Desk,
-    waits: bool,
-) -> Result<(), Finding> {
-    let queue = vm.queues[worker.tile.index()];
+fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, vm: OpenVm, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
+    let queue = vm.queues[job.tile.index()];
     let (batch, fence) = (desk.range.start.mirror(), desk.fence.mirror());
     hand.program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
-    if !waits {
+    if !job.waits {
         return Ok(());
     }
     let done = hand.program.wait(desk.fence, DONE, PATIENCE_NS, queue);
-    done.map_err(|e| refused(&format!("a job of {}", stage.script.agent_name(worker.agent())), e))
+    done.map_err(|e| refused(&format!("a job of {}", stage.script.agent_name(job.agent())), e))
 }
 
-impl Worker {
-    pub const fn agent(self) -> Agent {
-        Agent::Tile { vm: self.vm, tile: self.tile }
-    }
+/// Pages that a job reads, or those that it does something else to.
+fn pages(job: Job<'_>, read: bool) -> usize {
+    let touches = job.touches.iter().filter(|touch| (touch.verb == Verb::Read) == read);
+    touches.map(|touch| touch.span.each().count()).sum()
 }
 
-fn reads(stage: &Stage, touches: &[Touch]) -> Vec<Read> {
-    let writers = stage.script.writers.len();
-    let read = touches.iter().filter(|touch| touch.verb == Verb::Read);
-    let pages = read.flat_map(|touch| touch.span.each().map(|page| stage.script.root(touch.span.of, page)));
-    pages.flat_map(|page| std::iter::once((page, None)).chain((0..writers).map(move |n| (page, Some(n))))).collect()
-}
-
-/// Bytes of a batch.
-fn size(touches: &[Touch], reads: usize) -> u64 {
-    let writes: usize = touches.iter().filter(|touch| touch.verb != Verb::Read).map(|t| t.span.each().count()).sum();
-    (writes * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64
-}
-
-fn batch(
-    stage: &Stage,
-    hand: &mut Hand<'_>,
-    worker: Worker,
-    touches: &[Touch],
-    desk: Desk,
-) -> Result<Vec<u8>, Finding> {
+fn batch(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>, desk: Desk) -> Result<Vec<u8>, Finding> {
     let mut batch = Batch::default();
     let mut results = 0;
-    let writer = hand.begin_step(stage, worker.agent());
-    for touch in touches {
+    let writer = hand.begin_step(stage, job.agent());
+    for touch in job.touches {
         for page in touch.span.each() {
             let (at, root) = (stage.page_at(touch.span.of, page)?, stage.script.root(touch.span.of, page));
             match touch.verb {
                 Verb::Add => _ = batch.increment(at.mirror()),
                 Verb::Write => _ = batch.store(at.add(offset(writer)).mirror(), hand.mark(writer, root.1)),
                 Verb::Read => {
-                    let words = std::iter::once(None).chain((0..stage.script.writers.len()).map(Some));
-                    for word in words {
+                    for word in stage.script.words() {
                         batch.copy(at.add(offset(word)).mirror(), desk.result(results).mirror());
                         results += 1;
                     }
@@ -153,24 +131,38 @@ fn batch(
 }
 
 /// A job wrote its words; perhaps only, where its end is not known.
-pub(super) fn wrote(stage: &Stage, hand: &mut Hand<'_>, worker: Worker, touches: &[Touch], surely: bool) {
-    let writer = hand.writer(&stage.script, worker.agent());
-    for touch in touches {
+pub(super) fn wrote(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>, surely: bool) {
+    let writer = hand.writer(&stage.script, job.agent());
+    for touch in job.touches {
         for page in touch.span.each().map(|page| stage.script.root(touch.span.of, page)) {
-            match (touch.verb, writer) {
-                (Verb::Write, Some(writer)) => hand.view.wrote(page, writer, hand.seq, surely),
-                (Verb::Add, _) => hand.view.added(page, surely),
-                _ => {}
-            }
+            note(hand, writer, touch.verb, page, surely);
         }
     }
 }
 
-fn judge(stage: &Stage, hand: &mut Hand<'_>, worker: Worker, desk: Desk, reads: &[Read]) -> Result<(), Finding> {
-    let mut wrong = Vec::new();
-    for (n, &(page, word)) in reads.iter().enumerate() {
-        let found = stage.checked.sim.load_u64(desk.result(n)).map_err(|e| signal("reading results", e))?;
-        wrong.extend(hand.judge(&stage.script, page, word, found & u64::from(u32::MAX)));
+fn note(hand: &mut Hand<'_>, writer: Option<usize>, verb: Verb, page: Page, surely: bool) {
+    match (verb, writer) {
+        (Verb::Write, Some(writer)) => hand.view.wrote(page, writer, hand.seq, surely),
+        (Verb::Add, _) => hand.view.added(page, surely),
+        _ => {}
     }
-    stage.tell_wrong(&stage.script.agent_name(worker.agent()), &wrong)
+}
+
+/// A job is over: what it read is as it must be where it read it, behind what it did before and before what it did after.
+fn judge(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
+    let writer = hand.writer(&stage.script, job.agent());
+    let (mut wrong, mut results) = (Vec::new(), 0);
+    for touch in job.touches {
+        for page in touch.span.each().map(|page| stage.script.root(touch.span.of, page)) {
+            note(hand, writer, touch.verb, page, true);
+            let words = stage.script.words().filter(|_| touch.verb == Verb::Read);
+            for word in words {
+                let found =
+                    stage.checked.sim.load_u64(desk.result(results)).map_err(|e| signal("reading results", e))?;
+                wrong.extend(hand.judge(&stage.script, page, word, found & u64::from(u32::MAX)));
+                results += 1;
+            }
+        }
+    }
+    stage.tell_wrong(&stage.script.agent_name(job.agent()), &wrong)
 }

@@ -34,8 +34,6 @@ pub struct Reached {
     pub pages_between_tiles: u64,
     /// Pages that migrated from VRAM to system memory.
     pub pages_to_system: u64,
-    /// Pages that migrated from system memory to VRAM.
-    pub pages_to_vram: u64,
     /// Where each piece of memory lay at the end.
     pub places: Vec<(String, HostRange)>,
 }
@@ -156,7 +154,7 @@ fn all_words(
     mut load: impl FnMut(u64) -> Result<u64, Finding>,
 ) -> Result<Vec<Wrong>, Finding> {
     let mut wrong = Vec::new();
-    for writer in std::iter::once(None).chain((0..stage.script.writers.len()).map(Some)) {
+    for writer in stage.script.words() {
         let found = load(job::offset(writer))?;
         wrong.extend(hand.judge(&stage.script, page, writer, found));
     }
@@ -203,6 +201,11 @@ impl Stage {
 }
 
 impl Script {
+    /// The words of a page: the counter (none), then the writers'.
+    fn words(&self) -> impl Iterator<Item = Option<usize>> + Clone + use<> {
+        std::iter::once(None).chain((0..self.writers.len()).map(Some))
+    }
+
     /// An agent in words.
     fn agent_name(&self, agent: Agent) -> String {
         match agent {

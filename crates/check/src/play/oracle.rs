@@ -63,8 +63,8 @@ pub(super) fn tables_used(checked: &Checked) -> u64 {
     [TileId(0), TileId(1)].iter().map(|tile| checked.core.device().tables_used(*tile)).sum()
 }
 
-/// When the file is closed and the engines are stopped: nothing that the driver took is left, but the tables that it began with. A run that found something before
-/// ends all the same, but is not judged again.
+/// When the file is closed and the engines are stopped: nothing that the driver took is left, but the tables that it began
+/// with. A run that found something before ends all the same, but is not judged again.
 pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Result<(), Finding> {
     let device = checked.core.device();
     let mapped = checked.core.gpu().iommu_mapped_pages();

@@ -1,10 +1,10 @@
 //! VMs without faults: buffers, binds, and jobs that wait and signal by fences.
 //!
-//! A batch lies in a page of the VM's code buffer. A job that waits for its end must find what was bound before it;
-//! otherwise the fence of a bind was over too early.
+//! A batch lies in a page of the VM's code buffer. A job that stands behind a fence must find what was bound before
+//! it; otherwise the fence of a bind was over too early.
 
 use super::hand::Hand;
-use super::job::{Worker, offset, wrote};
+use super::job::{Job, offset, wrote};
 use super::stage::{NOTHING, Stage, refused};
 use crate::finding::Finding;
 use crate::script::{Order as Fences, Piece, Touch};
@@ -12,41 +12,38 @@ use machine::program::{Batch, Order};
 use units::SZ_4K;
 
 /// A job that writes to buffers.
-pub(super) fn run(
-    stage: &Stage,
-    hand: &mut Hand<'_>,
-    worker: Worker,
-    touches: &[Touch],
-    waits: bool,
-    fences: Fences,
-) -> Result<(), Finding> {
-    let vm = stage.vm(worker.vm)?;
-    let writer = hand.begin_step(stage, worker.agent());
+pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<(), Finding> {
+    let vm = stage.vm(job.vm)?;
+    let writer = hand.begin_step(stage, job.agent());
     let mut batch = Batch::default();
-    for (piece, page) in pages(touches) {
+    for (piece, page) in pages(job.touches) {
         batch.store(stage.page_at(piece, page)?.add(offset(writer)).mirror(), hand.mark(writer, page));
     }
     let code = stage.next_code_page();
     let frame = vm.code.map(|frame| frame.add(code)).ok_or_else(|| Finding::Scene("the VM is no plain one".into()))?;
     let written = stage.checked.write_buffer(frame, &batch.end());
     written.map_err(|error| Finding::Signal { what: format!("writing a batch: {error:?}") })?;
-    let mut order = order(stage, hand, fences)?;
-    if waits {
+    let mut order = order(stage, hand, job.fences)?;
+    if job.waits {
         order.signals = Some(hand.program.syncobj_create().map_err(|e| refused("SYNCOBJ_CREATE", e))?);
     }
-    let queue = vm.queues[worker.tile.index()];
+    let queue = vm.queues[job.tile.index()];
     hand.program.exec_behind(queue, Stage::code_at(code).mirror(), order).map_err(|e| refused("EXEC", e))?;
-    let Some(end) = order.signals.filter(|_| waits) else {
-        wrote(stage, hand, worker, touches, false);
+    let Some(end) = order.signals.filter(|_| job.waits) else {
+        wrote(stage, hand, job, false);
         return Ok(());
     };
     hand.program.syncobj_wait(end).map_err(|e| refused("the wait for a job", e))?;
     let mut arrived = true;
-    for (piece, page) in pages(touches) {
+    for (piece, page) in pages(job.touches) {
         arrived &= word(stage, piece, page, offset(writer))? == u64::from(hand.mark(writer, page));
     }
-    wrote(stage, hand, worker, touches, arrived);
-    if arrived { Ok(()) } else { Err(Finding::TooEarly { tile: worker.tile.0 }) }
+    wrote(stage, hand, job, arrived);
+    match (arrived, job.fences.behind) {
+        (true, _) => Ok(()),
+        (false, Some(_)) => Err(Finding::TooEarly { tile: job.tile.0 }),
+        (false, None) => Err(Finding::Refused { what: format!("a job of tile {}: nothing arrived", job.tile.0) }),
+    }
 }
 
 fn pages(touches: &[Touch]) -> impl Iterator<Item = (Piece, usize)> + '_ {

@@ -9,7 +9,7 @@ use machine::checked::{Checked, Config, MapKind, MmInjection};
 use machine::program::{Class, Order, Program};
 use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
 
@@ -50,6 +50,7 @@ struct Now {
     fillers: BTreeMap<TileId, Vec<u32>>,
     plain_jobs: u64,
     seqs: BTreeMap<usize, u32>,
+    pinned: BTreeSet<HostVa>,
     failed: bool,
 }
 
@@ -217,6 +218,20 @@ impl Stage {
         Ok(())
     }
 
+    /// Holds a page in place, once.
+    pub fn pin(&self, at: HostVa) -> Result<(), Finding> {
+        if !self.now.with(|now| now.pinned.insert(at)) {
+            return Err(Finding::Scene("a page is pinned that is pinned already".into()));
+        }
+        self.checked.sim.pin(at).map(|_| ()).map_err(|e| signal("pin", e))
+    }
+
+    /// Lets it go.
+    pub fn unpin(&self, at: HostVa) {
+        self.checked.sim.unpin(at);
+        self.now.with(|now| now.pinned.remove(&at));
+    }
+
     /// Gives these buffers back.
     pub fn drain(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
         let fillers = self.now.with(|now| now.fillers.remove(&tile)).unwrap_or_default();
@@ -241,7 +256,6 @@ impl Stage {
             stale_binds: book.stale_binds,
             pages_between_tiles: pages(|from, to| *from != Where::System && *to != Where::System),
             pages_to_system: pages(|_, to| *to == Where::System),
-            pages_to_vram: pages(|from, to| *from == Where::System && *to != Where::System),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Word {
     pub high: u32,
     /// It may be 0 in any case.
     pub zero: bool,
+    /// Pages that it moved down since it was written: a mark has the number of the page that it was written to.
+    pub moved: isize,
 }
 
 /// What is known of a counter.
@@ -175,7 +177,9 @@ impl View<'_> {
     /// A step of this thread wrote the word of `writer`; perhaps only, where its end is not known.
     pub fn wrote(&mut self, page: Page, writer: usize, seq: u32, surely: bool) {
         let low = if surely { seq } else { self.word(page, writer).low };
-        self.known.words.insert((page, writer), Word { low, high: seq, zero: !surely && self.word(page, writer).zero });
+        self.known
+            .words
+            .insert((page, writer), Word { low, high: seq, zero: !surely && self.word(page, writer).zero, moved: 0 });
     }
 
     /// A step of this thread added to the counter.
@@ -222,7 +226,10 @@ impl View<'_> {
         let is_shared = self.known.shared.contains(&from);
         for writer in self.known_writers(from) {
             let word = self.word(from, writer);
-            self.known.words.insert((to, writer), Word { zero: word.zero || is_shared, ..word });
+            self.known.words.insert(
+                (to, writer),
+                Word { zero: word.zero || is_shared, moved: word.moved + from.1 as isize - to.1 as isize, ..word },
+            );
         }
         let count = self.count(from);
         self.known.counts.insert(to, Count { low: if is_shared { 0 } else { count.low }, ..count });
@@ -254,6 +261,11 @@ impl View<'_> {
         }
     }
 
+    /// Whether other threads may take a page away.
+    pub fn others_take(&self, page: Page) -> bool {
+        self.known.shared.contains(&page)
+    }
+
     /// Whether others may write what this thread reads.
     fn may_be_empty(&self, page: Page) -> bool {
         !self.known.alone && (self.known.shared.contains(&page) || self.known.emptied.contains(&page))
@@ -265,11 +277,12 @@ impl View<'_> {
         let word = self.word(page, writer);
         let zero = word.zero || word.low == 0 || self.may_be_empty(page);
         let high = if own || self.known.alone { word.high } else { u32::MAX };
-        let fits = match seq_of(writer, page.1, found) {
+        let written = page.1.saturating_add_signed(word.moved);
+        let fits = match seq_of(writer, written, found) {
             Some(seq) => (word.low.max(1)..=high).contains(&seq),
             None => found == 0 && zero,
         };
-        let expected = if word.high == 0 { 0 } else { mark(writer, page.1, word.high).into() };
+        let expected = if word.high == 0 { 0 } else { mark(writer, written, word.high).into() };
         (!fits).then_some(Wrong { page, writer: Some(writer), expected, found })
     }
 

@@ -7,6 +7,8 @@ use units::SZ_4K;
 
 /// The most pages of one piece: that of 4M.
 const MOST_PAGES: u64 = 1024;
+/// The most buffers: each is bound at an address of its own.
+const MOST_BUFFERS: usize = 16;
 /// The most threads, those of all phases together.
 const MOST_THREADS: usize = 24;
 
@@ -161,6 +163,9 @@ fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
     if !pages.is_multiple_of(16) {
         return Err(at.error_before("the size of a buffer is a multiple of 64K".into()));
     }
+    if script.buffers.len() == MOST_BUFFERS {
+        return Err(at.error_before(format!("a scene has at most {MOST_BUFFERS} buffers")));
+    }
     script.buffers.push(Buffer { name, pages, vram });
     Ok(())
 }
@@ -223,6 +228,7 @@ mod tests {
             ("memory b 64K\nfirst\n  cpu write b x0", "s:3:15: expected x1 to x200"),
             ("memory b 64K\nfirst\n  cpu write b please", "s:3:15: 'please' is too much here"),
             ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
+            ("buffer d 64K\nfirst\n  cpu write d", "s:3:13: this step takes memory"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
         ];
         for (text, expected) in cases {

@@ -38,7 +38,11 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         return job(at, script, thread, vm, tile);
     }
     Ok(match word {
-        "cpu" => Action::Cpu(touches(at, script, thread, Agent::Cpu)?),
+        "cpu" => {
+            let touches = touches(at, script, thread, Agent::Cpu)?;
+            touches.iter().try_for_each(|touch| is_memory(at, &touch.span))?;
+            Action::Cpu(touches)
+        }
         "munmap" => Action::Unmap(run(at, script)?),
         "mmap" => Action::Map(run(at, script)?),
         "dontneed" => Action::DontNeed(run(at, script)?),
@@ -54,8 +58,8 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
             Action::Protect { span, write }
         }
         "fork" => Action::Fork { late: at.take("late") },
-        "pin" => Action::Pin(span(at, script)?),
-        "unpin" => Action::Unpin(span(at, script)?),
+        "pin" => Action::Pin(pages_of_memory(at, script)?),
+        "unpin" => Action::Unpin(pages_of_memory(at, script)?),
         "prefer" => Action::Prefer(vm(at, script)?, run(at, script)?, home(at)?),
         "pat" => Action::Pat(vm(at, script)?, run(at, script)?, at.number("an entry of the PAT table")? as u32),
         "prefetch" => Action::Prefetch(vm(at, script)?, run(at, script)?, home(at)?),
@@ -177,11 +181,26 @@ fn span(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
     Ok(Span { of, pages: pages(at, all)? })
 }
 
+/// A CPU reaches memory, and no buffer.
+fn is_memory(at: &Cursor<'_>, span: &Span) -> Result<(), ScriptError> {
+    match span.of {
+        Piece::Memory(_) => Ok(()),
+        Piece::Buffer(_) => {
+            Err(at.error_before("this step takes memory: only jobs of a plain VM reach buffers".into()))
+        }
+    }
+}
+
+fn pages_of_memory(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
+    let span = span(at, script)?;
+    is_memory(at, &span).map(|()| span)
+}
+
 /// A span of memory that is one run.
 fn run(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
-    let span = span(at, script)?;
-    match (span.of, span.pages.len()) {
-        (Piece::Memory(_), 1) => Ok(span),
+    let span = pages_of_memory(at, script)?;
+    match span.pages.len() {
+        1 => Ok(span),
         _ => Err(at.error_before("this step takes one run of memory, such as b or b[0..4]".into())),
     }
 }
