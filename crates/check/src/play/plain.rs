@@ -29,10 +29,8 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     }
     let queue = vm.queues[job.tile.index()];
     hand.program.exec_behind(queue, Stage::code_at(code).mirror(), order).map_err(|e| refused("EXEC", e))?;
-    let Some(end) = order.signals.filter(|_| job.waits) else {
-        wrote(stage, hand, job, false);
-        return Ok(());
-    };
+    wrote(stage, hand, job, false);
+    let Some(end) = order.signals.filter(|_| job.waits) else { return Ok(()) };
     hand.program.syncobj_wait(end).map_err(|e| refused("the wait for a job", e))?;
     let mut arrived = true;
     for (piece, page) in pages(job.touches) {

@@ -16,7 +16,7 @@ const MOST_THREADS: usize = 24;
 pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
     let mut script = empty(name, text);
     let mut threads = 0;
-    let mut last = 0;
+    let (mut last, mut races) = (0, None);
     for (index, raw) in text.lines().enumerate() {
         let line = without_comment(raw);
         last = index + 1;
@@ -34,11 +34,16 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
             }
         } else {
             head(&mut at, line, &mut script, &mut threads)?;
+            races = races.or(script.races_time.then_some(last));
         }
     }
     if script.phases.is_empty() {
         let message = "the scene does nothing: it needs 'first' or 'thread NAME', and steps below it".into();
         return Err(ScriptError { name: name.into(), line: last + 1, column: 1, message });
+    }
+    if let (Some(line), true) = (races, script.vms.iter().any(|vm| vm.kind == VmKind::Plain)) {
+        let message = "jobs of a plain VM have a timeout: where time races, one that is merely slow is killed".into();
+        return Err(ScriptError { name: name.into(), line, column: 1, message });
     }
     Ok(script)
 }
@@ -229,6 +234,7 @@ mod tests {
             ("memory b 64K\nfirst\n  cpu write b please", "s:3:15: 'please' is too much here"),
             ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
             ("buffer d 64K\nfirst\n  cpu write d", "s:3:13: this step takes memory"),
+            ("vm p plain\nraces time\nfirst\n  fork", "s:2:1: jobs of a plain VM have a timeout"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
         ];
         for (text, expected) in cases {
