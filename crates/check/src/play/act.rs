@@ -1,7 +1,8 @@
 //! Steps: what each does, through the uAPI or as a call of the program.
 
+use super::desk::{WORD, offset};
 use super::hand::Hand;
-use super::job::{self, Job, WORD, offset};
+use super::job::{self, Job};
 use super::oracle;
 use super::plain;
 use super::stage::{Stage, refused, region, signal};

@@ -1,6 +1,6 @@
 //! A thread of a scene: its place in the program, its memory for jobs, and what it knows of the words.
 
-use super::job::Desk;
+use super::desk::Desk;
 use super::stage::Stage;
 use super::words::{Page, View, Wrong, mark};
 use crate::script::{Agent, Script, Writer};

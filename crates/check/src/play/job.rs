@@ -1,22 +1,18 @@
 //! Jobs: touches as a batch of GPU commands, and what the device read as a page of results.
 
+use super::desk::{Desk, offset};
 use super::hand::Hand;
 use super::stage::{OpenVm, Stage, refused, signal};
 use super::words::Page;
 use crate::finding::Finding;
 use crate::script::{Agent, Order as Fences, Touch, Verb};
-use machine::checked::MapKind;
 use machine::program::Batch;
-use units::{HostRange, HostVa, SZ_4K, TileId, pages_of};
+use units::TileId;
 
 /// For ever: time may race with work that is merely slow, and a job that hangs is a deadlock of the run.
 const PATIENCE_NS: i64 = -1;
 /// What a batch's fence is set to.
 const DONE: u64 = 0x600d_f00d;
-/// Where results begin, in the page of the fence.
-const RESULTS: u64 = 64;
-/// Bytes of a word.
-pub(super) const WORD: u64 = 8;
 
 /// A job, as a step asks for it.
 #[derive(Clone, Copy)]
@@ -37,38 +33,6 @@ impl Job<'_> {
     }
 }
 
-/// Where a word lies in its page: the counter first, then the writers'.
-pub(super) const fn offset(writer: Option<usize>) -> u64 {
-    match writer {
-        None => 0,
-        Some(writer) => (1 + writer as u64) * WORD,
-    }
-}
-
-/// Memory of a thread for its jobs: the batch, and from a page boundary on the fence and the results.
-#[derive(Clone, Copy)]
-pub(super) struct Desk {
-    range: HostRange,
-    fence: HostVa,
-}
-
-impl Desk {
-    fn new(stage: &Stage, batch: u64, results: usize) -> Self {
-        let batch_pages = pages_of(batch.next_multiple_of(SZ_4K));
-        let pages = batch_pages + pages_of((RESULTS + results as u64 * WORD).next_multiple_of(SZ_4K));
-        let range = stage.checked.sim.mmap(pages, MapKind::Anonymous);
-        Self { range, fence: range.page_at(batch_pages) }
-    }
-
-    fn holds(&self, batch: u64, results: usize) -> bool {
-        self.fence.0 - self.range.start.0 >= batch && self.range.end.0 - self.fence.0 >= RESULTS + results as u64 * WORD
-    }
-
-    fn result(&self, n: usize) -> HostVa {
-        self.fence.add(RESULTS + n as u64 * WORD)
-    }
-}
-
 /// A job of a VM that mirrors the process. What it read is judged where its end is waited for.
 pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<(), Finding> {
     let vm = stage.vm(job.vm)?;
@@ -81,8 +45,8 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     // The memory of a job that nobody waits for stays as it is.
     hand.desk = job.waits.then_some(desk);
     let batch = batch(stage, hand, job, desk)?;
-    stage.checked.sim.store(desk.range.start, &batch).map_err(|e| signal("writing a batch", e))?;
-    stage.checked.sim.store_u64(desk.fence, 0).map_err(|e| signal("a fence", e))?;
+    stage.checked.sim.store(desk.batch(), &batch).map_err(|e| signal("writing a batch", e))?;
+    stage.checked.sim.store_u64(desk.fence(), 0).map_err(|e| signal("a fence", e))?;
     let done = submit_and_wait(stage, hand, vm, job, desk);
     if !job.waits || done.is_err() {
         wrote(stage, hand, job, false);
@@ -93,12 +57,12 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
 
 fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, vm: OpenVm, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
     let queue = vm.queues[job.tile.index()];
-    let (batch, fence) = (desk.range.start.mirror(), desk.fence.mirror());
+    let (batch, fence) = (desk.batch().mirror(), desk.fence().mirror());
     hand.program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
     if !job.waits {
         return Ok(());
     }
-    let done = hand.program.wait(desk.fence, DONE, PATIENCE_NS, queue);
+    let done = hand.program.wait(desk.fence(), DONE, PATIENCE_NS, queue);
     done.map_err(|e| refused(&format!("a job of {}", stage.script.agent_name(job.agent())), e))
 }
 

@@ -1,9 +1,10 @@
 //! Plays a scene inside a checked run, and judges what it leaves.
 //!
-//! `stage` is the process that the scene runs in; `hand` a thread of it; `act`, `job` and `plain` do the steps; `words` says
+//! `stage` is the process that the scene runs in; `hand` a thread of it, with its `desk`; `act`, `job` and `plain` do the steps; `words` says
 //! what memory must hold; `oracle` judges everything else.
 
 mod act;
+mod desk;
 mod hand;
 mod job;
 mod oracle;
@@ -155,7 +156,7 @@ fn all_words(
 ) -> Result<Vec<Wrong>, Finding> {
     let mut wrong = Vec::new();
     for writer in stage.script.words() {
-        let found = load(job::offset(writer))?;
+        let found = load(desk::offset(writer))?;
         wrong.extend(hand.judge(&stage.script, page, writer, found));
     }
     Ok(wrong)

@@ -3,8 +3,9 @@
 //! A batch lies in a page of the VM's code buffer. A job that stands behind a fence must find what was bound before
 //! it; otherwise the fence of a bind was over too early.
 
+use super::desk::offset;
 use super::hand::Hand;
-use super::job::{Job, offset, wrote};
+use super::job::{Job, wrote};
 use super::stage::{NOTHING, Stage, refused};
 use crate::finding::Finding;
 use crate::script::{Order as Fences, Piece, Touch};
