@@ -82,6 +82,15 @@ impl Options {
         if self.scenes.is_empty() { scenes::all() } else { self.scenes.clone() }
     }
 
+    /// How schedules are drawn; none where all are played.
+    pub const fn drawn(&self) -> Option<Explore> {
+        match self.explore {
+            How::Pct => Some(Explore::Pct),
+            How::Random => Some(Explore::Random),
+            How::Exhaustive => None,
+        }
+    }
+
     /// In which manners.
     pub fn manners(&self) -> Vec<Manner> {
         self.manner.list()
@@ -121,12 +130,7 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
 }
 
 /// Searches; exit code 1 where something was found.
-pub fn run(options: &Options) -> Result<ExitCode> {
-    let explore = match options.explore {
-        How::Pct => Explore::Pct,
-        How::Random => Explore::Random,
-        How::Exhaustive => return crate::exhaust::run(options),
-    };
+pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
     let search = Search {
         scripts: options.scripts(),
         explore,

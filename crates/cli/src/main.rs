@@ -91,7 +91,10 @@ fn main() -> ExitCode {
         None => tour::run(&tour::Options::default()),
         Some(Command::Tour(options)) => tour::run(&options),
         Some(Command::Run(options)) => run::run(&options),
-        Some(Command::Check(options)) => check::run(&options),
+        Some(Command::Check(options)) => match options.drawn() {
+            Some(explore) => check::run(&options, explore),
+            None => exhaust::run(&options),
+        },
         Some(Command::Explain(options)) => explain::run(&options),
         Some(Command::Judge(options)) => judge::run(&options),
         Some(Command::Replay(options)) => explain::replay(&options),
