@@ -29,6 +29,7 @@ mod device;
 mod ending;
 mod heap;
 mod libc_calls;
+mod minor;
 mod nodes;
 mod report;
 mod session;

@@ -10,37 +10,11 @@
 //! by another process than the owner are ignored.
 
 use crate::device::{File, Passed};
-use core::ffi::CStr;
+use crate::minor::Minor;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
 use sync::{Mutex, MutexGuard};
-
-/// A device node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Minor {
-    /// `/dev/dri/card0`
-    Card,
-    /// `/dev/dri/renderD128`
-    Render,
-}
-
-impl Minor {
-    /// Its path.
-    pub fn path(self) -> &'static CStr {
-        match self {
-            Minor::Card => c"/dev/dri/card0",
-            Minor::Render => c"/dev/dri/renderD128",
-        }
-    }
-    /// Its number.
-    pub fn number(self) -> u32 {
-        match self {
-            Minor::Card => 0,
-            Minor::Render => 128,
-        }
-    }
-}
 
 /// What a descriptor is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

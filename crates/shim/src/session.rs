@@ -9,7 +9,8 @@
 
 use crate::config::{self, Config};
 use crate::device::{self, Change, Device, Errno, File};
-use crate::nodes::{self, Entry, Files, Minor};
+use crate::minor::Minor;
+use crate::nodes::{self, Entry, Files};
 use crate::report::Report;
 use crate::{ending, heap, libc_calls, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};

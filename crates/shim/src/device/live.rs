@@ -3,7 +3,7 @@
 use super::{Caller, Change, Device, Errno, File, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
-use crate::nodes::Minor;
+use crate::minor::Minor;
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ pub use live::start;
 pub use machine::live::OBJECT_NAME;
 pub use machine::{Caller, Passed};
 
-use crate::nodes::Minor;
+use crate::minor::Minor;
 use machine::profile::Platform;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa};

@@ -6,7 +6,8 @@
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
 use crate::device::{Errno, FILE_BYTES};
-use crate::nodes::{self, Behind, Entry, MAX_FD, Minor};
+use crate::minor::Minor;
+use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
 use crate::view::{self, Look, Special};
 use core::ffi::{CStr, c_char, c_int, c_uint};

@@ -1,7 +1,7 @@
 //! access, extended attributes, readlink, realpath, chdir, getcwd: paths go in as the program knows them, and come out so.
 
 use super::{inside, interpose, look, real};
-use crate::nodes::Minor;
+use crate::minor::Minor;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;

@@ -10,7 +10,8 @@
 use super::passed::{Process, errno_of};
 use super::{fail, inside, interpose, real};
 use crate::device::{self, File, OBJECT_NAME, Passed};
-use crate::nodes::{self, Entry, Minor};
+use crate::minor::Minor;
+use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::c_int;
 use libc::{EINVAL, off64_t};

@@ -1,7 +1,8 @@
 //! stat, statx and their kin: a node shows as the character device that it stands for.
 
 use super::{c_string, inside, interpose, look, real};
-use crate::nodes::{self, Entry, Minor};
+use crate::minor::Minor;
+use crate::nodes::{self, Entry};
 use crate::view::{self, Look, Special};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_EMPTY_PATH, AT_FDCWD, S_IFCHR, S_IFMT};
