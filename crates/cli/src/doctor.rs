@@ -17,7 +17,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let library = crate::shim_library::path()?;
     say!("preload library: {}", library.display());
-    let live = Live::start(&LiveConfig { device: options.chosen.profile(), ..LiveConfig::default() })?;
+    let live = Live::start(&LiveConfig { devices: vec![options.chosen.profile()], ..LiveConfig::default() })?;
     say!("device: {}", live.report().device);
     say!("memory: {}", live.report().memory.mechanism);
     say!("{}", live.limits().unwrap_or("nothing is limited"));

@@ -137,14 +137,14 @@ impl Bare {
         let mm = NullMm::new(START, block, blocks);
         let phases = Arc::new(Phases::default());
         let plan = Plan {
-            platform: &PVC_LARGE,
+            platforms: vec![&PVC_LARGE],
             rules: Rules::default(),
             injection: Injection::default(),
             mm: mm.clone(),
             memory: mm.clone(),
             system: SystemAccess::AtOnce,
         };
-        let core = Core::watched(plan, phases.clone())?;
+        let core = Core::all_watched(&plan, &phases)?.into_iter().next().ok_or(Errno::EINVAL)?;
         let program = Program::new(core.device().open(), mm.clone(), ARGUMENTS);
         let vm = program.vm_create()?;
         program.bind_mirror(vm, PVC_LARGE.va_bits, None)?;

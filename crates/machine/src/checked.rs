@@ -48,8 +48,10 @@ pub const PVC_SMALL: Platform = Platform {
 
 /// A machine and the simulated process that it stands in.
 pub struct Checked {
-    /// Driver and hardware.
+    /// Driver and hardware of the first device.
     pub core: Arc<Core>,
+    /// Those of the others.
+    pub others: Vec<Arc<Core>>,
     /// The process's memory.
     pub sim: Arc<Sim>,
     live: Option<Arc<LiveMm>>,
@@ -61,7 +63,12 @@ const READERS: u32 = 2;
 impl Checked {
     /// A fresh process with a fresh device.
     pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
-        Self::build(config, manner, behaviours, injection, Core::new)
+        Self::build(config, manner, behaviours, injection, &[&PVC_SMALL], Core::all)
+    }
+
+    /// A fresh process with these devices.
+    pub fn with_devices(config: Config, manner: Manner, platforms: &[&'static Platform]) -> Result<Self, Errno> {
+        Self::build(config, manner, Behaviours::CORRECT, Injection::default(), platforms, Core::all)
     }
 
     /// The same, with somebody who writes down what happens: the ledger stays empty.
@@ -72,7 +79,8 @@ impl Checked {
         injection: Injection,
         story: &Arc<Story>,
     ) -> Result<Self, Errno> {
-        let checked = Self::build(config, manner, behaviours, injection, |plan| Core::watched(plan, story.clone()))?;
+        let watched = |plan: &Plan| Core::all_watched(plan, story);
+        let checked = Self::build(config, manner, behaviours, injection, &[&PVC_SMALL], watched)?;
         story.watch(checked.core.gpu());
         Ok(checked)
     }
@@ -82,7 +90,8 @@ impl Checked {
         manner: Manner,
         behaviours: Behaviours,
         injection: Injection,
-        core: impl FnOnce(Plan) -> Result<Arc<Core>, Errno>,
+        platforms: &[&'static Platform],
+        cores: impl FnOnce(&Plan) -> Result<Vec<Arc<Core>>, Errno>,
     ) -> Result<Self, Errno> {
         let Behaviours { driver: rules, mm: decisions } = behaviours;
         let sim = Sim::new(config);
@@ -98,8 +107,9 @@ impl Checked {
             None => (sim.clone(), sim.clone()),
         };
         let system = if live.is_some() { SystemAccess::MayBlock } else { SystemAccess::AtOnce };
-        let plan = Plan { platform: &PVC_SMALL, rules, injection, mm, memory, system };
-        Ok(Self { core: core(plan)?, sim, live })
+        let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system };
+        let mut cores = cores(&plan)?.into_iter();
+        Ok(Self { core: cores.next().ok_or(Errno::EINVAL)?, others: cores.collect(), sim, live })
     }
 
     /// mm-live, where it manages the memory: for what it counts and looks at.
@@ -144,9 +154,15 @@ impl Checked {
         home
     }
 
-    /// The device opened by the process.
+    /// The first device opened by the process.
     pub fn open(&self) -> Program {
         self.thread_of(self.core.device().open())
+    }
+
+    /// All devices opened by it.
+    pub fn open_all(&self) -> Vec<Program> {
+        let cores = [&self.core].into_iter().chain(&self.others);
+        cores.map(|core| self.thread_of(core.device().open())).collect()
     }
 
     /// Reads bytes of a buffer, from the start of a page that its mapping has.

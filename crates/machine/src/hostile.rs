@@ -48,11 +48,11 @@ impl Hostile {
     ///
     /// # Errors
     /// The system gave no thread.
-    pub fn start(core: Arc<Core>, mm: Arc<LiveMm>) -> Result<Self, SpawnError> {
+    pub fn start(cores: Vec<Arc<Core>>, mm: Arc<LiveMm>) -> Result<Self, SpawnError> {
         let reins = Arc::new(Reins::default());
         let thread = sync::try_spawn_daemon("hostile", {
             let reins = reins.clone();
-            move || Walker { core, mm, pieces: 0 }.run(&reins)
+            move || Walker { tiles: tiles(cores), mm, pieces: 0 }.run(&reins)
         })?;
         Ok(Self { reins, thread })
     }
@@ -93,8 +93,14 @@ impl Reins {
     }
 }
 
+/// All tiles of all devices.
+fn tiles(cores: Vec<Arc<Core>>) -> Vec<(Arc<Core>, TileId)> {
+    let tiles = |core: &Arc<Core>| (0..core.device().platform().tiles.len() as u8).map(TileId);
+    cores.into_iter().flat_map(|core| tiles(&core).map(move |tile| (core.clone(), tile))).collect()
+}
+
 struct Walker {
-    core: Arc<Core>,
+    tiles: Vec<(Arc<Core>, TileId)>,
     mm: Arc<LiveMm>,
     pieces: u64,
 }
@@ -120,11 +126,10 @@ impl Walker {
         }
         let start = vma.range.start.max(at).align_up(SZ_64K);
         let Some(piece) = piece_at(start, vma.range) else { return Some(vma.range.end) };
-        let device = self.core.device();
-        let tile = TileId((self.pieces % device.platform().tiles.len() as u64) as u8);
+        let (core, tile) = self.tiles.get(self.pieces as usize % self.tiles.len().max(1))?;
         self.pieces += 1;
         // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
-        let _ = device.migrate_range(tile, piece);
+        let _ = core.device().migrate_range(*tile, piece);
         if self.pieces.is_multiple_of(HOME_EVERY) {
             self.mm.bring_pages_home(piece);
         }

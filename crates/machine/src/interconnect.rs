@@ -9,7 +9,7 @@
 //! Upstream: `xe_pagemap_create`, `xe_drm_pagemap_device_map`, `pci_p2pdma_distance`.
 
 use gpusvm::Proto;
-use hostmm::PagemapId;
+use hostmm::{OwnerId, PagemapId};
 use std::sync::Arc;
 use units::TileId;
 use xe_spec::platform::Platform;
@@ -53,6 +53,11 @@ impl Interconnect {
         self.nodes.get(pagemap.index()).copied()
     }
 
+    /// The pagemaps of a device's tiles, in their order.
+    pub fn pagemaps_of(&self, device: DeviceId) -> impl Iterator<Item = PagemapId> {
+        self.pagemaps().filter(move |&id| self.node(id).is_some_and(|node| node.device == device))
+    }
+
     /// All pagemaps.
     pub fn pagemaps(&self) -> impl Iterator<Item = PagemapId> {
         (0..self.nodes.len()).map(|index| PagemapId(index as u16))
@@ -78,6 +83,10 @@ impl Port {
 }
 
 impl xe_kmd::Interconnect for Port {
+    fn owner(&self) -> OwnerId {
+        OwnerId(1 + u32::from(self.device.0))
+    }
+
     fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
         self.all.pagemap(self.node(tile))
     }

@@ -28,8 +28,8 @@ pub use mm_live::{OBJECT_NAME, Transport as Travel};
 /// What to start with.
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
-    /// The device.
-    pub device: Profile,
+    /// The devices.
+    pub devices: Vec<Profile>,
     /// Behaviours, as on the command line.
     pub behaviours: String,
     /// How pages travel.
@@ -38,7 +38,7 @@ pub struct LiveConfig {
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self { device: Profile::default(), behaviours: String::new(), travel: Travel::Move }
+        Self { devices: vec![Profile::default()], behaviours: String::new(), travel: Travel::Move }
     }
 }
 
@@ -72,7 +72,9 @@ impl std::error::Error for StartError {}
 
 /// The machine of this process.
 pub struct Live {
+    /// The first device, and the others.
     core: Arc<Core>,
+    others: Vec<Arc<Core>>,
     mm: Arc<LiveMm>,
     hostile: Mutex<Option<Hostile>>,
     /// Frames in use when the engines had stopped and nothing had migrated back yet.
@@ -90,11 +92,11 @@ impl Live {
     /// Opens userfaultfd, starts its readers, and probes the device.
     pub fn start(config: &LiveConfig) -> Result<Arc<Self>, StartError> {
         let Behaviours { driver, mm } = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
-        let platform = config.device.platform().map_err(StartError::Device)?;
+        let platforms = config.devices.iter().map(Profile::platform).collect::<Result<_, _>>();
         let mm = LiveMm::start(mm_live::Config { transport: config.travel, rules: mm, ..Default::default() })
             .map_err(StartError::Refused)?;
-        let core = Core::new(Plan {
-            platform,
+        let cores = Core::all(&Plan {
+            platforms: platforms.map_err(StartError::Device)?,
             rules: driver,
             injection: Injection::default(),
             mm: mm.clone(),
@@ -102,7 +104,9 @@ impl Live {
             system: SystemAccess::MayBlock,
         })
         .map_err(StartError::Probe)?;
-        Ok(Arc::new(Self { core, mm, hostile: Mutex::new(None), last: Mutex::new(None) }))
+        let mut cores = cores.into_iter();
+        let core = cores.next().ok_or_else(|| StartError::Device("a machine needs a device".into()))?;
+        Ok(Arc::new(Self { core, others: cores.collect(), mm, hostile: Mutex::new(None), last: Mutex::new(None) }))
     }
 
     /// Migrates everything from now on: for those who have exclusions to make between start and this.
@@ -112,14 +116,19 @@ impl Live {
     pub fn begin_hostility(&self) -> Result<(), SpawnError> {
         let mut hostile = self.hostile.lock();
         if hostile.is_none() {
-            *hostile = Some(Hostile::start(self.core.clone(), self.mm.clone())?);
+            *hostile = Some(Hostile::start(self.cores().cloned().collect(), self.mm.clone())?);
         }
         Ok(())
     }
 
-    /// Driver and hardware.
+    /// Driver and hardware of the first device.
     pub fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// Driver and hardware of all devices, in their order.
+    pub fn cores(&self) -> impl Iterator<Item = &Arc<Core>> {
+        [&self.core].into_iter().chain(&self.others)
     }
 
     /// The process's memory.
@@ -127,7 +136,7 @@ impl Live {
         &self.mm
     }
 
-    /// Opens the device.
+    /// Opens the first device.
     pub fn open(&self) -> Arc<File> {
         self.core.device().open()
     }
@@ -177,16 +186,18 @@ impl Live {
         if let Some(hostile) = &*self.hostile.lock() {
             hostile.pause();
         }
-        self.core.device().park_jobs();
-        self.core.engines().park();
+        self.cores().for_each(|core| core.device().park_jobs());
+        self.cores().for_each(|core| core.engines().park());
         self.mm.bring_all_home()
     }
 
     /// Goes on after a fork, in the parent.
     pub fn fork_parent(&self) {
         self.mm.thaw();
-        self.core.engines().unpark();
-        self.core.device().unpark_jobs();
+        for core in self.cores() {
+            core.engines().unpark();
+            core.device().unpark_jobs();
+        }
         if let Some(hostile) = &*self.hostile.lock() {
             hostile.resume();
         }
@@ -199,8 +210,8 @@ impl Live {
         if let Some(hostile) = self.hostile.lock().take() {
             hostile.stop();
         }
-        self.core.device().stop_jobs();
-        self.core.engines().stop();
+        self.cores().for_each(|core| core.device().stop_jobs());
+        self.cores().for_each(|core| core.engines().stop());
         *self.last.lock() = Some(self.frames());
         self.mm.stop()
     }
@@ -233,6 +244,6 @@ impl Live {
             mincore_frames: frames.mincore,
             counters: stats.named().into_iter().map(|(name, n)| (name.to_owned(), n)).collect::<BTreeMap<_, _>>(),
         };
-        Report::of(&self.core, memory)
+        Report::of(self.cores(), memory)
     }
 }

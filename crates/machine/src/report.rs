@@ -1,20 +1,26 @@
 //! The report that a run leaves behind, as data: the preload library writes it, the command reads it.
 
-use crate::ledger::{Book, place_name};
+use crate::interconnect::DeviceId;
+use crate::ledger::{Book, GpuFault, place_name};
 use crate::profile::Profile;
 use crate::wiring::Core;
 use gpusvm::Where;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use units::TileId;
 use xe_hw::Record;
 use xe_kmd::Serviced;
 
 /// What a machine did between start and report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// The device that did it.
+    /// The first device.
     #[serde(default)]
     pub device: Profile,
+    /// All devices. What they did is added up; VRAM is numbered through all of them.
+    #[serde(default)]
+    pub devices: Vec<Profile>,
     /// Migrations by direction ("SYSTEM->VRAM0"): how often.
     pub migrations: BTreeMap<String, u64>,
     /// The same, in 4K pages.
@@ -83,7 +89,7 @@ pub struct Move {
 /// One fault.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fault {
-    /// Who faulted: "tile0", "tile1", "cpu".
+    /// Who faulted: "tile0", "tile1", "cpu"; "card1.tile0" for a tile of another device than the first.
     pub by: String,
     /// Where.
     pub addr: u64,
@@ -109,64 +115,61 @@ pub struct Memory {
 const RECORDS: usize = 64;
 
 impl Report {
-    /// What `core` did so far.
-    pub fn of(core: &Core, memory: Memory) -> Self {
-        let book = core.ledger().read();
-        let counters = core.gpu().counters();
-        let mut report = Self {
-            device: Profile::of(core.device().platform()),
-            stray_writes: counters.stray_writes,
-            stray_reads: counters.stray_reads,
-            stale_vram: counters.stale_vram,
-            malformed: counters.faults_malformed,
-            pages_moved: counters.pages_moved,
-            pages_copied: counters.pages_copied,
-            records: core.gpu().first_records(RECORDS).iter().map(record_text).collect(),
-            memory,
-            ..Self::default()
-        };
-        report.fold(&book);
+    /// What the devices of a machine did so far.
+    pub fn of<'a>(cores: impl Iterator<Item = &'a Arc<Core>>, memory: Memory) -> Self {
+        let mut report = Self { memory, ..Self::default() };
+        for core in cores {
+            report.hardware(core);
+            report.fold(&core.ledger().read(), core.id());
+        }
+        report.device = report.devices.first().cloned().unwrap_or_default();
         report
     }
 
-    fn fold(&mut self, book: &Book) {
+    fn hardware(&mut self, core: &Core) {
+        let counters = core.gpu().counters();
+        self.devices.push(Profile::of(core.device().platform()));
+        self.stray_writes += counters.stray_writes;
+        self.stray_reads += counters.stray_reads;
+        self.stale_vram += counters.stale_vram;
+        self.malformed += counters.faults_malformed;
+        self.pages_moved += counters.pages_moved;
+        self.pages_copied += counters.pages_copied;
+        self.records.extend(core.gpu().first_records(RECORDS).iter().map(record_text));
+    }
+
+    fn fold(&mut self, book: &Book, device: DeviceId) {
         for (&(from, to), flow) in &book.flows {
             let name = format!("{}->{}", place_name(from), place_name(to));
-            self.migrations.insert(name.clone(), flow.times);
-            self.migrated_pages.insert(name, flow.pages);
+            *self.migrations.entry(name.clone()).or_default() += flow.times;
+            *self.migrated_pages.entry(name).or_default() += flow.pages;
         }
-        self.moves = book
-            .migrations
-            .iter()
-            .map(|m| Move {
-                addr: m.range.start.0,
-                from: place_name(m.from),
-                to: place_name(m.to),
-                bytes: units::bytes_of(m.pages),
-                ns: m.ns,
-            })
-            .collect();
-        self.gpu_faults = book
-            .gpu_faults
-            .iter()
-            .map(|f| Fault { by: f.tile.to_string(), addr: f.addr, outcome: outcome_name(f.outcome), ns: f.ns })
-            .collect();
-        self.cpu_faults = book
-            .cpu_faults
-            .iter()
-            .map(|&(addr, _, ns)| Fault { by: "cpu".into(), addr, outcome: "resolved".into(), ns })
-            .collect();
-        self.gpu_fault_count = book.gpu_fault_count;
-        self.gpu_faults_refused = book.gpu_faults_refused;
-        self.cpu_fault_count = book.cpu_fault_count;
-        self.bans = book.bans;
-        self.bo_evictions = book.bo_evictions;
+        self.moves.extend(book.migrations.iter().map(|m| Move {
+            addr: m.range.start.0,
+            from: place_name(m.from),
+            to: place_name(m.to),
+            bytes: units::bytes_of(m.pages),
+            ns: m.ns,
+        }));
+        let by = |tile: TileId| if device.0 == 0 { tile.to_string() } else { format!("card{}.{tile}", device.0) };
+        let gpu_fault =
+            |f: &GpuFault| Fault { by: by(f.tile), addr: f.addr, outcome: outcome_name(f.outcome), ns: f.ns };
+        self.gpu_faults.extend(book.gpu_faults.iter().map(gpu_fault));
+        let cpu_fault = |&(addr, _, ns): &_| Fault { by: "cpu".into(), addr, outcome: "resolved".into(), ns };
+        self.cpu_faults.extend(book.cpu_faults.iter().map(cpu_fault));
+        self.gpu_fault_count += book.gpu_fault_count;
+        self.gpu_faults_refused += book.gpu_faults_refused;
+        self.cpu_fault_count += book.cpu_fault_count;
+        self.bans += book.bans;
+        self.bo_evictions += book.bo_evictions;
         let home =
             book.flows.iter().filter(|((_, to), _)| *to == Where::System).map(|(_, flow)| flow.times).sum::<u64>();
-        self.evictions = home.saturating_sub(book.cpu_fault_count);
-        self.unfit_vram = book.unfit_vram;
-        self.fence_array_holes = book.fence_array_holes;
-        self.stubs = book.stubs.iter().map(|(&(ioctl, what), &n)| (format!("ioctl {ioctl:#x}: {what}"), n)).collect();
+        self.evictions += home.saturating_sub(book.cpu_fault_count);
+        self.unfit_vram += book.unfit_vram;
+        self.fence_array_holes += book.fence_array_holes;
+        for (&(ioctl, what), &times) in &book.stubs {
+            *self.stubs.entry(format!("ioctl {ioctl:#x}: {what}")).or_default() += times;
+        }
     }
 }
 

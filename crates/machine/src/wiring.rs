@@ -27,8 +27,8 @@ use xe_spec::share::Share;
 
 /// What a machine is put together from.
 pub struct Plan {
-    /// Platform facts.
-    pub platform: &'static Platform,
+    /// Platform facts of each device.
+    pub platforms: Vec<&'static Platform>,
     /// Behaviours of the driver.
     pub rules: Rules,
     /// Faults of the hardware.
@@ -41,8 +41,16 @@ pub struct Plan {
     pub system: SystemAccess,
 }
 
+/// Who is told what happens in a device.
+struct Watchers {
+    observer: Arc<dyn xe_kmd::Observer>,
+    svm_observer: Arc<dyn gpusvm::Observer>,
+    ledger: Arc<Ledger>,
+}
+
 /// One device, its hardware, and the threads of its engines, on some host mm.
 pub struct Core {
+    id: DeviceId,
     device: Arc<Device>,
     gpu: Arc<Gpu>,
     engines: Arc<Engines>,
@@ -51,45 +59,64 @@ pub struct Core {
 }
 
 impl Core {
-    /// Powers the device on and probes it.
-    pub fn new(plan: Plan) -> Result<Arc<Self>, Errno> {
-        let ledger = Arc::new(Ledger::default());
-        Self::build(plan, ledger.clone(), ledger.clone(), ledger)
+    /// Powers all devices of a machine on and probes them, in order.
+    pub fn all(plan: &Plan) -> Result<Vec<Arc<Self>>, Errno> {
+        Self::each(plan, || {
+            let ledger = Arc::new(Ledger::default());
+            Watchers { observer: ledger.clone(), svm_observer: ledger.clone(), ledger }
+        })
     }
 
-    /// The same, with another observer in the ledger's place: the ledger stays empty.
-    pub fn watched<W>(plan: Plan, watcher: Arc<W>) -> Result<Arc<Self>, Errno>
+    /// The same, with another observer in the ledgers' place: these stay empty.
+    pub fn all_watched<W>(plan: &Plan, watcher: &Arc<W>) -> Result<Vec<Arc<Self>>, Errno>
     where
         W: xe_kmd::Observer + gpusvm::Observer + 'static,
     {
-        Self::build(plan, watcher.clone(), watcher, Arc::new(Ledger::default()))
+        let (observer, svm_observer) = (watcher.clone(), watcher.clone());
+        Self::each(plan, || Watchers {
+            observer: observer.clone(),
+            svm_observer: svm_observer.clone(),
+            ledger: Arc::default(),
+        })
+    }
+
+    fn each(plan: &Plan, watchers: impl Fn() -> Watchers) -> Result<Vec<Arc<Self>>, Errno> {
+        let interconnect = Interconnect::new(&plan.platforms);
+        let devices = (0..).map(DeviceId).zip(&plan.platforms);
+        devices.map(|(id, platform)| Self::build(plan, id, platform, &interconnect, watchers())).collect()
     }
 
     fn build(
-        plan: Plan,
-        observer: Arc<dyn xe_kmd::Observer>,
-        svm_observer: Arc<dyn gpusvm::Observer>,
-        ledger: Arc<Ledger>,
+        plan: &Plan,
+        id: DeviceId,
+        platform: &'static Platform,
+        interconnect: &Arc<Interconnect>,
+        watchers: Watchers,
     ) -> Result<Arc<Self>, Errno> {
+        let Watchers { observer, svm_observer, ledger } = watchers;
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
-        let (interconnect, number) = (Interconnect::new(&[plan.platform]), DeviceId(0));
-        let backing = Arc::new(Backing::arenas(plan.platform, number, &interconnect));
+        let backing = Arc::new(Backing::arenas(platform, id, interconnect));
         let bus = Arc::new(HostBus::new(backing.clone(), plan.memory.clone(), plan.system));
-        let gpu = Gpu::new(plan.platform, bus, irq.clone(), plan.injection);
+        let gpu = Gpu::new(platform, bus, irq.clone(), plan.injection.clone());
         let engines = Arc::new(Engines::default());
         let device = Device::new(Parts {
-            platform: plan.platform,
+            platform,
             hw: Arc::new(HwPort { gpu: gpu.clone(), backing, engines: engines.clone(), irq: irq.clone() }),
-            interconnect: Arc::new(Port { all: interconnect.clone(), device: number }),
-            mm: plan.mm,
-            memory: plan.memory,
+            interconnect: Arc::new(Port { all: interconnect.clone(), device: id }),
+            mm: plan.mm.clone(),
+            memory: plan.memory.clone(),
             rules: plan.rules,
             observer,
             svm_observer,
         })?;
-        let core = Arc::new(Self { device, gpu, engines, ledger, interconnect });
+        let core = Arc::new(Self { id, device, gpu, engines, ledger, interconnect: interconnect.clone() });
         *irq.core.write() = Arc::downgrade(&core);
         Ok(core)
+    }
+
+    /// Its number in the machine.
+    pub const fn id(&self) -> DeviceId {
+        self.id
     }
 
     /// The driver.

@@ -27,7 +27,7 @@ use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
 use crate::shared::Shared;
-use crate::svm::devmem::{OWNER, SvmOwner, TileMemory, populate};
+use crate::svm::devmem::{SvmOwner, TileMemory, populate};
 use crate::vm::Vms;
 
 /// What a device is put together from.
@@ -68,7 +68,7 @@ impl Device {
         let gpu = Gpu::new(Chip { platform, hw, interconnect, rules, observer })?;
         let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
             id: tile.pagemap,
-            owner: OWNER,
+            owner: gpu.interconnect.owner(),
             frames: pages_of(facts.vram_size) as u64,
             ops: Arc::new(TileMemory::new(&gpu, tile.id)),
         };

@@ -16,7 +16,7 @@
 //! Upstream: MMIO, GuC messages, `xe_migrate.c`'s job submission, the DMA API.
 
 use gpusvm::Proto;
-use hostmm::PagemapId;
+use hostmm::{OwnerId, PagemapId};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
 use xe_spec::share::Share;
@@ -83,6 +83,8 @@ pub trait Hw: Send + Sync + 'static {
 
 /// Where the VRAM of the device's tiles is among that of the machine, and who reaches it. Takes no lock.
 pub trait Interconnect: Send + Sync + 'static {
+    /// Whose pages this device may see: of its own tiles, and of peers that reach each other.
+    fn owner(&self) -> OwnerId;
     /// The pagemap of a tile of this device; `None` where it has no such tile.
     fn pagemap(&self, tile: TileId) -> Option<PagemapId>;
     /// Which way an engine of `tile` reaches the VRAM behind `pagemap`; `None`: not at all.

@@ -23,7 +23,7 @@ struct OpenFile {
 /// Starts the machine of this process, and says on stderr what is limited.
 pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     let live = Live::start(&LiveConfig {
-        device: config.device.clone(),
+        devices: vec![config.device.clone()],
         behaviours: config.behaviour.clone(),
         travel: match config.mode {
             Mode::Auto => Travel::Move,

@@ -263,5 +263,5 @@ fn prefetch_mirror(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, region: u32) -
         CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&mirror.shared.gpu, vma, first_tile.id),
         region => policy::region_pagemap(&mirror.shared.gpu, region),
     };
-    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(mirror.shared.platform(), vma, target))
+    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(&mirror.shared.gpu, vma, target))
 }

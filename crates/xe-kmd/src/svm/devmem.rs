@@ -17,7 +17,7 @@ use gpusvm::{
     CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
     Proto, RangeKey,
 };
-use hostmm::{DevicePage, OwnerId, PagemapId};
+use hostmm::{DevicePage, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
 
 use super::{RangeView, Svm};
@@ -27,9 +27,6 @@ use crate::migrate::NoSlot;
 use crate::rules::Mapped;
 use crate::shared::Shared;
 use crate::vram::Owner;
-
-/// Who may see pages of this device's VRAM: all of its tiles.
-pub(crate) const OWNER: OwnerId = OwnerId(1);
 
 /// DMA through the device's IOMMU.
 pub(crate) struct Dma {

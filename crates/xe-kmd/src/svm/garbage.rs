@@ -14,10 +14,9 @@
 //! Upstream: `xe_svm_garbage_collector`, `xe_svm_range_set_default_attr`, `xe_svm_flush`.
 
 use gpusvm::RangeKey;
-use hostmm::Walk;
+use hostmm::{OwnerId, Walk};
 use units::{HostRange, HostVa};
 
-use super::devmem::OWNER;
 use super::invalidate::Stale;
 use super::{RangeView, Space, Svm};
 use crate::event::Event;
@@ -62,7 +61,7 @@ pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span
         let Some(view) = RangeView::of(svm, key) else { continue };
         let vma = svm.mm().next_vma(view.span.start).filter(|vma| vma.range.start < view.span.end);
         let is_other = vma.is_none_or(|vma| view.migrate_devmem && !vma.anonymous);
-        if is_other || is_untouched(svm, view.span) {
+        if is_other || is_untouched(svm, space.gpu.interconnect.owner(), view.span) {
             forget(space, svm, vmas, key);
         }
     }
@@ -70,18 +69,18 @@ pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span
 
 /// Whether no page is there. Ranges that were bound had theirs. A page that a CPU's touch brings back is nowhere for a
 /// moment, so what is not there is looked for again.
-fn is_untouched(svm: &Svm, range: HostRange) -> bool {
+fn is_untouched(svm: &Svm, owner: OwnerId, range: HostRange) -> bool {
     const LOOKS: u32 = 2;
     (0..LOOKS).all(|look| {
         if look > 0 {
             sync::time::sleep_ns(100_000);
         }
-        is_empty(svm, range)
+        is_empty(svm, owner, range)
     })
 }
 
-fn is_empty(svm: &Svm, range: HostRange) -> bool {
-    let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(OWNER), vma: None };
+fn is_empty(svm: &Svm, owner: OwnerId, range: HostRange) -> bool {
+    let walk = Walk { range, valid_since: None, fault: false, write: false, owner: Some(owner), vma: None };
     let mut runs = Vec::new();
     svm.mm().walk(&walk, &mut runs).is_ok() && runs.iter().all(|run| run.run.place.is_none())
 }

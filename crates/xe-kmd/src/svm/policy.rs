@@ -14,14 +14,13 @@
 //! the head of `__xe_svm_handle_pagefault`.
 
 use gpusvm::Ctx;
-use hostmm::PagemapId;
+use hostmm::{OwnerId, PagemapId};
 use units::{SZ_64K, TileId};
 use xe_spec::fault::Access;
 use xe_spec::platform::Platform;
 use xe_uapi::attr;
 
 use super::RangeView;
-use super::devmem::OWNER;
 use crate::errno::Errno;
 use crate::gpu::Gpu;
 use crate::pt::build;
@@ -48,6 +47,8 @@ pub(crate) struct Want {
     pub need: Need,
     /// Minimum residency after a migration.
     pub timeslice_ms: u32,
+    /// Whose VRAM may be mapped.
+    owner: OwnerId,
     read_only: bool,
     /// Smallest page of VRAM.
     pub min_page: u64,
@@ -64,20 +65,20 @@ impl Want {
             Need::Vram => (gpu.pagemap(tile), ATOMIC_TIMESLICE_MS, 0),
             Need::Anywhere => (resolve_pagemap(gpu, vma, tile), 0, SZ_64K),
         };
-        let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
-        Ok(Self { target, need, timeslice_ms, read_only, min_page, check_pages_threshold })
+        let prefetch = Self::prefetch(gpu, vma, target);
+        Ok(Self { need, timeslice_ms, check_pages_threshold, ..prefetch })
     }
 
     /// What a prefetch to `target` wants.
-    pub(crate) const fn prefetch(platform: &Platform, vma: &Vma, target: Option<PagemapId>) -> Self {
-        let (read_only, min_page) = (vma.read_only, platform.min_vram_page());
-        Self { target, need: Need::Anywhere, timeslice_ms: 0, read_only, min_page, check_pages_threshold: 0 }
+    pub(crate) fn prefetch(gpu: &Gpu, vma: &Vma, target: Option<PagemapId>) -> Self {
+        let (owner, read_only, min_page) = (gpu.interconnect.owner(), vma.read_only, gpu.platform.min_vram_page());
+        Self { target, need: Need::Anywhere, timeslice_ms: 0, owner, read_only, min_page, check_pages_threshold: 0 }
     }
 
     /// For finding or making the range.
     pub(crate) fn find_ctx(&self) -> Ctx {
         Ctx {
-            owner: self.target.map(|_| OWNER),
+            owner: self.target.map(|_| self.owner),
             check_pages_threshold: self.check_pages_threshold,
             read_only: self.read_only,
             devmem_possible: true,
@@ -88,7 +89,7 @@ impl Want {
     /// For collecting the range's pages, `met` binds after such that met pages in VRAM which no leaf can map.
     pub(crate) fn pages_ctx(&self, view: &RangeView, rule: &UnfitVram, met: u32) -> Ctx {
         let stays = self.need == Need::Vram || (rule.stays)(self.fits_vram(view), met);
-        let owner = self.target.filter(|_| stays).map(|_| OWNER);
+        let owner = self.target.filter(|_| stays).map(|_| self.owner);
         let device_granule = if rule.whole_granules { self.min_page } else { 0 };
         Ctx { owner, devmem_only: self.need == Need::Vram, device_granule, ..self.find_ctx() }
     }
@@ -194,7 +195,7 @@ mod tests {
         let (small, large) = (view(SZ_4K, None, 0), view(SZ_64K, None, 0));
         let owner = |view, met| read.pages_ctx(view, &UnfitVram::OURS, met).owner;
         assert_eq!((read.migration(&small), owner(&small, 0)), (None, None));
-        assert_eq!((read.migration(&large), owner(&large, 0)), (T0, Some(OWNER)));
+        assert_eq!((read.migration(&large), owner(&large, 0)), (T0, Some(OwnerId(1))));
         assert_eq!(owner(&large, 1), None, "a second try finds no VRAM");
     }
 

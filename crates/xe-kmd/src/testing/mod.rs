@@ -113,6 +113,9 @@ pub(crate) const fn pagemap(n: u16) -> PagemapId {
 struct Alone(&'static Platform);
 
 impl Interconnect for Alone {
+    fn owner(&self) -> OwnerId {
+        OwnerId(1)
+    }
     fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
         Some(pagemap(tile.0.into()))
     }
