@@ -17,10 +17,13 @@ mod doctor;
 mod engine;
 mod exhaust;
 mod explain;
+mod inside;
 mod judge;
+mod program;
 mod run;
 mod shim_library;
 mod speed;
+mod stats;
 mod tour;
 
 use anyhow::Result;
@@ -61,6 +64,12 @@ enum Command {
     Behaviours,
     /// List the built-in scenes that `check` takes
     Scenes,
+    /// Remove a run's folder when the run has ended, however it did (the run starts this itself)
+    #[command(hide = true)]
+    TidyUp {
+        /// The folder
+        folder: std::path::PathBuf,
+    },
     /// Write a scene as a C program that runs on a real Xe node and under `pontoon run`
     EmitC {
         /// Name of a built-in scene, or a file
@@ -100,6 +109,7 @@ fn main() -> ExitCode {
         Some(Command::Replay(options)) => explain::replay(&options),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
+        Some(Command::TidyUp { folder }) => shim_library::tidy_up(&folder),
         Some(Command::Behaviours) => list_behaviours(),
         Some(Command::EmitC { scene }) => ::check::emit::c_program(&scene).map_err(anyhow::Error::msg).map(|program| {
             say!("{program}");

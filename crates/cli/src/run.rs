@@ -1,11 +1,12 @@
 //! `pontoon run -- PROGRAM`: any program on the software GPU; its exit code is ours.
 
 use crate::device::Chosen;
-use crate::{Device, shim_library};
+use crate::{Device, program, shim_library, stats};
 use anyhow::{Context, Result};
 use clap::Args;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, Signal};
+use shim_library::Preloaded;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,12 @@ pub struct Options {
     /// opened the device
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Print tables at the end: faults, migrations, invalidations, retries, and how long they took
+    #[arg(long)]
+    stats: bool,
+    /// Do not say what is limited, nor that no process opened the device
+    #[arg(long, short)]
+    quiet: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -41,9 +48,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let report = options.report.as_deref().map(std::path::absolute).transpose()?;
     let mut preloaded = shim_library::preloaded(program, &options.device, report.as_deref())?;
     preloaded.command.env("PONTOON_DEVICE", options.chosen.as_text()?);
+    let counted = counted(options, report.as_deref(), &mut preloaded)?;
     if options.hostile {
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }
+    if options.quiet {
+        preloaded.command.env("PONTOON_QUIET", "1");
+    }
+    let blind = program::why_without_device(program);
     let report = report.as_deref().map(NewReport::open).transpose()?;
     let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     let mut child = match preloaded.command.args(arguments).spawn() {
@@ -53,12 +65,61 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(report) = report {
         report.begin()?;
     }
+    if let Some(why) = blind.filter(|_| !options.quiet) {
+        eprintln!("pontoon: {} sees no device: {why}", program.display());
+    }
     let handle = signals.handle();
     let forwarder = forward(signals, child.id());
     let status = child.wait();
     handle.close();
     let _ = forwarder.join();
-    Ok(exit_code(status?))
+    let code = exit_code(status?);
+    if preloaded.has_started() == Some(false) {
+        return Ok(without_device(options, blind.is_some(), code));
+    }
+    note_outer_run();
+    if let Some(report) = counted {
+        eprint!("{}", stats::text(&stats::read(&report)?));
+    }
+    Ok(code)
+}
+
+/// The report that the tables are made of, where they are wanted: the user's, or one in the folder of the run.
+fn counted(options: &Options, report: Option<&Path>, preloaded: &mut Preloaded) -> Result<Option<PathBuf>> {
+    if !options.stats {
+        return Ok(None);
+    }
+    if let Some(report) = report {
+        return Ok(Some(report.to_owned()));
+    }
+    let folder = preloaded.folder().context("no temporary folder for the counters: use --report FILE as well")?;
+    let report = folder.join("report.json");
+    preloaded.command.env("PONTOON_REPORT", &report);
+    Ok(Some(report))
+}
+
+/// The run is over, and none of its processes has started a machine.
+fn without_device(options: &Options, is_said: bool, code: ExitCode) -> ExitCode {
+    if options.hostile {
+        eprintln!("pontoon: nothing was migrated: no process of this run started a machine");
+        return if code == ExitCode::SUCCESS { ExitCode::from(NOTHING_DONE) } else { code };
+    }
+    if !options.quiet && !is_said {
+        let what = if options.report.is_some() { ": the report is empty" } else { "" };
+        eprintln!("pontoon: no process of this run opened the device{what}");
+    }
+    code
+}
+
+/// What `--hostile` ends with where it could not do what it is for, and the program saw no fault. Launchers use it for
+/// failures of their own.
+const NOTHING_DONE: u8 = 125;
+
+/// A run within a run: the outer one has a machine, too.
+fn note_outer_run() {
+    if let Some(outer) = std::env::var_os("PONTOON_RUN") {
+        let _ = std::fs::create_dir(Path::new(&outer).join("started"));
+    }
 }
 
 /// As every launcher says it: 127 where there is no such program, 126 where it cannot be run.

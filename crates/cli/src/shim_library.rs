@@ -1,24 +1,30 @@
 //! Where the preload library lies, and a program's command line under it.
 
-use crate::Device;
+use crate::{Device, inside};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::fs::Permissions;
+use std::io::{PipeWriter, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitCode, Stdio};
 
 const NAME: &str = "libpontoon_shim.so";
 
-/// The preload library that was built with this command: beside it, or in `deps` beside it.
+/// The preload library that was built with this command: beside it, in `deps` beside it, or inside it.
 pub fn path() -> Result<PathBuf> {
     let command = std::env::current_exe().context("cannot tell where this command lies")?;
     let dir = command.parent().unwrap_or(Path::new("."));
     let places = [dir.join(NAME), dir.join("deps").join(NAME), dir.join("../lib").join(NAME)];
     // The newest: a build of the command alone puts the library into `deps` and leaves an older one beside it.
     let built = |place: &&PathBuf| place.metadata().and_then(|file| file.modified()).ok();
-    if let Some(place) = places.iter().filter(|place| place.is_file()).max_by_key(built) {
+    let is_library = |place: &&PathBuf| place.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
+    if let Some(place) = places.iter().filter(is_library).max_by_key(built) {
         return Ok(place.canonicalize()?);
+    }
+    if let Some(unpacked) = inside::library() {
+        return unpacked;
     }
     bail!(
         "{NAME} is not beside {}: build it with `cargo build --release -p pontoon -p pontoon-shim`",
@@ -30,19 +36,89 @@ pub fn path() -> Result<PathBuf> {
 pub struct Preloaded {
     /// What to start.
     pub command: Command,
-    /// The files that the library shows lie here; gone with this, however the program ends. Without it each process
-    /// finds a place of its own.
-    _view: Option<tempfile::TempDir>,
+    /// The files that the library shows lie here, and the marks of the run. Without it each process finds a place of its own.
+    folder: Option<Folder>,
 }
+
+impl Preloaded {
+    /// The folder of the run.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(|folder| folder.dir.path())
+    }
+
+    /// Whether a process of the run has started a machine; `None` where that cannot be known.
+    pub fn has_started(&self) -> Option<bool> {
+        self.folder().map(|folder| folder.join("started").exists())
+    }
+}
+
+/// A run's folder: gone with this, and also when this process is killed.
+struct Folder {
+    dir: tempfile::TempDir,
+    keeper: Option<(Child, PipeWriter)>,
+}
+
+impl Folder {
+    fn new() -> Option<Self> {
+        let dir = folder()?;
+        // Without a second process the folder stays where this one is killed.
+        let keeper = keeper(dir.path()).ok();
+        Some(Self { dir, keeper })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.dir.path());
+        if let Some((mut child, end)) = self.keeper.take() {
+            drop(end);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A process that removes the folder when this one ends, which it sees by the end of a pipe. A terminal's signals do not
+/// reach it.
+fn keeper(folder: &Path) -> std::io::Result<(Child, PipeWriter)> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("tidy-up").arg(folder).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.env_remove("LD_PRELOAD").process_group(0).spawn()?;
+    Ok((child, writer))
+}
+
+/// Waits for the end of the run, and removes its folder.
+pub fn tidy_up(folder: &Path) -> Result<ExitCode> {
+    let is_ours = folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    anyhow::ensure!(is_ours, "{} is no folder of a run", folder.display());
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    if folder.is_dir() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a run's folder begins.
+const PREFIX: &str = "pontoon-";
 
 /// `program` under the preload library, on the default device; its report will be in `report`.
 pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Path>) -> Result<Preloaded> {
-    let view = folder();
+    let folder = Folder::new();
     let mut command = Command::new(program);
-    match &view {
-        Some(view) => command.env("PONTOON_ROOT", view.path()),
-        None => command.env_remove("PONTOON_ROOT"),
-    };
+    for variable in ["PONTOON_ROOT", "PONTOON_RUN"] {
+        match &folder {
+            Some(folder) => command.env(variable, folder.dir.path()),
+            None => command.env_remove(variable),
+        };
+    }
+    for (variable, option) in SANITIZERS {
+        let mut options = std::ffi::OsString::from(option);
+        if let Some(others) = std::env::var_os(variable) {
+            options.push(":");
+            options.push(others);
+        }
+        command.env(variable, options);
+    }
     let mut preload = path()?.into_os_string();
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
         preload.push(":");
@@ -54,15 +130,22 @@ pub fn preloaded(program: impl AsRef<OsStr>, device: &Device, report: Option<&Pa
     if let Some(report) = report {
         command.env("PONTOON_REPORT", report);
     }
-    Ok(Preloaded { command, _view: view })
+    Ok(Preloaded { command, folder })
 }
 
-/// A temporary folder in the first place where nobody but root and this user can rename it.
+/// Address sanitizer wants to be the first library, and need not be; thread sanitizer sees none of the library's locks.
+const SANITIZERS: [(&str, &str); 2] =
+    [("ASAN_OPTIONS", "verify_asan_link_order=0"), ("TSAN_OPTIONS", "ignore_noninstrumented_modules=1")];
+
+/// A temporary folder in the first place where nobody but root and this user can rename it: in memory where there is such a
+/// place.
 fn folder() -> Option<tempfile::TempDir> {
-    let places = [std::env::temp_dir(), PathBuf::from("/tmp")];
-    let place = places.iter().find(|place| is_safe(place))?;
-    let permissions = Permissions::from_mode(0o755);
-    tempfile::Builder::new().prefix("pontoon-").permissions(permissions).tempdir_in(place).ok()
+    let places = [PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/tmp")];
+    let make = |place: &PathBuf| {
+        let permissions = Permissions::from_mode(0o755);
+        tempfile::Builder::new().prefix(PREFIX).permissions(permissions).tempdir_in(place).ok()
+    };
+    places.iter().filter(|place| is_safe(place)).find_map(make)
 }
 
 fn is_safe(place: &Path) -> bool {

@@ -16,6 +16,7 @@ use machine::report::{Move, Report};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// The clients and their headers, so that the command needs no source tree beside it.
@@ -181,7 +182,13 @@ fn compile(dir: &Path, name: &str) -> Result<PathBuf> {
 fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result<Act> {
     let report_file = dir.join("report.json");
     let _ = std::fs::remove_file(&report_file);
-    let output = shim_library::preloaded(client, device, Some(&report_file))?.command.args(arguments).output()?;
+    // What is limited is said in the first act.
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    let mut preloaded = shim_library::preloaded(client, device, Some(&report_file))?;
+    if IS_SAID.swap(true, Ordering::Relaxed) {
+        preloaded.command.env("PONTOON_QUIET", "1");
+    }
+    let output = preloaded.command.args(arguments).output()?;
     let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
     let errors = lines(&output.stderr);
     let Ok(report) = std::fs::read(&report_file) else {

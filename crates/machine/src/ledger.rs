@@ -6,6 +6,7 @@
 //! waits, and memory is asked for at the first use of a counter or of a list only (a list has its whole capacity from
 //! then on). It is no scheduling point ([`sync::unscheduled`]): that somebody counts changes no run.
 
+use crate::stats::Stats;
 use gpusvm::Where;
 use std::collections::BTreeMap;
 use sync::Mutex;
@@ -92,6 +93,8 @@ pub struct Book {
     pub unfit_vram: u64,
     /// Buffer objects that gave up their VRAM.
     pub bo_evictions: u64,
+    /// Counts by tile, direction, cause and size.
+    pub stats: Stats,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
     pub stubs: BTreeMap<(u8, &'static str), u64>,
 }
@@ -131,6 +134,7 @@ impl Ledger {
 impl gpusvm::Observer for Ledger {
     fn event(&self, event: &gpusvm::Event) {
         use gpusvm::Event;
+        self.with_book(|book| book.stats.svm(event));
         self.with_book(|book| match *event {
             Event::Migrated { range, from, to, pages, ns, .. } => {
                 let flow = book.flows.entry((from, to)).or_default();
@@ -153,6 +157,7 @@ impl gpusvm::Observer for Ledger {
 impl xe_kmd::Observer for Ledger {
     fn event(&self, event: &xe_kmd::Event) {
         use xe_kmd::Event;
+        self.with_book(|book| book.stats.driver(event));
         self.with_book(|book| match *event {
             Event::Fault { tile, addr, outcome, ns, .. } => {
                 book.gpu_fault_count += 1;

@@ -23,7 +23,7 @@ use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
-pub use mm_live::{OBJECT_NAME, Transport as Travel};
+pub use mm_live::{OBJECT_NAME, Transport as Travel, high_numbers};
 
 /// What to start with.
 #[derive(Clone, Debug)]
@@ -145,8 +145,8 @@ impl Live {
     pub fn limits(&self) -> Option<&'static str> {
         match (self.mm.privilege(), self.mm.transport()) {
             (Privilege::UserModeOnly, _) => Some(
-                "limited: system calls that meet a page in VRAM fail with EFAULT \
-                 (to lift this: sudo sysctl vm.unprivileged_userfaultfd=1, or run as root)",
+                "limited: system calls that meet a page in VRAM fail with EFAULT, or write less than they should: databases \
+                 stop there (to lift this: sudo sysctl vm.unprivileged_userfaultfd=1, or run as root)",
             ),
             (Privilege::Full, Transport::Copy) => Some("limited: pages are copied, not moved"),
             (Privilege::Full, Transport::Move) => None,

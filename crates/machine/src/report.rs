@@ -3,6 +3,7 @@
 use crate::interconnect::DeviceId;
 use crate::ledger::{Book, GpuFault, place_name};
 use crate::profile::Profile;
+use crate::stats::Stats;
 use crate::wiring::Core;
 use gpusvm::Where;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,9 @@ pub struct Report {
     /// Migrations from VRAM to system memory that no CPU fault asked for: for want of VRAM mostly.
     #[serde(default)]
     pub evictions: u64,
+    /// Counts by tile, direction, cause and size.
+    #[serde(default)]
+    pub stats: Stats,
     /// Requests that the driver does not do yet.
     pub stubs: BTreeMap<String, u64>,
     /// What the host mm says of itself.
@@ -160,6 +164,7 @@ impl Report {
         self.gpu_fault_count += book.gpu_fault_count;
         self.gpu_faults_refused += book.gpu_faults_refused;
         self.cpu_fault_count += book.cpu_fault_count;
+        self.stats.add(&book.stats);
         self.bans += book.bans;
         self.bo_evictions += book.bo_evictions;
         let home =

@@ -125,6 +125,7 @@ pub use objects::OBJECT_NAME;
 pub use region::{PageSize, Region};
 pub use rules::Rules;
 pub use stats::Stats;
+pub use sys::descriptor::high_numbers;
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;
@@ -198,6 +199,12 @@ impl Refused {
         }
         if self.is_for_want_of_threads() {
             return &["allow this user more threads (ulimit -u)"];
+        }
+        if sys::task::is_filtered() && matches!(self.errno, libc::EPERM | libc::ENOSYS) {
+            return &[
+                "a container that allows the call: docker run --security-opt seccomp=unconfined (its system calls are filtered)",
+                "where the filter is not the reason: sudo sysctl vm.unprivileged_userfaultfd=1",
+            ];
         }
         &[
             "sudo sysctl vm.unprivileged_userfaultfd=1",

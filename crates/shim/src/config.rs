@@ -7,6 +7,8 @@
 //! | `PONTOON_MODE` | `auto` (default) or `no-move`: never use UFFDIO_MOVE |
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |
 //! | `PONTOON_REPORT` | file to which every process appends one line of JSON when it ends |
+//! | `PONTOON_RUN` | folder of a run, in which its processes note what was said and done: `pontoon run` makes it |
+//! | `PONTOON_QUIET` | not empty: what is limited is not said |
 //! | `PONTOON_ROOT` | folder in which the tree behind `/dev/dri` is kept; where it is of no use: one of the process's own, removed at exit |
 
 use crate::device::Identity;
@@ -73,6 +75,11 @@ pub fn identity() -> Identity {
 /// Whether the machine is to start at load.
 pub fn hostile() -> bool {
     is_hostile(libc_calls::env("PONTOON_HOSTILE"))
+}
+
+/// Whether valgrind runs this program: it loads a library of its own before ours.
+pub fn is_under_valgrind() -> bool {
+    libc_calls::env_bytes("LD_PRELOAD").is_some_and(|list| list.windows(15).any(|part| part == b"vgpreload_core-"))
 }
 
 fn is_hostile(value: Option<String>) -> bool {

@@ -13,6 +13,7 @@
 //! | `device` | the face of the machine that the interposers use |
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
 //! | `ending` | the end of a program that filters its own system calls |
+//! | `marks` | what the processes of one run tell each other |
 //! | `report` | the line that this process leaves of what happened |
 //! | `config` | what the environment asks for |
 //!
@@ -29,6 +30,7 @@ mod device;
 mod ending;
 mod heap;
 mod libc_calls;
+mod marks;
 mod minor;
 mod nodes;
 mod report;

@@ -12,7 +12,7 @@ use crate::device::{self, Change, Device, Errno, File};
 use crate::minor::Minor;
 use crate::nodes::{self, Entry, Files};
 use crate::report::Report;
-use crate::{ending, heap, libc_calls, view};
+use crate::{ending, heap, libc_calls, marks, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -215,11 +215,12 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
         return Err(Errno(libc::ENODEV));
     }
     let device = begin(&mut state).map_err(|refusal| {
-        if !mem::replace(&mut state.complained, true) {
+        if !mem::replace(&mut state.complained, true) && marks::is_first("refused") {
             libc_calls::complain(&refusal.message);
         }
         refusal.errno
     })?;
+    marks::is_first(marks::STARTED);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     *RUNNING.lock() = Some(device.clone());
     PROCESS.store(std::process::id(), Ordering::Relaxed);
@@ -246,6 +247,10 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
 
 fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
     let refuse = |message| device::Refusal { errno: Errno(libc::ENODEV), message };
+    if config::is_under_valgrind() {
+        let text = "no device under valgrind: it runs one thread at a time, and a page in VRAM would stop them all";
+        return Err(refuse(text.into()));
+    }
     let config = Config::from_env().map_err(refuse)?;
     if !state.prepared {
         libc_calls::prepare_process();
@@ -254,7 +259,7 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
     }
     if is_traced() {
         let text = "limited: a tracer (strace, gdb) may stop the threads that answer its own reads: no page migrates";
-        libc_calls::complain(text);
+        marks::say_limit("tracer", text);
         EXCLUDED.lock().push(HostRange::new(HostVa(0), HostVa(1 << 47)));
     }
     let mut own = libc_calls::maps::own_memory();

@@ -80,6 +80,7 @@ fn who_is_refused_is_told_what_to_type() {
         let text = text(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
         assert!(text.contains("sudo sysctl vm.unprivileged_userfaultfd=1"), "{arguments:?}: {text}");
+        assert!(text.contains("seccomp=unconfined"), "the filter is the reason: {arguments:?}: {text}");
     }
 }
 

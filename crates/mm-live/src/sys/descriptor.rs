@@ -14,6 +14,13 @@ const FLOOR: u64 = 4000;
 /// Where they begin if the hard limit forbids that.
 const LOW_FLOOR: u64 = 600;
 
+/// Where numbers begin that programs do not reckon with, under a limit on descriptors: near its end where it is low.
+#[must_use]
+pub const fn high_numbers(limit: u64) -> u64 {
+    let near_the_end = limit - limit.div_ceil(8);
+    if near_the_end < LOW_FLOOR { near_the_end } else { LOW_FLOOR }
+}
+
 /// A descriptor, closed with its owner.
 #[derive(Debug)]
 pub(crate) struct Fd(AtomicU32);
@@ -31,7 +38,10 @@ impl Fd {
 
     /// The same file under a high number.
     pub fn raised(self) -> Self {
-        let high = with_room(FLOOR + 64, || duplicate(&self, FLOOR)).or_else(|_| duplicate(&self, LOW_FLOOR));
+        let high = with_room(FLOOR + 64, || duplicate(&self, FLOOR)).or_else(|_| {
+            let [limit, _] = limits();
+            duplicate(&self, high_numbers(limit)).or_else(|_| duplicate(&self, limit / 2))
+        });
         high.unwrap_or(self)
     }
 
@@ -64,22 +74,30 @@ fn duplicate(fd: &Fd, floor: u64) -> Result<Fd, Errno> {
 fn with_room<R>(room: u64, body: impl FnOnce() -> R) -> R {
     static ONE_AT_A_TIME: sync::Mutex<()> = sync::Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock();
-    let mut old = [0u64; 2];
-    let limit = |new: Option<&[u64; 2]>, old: Option<&mut [u64; 2]>| {
-        let new = new.map_or(0, |new| core::ptr::from_ref(new) as usize);
-        let old = old.map_or(0, |old| core::ptr::from_mut(old) as usize);
-        // SAFETY: the kernel reads and writes limits of two words each, or nothing where there is no pointer.
-        check(unsafe { call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, new, old, 0, 0]) })
-    };
-    let raises = limit(None, Some(&mut old)).is_ok() && old[0] < room && room <= old[1];
+    let old = limits();
+    let raises = old[0] < room && room <= old[1];
     if raises {
-        let _ = limit(Some(&[room, old[1]]), None);
+        let _ = prlimit(Some(&[room, old[1]]), None);
     }
     let result = body();
     if raises {
-        let _ = limit(Some(&old), None);
+        let _ = prlimit(Some(&old), None);
     }
     result
+}
+
+/// The soft and the hard limit on descriptors; none where the kernel does not tell.
+fn limits() -> [u64; 2] {
+    let mut now = [0; 2];
+    let _ = prlimit(None, Some(&mut now));
+    now
+}
+
+fn prlimit(new: Option<&[u64; 2]>, old: Option<&mut [u64; 2]>) -> Result<usize, Errno> {
+    let new = new.map_or(0, |new| core::ptr::from_ref(new) as usize);
+    let old = old.map_or(0, |old| core::ptr::from_mut(old) as usize);
+    // SAFETY: the kernel reads and writes limits of two words each, or nothing where there is no pointer.
+    check(unsafe { call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, new, old, 0, 0]) })
 }
 
 /// A file of /proc/self. It belongs to the memory of the opener: a forked child must not use it.

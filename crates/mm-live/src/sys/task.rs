@@ -114,3 +114,10 @@ pub(crate) fn poll(uffd: i32, kick: &Kick, timeout_ms: i32) -> Ready {
     let _ = unsafe { call(libc::SYS_poll, [fds.as_mut_ptr() as usize, 2, timeout_ms as isize as usize, 0, 0, 0]) };
     Ready { messages: fds[0].revents != 0, kicked: fds[1].revents & libc::POLLIN != 0 }
 }
+
+/// Whether the system calls of this thread are filtered (seccomp), by a container perhaps.
+pub(crate) fn is_filtered() -> bool {
+    const FILTER: usize = 2;
+    // SAFETY: the call reads and writes no memory.
+    check(unsafe { call(libc::SYS_prctl, [libc::PR_GET_SECCOMP as usize, 0, 0, 0, 0, 0]) }) == Ok(FILTER)
+}

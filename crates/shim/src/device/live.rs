@@ -3,6 +3,7 @@
 use super::{Caller, Change, Device, Errno, File, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
+use crate::marks;
 use crate::minor::Minor;
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
     });
     if let Some(limits) = live.limits() {
-        complain(limits);
+        marks::say_limit("limits", limits);
     }
     Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
 }

@@ -6,7 +6,7 @@
 use super::open::forget;
 use super::passed::Process;
 use super::signals::{Held, Pending};
-use super::{fail, inside, interpose, real, shared, wait};
+use super::{fail, inside, interpose, real, received, shared, wait};
 use crate::device::{Errno, File, Passed};
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -114,6 +114,7 @@ interpose! {
             Entry::Foreign if (command >> 8) as u8 == dma_buf::KIND && shared::is_shown(fd) => {
                 buffer_ioctl(fd, command, argument)
             }
+            Entry::Foreign if (command >> 8) as u8 == b'd' && received::adopt(fd) => device_ioctl(fd, command, argument),
             // SAFETY: the program's own arguments.
             _ => unsafe { real::ioctl(fd, request, argument) },
         }

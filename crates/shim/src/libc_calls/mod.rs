@@ -9,6 +9,8 @@
 //! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
 //! | `buffers` | mmap of a buffer |
 //! | `passed`, `shared` | descriptors that ioctls give out; lseek of a dma-buf |
+//! | `loading`, `objects` | dlopen, dlmopen, dlsym; the tables of a loaded library |
+//! | `received` | recvmsg: descriptors of a node that come from elsewhere |
 //! | `memory` | mmap of a node; mprotect, mremap, mlock |
 //! | `actions` | what the program wants done with SIGSEGV and SIGBUS |
 //! | `pieces` | mremap of what the kernel has in pieces |
@@ -31,8 +33,10 @@ mod actions;
 mod buffers;
 mod changes;
 mod descriptors;
+mod loading;
 pub mod maps;
 mod memory;
+mod objects;
 mod open;
 mod passed;
 mod paths;
@@ -41,6 +45,7 @@ mod pieces;
 mod process;
 mod raw;
 mod real;
+mod received;
 mod shared;
 pub mod signals;
 mod stat;
@@ -51,8 +56,9 @@ mod writes;
 use crate::heap;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int};
+use machine::live::high_numbers;
 use peek::c_string;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use signals::Held;
 
 pub use process::{end_in_main, end_with_the_last_thread, prepare as prepare_process};
@@ -89,13 +95,14 @@ pub fn env_bytes(name: &str) -> Option<Vec<u8>> {
 
 /// The same file under a high number, out of the program's way: 600, or what a lower limit allows.
 pub fn raise(fd: OwnedFd) -> OwnedFd {
-    rustix::io::fcntl_dupfd_cloexec(&fd, high_numbers()).unwrap_or(fd)
+    duplicate_high(fd.as_fd()).unwrap_or(fd)
 }
 
-/// Where the numbers begin that programs do not reckon with.
-fn high_numbers() -> i32 {
+/// A duplicate with a number that programs do not reckon with.
+fn duplicate_high(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-    limit.saturating_sub(8).min(600) as i32
+    let duplicate = |floor: u64| rustix::io::fcntl_dupfd_cloexec(fd, floor as i32);
+    duplicate(high_numbers(limit)).or_else(|_| duplicate(limit.min(1024) / 2))
 }
 
 /// One line on stderr, by a raw write: no stdio, no lock.

@@ -96,7 +96,7 @@ struct Hidden(Option<OwnedFd>);
 
 impl Hidden {
     fn duplicate(event: BorrowedFd<'_>) -> Result<Arc<Self>, Errno> {
-        let high = rustix::io::fcntl_dupfd_cloexec(event, super::high_numbers());
+        let high = super::duplicate_high(event);
         let event = high.or_else(|_| rustix::io::fcntl_dupfd_cloexec(event, 3)).map_err(errno_of)?;
         if event.as_raw_fd() as usize >= MAX_FD {
             return Err(Errno::EMFILE);

@@ -131,8 +131,7 @@ unsafe fn leave(status: c_int) -> c_int {
 
 /// Whether a call takes one descriptor, and that is none of ours.
 fn is_the_kernels(number: c_long, fd: usize) -> bool {
-    let takes_one =
-        matches!(number, libc::SYS_close | libc::SYS_dup | libc::SYS_fcntl | libc::SYS_ioctl | libc::SYS_lseek);
+    let takes_one = matches!(number, libc::SYS_close | libc::SYS_dup | libc::SYS_fcntl | libc::SYS_lseek);
     takes_one && nodes::entry(fd as c_int) == Entry::Foreign
 }
 

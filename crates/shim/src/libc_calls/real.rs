@@ -3,6 +3,7 @@
 //! Found at first use. A variadic function is called through a type of fixed arity: on the Linux ABIs of x86-64,
 //! aarch64 and riscv64 integer arguments travel in the same registers either way.
 
+use super::loading;
 use super::threads::Body;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::mem;
@@ -30,7 +31,7 @@ impl Symbol {
             return known;
         }
         // SAFETY: a symbol name that is a C string; RTLD_NEXT is allowed in a loaded library.
-        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        let found = unsafe { loading::look_up(libc::RTLD_NEXT, self.name.as_ptr()) };
         if found.is_null() {
             super::complain("libc lacks a function that this program calls:");
             super::complain(self.name.to_str().unwrap_or("?"));
@@ -90,6 +91,14 @@ functions! {
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int;
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
     fn ioctl(fd: c_int, request: usize, argument: *mut c_void) -> c_int;
+    fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> ssize_t;
+    fn recvmmsg(
+        socket: c_int,
+        messages: *mut libc::mmsghdr,
+        count: c_uint,
+        flags: c_int,
+        wait: *mut libc::timespec
+    ) -> c_int;
     fn stat64(path: *const c_char, out: *mut libc::stat64) -> c_int;
     fn lstat64(path: *const c_char, out: *mut libc::stat64) -> c_int;
     fn fstat64(fd: c_int, out: *mut libc::stat64) -> c_int;

@@ -38,7 +38,7 @@ pub fn find(identity: &Identity) -> Result<Place, Refusal> {
         None => None,
     };
     let runtime = libc_calls::env_bytes("XDG_RUNTIME_DIR").filter(|place| place.starts_with(b"/"));
-    let places = runtime.into_iter().chain([b"/tmp".to_vec()]).map(OsString::from_vec);
+    let places = runtime.into_iter().chain([b"/dev/shm".to_vec(), b"/tmp".to_vec()]).map(OsString::from_vec);
     let mut why = refused;
     for place in places {
         match own_tree(Path::new(&place), identity) {

@@ -1,0 +1,175 @@
+//! What a first-time user meets: programs that cannot see the device, checkers that run the program their own way, what is said
+//! and how often, and what a run leaves behind.
+
+use crate::clients::{Client, pontoon, userfaultfd};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients").join(name)
+}
+
+/// `clients/NAME.c`, compiled with an option more.
+fn with(option: &str, name: &str, dir: &Path) -> PathBuf {
+    let program = dir.join("client");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-g", option, "-pthread", "-o"]).arg(&program).arg(source(name)).arg("-I").arg(source(""));
+    assert!(compiler.status().expect("a C compiler").success(), "{option}");
+    program
+}
+
+fn texts(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_program_that_cannot_see_the_device_runs_and_it_is_said_why() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let program = with("-static", "tour.c", dir.path());
+    let run = |options: &[&str]| {
+        let mut command = pontoon();
+        texts(&command.arg("run").args(options).arg("--").arg(&program).output().expect("the command starts")).1
+    };
+    let said = run(&[]);
+    assert!(said.contains("sees no device: it is statically linked"), "{said}");
+    assert!(!said.contains("no process of this run"), "once is enough: {said}");
+    assert!(!run(&["--quiet"]).contains("sees no device"));
+
+    let report = dir.path().join("report");
+    let mut command = pontoon();
+    let output = command.args(["run", "--report"]).arg(&report).args(["--", "env", "-i", "true"]).output();
+    let (_, said) = texts(&output.expect("the command starts"));
+    assert!(said.contains("no process of this run opened the device: the report is empty"), "{said}");
+}
+
+#[test]
+fn programs_with_a_sanitizer_use_the_device() {
+    if !userfaultfd() {
+        return;
+    }
+    for sanitizer in ["-fsanitize=address", "-fsanitize=thread"] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let program = with(sanitizer, "tour.c", dir.path());
+        for way in [&[][..], &["--hostile"]] {
+            let mut command = pontoon();
+            let output = command.arg("run").args(way).arg("--").arg(&program).args(["-t", "01"]).output();
+            let output = output.expect("the command starts");
+            let (out, err) = texts(&output);
+            assert_eq!(output.status.code(), Some(0), "{sanitizer} {way:?}: {out}{err}");
+            assert!(out.contains("TOUR ok") && err.is_empty(), "{sanitizer} {way:?}: {out}{err}");
+        }
+    }
+}
+
+#[test]
+fn valgrind_is_refused_with_a_sentence() {
+    let client = Client::new("tour");
+    for way in ["--quiet", "--hostile"] {
+        let mut command = pontoon();
+        // What valgrind puts there; the dynamic linker says that this one is not.
+        command.env("LD_PRELOAD", "/nonexistent/vgpreload_core-amd64-linux.so");
+        let output = command.args(["run", way, "--"]).arg(client.program()).output().expect("the command starts");
+        let (_, said) = texts(&output);
+        assert!(said.contains("no device under valgrind"), "{way}: {said}");
+        assert!(!output.status.success(), "{way}: {said}");
+    }
+}
+
+#[test]
+fn hostility_that_moves_nothing_is_no_success() {
+    let mut command = pontoon();
+    // Statically linked, or as here: there is no machine.
+    command.env("LD_PRELOAD", "/nonexistent/vgpreload_core-amd64-linux.so");
+    let output = command.args(["run", "--hostile", "--", "echo", "it ran"]).output().expect("the command starts");
+    let (out, said) = texts(&output);
+    assert_eq!((output.status.code(), out.as_str()), (Some(125), "it ran\n"), "{said}");
+    assert!(said.contains("nothing was migrated"), "{said}");
+}
+
+#[test]
+fn a_limit_is_said_once_a_run_or_not_at_all() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("tour");
+    let limits = |options: &[&str]| {
+        let mut command = pontoon();
+        command.args(["run", "--no-move"]).args(options).args(["--", "sh", "-c", "$0 -t 0 && $0 -t 0"]);
+        let output = command.arg(client.program()).output().expect("the command starts");
+        let (_, said) = texts(&output);
+        assert!(output.status.success(), "{said}");
+        said.matches("limited:").count()
+    };
+    assert_eq!((limits(&[]), limits(&["--quiet"])), (1, 0));
+}
+
+/// The folder of a run is gone when the command is: killed, interrupted, or ended.
+#[test]
+fn a_run_leaves_no_folder_however_it_ends() {
+    for signal in ["KILL", "TERM", "HUP"] {
+        let script = "ls /dev/dri > /dev/null; echo $$ $PONTOON_ROOT; exec sleep 50";
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+        let child = command.args(["run", "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("the command starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let (program, folder) = line.trim_end().split_once(' ').expect("two words");
+        assert!(Path::new(folder).join("view").is_dir(), "{line}");
+        let kill = |process: &str| {
+            let _ = Command::new("kill").args([&format!("-{signal}"), process]).status();
+        };
+        kill(&child.id().to_string());
+        let _ = child.wait();
+        let is_gone =
+            Command::new("timeout").args(["40", "sh", "-c", "while test -e $0; do sleep 0.02; done", folder]).status();
+        assert!(is_gone.expect("timeout starts").success(), "{signal}: {folder} is left");
+        kill(program);
+    }
+}
+
+#[test]
+fn the_tables_count_what_the_report_counts() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("tour");
+    let run = client.run(&["--stats"], &["-t", "01"]);
+    assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
+    let cells = |start: &str| {
+        let line = run.err.lines().find(|line| line.starts_with(start));
+        let cells = line.unwrap_or_else(|| panic!("no line {start}: {}", run.err)).split('|').skip(2);
+        cells.map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+    };
+    let faults: u64 = cells("| svm_pagefault_count").iter().map(|count| count.parse::<u64>().expect("a number")).sum();
+    assert!(faults > 0 && faults == run.count("gpu_fault_count"), "{}", run.err);
+    for way in ["SYSTEM->VRAM0", "VRAM0->VRAM1", "VRAM1->SYSTEM"] {
+        let bytes = run.report["migrated_pages"][way].as_u64().expect("pages") * 4096;
+        let cells = cells(&format!("| {way}"));
+        assert_eq!([&cells[0], &cells[2]], [&run.times(way).to_string(), &bytes.to_string()], "{}", run.err);
+    }
+    // Without a report of the user's, and the program's own output as it is.
+    let mut command = pontoon();
+    let output = command.args(["run", "--stats", "--"]).arg(client.program()).output().expect("the command starts");
+    let (out, err) = texts(&output);
+    assert!(
+        out.ends_with("TOUR ok\n") && err.contains("svm_pagefault_count") && err.contains("invalidations:"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn a_run_within_a_run_reports_to_the_outer_one() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("tour");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let report = dir.path().join("report.json");
+    let mut command = pontoon();
+    command.args(["run", "--report"]).arg(&report).args(["--", env!("CARGO_BIN_EXE_pontoon"), "run", "--"]);
+    let output = command.arg(client.program()).args(["-t", "01"]).output().expect("the command starts");
+    let (out, err) = texts(&output);
+    assert!(output.status.success() && !err.contains("no process"), "{out}{err}");
+    assert!(std::fs::read_to_string(report).expect("a report").contains("SYSTEM->VRAM0"));
+}
