@@ -124,10 +124,11 @@ static inline uint32_t queue_open(struct gpu *gpu, struct engine_instance engine
     return queue.exec_queue_id;
 }
 
-static inline void gpu_open(struct gpu *gpu) {
-    gpu->fd = open("/dev/dri/renderD128", O_RDWR | O_CLOEXEC);
+/* The device behind a node. */
+static inline void gpu_open_node(struct gpu *gpu, const char *node) {
+    gpu->fd = open(node, O_RDWR | O_CLOEXEC);
     if (gpu->fd < 0)
-        die("open /dev/dri/renderD128");
+        die(node);
     struct {
         struct query_head head;
         uint64_t info[];
@@ -142,6 +143,8 @@ static inline void gpu_open(struct gpu *gpu) {
     for (unsigned tile = 0; tile < gpu->tiles; tile++)
         gpu->queues[tile] = queue_open(gpu, engine_of(gpu->fd, tile));
 }
+
+static inline void gpu_open(struct gpu *gpu) { gpu_open_node(gpu, "/dev/dri/renderD128"); }
 
 static inline void gpu_close(struct gpu *gpu) {
     for (unsigned tile = 0; tile < gpu->tiles; tile++) {

@@ -9,8 +9,6 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-struct madvise { uint64_t extensions, start, range; uint32_t vm_id, attr, value; uint16_t policy, region; uint64_t pointer, reserved[2]; };
-SIZE_IS(madvise, 64);
 struct mem_range_attr {
     uint64_t extensions, start, end;
     uint32_t devmem_fd, migration_policy, atomic, atomic_reserved, pat, pat_reserved;
@@ -19,9 +17,7 @@ struct mem_range_attr {
 SIZE_IS(mem_range_attr, 64);
 struct query_attrs { uint64_t extensions; uint32_t vm_id, count; uint64_t start, range, entry_bytes, entries, reserved[2]; };
 SIZE_IS(query_attrs, 64);
-#define IOC_MADVISE 0x4040644cu
 #define IOC_QUERY_ATTRS 0xc040644du
-enum { PREFERRED_LOC = 0, ATOMIC = 1, PAT = 2, PURGEABLE = 3 };
 enum { ATOMIC_DEVICE = 1, ATOMIC_GLOBAL = 2, ATOMIC_CPU = 3, WILLNEED = 0, DONTNEED = 1 };
 enum { BIND_AUTORESET = 1 << 6, CONFIG_HAS_PURGING = 0x20 };
 

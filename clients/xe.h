@@ -23,6 +23,7 @@
 #define IOC_EXEC_QUEUE_GET_PROPERTY 0xc0286448u
 #define IOC_EXEC 0x40386449u
 #define IOC_WAIT_USER_FENCE 0xc048644au
+#define IOC_MADVISE 0x4040644cu
 
 struct version { int32_t major, minor, patch; uint64_t name_len; char *name; uint64_t date_len; char *date; uint64_t desc_len; char *desc; };
 SIZE_IS(version, 64);
@@ -135,6 +136,10 @@ struct wait_user_fence {
     uint64_t reserved[2];
 };
 SIZE_IS(wait_user_fence, 72);
+
+enum { PREFERRED_LOC = 0, ATOMIC = 1, PAT = 2, PURGEABLE = 3 };
+struct madvise { uint64_t extensions, start, range; uint32_t vm_id, attr, value; uint16_t policy, region; uint64_t pointer, reserved[2]; };
+SIZE_IS(madvise, 64);
 
 /* GPU commands: the first dword */
 #define MI_BATCH_BUFFER_END 0x05000000u

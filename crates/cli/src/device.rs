@@ -1,32 +1,34 @@
-//! The device that a command line asks for: a built-in one or a file, and how much VRAM.
+//! The devices that a command line asks for: built-in ones or files, and how much VRAM.
 //!
 //! All is judged before a program starts; the preload library is then told by a text that needs no file.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use machine::profile::{Profile, Size};
 use std::path::Path;
 
-/// Which device there is.
+/// Which devices there are.
 #[derive(Args)]
 pub struct Chosen {
-    /// The device: pvc-2t, pvc-1t, pvc-4t, or a file (docs/profiles.md has its keys)
+    /// A device: pvc-2t, pvc-1t, pvc-4t, or a file (docs/profiles.md has its keys); once for each of up to 4 devices
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = profile)]
-    device: Profile,
+    device: Vec<Profile>,
     /// VRAM of each tile, such as 64M or 1G; rounded up to 2M
     #[arg(long, value_name = "SIZE", value_parser = vram)]
     vram: Option<Size>,
 }
 
 impl Chosen {
-    /// The profile in all.
-    pub fn profile(&self) -> Profile {
-        Profile { vram: self.vram.unwrap_or(self.device.vram), ..self.device.clone() }
+    /// The profiles in all.
+    pub fn profiles(&self) -> Result<Vec<Profile>> {
+        Profile::count(&self.device).map_err(|why| anyhow!("--device: {why}"))?;
+        let whole = |device: &Profile| Profile { vram: self.vram.unwrap_or(device.vram), ..device.clone() };
+        Ok(self.device.iter().map(whole).collect())
     }
 
-    /// The profile as the preload library reads it.
+    /// The profiles as the preload library reads them.
     pub fn as_text(&self) -> Result<String> {
-        serde_json::to_string(&self.profile()).context("a profile is text")
+        serde_json::to_string(&self.profiles()?).context("a profile is text")
     }
 }
 

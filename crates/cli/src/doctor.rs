@@ -17,8 +17,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let library = crate::shim_library::path()?;
     say!("preload library: {}", library.display());
-    let live = Live::start(&LiveConfig { devices: vec![options.chosen.profile()], ..LiveConfig::default() })?;
-    say!("device: {}", live.report().device);
+    let live = Live::start(&LiveConfig { devices: options.chosen.profiles()?, ..LiveConfig::default() })?;
+    for device in live.report().devices {
+        say!("device: {device}");
+    }
     say!("memory: {}", live.report().memory.mechanism);
     say!("{}", live.limits().unwrap_or("nothing is limited"));
     anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");

@@ -63,6 +63,11 @@ impl Interconnect {
         (0..self.nodes.len()).map(|index| PagemapId(index as u16))
     }
 
+    /// Who may see the pages in a device's VRAM: so far the device alone.
+    pub fn owner(&self, device: DeviceId) -> OwnerId {
+        OwnerId(1 + u32::from(device.0))
+    }
+
     /// Which way an engine of `from` reaches the VRAM of `to`; `None`: not at all.
     pub fn path(&self, from: Node, to: Node) -> Option<Proto> {
         let platform = self.platforms.get(usize::from(from.device.0)).filter(|_| from.device == to.device)?;
@@ -84,7 +89,7 @@ impl Port {
 
 impl xe_kmd::Interconnect for Port {
     fn owner(&self) -> OwnerId {
-        OwnerId(1 + u32::from(self.device.0))
+        self.all.owner(self.device)
     }
 
     fn pagemap(&self, tile: TileId) -> Option<PagemapId> {

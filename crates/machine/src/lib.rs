@@ -26,5 +26,6 @@ pub mod stats;
 pub mod story;
 pub mod wiring;
 
+pub use hostmm::OwnerId;
 pub use xe_hw::{Injection, Record};
 pub use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, File, Passed, Rules, SharedBytes, Usage};

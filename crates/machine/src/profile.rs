@@ -17,6 +17,8 @@ use xe_spec::platform::{PVC, Tile};
 const DEVICE_IDS: [u16; 13] =
     [0x0b69, 0x0b6e, 0x0bd4, 0x0bd5, 0x0bd6, 0x0bd7, 0x0bd8, 0x0bd9, 0x0bda, 0x0bdb, 0x0be0, 0x0be1, 0x0be5];
 const TILES: RangeInclusive<i64> = 1..=4;
+/// As many devices as a machine may have.
+pub const MAX_DEVICES: usize = 4;
 /// Engines of a class that one tile may have.
 const ENGINES: RangeInclusive<i64> = 1..=8;
 /// A batch, and what it touches, by blocks of 2M.
@@ -67,6 +69,17 @@ impl Profile {
             return Ok(found.clone());
         }
         Err(format!("no built-in device '{name}': there are {}", all.map(|profile| profile.name).join(", ")))
+    }
+
+    /// Whether a machine may have so many devices.
+    ///
+    /// # Errors
+    /// A sentence with the cause.
+    pub fn count(devices: &[Self]) -> Result<(), String> {
+        match devices.len() {
+            1..=MAX_DEVICES => Ok(()),
+            n => Err(format!("{n} devices: a machine has 1 to {MAX_DEVICES} devices")),
+        }
     }
 
     /// The profile that gives this platform.

@@ -13,7 +13,7 @@ use crate::bus::{HostBus, SystemAccess};
 use crate::engines::{Engines, Work};
 use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
-use hostmm::{HostMemory, HostMm};
+use hostmm::{HostMemory, HostMm, OwnerId};
 use std::sync::{Arc, Weak};
 use sync::RwLock;
 use sync::rank::{self, Rank};
@@ -117,6 +117,11 @@ impl Core {
     /// Its number in the machine.
     pub const fn id(&self) -> DeviceId {
         self.id
+    }
+
+    /// Who may see the pages in its VRAM.
+    pub fn owner(&self) -> OwnerId {
+        self.interconnect.owner(self.id)
     }
 
     /// The driver.

@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `PONTOON_DEVICE` | the device: a built-in one by its name, or a profile as JSON with the keys of `docs/profiles.md`; empty: `pvc-2t` |
+//! | `PONTOON_DEVICE` | the devices: a built-in one by its name, or as JSON a profile with the keys of `docs/profiles.md` or a list of them; empty: `pvc-2t` |
 //! | `PONTOON_BEHAVIOUR` | variants of named behaviours, `a=upstream,b=posted`; empty: the correct ones |
 //! | `PONTOON_MODE` | `auto` (default) or `no-move`: never use UFFDIO_MOVE |
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |
@@ -27,8 +27,8 @@ pub enum Mode {
 /// What the machine is started with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// The device; the machine knows whether it can be.
-    pub device: Profile,
+    /// The devices; the machine knows whether they can be.
+    pub devices: Vec<Profile>,
     /// Text of `PONTOON_BEHAVIOUR`; the machine knows the names.
     pub behaviour: String,
     /// How pages travel.
@@ -49,27 +49,31 @@ impl Config {
             Some("no-move") => Mode::NoMove,
             Some(other) => return Err(format!("PONTOON_MODE={other} is neither auto nor no-move")),
         };
-        let device = device(&env)?;
+        let devices = devices(&env)?;
         let behaviour = env("PONTOON_BEHAVIOUR").unwrap_or_default();
-        Ok(Self { device, behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")) })
+        Ok(Self { devices, behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")) })
     }
 }
 
-/// The device that the environment asks for.
-fn device(env: impl Fn(&str) -> Option<String>) -> Result<Profile, String> {
-    let refused = |why: String| format!("PONTOON_DEVICE: {why}");
-    match env("PONTOON_DEVICE").as_deref() {
-        None | Some("") => Ok(Profile::default()),
-        Some(json) if json.starts_with('{') => serde_json::from_str(json).map_err(|error| refused(error.to_string())),
-        Some(name) => Profile::named(name).map_err(refused),
-    }
+/// The devices that the environment asks for.
+fn devices(env: impl Fn(&str) -> Option<String>) -> Result<Vec<Profile>, String> {
+    let asked = match env("PONTOON_DEVICE").as_deref() {
+        None | Some("") => Ok(vec![Profile::default()]),
+        Some(json) if json.starts_with('[') => serde_json::from_str(json).map_err(|error| error.to_string()),
+        Some(json) if json.starts_with('{') => {
+            serde_json::from_str(json).map(|one| vec![one]).map_err(|error| error.to_string())
+        }
+        Some(name) => Profile::named(name).map(|one| vec![one]),
+    };
+    let counted = asked.and_then(|devices| Profile::count(&devices).map(|()| devices));
+    counted.map_err(|why| format!("PONTOON_DEVICE: {why}"))
 }
 
-/// What the device's files tell of it. Where no device can be, they tell of the default one: who opens it is told why.
-pub fn identity() -> Identity {
-    let asked = device(libc_calls::env).unwrap_or_default();
-    let platform = asked.platform().or_else(|_| Profile::default().platform());
-    platform.map(Identity::of).unwrap_or_default()
+/// What the devices' files tell of them. Where there can be no such device, they tell of the default one: who opens it is told why.
+pub fn identities() -> Vec<Identity> {
+    let asked = devices(libc_calls::env).unwrap_or_else(|_| vec![Profile::default()]);
+    let platform = |profile: &Profile| profile.platform().or_else(|_| Profile::default().platform());
+    asked.iter().map(|profile| platform(profile).map(Identity::of).unwrap_or_default()).collect()
 }
 
 /// Whether the machine is to start at load.
@@ -96,7 +100,7 @@ mod tests {
         let none = Config::parse(|_| None).expect("defaults");
         assert_eq!(
             none,
-            Config { device: Profile::default(), behaviour: String::new(), mode: Mode::Auto, hostile: false }
+            Config { devices: vec![Profile::default()], behaviour: String::new(), mode: Mode::Auto, hostile: false }
         );
         let set = |name: &str| match name {
             "PONTOON_MODE" => Some("no-move".to_string()),
@@ -107,11 +111,16 @@ mod tests {
         };
         let set = Config::parse(set).expect("valid");
         let device = Profile { tiles: 3, vram: Size(64 << 20), ..Profile::default() };
-        assert_eq!(set, Config { device, behaviour: "a=upstream".into(), mode: Mode::NoMove, hostile: true });
+        let devices = vec![device];
+        assert_eq!(set, Config { devices, behaviour: "a=upstream".into(), mode: Mode::NoMove, hostile: true });
+        let two = Config::parse(|name| (name == "PONTOON_DEVICE").then(|| r#"[{},{"tiles":1}]"#.to_owned()));
+        let tiles: Vec<_> = two.expect("two devices").devices.iter().map(|device| device.tiles).collect();
+        assert_eq!(tiles, [2, 1]);
         let refused = |variable: &str, text: &str| {
             Config::parse(|name| (name == variable).then(|| text.to_owned())).expect_err("nonsense")
         };
         assert!(refused("PONTOON_MODE", "fast").contains("neither auto nor no-move"));
+        assert!(refused("PONTOON_DEVICE", "[]").contains("1 to 4 devices"));
         assert!(refused("PONTOON_DEVICE", "bmg").contains("there are pvc-2t"));
         assert!(refused("PONTOON_DEVICE", r#"{"tyles":1}"#).contains("unknown field `tyles`, expected one of `name`"));
     }

@@ -10,8 +10,9 @@
 //! by another process than the owner are ignored.
 
 use crate::device::{File, Passed};
-use crate::minor::Minor;
+use crate::minor::{Kind, Minor};
 use core::sync::atomic::{AtomicU32, Ordering};
+use machine::profile::MAX_DEVICES;
 use std::mem;
 use std::sync::Arc;
 use sync::{Mutex, MutexGuard};
@@ -64,12 +65,12 @@ const DIR: u32 = 1;
 const MACHINE: u32 = 2;
 const LIBRARY: u32 = 3;
 const CHECKED: u32 = 4;
-/// From here on: four times the index in the list of files, plus what it is.
+/// From here on: [`KINDS`] times the index in the list of files, plus what it is.
 const FIRST_FILE: u32 = 16;
-const CARD: u32 = 0;
-const RENDER: u32 = 1;
-const PASSED: u32 = 2;
-const BUFFER: u32 = 3;
+const KINDS: u32 = 16;
+/// Nodes are the kinds below: twice the device's number, one more for its render node.
+const PASSED: u32 = 2 * MAX_DEVICES as u32;
+const BUFFER: u32 = PASSED + 1;
 
 static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
 static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
@@ -84,11 +85,13 @@ pub fn entry(fd: i32) -> Entry {
         MACHINE => Entry::Machine,
         LIBRARY => Entry::Library,
         CHECKED => Entry::Checked,
-        file => match (file - FIRST_FILE) % 4 {
-            CARD => Entry::Node(Minor::Card),
-            RENDER => Entry::Node(Minor::Render),
+        file => match (file - FIRST_FILE) % KINDS {
             PASSED => Entry::Passed,
-            _ => Entry::Buffer,
+            BUFFER => Entry::Buffer,
+            node => Entry::Node(Minor {
+                device: (node / 2) as u8,
+                kind: if node % 2 == 0 { Kind::Card } else { Kind::Render },
+            }),
         },
     }
 }
@@ -137,7 +140,7 @@ pub fn passed(fd: i32, epoch: u32) -> Option<(Passed, Arc<dyn File>)> {
 
 /// `fd`, just made, is a new open file.
 pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
-    let kind = if minor == Minor::Card { CARD } else { RENDER };
+    let kind = 2 * u32::from(minor.device) + u32::from(minor.kind == Kind::Render);
     add(fd, kind, Behind::File(file), epoch);
 }
 
@@ -159,7 +162,7 @@ fn add(fd: i32, kind: u32, behind: Behind, epoch: u32) {
         files.0.len() - 1
     });
     files.0[slot] = Some(OpenFile { behind, epoch, descriptors: 1 });
-    set(fd, FIRST_FILE + slot as u32 * 4 + kind);
+    set(fd, FIRST_FILE + slot as u32 * KINDS + kind);
 }
 
 /// `fd` is a directory of the tree.
@@ -263,7 +266,7 @@ fn set(fd: i32, word: u32) {
 }
 
 fn index(word: u32) -> Option<usize> {
-    word.checked_sub(FIRST_FILE).map(|file| file as usize / 4)
+    word.checked_sub(FIRST_FILE).map(|file| (file / KINDS) as usize)
 }
 
 fn own() {

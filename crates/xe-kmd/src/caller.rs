@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use hostmm::OwnerId;
 use units::HostFrame;
 use xe_uapi::drm::PrimeFlags;
 
@@ -72,8 +73,8 @@ pub trait Caller {
     /// An object over all of what such a descriptor shows; who has it destroys it. `ENOMEM`: there is no room for it.
     fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno>;
 
-    /// Whether a descriptor is an open file of this device, or of another process's.
-    fn is_device(&self, fd: i32) -> bool;
+    /// Who may see the pages in the VRAM of the device that a descriptor is an open file of; `None`: it is none.
+    fn owner(&self, fd: i32) -> Option<OwnerId>;
 
     /// The program's own eventfd. `EBADF`: there is no such descriptor; `EINVAL`: it is none.
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno>;
@@ -125,8 +126,8 @@ impl Caller for Nobody {
         Err(Errno::ENOMEM)
     }
 
-    fn is_device(&self, _fd: i32) -> bool {
-        false
+    fn owner(&self, _fd: i32) -> Option<OwnerId> {
+        None
     }
 
     fn eventfd(&self, _fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

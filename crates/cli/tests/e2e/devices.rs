@@ -72,6 +72,30 @@ fn clients_are_right_on_one_tile_on_four_and_in_little_vram() {
     assert!(run.count("evictions") > 0, "{}", run.report);
 }
 
+/// Three tiles of two devices and a CPU add to the same words: what one device has in its VRAM goes to the other by way of
+/// system memory.
+#[test]
+fn several_devices_share_the_memory_of_a_program() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("devices");
+    let two = ["--device", "pvc-2t", "--device", "pvc-1t", "--vram", "64M"];
+    let right = "/dev/dri/renderD128 0000:4d:00.0 tiles 2\n/dev/dri/renderD129 0000:5d:00.0 tiles 1\nDEVICES ok\n";
+    for more in [&[][..], &["--hostile"], &["--no-move"]] {
+        let run = client.run(&[&two[..], more].concat(), &["10"]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{more:?}: {}", run.err);
+        for way in ["SYSTEM->VRAM0", "VRAM0->SYSTEM", "SYSTEM->VRAM2", "VRAM2->SYSTEM"] {
+            assert!(run.times(way) > 0, "{way}: {}", run.report["migrations"]);
+        }
+        let names = run.report["devices"].as_array().expect("devices").iter().map(|device| &device["name"]);
+        assert_eq!(names.collect::<Vec<_>>(), ["pvc-2t", "pvc-1t"]);
+        assert_eq!(run.report["memory"]["accounted_frames"].as_array().map(Vec::len), Some(3));
+    }
+    let run = client.run(&["--device", "pvc-1t"].repeat(4), &["2"]);
+    assert_eq!((run.code, run.out.lines().count()), (Some(0), 5), "{}{}", run.out, run.err);
+}
+
 #[test]
 fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -101,6 +125,7 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
     }
     refused(&["--device", "nowhere.toml"], "cannot read it");
     refused(&["--device", "bmg"], "there are pvc-2t, pvc-1t, pvc-4t; a file's name ends with .toml");
+    refused(&["--device", "pvc-1t"].repeat(5), "--device: 5 devices: a machine has 1 to 4 devices");
     refused(&["--vram", "0"], "vram = 0: a tile has 8M to 32G; write such a size");
     refused(&["--vram", "lots"], "'lots' is no size: write a number with K, M or G");
 }

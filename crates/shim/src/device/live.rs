@@ -1,11 +1,12 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, Passed, Refusal};
+use super::{Caller, Change, Device, Errno, File, OwnerId, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
 use crate::marks;
-use crate::minor::Minor;
+use crate::minor::{Gt, Kind, Minor};
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
+use machine::wiring::Core;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
@@ -19,12 +20,13 @@ struct Machine {
 struct OpenFile {
     file: Arc<machine::File>,
     live: Arc<Live>,
+    device: u8,
 }
 
 /// Starts the machine of this process, and says on stderr what is limited.
 pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     let live = Live::start(&LiveConfig {
-        devices: vec![config.device.clone()],
+        devices: config.devices.clone(),
         behaviours: config.behaviour.clone(),
         travel: match config.mode {
             Mode::Auto => Travel::Move,
@@ -32,14 +34,16 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         },
     })
     .map_err(refusal)?;
-    live.core().device().ask_for_priority(|| {
-        let sets = rustix::thread::capabilities(None);
-        sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
-    });
+    live.cores().for_each(|core| core.device().ask_for_priority(may_raise_priority));
     if let Some(limits) = live.limits() {
         marks::say_limit("limits", limits);
     }
     Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
+}
+
+fn may_raise_priority() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
 }
 
 fn refusal(error: StartError) -> Refusal {
@@ -55,11 +59,17 @@ fn refusal(error: StartError) -> Refusal {
     Refusal { errno: Errno(errno), message: error.to_string() }
 }
 
+impl Machine {
+    fn core(&self, device: u8) -> Option<&Arc<Core>> {
+        self.live.cores().nth(device.into())
+    }
+}
+
 impl Device for Machine {
     fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno> {
-        let device = self.live.core().device();
-        let file = if minor == Minor::Render { device.open_render() } else { device.open() };
-        Ok(Arc::new(OpenFile { file, live: self.live.clone() }))
+        let device = self.core(minor.device).ok_or(Errno(libc::ENODEV))?.device();
+        let file = if minor.kind == Kind::Render { device.open_render() } else { device.open() };
+        Ok(Arc::new(OpenFile { file, live: self.live.clone(), device: minor.device }))
     }
 
     fn exclude(&self, range: HostRange) {
@@ -104,26 +114,31 @@ impl Device for Machine {
         self.live.mm().descriptors().to_vec()
     }
 
-    fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)> {
-        let book = self.live.core().ledger().read();
+    fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)> {
+        let Some(core) = self.core(gt.device) else { return Vec::new() };
+        let book = core.ledger().read();
         let of_gt = |counts: &BTreeMap<TileId, u64>| {
-            counts.iter().filter(|(tile, _)| u32::from(tile.0) == gt).map(|(_, count)| count).sum()
+            counts.iter().filter(|(tile, _)| u32::from(tile.0) == gt.number).map(|(_, count)| count).sum()
         };
         vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
     }
 
     fn has_fences(&self) -> bool {
-        self.live.core().device().has_fences()
+        self.live.cores().any(|core| core.device().has_fences())
     }
 
     fn finish_jobs(&self, range: HostRange) {
-        self.live.core().device().finish_jobs(range);
+        self.live.cores().for_each(|core| core.device().finish_jobs(range));
     }
 
-    fn reset_gt(&self, gt: u32) {
-        if let Ok(tile) = u8::try_from(gt) {
-            self.live.core().device().reset_gt(TileId(tile));
+    fn reset_gt(&self, gt: Gt) {
+        if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {
+            core.device().reset_gt(TileId(tile));
         }
+    }
+
+    fn owner(&self, device: u8) -> Option<OwnerId> {
+        Some(self.core(device)?.owner())
     }
 
     fn shutdown(&self) {
@@ -139,7 +154,7 @@ impl Device for Machine {
 
 impl File for OpenFile {
     fn usage(&self) -> String {
-        super::usage::lines(&self.file.usage())
+        super::usage::lines(&self.file.usage(), self.device)
     }
 
     fn ioctl(&self, command: u32, argument: HostVa, caller: &dyn Caller) -> Result<u32, Errno> {

@@ -8,9 +8,9 @@ mod usage;
 
 pub use live::start;
 pub use machine::live::OBJECT_NAME;
-pub use machine::{Caller, Passed};
+pub use machine::{Caller, OwnerId, Passed};
 
-use crate::minor::Minor;
+use crate::minor::{Gt, Minor};
 use machine::profile::Platform;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa};
@@ -50,7 +50,7 @@ pub enum Change {
 
 /// A running machine.
 pub trait Device: Send + Sync {
-    /// Opens the device: a new file with handles, VMs and queues of its own.
+    /// Opens a device: a new file with handles, VMs and queues of its own.
     fn open(&self, minor: Minor) -> Result<Arc<dyn File>, Errno>;
     /// Everything that must stay was excluded: memory may move from now on without a GPU that asks for it.
     fn begin(&self);
@@ -69,13 +69,15 @@ pub trait Device: Send + Sync {
     /// The machine's descriptors: the program may not close them, and a fork child closes them.
     fn own_fds(&self) -> Vec<i32>;
     /// Counters of a GT, in the order of debugfs.
-    fn gt_stats(&self, gt: u32) -> Vec<(&'static str, u64)>;
+    fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)>;
     /// Whether jobs may count on memory that stays until they are done.
     fn has_fences(&self) -> bool;
     /// The mapping of this range is about to change: wait for such jobs.
     fn finish_jobs(&self, range: HostRange);
     /// Reset a GT: what had begun there is killed.
-    fn reset_gt(&self, gt: u32);
+    fn reset_gt(&self, gt: Gt);
+    /// Who may see the pages in a device's VRAM.
+    fn owner(&self, device: u8) -> Option<OwnerId>;
     /// Bring everything back and stop.
     fn shutdown(&self);
     /// What happened, as one JSON value.

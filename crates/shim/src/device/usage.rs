@@ -2,13 +2,14 @@
 //!
 //! Upstream: `drm_show_fdinfo`, `drm_print_memory_stats`, `xe_drm_client_fdinfo`.
 
-use crate::view::SLOT;
+use crate::view;
 use machine::Usage;
 use std::fmt::Write;
 
 /// The lines behind the kernel's own.
-pub fn lines(usage: &Usage) -> String {
-    let mut text = format!("drm-driver:\txe\ndrm-client-id:\t{}\ndrm-pdev:\t{SLOT}\n", usage.client);
+pub fn lines(usage: &Usage, device: u8) -> String {
+    let slot = view::slot(device);
+    let mut text = format!("drm-driver:\txe\ndrm-client-id:\t{}\ndrm-pdev:\t{slot}\n", usage.client);
     for of in &usage.memory {
         // Nothing here is busy or purgeable.
         let all =

@@ -6,7 +6,7 @@
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
 use crate::device::{Errno, FILE_BYTES};
-use crate::minor::Minor;
+use crate::minor::{Gt, Minor};
 use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
 use crate::view::{self, Look, Special};
@@ -244,7 +244,7 @@ fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno
 }
 
 /// `opened`'s number becomes a file with a GT's counters, as of now.
-fn stats_over(opened: OwnedFd, gt: u32, flags: c_int) -> Result<c_int, Errno> {
+fn stats_over(opened: OwnedFd, gt: Gt, flags: c_int) -> Result<c_int, Errno> {
     let Some(device) = session::running() else { return Ok(opened.into_raw_fd()) };
     let mut text = String::new();
     for (name, value) in device.gt_stats(gt) {

@@ -9,8 +9,9 @@
 use super::shared;
 use super::signals::{Held, Pending};
 use super::wait::SLICE_NS;
-use crate::device::File;
+use crate::device::{File, OwnerId};
 use crate::nodes::{self, Entry, MAX_FD};
+use crate::session;
 use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, Passed, SharedBytes};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -73,8 +74,9 @@ impl Caller for Process<'_> {
         self.file.adopt_object(file.as_raw_fd(), bytes).ok_or(Errno::ENOMEM)
     }
 
-    fn is_device(&self, fd: i32) -> bool {
-        matches!(nodes::entry(fd), Entry::Node(_))
+    fn owner(&self, fd: i32) -> Option<OwnerId> {
+        let Entry::Node(minor) = nodes::entry(fd) else { return None };
+        session::running()?.owner(minor.device)
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

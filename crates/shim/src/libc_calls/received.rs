@@ -13,6 +13,7 @@ use crate::session;
 use core::ffi::{c_int, c_uint};
 use core::{ptr, slice};
 use libc::{mmsghdr, msghdr, ssize_t, timespec};
+use machine::profile::MAX_DEVICES;
 use rustix::fd::BorrowedFd;
 use rustix::fs::CWD;
 use std::mem::MaybeUninit;
@@ -69,7 +70,7 @@ fn minor_of(fd: c_int) -> Option<Minor> {
     let mut target = [MaybeUninit::uninit(); 64];
     let (name, _) = rustix::fs::readlinkat_raw(CWD, format!("/proc/self/fd/{fd}").as_str(), &mut target).ok()?;
     let name = name.strip_prefix(b"/memfd:")?.strip_suffix(b" (deleted)")?;
-    [Minor::Card, Minor::Render].into_iter().find(|minor| minor.path().to_bytes() == name)
+    Minor::all(MAX_DEVICES).find(|minor| minor.path().to_bytes() == name)
 }
 
 fn take(fd: c_int, minor: Minor) -> bool {

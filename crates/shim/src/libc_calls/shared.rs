@@ -10,7 +10,7 @@
 use super::passed::{Process, errno_of};
 use super::{fail, inside, interpose, real};
 use crate::device::{self, File, OBJECT_NAME, Passed};
-use crate::minor::Minor;
+use crate::minor::{Kind, Minor};
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::c_int;
@@ -97,7 +97,7 @@ pub fn find(fd: c_int, signals: &super::signals::Held) -> Result<(Passed, Arc<dy
         return Ok((passed, file, epoch));
     }
     shown(fd).map_err(|errno| device::Errno(errno.0))?;
-    let (file, epoch) = session::open(Minor::Render)?;
+    let (file, epoch) = session::open(Minor { device: 0, kind: Kind::Render })?;
     let passed = file.adopt(fd, &Process { signals, file: &file, epoch })?;
     nodes::give_buffer(fd, passed.clone(), file.clone(), epoch);
     Ok((passed, file, epoch))

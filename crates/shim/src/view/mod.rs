@@ -10,12 +10,12 @@ mod path;
 mod place;
 mod property;
 mod tree;
-pub use tree::SLOT;
+pub use tree::slot;
 
 use crate::config;
 use crate::device::Identity;
 use crate::libc_calls;
-use crate::minor::Minor;
+use crate::minor::{Gt, Kind, Minor};
 use crate::nodes::{self, Entry};
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -68,11 +68,11 @@ pub enum Special {
     /// A device node.
     Node(Minor),
     /// A GT's counters, read from the machine at open.
-    Stats(u32),
-    /// A scheduling property of an engine class, by tile, class and file: written as the kernel allows it.
-    Property(u32, usize, usize),
+    Stats(Gt),
+    /// A scheduling property of an engine class, by GT, class and file: written as the kernel allows it.
+    Property(Gt, usize, usize),
     /// Resets that GT when it is written.
-    Reset(u32),
+    Reset(Gt),
 }
 
 /// What a write to a file of the tree does.
@@ -80,7 +80,7 @@ pub enum Written {
     /// The file has this text from now on.
     Value(String),
     /// A GT is reset.
-    Reset(u32),
+    Reset(Gt),
     /// Nothing.
     Nothing,
 }
@@ -95,8 +95,8 @@ pub struct Root {
     /// The folder to remove at the end, and the process that made it; none where the tree belongs to a whole run.
     own: Option<(PathBuf, u32)>,
     specials: Vec<(Special, Stat)>,
-    /// Engine classes, by the number in [`Special::Property`].
-    classes: &'static [&'static str],
+    /// The devices, by their numbers.
+    identities: Vec<Identity>,
 }
 
 enum State {
@@ -196,8 +196,8 @@ pub fn special(dev: u64, ino: u64) -> Option<Special> {
 
 /// What a write of `text` to a file of the tree does, or its errno; `None` where the file takes any bytes.
 pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> {
-    let (tile, class, file) = match special(dev, ino)? {
-        Special::Property(tile, class, file) => (tile, class, file),
+    let (gt, class, file) = match special(dev, ino)? {
+        Special::Property(gt, class, file) => (gt, class, file),
         Special::Reset(gt) => {
             let reset = |yes| if yes { Written::Reset(gt) } else { Written::Nothing };
             return Some(property::truth(text).map(reset));
@@ -205,9 +205,9 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         Special::Node(_) | Special::Stats(_) => return None,
     };
     let root = made()?;
-    let class = root.classes[class];
+    let class = root.identities.get(usize::from(gt.device))?.engine_classes.get(class)?;
     let now = |file: &property::File| {
-        let path = format!("{}/{}", tree::engines(tile, class), file.name);
+        let path = format!("{}/{}", tree::engines(gt, class), file.name);
         property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
     };
     Some(property::FILES[file].accept(text, now).map(|value| Written::Value(format!("{value}\n"))))
@@ -290,45 +290,50 @@ fn root() -> Option<Arc<Root>> {
 
 impl Root {
     fn make() -> Result<Self, place::Refusal> {
-        let identity = config::identity();
-        let place::Place { root, own } = place::find(&identity)?;
-        let specials = specials(&root, &identity).map_err(|error| error.to_string())?;
+        let identities = config::identities();
+        let place::Place { root, own } = place::find(&identities)?;
+        let specials = specials(&root, &identities).map_err(|error| error.to_string())?;
         let root = libc_calls::raise(root);
         let reach = format!("/proc/self/fd/{}", root.as_raw_fd());
         let path = rustix::fs::readlink(reach.as_str(), Vec::new()).map_err(|error| error.to_string())?;
         nodes::mark_library(root.as_raw_fd());
         let own = own.map(|folder| (folder, std::process::id()));
-        Ok(Self { root, reach, path: path.into_bytes(), own, specials, classes: identity.engine_classes })
+        Ok(Self { root, reach, path: path.into_bytes(), own, specials, identities })
     }
 
     /// Whether the descriptor still leads to the tree.
     fn is_there(&self) -> bool {
-        let now = place::stat(self.root.as_fd(), &Minor::Card.path().to_string_lossy());
+        let first = Minor { device: 0, kind: Kind::Card };
+        let now = place::stat(self.root.as_fd(), &first.path().to_string_lossy());
         now.is_ok_and(|now| {
             self.specials.iter().any(|(_, stat)| (stat.st_dev, stat.st_ino) == (now.st_dev, now.st_ino))
         })
     }
 }
 
-fn specials(root: &OwnedFd, identity: &Identity) -> rustix::io::Result<Vec<(Special, Stat)>> {
+fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(Special, Stat)>> {
     let mut specials = Vec::new();
-    for minor in [Minor::Card, Minor::Render] {
-        specials.push((Special::Node(minor), place::stat(root.as_fd(), &minor.path().to_string_lossy())?));
+    let mut note = |what, path: &str| -> rustix::io::Result<()> {
+        specials.push((what, place::stat(root.as_fd(), path)?));
+        Ok(())
+    };
+    for minor in Minor::all(identities.len()) {
+        note(Special::Node(minor), &minor.path().to_string_lossy())?;
     }
-    for gt in 0..identity.tiles {
-        let path = format!("/sys/kernel/debug/dri/0/gt{gt}/stats");
-        specials.push((Special::Stats(gt), place::stat(root.as_fd(), &path)?));
+    let gts = |(device, identity): (u8, &Identity)| {
+        let classes = identity.engine_classes;
+        (0..identity.tiles).map(move |number| (Gt { device, number }, classes))
+    };
+    for (gt, classes) in (0..).zip(identities).flat_map(gts) {
+        let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
+        note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
         for name in tree::RESETS {
-            let path = format!("/sys/kernel/debug/dri/0/gt{gt}/{name}");
-            specials.push((Special::Reset(gt), place::stat(root.as_fd(), &path)?));
+            note(Special::Reset(gt), &format!("{debugfs}/{name}"))?;
         }
-    }
-    for (tile, (index, class)) in
-        (0..identity.tiles).flat_map(|tile| identity.engine_classes.iter().enumerate().map(move |class| (tile, class)))
-    {
-        for (number, file) in property::FILES.iter().enumerate() {
-            let path = format!("{}/{}", tree::engines(tile, class), file.name);
-            specials.push((Special::Property(tile, index, number), place::stat(root.as_fd(), &path)?));
+        for (index, class) in classes.iter().enumerate() {
+            for (number, file) in property::FILES.iter().enumerate() {
+                note(Special::Property(gt, index, number), &format!("{}/{}", tree::engines(gt, class), file.name))?;
+            }
         }
     }
     Ok(specials)

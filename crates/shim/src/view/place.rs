@@ -27,12 +27,12 @@ pub struct Place {
 }
 
 /// The tree below `PONTOON_ROOT`, or one of our own where there is none.
-pub fn find(identity: &Identity) -> Result<Place, Refusal> {
+pub fn find(identities: &[Identity]) -> Result<Place, Refusal> {
     if !has_descriptors() {
         return Err("no descriptor is left (ulimit -n)".into());
     }
     let shared = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty());
-    let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)), identity)) {
+    let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)), identities)) {
         Some(Ok(root)) => return Ok(Place { root, own: None }),
         Some(Err(refusal)) => Some(refusal),
         None => None,
@@ -41,7 +41,7 @@ pub fn find(identity: &Identity) -> Result<Place, Refusal> {
     let places = runtime.into_iter().chain([b"/dev/shm".to_vec(), b"/tmp".to_vec()]).map(OsString::from_vec);
     let mut why = refused;
     for place in places {
-        match own_tree(Path::new(&place), identity) {
+        match own_tree(Path::new(&place), identities) {
             Ok(found) => return Ok(found),
             Err(refusal) => why = why.or(Some(refusal)),
         }
@@ -56,7 +56,7 @@ fn has_descriptors() -> bool {
 }
 
 /// `base/view`, made where it is not there yet. Other processes may do the same just now.
-fn shared_tree(base: &Path, identity: &Identity) -> Result<OwnedFd, Refusal> {
+fn shared_tree(base: &Path, identities: &[Identity]) -> Result<OwnedFd, Refusal> {
     let folder = trusted(base)?;
     let say = |error| refusal(base, error);
     for _ in 0..2 {
@@ -66,7 +66,7 @@ fn shared_tree(base: &Path, identity: &Identity) -> Result<OwnedFd, Refusal> {
             Err(error) => return Err(say(error)),
         }
         let (name, building) = make_folder(&folder, "view").map_err(say)?;
-        signals::within_file_limit(|| tree::build(building.as_fd(), identity)).map_err(say)?;
+        signals::within_file_limit(|| tree::build(building.as_fd(), identities)).map_err(say)?;
         if rustix::fs::renameat_with(&folder, &name, &folder, "view", RenameFlags::NOREPLACE).is_err() {
             let _ = std::fs::remove_dir_all(base.join(&name));
         }
@@ -75,11 +75,11 @@ fn shared_tree(base: &Path, identity: &Identity) -> Result<OwnedFd, Refusal> {
 }
 
 /// A tree in a folder of this process's own.
-fn own_tree(place: &Path, identity: &Identity) -> Result<Place, Refusal> {
+fn own_tree(place: &Path, identities: &[Identity]) -> Result<Place, Refusal> {
     let say = |error| refusal(place, error);
     let (name, root) = make_folder(&trusted(place)?, "pontoon").map_err(say)?;
     let own = std::fs::canonicalize(place).unwrap_or(place.to_owned()).join(name);
-    match signals::within_file_limit(|| tree::build(root.as_fd(), identity)) {
+    match signals::within_file_limit(|| tree::build(root.as_fd(), identities)) {
         Ok(()) => Ok(Place { root, own: Some(own) }),
         Err(error) => {
             let _ = std::fs::remove_dir_all(own);

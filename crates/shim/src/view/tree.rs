@@ -1,4 +1,4 @@
-//! The tree itself: what a Xe device shows in `/dev/dri`, sysfs and debugfs.
+//! The tree itself: what Xe devices show in `/dev/dri`, sysfs and debugfs.
 //!
 //! All files are regular ones and all links relative, so the kernel resolves, lists and reads them by itself. The
 //! files that are more than that (nodes, statistics) are known by their inode, see [`super::Special`].
@@ -7,37 +7,71 @@
 
 use super::property;
 use crate::device::Identity;
+use crate::minor::{Gt, Kind, Minor};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io;
 
-/// PCI slot of the device.
-pub const SLOT: &str = "0000:4d:00.0";
-/// PCI slot of the root port above it.
-const PORT_SLOT: &str = "0000:4c:01.0";
-const PORT: &str = "sys/devices/pci0000:4c/0000:4c:01.0";
-const PCI: &str = "sys/devices/pci0000:4c/0000:4c:01.0/0000:4d:00.0";
+/// Number of the first device's bus. Each device has a root port of its own, on the bus below its own; the next device's are
+/// [`BUS_STEP`] higher.
+const BUS: u8 = 0x4d;
+const BUS_STEP: u8 = 0x10;
 /// Megahertz of a GT: the highest and the lowest.
 const FREQUENCIES: (u32, u32) = (1600, 900);
 
 /// Files of a GT in debugfs that reset it. The second returns when that is done; so does the first, here.
 pub const RESETS: [&str; 2] = ["force_reset", "force_reset_sync"];
 
+/// Where a device is on the PCI bus.
+struct Pci {
+    /// Its bus.
+    bus: u8,
+    /// Its slot.
+    slot: String,
+    /// The folder of its function.
+    dir: String,
+    /// The slot of the root port above it.
+    port_slot: String,
+    /// The folder of that.
+    port: String,
+}
+
+impl Pci {
+    fn of(device: u8) -> Self {
+        let bus = BUS + device * BUS_STEP;
+        let (slot, port_slot) = (slot(device), format!("0000:{:02x}:01.0", bus - 1));
+        let port = format!("sys/devices/pci0000:{:02x}/{port_slot}", bus - 1);
+        Self { bus, dir: format!("{port}/{slot}"), slot, port_slot, port }
+    }
+}
+
+/// PCI slot of a device.
+pub fn slot(device: u8) -> String {
+    format!("0000:{:02x}:00.0", BUS + device * BUS_STEP)
+}
+
 /// The folder of an engine class.
-pub fn engines(tile: u32, class: &str) -> String {
-    format!("{PCI}/tile{tile}/gt{tile}/engines/{class}")
+pub fn engines(gt: Gt, class: &str) -> String {
+    let (dir, number) = (Pci::of(gt.device).dir, gt.number);
+    format!("{dir}/tile{number}/gt{number}/engines/{class}")
+}
+
+/// The folder of a device's debugfs.
+pub fn debugfs(device: u8) -> String {
+    format!("sys/kernel/debug/dri/{device}")
 }
 
 /// Makes the tree in an empty directory, by its descriptor. Nothing is written but what was just made.
-pub fn build(root: BorrowedFd<'_>, identity: &Identity) -> io::Result<()> {
+pub fn build(root: BorrowedFd<'_>, identities: &[Identity]) -> io::Result<()> {
     let tree = Tree { root };
-    tree.nodes()?;
-    tree.pci_device(identity)?;
-    tree.root_port()?;
-    for tile in 0..identity.tiles {
-        tree.tile(identity, tile)?;
+    for dir in ["dev/dri/by-path", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
+        tree.dir(dir)?;
     }
-    tree.debugfs(identity)?;
+    tree.text("sys/class/drm/version", "drm 1.1.0 20060810")?;
+    tree.dir("sys/bus/pci/drivers/xe")?;
+    for (device, identity) in (0..).zip(identities) {
+        tree.device(device, identity)?;
+    }
     MERGED.iter().try_for_each(|dir| tree.merge(dir))
 }
 
@@ -81,20 +115,35 @@ impl Tree<'_> {
         rustix::fs::symlinkat(to, self.root, path)
     }
 
-    fn nodes(&self) -> io::Result<()> {
-        for dir in ["dev/dri/by-path", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
-            self.dir(dir)?;
+    /// All files of a device.
+    fn device(&self, device: u8, identity: &Identity) -> io::Result<()> {
+        let pci = Pci::of(device);
+        self.pci_device(&pci, identity)?;
+        self.root_port(&pci)?;
+        for (minor, kind) in [Kind::Card, Kind::Render].map(|kind| (Minor { device, kind }, kind)) {
+            self.node(&pci, minor, if kind == Kind::Card { "card" } else { "render" })?;
         }
-        for (minor, name, kind) in [(0, "card0", "card"), (128, "renderD128", "render")] {
-            self.file(&format!("dev/dri/{name}"), "", 0o666)?;
-            self.link(&format!("dev/dri/by-path/pci-{SLOT}-{kind}"), &format!("../{name}"))?;
-            self.link(&format!("dev/char/226:{minor}"), &format!("../dri/{name}"))?;
-            self.link_to(&format!("sys/dev/char/226:{minor}"), &format!("{PCI}/drm/{name}"))?;
-            self.link_to(&format!("sys/class/drm/{name}"), &format!("{PCI}/drm/{name}"))?;
+        for number in 0..identity.tiles {
+            self.tile(&pci, identity, Gt { device, number })?;
         }
-        self.text("sys/class/drm/version", "drm 1.1.0 20060810")?;
-        self.link_to(&format!("sys/bus/pci/devices/{SLOT}"), PCI)?;
-        self.link_to(&format!("sys/bus/pci/devices/{PORT_SLOT}"), PORT)
+        self.debugfs(&pci, device, identity)
+    }
+
+    fn node(&self, pci: &Pci, minor: Minor, kind: &str) -> io::Result<()> {
+        let path = minor.path().to_string_lossy();
+        let name = path.trim_start_matches("/dev/dri/");
+        let (minor, dir) = (minor.number(), format!("{}/drm/{name}", pci.dir));
+        self.file(&format!("dev/dri/{name}"), "", 0o666)?;
+        self.link(&format!("dev/dri/by-path/pci-{}-{kind}", pci.slot), &format!("../{name}"))?;
+        self.link(&format!("dev/char/226:{minor}"), &format!("../dri/{name}"))?;
+        self.link_to(&format!("sys/dev/char/226:{minor}"), &dir)?;
+        self.link_to(&format!("sys/class/drm/{name}"), &dir)?;
+        self.dir(&dir)?;
+        self.link(&format!("{dir}/device"), &format!("../../../{}", pci.slot))?;
+        self.link_to(&format!("{dir}/subsystem"), "sys/class/drm")?;
+        self.text(&format!("{dir}/dev"), &format!("226:{minor}"))?;
+        let uevent = format!("MAJOR=226\nMINOR={minor}\nDEVNAME=dri/{name}\nDEVTYPE=drm_minor");
+        self.text(&format!("{dir}/uevent"), &uevent)
     }
 
     /// A link to a path of the tree, both below `sys`, as sysfs writes them.
@@ -121,12 +170,13 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn pci_device(&self, identity: &Identity) -> io::Result<()> {
-        self.dir("sys/bus/pci/drivers/xe")?;
-        self.dir(PCI)?;
-        self.link_to(&format!("sys/bus/pci/drivers/xe/{SLOT}"), PCI)?;
-        self.link_to(&format!("{PCI}/subsystem"), "sys/bus/pci")?;
-        self.link_to(&format!("{PCI}/driver"), "sys/bus/pci/drivers/xe")?;
+    fn pci_device(&self, pci: &Pci, identity: &Identity) -> io::Result<()> {
+        let Pci { dir, slot, .. } = pci;
+        self.dir(dir)?;
+        self.link_to(&format!("sys/bus/pci/devices/{slot}"), dir)?;
+        self.link_to(&format!("sys/bus/pci/drivers/xe/{slot}"), dir)?;
+        self.link_to(&format!("{dir}/subsystem"), "sys/bus/pci")?;
+        self.link_to(&format!("{dir}/driver"), "sys/bus/pci/drivers/xe")?;
         let (devid, revid) = (identity.devid, identity.revid);
         for (name, text) in [
             ("vendor", "0x8086".to_string()),
@@ -136,19 +186,15 @@ impl Tree<'_> {
             ("subsystem_device", "0x0000".to_string()),
             ("class", "0x038000".to_string()),
         ] {
-            self.text(&format!("{PCI}/{name}"), &text)?;
+            self.text(&format!("{dir}/{name}"), &text)?;
         }
-        self.pci_function(PCI)?;
+        self.pci_function(dir)?;
         let uevent = format!(
-            "DRIVER=xe\nPCI_CLASS=38000\nPCI_ID=8086:{devid:04X}\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={SLOT}\n\
+            "DRIVER=xe\nPCI_CLASS=38000\nPCI_ID=8086:{devid:04X}\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={slot}\n\
              MODALIAS=pci:v00008086d{devid:08X}sv00008086sd00000000bc03sc80i00"
         );
-        self.text(&format!("{PCI}/uevent"), &uevent)?;
-        self.file(&format!("{PCI}/config"), config_space(identity), 0o644)?;
-        for (minor, name) in [(0, "card0"), (128, "renderD128")] {
-            self.drm_minor(minor, name)?;
-        }
-        Ok(())
+        self.text(&format!("{dir}/uevent"), &uevent)?;
+        self.file(&format!("{dir}/config"), config_space(identity), 0o644)
     }
 
     /// What every PCI function has: resources (there are none), interrupt, CPUs nearby (all), its link.
@@ -173,8 +219,10 @@ impl Tree<'_> {
     }
 
     /// The port above the device: of a host of that time.
-    fn root_port(&self) -> io::Result<()> {
-        self.link_to(&format!("{PORT}/subsystem"), "sys/bus/pci")?;
+    fn root_port(&self, pci: &Pci) -> io::Result<()> {
+        let Pci { bus, port, port_slot, .. } = pci;
+        self.link_to(&format!("sys/bus/pci/devices/{port_slot}"), port)?;
+        self.link_to(&format!("{port}/subsystem"), "sys/bus/pci")?;
         for (name, text) in [
             ("vendor", "0x8086"),
             ("device", "0x352a"),
@@ -182,30 +230,21 @@ impl Tree<'_> {
             ("subsystem_vendor", "0x8086"),
             ("subsystem_device", "0x0000"),
             ("class", "0x060400"),
-            ("secondary_bus_number", "77"),
-            ("subordinate_bus_number", "77"),
+            ("secondary_bus_number", &bus.to_string()),
+            ("subordinate_bus_number", &bus.to_string()),
         ] {
-            self.text(&format!("{PORT}/{name}"), text)?;
+            self.text(&format!("{port}/{name}"), text)?;
         }
-        self.pci_function(PORT)?;
-        let uevent = format!("PCI_CLASS=60400\nPCI_ID=8086:352A\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={PORT_SLOT}");
-        self.text(&format!("{PORT}/uevent"), &uevent)?;
-        self.file(&format!("{PORT}/config"), port_config_space(), 0o644)
-    }
-
-    fn drm_minor(&self, minor: u32, name: &str) -> io::Result<()> {
-        let dir = format!("{PCI}/drm/{name}");
-        self.dir(&dir)?;
-        self.link(&format!("{dir}/device"), &format!("../../../{SLOT}"))?;
-        self.link_to(&format!("{dir}/subsystem"), "sys/class/drm")?;
-        self.text(&format!("{dir}/dev"), &format!("226:{minor}"))?;
-        let uevent = format!("MAJOR=226\nMINOR={minor}\nDEVNAME=dri/{name}\nDEVTYPE=drm_minor");
-        self.text(&format!("{dir}/uevent"), &uevent)
+        self.pci_function(port)?;
+        let uevent = format!("PCI_CLASS=60400\nPCI_ID=8086:352A\nPCI_SUBSYS_ID=8086:0000\nPCI_SLOT_NAME={port_slot}");
+        self.text(&format!("{port}/uevent"), &uevent)?;
+        self.file(&format!("{port}/config"), port_config_space(*bus), 0o644)
     }
 
     /// A tile has one GT of the same number.
-    fn tile(&self, identity: &Identity, tile: u32) -> io::Result<()> {
-        let gt = format!("{PCI}/tile{tile}/gt{tile}");
+    fn tile(&self, pci: &Pci, identity: &Identity, of: Gt) -> io::Result<()> {
+        let tile = of.number;
+        let gt = format!("{}/tile{tile}/gt{tile}", pci.dir);
         self.dir(&format!("{gt}/gtidle"))?;
         self.text(&format!("{gt}/gtidle/name"), &format!("gt{tile}-rc"))?;
         self.text(&format!("{gt}/gtidle/idle_status"), "gt-c0")?;
@@ -218,7 +257,7 @@ impl Tree<'_> {
             self.text(&format!("{gt}/freq0/{name}"), &lowest.to_string())?;
         }
         for class in identity.engine_classes {
-            let engines = engines(tile, class);
+            let engines = engines(of, class);
             self.dir(&format!("{engines}/.defaults"))?;
             for property::File { name, default, .. } in property::FILES {
                 self.file(&format!("{engines}/{name}"), format!("{default}\n"), 0o644)?;
@@ -228,27 +267,27 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn debugfs(&self, identity: &Identity) -> io::Result<()> {
-        let dri = "sys/kernel/debug/dri";
-        self.dir(&format!("{dri}/0"))?;
-        self.link(&format!("{dri}/128"), "0")?;
-        self.link(&format!("{dri}/{SLOT}"), "0")?;
-        self.text(&format!("{dri}/0/name"), &format!("xe dev={SLOT} unique={SLOT}"))?;
+    fn debugfs(&self, pci: &Pci, device: u8, identity: &Identity) -> io::Result<()> {
+        let (dir, slot, number) = (debugfs(device), &pci.slot, device.to_string());
+        self.dir(&dir)?;
+        self.link(&format!("sys/kernel/debug/dri/{}", 128 + u32::from(device)), &number)?;
+        self.link(&format!("sys/kernel/debug/dri/{slot}"), &number)?;
+        self.text(&format!("{dir}/name"), &format!("xe dev={slot} unique={slot}"))?;
         let Identity { devid, revid, tiles, vm_max_level, .. } = identity;
         let info = format!(
             "graphics_verx100 1260\nmedia_verx100 0\nis_dgfx yes\nplatform PVC\ndevid {devid:#x}\nrevid {revid}\n\
              tile_count {tiles}\nvm_max_level {vm_max_level}\nforce_execlist no\nhas_flat_ccs no\nhas_usm yes"
         );
-        self.text(&format!("{dri}/0/info"), &info)?;
+        self.text(&format!("{dir}/info"), &info)?;
         for name in ["clients", "gem_names", "gtt_mm", "forcewake_all"] {
-            self.file(&format!("{dri}/0/{name}"), "", 0o644)?;
+            self.file(&format!("{dir}/{name}"), "", 0o644)?;
         }
         for tile in 0..*tiles {
-            self.file(&format!("{dri}/0/vram{tile}_mm"), "", 0o444)?;
-            self.dir(&format!("{dri}/0/gt{tile}"))?;
-            self.file(&format!("{dri}/0/gt{tile}/stats"), "", 0o644)?;
+            self.file(&format!("{dir}/vram{tile}_mm"), "", 0o444)?;
+            self.dir(&format!("{dir}/gt{tile}"))?;
+            self.file(&format!("{dir}/gt{tile}/stats"), "", 0o644)?;
             for name in RESETS {
-                self.file(&format!("{dri}/0/gt{tile}/{name}"), "", 0o644)?;
+                self.file(&format!("{dir}/gt{tile}/{name}"), "", 0o644)?;
             }
         }
         Ok(())
@@ -284,14 +323,14 @@ fn cpu_mask(list: &str) -> String {
 }
 
 /// The head of a bridge's configuration space: ids, class, and the buses on both sides.
-fn port_config_space() -> [u8; 64] {
+fn port_config_space(bus: u8) -> [u8; 64] {
     let mut space = [0; 64];
     space[0..2].copy_from_slice(&0x8086u16.to_le_bytes());
     space[2..4].copy_from_slice(&0x352au16.to_le_bytes());
     space[8] = 4;
     space[10..12].copy_from_slice(&0x0604u16.to_le_bytes());
     space[14] = 1;
-    space[24..27].copy_from_slice(&[0x4c, 0x4d, 0x4d]);
+    space[24..27].copy_from_slice(&[bus - 1, bus, bus]);
     space
 }
 

@@ -119,14 +119,21 @@ fn parse(args: &Madvise) -> Result<Advice, Errno> {
     }
 }
 
-/// A location by a device's descriptor is a region of that device's VRAM. `ENOENT`: there is no such device, or region.
+/// A location by a device's descriptor is a region of that device's VRAM. `ENOENT`: there is no such device, or region;
+/// `ENOLINK`: no engine of this device reaches it.
 ///
-/// Upstream: `xe_drm_pagemap_from_fd`.
+/// Upstream: `xe_drm_pagemap_from_fd`, `xe_madvise_details_init`.
 fn check_place(file: &File, caller: &dyn Caller, devmem_fd: u32, region: u16) -> Result<(), Errno> {
     let is_default = matches!(devmem_fd, PREFERRED_LOC_DEFAULT_DEVICE | PREFERRED_LOC_DEFAULT_SYSTEM);
-    let is_there =
-        || caller.is_device(devmem_fd as i32) && policy::region_pagemap(&file.shared.gpu, u32::from(region)).is_some();
-    if is_default || is_there() { Ok(()) } else { Err(Errno::ENOENT) }
+    if is_default {
+        return Ok(());
+    }
+    let gpu = &file.shared.gpu;
+    match caller.owner(devmem_fd as i32) {
+        Some(owner) if owner != gpu.interconnect.owner() => Err(Errno::ENOLINK),
+        Some(_) if policy::region_pagemap(gpu, u32::from(region)).is_some() => Ok(()),
+        _ => Err(Errno::ENOENT),
+    }
 }
 
 /// Whether a BO may be where atomics of a kind need it. Upstream: `check_bo_args_are_sane`.
