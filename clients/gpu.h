@@ -18,7 +18,7 @@
 #define MAX_TILES 4
 #define PAGE 4096ul
 #define FENCE_VALUE 0x600dfe9ceull
-#define WAIT_NS 30000000000ll
+#define WAIT_NS 300000000000ll
 
 struct gpu {
     int fd;

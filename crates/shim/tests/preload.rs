@@ -29,7 +29,7 @@ fn compile(source: &str, out: &Path) {
 /// The program under the library, with its places for files inside `dir`.
 fn preloaded(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new("timeout");
-    command.arg("60").arg(program).env("LD_PRELOAD", library()).env("XDG_RUNTIME_DIR", dir);
+    command.arg("300").arg(program).env("LD_PRELOAD", library()).env("XDG_RUNTIME_DIR", dir);
     command
 }
 

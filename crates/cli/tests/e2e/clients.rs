@@ -47,7 +47,7 @@ impl Client {
         &self.program
     }
 
-    /// Runs it under `pontoon run OPTIONS -- CLIENT ARGUMENTS`, at most a minute.
+    /// Runs it under `pontoon run OPTIONS -- CLIENT ARGUMENTS`, at most five minutes: the guard against a hang.
     pub fn run(&self, options: &[&str], arguments: &[&str]) -> Run {
         let report = self.dir.path().join("report.json");
         let _ = std::fs::remove_file(&report);
@@ -98,7 +98,7 @@ pub fn is_right(client: &Client, options: &[&str], arguments: &[&str]) {
 /// its children, which would keep our pipes open.
 pub fn pontoon() -> Command {
     let mut command = Command::new("timeout");
-    command.args(["-k", "2", "60"]).arg(env!("CARGO_BIN_EXE_pontoon"));
+    command.args(["-k", "2", "300"]).arg(env!("CARGO_BIN_EXE_pontoon"));
     command
 }
 

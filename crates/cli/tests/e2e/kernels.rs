@@ -9,7 +9,7 @@ fn without(what: &str, dir: &Path) -> Command {
     let refuse = dir.join("refuse");
     compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/refuse.c"), &refuse);
     let mut command = Command::new("timeout");
-    command.arg("60").arg(&refuse).args([what, env!("CARGO_BIN_EXE_pontoon")]);
+    command.arg("300").arg(&refuse).args([what, env!("CARGO_BIN_EXE_pontoon")]);
     command
 }
 

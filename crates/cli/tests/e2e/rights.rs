@@ -51,7 +51,7 @@ impl Place {
 
     fn as_nobody(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
-        command.arg("60").arg(self.at(program)).args(arguments).current_dir("/").uid(NOBODY).gid(NOBODY);
+        command.arg("300").arg(self.at(program)).args(arguments).current_dir("/").uid(NOBODY).gid(NOBODY);
         command.output().expect("timeout starts")
     }
 }
@@ -118,7 +118,7 @@ fn what_another_user_planted_is_neither_used_nor_written_to() {
             fs::remove_dir_all(folder.join(without)).expect("a folder");
         }
         let mut command = Command::new("timeout");
-        command.args(["60", "sh", "-c", "head -c 6 /dev/dri/card0; ls -l /dev/dri"]).env("PONTOON_ROOT", &folder);
+        command.args(["300", "sh", "-c", "head -c 6 /dev/dri/card0; ls -l /dev/dri"]).env("PONTOON_ROOT", &folder);
         let output = command.env("LD_PRELOAD", place.at("libpontoon_shim.so")).output().expect("timeout starts");
         let text = text(&output);
         assert!(text.contains("crw-rw-rw-") && !text.contains("root's"), "{name}: {text}");
@@ -132,7 +132,7 @@ fn a_run_keeps_nothing_in_a_folder_of_another_user() {
     let Some(place) = Place::new() else { return };
     let theirs = place.of_nobody("theirs", 0o755);
     let mut command = Command::new("timeout");
-    command.arg("60").arg(place.at("pontoon")).args(["run", "--", "sh", "-c", "ls -l /dev/dri; echo at $PONTOON_ROOT"]);
+    command.arg("300").arg(place.at("pontoon")).args(["run", "--", "sh", "-c", "ls -l /dev/dri; echo at $PONTOON_ROOT"]);
     let output = command.env("TMPDIR", &theirs).output().expect("timeout starts");
     let text = text(&output);
     assert!(text.contains("crw-rw-rw-") && !text.contains(&format!("at {}", theirs.display())), "{text}");
@@ -144,7 +144,7 @@ fn a_program_that_gave_up_its_rights_opens_the_device() {
     compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/drops.c"), &place.at("drops"));
     for arguments in [&["run", "--"][..], &["run", "--no-move", "--"]] {
         let mut command = Command::new("timeout");
-        command.arg("60").arg(place.at("pontoon")).args(arguments).arg(place.at("drops"));
+        command.arg("300").arg(place.at("pontoon")).args(arguments).arg(place.at("drops"));
         let output = command.output().expect("timeout starts");
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     }
@@ -156,7 +156,7 @@ fn a_program_that_gave_up_its_rights_leaves_a_report() {
     compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/drops.c"), &place.at("drops"));
     let report = place.at("report.json");
     let mut command = Command::new("timeout");
-    command.arg("60").arg(place.at("pontoon")).args(["run", "--report"]).arg(&report).arg("--").arg(place.at("drops"));
+    command.arg("300").arg(place.at("pontoon")).args(["run", "--report"]).arg(&report).arg("--").arg(place.at("drops"));
     let output = command.arg("late").output().expect("timeout starts");
     assert!(output.status.success(), "{}", text(&output));
     let report = fs::read_to_string(report).expect("a report");
