@@ -19,15 +19,18 @@ mod exhaust;
 mod explain;
 mod inside;
 mod judge;
+mod page;
 mod program;
+mod report;
 mod run;
 mod shim_library;
 mod speed;
 mod stats;
 mod tour;
+mod trace;
 
-use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -48,6 +51,8 @@ enum Command {
     Tour(tour::Options),
     /// Run a program on the software GPU
     Run(run::Options),
+    /// Show what a run left: as tables, as an HTML page, or as a Perfetto trace
+    Report(report::Options),
     /// Run engine, driver and hardware on a simulated mm under many schedules
     Check(check::Options),
     /// Tell the smallest failing run of a defect or a scene, for a mail
@@ -64,10 +69,15 @@ enum Command {
     Behaviours,
     /// List the built-in scenes that `check` takes
     Scenes,
-    /// Remove a run's folder when the run has ended, however it did (the run starts this itself)
-    #[command(hide = true)]
-    TidyUp {
-        /// The folder
+    /// Print what completes this command's words in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages of this command and its words
+    Man {
+        /// An existing folder
+        #[arg(value_name = "FOLDER")]
         folder: std::path::PathBuf,
     },
     /// Write a scene as a C program that runs on a real Xe node and under `pontoon run`
@@ -96,7 +106,21 @@ fn behaviours(list: &str) -> Result<String, String> {
 
 fn main() -> ExitCode {
     sigpipe::reset();
-    let outcome = match Cli::parse().command {
+    // What a run starts beside itself; no word of the command line, so that no shell completes it.
+    let tidies_up =
+        std::env::args_os().nth(1).filter(|word| word == shim_library::TIDY_UP).and(std::env::args_os().nth(2));
+    let outcome = match tidies_up {
+        Some(folder) => shim_library::tidy_up(folder.as_ref()),
+        None => obey(Cli::parse().command),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("pontoon: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn obey(command: Option<Command>) -> Result<ExitCode> {
+    match command {
         None => tour::run(&tour::Options::default()),
         Some(Command::Tour(options)) => tour::run(&options),
         Some(Command::Run(options)) => run::run(&options),
@@ -109,7 +133,9 @@ fn main() -> ExitCode {
         Some(Command::Replay(options)) => explain::replay(&options),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),
-        Some(Command::TidyUp { folder }) => shim_library::tidy_up(&folder),
+        Some(Command::Report(options)) => report::run(&options),
+        Some(Command::Completions { shell }) => complete(shell),
+        Some(Command::Man { folder }) => man(&folder),
         Some(Command::Behaviours) => list_behaviours(),
         Some(Command::EmitC { scene }) => ::check::emit::c_program(&scene).map_err(anyhow::Error::msg).map(|program| {
             say!("{program}");
@@ -119,11 +145,20 @@ fn main() -> ExitCode {
             check::list();
             Ok(ExitCode::SUCCESS)
         }
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("pontoon: {error:#}");
-        ExitCode::from(2)
-    })
+    }
+}
+
+fn complete(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pontoon", &mut text);
+    say!("{}", String::from_utf8_lossy(&text).trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(folder: &std::path::Path) -> Result<ExitCode> {
+    let written = clap_mangen::generate_to(Cli::command().name("pontoon"), folder);
+    written.with_context(|| format!("cannot write to {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write_line(line: std::fmt::Arguments<'_>) {

@@ -1,7 +1,7 @@
 //! `pontoon run -- PROGRAM`: any program on the software GPU; its exit code is ours.
 
 use crate::device::Chosen;
-use crate::{Device, program, shim_library, stats};
+use crate::{Device, program, report, shim_library, stats, trace};
 use anyhow::{Context, Result};
 use clap::Args;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 
 /// Options of `run`.
 #[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Options {
     #[command(flatten)]
     device: Device,
@@ -31,6 +32,12 @@ pub struct Options {
     /// opened the device
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// As --report, and every event in order: `pontoon report FILE` makes a page or a trace of it, on any machine
+    #[arg(long, value_name = "FILE", conflicts_with = "report")]
+    record: Option<PathBuf>,
+    /// Write a Perfetto trace of the run (opens in ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print tables at the end: faults, migrations, invalidations, retries, and how long they took
     #[arg(long)]
     stats: bool,
@@ -42,10 +49,15 @@ pub struct Options {
     program: Vec<OsString>,
 }
 
+const EXAMPLES: &str = "Examples:
+  pontoon run --stats -- ./program          what moved, how often, and how long it took
+  pontoon run --hostile -- python3 x.py     a program that knows no GPU, with its memory in VRAM and back
+  pontoon run --record run.json -- ./program && pontoon report run.json --html run.html";
+
 /// Runs the program to its end.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let (program, arguments) = options.program.split_first().context("no program given")?;
-    let report = options.report.as_deref().map(std::path::absolute).transpose()?;
+    let report = options.record.as_deref().or(options.report.as_deref()).map(std::path::absolute).transpose()?;
     let mut preloaded = shim_library::preloaded(program, &options.device, report.as_deref())?;
     preloaded.command.env("PONTOON_DEVICE", options.chosen.as_text()?);
     let counted = counted(options, report.as_deref(), &mut preloaded)?;
@@ -79,14 +91,23 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     note_outer_run();
     if let Some(report) = counted {
-        eprint!("{}", stats::text(&stats::read(&report)?));
+        let processes = report::read(&report)?;
+        if let Some(out) = &options.trace {
+            report::write(out, &trace::encode(&processes))?;
+        }
+        if options.stats {
+            eprint!("{}", stats::text(&report::sum(&processes)));
+        }
     }
     Ok(code)
 }
 
-/// The report that the tables are made of, where they are wanted: the user's, or one in the folder of the run.
+/// The report that the tables or the trace are made of, where they are wanted: the user's, or one in the folder of the run.
 fn counted(options: &Options, report: Option<&Path>, preloaded: &mut Preloaded) -> Result<Option<PathBuf>> {
-    if !options.stats {
+    if options.record.is_some() || options.trace.is_some() {
+        preloaded.command.env("PONTOON_RECORD", "1");
+    }
+    if !options.stats && options.trace.is_none() {
         return Ok(None);
     }
     if let Some(report) = report {
@@ -105,7 +126,7 @@ fn without_device(options: &Options, is_said: bool, code: ExitCode) -> ExitCode 
         return if code == ExitCode::SUCCESS { ExitCode::from(NOTHING_DONE) } else { code };
     }
     if !options.quiet && !is_said {
-        let what = if options.report.is_some() { ": the report is empty" } else { "" };
+        let what = if options.report.is_some() || options.record.is_some() { ": the report is empty" } else { "" };
         eprintln!("pontoon: no process of this run opened the device{what}");
     }
     code

@@ -82,7 +82,7 @@ impl Drop for Folder {
 fn keeper(folder: &Path) -> std::io::Result<(Child, PipeWriter)> {
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("tidy-up").arg(folder).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(TIDY_UP).arg(folder).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.env_remove("LD_PRELOAD").process_group(0).spawn()?;
     Ok((child, writer))
 }
@@ -97,6 +97,9 @@ pub fn tidy_up(folder: &Path) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The word by which a run starts that process.
+pub const TIDY_UP: &str = "tidy-up-after-a-run";
 
 /// How a run's folder begins.
 const PREFIX: &str = "pontoon-";

@@ -1,23 +1,9 @@
-//! `pontoon run --stats`: what the machines of a run counted, as tables on stderr when the run has ended.
+//! What the machines of a run counted, as tables: `pontoon run --stats` and `pontoon report`.
 
-use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
-use machine::report::Report;
 use machine::stats::{Sizes, Stats, Tile, Times};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
-
-/// The counters of all processes that wrote a line of the report.
-pub fn read(report: &Path) -> Result<Stats> {
-    let text = std::fs::read_to_string(report).with_context(|| format!("cannot read {}", report.display()))?;
-    let mut all = Stats::default();
-    for line in text.lines() {
-        let one: Report = serde_json::from_str(line).with_context(|| format!("{} is no report", report.display()))?;
-        all.add(&one.stats);
-    }
-    Ok(all)
-}
 
 /// The tables as text.
 pub fn text(stats: &Stats) -> String {

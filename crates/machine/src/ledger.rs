@@ -7,12 +7,14 @@
 //! then on). It is no scheduling point ([`sync::unscheduled`]): that somebody counts changes no run.
 
 use crate::stats::Stats;
+use crate::timeline::Timeline;
 use gpusvm::Where;
 use std::collections::BTreeMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostRange, TileId};
 use xe_kmd::{RetryStep, Serviced};
+use xe_spec::fault::Access;
 
 /// Migrations kept in full; later ones are only counted.
 const KEPT: usize = 4096;
@@ -95,6 +97,10 @@ pub struct Book {
     pub bo_evictions: u64,
     /// Counts by tile, direction, cause and size.
     pub stats: Stats,
+    /// Everything in order, where somebody wants it.
+    pub timeline: Timeline,
+    /// The first atomic that was refused: its tile and its address.
+    pub refused_atomic: Option<(TileId, u64)>,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
     pub stubs: BTreeMap<(u8, &'static str), u64>,
 }
@@ -121,6 +127,11 @@ impl Ledger {
         self.with_book(|book| book.flows.get(&(from, to)).copied().unwrap_or_default())
     }
 
+    /// Keeps so many events in order from now on.
+    pub fn keep_timeline(&self, room: usize) {
+        self.with_book(|book| book.timeline.keep(room));
+    }
+
     /// Looks at the book without a copy of it. Nothing else is done under its lock.
     pub fn look<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
         self.with_book(|book| f(book))
@@ -134,7 +145,10 @@ impl Ledger {
 impl gpusvm::Observer for Ledger {
     fn event(&self, event: &gpusvm::Event) {
         use gpusvm::Event;
-        self.with_book(|book| book.stats.svm(event));
+        self.with_book(|book| {
+            book.stats.svm(event);
+            book.timeline.svm(event);
+        });
         self.with_book(|book| match *event {
             Event::Migrated { range, from, to, pages, ns, .. } => {
                 let flow = book.flows.entry((from, to)).or_default();
@@ -157,9 +171,15 @@ impl gpusvm::Observer for Ledger {
 impl xe_kmd::Observer for Ledger {
     fn event(&self, event: &xe_kmd::Event) {
         use xe_kmd::Event;
-        self.with_book(|book| book.stats.driver(event));
+        self.with_book(|book| {
+            book.stats.driver(event);
+            book.timeline.driver(event);
+        });
         self.with_book(|book| match *event {
-            Event::Fault { tile, addr, outcome, ns, .. } => {
+            Event::Fault { tile, addr, access, outcome, ns, .. } => {
+                if access == Access::Atomic && matches!(outcome, Serviced::Refused(_)) {
+                    book.refused_atomic.get_or_insert((tile, addr.0));
+                }
                 book.gpu_fault_count += 1;
                 *book.gpu_faults_of.entry(tile).or_default() += 1;
                 book.gpu_faults_refused += u64::from(matches!(outcome, Serviced::Refused(_)));

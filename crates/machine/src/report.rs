@@ -4,6 +4,7 @@ use crate::interconnect::DeviceId;
 use crate::ledger::{Book, GpuFault, place_name};
 use crate::profile::Profile;
 use crate::stats::Stats;
+use crate::timeline::Item;
 use crate::wiring::Core;
 use gpusvm::Where;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,15 @@ pub struct Report {
     /// Counts by tile, direction, cause and size.
     #[serde(default)]
     pub stats: Stats,
+    /// Everything in order, where the run was recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Item>,
+    /// Of these, how many had no room.
+    #[serde(default)]
+    pub timeline_lost: u64,
+    /// The process that did it.
+    #[serde(default)]
+    pub process: u32,
     /// Requests that the driver does not do yet.
     pub stubs: BTreeMap<String, u64>,
     /// What the host mm says of itself.
@@ -165,6 +175,9 @@ impl Report {
         self.gpu_faults_refused += book.gpu_faults_refused;
         self.cpu_fault_count += book.cpu_fault_count;
         self.stats.add(&book.stats);
+        let (items, lost) = book.timeline.read();
+        self.timeline.extend_from_slice(items);
+        self.timeline_lost += lost;
         self.bans += book.bans;
         self.bo_evictions += book.bo_evictions;
         let home =

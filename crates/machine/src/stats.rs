@@ -168,14 +168,7 @@ impl Stats {
             SvmEvent::CpuFault { ns, .. } => self.cpu_faults.count(ns),
             SvmEvent::CpuFaultDeferred { .. } => self.cpu_faults_deferred += 1,
             SvmEvent::Invalidated { kind, .. } => {
-                let name = match kind {
-                    EventKind::Unmap => "unmap",
-                    EventKind::Clear => "clear",
-                    EventKind::Protection => "protection",
-                    EventKind::Migrate(_) => "migrate",
-                    EventKind::Release => "release",
-                };
-                count(&mut self.invalidations, name);
+                count(&mut self.invalidations, kind_name(kind));
             }
             SvmEvent::Evicted { .. } => self.evictions += 1,
             SvmEvent::MigrateFailed { error, .. } => {
@@ -199,12 +192,7 @@ impl Stats {
         match *event {
             DriverEvent::Fault { tile, access, outcome, ns, .. } => {
                 let tile = self.tiles.entry(tile.0).or_default();
-                let name = match access {
-                    Access::Read => "read",
-                    Access::Write => "write",
-                    Access::Atomic => "atomic",
-                };
-                count(&mut tile.faults, name);
+                count(&mut tile.faults, access_name(access));
                 match outcome {
                     Serviced::Resolved => {}
                     Serviced::Valid => tile.valid += 1,
@@ -251,6 +239,26 @@ impl Stats {
         add(&mut self.retries, &other.retries);
         self.evictions += other.evictions;
         add(&mut self.failed, &other.failed);
+    }
+}
+
+/// What an access is called.
+pub(crate) fn access_name(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+        Access::Atomic => "atomic",
+    }
+}
+
+/// What an invalidation is called.
+pub(crate) fn kind_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Unmap => "unmap",
+        EventKind::Clear => "clear",
+        EventKind::Protection => "protection",
+        EventKind::Migrate(_) => "migrate",
+        EventKind::Release => "release",
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `PONTOON_HOSTILE` | `1`: start the machine at load and move the program's memory about |
 //! | `PONTOON_REPORT` | file to which every process appends one line of JSON when it ends |
 //! | `PONTOON_RUN` | folder of a run, in which its processes note what was said and done: `pontoon run` makes it |
+//! | `PONTOON_RECORD` | not empty: the report has every event in order |
 //! | `PONTOON_QUIET` | not empty: what is limited is not said |
 //! | `PONTOON_ROOT` | folder in which the tree behind `/dev/dri` is kept; where it is of no use: one of the process's own, removed at exit |
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub mode: Mode,
     /// Move memory that no GPU asked for.
     pub hostile: bool,
+    /// Keep all events in order.
+    pub records: bool,
 }
 
 impl Config {
@@ -51,7 +54,8 @@ impl Config {
         };
         let devices = devices(&env)?;
         let behaviour = env("PONTOON_BEHAVIOUR").unwrap_or_default();
-        Ok(Self { devices, behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")) })
+        let records = env("PONTOON_RECORD").is_some_and(|value| !value.is_empty());
+        Ok(Self { devices, behaviour, mode, hostile: is_hostile(env("PONTOON_HOSTILE")), records })
     }
 }
 
@@ -100,19 +104,26 @@ mod tests {
         let none = Config::parse(|_| None).expect("defaults");
         assert_eq!(
             none,
-            Config { devices: vec![Profile::default()], behaviour: String::new(), mode: Mode::Auto, hostile: false }
+            Config {
+                devices: vec![Profile::default()],
+                behaviour: String::new(),
+                mode: Mode::Auto,
+                hostile: false,
+                records: false
+            }
         );
         let set = |name: &str| match name {
             "PONTOON_MODE" => Some("no-move".to_string()),
             "PONTOON_BEHAVIOUR" => Some("a=upstream".to_string()),
-            "PONTOON_HOSTILE" => Some("1".to_string()),
+            "PONTOON_HOSTILE" | "PONTOON_RECORD" => Some("1".to_string()),
             "PONTOON_DEVICE" => Some(r#"{"tiles":3,"vram":"64M"}"#.to_string()),
             _ => None,
         };
         let set = Config::parse(set).expect("valid");
         let device = Profile { tiles: 3, vram: Size(64 << 20), ..Profile::default() };
         let devices = vec![device];
-        assert_eq!(set, Config { devices, behaviour: "a=upstream".into(), mode: Mode::NoMove, hostile: true });
+        let behaviour = "a=upstream".into();
+        assert_eq!(set, Config { devices, behaviour, mode: Mode::NoMove, hostile: true, records: true });
         let two = Config::parse(|name| (name == "PONTOON_DEVICE").then(|| r#"[{},{"tiles":1}]"#.to_owned()));
         let tiles: Vec<_> = two.expect("two devices").devices.iter().map(|device| device.tiles).collect();
         assert_eq!(tiles, [2, 1]);

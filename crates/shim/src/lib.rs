@@ -14,6 +14,7 @@
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
 //! | `ending` | the end of a program that filters its own system calls |
 //! | `marks` | what the processes of one run tell each other |
+//! | `refused` | why an atomic was refused |
 //! | `report` | the line that this process leaves of what happened |
 //! | `config` | what the environment asks for |
 //!
@@ -33,6 +34,7 @@ mod libc_calls;
 mod marks;
 mod minor;
 mod nodes;
+mod refused;
 mod report;
 mod session;
 mod view;

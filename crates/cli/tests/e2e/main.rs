@@ -18,6 +18,7 @@ mod loading;
 mod owners;
 mod planted;
 mod process;
+mod recorded;
 mod rest;
 mod rights;
 mod stress;

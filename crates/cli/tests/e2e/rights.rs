@@ -132,7 +132,13 @@ fn a_run_keeps_nothing_in_a_folder_of_another_user() {
     let Some(place) = Place::new() else { return };
     let theirs = place.of_nobody("theirs", 0o755);
     let mut command = Command::new("timeout");
-    command.arg("300").arg(place.at("pontoon")).args(["run", "--", "sh", "-c", "ls -l /dev/dri; echo at $PONTOON_ROOT"]);
+    command.arg("300").arg(place.at("pontoon")).args([
+        "run",
+        "--",
+        "sh",
+        "-c",
+        "ls -l /dev/dri; echo at $PONTOON_ROOT",
+    ]);
     let output = command.env("TMPDIR", &theirs).output().expect("timeout starts");
     let text = text(&output);
     assert!(text.contains("crw-rw-rw-") && !text.contains(&format!("at {}", theirs.display())), "{text}");

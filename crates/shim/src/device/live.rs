@@ -6,11 +6,15 @@ use crate::libc_calls::complain;
 use crate::marks;
 use crate::minor::{Gt, Kind, Minor};
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
+use machine::report::Report;
 use machine::wiring::Core;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
+
+/// Events of a recorded run that are kept.
+const RECORDED: usize = 100_000;
 
 struct Machine {
     live: Arc<Live>,
@@ -35,6 +39,9 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     })
     .map_err(refusal)?;
     live.cores().for_each(|core| core.device().ask_for_priority(may_raise_priority));
+    if config.records {
+        live.cores().for_each(|core| core.ledger().keep_timeline(RECORDED));
+    }
     if let Some(limits) = live.limits() {
         marks::say_limit("limits", limits);
     }
@@ -147,8 +154,14 @@ impl Device for Machine {
         }
     }
 
+    fn refused_atomic(&self) -> Option<(u8, u64)> {
+        let first = |core: &Arc<Core>| core.ledger().look(|book| book.refused_atomic);
+        self.live.cores().find_map(first).map(|(tile, addr)| (tile.0, addr))
+    }
+
     fn report(&self) -> String {
-        serde_json::to_string(&self.live.report()).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        let report = Report { process: std::process::id(), ..self.live.report() };
+        serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 }
 

@@ -80,6 +80,8 @@ pub trait Device: Send + Sync {
     fn owner(&self, device: u8) -> Option<OwnerId>;
     /// Bring everything back and stop.
     fn shutdown(&self);
+    /// The first atomic that was refused: its tile and its address.
+    fn refused_atomic(&self) -> Option<(u8, u64)>;
     /// What happened, as one JSON value.
     fn report(&self) -> String;
 }

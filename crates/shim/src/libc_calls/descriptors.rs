@@ -9,7 +9,7 @@ use super::signals::{Held, Pending};
 use super::{fail, inside, interpose, real, received, shared, wait};
 use crate::device::{Errno, File, Passed};
 use crate::nodes::{self, Entry};
-use crate::session;
+use crate::{refused, session};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{DIR, EBADF, FILE};
 use std::sync::Arc;
@@ -164,7 +164,7 @@ fn ioctl_on(command: u32, argument: *mut c_void, find: impl FnOnce(&Held) -> Res
 
 fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
     let (file, epoch) = session::file(fd)?;
-    match command {
+    let result = match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
         _ => {
             let result = file.ioctl(command, HostVa(argument as u64), &Process { signals, file: &file, epoch });
@@ -173,7 +173,13 @@ fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held)
             }
             result
         }
+    };
+    if result == Err(Errno(libc::EIO))
+        && let Some(device) = session::running()
+    {
+        refused::explain(device.as_ref());
     }
+    result
 }
 
 /// After a dup: the new number is what the old one is.

@@ -1,0 +1,272 @@
+//! A recorded run as a Perfetto trace: opens in ui.perfetto.dev, or any tool that reads its protobuf.
+//!
+//! A process of the run is a process of the trace. Each tile has a track for faults, for binds and for TLB flushes; CPU faults,
+//! migrations, invalidations and evictions have tracks of their own. What overlaps on a track goes to a second one of that name, as
+//! slices of a track must nest. A flow leads from a fault to the migrations that it asked for and to its bind.
+
+use machine::report::Report;
+use machine::timeline::Item;
+use prost::Message;
+use std::collections::BTreeMap;
+
+/// The messages of perfetto's `protos/perfetto/trace`, as far as they are used here.
+mod proto {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Trace {
+        #[prost(message, repeated, tag = "1")]
+        pub packet: Vec<TracePacket>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TracePacket {
+        #[prost(uint64, optional, tag = "8")]
+        pub timestamp: Option<u64>,
+        #[prost(uint32, tag = "10")]
+        pub trusted_packet_sequence_id: u32,
+        #[prost(message, optional, tag = "11")]
+        pub track_event: Option<TrackEvent>,
+        #[prost(message, optional, tag = "60")]
+        pub track_descriptor: Option<TrackDescriptor>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TrackDescriptor {
+        #[prost(uint64, tag = "1")]
+        pub uuid: u64,
+        #[prost(string, tag = "2")]
+        pub name: String,
+        #[prost(message, optional, tag = "3")]
+        pub process: Option<ProcessDescriptor>,
+        #[prost(uint64, optional, tag = "5")]
+        pub parent_uuid: Option<u64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ProcessDescriptor {
+        #[prost(int32, tag = "1")]
+        pub pid: i32,
+        #[prost(string, tag = "6")]
+        pub process_name: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct TrackEvent {
+        #[prost(message, repeated, tag = "4")]
+        pub debug_annotations: Vec<DebugAnnotation>,
+        /// 1: a slice begins, 2: it ends, 3: an instant.
+        #[prost(int32, tag = "9")]
+        pub kind: i32,
+        #[prost(uint64, tag = "11")]
+        pub track_uuid: u64,
+        #[prost(string, repeated, tag = "22")]
+        pub categories: Vec<String>,
+        #[prost(string, tag = "23")]
+        pub name: String,
+        #[prost(fixed64, repeated, packed = "false", tag = "47")]
+        pub flow_ids: Vec<u64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct DebugAnnotation {
+        #[prost(string, tag = "10")]
+        pub name: String,
+        #[prost(oneof = "Value", tags = "3, 6, 7")]
+        pub value: Option<Value>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Value {
+        #[prost(uint64, tag = "3")]
+        Uint(u64),
+        #[prost(string, tag = "6")]
+        Text(String),
+        #[prost(uint64, tag = "7")]
+        Pointer(u64),
+    }
+}
+use proto::{DebugAnnotation, ProcessDescriptor, Trace, TracePacket, TrackDescriptor, TrackEvent, Value};
+
+const BEGIN: i32 = 1;
+const END: i32 = 2;
+const INSTANT: i32 = 3;
+
+/// The trace of these processes, as its file has it.
+pub fn encode(processes: &[Report]) -> Vec<u8> {
+    let mut packets = Vec::new();
+    for (index, report) in processes.iter().enumerate() {
+        Process::new(index as u64 + 1, report, &mut packets).write(&report.timeline);
+    }
+    packets.iter_mut().for_each(|packet| packet.trusted_packet_sequence_id = 1);
+    Trace { packet: packets }.encode_to_vec()
+}
+
+struct Process<'a> {
+    uuid: u64,
+    packets: &'a mut Vec<TracePacket>,
+    /// By name: the tracks, each with the time when its last slice ends.
+    tracks: BTreeMap<String, Vec<(u64, u64)>>,
+}
+
+impl<'a> Process<'a> {
+    fn new(number: u64, report: &Report, packets: &'a mut Vec<TracePacket>) -> Self {
+        let process =
+            ProcessDescriptor { pid: report.process as i32, process_name: format!("{} under pontoon", report.process) };
+        let uuid = number << 32;
+        let descriptor = TrackDescriptor { uuid, process: Some(process), ..Default::default() };
+        packets.push(TracePacket { track_descriptor: Some(descriptor), ..Default::default() });
+        Self { uuid, packets, tracks: BTreeMap::new() }
+    }
+
+    fn write(&mut self, items: &[Item]) {
+        let mut order: Vec<&Item> = items.iter().collect();
+        order.sort_by_key(|item| (item.start, u64::MAX - item.ns));
+        let flows = flows(&order);
+        let mut events = Vec::new();
+        for (item, flow) in order.into_iter().zip(flows) {
+            let track_uuid = self.track(&track_name(item), item);
+            let kind = if item.ns == 0 { INSTANT } else { BEGIN };
+            let event = TrackEvent {
+                kind,
+                track_uuid,
+                name: name(item),
+                categories: vec![item.what.clone()],
+                debug_annotations: annotations(item),
+                flow_ids: flow.into_iter().map(|flow| self.uuid + flow).collect(),
+            };
+            events.push((item.start, event));
+            if kind == BEGIN {
+                events.push((item.start + item.ns, TrackEvent { kind: END, track_uuid, ..Default::default() }));
+            }
+        }
+        // Where one slice ends as the next begins, the end comes first.
+        events.sort_by_key(|(at, event)| (*at, event.kind != END));
+        self.packets.extend(events.into_iter().map(|(at, event)| TracePacket {
+            timestamp: Some(at),
+            track_event: Some(event),
+            ..Default::default()
+        }));
+    }
+
+    /// The first track of that name on which the item overlaps nothing.
+    fn track(&mut self, name: &str, item: &Item) -> u64 {
+        let number: usize = self.tracks.values().map(Vec::len).sum();
+        let lanes = self.tracks.entry(name.to_owned()).or_default();
+        let end = item.start + item.ns;
+        if let Some((uuid, last)) = lanes.iter_mut().find(|(_, last)| *last <= item.start) {
+            *last = end;
+            return *uuid;
+        }
+        let uuid = self.uuid + 1 + number as u64;
+        lanes.push((uuid, end));
+        let descriptor =
+            TrackDescriptor { uuid, name: name.to_owned(), parent_uuid: Some(self.uuid), ..Default::default() };
+        self.packets.push(TracePacket { track_descriptor: Some(descriptor), ..Default::default() });
+        uuid
+    }
+}
+
+fn track_name(item: &Item) -> String {
+    match (item.what.as_str(), item.tile) {
+        ("fault", Some(tile)) => format!("tile{tile} faults"),
+        ("bind", Some(tile)) => format!("tile{tile} binds"),
+        ("flush", Some(tile)) => format!("tile{tile} TLB flushes"),
+        ("migrate", _) => format!("migrations {}", item.how),
+        ("cpu fault", _) => "CPU faults".into(),
+        (what, _) => format!("{what}s"),
+    }
+}
+
+fn name(item: &Item) -> String {
+    [item.what.as_str(), item.how.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn annotations(item: &Item) -> Vec<DebugAnnotation> {
+    let of = |name: &str, value| DebugAnnotation { name: name.into(), value: Some(value) };
+    let mut all = vec![of("address", Value::Pointer(item.addr))];
+    if item.bytes > 0 {
+        all.push(of("bytes", Value::Uint(item.bytes)));
+    }
+    if !item.outcome.is_empty() {
+        all.push(of("outcome", Value::Text(item.outcome.clone())));
+    }
+    all
+}
+
+/// The flow of each item: a number for each fault that asked for something.
+fn flows(order: &[&Item]) -> Vec<Option<u64>> {
+    let faults = Faults::of(order.iter().copied());
+    let mut flows = vec![None; order.len()];
+    let mut of_fault: BTreeMap<*const Item, u64> = BTreeMap::new();
+    for (flow, item) in flows.iter_mut().zip(order) {
+        if let Some(fault) = faults.behind(item) {
+            let next = of_fault.len() as u64 + 1;
+            *flow = Some(*of_fault.entry(std::ptr::from_ref(fault)).or_insert(next));
+        }
+    }
+    for (flow, item) in flows.iter_mut().zip(order) {
+        *flow = flow.or_else(|| of_fault.get(&std::ptr::from_ref(*item)).copied());
+    }
+    flows
+}
+
+/// The faults of a run, in the order in which they ended.
+pub struct Faults<'a>(Vec<&'a Item>);
+
+impl<'a> Faults<'a> {
+    /// Those among these items.
+    pub fn of(items: impl Iterator<Item = &'a Item>) -> Self {
+        let mut faults: Vec<&Item> = items.filter(|item| item.what.ends_with("fault")).collect();
+        faults.sort_by_key(|fault| fault.start + fault.ns);
+        Self(faults)
+    }
+
+    /// The fault that a migration or a bind was made for: it ended in its time, and holds its address. A CPU fault is told with the
+    /// time of its migration, a moment later.
+    pub fn behind(&self, item: &Item) -> Option<&'a Item> {
+        if !matches!(item.what.as_str(), "migrate" | "bind") {
+            return None;
+        }
+        let end = item.start + item.ns;
+        let first = self.0.partition_point(|fault| fault.start + fault.ns < end);
+        let asked = |fault: &&&Item| {
+            let is_its_tile = item.tile.is_none() || item.tile == fault.tile;
+            fault.start <= end && is_its_tile && (item.addr..item.addr + item.bytes.max(1)).contains(&fault.addr)
+        };
+        // Faults that end long after it are none of its.
+        self.0[first..].iter().take(256).find(asked).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(what: &str, tile: Option<u8>, start: u64, ns: u64, bytes: u64) -> Item {
+        Item { what: what.into(), tile, start, ns, addr: 0x10000, bytes, ..Item::default() }
+    }
+
+    #[test]
+    fn what_overlaps_has_tracks_of_its_own_and_a_fault_flows_to_its_bind() {
+        let timeline = vec![
+            item("fault", Some(0), 100, 50, 0),
+            item("migrate", None, 110, 20, 65536),
+            item("bind", Some(0), 135, 10, 65536),
+            item("fault", Some(0), 120, 90, 0),
+            item("fault", Some(0), 150, 10, 0),
+            item("bind", Some(1), 136, 2, 65536),
+        ];
+        let trace = Trace::decode(encode(&[Report { process: 7, timeline, ..Report::default() }]).as_slice());
+        let trace = trace.expect("what was encoded");
+        let tracks: Vec<&str> =
+            trace.packet.iter().filter_map(|packet| Some(packet.track_descriptor.as_ref()?.name.as_str())).collect();
+        assert_eq!(tracks, ["", "tile0 faults", "migrations ", "tile0 faults", "tile0 binds", "tile1 binds"]);
+        let events: Vec<&TrackEvent> = trace.packet.iter().filter_map(|packet| packet.track_event.as_ref()).collect();
+        let begins = events.iter().filter(|event| event.kind == BEGIN).count();
+        assert_eq!((begins, events.len()), (6, 12));
+        let flows: Vec<&[u64]> =
+            events.iter().map(|event| event.flow_ids.as_slice()).filter(|ids| !ids.is_empty()).collect();
+        assert!(flows.len() == 3 && flows.iter().all(|ids| *ids == flows[0]), "{flows:?}");
+        let times: Vec<u64> = trace.packet.iter().filter_map(|packet| packet.timestamp).collect();
+        assert!(times.is_sorted(), "{times:?}");
+    }
+}

@@ -1,0 +1,84 @@
+//! What a run leaves, and what is made of it: a record, a page, a trace; and what a refused atomic says.
+
+use crate::clients::{Client, pontoon, userfaultfd};
+use std::fs;
+
+#[test]
+fn a_record_becomes_a_page_and_a_trace_elsewhere() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("tour");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [record, page, trace, direct] = ["record", "page", "trace", "direct"].map(|name| dir.path().join(name));
+    let mut command = pontoon();
+    command.args(["run", "--record"]).arg(&record).arg("--trace").arg(&direct).arg("--").arg(client.program());
+    let output = command.args(["-t", "01"]).output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut command = pontoon();
+    command.arg("report").arg(&record).arg("--html").arg(&page).arg("--trace").arg(&trace);
+    let output = command.output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let html = fs::read_to_string(&page).expect("a page");
+    for part in ["<svg", "The costliest ranges", "the CPU touched it", "tile 1: write", "svm_pagefault_count"] {
+        assert!(html.contains(part), "{part} is in the page");
+    }
+    assert!(!html.contains("<script src") && !html.contains("http://www.example"), "it needs nothing else");
+    let trace = fs::read(&trace).expect("a trace");
+    assert_eq!(trace, fs::read(&direct).expect("a trace"), "the same from the run itself");
+    for name in ["tile0 faults", "tile1 binds", "migrations VRAM0->VRAM1", "CPU faults", "fault write"] {
+        assert!(trace.windows(name.len()).any(|part| part == name.as_bytes()), "{name} is in the trace");
+    }
+
+    // Tables alone; and what is no report.
+    let output = pontoon().arg("report").arg(&record).output().expect("the command starts");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("SYSTEM->VRAM0"));
+    let output = pontoon().arg("report").arg(&page).output().expect("the command starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains(":1: no report of a process"), "{said}");
+}
+
+#[test]
+fn an_atomic_that_cannot_be_is_refused_with_the_reason() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("astray");
+    for (kind, why) in [("shared", "shared memory"), ("file", "shared memory"), ("stack", "the main stack")] {
+        let run = client.run(&[], &[kind]);
+        assert_eq!(run.out, "Input/output error, word 0\n", "{kind}: {}", run.err);
+        let lines: Vec<&str> = run.err.lines().filter(|line| line.contains("EIO, as on hardware")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(why), "{kind}: {}", run.err);
+    }
+    let run = client.run(&[], &["private"]);
+    assert_eq!((run.out.as_str(), run.err.as_str()), ("Success, word 1\n", ""));
+}
+
+/// Whoever drops memory all the time starves nobody: a fault is served within a bounded number of rounds of its handler.
+#[test]
+fn memory_that_is_dropped_all_the_time_starves_no_job() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("churn");
+    for way in [&[][..], &["--no-move"]] {
+        let run = client.run(way, &["40"]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "40 rounds, 0 wrong\n"), "{way:?}: {}", run.err);
+        let retries = run.report["stats"]["retries"].as_object().expect("counts");
+        let retries: u64 = retries.values().filter_map(serde_json::Value::as_u64).sum();
+        assert!(retries <= 8 * run.count("gpu_fault_count"), "{way:?}: {retries} rounds of {}", run.report["stats"]);
+    }
+}
+
+#[test]
+fn a_shell_completes_the_words_and_there_are_man_pages() {
+    let output = pontoon().args(["completions", "bash"]).output().expect("the command starts");
+    let script = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(script.contains("--hostile") && !script.contains("tidy-up"), "only words for users");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = pontoon().arg("man").arg(dir.path()).output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = fs::read_to_string(dir.path().join("pontoon-run.1")).expect("a man page");
+    assert!(page.contains("hostile") && page.contains("pontoon report run.json"), "{page}");
+}

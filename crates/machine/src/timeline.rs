@@ -1,0 +1,123 @@
+//! What happened when: every fault, migration, bind, flush, invalidation and eviction of a run in order, where somebody wants it.
+//!
+//! Nothing is kept unless [`Timeline::keep`] made room; what does not fit is counted.
+//!
+//! Locking: none; the ledger's lock protects it.
+
+use crate::ledger::place_name;
+use crate::stats::{access_name, kind_name};
+use gpusvm::Event as SvmEvent;
+use serde::{Deserialize, Serialize};
+use xe_kmd::{Event as DriverEvent, Serviced};
+
+/// The list.
+#[derive(Clone, Default, Debug)]
+pub struct Timeline {
+    items: Vec<Item>,
+    room: usize,
+    lost: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Item {
+    /// What: "fault", "cpu fault", "migrate", "bind", "flush", "invalidate" or "evict".
+    pub what: String,
+    /// Which of that kind: the access, "SYSTEM->VRAM0", or what happened to the memory.
+    pub how: String,
+    /// Nanoseconds on the clock of the machine when it began.
+    pub start: u64,
+    /// Nanoseconds that it took.
+    pub ns: u64,
+    /// The tile, where it is one's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tile: Option<u8>,
+    /// First address.
+    pub addr: u64,
+    /// Bytes from there; 0 where it is an address alone.
+    pub bytes: u64,
+    /// How it ended, where it can end otherwise.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub outcome: String,
+}
+
+impl Timeline {
+    /// Makes room for so many, all at once.
+    pub(crate) fn keep(&mut self, room: usize) {
+        self.items.reserve_exact(room);
+        self.room = room;
+    }
+
+    /// What is in it, and how many had no room.
+    pub fn read(&self) -> (&[Item], u64) {
+        (&self.items, self.lost)
+    }
+
+    /// `item` makes what ended now, and how long it took.
+    fn add(&mut self, ns: u64, item: impl FnOnce() -> Item) {
+        if self.items.len() < self.room {
+            let start = sync::time::now_ns().saturating_sub(ns);
+            self.items.push(Item { start, ns, ..item() });
+        } else if self.room > 0 {
+            self.lost += 1;
+        }
+    }
+
+    pub(crate) fn svm(&mut self, event: &SvmEvent) {
+        let of = |what: &str, how: String, addr: u64, bytes: u64| Item {
+            what: what.into(),
+            how,
+            addr,
+            bytes,
+            ..Item::default()
+        };
+        match *event {
+            SvmEvent::Migrated { range, from, to, pages, ns, .. } => self.add(ns, || {
+                let way = format!("{}->{}", place_name(from), place_name(to));
+                of("migrate", way, range.start.0, units::bytes_of(pages))
+            }),
+            SvmEvent::CpuFault { addr, pages, ns } => {
+                self.add(ns, || of("cpu fault", "touch".into(), addr.0, units::bytes_of(pages)));
+            }
+            SvmEvent::Invalidated { range, kind } => {
+                self.add(0, || of("invalidate", kind_name(kind).into(), range.start.0, range.len()));
+            }
+            SvmEvent::Evicted { range, ns } => {
+                self.add(ns, || of("evict", "to SYSTEM".into(), range.start.0, range.len()));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn driver(&mut self, event: &DriverEvent) {
+        match *event {
+            DriverEvent::Fault { tile, addr, access, outcome, ns, .. } => self.add(ns, || Item {
+                what: "fault".into(),
+                how: access_name(access).into(),
+                tile: Some(tile.0),
+                addr: addr.0,
+                outcome: match outcome {
+                    Serviced::Resolved => String::new(),
+                    Serviced::Valid => "valid".into(),
+                    Serviced::Refused(errno) => errno.to_string(),
+                },
+                ..Item::default()
+            }),
+            DriverEvent::Bind { tile, span, ns, .. } => self.add(ns, || Item {
+                what: "bind".into(),
+                tile: Some(tile.0),
+                addr: span.start.0,
+                bytes: span.len(),
+                ..Item::default()
+            }),
+            DriverEvent::TlbFlush { tile, span, ns, .. } => self.add(ns, || Item {
+                what: "flush".into(),
+                tile: Some(tile.0),
+                addr: span.start.0,
+                bytes: span.len(),
+                ..Item::default()
+            }),
+            _ => {}
+        }
+    }
+}
