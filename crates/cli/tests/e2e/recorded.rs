@@ -1,7 +1,9 @@
 //! What a run leaves, and what is made of it: a record, a page, a trace; and what a refused atomic says.
 
-use crate::clients::{Client, pontoon, userfaultfd};
+use crate::clients::{Client, pontoon, skipped, userfaultfd};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_record_becomes_a_page_and_a_trace_elsewhere() {
@@ -81,4 +83,24 @@ fn a_shell_completes_the_words_and_there_are_man_pages() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let page = fs::read_to_string(dir.path().join("pontoon-run.1")).expect("a man page");
     assert!(page.contains("hostile") && page.contains("pontoon report run.json"), "{page}");
+}
+
+#[test]
+fn a_debian_package_has_the_command_its_pages_and_its_completions() {
+    if Command::new("dpkg-deb").arg("--version").output().is_err() {
+        return skipped("there is no dpkg-deb");
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [package, root] = ["pontoon.deb", "root"].map(|name| dir.path().join(name));
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/deb.sh");
+    let made = Command::new(recipe).arg(env!("CARGO_BIN_EXE_pontoon")).arg(&package).status();
+    assert!(made.expect("a shell").success());
+    let unpacked = Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root).status();
+    assert!(unpacked.expect("dpkg-deb starts").success());
+    let version = Command::new(root.join("usr/bin/pontoon")).arg("--version").output().expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), concat!("pontoon ", env!("CARGO_PKG_VERSION"), "\n"));
+    for file in ["man/man1/pontoon-run.1.gz", "bash-completion/completions/pontoon", "zsh/vendor-completions/_pontoon"]
+    {
+        assert!(root.join("usr/share").join(file).metadata().is_ok_and(|file| file.len() > 100), "{file}");
+    }
 }
