@@ -1,6 +1,6 @@
 /*
  * A scene of the checker on a real device: pieces of memory whose pages have a counter and a word for each writer, and what
- * they must hold. `pontoon scene emit-c` writes the program that uses this; it puts these headers in front of it.
+ * they must hold. `pontoon emit-c` writes the program that uses this; it puts these headers in front of it.
  *
  * Each page's word 0 is a counter that all may add to; word 1 + W belongs to writer W. Words are 8 bytes apart. What threads
  * that run at the same time take away from each other is not judged ("unsure").
@@ -11,6 +11,7 @@
 #include "gpu.h"
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #define MOST_WRITERS 16
@@ -20,6 +21,7 @@
 struct page {
     uint32_t words[1 + MOST_WRITERS];
     int gone, unsure;
+    int pinned[2]; /* a pipe that holds the page; none: 0 */
 };
 
 struct piece {
@@ -34,7 +36,6 @@ struct touch { enum verb verb; struct piece *piece; size_t from, to; };
 
 static unsigned scene_writers, scene_wrong;
 static uint32_t scene_seq[MOST_WRITERS];
-static struct gpu scene_vms[MOST_WRITERS];
 
 static inline void *room_of(size_t bytes) {
     char *room = mmap(NULL, bytes + 2 * BLOCK_2M, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -163,6 +164,32 @@ static inline void unmap(struct piece *piece, size_t from, size_t to) {
 static inline void advise(struct piece *piece, size_t from, size_t to, int advice) {
     if (madvise(piece->at + from * PAGE, (to - from) * PAGE, advice) != 0)
         die("madvise");
+}
+
+/* A page in a pipe has one more reference, as it has where it is pinned: it does not migrate. */
+static inline void pin(struct piece *piece, size_t from, size_t to) {
+    for (size_t p = from; p < to; p++) {
+        struct iovec page = {.iov_base = piece->at + p * PAGE, .iov_len = PAGE};
+        if (pipe(piece->page[p].pinned) != 0 || vmsplice(piece->page[p].pinned[1], &page, 1, 0) != (ssize_t)PAGE)
+            die("vmsplice");
+    }
+}
+
+static inline void unpin(struct piece *piece, size_t from, size_t to) {
+    for (size_t p = from; p < to; p++) {
+        close(piece->page[p].pinned[0]);
+        close(piece->page[p].pinned[1]);
+    }
+}
+
+enum { ADVISE_PREFERRED_LOC = 0, ADVISE_PAT = 2 };
+enum { PREFER_DEVICE = 0, PREFER_SYSTEM = -1 };
+
+static inline void gpu_advise(struct gpu *gpu, const struct piece *piece, size_t from, size_t to, uint32_t attr, uint32_t value, uint16_t region) {
+    struct madvise args = {
+        .vm_id = gpu->vm, .start = (uintptr_t)piece->at + from * PAGE, .range = (to - from) * PAGE, .attr = attr, .value = value, .region = region,
+    };
+    must_ioctl(gpu->fd, IOC_MADVISE, &args, "MADVISE");
 }
 
 static inline void protect(struct piece *piece, size_t from, size_t to, int write) {

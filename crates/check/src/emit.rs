@@ -2,10 +2,12 @@
 //!
 //! The program has one file: our own headers of the Xe interface, a small runtime (`clients/scene.h`), then the scene's steps. Threads
 //! are real ones, so a race happens by luck there; what needs none fails every time. Without a schedule nothing
-//! can be injected, and buffers, fences and pins are not written yet: such a step is an error that names it.
+//! can be injected: such a scene is refused by name, as is a step that no program can do. How much VRAM is taken (`holds`) is not
+//! looked at.
 
 use crate::script::{
-    Action, Agent, Home, Memory, MemoryKind, Phase, Piece, Script, Span, Step, Thread, Touch, Verb, VmKind, Writer,
+    Action, Agent, Home, Memory, MemoryKind, Order, Phase, Piece, Script, Span, Step, Thread, Touch, Verb, VmKind,
+    Writer,
 };
 use std::fmt::Write;
 
@@ -14,19 +16,23 @@ const HEADERS: [&str; 3] = [
     include_str!("../../../clients/gpu.h"),
     include_str!("../../../clients/scene.h"),
 ];
+/// What VMs without faults need, buffers that fill VRAM, too.
+const PLAIN: [&str; 2] = [include_str!("../../../clients/syncobj.h"), include_str!("../../../clients/plain.h")];
 
 /// The program.
 ///
 /// # Errors
 /// A step, or a declaration, that no program can do.
 pub fn c_program(script: &Script) -> Result<String, String> {
-    if !script.injections.is_empty() || !script.buffers.is_empty() {
-        return Err(format!("{}: what is injected, and buffers, cannot be written in C yet", script.name));
+    if !script.injections.is_empty() {
+        return Err(format!("{}: what is injected cannot be written in C", script.name));
     }
     let mut c = format!("/*\n * {}: {}.\n *\n", script.name, script.shows.trim_end_matches('.'));
     c += " * cc -O1 -pthread FILE.c; then run it on a device with two tiles, or by `pontoon run`. Exit status: 0 ok, 1 data lost,\n";
     c += " * 2 a call failed, 3 a job was refused, or was not.\n */\n#define _GNU_SOURCE\n";
-    for line in HEADERS.iter().flat_map(|header| header.lines()).filter(|line| !line.starts_with("#include \"")) {
+    let plain: &[&str] = if needs_plain(script) { &PLAIN } else { &[] };
+    let headers = HEADERS.iter().chain(plain);
+    for line in headers.flat_map(|header| header.lines()).filter(|line| !line.starts_with("#include \"")) {
         let _ = writeln!(c, "{line}");
     }
     let mut program = Program { script, c: String::new(), thread: 0 };
@@ -36,6 +42,18 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     }
     program.main_function()?;
     Ok(c + &program.c)
+}
+
+/// Whether there is anything in it that lies in buffers.
+fn needs_plain(script: &Script) -> bool {
+    let alone = |phase: &Phase| match phase {
+        Phase::Alone(steps) => steps.clone(),
+        Phase::Together(threads) => threads.iter().flat_map(|thread| thread.steps.clone()).collect(),
+    };
+    let fills = |step: &Step| matches!(step.action, Action::Fill(_) | Action::Drain(_));
+    script.vms.iter().any(|vm| vm.kind == VmKind::Plain)
+        || !script.buffers.is_empty()
+        || script.phases.iter().flat_map(alone).any(|step| fills(&step))
 }
 
 fn threads(phase: &Phase) -> &[Thread] {
@@ -66,8 +84,23 @@ impl Program<'_> {
     fn pieces(&mut self) {
         let roots: Vec<usize> = self.roots().into_iter().map(|(index, _)| index).collect();
         let names: Vec<String> = roots.iter().map(|index| format!("p{index}")).collect();
+        let buffers = 0..self.script.buffers.len();
         let list: Vec<String> = names.iter().map(|name| format!("&{name}")).collect();
-        let _ = writeln!(self.c, "\nstatic struct piece {};", names.join(", "));
+        let list: Vec<String> = list.into_iter().chain(buffers.map(|index| format!("&b{index}.piece"))).collect();
+        self.c.push('\n');
+        names.iter().for_each(|name| self.line(0, &format!("static struct piece {name};")));
+        if !self.script.memories.is_empty() {
+            self.line(0, &format!("static struct gpu scene_vms[{}];", self.script.vms.len()));
+        }
+        for (index, buffer) in self.script.buffers.iter().enumerate() {
+            self.line(0, &format!("static struct buffer b{index}; /* {} */", buffer.name));
+        }
+        for (index, vm) in self.script.vms.iter().enumerate().filter(|(_, vm)| vm.kind == VmKind::Plain) {
+            self.line(0, &format!("static struct plain v{index}; /* {} */", vm.name));
+        }
+        for (index, fence) in self.script.fences.iter().enumerate() {
+            self.line(0, &format!("static uint32_t f{index}; /* {fence} */"));
+        }
         let _ = writeln!(self.c, "static struct piece *const pieces[] = {{{}}};\n", list.join(", "));
     }
 
@@ -86,12 +119,22 @@ impl Program<'_> {
     fn main_function(&mut self) -> Result<(), String> {
         self.c += "int main(void) {\n";
         self.line(1, &format!("scene_writers = {};", self.script.writers.len()));
+        for (index, buffer) in self.script.buffers.iter().enumerate() {
+            let place = 1u32 << buffer.vram.map_or(0, |tile| 1 + tile.0);
+            let (name, pages) = (&buffer.name, buffer.pages);
+            self.line(1, &format!("buffer_open(&b{index}, {index}, \"{name}\", {pages}, {place});"));
+        }
         for (index, vm) in self.script.vms.iter().enumerate() {
             match vm.kind {
+                // There is nothing to mirror.
+                VmKind::Mirror if self.script.memories.is_empty() => {}
                 VmKind::Mirror => self.line(1, &format!("gpu_open(&scene_vms[{index}]); /* {} */", vm.name)),
                 VmKind::MirrorLater => {}
-                VmKind::Plain => return Err(format!("vm {}: a plain VM cannot be written in C yet", vm.name)),
+                VmKind::Plain => self.line(1, &format!("plain_open(&v{index});")),
             }
+        }
+        for index in 0..self.script.fences.len() {
+            self.line(1, &format!("f{index} = syncobj_new(plain_open_device(), 0);"));
         }
         let maps: Vec<String> =
             self.roots().into_iter().filter_map(|(index, memory)| map_call(index, memory)).collect();
@@ -136,7 +179,7 @@ impl Program<'_> {
     fn runs(&self, span: &Span) -> Vec<String> {
         let run = |pages: &std::ops::Range<usize>| match self.script.root(span.of, pages.start) {
             (Piece::Memory(root), first) => format!("&p{root}, {first}, {}", first + pages.len()),
-            (Piece::Buffer(_), _) => String::new(),
+            (Piece::Buffer(index), first) => format!("&b{index}.piece, {first}, {}", first + pages.len()),
         };
         span.pages.iter().map(run).collect()
     }
@@ -158,6 +201,39 @@ impl Program<'_> {
     fn calls(&self, step: &Step) -> Result<Vec<String>, String> {
         let each = |span: &Span, call: &dyn Fn(String) -> String| self.runs(span).into_iter().map(call).collect();
         Ok(match &step.action {
+            Action::Job { vm, tile, touches, order, .. } if self.script.vms[*vm].kind == VmKind::Plain => {
+                let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
+                let (tile, order, fails) = (tile.0, order_of(*order), u8::from(step.fails));
+                let job = format!("plain_job(&v{vm}, {tile}, {writer}, {touches}, {count}, {order})");
+                let mut calls = vec![format!("must({job}, {fails}, \"{}\");", step.text)];
+                calls.extend(step.fails.then(|| format!("plain_replace(&v{vm}, {tile});")));
+                calls
+            }
+            Action::Bind { vm, buffer, order } => {
+                vec![format!("bind_buffer(&v{vm}, &b{buffer}, {});", order_of(*order))]
+            }
+            Action::Unbind { vm, buffer, order } => {
+                let buffer = buffer.map_or("NULL".into(), |buffer| format!("&b{buffer}"));
+                vec![format!("unbind_buffer(&v{vm}, {buffer}, {});", order_of(*order))]
+            }
+            Action::Wait(fence) => vec![format!("wait_for(f{fence}, \"wait for {}\");", self.script.fences[*fence])],
+            Action::Fill(tile) => vec![format!("fill({});", tile.0)],
+            Action::Drain(tile) => vec![format!("drain({});", tile.0)],
+            Action::Holds(..) => Vec::new(),
+            Action::Pin(span) => each(span, &|run| format!("pin({run});")),
+            Action::Unpin(span) => each(span, &|run| format!("unpin({run});")),
+            Action::Prefer(vm, span, home) => {
+                let (value, region) = match home {
+                    Home::System => ("PREFER_SYSTEM".to_owned(), 0),
+                    Home::Default => ("PREFER_DEVICE".to_owned(), 0),
+                    Home::Vram(tile) => (format!("scene_vms[{vm}].fd"), 1 + tile.0),
+                };
+                let advice = format!("ADVISE_PREFERRED_LOC, (uint32_t){value}, {region}");
+                each(span, &|run| format!("gpu_advise(&scene_vms[{vm}], {run}, {advice});"))
+            }
+            Action::Pat(vm, span, index) => {
+                each(span, &|run| format!("gpu_advise(&scene_vms[{vm}], {run}, ADVISE_PAT, {index}, 0);"))
+            }
             Action::Job { vm, tile, touches, waits: true, .. } => {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
                 let (alone, tile) = (u8::from(self.thread == 0), tile.0);
@@ -188,7 +264,7 @@ impl Program<'_> {
             }
             Action::Open(vm) => vec![format!("gpu_open(&scene_vms[{vm}]);")],
             Action::Close(vm) => vec![format!("gpu_close(&scene_vms[{vm}]);")],
-            _ => return Err(format!("'{}' cannot be written in C yet", step.text)),
+            _ => return Err(format!("'{}' cannot be written in C", step.text)),
         })
     }
 
@@ -206,6 +282,12 @@ impl Program<'_> {
         let all: Vec<String> = all.map(|(verb, run)| format!("{{{verb}, {run}}}")).collect();
         (writer, format!("(struct touch[]){{{}}}", all.join(", ")), all.len())
     }
+}
+
+/// Fences of a step.
+fn order_of(order: Order) -> String {
+    let fence = |fence: Option<usize>| fence.map_or("0".into(), |fence| format!("f{fence}"));
+    format!("(struct order){{{}, {}}}", fence(order.behind), fence(order.signals))
 }
 
 fn map_call(index: usize, memory: &Memory) -> Option<String> {
