@@ -8,11 +8,11 @@ use crate::finding::Finding;
 use crate::plan::{Counting, Explore, Plan};
 use crate::play::{self, How, Reached};
 use crate::script::Script;
-use machine::checked::Manner;
+use machine::checked::{Manner, SmallDevice};
 use machine::story::Story;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use sync::sim::{self, Deviation, Limits, Outcome, Replay, RunReport, TimeRule};
 
@@ -59,6 +59,8 @@ pub struct Found {
     pub reached: Reached,
     /// The first run that broke something.
     pub caught: Option<Caught>,
+    /// Whether it was ended before all seeds were run.
+    pub ended: bool,
 }
 
 /// One run.
@@ -76,29 +78,38 @@ const THREADS: u64 = 2;
 
 /// Runs the seeds until one breaks something.
 pub fn search(search: &Search) -> Found {
+    search_while(search, &|_| true)
+}
+
+/// Runs the seeds until one breaks something, or as long as `goes_on`, which is asked after each run with how many there were.
+pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marker::Sync)) -> Found {
     // By number of seed, scene and manner.
     let lowest = AtomicU64::new(u64::MAX);
-    let (runs, stale_binds) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (runs, stale_binds, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let (send, caught) = mpsc::channel();
     let settings = settings(search);
     let per_seed = settings.len() as u64;
     std::thread::scope(|scope| {
         for first in 0..THREADS {
             let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
+            let ended = &ended;
             scope.spawn(move || {
                 let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
                 for number in (first..all).step_by(THREADS as usize) {
-                    if number > lowest.load(Ordering::Relaxed) {
+                    if number > lowest.load(Ordering::Relaxed) || ended.load(Ordering::Relaxed) {
                         break;
                     }
                     let seed = search.seeds.start + number / per_seed;
                     let ran = settings[(number % per_seed) as usize].run_seed(seed);
-                    runs.fetch_add(1, Ordering::Relaxed);
+                    let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
                     if let Some(finding) = ran.finding {
                         lowest.fetch_min(number, Ordering::Relaxed);
                         let _ = send.send((number, finding, ran.report));
                         return;
+                    }
+                    if !goes_on(so_far) {
+                        ended.store(true, Ordering::Relaxed);
                     }
                 }
             });
@@ -109,7 +120,7 @@ pub fn search(search: &Search) -> Found {
         settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, finding, report)
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
-    Found { runs: runs.into_inner(), reached, caught }
+    Found { runs: runs.into_inner(), reached, caught, ended: ended.into_inner() }
 }
 
 /// A scene with what is fixed for all of its runs.
@@ -121,6 +132,8 @@ pub struct Setting {
     pub manner: Manner,
     /// Behaviours, as on the command line.
     pub behaviours: String,
+    /// On which device.
+    pub device: SmallDevice,
     explore: Explore,
     /// Choices of a run in which nobody is preempted.
     choices: u64,
@@ -135,11 +148,19 @@ fn settings(search: &Search) -> Vec<Setting> {
 impl Setting {
     /// Makes one run, to know how long they are.
     pub fn new(script: Arc<Script>, manner: Manner, behaviours: String, explore: Explore) -> Self {
-        let mut setting = Self { script, manner, behaviours, explore, choices: 1 };
+        Self { script, manner, behaviours, device: SmallDevice::default(), explore, choices: 1 }.counted()
+    }
+
+    /// The same on another device.
+    pub fn on(self, device: SmallDevice) -> Self {
+        if device == self.device { self } else { Self { device, ..self }.counted() }
+    }
+
+    fn counted(mut self) -> Self {
         let mut counting = Counting::default();
-        setting.run(&mut counting, TimeRule::WhenIdle);
-        setting.choices = counting.choices.max(1);
-        setting
+        self.run(&mut counting, TimeRule::WhenIdle);
+        self.choices = counting.choices.max(1);
+        self
     }
 
     /// One run of what a seed stands for.
@@ -179,7 +200,7 @@ impl Setting {
     fn run_with(&self, schedule: &mut dyn sim::Schedule, time: TimeRule, story: Option<Arc<Story>>) -> Ran {
         let (send, ended) = mpsc::channel();
         let script = self.script.clone();
-        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, story };
+        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, device: self.device, story };
         let limits = Limits { time, ..Limits::default() };
         let report = sim::run(schedule, limits, move || {
             let mut reached = Reached::default();

@@ -1,9 +1,10 @@
 //! A failing run as a file, which stands for itself: the scene's text is in it.
 //!
 //! ```text
-//! pontoon-run 1
+//! pontoon-run 2
 //! scene block
 //! manner linux
+//! device two
 //! behaviour a=upstream
 //! time idle
 //! schedule 17>3 21=1
@@ -16,12 +17,12 @@ use crate::explore::{Ran, Setting};
 use crate::plan::Explore;
 use crate::script::Script;
 use machine::behaviour;
-use machine::checked::Manner;
+use machine::checked::{Manner, SmallDevice};
 use std::fmt;
 use std::sync::Arc;
 pub use sync::sim::{Deviation, TimeRule};
 
-const HEAD: &str = "pontoon-run 1";
+const HEAD: &str = "pontoon-run 2";
 const SEPARATOR: &str = "---";
 
 /// A run that can be made again.
@@ -66,6 +67,9 @@ impl Record {
             "userfaultfd" => Manner::Userfaultfd,
             other => return Err(format!("manner is linux or userfaultfd, not '{other}'")),
         };
+        let device = field("device")?;
+        let device =
+            SmallDevice::named(&device).ok_or_else(|| format!("device is two, one, four or apart, not '{device}'"))?;
         let behaviours = field("behaviour")?;
         behaviour::parse(&behaviours)?;
         let time = match field("time")?.as_str() {
@@ -78,17 +82,17 @@ impl Record {
         let deviations = schedule.split_whitespace().map(deviation).collect::<Result<_, _>>()?;
         let finding = field("finding")?;
         let script = Script::parse(&name, scene).map_err(|error| error.to_string())?;
-        let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct);
+        let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct).on(device);
         Ok(Self { setting, time, deviations, finding })
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setting { script, manner, behaviours, .. } = &self.setting;
+        let Setting { script, manner, behaviours, device, .. } = &self.setting;
         let time = if self.time == TimeRule::Racing { "racing" } else { "idle" };
         let schedule: Vec<String> = self.deviations.iter().map(ToString::to_string).collect();
-        writeln!(f, "{HEAD}\nscene {}\nmanner {}", script.name, manner_name(*manner))?;
+        writeln!(f, "{HEAD}\nscene {}\nmanner {}\ndevice {}", script.name, manner_name(*manner), device.name())?;
         writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}", schedule.join(" "))?;
         write!(f, "finding {}\n{SEPARATOR}\n{}", self.finding.replace('\n', " "), script.source)
     }

@@ -57,8 +57,9 @@ fn a_run_in_a_file_is_the_same_run() {
 fn a_file_that_is_no_run_is_refused_with_its_reason() {
     let good = smallest("c-1", "c=upstream").1.to_string();
     let cases = [
-        ("pontoon-run 1", "pontoon-run 7", "the first line must be"),
+        ("pontoon-run 2", "pontoon-run 7", "the first line must be"),
         ("manner linux", "manner windows", "manner is linux or userfaultfd"),
+        ("device two", "device nine", "device is two, one, four or apart"),
         ("behaviour c=upstream", "behaviour c=nonsense", "unknown behaviour"),
         ("schedule ", "schedule 5<4 ", "'5<4' in the schedule"),
         ("time idle", "time flies", "time is idle or racing"),
@@ -79,7 +80,7 @@ fn a_story_fits_a_mail_and_says_what_happened() {
         let (ran, story) = record.setting.tell(&record.deviations, record.time);
         assert_eq!(ran.finding.map(|finding| finding.to_string()), Some(record.finding), "telling changes no run");
         let names = Names { script: &record.setting.script, places: &ran.reached.places };
-        let lines = explain::tell(&names, &story.lines());
+        let lines = explain::tell(&explain::rows(&names, &story.lines()));
         assert!(lines.iter().all(|line| line.chars().count() <= 75), "{lines:#?}");
         lines.join("\n")
     };
@@ -87,6 +88,14 @@ fn a_story_fits_a_mail_and_says_what_happened() {
     assert!(a.contains("engine of tile 1") && a.contains("> tile1 read b"), "{a}");
     assert!(a.contains("!! tile 0 wrote 4096 bytes to bus address"), "{a}");
     assert!(a.contains("b[0..16]: 16 pages VRAM0 -> VRAM1"), "{a}");
+    assert!(a.contains("leaf without DM"), "the form of the address says why: {a}");
+    let ours = {
+        let setting = Setting::new(scenes::named("a-1").unwrap(), Manner::Linux, String::new(), Explore::Pct);
+        let (ran, story) = setting.tell(&[], check::replay::TimeRule::WhenIdle);
+        let names = Names { script: &setting.script, places: &ran.reached.places };
+        explain::tell(&explain::rows(&names, &story.lines())).join("\n")
+    };
+    assert!(ours.contains("leaf with DM"), "{ours}");
     let b = told("b-1", "b=upstream");
     assert!(b.contains("> munmap b[15]") && b.contains("refused with EINVAL"), "{b}");
     assert!(told("c-1", "c=upstream").contains("an array of 6 fences has 3 filled"));

@@ -1,5 +1,6 @@
 //! `pontoon check`: scenes under seeds; what a seed breaks, in one sentence, and its replay.
 
+use crate::{merge, progress};
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Options of `check`.
 #[derive(Args)]
@@ -21,9 +22,15 @@ pub struct Options {
     /// Scenes: names of built-in ones (`pontoon scenes` lists them) or files; all built-in ones if none is named
     #[arg(value_name = "SCENE", value_parser = scene)]
     scenes: Vec<Arc<Script>>,
-    /// Which seeds, of each scene; a seed names a schedule
-    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
-    seeds: Range<u64>,
+    /// Which seeds, of each scene; a seed names a schedule [default: 0..1000; with --time from 0 on, without an end]
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// End the search after this time, for example 60s or 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+    /// Run the I-th of N parts of the seeds, for array jobs; `pontoon merge` joins what they print with --json
+    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    shard: Option<Shard>,
     /// How schedules are chosen
     #[arg(long, value_enum, default_value_t = How::Pct)]
     explore: How,
@@ -76,7 +83,25 @@ impl Manners {
     }
 }
 
+/// Seeds without an end: as many as no search gets through.
+const NO_END: u64 = u64::MAX;
+
 impl Options {
+    /// An exhaustive search has none, and is not cut into parts.
+    pub fn takes_no_seeds(&self) -> Result<()> {
+        let given =
+            [("--seeds", self.seeds.is_some()), ("--time", self.time.is_some()), ("--shard", self.shard.is_some())];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => bail!("{name} does not go with --explore exhaustive, which runs every schedule once"),
+            None => Ok(()),
+        }
+    }
+
+    fn all_seeds(&self) -> Range<u64> {
+        let usual = if self.time.is_some() { 0..NO_END } else { 0..1000 };
+        self.seeds.clone().unwrap_or(usual)
+    }
+
     /// What is played.
     pub fn scripts(&self) -> Vec<Arc<Script>> {
         if self.scenes.is_empty() { scenes::all() } else { self.scenes.clone() }
@@ -131,20 +156,28 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
+    let (all, shard) = (options.all_seeds(), options.shard.unwrap_or(Shard::WHOLE));
     let search = Search {
         scripts: options.scripts(),
         explore,
-        seeds: options.seeds.clone(),
+        seeds: shard.of(&all)?,
         behaviours: options.behaviour.clone(),
         manners: options.manners(),
     };
+    let settings = (search.scripts.len() * search.manners.len()) as u64;
+    let of = (search.seeds.end - search.seeds.start).checked_mul(settings).filter(|_| all.end != NO_END);
     let start = Instant::now();
-    let found = explore::search(&search);
+    let found = explore::search_while(&search, &|runs| {
+        progress::runs(runs, of);
+        options.time.is_none_or(|time| start.elapsed() < time)
+    });
+    progress::end();
     let seconds = start.elapsed().as_secs_f64();
     match &found.caught {
         None => say!(
-            "{} runs in {seconds:.1} s, {} binds overtaken by a change and retried: nothing found",
+            "{} runs in {seconds:.1} s{}, {} binds overtaken by a change and retried: nothing found",
             found.runs,
+            if found.ended { ", ended by the time" } else { "" },
             found.reached.stale_binds
         ),
         Some(caught) => {
@@ -162,7 +195,7 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
         }
     }
     if options.json {
-        say!("{}", json(&found));
+        say!("{}", shard_json(options, &search, &all, shard, &found));
     }
     Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -218,6 +251,29 @@ pub fn tell_run(record: &Record, ran: &Ran) {
     say!("scene {scene}, manner {manner}, {} deviations, {steps} steps, trace {trace:016x}", record.deviations.len());
 }
 
+/// What a search is and what it gave, for `merge`.
+fn shard_json(
+    options: &Options,
+    search: &Search,
+    all: &Range<u64>,
+    shard: Shard,
+    found: &explore::Found,
+) -> serde_json::Value {
+    let about = [
+        ("format", merge::FORMAT.into()),
+        ("scenes", search.scripts.iter().map(|script| script.name.as_str()).collect()),
+        ("behaviour", options.behaviour.as_str().into()),
+        ("explore", if search.explore == Explore::Random { "random" } else { "pct" }.into()),
+        ("manners", search.manners.iter().map(|manner| manner_name(*manner)).collect()),
+        ("seeds", vec![all.start, all.end].into()),
+        ("shard", vec![shard.part, shard.parts].into()),
+        ("ended_early", found.ended.into()),
+    ];
+    let mut whole = json(found);
+    about.into_iter().for_each(|(field, value): (&str, serde_json::Value)| whole[field] = value);
+    whole
+}
+
 /// The same for scripts.
 pub fn json(found: &explore::Found) -> serde_json::Value {
     serde_json::json!({
@@ -232,13 +288,87 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),
             "replays": caught.replays,
+            "run": record(caught).to_string(),
         })),
     })
+}
+
+/// A part of the seeds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Shard {
+    /// Which, from 1.
+    part: u64,
+    /// Of how many.
+    parts: u64,
+}
+
+impl Shard {
+    /// All seeds.
+    const WHOLE: Self = Self { part: 1, parts: 1 };
+
+    fn parse(text: &str) -> Result<Self> {
+        let numbers = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+        match numbers {
+            Some((part, parts)) if (1..=parts).contains(&part) => Ok(Self { part, parts }),
+            _ => bail!("'{text}' is no shard: write I/N, the I-th of N parts, counted from 1"),
+        }
+    }
+
+    /// Its seeds: as many as every other part has, but for one.
+    fn of(self, all: &Range<u64>) -> Result<Range<u64>> {
+        let size = u128::from(all.end - all.start);
+        let cut = |n: u64| all.start + (size * u128::from(n) / u128::from(self.parts)) as u64;
+        let own = cut(self.part - 1)..cut(self.part);
+        if own.is_empty() {
+            bail!(
+                "part {} of {} of seeds {}..{} is empty: take fewer parts",
+                self.part,
+                self.parts,
+                all.start,
+                all.end
+            );
+        }
+        Ok(own)
+    }
+}
+
+/// Seconds or minutes.
+fn duration(text: &str) -> Result<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "s" | "" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    let time = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds)).filter(|time| *time > 0);
+    time.map(Duration::from_secs).ok_or_else(|| anyhow!("'{text}' is no time: write for example 60s, 5m or 2h"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_are_all_seeds_once() {
+        for (all, parts) in [(0..1000, 7), (3..8, 5), (10..12, 1), (0..NO_END, 3)] {
+            let of = |part| Shard { part, parts }.of(&all).unwrap();
+            assert_eq!((of(1).start, of(parts).end), (all.start, all.end));
+            assert!((1..parts).all(|part| of(part).end == of(part + 1).start));
+        }
+        assert!(Shard { part: 1, parts: 9 }.of(&(0..3)).is_err());
+        assert_eq!(Shard::parse("2/3").unwrap(), Shard { part: 2, parts: 3 });
+        for nonsense in ["", "0/3", "4/3", "1", "a/b", "1/0", "-1/2"] {
+            assert!(Shard::parse(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        let seconds = |text| duration(text).map(|time| time.as_secs()).ok();
+        assert_eq!(["60s", "5m", "2h", "7"].map(seconds), [Some(60), Some(300), Some(7200), Some(7)]);
+        assert_eq!(["", "s", "0s", "-5s", "5 minutes", "99999999999999999999s"].map(seconds), [None; 6]);
+    }
 
     #[test]
     fn ranges_of_seeds_are_read_and_nonsense_is_refused() {

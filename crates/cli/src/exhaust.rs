@@ -14,6 +14,7 @@ const RUNS: u64 = 200_000;
 
 /// Searches each scene in each manner; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    options.takes_no_seeds()?;
     let start = Instant::now();
     let (mut found, mut json) = (false, Vec::new());
     for script in options.scripts() {

@@ -3,7 +3,7 @@
 use crate::check::{scene, tell_run};
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
-use check::explain::{self, Names};
+use check::explain::{self, Names, Rows, html::About};
 use check::explore::{self, Caught, Search, Setting};
 use check::plan::Explore;
 use check::replay::{Record, manner_name};
@@ -32,6 +32,9 @@ pub struct Options {
     /// Write the run to a file that `pontoon replay` takes
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Write the same as one page with a time line, for a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
@@ -68,7 +71,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();
     let finding = shrunk.ran.finding.as_ref().unwrap_or(&caught.finding).to_string();
     let record = Record { setting: setting.clone(), time: shrunk.time, deviations: shrunk.deviations.clone(), finding };
-    story(&record, &caught)?;
+    let told = story(&record, &caught)?;
     let switches = record.deviations.len();
     let needs = match switches {
         0 => "It needs no race: it happens when nobody is preempted".to_owned(),
@@ -76,7 +79,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         n => format!("It needs {n} switches at the right places"),
     };
     say!();
-    for text in [
+    let notes = [
         format!("When: {}. {needs}; {hits} of {TRIED} uniform schedules meet it.", sentence(&setting.script.shows)),
         format!(
             "Found at seed {}, shrunk in {} runs from {} deviations to {switches}: {}",
@@ -86,8 +89,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             schedule(&record)
         ),
         "Not modelled: weak memory order, caches, compression (docs/hardware.md).".to_owned(),
-    ] {
-        explain::wrap(&text, "  ").iter().for_each(|line| say!("{line}"));
+    ];
+    notes.iter().flat_map(|text| explain::wrap(text, "  ")).for_each(|line| say!("{line}"));
+    if let Some(path) = &options.html {
+        let (title, source) = (title(&record), &setting.script.source);
+        let about = About { title: &title, source, finding: &record.finding, notes: &notes };
+        let written = std::fs::write(path, explain::html::page(&about, &told));
+        written.with_context(|| format!("{} cannot be written", path.display()))?;
     }
     if let Some(path) = &options.save {
         std::fs::write(path, record.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -117,32 +125,42 @@ fn schedule(record: &Record) -> String {
     if all.is_empty() { "nobody is preempted".into() } else { all.join(" ") }
 }
 
+fn title(record: &Record) -> String {
+    let Setting { script, manner, behaviours, .. } = &record.setting;
+    format!("scene {}, manner {}{}", script.name, manner_name(*manner), with(behaviours))
+}
+
 /// Head, story and finding of a run.
-fn story(record: &Record, caught: &Caught) -> Result<()> {
+fn story(record: &Record, caught: &Caught) -> Result<Rows> {
     let setting = &record.setting;
     let (ran, story) = setting.tell(&record.deviations, record.time);
     if ran.finding.as_ref().map(check::finding::Finding::kind) != Some(caught.finding.kind()) {
         bail!("the shrunk run does not fail again: this is a defect of the checker");
     }
-    say!("scene {}, manner {}{}", setting.script.name, manner_name(setting.manner), with(&setting.behaviours));
+    say!("{}", title(record));
     let names = Names { script: &setting.script, places: &ran.reached.places };
-    explain::tell(&names, &story.lines()).iter().for_each(|line| say!("{line}"));
+    let told = explain::rows(&names, &story.lines());
+    explain::tell(&told).iter().for_each(|line| say!("{line}"));
     let wrapped = explain::wrap(&format!("==> {}", record.finding), "    ");
     wrapped.iter().for_each(|line| say!("{line}"));
-    Ok(())
+    Ok(told)
 }
 
 /// Options of `replay`.
 #[derive(Args)]
 pub struct ReplayOptions {
-    /// A file that `check --save` or `explain --save` wrote
+    /// A file that `check --save` or `explain --save` wrote, or `run` of a cell of `judge --json`; - reads it from standard input
     file: PathBuf,
 }
 
 /// Makes a run again; exit code 1 where it finds what it found, 2 where it does not.
 pub fn replay(options: &ReplayOptions) -> Result<ExitCode> {
     let path = options.file.display();
-    let text = std::fs::read_to_string(&options.file).with_context(|| format!("{path} cannot be read"))?;
+    let text = match options.file.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(&options.file),
+    };
+    let text = text.with_context(|| format!("{path} cannot be read"))?;
     let record = Record::parse(&text).map_err(|message| anyhow!("{path}: {message}"))?;
     let ran = record.run();
     let found = ran.finding.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -22,6 +22,9 @@ mod judge;
 mod page;
 mod program;
 mod report;
+mod merge;
+mod program;
+mod progress;
 mod run;
 mod shim_library;
 mod speed;
@@ -55,6 +58,8 @@ enum Command {
     Report(report::Options),
     /// Run engine, driver and hardware on a simulated mm under many schedules
     Check(check::Options),
+    /// Join what the shards of a check printed with --json
+    Merge(merge::Options),
     /// Tell the smallest failing run of a defect or a scene, for a mail
     Explain(explain::Options),
     /// Judge every remedy for A, B and C against every trigger, and the orders to merge them in
@@ -128,6 +133,7 @@ fn obey(command: Option<Command>) -> Result<ExitCode> {
             Some(explore) => check::run(&options, explore),
             None => exhaust::run(&options),
         },
+        Some(Command::Merge(options)) => merge::run(&options),
         Some(Command::Explain(options)) => explain::run(&options),
         Some(Command::Judge(options)) => judge::run(&options),
         Some(Command::Replay(options)) => explain::replay(&options),

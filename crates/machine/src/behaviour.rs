@@ -1,7 +1,8 @@
 //! The registry of behaviours: names that a user may choose, each with the kernel function it stands for.
 //!
 //! A behaviour is `KEY=VARIANT`. The default of every key is the correct one; `upstream` is what Linux 7.2
-//! does; `plant` switches on a mistake made on purpose, where a programmer would make it.
+//! does; `patch` is a switch of the posted patch, of which a list may have several; `plant` switches on a mistake made on
+//! purpose, where a programmer would make it.
 
 use gpusvm::FromPeers;
 use std::fmt::Write;
@@ -15,7 +16,8 @@ pub struct Variant {
     pub name: &'static str,
     /// What it is and which function it stands for.
     pub about: &'static str,
-    apply: fn(&mut Behaviours),
+    /// What it changes in the tables of rules; `None`: nothing, it is the default or nothing here reads what it sets.
+    apply: Option<fn(&mut Behaviours)>,
 }
 
 /// How the driver, and the memory management of a process that moves its memory, decide.
@@ -38,147 +40,221 @@ pub const VARIANTS: &[Variant] = &[
         key: "a",
         name: "ours",
         about: "tile to tile: both ends of the copy through the identity window, with DM (default)",
-        apply: |_| {},
+        apply: None,
     },
     Variant {
         key: "a",
         name: "upstream",
         about: "the copy's far side is written as system memory whatever it is (build_pt_update_batch_sram)",
-        apply: |to| to.driver.copy_far_side = upstream::copy::far_side,
+        apply: Some(|to| to.driver.copy_far_side = upstream::copy::far_side),
     },
     Variant {
         key: "a",
         name: "skip",
         about: "the far side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
-        apply: |to| to.driver.copy_far_side = upstream::copy::skipped,
+        apply: Some(|to| to.driver.copy_far_side = upstream::copy::skipped),
     },
     Variant {
         key: "a",
         name: "bounce",
         about: "pages of another tile migrate back first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
-        apply: |to| to.driver.from_peers = FromPeers::Refuse,
+        apply: Some(|to| to.driver.from_peers = FromPeers::Refuse),
     },
     Variant {
         key: "a",
         name: "stay",
         about: "pages of another tile stay and are mapped there (own_pages == npages of drm_pagemap_migrate_to_devmem)",
-        apply: |to| to.driver.from_peers = FromPeers::Stay,
+        apply: Some(|to| to.driver.from_peers = FromPeers::Stay),
     },
     Variant {
         key: "a",
         name: "peer",
         about: "the far side is reached over the bus, through the device's own window (peer_map, as posted)",
-        apply: |to| to.driver.map_for_push = upstream::copy::through_bar,
+        apply: Some(|to| to.driver.map_for_push = upstream::copy::through_bar),
     },
     Variant {
         key: "b",
         name: "ours",
         about: "ranges below 64K are collected without an owner, and what no leaf maps all the same is evicted (default)",
-        apply: |_| {},
+        apply: None,
     },
     Variant {
         key: "b",
         name: "upstream",
         about: "a page in VRAM that no leaf of 64K maps: a warning, the fault or ioctl is refused (xe_pt_stage_bind_entry)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::UPSTREAM,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::UPSTREAM),
     },
     Variant {
         key: "b",
         name: "posted",
         about: "the handler evicts and starts again without a bound; an atomic is dropped (posted hunk, __xe_svm_handle_pagefault)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::POSTED,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::POSTED),
     },
     Variant {
         key: "b",
         name: "none-below-64k",
         about: "ranges below 64K are collected without an owner, else as upstream (__xe_svm_handle_pagefault)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::NONE_BELOW_64K,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::NONE_BELOW_64K),
     },
     Variant {
         key: "b",
         name: "evict-partial",
         about: "the collector evicts what a munmap left of a range, else as upstream (xe_svm_garbage_collector)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::EVICT_PARTIAL,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::EVICT_PARTIAL),
     },
     Variant {
         key: "b",
         name: "granule",
         about: "the collection refuses VRAM that does not cover granules of 64K, else as upstream (drm_gpusvm_get_pages)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::GRANULE,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::GRANULE),
     },
     Variant {
         key: "b",
         name: "retry-once",
         about: "what no leaf maps is evicted and collected without an owner, once (xe_pt_stage_bind_entry, handler)",
-        apply: |to| to.driver.unfit_vram = upstream::unfit::RETRY_ONCE,
+        apply: Some(|to| to.driver.unfit_vram = upstream::unfit::RETRY_ONCE),
     },
     Variant {
         key: "c",
         name: "ours",
         about: "a bind without work for page tables signals behind the last jobs of all tiles (default)",
-        apply: |_| {},
+        apply: None,
     },
     Variant {
         key: "c",
         name: "upstream",
         about: "its fences are counted by tile and filled along a list that the default queues are not in (xe_sync_in_fence_get)",
-        apply: |to| to.driver.bind_fence_slots = upstream::fence::counted_by_tile,
+        apply: Some(|to| to.driver.bind_fence_slots = upstream::fence::counted_by_tile),
     },
     Variant {
         key: "c",
         name: "posted",
         about: "they are counted along that list, too: of the default queues only tile 0's is waited for",
-        apply: |to| to.driver.bind_fence_slots = upstream::fence::posted,
+        apply: Some(|to| to.driver.bind_fence_slots = upstream::fence::posted),
     },
     Variant {
         key: "c",
         name: "one-queue",
         about: "one queue for the binds of all tiles, its fences counted and filled in one loop (xe_vm_create, for 7.4)",
-        apply: |to| to.driver = upstream::fence::one_queue(to.driver),
+        apply: Some(|to| to.driver = upstream::fence::one_queue(to.driver)),
+    },
+    Variant {
+        key: "patch",
+        name: "none",
+        about: "a, b and c as upstream has them: what the switches of the posted patch (below) are put on",
+        apply: Some(without_patch),
+    },
+    Variant {
+        key: "patch",
+        name: "peer-map",
+        about: "posted: what lies in another pagemap is mapped through peer_map (drm_pagemap.c)",
+        apply: Some(|to| to.driver.map_for_push = upstream::copy::through_bar),
+    },
+    Variant {
+        key: "patch",
+        name: "enospc",
+        about: "posted: a bind that meets VRAM which no leaf of 64K maps says ENOSPC (xe_pt_stage_bind_entry)",
+        apply: Some(|to| to.driver.unfit_vram.errno = xe_kmd::Errno::ENOSPC),
+    },
+    Variant {
+        key: "patch",
+        name: "copy-flush",
+        about: "posted: one more end of a run in xe_svm_copy; runs here never cross a gap, so nothing reads it",
+        apply: None,
+    },
+    Variant {
+        key: "patch",
+        name: "needs-migrate",
+        about: "posted: a test where xe_svm_range_needs_migrate_to_vram says no already; nothing reads it",
+        apply: None,
+    },
+    Variant {
+        key: "patch",
+        name: "local-dpagemap",
+        about: "posted: ctx.local_dpagemap is set in the handler; nothing reads it, here as there",
+        apply: None,
+    },
+    Variant {
+        key: "patch",
+        name: "handler",
+        about: "posted: the handler takes ENOSPC for such VRAM, evicts, drops the atomic and starts again",
+        apply: Some(|to| to.driver.unfit_vram.when_met = upstream::unfit::posted_handler),
+    },
+    Variant {
+        key: "patch",
+        name: "unmap-pages",
+        about: "posted: behind that eviction the range's pages are unmapped (drm_gpusvm_range_unmap_pages)",
+        apply: Some(|to| to.driver.unfit_vram.unmaps = true),
+    },
+    Variant {
+        key: "patch",
+        name: "timeslice",
+        about: "posted: each such round doubles the minimum residency",
+        apply: Some(|to| to.driver.unfit_vram.doubles_residency = true),
+    },
+    Variant {
+        key: "patch",
+        name: "fence-count",
+        about: "posted: fences are counted along the list, as c=posted (xe_sync_in_fence_get)",
+        apply: Some(|to| to.driver.bind_fence_slots = upstream::fence::posted),
     },
     Variant {
         key: "plant",
         name: "dm-dropped",
         about: "leaves lose DM: VRAM pages look like system memory (pte_encode_vma)",
-        apply: |to| to.driver.encode_leaf = planted::leaf::dm_dropped,
+        apply: Some(|to| to.driver.encode_leaf = planted::leaf::dm_dropped),
     },
     Variant {
         key: "plant",
         name: "ps64-missing",
         about: "4K entries of a 64K page lose PS64 (xe_pt_stage_bind_entry)",
-        apply: |to| to.driver.encode_leaf = planted::leaf::ps64_missing,
+        apply: Some(|to| to.driver.encode_leaf = planted::leaf::ps64_missing),
     },
     Variant {
         key: "plant",
         name: "rw-cleared",
         about: "leaves lose RW (pte_encode_vma)",
-        apply: |to| to.driver.encode_leaf = planted::leaf::rw_cleared,
+        apply: Some(|to| to.driver.encode_leaf = planted::leaf::rw_cleared),
     },
     Variant {
         key: "plant",
         name: "no-flush",
         about: "entries are cleared and the TLB is not flushed (xe_tlb_inval_range)",
-        apply: |to| to.driver.flush = planted::flush::left_out,
+        apply: Some(|to| to.driver.flush = planted::flush::left_out),
     },
     Variant {
         key: "plant",
         name: "discard-ahead",
         about: "mm-live drops pages ahead of a DONTNEED that it was told of",
-        apply: |to| to.mm.on_remove = mm_live::planted::discard_ahead,
+        apply: Some(|to| to.mm.on_remove = mm_live::planted::discard_ahead),
     },
     Variant {
         key: "plant",
         name: "insert-uncounted",
         about: "mm-live does not count a new notifier into invalidations that run (mmu_interval_notifier_insert)",
-        apply: |to| to.mm.counts_in = mm_live::planted::insert_uncounted,
+        apply: Some(|to| to.mm.counts_in = mm_live::planted::insert_uncounted),
     },
     Variant {
         key: "plant",
         name: "overtake-notices",
         about: "mm-live claims pages before it has delivered the notice that is about them",
-        apply: |to| to.mm.awaits_notices = mm_live::planted::overtake_notices,
+        apply: Some(|to| to.mm.awaits_notices = mm_live::planted::overtake_notices),
     },
 ];
+
+impl Variant {
+    /// Whether it changes any rule.
+    pub const fn changes_a_rule(&self) -> bool {
+        self.apply.is_some()
+    }
+}
+
+/// Upstream, which the posted patch is put on.
+fn without_patch(to: &mut Behaviours) {
+    to.driver.copy_far_side = upstream::copy::far_side;
+    to.driver.unfit_vram = upstream::unfit::UPSTREAM;
+    to.driver.bind_fence_slots = upstream::fence::counted_by_tile;
+}
 
 /// What a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.
 pub fn parse(list: &str) -> Result<Behaviours, String> {
@@ -186,7 +262,7 @@ pub fn parse(list: &str) -> Result<Behaviours, String> {
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let variant = VARIANTS.iter().find(|v| item.split_once('=') == Some((v.key, v.name)));
         let variant = variant.ok_or_else(|| unknown(item))?;
-        (variant.apply)(&mut behaviours);
+        variant.apply.into_iter().for_each(|apply| apply(&mut behaviours));
     }
     Ok(behaviours)
 }

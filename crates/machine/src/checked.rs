@@ -12,7 +12,7 @@ use std::sync::Arc;
 use units::{Dpa, HostFrame, HostRange, SZ_1G, SZ_2M};
 use xe_hw::Injection;
 use xe_kmd::Errno;
-use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Tile};
+use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Reach, Tile};
 
 pub use mm_sim::{Advice as MemoryAdvice, ChildId, Config, CpuError, Injection as MmInjection, MapKind, Remap};
 
@@ -27,24 +27,63 @@ pub enum Manner {
 }
 
 /// A PVC with little memory, so that thousands of them can be built in a second. All rules are PVC's.
-pub const PVC_SMALL: Platform = Platform {
-    name: "pvc-small",
-    tiles: &[
-        Tile {
-            vram_base: DEVICE_DPA_BASE,
-            vram_size: 8 * SZ_2M,
-            tables_base: Dpa(DEVICE_DPA_BASE.0 + SZ_1G),
-            tables_size: SZ_2M,
-        },
-        Tile {
-            vram_base: Dpa(DEVICE_DPA_BASE.0 + 2 * SZ_1G),
-            vram_size: 8 * SZ_2M,
-            tables_base: Dpa(DEVICE_DPA_BASE.0 + 3 * SZ_1G),
-            tables_size: SZ_2M,
-        },
-    ],
-    ..PVC
-};
+pub const PVC_SMALL: Platform = Platform { name: "pvc-small", tiles: &[small_tile(0), small_tile(1)], ..PVC };
+
+const fn small_tile(n: u64) -> Tile {
+    let vram_base = Dpa(DEVICE_DPA_BASE.0 + 2 * n * SZ_1G);
+    Tile { vram_base, vram_size: 8 * SZ_2M, tables_base: Dpa(vram_base.0 + SZ_1G), tables_size: SZ_2M }
+}
+
+/// Devices that a run can have: how many pagemaps, and who reaches whom.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum SmallDevice {
+    /// Two tiles, each with a pagemap; both reach all VRAM.
+    #[default]
+    Two,
+    /// One tile, one pagemap.
+    One,
+    /// Four tiles, each with a pagemap.
+    Four,
+    /// Two tiles that reach their own VRAM only.
+    Apart,
+}
+
+impl SmallDevice {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Two, Self::One, Self::Four, Self::Apart];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Two => "two",
+            Self::One => "one",
+            Self::Four => "four",
+            Self::Apart => "apart",
+        }
+    }
+
+    /// The device of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|device| device.name() == name)
+    }
+
+    /// What the driver and the hardware are told.
+    pub const fn platform(self) -> &'static Platform {
+        static ONE: Platform = Platform { name: "pvc-small-1t", tiles: &[small_tile(0)], ..PVC };
+        static FOUR: Platform = Platform {
+            name: "pvc-small-4t",
+            tiles: &[small_tile(0), small_tile(1), small_tile(2), small_tile(3)],
+            ..PVC
+        };
+        static APART: Platform = Platform { name: "pvc-small-apart", reach: Reach::OwnTile, ..PVC_SMALL };
+        match self {
+            Self::Two => &PVC_SMALL,
+            Self::One => &ONE,
+            Self::Four => &FOUR,
+            Self::Apart => &APART,
+        }
+    }
+}
 
 /// A machine and the simulated process that it stands in.
 pub struct Checked {
@@ -63,35 +102,33 @@ const READERS: u32 = 2;
 impl Checked {
     /// A fresh process with a fresh device.
     pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
-        Self::build(config, manner, behaviours, injection, &[&PVC_SMALL], Core::all)
+        Self::on(SmallDevice::default(), config, manner, behaviours, injection, None)
     }
 
     /// A fresh process with these devices.
     pub fn with_devices(config: Config, manner: Manner, platforms: &[&'static Platform]) -> Result<Self, Errno> {
-        Self::build(config, manner, Behaviours::CORRECT, Injection::default(), platforms, Core::all)
+        Self::build(platforms, config, manner, Behaviours::CORRECT, Injection::default(), None)
     }
 
-    /// The same, with somebody who writes down what happens: the ledger stays empty.
-    pub fn told(
+    /// The same on another device; where somebody writes down what happens, the ledger stays empty.
+    pub fn on(
+        device: SmallDevice,
         config: Config,
         manner: Manner,
         behaviours: Behaviours,
         injection: Injection,
-        story: &Arc<Story>,
+        story: Option<&Arc<Story>>,
     ) -> Result<Self, Errno> {
-        let watched = |plan: &Plan| Core::all_watched(plan, story);
-        let checked = Self::build(config, manner, behaviours, injection, &[&PVC_SMALL], watched)?;
-        story.watch(checked.core.gpu());
-        Ok(checked)
+        Self::build(&[device.platform()], config, manner, behaviours, injection, story)
     }
 
     fn build(
+        platforms: &[&'static Platform],
         config: Config,
         manner: Manner,
         behaviours: Behaviours,
         injection: Injection,
-        platforms: &[&'static Platform],
-        cores: impl FnOnce(&Plan) -> Result<Vec<Arc<Core>>, Errno>,
+        story: Option<&Arc<Story>>,
     ) -> Result<Self, Errno> {
         let Behaviours { driver: rules, mm: decisions } = behaviours;
         let sim = Sim::new(config);
@@ -108,8 +145,16 @@ impl Checked {
         };
         let system = if live.is_some() { SystemAccess::MayBlock } else { SystemAccess::AtOnce };
         let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system };
-        let mut cores = cores(&plan)?.into_iter();
-        Ok(Self { core: cores.next().ok_or(Errno::EINVAL)?, others: cores.collect(), sim, live })
+        let cores = match story {
+            None => Core::all(&plan)?,
+            Some(story) => Core::all_watched(&plan, story)?,
+        };
+        let mut cores = cores.into_iter();
+        let core = cores.next().ok_or(Errno::EINVAL)?;
+        if let Some(story) = story {
+            story.watch(core.gpu());
+        }
+        Ok(Self { core, others: cores.collect(), sim, live })
     }
 
     /// mm-live, where it manages the memory: for what it counts and looks at.

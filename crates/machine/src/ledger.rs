@@ -87,6 +87,10 @@ pub struct Book {
     pub flushes_of: BTreeMap<TileId, u64>,
     /// Migrations that failed.
     pub failed_migrations: u64,
+    /// Pages that copy engines carried.
+    pub copied_pages: u64,
+    /// Crossings of the system's bus by such pages.
+    pub bus_pages: u64,
     /// Queues banned.
     pub bans: u64,
     /// Arrays of fences with a slot that nobody filled.
@@ -186,6 +190,10 @@ impl xe_kmd::Observer for Ledger {
                 keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
             }
             Event::Bind { .. } => book.binds += 1,
+            Event::Copy { carried, crossings, .. } => {
+                book.copied_pages += u64::from(carried);
+                book.bus_pages += u64::from(carried * crossings);
+            }
             Event::Retry { step: RetryStep::Bind, .. } => book.stale_binds += 1,
             Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
             Event::FenceArrayHole { .. } => book.fence_array_holes += 1,

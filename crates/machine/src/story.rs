@@ -13,7 +13,7 @@ use xe_hw::{Gpu, Record};
 
 pub use gpusvm::{Event as SvmEvent, Where};
 pub use hostmm::EventKind;
-pub use xe_kmd::{CopyDirection, Event as DriverEvent, RetryStep, Serviced};
+pub use xe_kmd::{CopyDirection, Event as DriverEvent, OtherSide, RetryStep, Serviced};
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +35,8 @@ pub struct Line {
     pub here: Here,
     /// What.
     pub told: Told,
+    /// Who else holds locks meanwhile, by number, and what the kernel calls them.
+    pub held: Vec<(u32, Vec<&'static str>)>,
 }
 
 /// The story of one run.
@@ -74,17 +76,26 @@ impl Story {
 
     fn tell(&self, told: Told) {
         let Some(here) = sim::here() else { return };
+        let held = held_by_others(here.serial);
         sync::unscheduled(|| {
             let gpu = self.lines.lock().gpu.upgrade();
             let noticed = gpu.map(|gpu| gpu.first_records(usize::MAX)).unwrap_or_default();
             let mut lines = self.lines.lock();
-            let new = noticed.iter().skip(lines.records).map(|record| Line { here, told: Told::Noticed(*record) });
-            let new: Vec<Line> = new.collect();
+            let line = |told| Line { here, told, held: held.clone() };
+            let new: Vec<Line> =
+                noticed.iter().skip(lines.records).map(|record| line(Told::Noticed(*record))).collect();
             lines.all.extend(new);
             lines.records = noticed.len();
-            lines.all.push(Line { here, told });
+            lines.all.push(line(told));
         });
     }
+}
+
+/// Locks that have a name, of all tasks but one.
+fn held_by_others(serial: u32) -> Vec<(u32, Vec<&'static str>)> {
+    let named = |ranks: Vec<Rank>| ranks.into_iter().filter_map(xe_kmd::lock_name).collect::<Vec<_>>();
+    let others = sim::holders().into_iter().filter(|holder| holder.serial != serial);
+    others.map(|holder| (holder.serial, named(holder.ranks))).filter(|(_, names)| !names.is_empty()).collect()
 }
 
 impl gpusvm::Observer for Story {

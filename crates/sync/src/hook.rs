@@ -14,6 +14,7 @@ use crate::rank::Rank;
 use crate::tag::Tag;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 pub(crate) use crate::raw::current::{enter, with};
 
@@ -129,6 +130,15 @@ pub struct Here {
     pub name: &'static str,
 }
 
+/// Who holds ranked locks, and of which ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The number of the task, in the order of spawning.
+    pub serial: u32,
+    /// Ranks, the lowest first.
+    pub ranks: Vec<Rank>,
+}
+
 /// What drives a thread in the place of the system.
 pub(crate) trait Hook {
     /// Whether it is at work itself: what is done meanwhile is done live.
@@ -169,6 +179,8 @@ pub(crate) trait Hook {
 
     /// Who runs, and since which decision.
     fn here(&self) -> Here;
+    /// Who holds ranked locks now.
+    fn holders(&self) -> Vec<Holder>;
     /// The time.
     fn now_ns(&self) -> u64;
     /// Lets time pass.

@@ -46,6 +46,12 @@ impl Rank {
         (1 << self.0) & !1
     }
 
+    /// The ranks of a set of bits, the lowest first.
+    #[cfg(feature = "std")]
+    pub(crate) fn of_bits(bits: u64) -> alloc::vec::Vec<Rank> {
+        (1..64).filter(|level| bits >> level & 1 == 1).map(Rank).collect()
+    }
+
     /// The highest rank of a set of bits.
     #[cfg(feature = "std")]
     pub(crate) fn highest(bits: u64) -> Rank {

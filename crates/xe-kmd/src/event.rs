@@ -6,7 +6,7 @@
 //!
 //! Upstream: the counters of `xe_gt_stats.c` and the tracepoints of `xe_trace*.h` are folds over this.
 
-use units::{GpuRange, GpuVa, TileId};
+use units::{Dpa, GpuRange, GpuVa, Iova, TileId};
 use xe_spec::fault::{Access, Asid, ContextId};
 
 use crate::errno::Errno;
@@ -92,6 +92,10 @@ pub enum Event {
         pages: u32,
         /// Of these, how many the device reports carried.
         carried: u32,
+        /// Where the first page of the other side is, as the job addresses it.
+        far: OtherSide,
+        /// How often each page crosses the system's bus.
+        crossings: u32,
         /// Nanoseconds.
         ns: u64,
     },
@@ -192,6 +196,15 @@ pub enum CopyDirection {
     ToVram,
     /// Out of the tile's VRAM: to system memory, or to another tile's VRAM.
     FromVram,
+}
+
+/// How a copy job addresses the side that is not its own tile's VRAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OtherSide {
+    /// By a leaf with DM: VRAM of the device.
+    Vram(Dpa),
+    /// By a leaf without: the system's bus.
+    Bus(Iova),
 }
 
 /// Receives events.

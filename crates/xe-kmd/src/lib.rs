@@ -78,7 +78,8 @@ pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBy
 pub use client::{EngineUse, MemoryUse, Usage};
 pub use device::{Device, Parts};
 pub use errno::Errno;
-pub use event::{CopyDirection, Event, Observer, RetryStep, Serviced};
+pub use event::{CopyDirection, Event, Observer, OtherSide, RetryStep, Serviced};
 pub use file::File;
 pub use port::{Hw, HwJob, Interconnect};
+pub use ranks::lock_name;
 pub use rules::{FarSide, Mapped, Rules, UnfitVram, WhenMet};

@@ -31,7 +31,7 @@ use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
 
 use crate::chip::Chip;
-use crate::event::{CopyDirection, Event};
+use crate::event::{CopyDirection, Event, OtherSide};
 use crate::port::Hw;
 use crate::pt::build::own_run;
 use crate::pt::{NoTable, PageTable, TablePool, index_of};
@@ -100,6 +100,16 @@ struct Job<'a> {
     pages: usize,
     near: DevicePage,
     far: FarSide,
+}
+
+impl Job<'_> {
+    /// How often each page crosses the system's bus: the device's own window there is out and back.
+    fn crossings(&self) -> u32 {
+        match self.far {
+            FarSide::Slot(_) => 1 + u32::from(self.pieces.next().is_some_and(|run| run.addr.proto == Proto::P2p)),
+            FarSide::Identity(_) | FarSide::Nowhere => 0,
+        }
+    }
 }
 
 /// Runs of a copy from a page of the first of them on.
@@ -183,11 +193,11 @@ impl Migrate {
     ) -> Result<(), NoSlot> {
         let start = now_ns();
         let near = self.identity(self.base.add(job.near.frame << PAGE_SHIFT));
-        let (far, slot) = match job.far {
-            FarSide::Identity(dpa) => (self.identity(dpa), None),
-            FarSide::Slot(_) => {
+        let (far, slot, told) = match job.far {
+            FarSide::Identity(dpa) => (self.identity(dpa), None, OtherSide::Vram(dpa)),
+            FarSide::Slot(leaf) => {
                 let slot = self.fill_slot(chip, pool, job)?;
-                (slot.va, Some(slot))
+                (slot.va, Some(slot), OtherSide::Bus(Iova(leaf.addr)))
             }
             FarSide::Nowhere => {
                 report(job.pages, Outcome::Dropped);
@@ -207,8 +217,9 @@ impl Migrate {
             slot.link_table(&*chip.hw);
             self.slots.lock().idle.push(slot);
         }
-        let (tile, pages) = (self.tile, job.pages as u32);
-        chip.tell(Event::Copy { tile, direction, pages, carried, ns: now_ns() - start });
+        let (tile, pages, crossings) = (self.tile, job.pages as u32, job.crossings());
+        let ns = now_ns() - start;
+        chip.tell(Event::Copy { tile, direction, pages, carried, far: told, crossings, ns });
         Ok(())
     }
 

@@ -4,6 +4,18 @@
 
 use sync::rank::Rank;
 
+/// What the kernel calls the lock of a rank, where it has one that a reader would know.
+pub fn lock_name(rank: Rank) -> Option<&'static str> {
+    match rank {
+        VM => Some("vm->lock"),
+        Rank::MMAP => Some("mmap_lock"),
+        BO => Some("dma_resv"),
+        MIGRATE => Some("driver_migrate_lock"),
+        Rank::NOTIFIER => Some("notifier_lock"),
+        _ => None,
+    }
+}
+
 /// The order of a queue's jobs; nothing but leaves under it.
 pub(crate) const RING: Rank = Rank::level(4);
 /// `Vm::state`.

@@ -10,6 +10,7 @@ use xe_spec::fault::Asid;
 use xe_spec::pat;
 use xe_spec::pte::Leaf;
 
+use crate::errno::Errno;
 use crate::port::Hw;
 
 /// One run of pages as a copy job is given it: what the DMA mapping or the pagemap's `device_map` answered.
@@ -43,19 +44,25 @@ pub struct UnfitVram {
     pub whole_granules: bool,
     /// The garbage collector brings back what a munmap of a part of a range left of it.
     pub evicts_partial: bool,
-    /// What follows a bind that met unfit pages, so many for this fault before it.
-    pub when_met: fn(met: u32) -> WhenMet,
+    /// What a bind answers that meets unfit pages. The warning is the same whatever it is.
+    pub errno: Errno,
+    /// What the handler makes of such an answer, behind so many of them for this fault.
+    pub when_met: fn(errno: Errno, met: u32) -> WhenMet,
+    /// Behind an eviction the handler unmaps the range's pages, whether they moved or not.
+    pub unmaps: bool,
+    /// Each such answer doubles the minimum residency of what this fault migrates.
+    pub doubles_residency: bool,
 }
 
 /// What follows a bind that met pages in VRAM which no leaf can map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenMet {
-    /// A warning; the fault or the ioctl is refused with `EINVAL`.
+    /// A warning; the fault or the ioctl is refused with the bind's error.
     Refuse,
     /// The range is evicted, and another round follows, if one is left.
     Evict,
     /// The range is evicted, and a fault has another round, whatever was tried before; from then on it is no atomic. An ioctl
-    /// is refused with `ENOSPC`.
+    /// is refused with the bind's error.
     EvictForEver,
 }
 
@@ -66,7 +73,10 @@ impl UnfitVram {
         stays: |is_large, met| is_large && met == 0,
         whole_granules: false,
         evicts_partial: false,
-        when_met: |_| WhenMet::Evict,
+        errno: Errno::EINVAL,
+        when_met: |_, _| WhenMet::Evict,
+        unmaps: false,
+        doubles_residency: false,
     };
 }
 

@@ -5,7 +5,7 @@ use super::hand::Hand;
 use super::job::{self, Job};
 use super::oracle;
 use super::plain;
-use super::stage::{Stage, refused, region, signal};
+use super::stage::{Stage, refused, signal};
 use super::words::{Page, step_of};
 use crate::finding::Finding;
 use crate::script::{Action, Agent, Home, Piece, Span, Step, Touch, Verb, VmKind};
@@ -58,7 +58,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         }
         Action::Prefetch(vm, span, home) => {
             let (vm, range) = (stage.vm(*vm)?.id, range(stage, span)?);
-            hand.program.prefetch(vm, range, region(*home)).map_err(|e| refused("VM_BIND of a prefetch", e))
+            hand.program.prefetch(vm, range, stage.region(*home)).map_err(|e| refused("VM_BIND of a prefetch", e))
         }
         Action::Open(vm) => stage.open_vm(&hand.program, *vm, VmKind::MirrorLater),
         Action::Close(vm) => stage.close_vm(&hand.program, *vm),
@@ -205,7 +205,7 @@ fn prefer(stage: &Stage, hand: &Hand<'_>, vm: usize, span: &Span, home: Home) ->
     let advice = match home {
         Home::System => Advice::SystemMemory,
         Home::Default => Advice::FaultingTile,
-        Home::Vram(_) => return Err(Finding::Scene("where memory is preferred is system or default".into())),
+        Home::Vram(tile) => Advice::Tile(stage.tile(tile)),
     };
     hand.program.madvise(vm, range, advice).map_err(|e| refused("MADVISE", e))
 }

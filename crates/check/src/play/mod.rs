@@ -17,7 +17,7 @@ use crate::finding::{Finding, Lost};
 use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread};
 use hand::Hand;
 use machine::behaviour;
-use machine::checked::Manner;
+use machine::checked::{Manner, SmallDevice};
 use machine::story::Story;
 use shelf::Shelf;
 use stage::Stage;
@@ -35,6 +35,14 @@ pub struct Reached {
     pub pages_between_tiles: u64,
     /// Pages that migrated from VRAM to system memory.
     pub pages_to_system: u64,
+    /// Pages that migrated to VRAM, from wherever they were.
+    pub pages_to_vram: u64,
+    /// Faults of tiles that were answered.
+    pub gpu_faults: u64,
+    /// Pages that copy engines carried.
+    pub copied_pages: u64,
+    /// How often such pages crossed the system's bus.
+    pub bus_pages: u64,
     /// Where each piece of memory lay at the end.
     pub places: Vec<(String, HostRange)>,
 }
@@ -46,6 +54,8 @@ pub struct How {
     pub behaviours: String,
     /// Who manages the memory.
     pub manner: Manner,
+    /// On which device.
+    pub device: SmallDevice,
     /// Who writes down what happens; [`Reached`] has no counts then.
     pub story: Option<Arc<Story>>,
 }

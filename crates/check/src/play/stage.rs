@@ -67,13 +67,10 @@ impl Stage {
     pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
         let (mm, device) = injections(script);
         let config = Config::default();
-        let checked = match &how.story {
-            None => Checked::new(config, how.manner, behaviours, device),
-            Some(story) => Checked::told(config, how.manner, behaviours, device, story),
-        };
+        let checked = Checked::on(how.device, config, how.manner, behaviours, device, how.story.as_ref());
         let checked = checked.map_err(|e| refused("probe", e))?;
         let (main, tables) = (checked.open(), oracle::tables_used(&checked));
-        let buffers = buffers(script, &main)?;
+        let buffers = buffers(script, &checked, &main)?;
         let (story, now) = (how.story.clone(), Shelf::default());
         let stage = Self { script: script.clone(), checked, main, buffers, tables, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
@@ -115,7 +112,7 @@ impl Stage {
             program.bind_mirror(id, 57, None).map_err(|e| refused("VM_BIND", e))?;
             (id, None)
         };
-        let queues = [queue(program, id, TileId(0))?, queue(program, id, TileId(1))?];
+        let queues = [self.queue(program, id, TileId(0))?, self.queue(program, id, TileId(1))?];
         self.now.with(|now| now.vms.insert(index, OpenVm { id, queues, code }));
         Ok(())
     }
@@ -129,10 +126,29 @@ impl Stage {
         program.vm_destroy(vm.id).map_err(|e| refused("VM_DESTROY", e))
     }
 
+    /// Which tile of the device does the work of a scene's tile.
+    pub fn tile(&self, tile: TileId) -> TileId {
+        tile_of(&self.checked, tile)
+    }
+
+    fn queue(&self, program: &Program, vm: u32, tile: TileId) -> Result<u32, Finding> {
+        let created = program.queue_create(vm, Class::Compute, self.tile(tile));
+        created.map_err(|e| refused("EXEC_QUEUE_CREATE", e))
+    }
+
+    /// The region of a place, as PREFETCH counts them.
+    pub fn region(&self, home: Home) -> u32 {
+        match home {
+            Home::System => 0,
+            Home::Vram(tile) => 1 + u32::from(self.tile(tile).0),
+            Home::Default => u32::MAX,
+        }
+    }
+
     /// The queue of a tile was banned: the next job finds another one.
     pub fn replace_queue(&self, program: &Program, index: usize, tile: TileId) -> Result<(), Finding> {
         let vm = self.vm(index)?;
-        let new = queue(program, vm.id, tile)?;
+        let new = self.queue(program, vm.id, tile)?;
         self.now.with(|now| now.vms.get_mut(&index).map(|vm| vm.queues[tile.index()] = new));
         program.queue_destroy(vm.queues[tile.index()]).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))
     }
@@ -212,7 +228,7 @@ impl Stage {
     pub fn fill(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
         let size = self.checked.core.device().platform().tiles.get(tile.index()).map_or(0, |tile| tile.vram_size);
         for _ in 0..size / SZ_2M {
-            let filler = program.bo_create(SZ_2M, 2 << tile.0).map_err(|e| refused("GEM_CREATE", e))?;
+            let filler = program.bo_create(SZ_2M, 2 << self.tile(tile).0).map_err(|e| refused("GEM_CREATE", e))?;
             self.now.with(|now| now.fillers.entry(tile).or_default().push(filler));
         }
         Ok(())
@@ -256,6 +272,10 @@ impl Stage {
             stale_binds: book.stale_binds,
             pages_between_tiles: pages(|from, to| *from != Where::System && *to != Where::System),
             pages_to_system: pages(|_, to| *to == Where::System),
+            pages_to_vram: pages(|_, to| *to != Where::System),
+            gpu_faults: book.gpu_fault_count,
+            copied_pages: book.copied_pages,
+            bus_pages: book.bus_pages,
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
     }
@@ -288,9 +308,9 @@ impl Stage {
     }
 }
 
-fn buffers(script: &Script, main: &Program) -> Result<Vec<BufferObject>, Finding> {
+fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<BufferObject>, Finding> {
     let create = |(index, buffer): (usize, &crate::script::Buffer)| {
-        let placement = buffer.vram.map_or(1, |tile| 2 << tile.0);
+        let placement = buffer.vram.map_or(1, |tile| 2 << tile_of(checked, tile).0);
         let size = bytes_of(buffer.pages).next_multiple_of(SZ_64K);
         let handle = main.bo_create(size, placement).map_err(|e| refused("GEM_CREATE", e))?;
         let frame = main.bo_frame(handle).map_err(|e| refused("GEM_MMAP_OFFSET", e))?;
@@ -317,17 +337,9 @@ fn injections(script: &Script) -> (MmInjection, Injection) {
     (mm, device)
 }
 
-fn queue(program: &Program, vm: u32, tile: TileId) -> Result<u32, Finding> {
-    program.queue_create(vm, Class::Compute, tile).map_err(|e| refused("EXEC_QUEUE_CREATE", e))
-}
-
-/// The region of a place, as PREFETCH counts them.
-pub(super) const fn region(home: Home) -> u32 {
-    match home {
-        Home::System => 0,
-        Home::Vram(tile) => 1 + tile.0 as u32,
-        Home::Default => u32::MAX,
-    }
+/// Which tile of a device does the work of a scene's tile: of one with fewer tiles the last one.
+fn tile_of(checked: &Checked, tile: TileId) -> TileId {
+    TileId(tile.0.min((checked.core.device().platform().tiles.len() - 1) as u8))
 }
 
 pub(super) fn refused(what: &str, error: Errno) -> Finding {

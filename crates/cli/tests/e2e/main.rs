@@ -21,6 +21,7 @@ mod process;
 mod recorded;
 mod rest;
 mod rights;
+mod searches;
 mod stress;
 mod tiles;
 mod tour;

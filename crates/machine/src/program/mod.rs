@@ -5,10 +5,12 @@
 //! buffers, syncobjs, and what waits and signals.
 //! A `Program` belongs to one thread: its scratch page is not shared.
 
+mod caller;
 mod objects;
 
 pub use objects::Order;
 
+use caller::Owner;
 use hostmm::HostMemory;
 use std::sync::Arc;
 use units::{GpuVa, HostRange, HostVa, TileId};
@@ -50,6 +52,8 @@ pub enum Advice {
     SystemMemory,
     /// They go where they are used.
     FaultingTile,
+    /// They go to the VRAM of this tile, by the device's descriptor and its region.
+    Tile(TileId),
     /// This entry of the PAT table.
     Pat(u32),
 }
@@ -150,19 +154,21 @@ impl Program {
 
     /// Advises on mirrored memory.
     pub fn madvise(&self, vm_id: u32, span: HostRange, advice: Advice) -> Result<(), Errno> {
-        let (attr, val) = match advice {
-            Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM),
-            Advice::FaultingTile => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_DEVICE),
-            Advice::Pat(index) => (attr::ATTR_PAT, index),
+        let (attr, val, region) = match advice {
+            Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM, 0),
+            Advice::FaultingTile => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_DEVICE, 0),
+            Advice::Tile(tile) => (attr::ATTR_PREFERRED_LOC, Owner::DEVICE, 1 + u32::from(tile.0)),
+            Advice::Pat(index) => (attr::ATTR_PAT, index, 0),
         };
-        let mut arg = Madvise { vm_id, start: span.start.0, range: span.len(), attr, val, ..Default::default() };
+        let (start, range, policy_region) = (span.start.0, span.len(), region << 16);
+        let mut arg = Madvise { vm_id, start, range, attr, val, policy_region, ..Default::default() };
         self.ioctl(ioctl::MADVISE, &mut arg)
     }
 
     /// One ioctl; what the driver writes back is in `arg` afterwards.
     pub fn ioctl<T: IntoBytes + FromBytes + Immutable>(&self, request: u32, arg: &mut T) -> Result<(), Errno> {
         self.put(self.scratch, arg)?;
-        self.file.ioctl(request, self.scratch)?;
+        self.file.ioctl_for(&Owner, request, self.scratch)?;
         self.memory.copy_from_user(self.scratch, arg.as_mut_bytes()).map_err(|_| Errno::EFAULT)
     }
 

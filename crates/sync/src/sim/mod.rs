@@ -65,7 +65,7 @@ mod scheduler;
 mod state;
 mod task;
 
-pub use crate::hook::{Here, ObjectKind, OpKind, TaskKind};
+pub use crate::hook::{Here, Holder, ObjectKind, OpKind, TaskKind};
 pub use op::Op;
 pub use random::{Pct, Random, Rng};
 pub use report::{Blocked, BlockedOn, Outcome, RunReport, Step, TaskInfo};
@@ -167,6 +167,11 @@ pub fn run(schedule: &mut dyn Schedule, limits: Limits, root: impl FnOnce() + Se
 /// Where the caller is in its run: for who tells what happened when. `None` outside of runs.
 pub fn here() -> Option<Here> {
     hook::with(|hook| hook.here())
+}
+
+/// Who holds ranked locks at this moment of the caller's run; nobody outside of runs.
+pub fn holders() -> std::vec::Vec<Holder> {
+    hook::with(|hook| hook.holders()).unwrap_or_default()
 }
 
 /// Whether the caller is a task of a checked run.

@@ -4,10 +4,11 @@ use super::UnlockRule;
 use super::op::Op;
 use super::scheduler::{Mode, Scheduler};
 use super::task::Wait;
-use crate::hook::{Access, Body, Here, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
+use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
 use std::string::String;
+use std::vec::Vec;
 
 /// What a yield costs of virtual time, so that who polls the clock sees it move.
 const YIELD_NS: u64 = 1_000;
@@ -188,6 +189,13 @@ impl Hook for Scheduler<'_> {
         let step = state.steps;
         let task = state.current();
         Here { step, serial: task.serial, name: task.name }
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        let state = self.state();
+        let tasks = state.live.into_iter().map(|task| &state.tasks[task.index()]);
+        let holds = tasks.filter(|task| task.held_ranks != 0);
+        holds.map(|task| Holder { serial: task.serial, ranks: Rank::of_bits(task.held_ranks) }).collect()
     }
 
     fn now_ns(&self) -> u64 {

@@ -14,8 +14,8 @@
 use std::sync::{Arc, Weak};
 
 use gpusvm::{
-    CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, Pagemap, PagemapAddr,
-    Proto, RangeKey,
+    CopyError, CopyRun, Devmem, DevmemOps, Direction, FromPeers, MapError, MigrateDetails, MigrateError, Pagemap,
+    PagemapAddr, Proto, RangeKey,
 };
 use hostmm::{DevicePage, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
@@ -176,7 +176,10 @@ pub(crate) fn populate(
     let tile = shared.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
     let pagemap = shared.pagemaps.get(target).ok_or(MigrateError::Gone)?;
     let owner = shared.svm_owners.get(tile.id.index()).ok_or(MigrateError::Gone)?;
-    let details = MigrateDetails { timeslice_ms, from_peers: shared.gpu.rules.from_peers };
+    // Each tile's engine pushes what lies in its VRAM, as far as it reaches.
+    let reached = shared.gpu.tiles.iter().all(|from| shared.gpu.reaches(from.id, target));
+    let from_peers = if reached { shared.gpu.rules.from_peers } else { FromPeers::Refuse };
+    let details = MigrateDetails { timeslice_ms, from_peers };
     pagemap.migrate_to_devmem(range, &details, || {
         let offset = tile.vram.alloc(range.len(), owner)?;
         let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };

@@ -24,7 +24,7 @@ use super::policy::{Need, Want, leaf_access};
 use super::{Mirror, RangeView, devmem, garbage};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
-use crate::rules::WhenMet;
+use crate::rules::{UnfitVram, WhenMet};
 use crate::vma::{Kind, Vma, VmaTree};
 
 /// A fault, as the handler needs it.
@@ -75,7 +75,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
                 shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
             }
             Err(Unserved::Unfit(answer)) => {
-                tries.met(answer)?;
+                tries.met(answer, shared.gpu.rules.unfit_vram.errno)?;
                 if answer == WhenMet::EvictForEver && access == Access::Atomic {
                     access = Access::Write;
                 }
@@ -138,7 +138,7 @@ impl Round<'_> {
     /// Brings the pages to the VRAM they should be in. Where VRAM is only better, failing is no error.
     pub(crate) fn migrate(&self, tries: &mut Tries) -> Result<(), Unserved> {
         let Some(target) = self.want.migration(self.view) else { return Ok(()) };
-        let Some(slice) = tries.migration(self.want) else { return Ok(()) };
+        let Some(slice) = tries.migration(self.want, &self.at.shared.gpu.rules.unfit_vram) else { return Ok(()) };
         match devmem::to_vram(self.at.shared, self.at.svm, self.key, self.view, target, slice) {
             Ok(()) => Ok(()),
             Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
@@ -197,10 +197,16 @@ impl Round<'_> {
     /// What follows a bind that met pages in VRAM which no leaf can map; those that are to be evicted are.
     fn unfit(&self) -> WhenMet {
         let (gpu, asid) = (&self.at.shared.gpu, self.at.space.asid);
-        let answer = (gpu.rules.unfit_vram.when_met)(self.met);
+        let rule = &gpu.rules.unfit_vram;
+        let answer = (rule.when_met)(rule.errno, self.met);
         match answer {
             WhenMet::Refuse => gpu.tell(Event::UnfitVram { asid, tile: self.tile, span: self.view.span.mirror() }),
-            WhenMet::Evict | WhenMet::EvictForEver => _ = self.at.svm.range_evict(self.key),
+            WhenMet::Evict | WhenMet::EvictForEver => {
+                let _ = self.at.svm.range_evict(self.key);
+                if rule.unmaps {
+                    self.at.svm.notifier_lock().unmap_pages(self.key);
+                }
+            }
         }
         answer
     }
@@ -258,10 +264,11 @@ impl Tries {
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
     /// pages were lost again before they were bound.
-    fn migration(&mut self, want: &Want) -> Option<u32> {
+    fn migration(&mut self, want: &Want, rule: &UnfitVram) -> Option<u32> {
         let before = self.migrations;
         self.migrations += 1;
-        (want.need == Need::Vram || before == 0).then_some(want.timeslice_ms << before.min(2))
+        let doubled = before.min(2) + if rule.doubles_residency { self.met.min(2) } else { 0 };
+        (want.need == Need::Vram || before == 0).then_some(want.timeslice_ms << doubled)
     }
 
     /// A migration failed that must be.
@@ -282,11 +289,11 @@ impl Tries {
     }
 
     /// Pages in VRAM were met that no leaf can map.
-    pub(crate) fn met(&mut self, answer: WhenMet) -> Result<(), Errno> {
+    pub(crate) fn met(&mut self, answer: WhenMet, errno: Errno) -> Result<(), Errno> {
         self.met += 1;
         match answer {
-            WhenMet::Refuse => Err(Errno::EINVAL),
-            WhenMet::Evict => self.spend(Errno::EINVAL),
+            WhenMet::Refuse => Err(errno),
+            WhenMet::Evict => self.spend(errno),
             WhenMet::EvictForEver => Ok(()),
         }
     }

@@ -73,8 +73,9 @@ fn bind_on(mut round: Round<'_>) -> Result<bool, Errno> {
                 round.met += 1;
                 Errno::EINVAL
             }
-            Err(Unserved::Unfit(WhenMet::Refuse)) => return Err(Errno::EINVAL),
-            Err(Unserved::Unfit(WhenMet::EvictForEver)) => return Err(Errno::ENOSPC),
+            Err(Unserved::Unfit(WhenMet::Refuse | WhenMet::EvictForEver)) => {
+                return Err(round.at.shared.gpu.rules.unfit_vram.errno);
+            }
             Err(Unserved::CpuTurn | Unserved::Refused(_)) => return Ok(false),
         };
         if tries.spend(errno).is_err() {

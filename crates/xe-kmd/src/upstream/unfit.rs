@@ -6,15 +6,29 @@
 //!
 //! Upstream: `xe_pt_stage_bind_entry`, `__xe_svm_handle_pagefault`; the posted patch's hunks for them.
 
+use crate::errno::Errno;
 use crate::rules::{UnfitVram, WhenMet};
 
 /// As it is: they are met, warned of and refused.
-pub const UPSTREAM: UnfitVram =
-    UnfitVram { stays: |_, _| true, whole_granules: false, evicts_partial: false, when_met: |_| WhenMet::Refuse };
+pub const UPSTREAM: UnfitVram = UnfitVram {
+    stays: |_, _| true,
+    whole_granules: false,
+    evicts_partial: false,
+    errno: Errno::EINVAL,
+    when_met: |_, _| WhenMet::Refuse,
+    unmaps: false,
+    doubles_residency: false,
+};
 
 /// As posted: the walk says `ENOSPC`, and the handler evicts and starts again, without a bound, and without asking for
 /// atomics any more. Not shown: `ENOSPC` also says that memory is short, which it takes for this.
-pub const POSTED: UnfitVram = UnfitVram { when_met: |_| WhenMet::EvictForEver, ..UPSTREAM };
+pub const POSTED: UnfitVram =
+    UnfitVram { errno: Errno::ENOSPC, when_met: posted_handler, unmaps: true, doubles_residency: true, ..UPSTREAM };
+
+/// The posted handler alone: it knows its cue by the error's number.
+pub fn posted_handler(errno: Errno, _met: u32) -> WhenMet {
+    if errno == Errno::ENOSPC { WhenMet::EvictForEver } else { WhenMet::Refuse }
+}
 
 /// A range below 64K is collected without an owner: the walk brings its pages back. Moved pages are still met.
 pub const NONE_BELOW_64K: UnfitVram = UnfitVram { stays: |is_large, _| is_large, ..UPSTREAM };
@@ -30,6 +44,6 @@ pub const GRANULE: UnfitVram = UnfitVram { whole_granules: true, ..UPSTREAM };
 /// owner.
 pub const RETRY_ONCE: UnfitVram = UnfitVram {
     stays: |_, met| met == 0,
-    when_met: |met| if met == 0 { WhenMet::Evict } else { WhenMet::Refuse },
+    when_met: |_, met| if met == 0 { WhenMet::Evict } else { WhenMet::Refuse },
     ..UPSTREAM
 };

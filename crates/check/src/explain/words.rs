@@ -1,111 +1,10 @@
-//! The smallest failing run, told for a mail: a column per actor, a line per thing that happened, at most 75 characters wide.
+//! What a line of a story says, in words, and the kernel's function that it stands for.
 
-use crate::script::Script;
+use super::{NOTICED, Names};
 use machine::Record;
-use machine::story::{CopyDirection, DriverEvent, EventKind, Line, RetryStep, Serviced, SvmEvent, Told, Where};
+use machine::story::{CopyDirection, DriverEvent, EventKind, OtherSide, RetryStep, Serviced, SvmEvent, Told, Where};
 use std::fmt::Write;
 use units::{GpuVa, HostRange, SZ_4K};
-
-/// The widest line of a mail.
-const WIDTH: usize = 75;
-/// What stands in the place of a function where the device noticed something.
-const NOTICED: &str = "!!";
-/// Lines of one kind that follow each other and are told; the others are counted.
-const TOLD: usize = 2;
-
-/// What is needed to name addresses and actors.
-pub struct Names<'a> {
-    /// The scene.
-    pub script: &'a Script,
-    /// Where its memory lay.
-    pub places: &'a [(String, HostRange)],
-}
-
-/// A line in words.
-struct Words {
-    actor: u32,
-    text: String,
-    /// Lines of one kind are counted rather than told again and again: the kernel's function that they stand for.
-    function: &'static str,
-}
-
-/// The story as lines of text.
-pub fn tell(names: &Names<'_>, lines: &[Line]) -> Vec<String> {
-    let words = |line: &Line| {
-        let (text, function) = names.words(&line.told)?;
-        Some((Words { actor: line.here.serial, text, function }, line.here.name))
-    };
-    let told: Vec<(Words, &'static str)> = lines.iter().filter_map(words).collect();
-    let mut actors: Vec<(u32, &'static str)> = told.iter().map(|(words, name)| (words.actor, *name)).collect();
-    actors.sort_unstable();
-    actors.dedup();
-    let mut out = header(&actors);
-    let told: Vec<Words> = told.into_iter().map(|(words, _)| words).collect();
-    for group in told.chunk_by(|a, b| a.actor == b.actor && a.function == b.function && !a.function.is_empty()) {
-        let column = actors.iter().position(|(serial, _)| *serial == group[0].actor).unwrap_or(0);
-        let row = |text: &str, function| row(actors.len(), column, text, function);
-        let shown = if group.len() > TOLD + 1 { TOLD } else { group.len() };
-        out.extend(group[..shown].iter().flat_map(|words| row(&words.text, words.function)));
-        if shown < group.len() {
-            out.extend(row(&format!("... and {} more of these", group.len() - shown), ""));
-        }
-    }
-    out
-}
-
-fn letter(n: usize) -> char {
-    (b'a' + (n % 26) as u8) as char
-}
-
-fn header(actors: &[(u32, &'static str)]) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut line = String::new();
-    for (n, (_, name)) in actors.iter().enumerate() {
-        let item = format!("{} {}", letter(n), if *name == "root" { "main thread" } else { name });
-        if !line.is_empty() && line.len() + item.len() + 3 > WIDTH {
-            out.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push_str("   ");
-        }
-        line.push_str(&item);
-    }
-    out.extend([line, String::new()]);
-    out
-}
-
-/// One line: a mark in the actor's column, then the text, wrapped; the kernel's function at the end.
-fn row(actors: usize, column: usize, text: &str, function: &str) -> Vec<String> {
-    let gutter: String = (0..actors).flat_map(|n| [if n == column { letter(n) } else { '.' }, ' ']).collect();
-    let blank: String = (0..actors).flat_map(|_| ['.', ' ']).collect();
-    let text =
-        if function.is_empty() || function == NOTICED { text.to_owned() } else { format!("{text} ({function})") };
-    let lead = |n: usize| if n == 0 { gutter.as_str() } else { blank.as_str() };
-    let rows = fill(&text, WIDTH.saturating_sub(gutter.len() + 1).max(20));
-    rows.iter().enumerate().map(|(n, row)| format!("{} {row}", lead(n)).trim_end().to_owned()).collect()
-}
-
-/// A text in lines of a mail; all but the first begin with `indent`.
-pub fn wrap(text: &str, indent: &str) -> Vec<String> {
-    let rows = fill(text, WIDTH - indent.len());
-    rows.iter().enumerate().map(|(n, row)| if n == 0 { row.clone() } else { format!("{indent}{row}") }).collect()
-}
-
-fn fill(text: &str, room: usize) -> Vec<String> {
-    let mut rows = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = rows.last_mut().filter(|line| line.is_empty() || line.len() + 1 + word.len() <= room);
-        match line {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => rows.push(word.to_owned()),
-        }
-    }
-    rows
-}
 
 impl Names<'_> {
     /// A piece of memory and the page in it.
@@ -121,7 +20,7 @@ impl Names<'_> {
     }
 
     /// What a line says, and the kernel's function that it stands for; none where it is about nothing of the scene.
-    fn words(&self, told: &Told) -> Option<(String, &'static str)> {
+    pub(super) fn words(&self, told: &Told) -> Option<(String, &'static str)> {
         match told {
             Told::Step(text) => Some((format!("> {text}"), "")),
             Told::Driver(event) => self.driver(event),
@@ -162,9 +61,10 @@ impl Names<'_> {
                 format!("TLB of tile {} flushed for {}", tile.0, self.gpu(span.start, span.end)?),
                 "xe_tlb_inval_range",
             ),
-            DriverEvent::Copy { tile, direction, pages, carried, .. } => {
-                let way = if direction == CopyDirection::ToVram { "into its VRAM" } else { "out of its VRAM" };
-                let text = format!("tile {}'s copy engine carries {carried} of {pages} pages {way}", tile.0);
+            DriverEvent::Copy { tile, direction, pages, carried, far, .. } => {
+                let way = if direction == CopyDirection::ToVram { "into its VRAM from" } else { "out of its VRAM to" };
+                let side = other_side(far);
+                let text = format!("tile {}'s copy engine carries {carried} of {pages} pages {way} {side}", tile.0);
                 (text, "xe_svm_copy")
             }
             DriverEvent::Collected { span, .. } => {
@@ -230,6 +130,14 @@ fn place(place: Where) -> String {
     match place {
         Where::System => "SYSTEM".into(),
         Where::Vram(pagemap) => format!("VRAM{}", pagemap.0),
+    }
+}
+
+/// The form of an address says which memory a leaf leads to.
+fn other_side(side: OtherSide) -> String {
+    match side {
+        OtherSide::Vram(dpa) => format!("device address {:#x} (leaf with DM)", dpa.0),
+        OtherSide::Bus(iova) => format!("bus address {:#x} (leaf without DM)", iova.0),
     }
 }
 

@@ -1,0 +1,79 @@
+//! Searches in parts, their results joined, and a run as a page.
+
+use crate::clients::pontoon;
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+/// Exit code and output of the command.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = pontoon().args(arguments).output().expect("the command starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn last_line(text: &str) -> Value {
+    serde_json::from_str(text.lines().next_back().unwrap_or_default()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A search in parts, a process each: what they printed, a file a part.
+fn parts(dir: &Path, behaviour: &str, parts: u32) -> Vec<String> {
+    let part = |n: u32| {
+        let shard = format!("{n}/{parts}");
+        let search = ["check", "c-2", "--behaviour", behaviour, "--manner", "linux", "--seeds", "0..60", "--json"];
+        let (code, text) = run(&[&search[..], &["--shard", &shard]].concat());
+        assert!(code < Some(2), "{text}");
+        let file = dir.join(format!("{behaviour}-{n}.out"));
+        std::fs::write(&file, text).expect("a file");
+        file.to_str().expect("text").to_owned()
+    };
+    (1..=parts).map(part).collect()
+}
+
+#[test]
+fn parts_of_a_search_are_the_search() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (code, whole) =
+        run(&["check", "c-2", "--behaviour", "c=posted", "--manner", "linux", "--seeds", "0..60", "--json"]);
+    assert_eq!(code, Some(1), "{whole}");
+    let files = parts(dir.path(), "c=posted", 3);
+    let saved = dir.path().join("first.run");
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let saved = saved.to_str().expect("text");
+    let (code, merged) = run(&[&["merge", "--json", "--save", saved][..], &files].concat());
+    assert_eq!(code, Some(1), "{merged}");
+    assert_eq!(last_line(&merged)["found"], last_line(&whole)["found"]);
+    assert_eq!(run(&["replay", saved]).0, Some(1));
+    let (code, text) = run(&[&["merge"][..], &files[1..]].concat());
+    assert!(code == Some(2) && text.contains("part 1 of 3 is missing"), "{text}");
+
+    let files = parts(dir.path(), "c=ours", 2);
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let (code, text) = run(&[&["merge"][..], &files].concat());
+    assert!(code == Some(0) && text.contains("2 shards, 60 runs: nothing found"), "{text}");
+    let (code, text) = run(&["check", "c-1", "--explore", "exhaustive", "--shard", "1/2"]);
+    assert!(code == Some(2) && text.contains("--shard does not go with --explore exhaustive"), "{text}");
+}
+
+#[test]
+fn a_search_ends_by_its_time() {
+    let (code, text) = run(&["check", "c-1", "--time", "1s", "--json"]);
+    let json = last_line(&text);
+    assert_eq!((code, &json["ended_early"], &json["found"]), (Some(0), &Value::Bool(true), &Value::Null), "{text}");
+}
+
+#[test]
+fn a_run_is_a_page_and_is_read_from_standard_input() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [page, saved] = ["c.html", "c.run"].map(|name| dir.path().join(name).to_str().expect("text").to_owned());
+    let (code, text) = run(&["explain", "c-1", "--behaviour", "c=upstream", "--html", &page, "--save", &saved]);
+    assert_eq!(code, Some(1), "{text}");
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.contains("an array of 6 fences has 3 filled") && !page.contains("http"), "{page}");
+    let mut replay =
+        pontoon().args(["replay", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    let run = std::fs::read(&saved).expect("a run");
+    replay.stdin.take().expect("a pipe").write_all(&run).expect("it reads");
+    assert_eq!(replay.wait().expect("it ends").code(), Some(1));
+}

@@ -1,0 +1,52 @@
+//! Whom a program's ioctls are done for: a process with one descriptor, of the device.
+
+use std::sync::Arc;
+use units::HostFrame;
+use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, Nobody, Passed, SharedBytes};
+use xe_uapi::drm::PrimeFlags;
+
+/// The process.
+pub(super) struct Owner;
+
+impl Owner {
+    /// The descriptor of the open device.
+    pub(super) const DEVICE: u32 = 3;
+}
+
+impl Caller for Owner {
+    fn is_device(&self, fd: i32) -> bool {
+        fd == Self::DEVICE as i32
+    }
+
+    fn is_interrupted(&self) -> bool {
+        Nobody.is_interrupted()
+    }
+
+    fn slice_ns(&self) -> u64 {
+        Nobody.slice_ns()
+    }
+
+    fn descriptor(&self, passed: Passed) -> Result<Descriptor, Errno> {
+        Nobody.descriptor(passed)
+    }
+
+    fn passed(&self, fd: i32) -> Option<Passed> {
+        Nobody.passed(fd)
+    }
+
+    fn share(&self, at: HostFrame, bytes: u64, how: PrimeFlags, passed: Passed) -> Result<(i32, BytesId), Errno> {
+        Nobody.share(at, bytes, how, passed)
+    }
+
+    fn shared(&self, fd: i32) -> Result<SharedBytes, Errno> {
+        Nobody.shared(fd)
+    }
+
+    fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno> {
+        Nobody.adopt(fd, bytes)
+    }
+
+    fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
+        Nobody.eventfd(fd)
+    }
+}
