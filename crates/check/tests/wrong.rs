@@ -1,0 +1,56 @@
+//! Every wrong variant of A, B and C is found from scenes that do not spell out a schedule, shrinks to a few deviations, and is the
+//! same run each time; ours passes the same schedules.
+
+use check::explore::{Search, Setting, search};
+use check::plan::Explore;
+use check::shrink::shrink;
+use check::{Manner, scenes};
+
+/// A wrong variant, and a scene of several threads, or of one whose steps wait for each other, that meets it.
+const WRONG: [(&str, &str); 8] = [
+    ("a=upstream", "block"),
+    ("a=skip", "block"),
+    ("b=upstream", "unfit"),
+    ("b=posted", "unfit"),
+    ("b=none-below-64k", "moved"),
+    ("b=evict-partial", "unfit"),
+    ("c=upstream", "c-2"),
+    ("c=posted", "c-2"),
+];
+/// Deviations of a shrunk schedule, at most.
+const MOST: usize = 20;
+
+#[test]
+fn every_wrong_variant_is_found_without_being_told_the_schedule() {
+    for (behaviours, scene) in WRONG {
+        let script = scenes::named(scene).unwrap();
+        let manners = vec![Manner::Linux];
+        let (scripts, explore) = (vec![script.clone()], Explore::Pct);
+        let found = search(&Search { scripts, explore, seeds: 0..300, behaviours: behaviours.into(), manners });
+        let caught = found.caught.unwrap_or_else(|| panic!("{behaviours} was not found in {scene}"));
+        assert!(caught.replays, "{behaviours}: {}", caught.finding);
+        let setting = Setting::new(script, Manner::Linux, behaviours.into(), explore);
+        let shrunk = shrink(&setting, &caught);
+        assert!(shrunk.deviations.len() <= MOST, "{behaviours}: {} deviations", shrunk.deviations.len());
+        let again = setting.replay(&shrunk.deviations, shrunk.time);
+        assert_eq!(again.report, shrunk.ran.report, "{behaviours}");
+        assert_eq!(again.finding.map(|finding| finding.kind()), Some(caught.finding.kind()), "{behaviours}");
+    }
+}
+
+/// Uniform schedules find all but the fence that is over too early, which needs one thread to stand still for long.
+#[test]
+fn uniform_schedules_find_most_of_them() {
+    for (behaviours, scene) in WRONG.iter().filter(|(behaviours, _)| *behaviours != "c=posted") {
+        let scripts = vec![scenes::named(scene).unwrap()];
+        let (behaviours, manners) = ((*behaviours).to_owned(), vec![Manner::Linux]);
+        let found = search(&Search {
+            scripts,
+            explore: Explore::Random,
+            seeds: 0..300,
+            behaviours: behaviours.clone(),
+            manners,
+        });
+        assert!(found.caught.is_some(), "{behaviours}");
+    }
+}
