@@ -8,6 +8,8 @@
 //! call. (Linux does not look again; a caller that wants everything in system memory could be given VRAM.)
 //! Where it does not, the driver invalidates the range first.
 //!
+//! Threads that collect one range at once do so in turn, or find that another has: its mapping is looked at again.
+//!
 //! Locking: pages are under the notifier lock; DMA is mapped and unmapped with it held.
 //! Upstream: `drm_gpusvm_get_pages`.
 
@@ -65,6 +67,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                     return Ok(());
                 }
                 Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::Raced) => {}
                 Err(Attempt::Stale) => {
                     self.tell(Event::Retried { range: located.span });
                     if !retry.wait() {
@@ -105,11 +108,15 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         // Allocated before the lock: nothing under it asks for memory.
         let mut fresh = Pages::with_capacity(most_runs(walked, ctx), write);
         let mut locked = self.notifier_lock();
-        if locked.range(key).ok_or(SvmError::Gone)?.unmapped {
+        let range = locked.range(key).ok_or(SvmError::Gone)?;
+        if range.unmapped {
             return Err(SvmError::Fault.into());
         }
         if self.mm.read_retry(id, seq) {
             return Err(Attempt::Stale);
+        }
+        if range.pages.valid() {
+            return Err(Attempt::Raced);
         }
         let mut mapper = Mapper { svm: self, ctx, pages: &mut fresh, zdd: None };
         if let Err(error) = mapper.map(walked) {

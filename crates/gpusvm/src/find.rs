@@ -5,9 +5,10 @@
 //!
 //! Linux holds the mmap lock from the lookup of the VMA to the insertion of the range. A host mm has no such
 //! lock, so the notifier's sequence takes its place: it is read before the lookup, checked under the notifier
-//! lock before the insertion, and what was found is thrown away where it moved.
+//! lock before the insertion, and what was found is thrown away where it moved. The same moment decides among threads
+//! that look for ranges at once: who finds a range in its place there, or its notifier gone, looks again.
 //!
-//! Locking: callers hold the driver's SVM lock. Upstream: `drm_gpusvm_range_find_or_insert`, `drm_gpusvm_range_chunk_size`, `drm_gpusvm_range_remove`.
+//! Locking: callers hold the driver's SVM lock, shared or alone. Upstream: `drm_gpusvm_range_find_or_insert`, `drm_gpusvm_range_chunk_size`, `drm_gpusvm_range_remove`.
 
 use crate::call::{Ctx, SvmError};
 use crate::event::Event;
@@ -38,31 +39,38 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         if !self.config.window.contains(addr) {
             return Err(SvmError::Invalid);
         }
-        let notifier = self.notifier_find_or_insert(addr)?;
-        let found = self.find_or_insert_in(notifier, addr, gpuva, ctx);
-        if found.is_err() {
-            self.notifier_remove_if_empty(notifier.0);
+        let mut retry = Retry::new();
+        loop {
+            let notifier = self.notifier_find_or_insert(addr)?;
+            match self.find_or_insert_in(notifier, &mut retry, addr, gpuva, ctx) {
+                Err(Attempt::Raced) => {}
+                Err(Attempt::Stale) => return Err(SvmError::Busy),
+                Err(Attempt::Failed(error)) => {
+                    self.notifier_remove_if_empty(notifier.0);
+                    return Err(error);
+                }
+                Ok(key) => return Ok(key),
+            }
         }
-        found
     }
 
     /// The same within a notifier that is there, as often as the address space changes under it.
     fn find_or_insert_in(
         &self,
         (notifier, id): (NotifierKey, NotifierId),
+        retry: &mut Retry,
         addr: HostVa,
         gpuva: HostRange,
         ctx: &Ctx,
-    ) -> Result<RangeKey, SvmError> {
-        let mut retry = Retry::new();
+    ) -> Result<RangeKey, Attempt> {
         loop {
             let seq = self.mm.read_begin(id);
             let mut vma = self.mm.vma_part(addr).ok_or(SvmError::NoVma)?;
             if !ctx.read_only && !vma.write {
-                return Err(SvmError::Denied);
+                return Err(SvmError::Denied.into());
             }
             if vma.io {
-                return Err(SvmError::Io);
+                return Err(SvmError::Io.into());
             }
             if let Some(key) = self.range_at(addr, (vma, seq)) {
                 return Ok(key);
@@ -72,8 +80,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             }
             match self.try_insert(&Sight { notifier, id, seen: (vma, seq), addr, gpuva, ctx }) {
                 Err(Attempt::Stale) if retry.wait() => {}
-                Err(Attempt::Stale) => return Err(SvmError::Busy),
-                Err(Attempt::Failed(error)) => return Err(error),
+                Err(failed) => return Err(failed),
                 Ok((key, range)) => {
                     self.tell(Event::RangeCreated { range });
                     return Ok(key);
@@ -86,10 +93,13 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     fn try_insert(&self, sight: &Sight<'_>) -> Result<(RangeKey, HostRange), Attempt> {
         let span = self.choose_chunk(sight)?;
         let tree = &mut *self.tree.lock();
+        if !tree.notifiers.contains_key(sight.notifier) || tree.ranges_of(sight.notifier, span).next().is_some() {
+            return Err(Attempt::Raced);
+        }
         if self.mm.read_retry(sight.id, sight.seen.1) {
             return Err(Attempt::Stale);
         }
-        let notifier = tree.notifiers.get_mut(sight.notifier).ok_or(SvmError::Gone)?;
+        let notifier = tree.notifiers.get_mut(sight.notifier).ok_or(Attempt::Raced)?;
         let key = tree.ranges.insert(Range {
             data: O::RangeData::default(),
             span,
@@ -148,7 +158,8 @@ impl<O: GpuSvmOps> GpuSvm<O> {
 
     /// Removes a range: unmaps its pages and forgets it; its notifier goes with the last one
     /// (`drm_gpusvm_range_remove`). The device translates to nothing of it any more. A key that names no
-    /// range is ignored. The caller holds the driver's SVM lock and nothing below.
+    /// range is ignored. The caller holds the driver's SVM lock, knows that nobody else works on the range, and holds
+    /// nothing below.
     pub fn range_remove(&self, range: RangeKey) {
         let removed = {
             let mut tree = self.tree.lock();

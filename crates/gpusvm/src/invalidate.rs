@@ -1,5 +1,7 @@
 //! Notifiers at the host mm: inserted, called when the address space changes, removed.
 //!
+//! Threads may insert a notifier for one granule at once: the first that is ready is everybody's, the others go.
+//!
 //! A notifier is inserted in the host mm *before* the VMA is looked up, so that its sequence tells whether what was found still holds. What arrives travels:
 //! host mm (sequence odd) → [`Hook`] → notifier lock → [`GpuSvmOps::invalidate`] → host mm (sequence even).
 //!
@@ -34,6 +36,14 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         let inserted = self.mm.notifier_insert(span, hook);
         let mut tree = self.tree.lock();
         let id = inserted.inspect_err(|_| drop(tree.notifiers.remove(key)))?;
+        if let Some(faster) = tree.notifier_at(addr)
+            && let Some(its) = tree.notifiers[faster].id
+        {
+            tree.notifiers.remove(key);
+            drop(tree);
+            self.mm.notifier_remove(id);
+            return Ok((faster, its));
+        }
         tree.notifiers[key].id = Some(id);
         tree.starts.insert(span.start, key);
         Ok((key, id))
@@ -48,16 +58,25 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         }
     }
 
-    /// Removes a notifier that has no ranges.
+    /// Removes a notifier that has no ranges: from here first, in the step that finds it empty, so that no range comes to it
+    /// any more.
     pub(crate) fn notifier_remove_if_empty(&self, key: NotifierKey) {
-        let empty = self.tree.lock().notifiers.get(key).is_some_and(|notifier| notifier.ranges.is_empty());
-        if empty {
-            self.notifier_remove(key);
+        let id = {
+            let mut tree = self.tree.lock();
+            let Some(&Notifier { span, id, .. }) = tree.notifiers.get(key).filter(|it| it.ranges.is_empty()) else {
+                return;
+            };
+            tree.starts.remove(&span.start);
+            tree.notifiers.remove(key);
+            id
+        };
+        if let Some(id) = id {
+            self.mm.notifier_remove(id);
         }
     }
 
     /// Removes a notifier from the host mm first, so that no callback comes any more, then its ranges.
-    pub(crate) fn notifier_remove(&self, key: NotifierKey) {
+    fn notifier_remove(&self, key: NotifierKey) {
         let id = {
             let mut tree = self.tree.lock();
             let Some(&Notifier { span, id, .. }) = tree.notifiers.get(key) else { return };

@@ -27,7 +27,7 @@
 //!
 //! | rank | lock | protects |
 //! |---|---|---|
-//! | `VM` | the driver's SVM lock (`Vm::lock`) | the set of ranges: find, insert, remove, get pages. Never taken here |
+//! | `VM` | the driver's SVM lock (`Vm::state`), shared or alone | no range is removed while somebody works on it: the driver sees to that. Never taken here |
 //! | `MMAP` | the host mm's own | claims, walks, the calls of notifiers and of `PagemapOps` |
 //! | `NOTIFIER` | **notifier lock** ([`GpuSvm::notifier_lock`]) | notifier and range trees, pages, the driver's range data |
 //! | between | the driver's page-table lock | page tables |

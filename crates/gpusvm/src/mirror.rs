@@ -6,8 +6,8 @@
 //!
 //! The calls that need the host mm stand in files of their own: `invalidate`, `find`, `collect`, `evict`.
 //!
-//! Locking: see the crate header. The driver's SVM lock keeps ranges from being inserted or removed while
-//! one of the calls here runs; changes of the host's address space come in at any time.
+//! Locking: see the crate header. Several threads may call at once; the driver sees to it that nobody removes a range
+//! which another works on. Changes of the host's address space come in at any time.
 //! Upstream: `struct drm_gpusvm`, `drm_gpusvm_init`.
 
 use crate::call::SvmError;
@@ -157,7 +157,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     }
 
     /// The ranges that share an address with `span`, by address. Takes the notifier lock; what it says holds
-    /// as long as the driver's SVM lock is held.
+    /// as long as nobody else makes or removes ranges there.
     pub fn ranges_in(&self, span: HostRange) -> Vec<RangeKey> {
         self.tree.lock().ranges_in(span).collect()
     }

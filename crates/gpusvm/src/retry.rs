@@ -12,6 +12,8 @@ pub(crate) const HMM_TIMEOUT_NS: u64 = 1_000_000_000;
 pub(crate) enum Attempt {
     /// The address space changed meanwhile.
     Stale,
+    /// Another thread of the driver did the same work, and was faster: look again at once.
+    Raced,
     /// It would fail again.
     Failed(SvmError),
 }

@@ -9,7 +9,7 @@
 use crate::pages::Pages;
 use alloc::collections::BTreeMap;
 use hostmm::{NotifierId, Seq, Vma};
-use slotmap::SlotMap;
+use slotmap::{Key, SlotMap};
 use units::{HostRange, HostVa};
 
 slotmap::new_key_type! {
@@ -18,6 +18,13 @@ slotmap::new_key_type! {
 
     /// Names a range; never one that came later.
     pub struct RangeKey;
+}
+
+impl RangeKey {
+    /// A number that it shares with few other ranges of its mirror, if any: for a driver that spreads ranges over locks.
+    pub fn number(self) -> u64 {
+        self.data().as_ffi() & u64::from(u32::MAX)
+    }
 }
 
 /// One granule (`struct drm_gpusvm_notifier`).

@@ -107,8 +107,8 @@ impl Device {
         self.shared.faults.push(record);
     }
 
-    /// Serves a queued fault on the calling thread, of a queue that nobody serves at the moment; false where there is
-    /// none. After true the caller calls again before it sleeps. Takes VM locks: not for the reader class.
+    /// Serves a queued fault on the calling thread, whatever others serve; false where none waits. Takes VM locks: not for
+    /// the reader class.
     pub fn service_fault(&self) -> bool {
         self.shared.faults.serve_next(|fault| service(&self.shared, &self.vms, &self.queues, &fault))
     }

@@ -64,7 +64,7 @@ impl Queues {
     pub(crate) fn finish_jobs(&self, range: HostRange) {
         let queues: Vec<_> = self.contexts.lock().values().filter_map(Weak::upgrade).collect();
         let concerned = queues.iter().filter(|queue| queue.has_timeout() && !queue.last().is_over());
-        let shows = |queue: &&Arc<ExecQueue>| queue.vm.state.lock().shows_user_memory(range);
+        let shows = |queue: &&Arc<ExecQueue>| queue.vm.state.read().shows_user_memory(range);
         concerned.filter(shows).for_each(|queue| _ = queue.last().wait(None));
     }
 
@@ -292,7 +292,7 @@ impl ExecQueue {
         let shared = &self.vm.shared;
         if !std::mem::replace(&mut ring.ended, true) {
             shared.gpu.hw.context_destroy(queue.context);
-            shared.faults.squash(queue.context, self.vm.asid);
+            shared.faults.squash(queue.context);
         }
     }
 

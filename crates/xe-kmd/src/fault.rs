@@ -3,8 +3,8 @@
 //! Success lets the stalled access be tried again. Failure kills the context; that the queue is banned for it
 //! is learnt from the device's own report ([`Device::context_killed`](crate::Device::context_killed)).
 //!
-//! Locking: takes the VM's lock for all of it; answers without. Where page tables run out it lets go of the lock, has
-//! all VMs swept, and tries once more.
+//! Locking: shares the VM's lock for all of it; answers without. Where page tables run out it lets go of the lock, has
+//! all VMs swept, and tries once more; where a collection changes VMAs it lets go for that, too.
 //!
 //! Upstream: `xe_pagefault_queue_work`, `xe_pagefault_service`, `xe_pagefault_handle_vma`, `guc_ack_fault`,
 //! `xe_vm_add_fault_entry_pf`.
@@ -19,7 +19,7 @@ use crate::event::{Event, Serviced};
 use crate::exec_queue::Queues;
 use crate::fault_queue::Queued;
 use crate::shared::Shared;
-use crate::svm::handler::{self, Fault};
+use crate::svm::handler::{self, Fault, Handled};
 use crate::vm::{Vm, VmState, Vms};
 use crate::vma::Kind;
 
@@ -30,11 +30,11 @@ pub(crate) fn service(shared: &Shared, vms: &Vms, queues: &Queues, fault: &Queue
 
 fn serve(vms: &Vms, queues: &Queues, record: &FaultRecord) -> Result<Serviced, Errno> {
     let vm = vms.find(record.asid).ok_or(Errno::EINVAL)?;
-    let mut served = serve_in(&vm, &mut vm.state.lock(), record);
+    let mut served = serve_in(&vm, record);
     if served == Err(Errno::ENOMEM) {
         // Page tables may be held for memory that is gone, in any VM.
         vms.sweep();
-        served = serve_in(&vm, &mut vm.state.lock(), record);
+        served = serve_in(&vm, record);
     }
     let gets_on = |outcome| match queues.of(record.slot.context) {
         Some(queue) => queue.makes_progress(record.addr, outcome),
@@ -42,12 +42,22 @@ fn serve(vms: &Vms, queues: &Queues, record: &FaultRecord) -> Result<Serviced, E
     };
     let outcome = served.and_then(|outcome| if gets_on(outcome) { Ok(outcome) } else { Err(Errno::EFAULT) });
     if outcome.is_err() {
-        vm.state.lock().note_fault(record);
+        vm.note_fault(record);
     }
     outcome
 }
 
-fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Serviced, Errno> {
+fn serve_in(vm: &Vm, record: &FaultRecord) -> Result<Serviced, Errno> {
+    loop {
+        let handled = serve_beside(vm, &vm.state.read(), record)?;
+        match handled {
+            Handled::Served(outcome) => return Ok(outcome),
+            Handled::CollectFirst => vm.collect(),
+        }
+    }
+}
+
+fn serve_beside(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Handled, Errno> {
     if record.fault_type == FaultType::Malformed {
         return Err(Errno::EFAULT);
     }
@@ -57,7 +67,7 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
     let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
     let Some(vma) = state.vmas.find(record.addr) else {
         let has_scratch = vm.flags.contains(CreateFlags::SCRATCH_PAGE);
-        return if has_scratch { vm.fault_scratch(&fault) } else { Err(Errno::EINVAL) };
+        return if has_scratch { vm.fault_scratch(&fault).map(Handled::Served) } else { Err(Errno::EINVAL) };
     };
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);
@@ -66,10 +76,10 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
         // Its bind has not happened yet, whatever the VMAs say.
         return Err(Errno::EINVAL);
     }
-    match (&vma.kind, vm.mirror()) {
+    let served = match (&vma.kind, vm.mirror()) {
         (Kind::Mirror, Some(mirror)) => {
-            state.sweep.turn(mirror.space, mirror.svm, &mut state.vmas, vm.window().mirrored());
-            handler::handle(mirror, &mut state.vmas, &fault)
+            vm.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
+            return handler::handle(mirror, &state.vmas, &fault);
         }
         (Kind::Null, _) => vm.fault_null(&vma, &fault),
         (Kind::Bo(map), _) => vm.fault_bo(&vma, map, &fault),
@@ -78,7 +88,8 @@ fn serve_in(vm: &Vm, state: &mut VmState, record: &FaultRecord) -> Result<Servic
             vm.fault_userptr(userptrs, &vma, *map, &fault)
         }
         (Kind::Mirror, None) => Err(Errno::EINVAL),
-    }
+    };
+    served.map(Handled::Served)
 }
 
 /// Answers a fault by its outcome.

@@ -22,13 +22,14 @@
 //! | lock (ranks: `ranks`) | protects |
 //! |---|---|
 //! | a bind queue's or ring's own order | held around one submission; never together with the next |
-//! | `Vm::state` | VMAs, the life of a VM, and so the engine's set of ranges |
+//! | `Vm::state` | VMAs, the life of a VM; shared by faults and prefetches |
 //! | a BO's state | where the device finds it, and its binds |
+//! | a range's | a range, from the look at it to its bind or its removal |
 //! | `Shared::migrate_lock` | nothing; keeps fighting migrations apart |
 //! | the host mm's own | claims, walks |
 //! | the notifier lock (engine) | ranges, their pages, `RangeData` |
 //! | page tables, one a VM and tile | leaves |
-//! | leaves: VRAM, tables, slots, contexts, names, fault queues, waiters | allocators and tables |
+//! | leaves: VRAM, tables, slots, contexts, names, fault queue, waiters | allocators and tables |
 //!
 //! The *reader class* (threads that serve CPU faults) takes the notifier lock and what is below it, and waits
 //! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.

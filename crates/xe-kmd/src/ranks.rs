@@ -22,6 +22,8 @@ pub(crate) const RING: Rank = Rank::level(4);
 pub(crate) const VM: Rank = Rank::VM;
 /// `Bo::state`.
 pub(crate) const BO: Rank = Rank::level(10);
+/// A range of a mirror: one of `RangeLocks`.
+pub(crate) const RANGE: Rank = Rank::level(11);
 /// `Shared::migrate_lock`.
 pub(crate) const MIGRATE: Rank = Rank::level(12);
 /// A VM's page tables on one tile.

@@ -4,7 +4,7 @@
 //! binds. Where an eviction or a cut through a large leaf took leaves away, they come back at the next touch in every VM:
 //! upstream, without faults, binds such VMAs again before the next job, having preempted or waited for those that run.
 //!
-//! Locking: the VM's lock is held; takes a BO's and below.
+//! Locking: the VM's lock is held, for a fault or a prefetch shared; takes a BO's and below.
 //!
 //! Upstream: `xe_vma_rebind`, `xe_pagefault_begin`, `xe_pt_update_ops_run`, `xe_vm_ops_execute` (prefetch).
 
@@ -128,8 +128,12 @@ impl Vm {
 
     fn write_leaves(&self, tile: TileId, span: GpuRange, runs: &[Run]) -> Result<(), Errno> {
         let start = now_ns();
-        self.space.stage(tile, runs)?;
-        let done = self.space.commit(tile, runs).ok_or(Errno::ENOMEM)?;
+        let done = loop {
+            let staged = self.space.stage(tile, runs)?;
+            if let Some(done) = self.space.commit(tile, runs, staged) {
+                break done;
+            }
+        };
         if done.replaced {
             self.shared.gpu.flush(tile, self.asid, span);
         }

@@ -14,7 +14,7 @@ use sync::{Mutex, RwLock};
 use units::{SZ_1G, TileId};
 use xe_spec::platform::Platform;
 
-use crate::fault_queue::FaultQueues;
+use crate::fault_queue::FaultQueue;
 use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::jobs::Worker;
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub svm_observer: Arc<dyn gpusvm::Observer>,
     /// Shared by migrations; taken alone by one that lost a race (`driver_migrate_lock`).
     pub migrate_lock: RwLock<()>,
-    pub faults: FaultQueues,
+    pub faults: FaultQueue,
     pub waiters: Waiters,
     /// Runs what has to wait.
     pub worker: Worker,
@@ -56,7 +56,7 @@ impl Shared {
         svm_observer: Arc<dyn gpusvm::Observer>,
     ) -> Arc<Self> {
         let migrate_lock = rwlock(ranks::MIGRATE, ());
-        let (faults, waiters, worker) = (FaultQueues::new(), Waiters::new(), Worker::new());
+        let (faults, waiters, worker) = (FaultQueue::new(), Waiters::new(), Worker::new());
         Arc::new(Self {
             gpu,
             mm,

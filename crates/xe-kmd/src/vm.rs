@@ -8,18 +8,18 @@
 //!
 //! [`Vms`] finds a VM by its address space's number.
 //!
-//! Locking: `state` is the outermost lock of the driver. It is held while faults are served and binds are made;
-//! nothing of the reader class takes it. No argument of an ioctl is read or written with it held. The table of numbers is a
-//! leaf.
+//! Locking: `state` is the outermost lock of the driver, a reader-writer lock: shared by all who serve faults or prefetch,
+//! held alone by who changes VMAs. Nothing of the reader class takes it. No argument of an ioctl is read or written with it
+//! held. The table of numbers and the list of refused faults are leaves.
 //!
 //! Upstream: `xe_vm.c` (`xe_vm_create`, `xe_vm_close_and_put`), `struct xe_vm`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use sync::Mutex;
 use sync::atomic::AtomicBool;
-use sync::rank::mutex;
+use sync::rank::{mutex, rwlock};
+use sync::{Mutex, RwLock};
 use units::{GpuRange, GpuVa, HostRange, HostVa};
 use xe_spec::fault::{Asid, FaultRecord};
 use xe_spec::platform::Platform;
@@ -78,7 +78,7 @@ impl Vms {
     /// Sweeps every VM for page tables that are held for memory that is gone. The caller holds no lock.
     pub(crate) fn sweep(&self) {
         let vms: Vec<_> = self.spaces.lock().vms.values().filter_map(Weak::upgrade).collect();
-        vms.iter().for_each(|vm| vm.sweep());
+        vms.iter().for_each(|vm| vm.sweep_all());
     }
 
     /// A free number, taken in turn so that one is not used again at once.
@@ -111,7 +111,11 @@ pub(crate) struct Vm {
     pub space: Arc<Space>,
     /// The mirror; only a VM that serves faults has one.
     pub svm: Option<Arc<Svm>>,
-    pub state: Mutex<VmState>,
+    pub state: RwLock<VmState>,
+    /// Faults that were refused, the first ones, for the program to ask after.
+    pub faults: Mutex<Vec<FaultRecord>>,
+    /// Looks after ranges whose end nobody told of.
+    pub sweep: Sweep,
     /// The default queue of binds.
     pub binds: Arc<BindQueue>,
 }
@@ -121,8 +125,6 @@ pub(crate) struct Vm {
 pub(crate) struct VmState {
     pub vmas: VmaTree,
     pub closed: bool,
-    pub faults: Vec<FaultRecord>,
-    pub sweep: Sweep,
     /// From the first userptr on.
     pub userptrs: Option<Userptrs>,
     /// Spans whose page tables a bind has still to change.
@@ -147,13 +149,6 @@ impl VmState {
     /// Whether a userptr shows some of that memory.
     pub(crate) fn shows_user_memory(&self, range: HostRange) -> bool {
         self.userptrs.as_ref().is_some_and(|userptrs| userptrs.shows(range))
-    }
-
-    /// Remembers a fault that was refused, for the program to ask after.
-    pub(crate) fn note_fault(&mut self, record: &FaultRecord) {
-        if self.faults.len() < MAX_FAULTS_SAVED {
-            self.faults.push(*record);
-        }
     }
 }
 
@@ -186,15 +181,24 @@ impl Vm {
             None
         };
         shared.gpu.tell(Event::VmCreated { asid });
-        let state = mutex(ranks::VM, VmState::default());
-        let binds = BindQueue::new(&shared.gpu, true);
-        Ok(Arc::new(Self { shared: shared.clone(), vms: vms.clone(), asid, flags, space, svm, state, binds }))
+        let (state, faults) = (rwlock(ranks::VM, VmState::default()), mutex(ranks::LEAF, Vec::new()));
+        let (shared, vms, sweep, binds) =
+            (shared.clone(), vms.clone(), Sweep::default(), BindQueue::new(&shared.gpu, true));
+        Ok(Arc::new(Self { shared, vms, asid, flags, space, svm, state, faults, sweep, binds }))
+    }
+
+    /// Remembers a fault that was refused.
+    pub(crate) fn note_fault(&self, record: &FaultRecord) {
+        let mut faults = self.faults.lock();
+        if faults.len() < MAX_FAULTS_SAVED {
+            faults.push(*record);
+        }
     }
 
     /// Ends the VM. Idempotent.
     pub(crate) fn close(&self) {
         {
-            let mut state = self.state.lock();
+            let mut state = self.state.write();
             if std::mem::replace(&mut state.closed, true) {
                 return;
             }
@@ -212,13 +216,20 @@ impl Vm {
         self.shared.gpu.tell(Event::VmClosed { asid: self.asid });
     }
 
-    /// Removes all ranges of memory that is gone, and with them their page tables.
-    pub(crate) fn sweep(&self) {
-        let mut state = self.state.lock();
+    /// Removes the ranges that are known to be gone, and resets the VMAs that they leave behind.
+    pub(crate) fn collect(&self) {
+        let mut state = self.state.write();
         if let Some(svm) = self.svm.as_ref().filter(|_| !state.closed) {
             garbage::collect(&self.space, svm, &mut state.vmas);
-            garbage::remove_unmapped(&self.space, svm, &mut state.vmas, self.window().mirrored());
         }
+    }
+
+    /// Removes all ranges of memory that is gone, and with them their page tables.
+    pub(crate) fn sweep_all(&self) {
+        if let Some(svm) = &self.svm {
+            garbage::list_unmapped(&self.space, svm, self.window().mirrored());
+        }
+        self.collect();
     }
 
     /// All addresses that the VM has.
@@ -232,7 +243,7 @@ impl Vm {
         space
     }
 
-    /// For a fault or a prefetch; only a VM that serves faults has a mirror. The caller holds the lock.
+    /// For a fault or a prefetch; only a VM that serves faults has a mirror. The caller holds the lock, shared or alone.
     pub(crate) fn mirror(&self) -> Option<Mirror<'_>> {
         Some(Mirror { shared: &self.shared, space: &self.space, svm: self.svm.as_deref()? })
     }

@@ -7,7 +7,7 @@
 //! Several changes can be made all or none ([`VmaTree::all_or_none`]): what each of them replaces is noted, and put back
 //! where one of them fails. Upstream prepares operations first and commits them later; here they are few and cheap.
 //!
-//! Locking: the VM's lock.
+//! Locking: the VM's lock; the tree changes only where it is held alone.
 //!
 //! Upstream: `drm_gpuvm.c` (`drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`), `struct xe_vma`, `xe_vm_alloc_cpu_addr_mirror_vma`.
 
@@ -104,6 +104,11 @@ impl Vma {
         Attr::default_with(self.default_pat)
     }
 
+    /// Whether what was advised of it goes with its memory.
+    fn resets(&self) -> bool {
+        self.autoreset && self.attr != self.default_attr()
+    }
+
     /// Whether `next` could be one span with this one.
     fn joins(&self, next: &Self) -> bool {
         let is_default = self.attr == self.default_attr();
@@ -183,9 +188,14 @@ impl VmaTree {
         }
     }
 
+    /// Whether [`reset`](Self::reset) would change something.
+    pub(crate) fn resets(&self, span: GpuRange) -> bool {
+        self.overlapping(span).iter().any(Vma::resets)
+    }
+
     /// The memory that mirrors show in `span` is gone: what was advised of it goes, where the bind asked for that.
     pub(crate) fn reset(&mut self, span: GpuRange) {
-        for vma in self.overlapping(span).into_iter().filter(|vma| vma.autoreset && vma.attr != vma.default_attr()) {
+        for vma in self.overlapping(span).into_iter().filter(Vma::resets) {
             if let Some(span) = vma.span.intersect(span) {
                 self.map(Vma { span, attr: vma.default_attr(), ..vma });
             }

@@ -67,9 +67,10 @@ pub(super) fn tables_used(checked: &Checked) -> u64 {
 /// with. A run that found something before ends all the same, but is not judged again.
 pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Result<(), Finding> {
     let device = checked.core.device();
-    let mapped = checked.core.gpu().iommu_mapped_pages();
     let claims = checked.sim.claims_in_progress();
     let home = checked.end();
+    // A reader that nobody waited for may have been in the middle of a copy.
+    let mapped = checked.core.gpu().iommu_mapped_pages();
     let left = [TileId(0), TileId(1)].map(|tile| device.vram_used(tile));
     if !judged {
         return Ok(());

@@ -60,7 +60,7 @@ pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> R
 
 /// Gives the advice; false where contents of a BO are gone.
 fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
-    let mut state = vm.state.lock();
+    let mut state = vm.state.write();
     if state.closed {
         return Err(Errno::ENOENT);
     }
@@ -190,7 +190,7 @@ pub(super) fn query(file: &File, args: &mut VmQueryMemRangeAttr) -> Reply {
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
     let span = span_of(args.start, args.range)?;
     let found: Vec<MemRangeAttr> = {
-        let state = vm.state.lock();
+        let state = vm.state.read();
         if state.closed {
             return Err(Errno::ENOENT);
         }

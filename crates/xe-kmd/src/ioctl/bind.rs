@@ -4,13 +4,14 @@
 //! fence is written right behind, unless the bind has to wait: for in-fences, for earlier binds of its queue, or for binds of
 //! other queues that have work to do in the same span. Then a job a tile does the work ([`BindQueue`]).
 //!
-//! Locking: the VM's lock, from the collection of garbage to the last change of VMAs. Arguments are read before,
-//! fences written after.
+//! Locking: the VM's lock, alone from the collection of garbage to the last change of VMAs, then shared for what is
+//! prefetched. Arguments are read before, fences written after.
 //!
 //! Upstream: `xe_vm_bind_ioctl`, `vm_bind_ioctl_check_args`, `vm_bind_ioctl_ops_create`.
 
 use std::sync::Arc;
 
+use ::sync::RwLockWriteGuard;
 use ::sync::atomic::AtomicU64;
 use units::{GpuRange, GpuVa, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::pat;
@@ -54,7 +55,7 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
 
     let gate = Fence::new();
     let bound = {
-        let mut state = vm.state.lock();
+        let mut state = vm.state.write();
         collect_garbage(&vm, &mut state.vmas);
         if state.closed {
             return Err(Errno::ENOENT);
@@ -65,7 +66,10 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
         probe?;
         let has_syncs = args.num_syncs > 0;
         let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, has_syncs, gate: &gate };
-        bind.execute(&mut state).map(|done| {
+        let done = bind.execute(&mut state);
+        // Faults may be served beside what is prefetched.
+        let state = RwLockWriteGuard::downgrade(state);
+        done.and_then(|done| ops::prefetch_all(&vm, &state, &ops).map(|()| done)).map(|done| {
             outs.install(&done);
             if let Some(UserSync { addr, value }) = user {
                 queue.push(UserFence { addr: HostVa(addr), value }, done);
@@ -115,7 +119,6 @@ impl Bind<'_> {
         let (vm, tiles) = (self.vm, self.vm.tiles());
         let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
         work.forget(state.userptrs.as_ref());
-        ops::prefetch_all(vm, state, self.ops)?;
         if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.without_work() }
     }
 
@@ -136,9 +139,7 @@ impl Bind<'_> {
         // Upstream: where there is no work, no in-fence can be waited for.
         let can_wait = |work: &Work| if work.is_some() || !waits { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
         let work = ops::change(vm, state, self.ops, |work, _| can_wait(work))?;
-        let prefetched = ops::prefetch_all(vm, state, self.ops);
         if !work.is_some() {
-            prefetched?;
             return self.without_work();
         }
         let spans = work.spans().into_iter().map(|span| self.reserved(span)).collect();
@@ -146,7 +147,7 @@ impl Bind<'_> {
         let job = |tile: usize| job(vm, &shared_work, TileId(tile as u8));
         let done = self.queue.submit(&vm.shared, &behind, self.gate, job)?;
         state.add_pending(spans, &done);
-        prefetched.map(|()| done)
+        Ok(done)
     }
 }
 
@@ -154,7 +155,7 @@ impl Bind<'_> {
 fn job(vm: &Arc<Vm>, work: &Arc<(Work, AtomicU64)>, tile: TileId) -> Body {
     let (vm, work) = (vm.clone(), work.clone());
     Box::new(move || {
-        let state = vm.state.lock();
+        let state = vm.state.write();
         if state.closed {
             return Err(Errno::ECANCELED);
         }

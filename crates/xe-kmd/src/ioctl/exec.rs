@@ -35,7 +35,7 @@ pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
         }
         return Ok(0);
     }
-    if queue.vm.state.lock().closed {
+    if queue.vm.state.read().closed {
         return Err(Errno::ECANCELED);
     }
     let user = user.map(|fence| (GpuVa(fence.addr), fence.value));

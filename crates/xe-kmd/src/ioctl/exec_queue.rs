@@ -80,7 +80,7 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
     let vm = file.vm(id).ok_or(Errno::ENOENT)?;
-    let closed = vm.state.lock().closed;
+    let closed = vm.state.read().closed;
     if closed { Err(Errno::ENOENT) } else { Ok(vm) }
 }
 

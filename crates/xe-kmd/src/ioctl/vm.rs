@@ -45,7 +45,7 @@ pub(super) fn get_property(file: &File, args: &mut VmGetProperty) -> Reply {
     require(args.extensions == 0 && args.pad == 0 && args.reserved == [0; 3])?;
     let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
     require(args.property == PROPERTY_FAULTS)?;
-    let faults: Vec<VmFault> = vm.state.lock().faults.iter().map(describe).collect();
+    let faults: Vec<VmFault> = vm.faults.lock().iter().map(describe).collect();
     let bytes = size_of_val(faults.as_slice());
     if args.size == 0 {
         args.size = bytes as u32;

@@ -2,12 +2,13 @@
 //!
 //! Optimistic, in three steps. Under the notifier lock the pages are read; without it the leaves are planned and
 //! the tables they need are made; under it again the leaves are written, if the pages are still valid. An
-//! invalidation in between makes the bind [`Stale`](BindError::Stale): the caller collects pages anew.
+//! invalidation in between makes the bind [`Stale`](BindError::Stale): the caller collects pages anew. Where somebody took
+//! empty tables out in between, the leaves are staged again.
 //!
 //! Leaves are written by the CPU, at once: there are no bind jobs, so no fence to wait for. VRAM that was bound counts as
 //! used just now.
 //!
-//! Locking: the VM's lock is held (it keeps tables and ranges); takes the notifier lock and below.
+//! Locking: the VM's lock is held, shared, and the range's; takes the notifier lock and below.
 //!
 //! Upstream: `xe_vm_range_rebind`, `xe_pt_update_ops_prepare`, `xe_pt_svm_pre_commit`, `xe_pt_update_ops_run`.
 
@@ -15,7 +16,7 @@ use gpusvm::{PagemapAddr, Proto, RangeKey};
 use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, PAGE_SHIFT, TileId, bytes_of};
 
-use super::{Space, Svm};
+use super::{Space, Staged, Svm};
 use crate::event::Event;
 use crate::pt::NoTable;
 use crate::pt::build::{self, Access, Memory, PlanError, Run, Segment};
@@ -58,8 +59,12 @@ pub(crate) fn bind_range(
     let start = now_ns();
     let (span, segments) = read_pages(space, svm, key, tile)?;
     let runs = build::plan(&segments, access, space.gpu.granule())?;
-    space.stage(tile, &runs)?;
-    let leaves = commit(space, svm, key, tile, &runs)?;
+    let leaves = loop {
+        let staged = space.stage(tile, &runs)?;
+        if let Some(leaves) = commit(space, svm, key, tile, &runs, staged)? {
+            break leaves;
+        }
+    };
     for segment in segments.iter().filter(|segment| segment.memory == Memory::Vram) {
         space.gpu.vram_touch(Dpa(segment.addr), segment.bytes);
     }
@@ -89,18 +94,25 @@ fn segments(start: GpuVa, chunks: &[PagemapAddr]) -> Vec<Segment> {
     }))
 }
 
-/// Writes the leaves if the pages are still those of the plan; the number of leaves.
-fn commit(space: &Space, svm: &Svm, key: RangeKey, tile: TileId, runs: &[Run]) -> Result<u32, BindError> {
+/// Writes the leaves if the pages are still those of the plan; the number of leaves. `None`: they are not staged any more.
+fn commit(
+    space: &Space,
+    svm: &Svm,
+    key: RangeKey,
+    tile: TileId,
+    runs: &[Run],
+    staged: Staged,
+) -> Result<Option<u32>, BindError> {
     let mut locked = svm.notifier_lock();
     if !locked.pages_valid(key) {
         return Err(BindError::Stale);
     }
     let Some(range) = locked.range_mut(key) else { return Err(BindError::Stale) };
-    let done = space.commit(tile, runs).ok_or(BindError::Stale)?;
+    let Some(done) = space.commit(tile, runs, staged) else { return Ok(None) };
     range.data.tile_present |= tile.bit();
     range.data.tile_invalidated &= !tile.bit();
     if done.replaced {
         space.gpu.flush(tile, space.asid, range.span().mirror());
     }
-    Ok(done.leaves)
+    Ok(Some(done.leaves))
 }

@@ -4,17 +4,24 @@
 //! of every fault, bind and advice; there is no worker: a range that nobody asks after only takes a little memory.
 //!
 //! Not every host tells of every munmap (userfaultfd does not where nothing is in VRAM, nor does a wrapper where libc unmaps
-//! by itself). Ranges of such memory are found by looking: a few with every so many faults ([`Sweep`]), and all of them where page tables run out.
-//!
-//! Locking: the VM's lock is held; takes the notifier lock and below.
+//! by itself). Ranges of such memory are found by looking: a few with every so many faults ([`Sweep`]), and all of them where
+//! page tables run out. What is found is listed too.
 //!
 //! What was advised of memory goes with it, where its mirror was bound so (MADVISE_AUTORESET): for all of the range, as
-//! upstream has it, though only a part of it may be gone.
+//! upstream has it, though only a part of it may be gone. That changes VMAs, which others look at that serve faults: who
+//! shares the VM's lock with them leaves such a range on the list and comes back with the lock held alone
+//! ([`collect_beside`]). Linux' next release collects with the lock shared and changes VMAs all the same (N1).
+//!
+//! Several threads collect at once: each takes one range off the list after the other. A range that is listed twice, or
+//! removed meanwhile, is found gone.
+//!
+//! Locking: the VM's lock is held. Who shares it holds a range's lock over its removal; takes the notifier lock and below.
 //!
 //! Upstream: `xe_svm_garbage_collector`, `xe_svm_range_set_default_attr`, `xe_svm_flush`.
 
 use gpusvm::RangeKey;
 use hostmm::{OwnerId, Walk};
+use sync::atomic::{AtomicU32, AtomicU64};
 use units::{HostRange, HostVa};
 
 use super::invalidate::Stale;
@@ -22,40 +29,70 @@ use super::{RangeView, Space, Svm};
 use crate::event::Event;
 use crate::vma::VmaTree;
 
-/// Removes every range on the list.
-pub(crate) fn collect(space: &Space, svm: &Svm, vmas: &mut VmaTree) {
-    loop {
-        let listed = std::mem::take(&mut *space.garbage.lock());
-        if listed.is_empty() {
-            return;
-        }
-        for key in listed {
-            if space.gpu.rules.unfit_vram.evicts_partial {
-                evict_rest(svm, key);
-            }
-            forget(space, svm, vmas, key);
-        }
+impl Space {
+    /// Lists a range to be removed. Reader class.
+    pub(super) fn list_garbage(&self, key: RangeKey) {
+        self.garbage.lock().push(key);
+    }
+
+    fn next_garbage(&self) -> Option<RangeKey> {
+        self.garbage.lock().pop()
     }
 }
 
-/// Sends back to system memory what a munmap left of a range (`b=evict-partial`).
-fn evict_rest(svm: &Svm, key: RangeKey) {
-    let span = svm.notifier_lock().range(key).filter(|range| range.partial_unmap()).map(|range| range.span());
-    // What does not come is in VRAM, as if nobody had tried.
-    let _ = span.map(|span| svm.evict_span(span));
+/// Removes every range on the list. The caller holds the VM's lock alone.
+pub(crate) fn collect(space: &Space, svm: &Svm, vmas: &mut VmaTree) {
+    while let Some(key) = space.next_garbage() {
+        evict_rest(space, svm, key);
+        forget(space, svm, vmas, key);
+    }
 }
 
-/// Removes the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it. The caller
-/// holds the VM's lock.
-pub(crate) fn remove_unmapped(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) {
+/// What a collection beside others came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Collected {
+    /// The list is empty.
+    All,
+    /// Not all: VMAs are to be changed, so the VM's lock is to be held alone.
+    NeedsAlone,
+}
+
+/// Removes the ranges on the list, as far as no VMA changes for it. The caller shares the VM's lock and holds no range's.
+pub(crate) fn collect_beside(space: &Space, svm: &Svm, vmas: &VmaTree) -> Collected {
+    while let Some(key) = space.next_garbage() {
+        let _held = space.hold(key);
+        let Some(view) = RangeView::of(svm, key) else { continue };
+        if vmas.resets(view.span.mirror()) {
+            space.list_garbage(key);
+            return Collected::NeedsAlone;
+        }
+        evict_rest(space, svm, key);
+        remove(space, svm, key);
+    }
+    Collected::All
+}
+
+/// Sends back to system memory what a munmap left of a range (`b=evict-partial`).
+fn evict_rest(space: &Space, svm: &Svm, key: RangeKey) {
+    if space.gpu.rules.unfit_vram.evicts_partial {
+        let span = svm.notifier_lock().range(key).filter(|range| range.partial_unmap()).map(|range| range.span());
+        // What does not come is in VRAM, as if nobody had tried.
+        let _ = span.map(|span| svm.evict_span(span));
+    }
+}
+
+/// Lists the ranges in `span` whose memory has no mapping any more, whether or not anybody told of it.
+pub(crate) fn list_unmapped(space: &Space, svm: &Svm, span: HostRange) {
     let mut rest = span;
-    while let Some(start) = look(space, svm, vmas, rest) {
+    while let Some(start) = look(space, svm, rest) {
         rest = HostRange::new(start, span.end);
     }
 }
 
 /// Removes the ranges in `span` whose memory is not what it was when they were made, as far as can be seen: nothing is mapped
-/// there, or something that never migrates, or nothing that was ever touched. The caller holds the VM's lock.
+/// there, or something that never migrates, or nothing that was ever touched. The caller holds the VM's lock
+/// alone.
 pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) {
     for key in svm.ranges_in(span) {
         let Some(view) = RangeView::of(svm, key) else { continue };
@@ -89,53 +126,61 @@ fn is_empty(svm: &Svm, owner: OwnerId, range: HostRange) -> bool {
 /// not pile up. The list of them is made under the notifier lock, for which readers wait.
 const LOOK: usize = 128;
 
-/// Looks at the first ranges in `span` and removes those whose memory has no mapping any more. Where the next look
+/// Looks at the first ranges in `span` and lists those whose memory has no mapping any more. Where the next look
 /// starts, if there are more.
-pub(super) fn look(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) -> Option<HostVa> {
+pub(super) fn look(space: &Space, svm: &Svm, span: HostRange) -> Option<HostVa> {
     let ahead = svm.first_ranges_in(span, LOOK + 1);
-    let looked = ahead.iter().take(LOOK).filter_map(|key| remove_if_unmapped(space, svm, vmas, *key)).last();
+    let looked = ahead.iter().take(LOOK).filter_map(|key| list_if_unmapped(space, svm, *key)).last();
     looked.filter(|_| ahead.len() > LOOK).map(|range| range.end)
 }
 
-/// Removes a range where its memory has no mapping any more; its span.
-fn remove_if_unmapped(space: &Space, svm: &Svm, vmas: &mut VmaTree, key: RangeKey) -> Option<HostRange> {
+/// Lists a range where its memory has no mapping any more; its span.
+fn list_if_unmapped(space: &Space, svm: &Svm, key: RangeKey) -> Option<HostRange> {
     let range = svm.notifier_lock().range(key).map(|range| range.span())?;
     if svm.mm().next_vma(range.start).is_none_or(|vma| vma.range.start >= range.end) {
-        forget(space, svm, vmas, key);
+        space.list_garbage(key);
     }
     Some(range)
 }
 
-/// A hand that goes round the ranges of a VM, a little with every so many faults. Under the VM's lock.
+/// A hand that goes round the ranges of a VM, a little with every so many faults. Two servers may take the same turn of it.
 #[derive(Default)]
 pub(crate) struct Sweep {
-    faults: u32,
-    hand: HostVa,
+    faults: AtomicU32,
+    hand: AtomicU64,
 }
 
 impl Sweep {
     /// Faults from one look to the next.
     const EVERY: u32 = 64;
 
-    /// A fault was served: takes its turn, if it is the one.
-    pub(crate) fn turn(&mut self, space: &Space, svm: &Svm, vmas: &mut VmaTree, window: HostRange) {
-        self.faults += 1;
-        if self.faults < Self::EVERY {
-            return;
+    /// A fault is to be served: takes its turn, if it is the one.
+    pub(crate) fn turn(&self, space: &Space, svm: &Svm, window: HostRange) {
+        if (self.faults.fetch_add(1) + 1).is_multiple_of(Self::EVERY) {
+            let next = look(space, svm, HostRange::new(HostVa(self.hand.load()), window.end));
+            self.hand.store(next.unwrap_or(window.start).0);
         }
-        self.faults = 0;
-        self.hand = look(space, svm, vmas, HostRange::new(self.hand, window.end)).unwrap_or(window.start);
     }
 }
 
-/// The memory of a range is gone: so is the range.
+/// The memory of a range is gone: so is the range. The caller holds the VM's lock alone.
 fn forget(space: &Space, svm: &Svm, vmas: &mut VmaTree, key: RangeKey) {
     let span = svm.notifier_lock().range(key).map(|range| range.span().mirror());
     remove(space, svm, key);
     span.into_iter().for_each(|span| vmas.reset(span));
 }
 
-/// Unbinds a range and removes it: no tile translates it, and the engine forgets it.
+/// Removes another range than the one at hand, where `wants` says so; unless the collector will. The caller shares the VM's
+/// lock and holds no range's.
+pub(super) fn remove_beside(space: &Space, svm: &Svm, key: RangeKey, wants: impl FnOnce(&RangeView) -> bool) {
+    let _held = space.hold(key);
+    if RangeView::of(svm, key).is_some_and(|view| !view.unmapped && wants(&view)) {
+        remove(space, svm, key);
+    }
+}
+
+/// Unbinds a range and removes it: no tile translates it, and the engine forgets it. The caller holds the range's lock, or
+/// the VM's alone.
 pub(crate) fn remove(space: &Space, svm: &Svm, key: RangeKey) {
     let span = {
         let mut locked = svm.notifier_lock();

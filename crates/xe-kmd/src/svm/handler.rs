@@ -1,7 +1,8 @@
 //! Serving a GPU fault on mirrored memory: one loop, until the faulting tile translates the address.
 //!
 //! A round: collect garbage → look the VMA up → find or make the range → migrate it, if that is wanted →
-//! collect its pages → bind them. Anything may change under a round, as only the VM's lock is held, so each step
+//! collect its pages → bind them. Others serve faults of the same VM meanwhile: who works on a range holds its lock for
+//! the round, and looks at the range only then. Memory may change under a round all the same, so each step
 //! may ask for another: it lost a race, with an munmap, a CPU's touch or another migration. Who lost one waits a
 //! little, longer each time, so that the winner gets on. [`Tries`] bounds it all, by time: a fault ends, served
 //! or refused.
@@ -11,7 +12,7 @@
 //! variants); a range that has outgrown its VMA after an mprotect is made anew, smaller, instead of failing for
 //! ever; an atomic is not refused because pages are busy for longer than three migrations take.
 //!
-//! Locking: the VM's lock is held by the caller, and nothing below.
+//! Locking: the caller shares the VM's lock, and holds nothing below. A round takes the range's lock; pauses are without.
 //!
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
@@ -20,8 +21,9 @@ use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
 use super::bind::{BindError, bind_range};
+use super::garbage::{self, Collected};
 use super::policy::{Need, Want, leaf_access};
-use super::{Mirror, RangeView, devmem, garbage};
+use super::{Mirror, RangeView, devmem};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
 use crate::rules::{UnfitVram, WhenMet};
@@ -35,12 +37,23 @@ pub(crate) struct Fault {
     pub access: Access,
 }
 
-/// Serves `fault`; on `Ok` the tile translates the address, or did a moment ago.
-pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Result<Serviced, Errno> {
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Handled {
+    /// The tile translates the address, or did a moment ago.
+    Served(Serviced),
+    /// Nothing yet: the VM's lock is to be held alone for a [collection](garbage::collect) first.
+    CollectFirst,
+}
+
+/// Serves `fault`.
+pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Handled, Errno> {
     let Mirror { shared, space, svm } = at;
     let (mut tries, mut access) = (Tries::new(), fault.access);
     loop {
-        garbage::collect(space, svm, vmas);
+        if garbage::collect_beside(space, svm, vmas) == Collected::NeedsAlone {
+            return Ok(Handled::CollectFirst);
+        }
         let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
         let want = Want::of(&shared.gpu, &vma, fault.tile, access)?;
         let bounds = if tries.losing() { shrink(at, &vma, fault.addr) } else { vma.span.mirrored() };
@@ -52,29 +65,21 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
             }
             Err(error) => return Err(error.into()),
         };
-        let view = RangeView::of(svm, key).ok_or(Errno::EFAULT)?;
-        if want.impossible(&view) {
-            if tries.grow() && grow(at, &vma, fault.addr, &want) {
-                continue;
-            }
-            return Err(Errno::EACCES);
-        }
-        if want.satisfied(&view, fault.tile) {
-            return Ok(tries.outcome());
-        }
-        let round = Round { at, tile: fault.tile, vma: &vma, want: &want, key, view: &view, met: tries.met };
-        match round.migrate(&mut tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
-            Ok(()) => return Ok(Serviced::Resolved),
-            Err(Unserved::Refused(errno)) => return Err(errno),
-            Err(Unserved::Again(step, errno)) => {
+        match work_on(at, &vma, fault.tile, &want, key, &mut tries) {
+            Worked::Served(outcome) => return Ok(Handled::Served(outcome)),
+            Worked::Moved => {}
+            Worked::TooSmall if tries.grow() && grow(at, &vma, fault.addr, &want) => {}
+            Worked::TooSmall => return Err(Errno::EACCES),
+            Worked::Not(Unserved::Refused(errno)) => return Err(errno),
+            Worked::Not(Unserved::Again(step, errno)) => {
                 tries.spend(errno)?;
                 shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step });
             }
-            Err(Unserved::CpuTurn) => {
+            Worked::Not(Unserved::CpuTurn) => {
                 tries.give_way()?;
                 shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
             }
-            Err(Unserved::Unfit(answer)) => {
+            Worked::Not(Unserved::Unfit(answer)) => {
                 tries.met(answer, shared.gpu.rules.unfit_vram.errno)?;
                 if answer == WhenMet::EvictForEver && access == Access::Atomic {
                     access = Access::Write;
@@ -85,14 +90,44 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &mut VmaTree, fault: &Fault) -> Resul
     }
 }
 
+/// What one round on a range came to.
+enum Worked {
+    Served(Serviced),
+    /// Another thread removed the range, or its memory is gone: look again.
+    Moved,
+    /// What is wanted cannot be had of a range of this size.
+    TooSmall,
+    Not(Unserved),
+}
+
+/// One round on a range, with its lock held. Whoever had it before may have served this fault too.
+fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, want: &Want, key: RangeKey, tries: &mut Tries) -> Worked {
+    let _held = at.space.hold(key);
+    let Some(view) = RangeView::of(at.svm, key) else { return Worked::Moved };
+    if view.unmapped {
+        // Whoever took it off the list may be slow.
+        at.space.list_garbage(key);
+        return Worked::Moved;
+    }
+    if want.impossible(&view) {
+        return Worked::TooSmall;
+    }
+    if want.satisfied(&view, tile) {
+        return Worked::Served(tries.outcome());
+    }
+    let round = Round { at, tile, vma, want, key, view: &view, met: tries.met };
+    match round.migrate(tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
+        Ok(()) => Worked::Served(Serviced::Resolved),
+        Err(unserved) => Worked::Not(unserved),
+    }
+}
+
 /// Bounds for the range around `addr` where a large one loses race after race: whatever keeps changing may not lie
 /// in the 64K that are asked for, and less is collected in less time. A range that is larger goes.
 fn shrink(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> HostRange {
     let window = HostRange::around(addr.mirrored(), SZ_64K);
     for key in svm.ranges_in(window) {
-        if RangeView::of(svm, key).is_some_and(|view| view.span.len() > SZ_64K) {
-            garbage::remove(space, svm, key);
-        }
+        garbage::remove_beside(space, svm, key, |view| view.span.len() > SZ_64K);
     }
     window.intersect(vma.span.mirrored()).unwrap_or(window)
 }
@@ -104,7 +139,7 @@ fn grow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, want: &Wa
     let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
     let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
     if possible {
-        svm.ranges_in(window).into_iter().for_each(|key| garbage::remove(space, svm, key));
+        svm.ranges_in(window).into_iter().for_each(|key| garbage::remove_beside(space, svm, key, |_| true));
     }
     possible
 }
@@ -216,7 +251,8 @@ impl Round<'_> {
     fn remove_if_outgrown(&self) -> bool {
         let vma = self.at.svm.mm().vma_lookup(self.view.span.start);
         let outgrown = !vma.is_some_and(|vma| vma.range.covers(self.view.span));
-        if outgrown {
+        // One whose memory is gone is the collector's.
+        if outgrown && RangeView::of(self.at.svm, self.key).is_some_and(|view| !view.unmapped) {
             garbage::remove(self.at.space, self.at.svm, self.key);
         }
         outgrown

@@ -87,7 +87,7 @@ impl Space {
         let listed = locked.range(key).is_none_or(|range| range.unmapped());
         locked.set_unmapped(key, event);
         if !listed {
-            self.garbage.lock().push(key);
+            self.list_garbage(key);
         }
     }
 }

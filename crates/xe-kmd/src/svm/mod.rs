@@ -16,7 +16,11 @@
 //! | [`prefetch`] | the handler's work ahead of a fault |
 //! | [`userptr`] | the CPU's memory at other addresses |
 //!
-//! Locking: [`Space`]'s locks are below the notifier lock: page tables (one lock a tile), then the list.
+//! Faults and prefetches share the VM's lock. Who works on a range holds the range's lock ([`Space::hold`]) from the moment it
+//! looks at it until it is bound or given up; so does who removes it, unless it holds the VM's lock alone.
+//!
+//! Locking: a range's lock is taken under the VM's, above the migrate lock. [`Space`]'s other locks are below the notifier
+//! lock: page tables (one lock a tile), then the list.
 //!
 //! Upstream: `xe_svm.c`, `struct xe_svm_range`.
 
@@ -35,7 +39,7 @@ use gpusvm::{GpuSvm, RangeKey};
 use hostmm::PagemapId;
 use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
-use units::{GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
+use units::{Dpa, GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 
 use crate::bo::Shows;
@@ -73,7 +77,7 @@ impl RangeData {
 /// The mirror of one VM.
 pub(crate) type Svm = GpuSvm<Space>;
 
-/// A mirror at work: what a fault or a prefetch is served with. The VM's lock is held.
+/// A mirror at work: what a fault or a prefetch is served with. The VM's lock is held, shared or alone.
 #[derive(Clone, Copy)]
 pub(crate) struct Mirror<'a> {
     pub shared: &'a Shared,
@@ -90,6 +94,8 @@ pub(crate) struct RangeView {
     pub migrate_devmem: bool,
     /// The VRAM that its mapped pages are in, if any are.
     pub pagemap: Option<PagemapId>,
+    /// Its memory is gone, or some of it: it is the collector's.
+    pub unmapped: bool,
 }
 
 impl RangeView {
@@ -98,7 +104,8 @@ impl RangeView {
         let locked = svm.notifier_lock();
         let range = locked.range(key)?;
         let pagemap = range.pages().pagemap().filter(|_| range.pages().valid());
-        Some(Self { span: range.span(), data: range.data, migrate_devmem: range.migrate_devmem(), pagemap })
+        let (span, data, migrate_devmem) = (range.span(), range.data, range.migrate_devmem());
+        Some(Self { span, data, migrate_devmem, pagemap, unmapped: range.unmapped() })
     }
 }
 
@@ -111,14 +118,47 @@ impl Shows for Space {
     }
 }
 
+/// Locks of ranges. There are fewer than ranges: who works on two ranges that share one is in the other's way, and that is
+/// all; nobody ever holds two. (Upstream has one in each range.)
+struct RangeLocks([Mutex<()>; Self::COUNT]);
+
+impl RangeLocks {
+    /// Many more than there are threads that serve.
+    const COUNT: usize = 64;
+
+    const fn new() -> Self {
+        Self([const { mutex(ranks::RANGE, ()) }; Self::COUNT])
+    }
+
+    fn lock(&self, key: RangeKey) -> MutexGuard<'_, ()> {
+        self.0[key.number() as usize % Self::COUNT].lock()
+    }
+}
+
+/// A tile's page tables of one VM.
+struct Tables {
+    /// `None` once the VM is closed.
+    table: Option<PageTable>,
+    /// Prunes that took a table out: what was staged before one of them may lack a table.
+    prunes: u64,
+}
+
+/// A plan whose tables were there after so many prunes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) struct Staged {
+    prunes: u64,
+}
+
 /// One VM's page tables and what goes with them.
 pub(crate) struct Space {
     pub gpu: Arc<Gpu>,
     pub asid: Asid,
-    /// One a tile; `None` once the VM is closed.
-    tables: Vec<Mutex<Option<PageTable>>>,
-    /// Ranges whose mapping is gone.
+    /// One a tile.
+    tables: Vec<Mutex<Tables>>,
+    /// Ranges to be removed: their mapping is gone.
     garbage: Mutex<Vec<RangeKey>>,
+    ranges: RangeLocks,
 }
 
 impl Space {
@@ -137,11 +177,18 @@ impl Space {
         for (table, tile) in tables.iter().zip(&gpu.tiles) {
             gpu.hw.set_root(tile.id, asid, table.root(), gpu.platform.needs_64k);
         }
-        let tables = tables.into_iter().map(|table| mutex(ranks::TABLES, Some(table))).collect();
-        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage: mutex(ranks::GARBAGE, Vec::new()) }))
+        let tables = tables.into_iter().map(|table| mutex(ranks::TABLES, Tables { table: Some(table), prunes: 0 }));
+        let (tables, garbage) = (tables.collect(), mutex(ranks::GARBAGE, Vec::new()));
+        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage, ranges: RangeLocks::new() }))
     }
 
-    /// Ends translation on every tile and gives the tables back. The caller holds the VM's lock.
+    /// Nobody else works on a range, nor removes it, as long as the guard lives. The caller holds the VM's lock, shared, and
+    /// no other range's.
+    pub(crate) fn hold(&self, key: RangeKey) -> MutexGuard<'_, ()> {
+        self.ranges.lock(key)
+    }
+
+    /// Ends translation on every tile and gives the tables back. The caller holds the VM's lock alone.
     pub(crate) fn close(&self) {
         let everything = GpuRange::new(GpuVa(0), GpuVa(1 << self.gpu.platform.va_bits));
         for (slot, tile) in self.tables.iter().zip(&self.gpu.tiles) {
@@ -150,7 +197,7 @@ impl Space {
             self.gpu.hw.clear_root(tile.id, self.asid);
             // Not by the rule: a closed VM's tables go back to the pool, whatever behaviour is tried.
             self.gpu.hw.tlb_invalidate(tile.id, self.asid, everything);
-            if let Some(table) = slot.take() {
+            if let Some(table) = slot.table.take() {
                 table.destroy(&*self.gpu.hw, &tile.tables);
             }
         }
@@ -158,44 +205,58 @@ impl Space {
 
     /// Whether every tile has a table of 4K entries for `va`.
     pub(crate) fn has_table(&self, va: GpuVa) -> bool {
-        self.tables.iter().all(|table| table.lock().as_ref().is_some_and(|table| table.table_at(va, 0).is_some()))
+        self.tables.iter().all(|tile| tile.lock().table.as_ref().is_some_and(|table| table.table_at(va, 0).is_some()))
     }
 
-    /// Makes the tables that `runs` need. The caller holds the VM's lock.
-    pub(crate) fn stage(&self, tile: TileId, runs: &[Run]) -> Result<(), NoTable> {
-        let (tile, mut table) = self.table(tile).ok_or(NoTable)?;
-        table.as_mut().ok_or(NoTable)?.stage(&*self.gpu.hw, &tile.tables, runs)
+    /// Makes the tables that `runs` need. The caller holds the VM's lock, shared or alone.
+    pub(crate) fn stage(&self, tile: TileId, runs: &[Run]) -> Result<Staged, NoTable> {
+        let (tile, mut tables) = self.tables_of(tile).ok_or(NoTable)?;
+        tables.table.as_mut().ok_or(NoTable)?.stage(&*self.gpu.hw, &tile.tables, runs)?;
+        Ok(Staged { prunes: tables.prunes })
     }
 
-    /// Writes the leaves of `runs`; `None` where they are not staged.
-    pub(crate) fn commit(&self, tile: TileId, runs: &[Run]) -> Option<Committed> {
-        let (_, mut table) = self.table(tile)?;
-        table.as_mut()?.commit(&*self.gpu.hw, self.gpu.rules.encode_leaf, runs)
+    /// Writes the leaves of `runs`; `None`, with nothing written, where tables were taken out since they were staged.
+    pub(crate) fn commit(&self, tile: TileId, runs: &[Run], staged: Staged) -> Option<Committed> {
+        let (_, mut tables) = self.tables_of(tile)?;
+        if tables.prunes != staged.prunes {
+            return None;
+        }
+        tables.table.as_mut()?.commit(&*self.gpu.hw, self.gpu.rules.encode_leaf, runs)
     }
 
     /// Clears the leaves of a span on one tile. A flush must follow. Reader class.
     pub(crate) fn zap(&self, tile: TileId, span: GpuRange) {
-        if let Some((_, mut table)) = self.table(tile)
-            && let Some(table) = table.as_mut()
+        if let Some((_, mut tables)) = self.tables_of(tile)
+            && let Some(table) = tables.table.as_mut()
         {
             table.zap(&*self.gpu.hw, span);
             self.gpu.tell(Event::Zap { asid: self.asid, tile, span });
         }
     }
 
-    /// Frees the tables around a span that hold nothing any more. The caller holds the VM's lock.
+    /// Frees the tables around a span that hold nothing any more. The caller holds the VM's lock, shared or alone: what
+    /// others have staged there meanwhile they stage again.
     pub(crate) fn prune(&self, span: GpuRange) {
         let around = GpuRange::new(span.start.align_down(SZ_2M), span.end.align_up(SZ_2M));
         for tile in &self.gpu.tiles {
-            let empty = self.table(tile.id).and_then(|(_, mut table)| Some(table.as_mut()?.prune(&*self.gpu.hw, span)));
-            let Some(empty) = empty.filter(|empty| !empty.is_empty()) else { continue };
+            let empty = self.take_empty(tile.id, span);
+            if empty.is_empty() {
+                continue;
+            }
             // Not by the rule: what is tried there is stale leaves, not tables of somebody else.
             self.gpu.hw.tlb_invalidate(tile.id, self.asid, around);
             empty.into_iter().for_each(|table| tile.tables.free(table));
         }
     }
 
-    fn table(&self, tile: TileId) -> Option<(&Tile, MutexGuard<'_, Option<PageTable>>)> {
+    fn take_empty(&self, tile: TileId, span: GpuRange) -> Vec<Dpa> {
+        let Some((_, mut tables)) = self.tables_of(tile) else { return Vec::new() };
+        let empty = tables.table.as_mut().map(|table| table.prune(&*self.gpu.hw, span)).unwrap_or_default();
+        tables.prunes += u64::from(!empty.is_empty());
+        empty
+    }
+
+    fn tables_of(&self, tile: TileId) -> Option<(&Tile, MutexGuard<'_, Tables>)> {
         Some((self.gpu.tile(tile)?, self.tables.get(tile.index())?.lock()))
     }
 }

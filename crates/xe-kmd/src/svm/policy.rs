@@ -171,7 +171,7 @@ mod tests {
 
     fn view(bytes: u64, pagemap: Option<PagemapId>, bound: u8) -> RangeView {
         let data = RangeData { tile_present: bound, tile_invalidated: 0 };
-        RangeView { span: HostRange::sized(HostVa(0), bytes), data, migrate_devmem: true, pagemap }
+        RangeView { span: HostRange::sized(HostVa(0), bytes), data, migrate_devmem: true, pagemap, unmapped: false }
     }
 
     fn want(vma: &Vma, tile: u8, access: Access) -> Result<Want, Errno> {

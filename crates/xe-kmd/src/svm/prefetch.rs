@@ -3,7 +3,7 @@
 //! Best effort, as upstream: memory that is not there is skipped, and a migration or a collection that fails
 //! leaves the pages where they are; the first fault will see to them.
 //!
-//! Locking: the VM's lock is held by the caller.
+//! Locking: the caller shares the VM's lock, with faults and with other prefetches; takes the lock of one range at a time.
 //!
 //! Upstream: `vm_bind_ioctl_ops_create` (the PREFETCH branch), `prefetch_ranges`.
 
@@ -30,17 +30,27 @@ pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Wan
             return Ok(());
         }
         let key = mirror.svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &want.find_ctx());
-        at = match key.ok().and_then(|key| Some((key, RangeView::of(mirror.svm, key)?))) {
-            Some((key, view)) => prefetch_range(mirror, vma, key, &view, want)?.max(at.add(SZ_4K)),
+        at = match key {
+            Ok(key) => prefetch_range(mirror, vma, key, want)?.max(at.add(SZ_4K)),
             // No range can be had there.
-            None => cpu.range.end.mirror(),
+            Err(_) => cpu.range.end.mirror(),
         };
     }
     Ok(())
 }
 
-/// Prefetches a range; its end.
-fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, view: &RangeView, want: &Want) -> Result<GpuVa, Errno> {
+/// Prefetches a range, unless it is gone; its end.
+fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, want: &Want) -> Result<GpuVa, Errno> {
+    let _held = mirror.space.hold(key);
+    match RangeView::of(mirror.svm, key) {
+        Some(view) if view.unmapped => Ok(view.span.end.mirror()),
+        Some(view) => bring(mirror, vma, key, &view, want),
+        None => Ok(GpuVa(0)),
+    }
+}
+
+/// Brings a range where it is wanted, and binds it; its end.
+fn bring(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, view: &RangeView, want: &Want) -> Result<GpuVa, Errno> {
     let Mirror { shared, svm, .. } = mirror;
     let end = view.span.end.mirror();
     let tiles = shared.gpu.tiles.iter().map(|tile| tile.id);

@@ -2,7 +2,7 @@
 
 use hostmm::PagemapId;
 use units::{GpuVa, HostRange, HostVa, Outcome, SZ_2M, SZ_4K, SZ_64K, TileId};
-use xe_spec::fault::{Access, Asid, FaultAck};
+use xe_spec::fault::{Access, Asid, FaultAck, FaultRecord};
 use xe_spec::platform::{PVC, Platform, Reach, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
@@ -12,6 +12,7 @@ use crate::testing::{self, Copied, Rig};
 use crate::{Rules, planted, upstream};
 
 mod garbage;
+mod parallel;
 mod races;
 mod tiles;
 mod unfit;
@@ -28,13 +29,18 @@ fn start(rig: &Rig, bytes: u64) -> Asid {
 
 /// A VM that mirrors everything.
 fn mirror(rig: &Rig) -> Asid {
+    mirror_with(rig, BindFlags::empty()).1
+}
+
+/// The same, bound with more flags; its handle, too.
+fn mirror_with(rig: &Rig, flags: BindFlags) -> (u32, Asid) {
     let mut args = VmCreate { flags: 6, ..Default::default() };
     assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), Ok(0));
-    let flags = BindFlags::CPU_ADDR_MIRROR.bits();
+    let flags = (BindFlags::CPU_ADDR_MIRROR | flags).bits();
     let bind = VmBindOp { range: 1 << 57, flags, pat_index: 3, ..Default::default() };
     let mut bind = VmBind { vm_id: args.vm_id, num_binds: 1, bind, ..Default::default() };
     assert_eq!(rig.ioctl(nr::VM_BIND, &mut bind), Ok(0));
-    rig.file.vm(args.vm_id).unwrap().asid
+    (args.vm_id, rig.file.vm(args.vm_id).unwrap().asid)
 }
 
 fn pagemap(rig: &Rig, va: u64) -> Option<PagemapId> {

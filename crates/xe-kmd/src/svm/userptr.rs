@@ -5,7 +5,8 @@
 //! pages never migrate for a userptr, and what is in VRAM is brought to system memory first: a GPU address that is not
 //! congruent with the host's could not be mapped by leaves of 64K (upstream maps VRAM here, one trigger of its defect B).
 //!
-//! Locking: the VM's lock is held over everything but an invalidation, which comes with the notifier lock of this mirror
+//! Locking: the VM's lock is held over everything but an invalidation, shared by faults and prefetches: the engine's calls
+//! bear each other, and what is bound is checked under the notifier lock. An invalidation comes with the notifier lock of this mirror
 //! held, in reader class; the list of spans is a leaf under it.
 //!
 //! Upstream: `xe_userptr.c`, `xe_vma_userptr_pin_pages`.
@@ -202,17 +203,14 @@ impl Userptrs {
             Ok(runs) => runs,
             Err(PlanError::Granule) => return Err(SvmError::Mixed),
         };
-        for tile in tiles {
-            if space.stage(*tile, &runs).is_err() {
-                return Ok(Err(Errno::ENOMEM));
-            }
-        }
+        let staged: Result<Vec<_>, _> = tiles.iter().map(|tile| space.stage(*tile, &runs)).collect();
+        let Ok(staged) = staged else { return Ok(Err(Errno::ENOMEM)) };
         let locked = self.svm.notifier_lock();
         if !locked.pages_valid(key) {
             return Err(SvmError::Gone);
         }
-        for tile in tiles {
-            let done = space.commit(*tile, &runs).ok_or(SvmError::Gone)?;
+        for (tile, staged) in tiles.iter().zip(staged) {
+            let done = space.commit(*tile, &runs, staged).ok_or(SvmError::Gone)?;
             if done.replaced {
                 space.gpu.flush(*tile, space.asid, part);
             }

@@ -23,6 +23,8 @@ pub(crate) struct Mm {
     muted: Arc<AtomicU64>,
     /// Times that a VMA was asked for.
     questions: AtomicU64,
+    /// What happens during the next claim.
+    during_claim: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// A notifier that may be muted.
@@ -53,6 +55,7 @@ impl Mm {
             stale_until_ns: zero(),
             muted,
             questions: zero(),
+            during_claim: Mutex::new(None),
         })
     }
     /// Maps writable anonymous memory, and touches all of it. Frames scatter at every 64K, so that nothing is contiguous
@@ -74,6 +77,10 @@ impl Mm {
     /// The next `claims` get nothing of system memory.
     pub fn refuse(&self, claims: u64) {
         self.refused.store(claims);
+    }
+    /// Does that during the next claim.
+    pub fn during_claim(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.during_claim.lock() = Some(Box::new(happens));
     }
     /// Empties `range`.
     pub fn dontneed(&self, range: HostRange) {
@@ -162,6 +169,10 @@ impl HostMm for Mm {
         self.sim.walk(walk, runs)
     }
     fn claim(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
+        let happens = self.during_claim.lock().take();
+        if let Some(happens) = happens {
+            happens();
+        }
         let claimed = self.sim.claim(request, migration)?;
         let refused = self.refused.load();
         if refused > 0 && claimed == Claimed::Begun {
