@@ -27,6 +27,9 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     if !script.injections.is_empty() {
         return Err(format!("{}: what is injected cannot be written in C", script.name));
     }
+    if script.queues > 1 {
+        return Err(format!("{}: more than one queue a tile cannot be written in C yet", script.name));
+    }
     let mut c = format!("/*\n * {}: {}.\n *\n", script.name, script.shows.trim_end_matches('.'));
     c += " * cc -O1 -pthread FILE.c; then run it on a device with two tiles, or by `pontoon run`. Exit status: 0 ok, 1 data lost,\n";
     c += " * 2 a call failed, 3 a job was refused, or was not.\n */\n#define _GNU_SOURCE\n";
@@ -131,6 +134,9 @@ impl Program<'_> {
                 VmKind::Mirror => self.line(1, &format!("gpu_open(&scene_vms[{index}]); /* {} */", vm.name)),
                 VmKind::MirrorLater => {}
                 VmKind::Plain => self.line(1, &format!("plain_open(&v{index});")),
+                VmKind::AutoReset => {
+                    return Err(format!("vm {}: MADVISE_AUTORESET cannot be written in C yet", vm.name));
+                }
             }
         }
         for index in 0..self.script.fences.len() {

@@ -24,7 +24,7 @@ pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<()
             (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
             // The fence of a job that was refused is over, and what it was to write is not there.
             (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. } | Finding::TooEarly { .. })) => {
-                stage.replace_queue(&hand.program, vm, tile)?;
+                stage.replace_queue(&hand.program, vm, hand.lane(&stage.script), tile)?;
             }
             (_, true, Err(Finding::Refused { .. } | Finding::Signal { .. })) => {}
             (_, true, Err(other)) => return Err(other),

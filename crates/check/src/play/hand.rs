@@ -29,6 +29,11 @@ impl<'m> Hand<'m> {
         writer
     }
 
+    /// Which of a tile's queues its jobs go to.
+    pub fn lane(&self, script: &Script) -> usize {
+        self.thread % script.queues
+    }
+
     /// The number of an agent of this thread among the writers.
     pub fn writer(&self, script: &Script, agent: Agent) -> Option<usize> {
         let own = Writer { agent, thread: self.thread };

@@ -56,7 +56,7 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
 }
 
 fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, vm: OpenVm, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
-    let queue = vm.queues[job.tile.index()];
+    let queue = vm.queue(hand.lane(&stage.script), job.tile);
     let (batch, fence) = (desk.batch().mirror(), desk.fence().mirror());
     hand.program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
     if !job.waits {

@@ -28,7 +28,7 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     if job.waits {
         order.signals = Some(hand.program.syncobj_create().map_err(|e| refused("SYNCOBJ_CREATE", e))?);
     }
-    let queue = vm.queues[job.tile.index()];
+    let queue = vm.queue(hand.lane(&stage.script), job.tile);
     hand.program.exec_behind(queue, Stage::code_at(code).mirror(), order).map_err(|e| refused("EXEC", e))?;
     wrote(stage, hand, job, false);
     let Some(end) = order.signals.filter(|_| job.waits) else { return Ok(()) };

@@ -4,9 +4,9 @@ use super::oracle;
 use super::shelf::Shelf;
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Home, Injected, Memory, MemoryKind, Piece, Script, VmKind};
+use crate::script::{Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
 use machine::checked::{Checked, Config, MapKind, MmInjection};
-use machine::program::{Class, Order, Program};
+use machine::program::{BindFlags, Class, Order, Program};
 use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,12 +54,20 @@ struct Now {
     failed: bool,
 }
 
-/// A VM, with a queue a tile, and the bytes of its batches where it is a plain one.
+/// A VM, with its queues, and the bytes of its batches where it is a plain one.
 #[derive(Clone, Copy)]
 pub(super) struct OpenVm {
     pub id: u32,
-    pub queues: [u32; 2],
+    /// By lane and tile; lanes that the scene does not have are as the first.
+    queues: [[u32; 2]; MOST_QUEUES],
     pub code: Option<HostFrame>,
+}
+
+impl OpenVm {
+    /// The queue of a thread, by its lane.
+    pub fn queue(&self, lane: usize, tile: TileId) -> u32 {
+        self.queues[lane][tile.index()]
+    }
 }
 
 impl Stage {
@@ -109,10 +117,15 @@ impl Stage {
             (id, Some(program.bo_frame(code).map_err(|e| refused("GEM_MMAP_OFFSET", e))?))
         } else {
             let id = program.vm_create().map_err(|e| refused("VM_CREATE", e))?;
-            program.bind_mirror(id, 57, None).map_err(|e| refused("VM_BIND", e))?;
+            let flags = if kind == VmKind::AutoReset { BindFlags::MADVISE_AUTORESET } else { BindFlags::empty() };
+            program.bind_mirror_with(id, 57, flags, None).map_err(|e| refused("VM_BIND", e))?;
             (id, None)
         };
-        let queues = [self.queue(program, id, TileId(0))?, self.queue(program, id, TileId(1))?];
+        let lane = |lane| Ok([self.queue(program, id, lane, TileId(0))?, self.queue(program, id, lane, TileId(1))?]);
+        let mut queues = [lane(0)?; MOST_QUEUES];
+        for (number, queues) in queues.iter_mut().enumerate().take(self.script.queues).skip(1) {
+            *queues = lane(number)?;
+        }
         self.now.with(|now| now.vms.insert(index, OpenVm { id, queues, code }));
         Ok(())
     }
@@ -120,7 +133,7 @@ impl Stage {
     /// Ends a VM and its queues.
     pub fn close_vm(&self, program: &Program, index: usize) -> Result<(), Finding> {
         let Some(vm) = self.now.with(|now| now.vms.remove(&index)) else { return Ok(()) };
-        for queue in vm.queues {
+        for &queue in vm.queues[..self.script.queues].iter().flatten() {
             program.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
         }
         program.vm_destroy(vm.id).map_err(|e| refused("VM_DESTROY", e))
@@ -131,8 +144,8 @@ impl Stage {
         tile_of(&self.checked, tile)
     }
 
-    fn queue(&self, program: &Program, vm: u32, tile: TileId) -> Result<u32, Finding> {
-        let created = program.queue_create(vm, Class::Compute, self.tile(tile));
+    fn queue(&self, program: &Program, vm: u32, lane: usize, tile: TileId) -> Result<u32, Finding> {
+        let created = program.queue_create_on(vm, Class::Compute, lane as u16, self.tile(tile));
         created.map_err(|e| refused("EXEC_QUEUE_CREATE", e))
     }
 
@@ -146,11 +159,11 @@ impl Stage {
     }
 
     /// The queue of a tile was banned: the next job finds another one.
-    pub fn replace_queue(&self, program: &Program, index: usize, tile: TileId) -> Result<(), Finding> {
+    pub fn replace_queue(&self, program: &Program, index: usize, lane: usize, tile: TileId) -> Result<(), Finding> {
         let vm = self.vm(index)?;
-        let new = self.queue(program, vm.id, tile)?;
-        self.now.with(|now| now.vms.get_mut(&index).map(|vm| vm.queues[tile.index()] = new));
-        program.queue_destroy(vm.queues[tile.index()]).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))
+        let new = self.queue(program, vm.id, lane, tile)?;
+        self.now.with(|now| now.vms.get_mut(&index).map(|vm| vm.queues[lane][tile.index()] = new));
+        program.queue_destroy(vm.queue(lane, tile)).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))
     }
 
     /// An open VM.

@@ -26,6 +26,8 @@ mod lex;
 mod parse;
 mod steps;
 
+pub(crate) use parse::MOST_QUEUES;
+
 use std::fmt;
 use std::ops::Range;
 use units::TileId;
@@ -51,6 +53,8 @@ pub struct Script {
     pub writers: Vec<Writer>,
     /// What may go wrong, and how often.
     pub injections: Vec<(Injected, u64)>,
+    /// Queues that each VM has on a tile, each on an engine of its own; a thread has that of its number, counted round.
+    pub queues: usize,
     /// Whether time may pass while others work.
     pub races_time: bool,
     /// What is done.
@@ -91,7 +95,7 @@ pub enum MemoryKind {
     Moved,
 }
 
-/// A VM, with a queue on each tile.
+/// A VM, with queues on each tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
     /// Its name.
@@ -105,6 +109,8 @@ pub struct Vm {
 pub enum VmKind {
     /// It faults and mirrors the process; made before the first phase.
     Mirror,
+    /// The same, and what was advised of memory goes with the memory.
+    AutoReset,
     /// The same, made by an `open` step.
     MirrorLater,
     /// Without faults: buffers are bound in it.

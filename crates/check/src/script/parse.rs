@@ -9,6 +9,8 @@ use units::SZ_4K;
 const MOST_PAGES: u64 = 1024;
 /// The most buffers: each is bound at an address of its own.
 const MOST_BUFFERS: usize = 16;
+/// The most queues of a VM on a tile: a tile has so many engines for them.
+pub(crate) const MOST_QUEUES: usize = 2;
 /// The most threads, those of all phases together.
 const MOST_THREADS: usize = 24;
 
@@ -59,6 +61,7 @@ fn empty(name: &str, text: &str) -> Script {
         fences: Vec::new(),
         writers: Vec::new(),
         injections: Vec::new(),
+        queues: 1,
         races_time: false,
         phases: Vec::new(),
     }
@@ -81,6 +84,7 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
             let kind = match at.peek() {
                 Some("later") => VmKind::MirrorLater,
                 Some("plain") => VmKind::Plain,
+                Some("autoreset") => VmKind::AutoReset,
                 _ => VmKind::Mirror,
             };
             if kind != VmKind::Mirror {
@@ -91,6 +95,12 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
         }
         "buffer" => buffer(at, script)?,
         "inject" => inject(at, script)?,
+        "queues" => {
+            script.queues = at.number("how many queues")? as usize;
+            if !(1..=MOST_QUEUES).contains(&script.queues) {
+                return Err(at.error_before(format!("a VM has 1 to {MOST_QUEUES} queues a tile")));
+            }
+        }
         "races" => {
             at.expect("time")?;
             script.races_time = true;
@@ -109,7 +119,7 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
             }
         }
         word => {
-            let known = "shows, memory, vm, buffer, inject, races, first, then, thread (steps are indented)";
+            let known = "shows, memory, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
             return Err(at.error_before(format!("'{word}' begins no line of a scene; there are: {known}")));
         }
     }
@@ -235,6 +245,7 @@ mod tests {
             ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
             ("buffer d 64K\nfirst\n  cpu write d", "s:3:13: this step takes memory"),
             ("vm p plain\nraces time\nfirst\n  fork", "s:2:1: jobs of a plain VM have a timeout"),
+            ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
         ];
         for (text, expected) in cases {

@@ -15,12 +15,14 @@ use hostmm::HostMemory;
 use std::sync::Arc;
 use units::{GpuVa, HostRange, HostVa, TileId};
 use xe_kmd::{Errno, File};
-use xe_spec::{cmd, regs};
+use xe_spec::cmd::{self, blt};
+use xe_spec::regs;
 use xe_uapi::attr::{self, Madvise};
 use xe_uapi::exec::{self, Exec, ExecQueueCreate, ExecQueueDestroy, Sync, WaitUserFence};
 use xe_uapi::ioctl;
 use xe_uapi::query::EngineClassInstance;
-use xe_uapi::vm::{self, BindFlags, CreateFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
+pub use xe_uapi::vm::BindFlags;
+use xe_uapi::vm::{self, CreateFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Where the second argument of an ioctl lies in the scratch page.
@@ -84,6 +86,17 @@ impl Program {
 
     /// Mirrors the process's addresses over the whole VM; `fence` gets `value` when that is done.
     pub fn bind_mirror(&self, vm_id: u32, va_bits: u8, fence: Option<(HostVa, u64)>) -> Result<(), Errno> {
+        self.bind_mirror_with(vm_id, va_bits, BindFlags::empty(), fence)
+    }
+
+    /// The same, with more flags.
+    pub fn bind_mirror_with(
+        &self,
+        vm_id: u32,
+        va_bits: u8,
+        flags: BindFlags,
+        fence: Option<(HostVa, u64)>,
+    ) -> Result<(), Errno> {
         let sync = fence.map(|(addr, value)| user_fence(addr.0, value));
         let mut arg = VmBind {
             vm_id,
@@ -92,7 +105,7 @@ impl Program {
                 pat_index: PAT_WB,
                 range: 1 << va_bits,
                 op: vm::BIND_OP_MAP,
-                flags: BindFlags::CPU_ADDR_MIRROR.bits(),
+                flags: (BindFlags::CPU_ADDR_MIRROR | flags).bits(),
                 ..Default::default()
             },
             num_syncs: u32::from(sync.is_some()),
@@ -107,11 +120,17 @@ impl Program {
 
     /// A queue on the first engine of a class on a tile.
     pub fn queue_create(&self, vm_id: u32, class: Class, tile: TileId) -> Result<u32, Errno> {
+        self.queue_create_on(vm_id, class, 0, tile)
+    }
+
+    /// A queue on a certain engine of it.
+    pub fn queue_create_on(&self, vm_id: u32, class: Class, instance: u16, tile: TileId) -> Result<u32, Errno> {
         let engine_class = match class {
             Class::Copy => exec::CLASS_COPY,
             Class::Compute => exec::CLASS_COMPUTE,
         };
-        let engine = EngineClassInstance { engine_class, gt_id: tile.0.into(), ..Default::default() };
+        let engine =
+            EngineClassInstance { engine_class, engine_instance: instance, gt_id: tile.0.into(), ..Default::default() };
         self.put(self.second(), &engine)?;
         let mut arg =
             ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: self.second().0, ..Default::default() };
@@ -191,6 +210,9 @@ fn user_fence(addr: u64, timeline_value: u64) -> Sync {
     }
 }
 
+/// Commands of the copy engines: their client.
+const BLITTER: u32 = 2;
+
 /// GPU commands in the making.
 #[derive(Clone, Default, Debug)]
 pub struct Batch {
@@ -218,6 +240,22 @@ impl Batch {
         let through = |at: GpuVa| [regs::CS_GPR, at.0 as u32, (at.0 >> 32) as u32];
         self.command(cmd::MI_LOAD_REGISTER_MEM, cmd::REGISTER_RELATIVE, &through(from));
         self.command(cmd::MI_STORE_REGISTER_MEM, cmd::REGISTER_RELATIVE, &through(to))
+    }
+
+    /// MI_SEMAPHORE_WAIT: polls a dword until it equals `value`.
+    pub fn wait_equal(&mut self, at: GpuVa, value: u32) -> &mut Self {
+        let flags = cmd::SEMAPHORE_POLL | (cmd::Compare::Equal as u32) << 12;
+        self.command(cmd::MI_SEMAPHORE_WAIT, flags, &[value, at.0 as u32, (at.0 >> 32) as u32])
+    }
+
+    /// MEM_COPY of `bytes`, a multiple of [`blt::MEM_PAGE_BYTES`], for copy engines.
+    pub fn mem_copy(&mut self, from: GpuVa, to: GpuVa, bytes: u64) -> &mut Self {
+        let width = (bytes / blt::MEM_PAGE_BYTES) as u32 - 1;
+        let addresses = [from, to].map(|at| [at.0 as u32, (at.0 >> 32) as u32]);
+        let operands = [&[width, 0, 0, 0], addresses.as_flattened(), &[0]].concat();
+        self.dwords.push(BLITTER << 29 | blt::MEM_COPY << 22 | blt::MEM_PAGES | (operands.len() as u32 - 1));
+        self.dwords.extend(operands);
+        self
     }
 
     /// MI_BATCH_BUFFER_END; the batch as the bytes to put into memory.
