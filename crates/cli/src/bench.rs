@@ -48,6 +48,9 @@ pub struct Options {
     /// Measure the checker: schedules a second
     #[arg(long, conflicts_with = "engine")]
     check: bool,
+    /// Measure the device as a program has it: copies, EXEC, binds, faults of several queues, thousands of queues
+    #[arg(long, conflicts_with_all = ["engine", "check"])]
+    device: bool,
     /// End with one line of JSON
     #[arg(long)]
     json: bool,
@@ -64,6 +67,9 @@ struct Block {
 pub fn run(options: &Options) -> Result<ExitCode> {
     if options.check {
         return crate::speed::run(options.json);
+    }
+    if options.device {
+        return crate::device_bench::run(options.json);
     }
     if options.engine {
         return crate::engine::run(usize::from(options.rounds) / ENGINE_WEIGHT, options.json);

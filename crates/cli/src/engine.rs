@@ -3,6 +3,7 @@
 //! Blocks go round between system memory, tile 0 and tile 1; no byte is copied, no system call is made. The same few
 //! blocks are measured among a thousand live ranges and among many: what depends on the number of ranges shows.
 
+use crate::device_bench::resident_bytes;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::bare::{Bare, PhaseTimes};
@@ -118,10 +119,4 @@ fn table(rows: &[Row]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-/// Memory that this process has, in bytes.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }

@@ -13,6 +13,7 @@ mod bench;
 mod calls;
 mod check;
 mod device;
+mod device_bench;
 mod doctor;
 mod engine;
 mod exhaust;

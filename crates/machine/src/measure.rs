@@ -16,6 +16,8 @@ use sync::time::now_ns;
 use units::{SZ_4K, TileId};
 use xe_kmd::Errno;
 
+pub mod device;
+
 pub use mm_live::{Calls, PageSize, Refused, Region, floor};
 
 /// After which a job counts as hung.
