@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use hostmm::OwnerId;
 use sync::Mutex;
 use sync::rank::mutex;
 use xe_spec::fault::Asid;
@@ -117,6 +118,11 @@ impl File {
     /// The syncobj of that name.
     pub(crate) fn syncobj(&self, handle: u32) -> Option<Arc<Syncobj>> {
         self.names.lock().syncobjs.get(handle)
+    }
+
+    /// Who may see the pages in the device's VRAM.
+    pub fn owner(&self) -> OwnerId {
+        self.shared.gpu.interconnect.owner()
     }
 
     /// The address space of a VM: what a fault of it names.

@@ -1,21 +1,25 @@
 //! Whom a program's ioctls are done for: a process with one descriptor, of the device.
 
+use hostmm::OwnerId;
 use std::sync::Arc;
 use units::HostFrame;
 use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, Nobody, Passed, SharedBytes};
 use xe_uapi::drm::PrimeFlags;
 
 /// The process.
-pub(super) struct Owner;
+pub(super) struct Process {
+    /// Who may see the pages in the device's VRAM.
+    pub owner: OwnerId,
+}
 
-impl Owner {
+impl Process {
     /// The descriptor of the open device.
     pub(super) const DEVICE: u32 = 3;
 }
 
-impl Caller for Owner {
-    fn is_device(&self, fd: i32) -> bool {
-        fd == Self::DEVICE as i32
+impl Caller for Process {
+    fn owner(&self, fd: i32) -> Option<OwnerId> {
+        (fd == Self::DEVICE as i32).then_some(self.owner)
     }
 
     fn is_interrupted(&self) -> bool {

@@ -10,7 +10,7 @@ mod objects;
 
 pub use objects::Order;
 
-use caller::Owner;
+use caller::Process;
 use hostmm::HostMemory;
 use std::sync::Arc;
 use units::{GpuVa, HostRange, HostVa, TileId};
@@ -176,7 +176,7 @@ impl Program {
         let (attr, val, region) = match advice {
             Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM, 0),
             Advice::FaultingTile => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_DEVICE, 0),
-            Advice::Tile(tile) => (attr::ATTR_PREFERRED_LOC, Owner::DEVICE, 1 + u32::from(tile.0)),
+            Advice::Tile(tile) => (attr::ATTR_PREFERRED_LOC, Process::DEVICE, 1 + u32::from(tile.0)),
             Advice::Pat(index) => (attr::ATTR_PAT, index, 0),
         };
         let (start, range, policy_region) = (span.start.0, span.len(), region << 16);
@@ -187,7 +187,7 @@ impl Program {
     /// One ioctl; what the driver writes back is in `arg` afterwards.
     pub fn ioctl<T: IntoBytes + FromBytes + Immutable>(&self, request: u32, arg: &mut T) -> Result<(), Errno> {
         self.put(self.scratch, arg)?;
-        self.file.ioctl_for(&Owner, request, self.scratch)?;
+        self.file.ioctl_for(&Process { owner: self.file.owner() }, request, self.scratch)?;
         self.memory.copy_from_user(self.scratch, arg.as_mut_bytes()).map_err(|_| Errno::EFAULT)
     }
 
