@@ -2,8 +2,8 @@
 //! stale one is found and not mistaken for its successor.
 
 use crate::content::Content;
+use crate::sorted::Sorted;
 use hostmm::Place;
-use std::collections::BTreeMap;
 use units::HostFrame;
 
 /// One 4K page of system memory.
@@ -27,14 +27,14 @@ impl Frame {
 
 /// All frames in use.
 pub(crate) struct Frames {
-    map: BTreeMap<HostFrame, Frame>,
+    map: Sorted<HostFrame, Frame>,
     next: u64,
 }
 
 impl Frames {
     /// None in use. Numbers start so that none of them is a small integer or a virtual page number by chance.
     pub(crate) fn new() -> Self {
-        Self { map: BTreeMap::new(), next: 0x10_0000 }
+        Self { map: Sorted::default(), next: 0x10_0000 }
     }
     /// A fresh frame with one reference.
     pub(crate) fn alloc(&mut self, content: Content) -> HostFrame {
@@ -46,19 +46,19 @@ impl Frames {
     /// A naturally aligned run of zero frames, one reference each; gives the first.
     pub(crate) fn alloc_run(&mut self, pages: u64) -> HostFrame {
         self.next = self.next.next_multiple_of(pages);
-        let first = self.alloc(Content::Zero);
+        let first = self.alloc(Content::default());
         for _ in 1..pages {
-            self.alloc(Content::Zero);
+            self.alloc(Content::default());
         }
         first
     }
     /// The frame, while it is in use.
     pub(crate) fn get(&self, frame: HostFrame) -> Option<&Frame> {
-        self.map.get(&frame)
+        self.map.get(frame)
     }
     /// The frame, while it is in use.
     pub(crate) fn get_mut(&mut self, frame: HostFrame) -> Option<&mut Frame> {
-        self.map.get_mut(&frame)
+        self.map.get_mut(frame)
     }
     /// One more reference.
     pub(crate) fn share(&mut self, frame: HostFrame) {
@@ -69,7 +69,7 @@ impl Frames {
         let held = self.held(frame);
         held.refs -= 1;
         if held.refs == 0 {
-            self.map.remove(&frame);
+            self.map.remove(frame);
         }
     }
     /// A frame that something refers to.
@@ -77,14 +77,14 @@ impl Frames {
     /// # Panics
     /// Where it is not in use: a reference outlived its frame, a defect of this model.
     pub(crate) fn held(&mut self, frame: HostFrame) -> &mut Frame {
-        match self.map.get_mut(&frame) {
+        match self.map.get_mut(frame) {
             Some(held) => held,
             None => panic!("{:?} is held but not in use", Place::Host(frame)),
         }
     }
     /// Frames in use, with their reference counts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (HostFrame, &Frame)> {
-        self.map.iter().map(|(frame, held)| (*frame, held))
+        self.map.iter()
     }
     /// How many are in use.
     pub(crate) fn len(&self) -> usize {

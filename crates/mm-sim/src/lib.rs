@@ -45,6 +45,7 @@ mod memory;
 mod migrate;
 mod notifier;
 mod sim;
+mod sorted;
 mod space;
 mod state;
 mod uffd;

@@ -56,7 +56,7 @@ impl HostMemory for Sim {
         let mut state = self.lock();
         for frame in (0..pages).map(|page| first.add(page)) {
             if let Some(held) = state.frames.get_mut(frame) {
-                held.content = Content::Zero;
+                held.content = Content::default();
             }
         }
     }

@@ -6,8 +6,8 @@
 //!
 //! Upstream: mm/mmu_notifier.c.
 
+use crate::sorted::Sorted;
 use hostmm::{NotifierId, NotifierOps, Seq};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::HostRange;
 
@@ -27,8 +27,8 @@ struct Running {
 /// All notifiers of a process, and the invalidations that run.
 #[derive(Default)]
 pub(crate) struct Notifiers {
-    map: BTreeMap<NotifierId, Notifier>,
-    running: BTreeMap<u64, Running>,
+    map: Sorted<NotifierId, Notifier>,
+    running: Sorted<u64, Running>,
     next: u64,
 }
 
@@ -42,7 +42,9 @@ impl Notifiers {
         self.next += 1;
         let id = NotifierId(self.next);
         let mut active = 0;
-        for running in self.running.values_mut().filter(|running| running.range.overlaps(range)) {
+        for running in
+            self.running.iter_mut().map(|(_, running)| running).filter(|running| running.range.overlaps(range))
+        {
             running.touched.push(id);
             active += 1;
         }
@@ -53,20 +55,20 @@ impl Notifiers {
     }
     /// Removes a notifier, unless a callback of it runs.
     pub(crate) fn remove(&mut self, id: NotifierId) -> bool {
-        let idle = self.map.get(&id).is_none_or(|notifier| notifier.calls == 0);
+        let idle = self.map.get(id).is_none_or(|notifier| notifier.calls == 0);
         if idle {
-            self.map.remove(&id);
+            self.map.remove(id);
         }
         idle
     }
     /// The count, while it is even. A removed notifier stands still.
     pub(crate) fn read_begin(&self, id: NotifierId) -> Option<Seq> {
-        let seq = self.map.get(&id).map_or(0, |notifier| notifier.seq);
+        let seq = self.map.get(id).map_or(0, |notifier| notifier.seq);
         seq.is_multiple_of(2).then_some(Seq(seq))
     }
     /// Whether the count is another one now.
     pub(crate) fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
-        self.map.get(&id).is_none_or(|notifier| notifier.seq != seq.0)
+        self.map.get(id).is_none_or(|notifier| notifier.seq != seq.0)
     }
 
     /// Begins an invalidation: counts become odd. The callbacks are the caller's to run.
@@ -77,7 +79,7 @@ impl Notifiers {
                 notifier.seq += 1;
             }
             notifier.active += 1;
-            touched.push(*id);
+            touched.push(id);
         }
         self.next += 1;
         self.running.insert(self.next, Running { range, touched: touched.clone() });
@@ -85,20 +87,20 @@ impl Notifiers {
     }
     /// Begins a callback; none where the notifier was removed meanwhile.
     pub(crate) fn call(&mut self, id: NotifierId) -> Option<Arc<dyn NotifierOps>> {
-        let notifier = self.map.get_mut(&id)?;
+        let notifier = self.map.get_mut(id)?;
         notifier.calls += 1;
         Some(notifier.ops.clone())
     }
     /// Ends a callback.
     pub(crate) fn called(&mut self, id: NotifierId) {
-        if let Some(notifier) = self.map.get_mut(&id) {
+        if let Some(notifier) = self.map.get_mut(id) {
             notifier.calls -= 1;
         }
     }
     /// Ends an invalidation: counts that no other one holds become the next even number.
     pub(crate) fn end(&mut self, Invalidation(token): Invalidation) {
-        for id in self.running.remove(&token).map(|running| running.touched).unwrap_or_default() {
-            if let Some(notifier) = self.map.get_mut(&id) {
+        for id in self.running.remove(token).map(|running| running.touched).unwrap_or_default() {
+            if let Some(notifier) = self.map.get_mut(id) {
                 notifier.active -= 1;
                 notifier.seq += u64::from(notifier.active == 0);
             }

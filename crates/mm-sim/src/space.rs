@@ -4,8 +4,8 @@
 //! touches a part of it takes the mark away, as a split does.
 
 use crate::mapping::Attributes;
+use crate::sorted::Sorted;
 use hostmm::{ClaimId, DevicePage, Vma};
-use std::collections::{BTreeMap, BTreeSet};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, PAGE_SHIFT, SZ_2M};
 
 /// Pages of a huge mapping.
@@ -51,20 +51,21 @@ pub(crate) struct Mapped {
 /// VMAs and entries of one process.
 #[derive(Default)]
 pub(crate) struct Space {
-    vmas: BTreeMap<HostVa, Mapped>,
-    entries: BTreeMap<u64, Entry>,
-    huge: BTreeSet<u64>,
+    vmas: Sorted<HostVa, Mapped>,
+    entries: Sorted<u64, Entry>,
+    /// Blocks of 2M that are one mapping, by first page number.
+    huge: Sorted<u64, ()>,
 }
 
 impl Space {
     /// The VMA around `addr`.
     pub(crate) fn vma(&self, addr: HostVa) -> Option<Mapped> {
-        let (_, mapped) = self.vmas.range(..=addr).next_back()?;
+        let mapped = self.vmas.at_or_before(addr)?;
         mapped.vma.range.contains(addr).then_some(*mapped)
     }
     /// The VMA around `addr`, or the first one behind it.
     pub(crate) fn next_vma(&self, addr: HostVa) -> Option<Mapped> {
-        self.vma(addr).or_else(|| self.vmas.range(addr..).next().map(|(_, mapped)| *mapped))
+        self.vma(addr).or_else(|| self.vmas.at_or_behind(addr).copied())
     }
     /// All VMAs, from low to high.
     pub(crate) fn vmas(&self) -> impl Iterator<Item = &Mapped> {
@@ -72,7 +73,7 @@ impl Space {
     }
     /// The VMA around `addr`, to change what is no matter of its extent.
     pub(crate) fn vma_mut(&mut self, addr: HostVa) -> Option<&mut Mapped> {
-        let (_, mapped) = self.vmas.range_mut(..=addr).next_back()?;
+        let mapped = self.vmas.at_or_before_mut(addr)?;
         mapped.vma.range.contains(addr).then_some(mapped)
     }
     /// Adds a VMA where there is none.
@@ -85,7 +86,7 @@ impl Space {
         let mut cut = Vec::new();
         for mapped in hit {
             let whole = mapped.vma.range;
-            self.vmas.remove(&whole.start);
+            self.vmas.remove(whole.start);
             let piece = |range| Mapped { vma: Vma { range, ..mapped.vma }, ..mapped };
             for rest in [HostRange::new(whole.start, range.start), HostRange::new(range.end, whole.end)] {
                 if !rest.is_empty() && whole.covers(rest) {
@@ -100,7 +101,7 @@ impl Space {
 
     /// The entry of the page at `addr`.
     pub(crate) fn entry(&self, addr: HostVa) -> Option<Entry> {
-        self.entries.get(&addr.page_number()).copied()
+        self.entries.get(addr.page_number()).copied()
     }
     /// Replaces the entry of the page at `addr`.
     pub(crate) fn set(&mut self, addr: HostVa, entry: Entry) {
@@ -109,7 +110,7 @@ impl Space {
     /// Takes the entry of the page at `addr` away.
     pub(crate) fn clear(&mut self, addr: HostVa) -> Option<Entry> {
         self.split(addr);
-        self.entries.remove(&addr.page_number())
+        self.entries.remove(addr.page_number())
     }
     /// The entries of a range, by address.
     pub(crate) fn entries(&self, range: HostRange) -> Vec<(HostVa, Entry)> {
@@ -117,7 +118,7 @@ impl Space {
         if pages.is_empty() {
             return Vec::new();
         }
-        self.entries.range(pages).map(|(page, entry)| (HostVa(page << PAGE_SHIFT), *entry)).collect()
+        self.entries.range(pages).iter().map(|(page, entry)| (HostVa(page << PAGE_SHIFT), *entry)).collect()
     }
     /// All entries, by address.
     pub(crate) fn all_entries(&self) -> impl Iterator<Item = (HostVa, Entry)> {
@@ -126,7 +127,7 @@ impl Space {
 
     /// log2 of the pages of the mapping at `addr`.
     pub(crate) fn order(&self, addr: HostVa) -> u8 {
-        if self.huge.contains(&block(addr)) { ORDER_2M } else { 0 }
+        if self.huge.has(block(addr)) { ORDER_2M } else { 0 }
     }
     /// Whether a 2M mapping may be made around `addr`: it lies in the VMA and nothing is there yet.
     pub(crate) fn takes_huge(&self, addr: HostVa, mapped: &Mapped) -> bool {
@@ -135,11 +136,11 @@ impl Space {
     }
     /// Marks the 2M around `addr` as one mapping.
     pub(crate) fn mark_huge(&mut self, addr: HostVa) {
-        self.huge.insert(block(addr));
+        self.huge.insert(block(addr), ());
     }
     /// Takes the mark off the 2M around `addr`.
     pub(crate) fn split(&mut self, addr: HostVa) {
-        self.huge.remove(&block(addr));
+        self.huge.remove(block(addr));
     }
     /// Splits what `range` covers in part.
     pub(crate) fn split_edges(&mut self, range: HostRange) {
@@ -153,7 +154,7 @@ impl Space {
     pub(crate) fn split_ragged(&mut self, addrs: impl Iterator<Item = HostVa>) {
         let mut checked = None;
         for addr in addrs {
-            if checked != Some(block(addr)) && self.huge.contains(&block(addr)) && !self.is_run(addr) {
+            if checked != Some(block(addr)) && self.huge.has(block(addr)) && !self.is_run(addr) {
                 self.split(addr);
             }
             checked = Some(block(addr));

@@ -158,7 +158,7 @@ impl State {
             self.space.mark_huge(at);
         } else {
             self.tables.make(at);
-            let frame = self.frames.alloc(Content::Zero);
+            let frame = self.frames.alloc(Content::default());
             self.space.set(at, Entry::System { frame, write });
         }
     }

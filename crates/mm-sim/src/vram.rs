@@ -4,8 +4,8 @@
 //! to it is a stale translation, found at once.
 
 use crate::content::Content;
+use crate::sorted::Sorted;
 use hostmm::{DevicePage, OwnerId, PagemapId, PagemapOps};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::HostVa;
 
@@ -30,13 +30,13 @@ pub(crate) struct Pagemap {
     pub(crate) frames: u64,
     /// Who serves it.
     pub(crate) ops: Arc<dyn PagemapOps>,
-    cells: BTreeMap<u64, Cell>,
+    cells: Sorted<u64, Cell>,
 }
 
 /// All pagemaps.
 #[derive(Default)]
 pub(crate) struct Vram {
-    maps: BTreeMap<PagemapId, Pagemap>,
+    maps: Sorted<PagemapId, Pagemap>,
 }
 
 impl Vram {
@@ -45,38 +45,38 @@ impl Vram {
     /// # Panics
     /// Where the id is in use: the driver inserted it twice.
     pub(crate) fn insert(&mut self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
-        let before = self.maps.insert(id, Pagemap { owner, frames, ops, cells: BTreeMap::new() });
+        let before = self.maps.insert(id, Pagemap { owner, frames, ops, cells: Sorted::default() });
         assert!(before.is_none(), "{id:?} is inserted twice");
     }
     /// A pagemap.
     pub(crate) fn pagemap(&self, id: PagemapId) -> Option<&Pagemap> {
-        self.maps.get(&id)
+        self.maps.get(id)
     }
     /// The owner of a page.
     pub(crate) fn owner(&self, page: DevicePage) -> Option<OwnerId> {
-        self.maps.get(&page.pagemap).map(|map| map.owner)
+        self.maps.get(page.pagemap).map(|map| map.owner)
     }
     /// What a frame holds, where it holds something (a doomed page holds nothing any more).
     pub(crate) fn cell(&self, page: DevicePage) -> Option<&Cell> {
-        self.maps.get(&page.pagemap)?.cells.get(&page.frame).filter(|cell| !cell.doomed)
+        self.maps.get(page.pagemap)?.cells.get(page.frame).filter(|cell| !cell.doomed)
     }
     /// What a frame holds, where it holds something.
     pub(crate) fn cell_mut(&mut self, page: DevicePage) -> Option<&mut Cell> {
-        self.maps.get_mut(&page.pagemap)?.cells.get_mut(&page.frame).filter(|cell| !cell.doomed)
+        self.maps.get_mut(page.pagemap)?.cells.get_mut(page.frame).filter(|cell| !cell.doomed)
     }
     /// Whether a destination of a migration may be this frame: it exists and nobody holds it.
     pub(crate) fn vacant(&self, page: DevicePage) -> bool {
-        self.maps.get(&page.pagemap).is_some_and(|map| page.frame < map.frames && !map.cells.contains_key(&page.frame))
+        self.maps.get(page.pagemap).is_some_and(|map| page.frame < map.frames && !map.cells.has(page.frame))
     }
     /// Fills a frame.
     pub(crate) fn fill(&mut self, page: DevicePage, content: Content, at: Option<HostVa>) {
-        if let Some(map) = self.maps.get_mut(&page.pagemap) {
+        if let Some(map) = self.maps.get_mut(page.pagemap) {
             map.cells.insert(page.frame, Cell { content, at, ..Cell::default() });
         }
     }
     /// Empties a frame; gives what it held.
     pub(crate) fn take(&mut self, page: DevicePage) -> Option<Cell> {
-        self.maps.get_mut(&page.pagemap)?.cells.remove(&page.frame)
+        self.maps.get_mut(page.pagemap)?.cells.remove(page.frame)
     }
     /// The last mapping of a page is gone. Whether it is free at once: not while a faulter holds it.
     pub(crate) fn drop_page(&mut self, page: DevicePage) -> bool {
@@ -94,20 +94,20 @@ impl Vram {
     }
     /// Ends a CPU fault on a page; whether that frees it.
     pub(crate) fn unlock(&mut self, page: DevicePage) -> bool {
-        let Some(map) = self.maps.get_mut(&page.pagemap) else { return false };
-        let Some(cell) = map.cells.get_mut(&page.frame) else { return false };
+        let Some(map) = self.maps.get_mut(page.pagemap) else { return false };
+        let Some(cell) = map.cells.get_mut(page.frame) else { return false };
         cell.faulted = false;
         let doomed = cell.doomed;
         if doomed {
-            map.cells.remove(&page.frame);
+            map.cells.remove(page.frame);
         }
         doomed
     }
     /// All pages that hold something.
     pub(crate) fn cells(&self) -> impl Iterator<Item = (DevicePage, &Cell)> {
-        self.maps.iter().flat_map(|(id, map)| {
-            map.cells.iter().map(|(frame, cell)| (DevicePage { pagemap: *id, frame: *frame }, cell))
-        })
+        self.maps
+            .iter()
+            .flat_map(|(id, map)| map.cells.iter().map(move |(frame, cell)| (DevicePage { pagemap: id, frame }, cell)))
     }
     /// Forgets every pagemap: the process ends.
     pub(crate) fn clear(&mut self) {

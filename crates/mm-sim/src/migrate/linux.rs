@@ -52,7 +52,7 @@ impl State {
     /// Fills the destination with zeros, where nothing was carried to it.
     fn settle_destination(&mut self, page: &ClaimPage) {
         if let (Some(Place::Device(to)), Carry::Nothing) = (page.to, page.carry) {
-            self.vram.fill(to, Content::Zero, None);
+            self.vram.fill(to, Content::default(), None);
         }
     }
     /// Puts a fresh page where a hole was claimed; whether it is still a hole.

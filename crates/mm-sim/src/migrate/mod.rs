@@ -7,9 +7,9 @@ pub(crate) mod collect;
 pub(crate) mod linux;
 pub(crate) mod transfer;
 
+use crate::sorted::Sorted;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, Leg, Migration, MmError, OwnerId, Place, Toward};
-use std::collections::BTreeMap;
 use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
 
 /// How far a page of a claim has come.
@@ -58,7 +58,7 @@ pub(crate) struct Claim {
     /// Whether it holds the mmap lock for reading.
     pub(crate) holds_mmap: bool,
     /// Page by the address that its leg names.
-    by_asked: BTreeMap<HostVa, usize>,
+    by_asked: Sorted<HostVa, usize>,
 }
 
 impl Claim {
@@ -73,17 +73,18 @@ impl Claim {
     }
     /// The pages that a leg names, by their place in the claim.
     pub(crate) fn indices(&self, leg: &Leg) -> impl Iterator<Item = usize> {
-        self.by_asked.range(leg.range.start..leg.range.end).map(|(_, index)| *index)
+        self.by_asked.range(leg.range.start..leg.range.end).iter().map(|(_, index)| *index)
     }
 }
 
 /// All migrations in progress, and by what they can be found.
 #[derive(Default)]
 pub(crate) struct Claims {
-    map: BTreeMap<ClaimId, Claim>,
-    by_address: BTreeMap<HostVa, ClaimId>,
-    by_page: BTreeMap<DevicePage, ClaimId>,
-    by_destination: BTreeMap<HostFrame, ClaimId>,
+    map: Sorted<ClaimId, Claim>,
+    by_address: Sorted<HostVa, ClaimId>,
+    /// With the number of the page in its claim.
+    by_page: Sorted<DevicePage, (ClaimId, usize)>,
+    by_destination: Sorted<HostFrame, (ClaimId, usize)>,
     next: u64,
 }
 
@@ -92,74 +93,75 @@ impl Claims {
     pub(crate) fn open(&mut self, owner: OwnerId, toward: Toward, holds_mmap: bool) -> ClaimId {
         self.next += 1;
         let id = ClaimId(self.next);
-        self.map.insert(id, Claim { pages: Vec::new(), owner, toward, holds_mmap, by_asked: BTreeMap::new() });
+        self.map.insert(id, Claim { pages: Vec::new(), owner, toward, holds_mmap, by_asked: Sorted::default() });
         id
     }
     /// Adds a page to it.
     pub(crate) fn add(&mut self, id: ClaimId, at: HostVa, source: Option<Place>, write: bool) {
         self.by_address.insert(at, id);
+        let index = self.held(id).pages.len();
         if let Some(Place::Device(page)) = source {
-            self.by_page.insert(page, id);
+            self.by_page.insert(page, (id, index));
         }
         let (carry, to) = (Carry::Nothing, None);
         let claim = self.held(id);
-        claim.by_asked.insert(at, claim.pages.len());
+        claim.by_asked.insert(at, index);
         claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false });
     }
     /// Sets the destination of a page.
     pub(crate) fn aim(&mut self, id: ClaimId, index: usize, to: Place) {
         self.held(id).pages[index].to = Some(to);
         match to {
-            Place::Device(page) => self.by_page.insert(page, id),
-            Place::Host(frame) => self.by_destination.insert(frame, id),
+            Place::Device(page) => self.by_page.insert(page, (id, index)),
+            Place::Host(frame) => self.by_destination.insert(frame, (id, index)),
         };
     }
     /// Closes a migration.
     pub(crate) fn close(&mut self, id: ClaimId) -> Option<Claim> {
-        let claim = self.map.remove(&id)?;
-        self.by_address.retain(|_, claim| *claim != id);
-        self.by_page.retain(|_, claim| *claim != id);
-        self.by_destination.retain(|_, claim| *claim != id);
+        let claim = self.map.remove(id)?;
+        self.by_address.retain(|claim| *claim != id);
+        self.by_page.retain(|(claim, _)| *claim != id);
+        self.by_destination.retain(|(claim, _)| *claim != id);
         Some(claim)
     }
     /// A migration.
     pub(crate) fn get(&self, id: ClaimId) -> Option<&Claim> {
-        self.map.get(&id)
+        self.map.get(id)
     }
     /// A migration that the caller holds.
     ///
     /// # Panics
     /// Where it was finished already: the engine used a claim after its finish.
     pub(crate) fn held(&mut self, id: ClaimId) -> &mut Claim {
-        match self.map.get_mut(&id) {
+        match self.map.get_mut(id) {
             Some(claim) => claim,
             None => panic!("{id:?} is used after its finish"),
         }
     }
     /// Whether some migration holds the page at an address.
     pub(crate) fn holds(&self, at: HostVa) -> bool {
-        self.by_address.contains_key(&at.page())
+        self.by_address.has(at.page())
     }
     /// Whether some migration goes from or to a page of VRAM.
     pub(crate) fn involves(&self, page: DevicePage) -> bool {
-        self.by_page.contains_key(&page)
+        self.by_page.has(page)
     }
     /// The migration that a place is a destination of, and which of its pages is aimed there.
     pub(crate) fn aimed_at(&self, to: Place) -> Option<(ClaimId, usize)> {
-        let id = match to {
-            Place::Device(page) => self.by_page.get(&page)?,
-            Place::Host(frame) => self.by_destination.get(&frame)?,
+        let &(id, index) = match to {
+            Place::Device(page) => self.by_page.get(page)?,
+            Place::Host(frame) => self.by_destination.get(frame)?,
         };
-        let index = self.map.get(id)?.pages.iter().position(|page| page.to == Some(to))?;
-        Some((*id, index))
+        // A page of VRAM may be here as a source.
+        (self.map.get(id)?.pages[index].to == Some(to)).then_some((id, index))
     }
     /// The mapping of a range moves: its pages follow.
     pub(crate) fn follow(&mut self, from: HostRange, to: HostRange) {
-        for (id, claim) in &mut self.map {
+        for (id, claim) in self.map.iter_mut() {
             for page in claim.pages.iter_mut().filter(|page| from.contains(page.at)) {
                 let at = to.page_at(from.page_index(page.at));
-                if self.by_address.remove(&page.at).is_some() {
-                    self.by_address.insert(at, *id);
+                if self.by_address.remove(page.at).is_some() {
+                    self.by_address.insert(at, id);
                 }
                 page.at = at;
             }
@@ -167,7 +169,7 @@ impl Claims {
     }
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ClaimId, &Claim)> {
-        self.map.iter().map(|(id, claim)| (*id, claim))
+        self.map.iter()
     }
     /// Whether none is in progress.
     pub(crate) fn is_empty(&self) -> bool {
@@ -189,7 +191,7 @@ pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), 
         for (n, index) in indices.into_iter().enumerate() {
             let page = state.claims.held(id).pages[index];
             let to = match leg.to_at(n) {
-                _ if home => Some(Place::Host(state.frames.alloc(crate::content::Content::Zero))),
+                _ if home => Some(Place::Host(state.frames.alloc(crate::content::Content::default()))),
                 Some(Place::Device(dst)) => {
                     assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
                     Some(Place::Device(dst))

@@ -45,7 +45,7 @@ impl State {
         if page.carry != Carry::Nothing {
             return false;
         }
-        let mut content = Content::Zero;
+        let mut content = Content::default();
         content.write(0, bytes);
         match dst {
             Place::Device(to) => self.vram.fill(to, content, None),

@@ -129,7 +129,7 @@ impl Sim {
 }
 
 fn content_of(bytes: &[u8]) -> Content {
-    let mut content = Content::Zero;
+    let mut content = Content::default();
     if bytes.iter().any(|byte| *byte != 0) {
         content.write(0, bytes);
     }
@@ -163,7 +163,7 @@ impl State {
     }
     fn page_of(&mut self, with: Filling<'_>, done: u64) -> Page {
         match with {
-            Filling::Zeros => Page::Content(Content::Zero),
+            Filling::Zeros => Page::Content(Content::default()),
             Filling::Poison => Page::Poison,
             Filling::Bytes(bytes) => Page::Content(content_of(&bytes[done as usize..][..SZ_4K as usize])),
             Filling::Memory(src) => {
