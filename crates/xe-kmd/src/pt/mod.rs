@@ -63,6 +63,21 @@ impl EntrySet {
     const fn remove(&mut self, index: usize) {
         self.0[index / 64] &= !(1 << (index % 64));
     }
+    /// How many entries below `index` are in the set.
+    fn below(&self, index: usize) -> usize {
+        bit_words(0..index).map(|(word, mask)| (self.0[word] & mask).count_ones() as usize).sum()
+    }
+    /// Those among `entries`, in order.
+    fn among(&self, entries: Range<usize>) -> impl Iterator<Item = usize> {
+        bit_words(entries).flat_map(|(word, mask)| {
+            let mut bits = self.0[word] & mask;
+            core::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+                bits &= bits - 1;
+                Some(word * 64 + bit)
+            })
+        })
+    }
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
@@ -100,35 +115,49 @@ struct Node {
     children: Children,
 }
 
-/// The tables below one, by index. A table of leaves only has no array.
+/// The tables below one: which indices have one, and those, one after another.
 #[derive(Default)]
-struct Children(Option<Box<[Option<Box<Node>>; ENTRIES]>>);
+struct Children {
+    present: EntrySet,
+    nodes: Vec<Node>,
+}
 
 impl Children {
+    /// Where the child of an index lies, if there is one.
+    fn place(&self, index: usize) -> Option<usize> {
+        self.present.contains(index).then(|| self.present.below(index))
+    }
     fn get(&self, index: usize) -> Option<&Node> {
-        self.0.as_ref()?[index].as_deref()
+        self.place(index).map(|place| &self.nodes[place])
     }
     fn get_mut(&mut self, index: usize) -> Option<&mut Node> {
-        self.0.as_mut()?[index].as_deref_mut()
+        self.place(index).map(|place| &mut self.nodes[place])
     }
-    /// The place of a child, whether there is one or not.
-    fn slot(&mut self, index: usize) -> &mut Option<Box<Node>> {
-        &mut self.0.get_or_insert_with(|| Box::new([const { None }; ENTRIES]))[index]
+    /// The child of an index; where there is none, what `make` makes.
+    fn get_or_make<E>(&mut self, index: usize, make: impl FnOnce() -> Result<Node, E>) -> Result<&mut Node, E> {
+        let place = self.present.below(index);
+        if !self.present.contains(index) {
+            self.nodes.insert(place, make()?);
+            self.present.insert(index);
+        }
+        Ok(&mut self.nodes[place])
     }
     /// Those among `entries`, by index.
     fn among(&mut self, entries: Range<usize>) -> impl Iterator<Item = (usize, &mut Node)> {
-        let all = self.0.as_mut().map(|all| &mut all[entries.clone()]).unwrap_or_default();
-        entries.zip(all).filter_map(|(index, child)| Some((index, child.as_deref_mut()?)))
+        let first = self.present.below(entries.start);
+        self.present.among(entries).zip(&mut self.nodes[first..])
     }
-    fn take(&mut self, index: usize) -> Option<Box<Node>> {
-        self.0.as_mut()?[index].take()
+    fn take(&mut self, index: usize) -> Option<Node> {
+        let place = self.place(index)?;
+        self.present.remove(index);
+        Some(self.nodes.remove(place))
     }
     /// All of them; it has none then.
-    fn take_all(&mut self) -> impl Iterator<Item = Box<Node>> {
-        self.0.take().into_iter().flat_map(|all| all.into_iter().flatten())
+    fn take_all(&mut self) -> impl Iterator<Item = Node> + use<> {
+        core::mem::take(self).nodes.into_iter()
     }
-    fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|all| all.iter().all(Option::is_none))
+    const fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 }
 
@@ -139,7 +168,7 @@ impl Node {
             level,
             leaves: EntrySet([0; ENTRIES / 64]),
             linked: EntrySet([0; ENTRIES / 64]),
-            children: Children(None),
+            children: Children { present: EntrySet([0; ENTRIES / 64]), nodes: Vec::new() },
         }
     }
 }
@@ -198,10 +227,8 @@ impl PageTable {
         let mut node = &mut self.root;
         while node.level > level {
             let (index, below) = (index_of(va, node.level), node.level - 1);
-            let child = match node.children.slot(index) {
-                Some(child) => child,
-                empty => empty.insert(Box::new(Node::new(pool.alloc().ok_or(NoTable)?, below))),
-            };
+            let made = || pool.alloc().map(|table| Node::new(table, below)).ok_or(NoTable);
+            let child = node.children.get_or_make(index, made)?;
             if !node.linked.contains(index) && !node.leaves.contains(index) {
                 hw.table_write(node.table, index, table_entry(child.table, false));
                 node.linked.insert(index);

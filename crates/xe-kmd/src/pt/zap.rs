@@ -77,10 +77,9 @@ pub(super) fn prune(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange, o
 
 /// Clears `node` and frees every table below it.
 pub(super) fn destroy(node: &mut Node, hw: &dyn Hw, pool: &TablePool) {
-    for index in 0..ENTRIES {
-        if node.leaves.contains(index) || node.linked.contains(index) {
-            hw.table_write(node.table, index, 0);
-        }
+    clear_leaves(node, hw, 0..ENTRIES);
+    for index in node.linked.among(0..ENTRIES) {
+        hw.table_write(node.table, index, 0);
     }
     for mut child in node.children.take_all() {
         destroy(&mut child, hw, pool);
