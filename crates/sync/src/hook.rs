@@ -107,8 +107,6 @@ pub(crate) trait Word {
     fn kind(&self) -> ObjectKind;
     fn tag(&self) -> &Tag;
     fn rank(&self) -> Rank;
-    /// Whether it could be taken now.
-    fn admits(&self, access: Access) -> bool;
     /// Takes it, if it can be taken now.
     fn take(&self, access: Access) -> bool;
     /// Takes it, blocking the OS thread: a live thread has it.
@@ -141,9 +139,6 @@ pub struct Holder {
 
 /// What drives a thread in the place of the system.
 pub(crate) trait Hook {
-    /// Whether it is at work itself: what is done meanwhile is done live.
-    fn is_at_work(&self) -> bool;
-
     /// Takes a lock.
     fn acquire(&self, word: &dyn Word, access: Access);
     /// Takes a lock if it is free.

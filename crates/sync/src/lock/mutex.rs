@@ -116,10 +116,6 @@ impl Word for RawMutex {
         self.rank
     }
 
-    fn admits(&self, _: Access) -> bool {
-        !self.is_held()
-    }
-
     fn take(&self, _: Access) -> bool {
         self.take_free()
     }

@@ -201,14 +201,6 @@ impl Word for RawRwLock {
         self.rank
     }
 
-    fn admits(&self, access: Access) -> bool {
-        let state = self.state.load(Ordering::SeqCst);
-        match access {
-            Access::Shared => self.admits_shared(state),
-            Access::Exclusive => admits_exclusive(state),
-        }
-    }
-
     fn take(&self, access: Access) -> bool {
         match access {
             Access::Shared => self.take_shared(),

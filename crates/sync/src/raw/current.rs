@@ -17,8 +17,7 @@ std::thread_local! {
     static CURRENT: Cell<Option<Installed>> = const { Cell::new(None) };
 }
 
-/// Calls `f` with the hook that drives this thread; `None` on a live thread, and while the hook itself is at work
-/// (so a schedule may use locks and atomics of this crate: for it they are live).
+/// Calls `f` with the hook that drives this thread; `None` on a live thread, and inside of [`without`].
 #[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(&dyn Hook) -> R) -> Option<R> {
     if CHECKED.load(Ordering::Relaxed) { with_current(f) } else { None }
@@ -29,7 +28,7 @@ fn with_current<R>(f: impl FnOnce(&dyn Hook) -> R) -> Option<R> {
     // SAFETY: `enter` put the pointer there on this thread and has not returned yet, so the hook that it borrows is
     // alive. A coroutine that is suspended inside of `f` when `enter` returns is never resumed.
     let hook = unsafe { &*current };
-    (!hook.is_at_work()).then(|| f(hook))
+    Some(f(hook))
 }
 
 /// Makes `hook` the one that drives this thread while `body` runs; may be nested.

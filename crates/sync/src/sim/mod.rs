@@ -29,7 +29,8 @@
 //! is held for a stretch without points from one that is free. Scenes that depend on that take
 //! [`UnlockRule::Point`].
 //!
-//! All this explores sequentially consistent interleavings; the atomics of this crate have no other ordering.
+//! [`Random`] and [`Pct`] draw schedules by a seed; [`Reduced`] makes one run of each class that nobody can tell apart, until
+//! there is no other. All this explores sequentially consistent interleavings; the atomics of this crate have no other ordering.
 //! Condition variables do not wake without cause here.
 //!
 //! # Virtual time
@@ -59,6 +60,7 @@ mod op;
 mod ops;
 mod panics;
 mod random;
+mod reduce;
 mod report;
 mod schedule;
 mod scheduler;
@@ -68,8 +70,9 @@ mod task;
 pub use crate::hook::{Here, Holder, ObjectKind, OpKind, TaskKind};
 pub use op::Op;
 pub use random::{Pct, Random, Rng};
+pub use reduce::Reduced;
 pub use report::{Blocked, BlockedOn, Outcome, RunReport, Step, TaskInfo};
-pub use schedule::{Decision, Deviation, NoDeviation, Replay, Schedule, Taken};
+pub use schedule::{Decision, Deviation, NoDeviation, Replay, Schedule, Taken, Touch};
 pub use task::{MAX_TASKS, Members, TaskId, TaskSet};
 
 use crate::hook;

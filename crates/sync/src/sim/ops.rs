@@ -2,6 +2,7 @@
 
 use super::UnlockRule;
 use super::op::Op;
+use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
 use super::task::Wait;
 use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
@@ -14,42 +15,46 @@ use std::vec::Vec;
 const YIELD_NS: u64 = 1_000;
 
 impl Hook for Scheduler<'_> {
-    fn is_at_work(&self) -> bool {
-        self.state.try_borrow_mut().is_err()
-    }
-
+    #[inline]
     fn acquire(&self, word: &dyn Word, access: Access) {
         if self.mode() == Mode::Quiet {
-            let object = self.number(word);
+            let object = self.state().lock(word);
             return self.acquire_quietly(word, object, access);
         }
-        let kind = match (word.kind(), access) {
+        let mut state = self.state();
+        let object = state.lock(word);
+        let (kind, rank) = state.facts(object);
+        let kind = match (kind, access) {
             (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
             (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
             _ => OpKind::Lock,
         };
-        let mut state = self.state();
-        let object = state.object(word.tag(), word.kind(), word.rank());
         let (held, floor) = (state.current().held_ranks, state.current().floor);
-        if breaks_rank(word.rank(), held, floor) {
+        if breaks_rank(rank, held, floor) {
             drop(state);
-            blame_rank(word.rank(), held, floor);
+            blame_rank(rank, held, floor);
         }
         state.set_pending(Op::new(kind, object));
-        // A writer can always go on: it queues up, which others see.
-        if kind != OpKind::Write {
-            let admitted = word.admits(access) || !state.is_ours(object);
-            state.set_wait(Wait::Lock { object, access }, admitted);
-        }
-        drop(state);
-        if self.reschedule().is_err() {
-            self.unwind();
+        let admitted = state.admits(object, access);
+        if admitted && state.goes_on_alone() {
+            if word.take(access) {
+                return state.taken(object, access);
+            }
+            drop(state);
+        } else {
+            // A writer can always go on: it queues up, which others see.
+            if kind != OpKind::Write {
+                state.set_wait(Wait::Lock { object, access }, admitted);
+            }
+            let next = state.decide();
+            drop(state);
+            self.follow_or_unwind(next);
         }
         self.take(word, object, access);
     }
 
     fn try_acquire(&self, word: &dyn Word, access: Access) -> bool {
-        let object = self.number(word);
+        let object = self.state().lock(word);
         self.point(match (word.kind(), access) {
             (ObjectKind::RwLock, Access::Shared) => Op::new(OpKind::TryRead, object),
             (ObjectKind::RwLock, Access::Exclusive) => Op::new(OpKind::TryWrite, object),
@@ -57,30 +62,31 @@ impl Hook for Scheduler<'_> {
         });
         let taken = word.take(access);
         if taken {
-            self.taken(word, object, access);
+            self.taken(object, access);
         }
         taken
     }
 
+    #[inline]
     fn release(&self, word: &dyn Word, access: Access) {
         let mut state = self.state();
-        let object = state.object(word.tag(), word.kind(), word.rank());
+        let object = state.lock(word);
         if state.limits.unlock == UnlockRule::Point && self.is_scheduling() {
             state.set_pending(Op::new(OpKind::Unlock, object));
             drop(state);
             // Where the run is over now, the next operation will unwind.
             let _ = self.reschedule();
-        } else {
-            drop(state);
+            state = self.state();
         }
-        self.give_back(word, object, access);
+        word.give_back(access);
+        state.given_back(object, access);
     }
 
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn()) {
-        let object = self.number(word);
+        let object = self.state().lock(word);
         downgrade();
-        self.state().given_back(object, word.rank(), Access::Exclusive);
-        self.taken(word, object, Access::Shared);
+        self.state().given_back(object, Access::Exclusive);
+        self.taken(object, Access::Shared);
     }
 
     fn set_floor(&self, floor: Rank) -> Rank {
@@ -88,8 +94,8 @@ impl Hook for Scheduler<'_> {
     }
 
     fn wait(&self, condvar: &Tag, mutex: &dyn Word, deadline_ns: Option<u64>) -> bool {
-        let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
-        let object = self.number(mutex);
+        let condvar = self.state().object(condvar, ObjectKind::Condvar);
+        let object = self.state().lock(mutex);
         let wait = Wait::Notification { condvar, mutex: object };
         if self.mode() == Mode::Quiet {
             if deadline_ns.is_some() {
@@ -127,7 +133,7 @@ impl Hook for Scheduler<'_> {
         let waiters = self.state().waiters(condvar);
         let chosen = self.choose(waiters.len() as u32);
         if let Some(task) = waiters.get(chosen as usize) {
-            self.state().notify(*task);
+            self.state().notify(condvar, *task);
         }
     }
 
@@ -135,7 +141,7 @@ impl Hook for Scheduler<'_> {
         let condvar = self.notify_point(condvar);
         let mut state = self.state();
         if state.has_waiters() {
-            state.waiters(condvar).into_iter().for_each(|task| state.notify(task));
+            state.waiters(condvar).into_iter().for_each(|task| state.notify(condvar, task));
         }
     }
 
@@ -145,12 +151,11 @@ impl Hook for Scheduler<'_> {
             return;
         }
         let mut state = self.state();
-        let object = state.object(tag, ObjectKind::Atomic, Rank::NONE);
+        let object = state.object(tag, ObjectKind::Atomic);
         state.set_pending(Op::new(kind, object));
+        let next = state.decide();
         drop(state);
-        if self.reschedule().is_err() {
-            self.unwind();
-        }
+        self.follow_or_unwind(next);
     }
 
     fn point(&self, kind: OpKind) {
@@ -181,6 +186,7 @@ impl Hook for Scheduler<'_> {
             self.unwind();
         }
         self.settle();
+        self.state().touch(Touch::Joined(task.serial));
         true
     }
 
@@ -199,7 +205,9 @@ impl Hook for Scheduler<'_> {
     }
 
     fn now_ns(&self) -> u64 {
-        self.state().now_ns
+        let mut state = self.state();
+        state.touch(Touch::TimeRead);
+        state.now_ns
     }
 
     fn sleep_ns(&self, ns: u64) {
@@ -222,8 +230,11 @@ impl Hook for Scheduler<'_> {
         if self.mode() == Mode::Quiet {
             return self.park_quietly(Wait::Turn);
         }
-        let until_ns = self.state().now_ns.saturating_add(YIELD_NS);
-        self.state().pass_time_to(until_ns);
+        let mut state = self.state();
+        let until_ns = state.now_ns.saturating_add(YIELD_NS);
+        state.touch(Touch::TimePassed);
+        state.pass_time_to(until_ns);
+        drop(state);
         self.point(Op::bare(OpKind::Yield));
     }
 
@@ -255,14 +266,19 @@ impl Scheduler<'_> {
                 break;
             }
             self.queue(word, object, Queue::Enter);
-            self.state().set_wait(Wait::Lock { object, access }, false);
+            {
+                let mut state = self.state();
+                // A writer that has queued up takes the lock when it is free, as others do.
+                state.set_pending(Op::new(if access == Access::Shared { OpKind::Read } else { OpKind::Lock }, object));
+                state.set_wait(Wait::Lock { object, access }, false);
+            }
             let waited = self.reschedule();
             self.queue(word, object, Queue::Leave);
             if waited.is_err() {
                 self.unwind();
             }
         }
-        self.taken(word, object, access);
+        self.taken(object, access);
     }
 
     fn acquire_quietly(&self, word: &dyn Word, object: u32, access: Access) {
@@ -273,34 +289,25 @@ impl Scheduler<'_> {
             }
             self.park_quietly(Wait::Lock { object, access });
         }
-        self.taken(word, object, access);
+        self.taken(object, access);
     }
 
     /// The current task has the lock.
-    fn taken(&self, word: &dyn Word, object: u32, access: Access) {
+    fn taken(&self, object: u32, access: Access) {
         let mut state = self.state();
         let task = state.current;
         state.wake(task);
-        state.taken(object, word.rank(), access);
-        state.refresh(object, |access| word.admits(access));
+        state.taken(object, access);
     }
 
     fn queue(&self, word: &dyn Word, object: u32, step: Queue) {
         word.queue(step);
-        let mut state = self.state();
-        state.queue(object, step);
-        state.refresh(object, |access| word.admits(access));
+        self.state().queue(object, step);
     }
 
     fn give_back(&self, word: &dyn Word, object: u32, access: Access) {
         word.give_back(access);
-        let mut state = self.state();
-        state.given_back(object, word.rank(), access);
-        state.refresh(object, |access| word.admits(access));
-    }
-
-    fn number(&self, word: &dyn Word) -> u32 {
-        self.state().object(word.tag(), word.kind(), word.rank())
+        self.state().given_back(object, access);
     }
 
     fn limit_wait(&self, state: &mut super::state::State<'_>, deadline_ns: Option<u64>) {
@@ -312,7 +319,7 @@ impl Scheduler<'_> {
     }
 
     fn notify_point(&self, condvar: &Tag) -> u32 {
-        let condvar = self.state().object(condvar, ObjectKind::Condvar, Rank::NONE);
+        let condvar = self.state().object(condvar, ObjectKind::Condvar);
         self.point(Op::new(OpKind::Notify, condvar));
         condvar
     }

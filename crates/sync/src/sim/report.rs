@@ -9,7 +9,7 @@ use core::fmt;
 use std::string::String;
 use std::vec::Vec;
 
-/// How a run ended. Everything but `Finished` is a finding.
+/// How a run ended. Everything but `Finished` and `Cut` is a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every worker has ended.
@@ -37,12 +37,14 @@ pub enum Outcome {
         /// Its name.
         name: &'static str,
     },
+    /// The schedule ended the run: another run shows what this one would.
+    Cut,
 }
 
 impl Outcome {
     /// Whether it is something to report.
     pub fn is_finding(&self) -> bool {
-        *self != Outcome::Finished
+        !matches!(self, Outcome::Finished | Outcome::Cut)
     }
 }
 
@@ -137,6 +139,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Finished => f.write_str("finished"),
+            Outcome::Cut => f.write_str("cut: another run shows the rest"),
             Outcome::Deadlock { waiting } => {
                 f.write_str("deadlock:")?;
                 waiting.iter().try_for_each(|blocked| write!(f, "\n  {blocked}"))

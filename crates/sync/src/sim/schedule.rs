@@ -21,6 +21,50 @@ pub trait Schedule {
     fn started(&mut self, task: TaskId) {
         let _ = task;
     }
+
+    /// Whether this schedule watches: it is then asked at every decision, also where there is one candidate, and told what
+    /// tasks [touch](Self::touched).
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// Asked before each decision where it watches: whether the run ends here ([`Outcome::Cut`](super::Outcome)).
+    fn cuts(&mut self, at: &Decision<'_>) -> bool {
+        let _ = at;
+        false
+    }
+
+    /// The task that runs did this since the last decision, beside the operation that it came with; told where it watches.
+    fn touched(&mut self, touch: Touch) {
+        let _ = touch;
+    }
+}
+
+/// What a step does that others may notice, beside the operation that was pending before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// Gave a lock back that it held alone, or shared.
+    Released {
+        /// Its number.
+        object: u32,
+        /// Whether it was held shared.
+        shared: bool,
+    },
+    /// Notified tasks that wait for a condition variable: there were some.
+    Notified {
+        /// Its number.
+        object: u32,
+    },
+    /// Asked what time it is, or set the end of a wait by it.
+    TimeRead,
+    /// Let time pass.
+    TimePassed,
+    /// Ended the wait of another task: by a notification, or by time.
+    Woke(TaskId),
+    /// Joined the task of that number.
+    Joined(u32),
+    /// Nobody could run, so time passed: what follows is behind all that was done before.
+    Idle,
 }
 
 /// A choice of the next task.
@@ -37,6 +81,7 @@ pub struct Decision<'a> {
     /// The choice that is no deviation: the current task as long as it can go on and does not yield, else the next
     /// runnable one after it, round robin.
     pub default_task: TaskId,
+    pub(super) live: TaskSet,
     pub(super) pending: &'a [Op],
 }
 
@@ -44,6 +89,11 @@ impl Decision<'_> {
     /// All that may be picked.
     pub fn candidates(&self) -> TaskSet {
         self.runnable.union(self.sleeping)
+    }
+
+    /// All tasks that have not ended.
+    pub fn live(&self) -> TaskSet {
+        self.live
     }
 
     /// What a task will do when it is picked.

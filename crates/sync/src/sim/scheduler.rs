@@ -140,10 +140,11 @@ impl<'s> Scheduler<'s> {
     #[inline]
     pub(super) fn point(&self, op: Op) {
         if self.mode() == Mode::Scheduled {
-            self.state().set_pending(op);
-            if self.reschedule().is_err() {
-                self.unwind();
-            }
+            let mut state = self.state();
+            state.set_pending(op);
+            let next = state.decide();
+            drop(state);
+            self.follow_or_unwind(next);
         }
     }
 
@@ -151,6 +152,18 @@ impl<'s> Scheduler<'s> {
     #[inline]
     pub(super) fn reschedule(&self) -> Result<(), Abandoned> {
         let next = self.state().decide();
+        self.follow(next)
+    }
+
+    /// Does what was decided, and unwinds where that is the end.
+    #[inline]
+    pub(super) fn follow_or_unwind(&self, next: Next) {
+        if next != Next::Stay && self.follow(next).is_err() {
+            self.unwind();
+        }
+    }
+
+    fn follow(&self, next: Next) -> Result<(), Abandoned> {
         match next {
             Next::Stay => return Ok(()),
             Next::Switch(task) => {
@@ -191,7 +204,8 @@ impl<'s> Scheduler<'s> {
 
     /// The current task panics, which ends the run; false where it unwound already.
     pub(super) fn found_panic(&self, message: String, location: String) -> bool {
-        let mut state = self.state();
+        // It panics under the scheduler's own hands.
+        let Ok(mut state) = self.state.try_borrow_mut() else { return false };
         if state.current().unwinding {
             return false;
         }

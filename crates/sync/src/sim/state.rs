@@ -4,11 +4,12 @@
 
 use super::op::Op;
 use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
-use super::schedule::{Decision, Deviation, Schedule, Taken};
+use super::schedule::{Decision, Deviation, Schedule, Taken, Touch};
 use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
 use super::{Limits, TimeRule, TraceRule};
-use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind};
+use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind, Word};
 use crate::rank::Rank;
+use crate::raw::current::without;
 use crate::tag::Tag;
 use std::vec::Vec;
 
@@ -27,6 +28,17 @@ struct Object {
     queued: u32,
 }
 
+impl Object {
+    /// Whether it can be taken, as far as tasks of this run hold it or hold it up.
+    const fn admits(&self, access: Access) -> bool {
+        self.owner.is_none()
+            && match access {
+                Access::Shared => self.queued == 0,
+                Access::Exclusive => self.readers == 0,
+            }
+    }
+}
+
 /// What the current task has to do after a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -40,6 +52,8 @@ pub(super) enum Next {
 
 pub(super) struct State<'s> {
     schedule: &'s mut dyn Schedule,
+    /// Whether the schedule sees everything.
+    watched: bool,
     pub(super) limits: Limits,
     pub(super) current: TaskId,
     pub(super) tasks: Vec<Task>,
@@ -70,6 +84,7 @@ pub(super) struct State<'s> {
 impl<'s> State<'s> {
     pub(super) fn new(schedule: &'s mut dyn Schedule, limits: Limits) -> Self {
         Self {
+            watched: schedule.watches(),
             schedule,
             limits,
             current: TaskId(0),
@@ -120,7 +135,7 @@ impl<'s> State<'s> {
         self.runnable.insert(task);
         self.workers += u32::from(kind == TaskKind::Worker);
         self.all_tasks.push(TaskInfo { task, name, kind });
-        self.schedule.started(task);
+        without(|| self.schedule.started(task));
         Some((task, serial))
     }
 
@@ -172,6 +187,7 @@ impl<'s> State<'s> {
 
     /// The current task's wait ends at that time.
     pub(super) fn set_deadline(&mut self, deadline_ns: u64) {
+        self.touch(Touch::TimeRead);
         self.current().deadline_ns = deadline_ns;
         self.timed.insert(self.current);
     }
@@ -188,12 +204,13 @@ impl<'s> State<'s> {
     /// Ends the wait of a task that was notified, or whose time has come: on to the mutex, where there is one.
     fn end_wait(&mut self, task: TaskId) {
         let wait = self.tasks[task.index()].wait;
+        self.touch(Touch::Woke(task));
         self.wake(task);
         if let Wait::Notification { mutex, .. } = wait {
             self.tasks[task.index()].wait = Wait::Lock { object: mutex, access: Access::Exclusive };
             self.pending[task.index()] = Op::new(OpKind::Lock, mutex);
             self.locking.insert(task);
-            if self.owner(mutex).is_some() {
+            if self.seen(mutex).owner.is_some() {
                 self.runnable.remove(task);
             }
         }
@@ -207,7 +224,8 @@ impl<'s> State<'s> {
         waiters
     }
 
-    pub(super) fn notify(&mut self, task: TaskId) {
+    pub(super) fn notify(&mut self, condvar: u32, task: TaskId) {
+        self.touch(Touch::Notified { object: condvar });
         self.end_wait(task);
     }
 
@@ -230,6 +248,7 @@ impl<'s> State<'s> {
 
     /// Lets time pass to the earliest deadline; false where there is none.
     fn pass_time(&mut self) -> bool {
+        self.touch(Touch::Idle);
         let earliest = self.timed.into_iter().map(|task| self.tasks[task.index()].deadline_ns).min();
         earliest.map(|ns| self.pass_time_to(ns)).is_some()
     }
@@ -241,8 +260,15 @@ impl<'s> State<'s> {
     /// # Panics
     /// Where a run uses more than [`Tag::MAX`] objects.
     #[inline]
-    pub(super) fn object(&mut self, tag: &Tag, kind: ObjectKind, rank: Rank) -> u32 {
-        tag.get(self.epoch).unwrap_or_else(|| self.new_object(tag, kind, rank))
+    pub(super) fn object(&mut self, tag: &Tag, kind: ObjectKind) -> u32 {
+        tag.get(self.epoch).unwrap_or_else(|| self.new_object(tag, kind, Rank::NONE))
+    }
+
+    /// The same, of a lock.
+    #[inline]
+    pub(super) fn lock(&mut self, word: &dyn Word) -> u32 {
+        let tag = word.tag();
+        tag.get(self.epoch).unwrap_or_else(|| self.new_object(tag, word.kind(), word.rank()))
     }
 
     #[cold]
@@ -258,13 +284,24 @@ impl<'s> State<'s> {
         &mut self.objects[object as usize - 1]
     }
 
-    fn owner(&self, object: u32) -> Option<TaskId> {
-        self.objects[object as usize - 1].owner
+    fn seen(&self, object: u32) -> &Object {
+        &self.objects[object as usize - 1]
+    }
+
+    /// What a lock is, and its rank.
+    pub(super) fn facts(&self, object: u32) -> (ObjectKind, Rank) {
+        let seen = self.seen(object);
+        (seen.kind, seen.rank)
+    }
+
+    /// Whether a lock can be taken, as far as tasks of this run hold it or hold it up.
+    pub(super) fn admits(&self, object: u32, access: Access) -> bool {
+        self.seen(object).admits(access)
     }
 
     /// Whether a task of this run holds that lock, or holds it up.
     pub(super) fn is_ours(&self, object: u32) -> bool {
-        let object = &self.objects[object as usize - 1];
+        let object = self.seen(object);
         object.owner.is_some() || object.readers > 0 || object.queued > 0
     }
 
@@ -275,38 +312,47 @@ impl<'s> State<'s> {
             Queue::Enter => *queued += 1,
             Queue::Leave => *queued -= 1,
         }
+        self.refresh(object);
     }
 
-    /// The current task has taken a lock.
-    pub(super) fn taken(&mut self, object: u32, rank: Rank, access: Access) {
+    /// The current task, which waits for nothing, has taken a lock.
+    #[inline]
+    pub(super) fn taken(&mut self, object: u32, access: Access) {
         let task = self.current;
-        self.current().held_ranks |= rank.bit();
+        let taken = self.of(object);
         match access {
-            Access::Exclusive => self.of(object).owner = Some(task),
-            Access::Shared => self.of(object).readers += 1,
+            Access::Exclusive => taken.owner = Some(task),
+            Access::Shared => taken.readers += 1,
         }
+        let rank = taken.rank.bit();
+        self.current().held_ranks |= rank;
+        self.refresh(object);
     }
 
     /// A lock was given back; by its owner, or by whoever the guard was sent to.
-    pub(super) fn given_back(&mut self, object: u32, rank: Rank, access: Access) {
+    #[inline]
+    pub(super) fn given_back(&mut self, object: u32, access: Access) {
+        self.touch(Touch::Released { object, shared: access == Access::Shared });
+        let given = self.of(object);
         let holder = match access {
-            Access::Exclusive => self.of(object).owner.take(),
+            Access::Exclusive => given.owner.take(),
             Access::Shared => {
-                let readers = &mut self.of(object).readers;
-                *readers = readers.saturating_sub(1);
+                given.readers = given.readers.saturating_sub(1);
                 None
             }
         };
-        self.tasks[holder.unwrap_or(self.current).index()].held_ranks &= !rank.bit();
+        let rank = given.rank.bit();
+        self.tasks[holder.unwrap_or(self.current).index()].held_ranks &= !rank;
+        self.refresh(object);
     }
 
     /// A lock changed: those who want it are runnable as far as it admits them now.
     #[inline]
-    pub(super) fn refresh(&mut self, object: u32, admits: impl Fn(Access) -> bool) {
+    fn refresh(&mut self, object: u32) {
         for task in self.locking {
             match self.tasks[task.index()].wait {
                 Wait::Lock { object: wanted, access } if wanted == object => {
-                    if admits(access) {
+                    if self.seen(object).admits(access) {
                         self.runnable.insert(task);
                     } else {
                         self.runnable.remove(task);
@@ -324,8 +370,26 @@ impl<'s> State<'s> {
         self.steps >= self.limits.steps
     }
 
+    /// Where the current task can go on, nobody else can, and nobody asks: decides that it does, and says so.
+    #[inline]
+    pub(super) fn goes_on_alone(&mut self) -> bool {
+        let races = self.limits.time == TimeRule::Racing && !self.timed.is_empty();
+        let nobody_else = self.runnable.0 == 1 << self.current.0 && !races;
+        let alone = nobody_else && !self.watched && !self.is_out_of_steps();
+        if alone {
+            self.steps += 1;
+            self.record(self.current);
+        }
+        alone
+    }
+
     /// Decides who goes on, the current task having come to a point, a wait or its end.
+    #[inline]
     pub(super) fn decide(&mut self) -> Next {
+        if self.goes_on_alone() { Next::Stay } else { self.decide_among() }
+    }
+
+    fn decide_among(&mut self) -> Next {
         if self.is_out_of_steps() {
             let (task, name) = (self.current, self.current().name);
             self.outcome = Some(Outcome::StepLimit { task, name });
@@ -339,7 +403,10 @@ impl<'s> State<'s> {
                     return Next::Abandon;
                 }
             }
-            let next = self.pick();
+            let Some(next) = self.pick() else {
+                self.outcome = Some(Outcome::Cut);
+                return Next::Abandon;
+            };
             if self.runnable.contains(next) {
                 break next;
             }
@@ -362,15 +429,16 @@ impl<'s> State<'s> {
         }
     }
 
-    fn pick(&mut self) -> TaskId {
+    /// Who goes on, or whose time comes; `None` where the schedule ends the run.
+    fn pick(&mut self) -> Option<TaskId> {
         let default_task = self.default_task();
         let sleeping = match self.limits.time {
             TimeRule::WhenIdle => TaskSet::EMPTY,
             TimeRule::Racing => self.timed.without(self.runnable),
         };
         let candidates = self.runnable.union(sleeping);
-        if candidates.len() == 1 {
-            return default_task;
+        if candidates.len() == 1 && !self.watched {
+            return Some(default_task);
         }
         let at = Decision {
             step: self.steps,
@@ -378,14 +446,25 @@ impl<'s> State<'s> {
             runnable: self.runnable,
             sleeping,
             default_task,
+            live: self.live,
             pending: &self.pending,
         };
-        let picked = self.schedule.pick(&at);
+        // A schedule may use locks and atomics of this crate: for it they are live.
+        let (watched, schedule) = (self.watched, &mut *self.schedule);
+        let picked = without(|| (!watched || !schedule.cuts(&at)).then(|| schedule.pick(&at)))?;
         if picked == default_task || !candidates.contains(picked) {
-            return default_task;
+            return Some(default_task);
         }
         self.deviations.push(Deviation { step: self.steps, to: Taken::Task(picked) });
-        picked
+        Some(picked)
+    }
+
+    /// Tells the schedule what the current task does, where it watches.
+    #[inline]
+    pub(super) fn touch(&mut self, touch: Touch) {
+        if self.watched && self.outcome.is_none() && self.workers > 0 {
+            without(|| self.schedule.touched(touch));
+        }
     }
 
     #[inline]
@@ -397,7 +476,7 @@ impl<'s> State<'s> {
     /// Chooses a number below `n` for the current task: a step, but not a switch.
     pub(super) fn choose(&mut self, n: u32) -> u32 {
         self.steps += 1;
-        let chosen = self.schedule.choose(self.steps, n).min(n - 1);
+        let chosen = without(|| self.schedule.choose(self.steps, n)).min(n - 1);
         if chosen != 0 {
             self.deviations.push(Deviation { step: self.steps, to: Taken::Choice(chosen) });
         }

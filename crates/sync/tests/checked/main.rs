@@ -5,6 +5,7 @@
 mod end;
 mod findings;
 mod locks;
+mod reduce;
 mod schedules;
 mod time;
 mod worlds;
