@@ -1,13 +1,16 @@
-//! Every schedule with at most so many deviations from run-to-block, the ones with fewer first.
+//! Every schedule of a scene, in one of two ways.
 //!
-//! Where a run makes a choice behind its last deviation, each alternative begins another schedule. So each list of deviations is
-//! run once, and a finding has the fewest deviations that any schedule needs for it. Nothing is left out but schedules
-//! with more deviations: there is no reduction by independence yet.
+//! [`classes`] makes one run of each class of schedules that nobody can tell apart ([`sync::sim::Reduced`]), until there is no
+//! other class: then the scene is proved, as far as the model goes. Only small scenes come to that end.
+//!
+//! [`exhaust`] runs every schedule with at most so many deviations from run-to-block, the ones with fewer first. Where a
+//! run makes a choice behind its last deviation, each alternative begins another schedule. So each list of deviations is
+//! run once, and a finding has the fewest deviations that any schedule needs for it.
 
 use crate::explore::{Ran, Setting};
 use crate::finding::Finding;
 use std::collections::{BTreeMap, VecDeque};
-use sync::sim::{Decision, Deviation, Replay, Schedule, Taken, TaskId, TimeRule};
+use sync::sim::{Decision, Deviation, Outcome, Reduced, Replay, Schedule, Taken, TaskId, TimeRule};
 
 /// What was run.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,38 @@ pub struct Exhausted {
     pub outcomes: BTreeMap<&'static str, u64>,
     /// The first finding, and its schedule.
     pub failure: Option<(Finding, Vec<Deviation>)>,
+}
+
+/// What was run of all classes of schedules.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    /// Classes of which a run was made.
+    pub classes: u64,
+    /// Runs that were given up in the middle, as others show what they would.
+    pub cuts: u64,
+    /// Whether these are all classes that there are.
+    pub all: bool,
+    /// How the classes ended, and how many in each way: the kind of a finding, or `ok`.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// The first finding, and its schedule.
+    pub failure: Option<(Finding, Vec<Deviation>)>,
+}
+
+/// Makes a run of each class, as long as `goes_on` says so of what was run. Time passes when nobody can run.
+pub fn classes(setting: &Setting, mut goes_on: impl FnMut(&Classes) -> bool) -> Classes {
+    let (mut done, mut every) = (Classes::default(), Reduced::default());
+    while !done.all && goes_on(&done) {
+        let Ran { report, finding, .. } = setting.run(&mut every, TimeRule::WhenIdle);
+        done.all = !every.next_run();
+        (done.classes, done.cuts) = (every.classes(), every.cuts());
+        if report.outcome != Outcome::Cut {
+            *done.outcomes.entry(finding.as_ref().map_or("ok", Finding::kind)).or_default() += 1;
+        }
+        if let (Some(finding), None) = (finding, &done.failure) {
+            done.failure = Some((finding, report.deviations));
+        }
+    }
+    done
 }
 
 /// Runs all schedules with at most `most` deviations, but no more than `runs`. Stops at the first finding.
@@ -84,7 +119,19 @@ mod tests {
     use super::*;
     use crate::plan::Explore;
     use crate::scenes;
+    use crate::script::Script;
     use machine::checked::Manner;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_small_scene_has_few_classes_and_all_are_run() {
+        let scene = "memory b 4K\nthread zero\n cpu write b[0]\nthread one\n cpu add b[0]\n";
+        let script = Arc::new(Script::parse("two", scene).unwrap());
+        let setting = Setting::new(script, Manner::Linux, String::new(), Explore::Pct);
+        let done = classes(&setting, |so_far| so_far.classes < 2000);
+        assert!(done.all && done.failure.is_none() && done.classes > 1, "{done:?}");
+        assert_eq!(done.outcomes["ok"], done.classes);
+    }
 
     fn exhausted(scene: &str, behaviours: &str, most: usize) -> Exhausted {
         let setting = Setting::new(scenes::named(scene).unwrap(), Manner::Linux, behaviours.into(), Explore::Pct);

@@ -139,6 +139,12 @@ pub struct Setting {
     choices: u64,
 }
 
+/// The C library gives the end of the heap back after each run and has it faulted in again in the next one, until it has
+/// seen a large block come and go.
+fn keep_the_heap() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(16 << 20)));
+}
+
 fn settings(search: &Search) -> Vec<Setting> {
     let with =
         |script: &Arc<Script>, manner| Setting::new(script.clone(), manner, search.behaviours.clone(), search.explore);
@@ -148,6 +154,7 @@ fn settings(search: &Search) -> Vec<Setting> {
 impl Setting {
     /// Makes one run, to know how long they are.
     pub fn new(script: Arc<Script>, manner: Manner, behaviours: String, explore: Explore) -> Self {
+        keep_the_heap();
         Self { script, manner, behaviours, device: SmallDevice::default(), explore, choices: 1 }.counted()
     }
 
@@ -209,6 +216,7 @@ impl Setting {
         });
         let (finding, reached) = match (&report.outcome, ended.try_recv()) {
             (Outcome::Finished, Ok((outcome, reached))) => (outcome.err(), reached),
+            (Outcome::Cut, _) => (None, Reached::default()),
             (outcome, _) => (Some(Finding::Run(outcome.clone())), Reached::default()),
         };
         Ran { report, finding, reached }

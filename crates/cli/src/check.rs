@@ -34,9 +34,12 @@ pub struct Options {
     /// How schedules are chosen
     #[arg(long, value_enum, default_value_t = How::Pct)]
     explore: How,
-    /// With `--explore exhaustive`: deviations of a schedule at most
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub deviations: usize,
+    /// With `--explore exhaustive`: only schedules with so many deviations from the one in which nobody is preempted, at most
+    #[arg(long, value_name = "N")]
+    pub deviations: Option<usize>,
+    /// With `--explore exhaustive`: seconds for a scene in a manner, at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub time: u64,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     pub behaviour: String,
@@ -58,7 +61,7 @@ enum How {
     Pct,
     /// Each candidate as likely as any other at every choice
     Random,
-    /// All schedules with few deviations from the one in which nobody is preempted; takes no seeds
+    /// All schedules, one of each class that nobody can tell apart; takes no seeds
     Exhaustive,
 }
 

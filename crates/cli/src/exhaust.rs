@@ -1,16 +1,27 @@
-//! `pontoon check --explore exhaustive`: every schedule with at most so many deviations.
+//! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
+//! many deviations.
 
 use crate::check::{Options, record_of};
 use anyhow::{Context, Result};
-use check::exhaust::exhaust;
+use check::exhaust::{classes, exhaust};
 use check::explore::Setting;
+use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::manner_name;
+use check::replay::{Deviation, manner_name};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Runs of one scene in one manner, at most.
+/// Runs of one scene in one manner with few deviations, at most.
 const RUNS: u64 = 200_000;
+
+/// What was done with a scene.
+struct Done {
+    told: String,
+    json: Value,
+    failure: Option<(Finding, Vec<Deviation>)>,
+}
 
 /// Searches each scene in each manner; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -20,21 +31,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for script in options.scripts() {
         for manner in options.manners() {
             let setting = Setting::new(script.clone(), manner, options.behaviour.clone(), Explore::Pct);
-            let done = exhaust(&setting, options.deviations, RUNS);
-            let outcomes: Vec<String> = done.outcomes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-            say!(
-                "{}, manner {}: {} schedules of at most {} deviations: {}{}",
-                script.name,
-                manner_name(manner),
-                done.runs,
-                options.deviations,
-                outcomes.join(", "),
-                if done.left > 0 { format!("; {} schedules were left", done.left) } else { String::new() }
-            );
-            json.push(serde_json::json!({
-                "scene": script.name, "manner": manner_name(manner), "runs": done.runs, "left": done.left,
-                "outcomes": done.outcomes,
-            }));
+            let time = Duration::from_secs(options.time);
+            let mut done = options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most));
+            say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
+            done.json["scene"] = script.name.as_str().into();
+            done.json["manner"] = manner_name(manner).into();
+            json.push(done.json);
             let Some((finding, deviations)) = done.failure else { continue };
             let schedule: Vec<String> = deviations.iter().map(ToString::to_string).collect();
             say!(
@@ -51,7 +53,34 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     say!("{:.1} s", start.elapsed().as_secs_f64());
     if options.json {
-        say!("{}", serde_json::Value::from(json));
+        say!("{}", Value::from(json));
     }
     Ok(if found { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn every_class(setting: &Setting, time: Duration) -> Done {
+    let start = Instant::now();
+    let done = classes(setting, |so_far| so_far.failure.is_none() && start.elapsed() < time);
+    let end = match (done.all, &done.failure) {
+        (true, _) => "all there are",
+        (false, Some(_)) => "up to the first finding",
+        (false, None) => "there are more: the time is over",
+    };
+    let told = format!("{} classes, {} runs cut, {end}: {}", done.classes, done.cuts, counts(&done.outcomes));
+    let json = json!({ "classes": done.classes, "cuts": done.cuts, "all": done.all, "outcomes": done.outcomes });
+    Done { told, json, failure: done.failure }
+}
+
+fn few(setting: &Setting, most: usize) -> Done {
+    let done = exhaust(setting, most, RUNS);
+    let left = if done.left > 0 { format!("; {} schedules were left", done.left) } else { String::new() };
+    let outcomes = counts(&done.outcomes);
+    let told = format!("{} schedules of at most {most} deviations: {outcomes}{left}", done.runs);
+    let json = json!({ "runs": done.runs, "left": done.left, "outcomes": done.outcomes });
+    Done { told, json, failure: done.failure }
+}
+
+fn counts(outcomes: &BTreeMap<&str, u64>) -> String {
+    let told: Vec<String> = outcomes.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    told.join(", ")
 }
