@@ -25,9 +25,10 @@ pub struct Options {
     /// Which seeds, of each scene; a seed names a schedule [default: 0..1000; with --time from 0 on, without an end]
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
-    /// End the search after this time, for example 60s or 5m
+    /// End the search after this time, for example 60s or 5m; with `--explore exhaustive` of each scene in each manner [default
+    /// there: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    time: Option<Duration>,
+    pub time: Option<Duration>,
     /// Run the I-th of N parts of the seeds, for array jobs; `pontoon merge` joins what they print with --json
     #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
     shard: Option<Shard>,
@@ -37,9 +38,6 @@ pub struct Options {
     /// With `--explore exhaustive`: only schedules with so many deviations from the one in which nobody is preempted, at most
     #[arg(long, value_name = "N")]
     pub deviations: Option<usize>,
-    /// With `--explore exhaustive`: seconds for a scene in a manner, at most
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub time: u64,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     pub behaviour: String,
@@ -92,8 +90,7 @@ const NO_END: u64 = u64::MAX;
 impl Options {
     /// An exhaustive search has none, and is not cut into parts.
     pub fn takes_no_seeds(&self) -> Result<()> {
-        let given =
-            [("--seeds", self.seeds.is_some()), ("--time", self.time.is_some()), ("--shard", self.shard.is_some())];
+        let given = [("--seeds", self.seeds.is_some()), ("--shard", self.shard.is_some())];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => bail!("{name} does not go with --explore exhaustive, which runs every schedule once"),
             None => Ok(()),

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Runs of one scene in one manner with few deviations, at most.
 const RUNS: u64 = 200_000;
+/// How long a scene in one manner is searched, if nothing else is asked for.
+const TIME: Duration = Duration::from_secs(60);
 
 /// What was done with a scene.
 struct Done {
@@ -31,7 +33,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for script in options.scripts() {
         for manner in options.manners() {
             let setting = Setting::new(script.clone(), manner, options.behaviour.clone(), Explore::Pct);
-            let time = Duration::from_secs(options.time);
+            let time = options.time.unwrap_or(TIME);
             let mut done = options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most));
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
