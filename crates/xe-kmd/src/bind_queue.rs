@@ -10,7 +10,7 @@
 //! each is listed while the VM's lock is held, and one thread at a time writes from the front what is over. Memory may
 //! be in VRAM, so none is written with a lock held, nor by who signals a fence: the worker does it.
 //!
-//! Locking: a leaf lock for the list, held for no call.
+//! Locking: a lock for the list, under which fences are asked whether they are over.
 //!
 //! Upstream: `xe_exec_queue.c` (`last_fence`, `multi_gt_list`), `xe_sync.c` (`struct xe_user_fence`), `xe_vm_bind_ioctl`.
 
@@ -59,7 +59,7 @@ impl BindQueue {
     pub(crate) fn new(gpu: &Gpu, is_default: bool) -> Arc<Self> {
         let tiles = gpu.tiles.len();
         let lines = (0..(gpu.rules.bind_lines)(tiles)).map(|_| JobQueue::new()).collect();
-        Arc::new(Self { is_default, tiles, lines, user: mutex(ranks::LEAF, UserFences::default()) })
+        Arc::new(Self { is_default, tiles, lines, user: mutex(ranks::SYNCOBJ, UserFences::default()) })
     }
 
     fn line(&self, tile: usize) -> &JobQueue {

@@ -36,7 +36,7 @@ pub(crate) const GARBAGE: Rank = Rank::level(44);
 pub(crate) const SLOTS: Rank = Rank::level(56);
 /// A tile's pool of tables.
 pub(crate) const POOL: Rank = Rank::level(60);
-/// A syncobj: its fences are asked with it held.
+/// A syncobj; the user fences of a queue of binds. Their fences are asked with it held.
 pub(crate) const SYNCOBJ: Rank = Rank::level(61);
 /// The start of the thread that runs jobs.
 pub(crate) const WORKER: Rank = Rank::level(62);
