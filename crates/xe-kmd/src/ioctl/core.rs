@@ -9,6 +9,11 @@ use super::Reply;
 use crate::errno::Errno;
 use crate::file::File;
 
+/// What render nodes do not have (`EACCES`). Upstream: `drm_ioctl_permit`.
+pub(super) const fn reachable(file: &File) -> Result<&File, Errno> {
+    if file.is_render { Err(Errno::EACCES) } else { Ok(file) }
+}
+
 /// VERSION: who the driver is.
 pub(super) fn version(file: &File, args: &mut Version) -> Reply {
     (args.version_major, args.version_minor, args.version_patchlevel) = (1, 1, 0);

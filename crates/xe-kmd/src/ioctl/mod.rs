@@ -104,8 +104,8 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
     match cmd {
         _ if is(nr::VERSION) => call.with(core::version),
         _ if is(nr::GET_CAP) => call.with(core::get_cap),
-        _ if is(nr::SET_CLIENT_CAP) => Err(Errno::EINVAL),
-        _ if is(nr::SET_MASTER) || is(nr::DROP_MASTER) => Ok(0),
+        _ if is(nr::SET_CLIENT_CAP) => core::reachable(file).and(Err(Errno::EINVAL)),
+        _ if is(nr::SET_MASTER) || is(nr::DROP_MASTER) => core::reachable(file).map(|_| 0),
         _ if is(nr::GEM_CLOSE) => call.with(gem::close),
         _ if is(nr::GEM_FLINK) => call.with(share::flink),
         _ if is(nr::GEM_OPEN) => call.with(share::open),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use units::SZ_4K;
 use xe_uapi::drm::{GemFlink, GemOpen, PrimeFlags, PrimeHandle};
 
+use super::core::reachable;
 use super::{Reply, require};
 use crate::bo::Bo;
 use crate::caller::{Caller, Kind, Passed, SharedBytes};
@@ -62,9 +63,4 @@ pub(super) fn open(file: &File, args: &mut GemOpen) -> Reply {
     args.handle = file.add_bo(&bo)?;
     args.size = bo.config.size;
     Ok(0)
-}
-
-/// Upstream: `drm_ioctl_permit`.
-const fn reachable(file: &File) -> Result<&File, Errno> {
-    if file.is_render { Err(Errno::EACCES) } else { Ok(file) }
 }
