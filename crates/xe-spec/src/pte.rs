@@ -9,6 +9,8 @@ use units::Dpa;
 
 /// Entries of a table.
 pub const ENTRIES: usize = 512;
+/// Entries of a compact table that are used: 64K each, for the 2M of one entry of the table above.
+pub const COMPACT_ENTRIES: usize = 32;
 /// Bytes of a table.
 pub const TABLE_BYTES: u64 = 4096;
 /// Address bits that one normal table of `level` entry covers: 4K, 2M, 1G, 512G, 256T.

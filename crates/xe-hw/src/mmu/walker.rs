@@ -12,12 +12,10 @@ use crate::tables::Reader;
 use units::{Dpa, GpuVa, SZ_4K, SZ_64K};
 use xe_spec::fault::{Access, FaultType};
 use xe_spec::platform::Platform;
-use xe_spec::pte::{ENTRIES, Entry, LEVEL_SHIFT, Leaf};
+use xe_spec::pte::{COMPACT_ENTRIES, ENTRIES, Entry, LEVEL_SHIFT, Leaf};
 
 const SHIFT_4K: u32 = 12;
 const SHIFT_64K: u32 = 16;
-/// Entries of a compact table that are used: 32 of 64K.
-const COMPACT_ENTRIES: u64 = 32;
 /// Entries that form one 64K page in a normal table.
 const GROUP: usize = 16;
 
@@ -95,7 +93,7 @@ pub(crate) fn walk(platform: &Platform, tables: &mut Reader<'_>, space: Space, a
     let (mut level, mut table, mut compact) = (platform.root_level, space.root, false);
     loop {
         let shift = if compact { SHIFT_64K } else { LEVEL_SHIFT[level as usize] };
-        let used = if compact { COMPACT_ENTRIES } else { ENTRIES as u64 };
+        let used = (if compact { COMPACT_ENTRIES } else { ENTRIES }) as u64;
         let index = ((addr.0 >> shift) & (used - 1)) as usize;
         let outside = || Refusal::malformed(level, Violation::TableOutsidePool(table));
         let entry = tables.entry(table, index).ok_or_else(outside)?;

@@ -3,18 +3,17 @@
 //! A [`Segment`] is a contiguous piece of the span that is contiguous for the device too, in one kind of memory.
 //! [`plan`] cuts segments into [`Run`]s: consecutive entries of one size. Each leaf is as large as alignment of
 //! both sides allows: 1G, 2M, else 4K; a 4K leaf carries PS64 where its whole 64K window is one segment and
-//! aligned on the device's side.
+//! aligned on the device's side. Where all windows of an aligned 2M are so, the leaves are 32 of 64K, in a compact table.
 //!
 //! Where a device needs 64K, VRAM must be mapped by leaves of 64K or more: a window that is not is an error
-//! here ([`PlanError::Granule`]), and the caller brings those pages back. Compact tables of 64K entries are not
-//! built: a 4K table with PS64 says the same.
+//! here ([`PlanError::Granule`]), and the caller brings those pages back.
 //!
 //! Upstream: `xe_pt_stage_bind_entry`, `xe_pt_scan_64K`, `xe_pt_hugepte_possible`.
 
 use units::{GpuRange, GpuVa, SZ_2M, SZ_4K, SZ_64K};
 use xe_spec::pte::Leaf;
 
-use super::entry_bytes;
+use super::{Form, entry_bytes};
 
 /// Largest level at which a leaf may stand: 1G.
 const MAX_LEAF_LEVEL: u8 = 2;
@@ -59,8 +58,8 @@ pub(crate) struct Access {
 pub(crate) struct Run {
     /// First address.
     pub va: GpuVa,
-    /// Level of the tables that they stand in.
-    pub level: u8,
+    /// The tables that they stand in.
+    pub form: Form,
     /// Number of entries.
     pub count: u64,
     /// The first of them; the others differ in their address only.
@@ -70,12 +69,23 @@ pub(crate) struct Run {
 impl Run {
     /// First address behind.
     pub(crate) const fn end(&self) -> GpuVa {
-        self.va.add(self.count * entry_bytes(self.level))
+        self.va.add(self.count * self.form.entry_bytes())
+    }
+
+    fn span(&self) -> GpuRange {
+        GpuRange::new(self.va, self.end())
+    }
+
+    /// What of it lies in `span`, by entries of `form`.
+    fn part(&self, span: GpuRange, form: Form) -> Self {
+        let first = self.leaf(span.start.offset_from(self.va) / self.form.entry_bytes());
+        let ps64 = first.ps64 && !form.compact;
+        Self { va: span.start, form, count: span.len() / form.entry_bytes(), first: Leaf { ps64, ..first } }
     }
 
     /// Entry `n`.
     pub(crate) const fn leaf(&self, n: u64) -> Leaf {
-        Leaf { addr: self.first.addr + n * entry_bytes(self.level), ..self.first }
+        Leaf { addr: self.first.addr + n * self.form.entry_bytes(), ..self.first }
     }
 }
 
@@ -123,12 +133,39 @@ pub(crate) fn plan(segments: &[Segment], access: Access, granule: VramGranule) -
             if level == 0 && !ps64 && segment.memory == Memory::Vram && granule == VramGranule::Needs64K {
                 return Err(PlanError::Granule);
             }
-            let count = (end - at) / entry_bytes(level);
-            push(&mut runs, Run { va: segment.va.add(at), level, count, first: leaf(segment, at, access, ps64) });
+            let (form, count) = (Form::of(level), (end - at) / entry_bytes(level));
+            push(&mut runs, Run { va: segment.va.add(at), form, count, first: leaf(segment, at, access, ps64) });
             at = end;
         }
     }
-    Ok(runs)
+    Ok(if runs.iter().any(|run| run.first.ps64) { with_compact(&runs) } else { runs })
+}
+
+/// The same, with compact tables where they can be: every aligned 2M that PS64 leaves cover from end to end.
+fn with_compact(runs: &[Run]) -> Vec<Run> {
+    let mut out = Vec::with_capacity(runs.len());
+    let mut rest = runs;
+    while let Some(first) = rest.first() {
+        let goes_on = |(one, next): (&Run, &Run)| next.first.ps64 && one.end() == next.va;
+        let count = 1 + rest.iter().zip(&rest[1..]).take_while(|pair| first.first.ps64 && goes_on(*pair)).count();
+        let (chain, behind) = rest.split_at(count);
+        rest = behind;
+        let end = chain.last().map_or(first.end(), Run::end);
+        let whole = GpuRange::new(first.va.align_up(SZ_2M), end.align_down(SZ_2M).max(first.va.align_up(SZ_2M)));
+        for run in chain {
+            let Some(inside) = run.span().intersect(whole).filter(|_| first.first.ps64) else {
+                push(&mut out, *run);
+                continue;
+            };
+            let (before, after) = (GpuRange::new(run.va, inside.start), GpuRange::new(inside.end, run.end()));
+            let parts = [(before, run.form), (inside, Form::COMPACT), (after, run.form)];
+            parts
+                .into_iter()
+                .filter(|part| !part.0.is_empty())
+                .for_each(|part| push(&mut out, run.part(part.0, part.1)));
+        }
+    }
+    out
 }
 
 /// The largest leaves that can stand `at` bytes into the segment: their level, whether they carry PS64, and where they
@@ -167,7 +204,7 @@ fn leaf(segment: &Segment, at: u64, access: Access, ps64: bool) -> Leaf {
 /// Appends a run, to the last one where it goes on.
 fn push(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
-        Some(last) if last.level == run.level && last.end() == run.va && last.leaf(last.count) == run.first => {
+        Some(last) if last.form == run.form && last.end() == run.va && last.leaf(last.count) == run.first => {
             last.count += run.count;
         }
         _ => runs.push(run),
@@ -178,11 +215,11 @@ fn push(runs: &mut Vec<Run>, run: Run) {
 pub(crate) fn null_runs(span: GpuRange, write: bool) -> Vec<Run> {
     let leaf = Leaf { addr: 0, device: false, write, atomic: false, null: true, ps64: false, pat: 0 };
     let level = if span.start.is_aligned(SZ_2M) && span.len() == SZ_2M { 1 } else { 0 };
-    vec![Run { va: span.start, level, count: span.len() / entry_bytes(level), first: leaf }]
+    vec![Run { va: span.start, form: Form::of(level), count: span.len() / entry_bytes(level), first: leaf }]
 }
 
 /// One run of consecutive leaves of `level`, for tables that the driver builds for itself.
 pub(crate) fn own_run(va: GpuVa, level: u8, count: u64, first: Leaf) -> Run {
     debug_assert!(va.is_aligned(entry_bytes(level)) && entry_bytes(level) >= SZ_4K);
-    Run { va, level, count, first }
+    Run { va, form: Form::of(level), count, first }
 }

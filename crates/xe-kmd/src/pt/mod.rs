@@ -16,6 +16,8 @@
 //!
 //! A 2M leaf may stand where a table of 4K entries was linked before. That table stays in the tree, empty
 //! and unlinked, for the day when the entry is a table again: so no table is ever freed under the notifier lock.
+//! So it is with the two forms of a last table, of 4K and of 64K entries ([`Form`]): each has its own memory, and one of
+//! them is linked. A walk that read the entry before the change finds an empty table.
 //!
 //! Locking: each `PageTable` lies in its own lock, below the notifier lock. `stage` and `prune` need the VM's
 //! lock besides, so between a `stage` and its `commit` tables only become more.
@@ -28,8 +30,8 @@ mod zap;
 
 use std::ops::Range;
 
-use units::{Dpa, GpuRange, GpuVa, bit_words};
-use xe_spec::pte::{ENTRIES, LEVEL_SHIFT, Leaf, table_entry};
+use units::{Dpa, GpuRange, GpuVa, SZ_64K, bit_words};
+use xe_spec::pte::{COMPACT_ENTRIES, ENTRIES, LEVEL_SHIFT, Leaf, table_entry};
 
 pub(crate) use alloc::TablePool;
 use build::Run;
@@ -47,6 +49,44 @@ pub(crate) const fn entry_bytes(level: u8) -> u64 {
 /// Index of the entry for `va` in a table of `level`.
 pub(crate) const fn index_of(va: GpuVa, level: u8) -> usize {
     (va.0 >> LEVEL_SHIFT[level as usize]) as usize % ENTRIES
+}
+
+/// What the entries of a table are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Form {
+    pub level: u8,
+    /// Entries of 64K in the place of entries of 4K: only where all of the table's 2M are mapped so.
+    pub compact: bool,
+}
+
+impl Form {
+    /// A compact table.
+    pub(crate) const COMPACT: Self = Self { level: 0, compact: true };
+
+    /// The common table of a level.
+    pub(crate) const fn of(level: u8) -> Self {
+        Self { level, compact: false }
+    }
+
+    /// Bytes that an entry covers.
+    pub(crate) const fn entry_bytes(self) -> u64 {
+        if self.compact { SZ_64K } else { entry_bytes(self.level) }
+    }
+
+    /// Entries that are used.
+    const fn entries(self) -> usize {
+        if self.compact { COMPACT_ENTRIES } else { ENTRIES }
+    }
+
+    /// Bytes that the table covers.
+    const fn table_bytes(self) -> u64 {
+        self.entry_bytes() * self.entries() as u64
+    }
+
+    /// Index of the entry for `va`.
+    const fn index_of(self, va: GpuVa) -> usize {
+        (va.0 / self.entry_bytes()) as usize % self.entries()
+    }
 }
 
 /// A bit for each entry of a table.
@@ -107,9 +147,17 @@ impl EntrySet {
 /// One table, as the driver knows it.
 struct Node {
     table: Dpa,
-    level: u8,
+    form: Form,
     /// Entries that are leaves.
     leaves: EntrySet,
+    below: Below,
+    /// Compact tables; few tables ever have one below.
+    compact: Option<Box<Below>>,
+}
+
+/// The tables of one form below a table.
+#[derive(Default)]
+struct Below {
     /// Entries that point to the child of the same index. A child without it is parked: empty.
     linked: EntrySet,
     children: Children,
@@ -152,24 +200,55 @@ impl Children {
         self.present.remove(index);
         Some(self.nodes.remove(place))
     }
-    /// All of them; it has none then.
-    fn take_all(&mut self) -> impl Iterator<Item = Node> + use<> {
-        core::mem::take(self).nodes.into_iter()
-    }
     const fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 }
 
 impl Node {
-    const fn new(table: Dpa, level: u8) -> Self {
-        Self {
-            table,
-            level,
-            leaves: EntrySet([0; ENTRIES / 64]),
-            linked: EntrySet([0; ENTRIES / 64]),
-            children: Children { present: EntrySet([0; ENTRIES / 64]), nodes: Vec::new() },
+    fn new(table: Dpa, form: Form) -> Self {
+        Self { table, form, leaves: EntrySet::default(), below: Below::default(), compact: None }
+    }
+
+    /// The tables of that form below.
+    fn below(&mut self, form: Form) -> &mut Below {
+        if form.compact { self.compact.get_or_insert_default() } else { &mut self.below }
+    }
+
+    /// Those below, form by form.
+    fn all_below(&mut self) -> impl Iterator<Item = &mut Below> {
+        std::iter::once(&mut self.below).chain(self.compact.as_deref_mut())
+    }
+
+    /// Whether one of these entries points to a table.
+    fn has_linked(&self, entries: Range<usize>) -> bool {
+        self.below.linked.any(entries.clone()) || self.compact.as_ref().is_some_and(|below| below.linked.any(entries))
+    }
+
+    /// The form of the next table on the way to one of `form`.
+    const fn next_form(&self, form: Form) -> Form {
+        if self.form.level == form.level + 1 { form } else { Form::of(self.form.level - 1) }
+    }
+
+    /// Lets the entry point to its table of that form, which exists.
+    fn link(&mut self, hw: &dyn Hw, index: usize, form: Form) {
+        let table = self.table;
+        let below = self.below(form);
+        if let Some(child) = below.children.get(index) {
+            hw.table_write(table, index, table_entry(child.table, form.compact));
+            below.linked.insert(index);
         }
+    }
+
+    /// No entry points to a table of the forms that `which` says any more; whether such a table held leaves.
+    fn unlink(&mut self, hw: &dyn Hw, index: usize, which: impl Fn(Form) -> bool) -> bool {
+        let mut had_leaves = false;
+        for below in self.all_below().filter(|below| below.linked.contains(index)) {
+            let Some(child) = below.children.get_mut(index).filter(|child| which(child.form)) else { continue };
+            had_leaves |= zap::clear(child, hw) > 0;
+            below.linked.remove(index);
+        }
+        had_leaves
     }
 }
 
@@ -194,7 +273,7 @@ pub(crate) struct PageTable {
 impl PageTable {
     /// An empty root of `level`.
     pub(crate) fn new(pool: &TablePool, level: u8) -> Result<Self, NoTable> {
-        Ok(Self { root: Node::new(pool.alloc().ok_or(NoTable)?, level) })
+        Ok(Self { root: Node::new(pool.alloc().ok_or(NoTable)?, Form::of(level)) })
     }
 
     /// Where the root table lies.
@@ -202,11 +281,11 @@ impl PageTable {
         self.root.table
     }
 
-    /// The table of `level` that `va` lies in, if it was staged.
+    /// The table of `level` that `va` lies in, if it was staged; where that has two forms, the common one.
     pub(crate) fn table_at(&self, va: GpuVa, level: u8) -> Option<Dpa> {
         let mut node = &self.root;
-        while node.level > level {
-            node = node.children.get(index_of(va, node.level))?;
+        while node.form.level > level {
+            node = node.below.children.get(node.form.index_of(va))?;
         }
         Some(node.table)
     }
@@ -216,24 +295,23 @@ impl PageTable {
         for run in runs {
             let mut va = run.va;
             while va.0 < run.end().0 {
-                self.ensure(hw, pool, va, run.level)?;
-                va = va.align_down(table_bytes(run.level)).add(table_bytes(run.level));
+                self.ensure(hw, pool, va, run.form)?;
+                va = va.align_down(run.form.table_bytes()).add(run.form.table_bytes());
             }
         }
         Ok(())
     }
 
-    fn ensure(&mut self, hw: &dyn Hw, pool: &TablePool, va: GpuVa, level: u8) -> Result<(), NoTable> {
+    fn ensure(&mut self, hw: &dyn Hw, pool: &TablePool, va: GpuVa, form: Form) -> Result<(), NoTable> {
         let mut node = &mut self.root;
-        while node.level > level {
-            let (index, below) = (index_of(va, node.level), node.level - 1);
-            let made = || pool.alloc().map(|table| Node::new(table, below)).ok_or(NoTable);
-            let child = node.children.get_or_make(index, made)?;
-            if !node.linked.contains(index) && !node.leaves.contains(index) {
-                hw.table_write(node.table, index, table_entry(child.table, false));
-                node.linked.insert(index);
+        while node.form != form {
+            let (index, next) = (node.form.index_of(va), node.next_form(form));
+            let made = || pool.alloc().map(|table| Node::new(table, next)).ok_or(NoTable);
+            node.below(next).children.get_or_make(index, made)?;
+            if !node.leaves.contains(index) && !node.has_linked(index..index + 1) {
+                node.link(hw, index, next);
             }
-            node = child;
+            node = node.below(next).children.get_mut(index).ok_or(NoTable)?;
         }
         Ok(())
     }
@@ -245,13 +323,13 @@ impl PageTable {
         for run in runs {
             let mut n = 0;
             while n < run.count {
-                let va = run.va.add(n * entry_bytes(run.level));
-                let (node, replaced) = self.root.descend(hw, va, run.level)?;
+                let va = run.va.add(n * run.form.entry_bytes());
+                let (node, replaced) = self.root.descend(hw, va, run.form)?;
                 done.replaced |= replaced;
-                let first = index_of(va, run.level);
-                let here = (run.count - n).min((ENTRIES - first) as u64);
+                let first = run.form.index_of(va);
+                let here = (run.count - n).min((run.form.entries() - first) as u64);
                 done.replaced |= node.set_leaves(hw, first..first + here as usize, |entry| {
-                    encode(&run.leaf(n + (entry - first) as u64), run.level)
+                    encode(&run.leaf(n + (entry - first) as u64), run.form.level)
                 });
                 n += here;
                 done.leaves += here as u32;
@@ -281,35 +359,30 @@ impl PageTable {
     }
 }
 
-/// Bytes that a whole table of `level` covers.
-const fn table_bytes(level: u8) -> u64 {
-    entry_bytes(level) * ENTRIES as u64
-}
-
 impl Node {
-    /// The table of `level` that `va` lies in. Where a leaf stands on the way, it gives way to its parked table;
-    /// the second value says whether one did.
-    fn descend(&mut self, hw: &dyn Hw, va: GpuVa, level: u8) -> Option<(&mut Self, bool)> {
+    /// The table of `form` that `va` lies in. Where a leaf, or a table of the other form, stands on the way, it gives way to
+    /// this parked one; the second value says whether leaves did.
+    fn descend(&mut self, hw: &dyn Hw, va: GpuVa, form: Form) -> Option<(&mut Self, bool)> {
         let (mut node, mut replaced) = (self, false);
-        while node.level > level {
-            let index = index_of(va, node.level);
-            let child = node.children.get_mut(index)?;
+        while node.form != form {
+            let (index, next) = (node.form.index_of(va), node.next_form(form));
+            node.below(next).children.get(index)?;
             if node.leaves.contains(index) {
                 node.leaves.remove(index);
                 replaced = true;
             }
-            if !node.linked.contains(index) {
-                hw.table_write(node.table, index, table_entry(child.table, false));
-                node.linked.insert(index);
+            if !node.below(next).linked.contains(index) {
+                replaced |= node.unlink(hw, index, |other| other != next);
+                node.link(hw, index, next);
             }
-            node = child;
+            node = node.below(next).children.get_mut(index)?;
         }
         Some((node, replaced))
     }
 
     /// Writes consecutive leaves; whether one took the place of another, or of a table with leaves.
     fn set_leaves(&mut self, hw: &dyn Hw, entries: Range<usize>, encode: impl Fn(usize) -> u64) -> bool {
-        if self.leaves.any(entries.clone()) || self.linked.any(entries.clone()) {
+        if self.leaves.any(entries.clone()) || self.has_linked(entries.clone()) {
             return entries.map(|index| self.set_leaf(hw, index, encode(index))).filter(|replaced| *replaced).count()
                 > 0;
         }
@@ -326,12 +399,7 @@ impl Node {
     /// Writes a leaf; whether it took the place of another, or of a table with leaves.
     fn set_leaf(&mut self, hw: &dyn Hw, index: usize, entry: u64) -> bool {
         let mut replaced = self.leaves.contains(index) && hw.table_read(self.table, index) != entry;
-        if self.linked.contains(index) {
-            self.linked.remove(index);
-            if let Some(child) = self.children.get_mut(index) {
-                replaced |= zap::clear(child, hw) > 0;
-            }
-        }
+        replaced |= self.unlink(hw, index, |_| true);
         hw.table_write(self.table, index, entry);
         self.leaves.insert(index);
         replaced

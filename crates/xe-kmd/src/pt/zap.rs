@@ -9,28 +9,30 @@ use xe_spec::pte::ENTRIES;
 
 use std::ops::Range;
 
-use super::{AT_ONCE, Node, TablePool, entry_bytes};
+use super::{AT_ONCE, Below, Form, Node, TablePool};
 use crate::port::Hw;
 
 /// Indices of the entries of `node`, which starts at `base`, that cover an address of `span`.
 fn entries_of(node: &Node, base: GpuVa, span: GpuRange) -> std::ops::Range<usize> {
-    let size = entry_bytes(node.level);
+    let (size, entries) = (node.form.entry_bytes(), node.form.entries() as u64);
     let first = span.start.0.saturating_sub(base.0) / size;
     let last = span.end.0.saturating_sub(base.0).div_ceil(size);
-    first.min(ENTRIES as u64) as usize..last.min(ENTRIES as u64) as usize
+    first.min(entries) as usize..last.min(entries) as usize
 }
 
-fn child_base(base: GpuVa, level: u8, index: usize) -> GpuVa {
-    base.add(index as u64 * entry_bytes(level))
+fn child_base(base: GpuVa, form: Form, index: usize) -> GpuVa {
+    base.add(index as u64 * form.entry_bytes())
 }
 
 /// Clears the leaves at and below `node`, whose first address is `base`, that cover an address of `span`.
 pub(super) fn zap(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange) -> u32 {
     let entries = entries_of(node, base, span);
     let mut cleared = clear_leaves(node, hw, entries.clone());
-    let level = node.level;
-    for (index, child) in node.children.among(entries) {
-        cleared += zap(child, hw, child_base(base, level, index), span);
+    let form = node.form;
+    for below in node.all_below() {
+        for (index, child) in below.children.among(entries.clone()) {
+            cleared += zap(child, hw, child_base(base, form, index), span);
+        }
     }
     cleared
 }
@@ -58,31 +60,39 @@ pub(super) fn clear(node: &mut Node, hw: &dyn Hw) -> u32 {
 
 /// Takes out empty tables below `node`; whether `node` holds nothing now.
 pub(super) fn prune(node: &mut Node, hw: &dyn Hw, base: GpuVa, span: GpuRange, out: &mut Vec<Dpa>) -> bool {
-    let (entries, level) = (entries_of(node, base, span), node.level);
-    let mut empty = Vec::new();
-    for (index, child) in node.children.among(entries) {
-        if prune(child, hw, child_base(base, level, index), span, out) {
-            empty.push(index);
+    let (entries, form, table) = (entries_of(node, base, span), node.form, node.table);
+    let mut is_empty = node.leaves.is_empty();
+    for below in node.all_below() {
+        let mut empty = Vec::new();
+        for (index, child) in below.children.among(entries.clone()) {
+            if prune(child, hw, child_base(base, form, index), span, out) {
+                empty.push(index);
+            }
         }
-    }
-    for index in empty {
-        if node.linked.contains(index) {
-            hw.table_write(node.table, index, 0);
-            node.linked.remove(index);
+        for index in empty {
+            if below.linked.contains(index) {
+                hw.table_write(table, index, 0);
+                below.linked.remove(index);
+            }
+            out.extend(below.children.take(index).map(|child| child.table));
         }
-        out.extend(node.children.take(index).map(|child| child.table));
+        is_empty &= below.children.is_empty();
     }
-    node.children.is_empty() && node.leaves.is_empty()
+    is_empty
 }
 
 /// Clears `node` and frees every table below it.
 pub(super) fn destroy(node: &mut Node, hw: &dyn Hw, pool: &TablePool) {
     clear_leaves(node, hw, 0..ENTRIES);
-    for index in node.linked.among(0..ENTRIES) {
-        hw.table_write(node.table, index, 0);
-    }
-    for mut child in node.children.take_all() {
-        destroy(&mut child, hw, pool);
-        pool.free(child.table);
+    let table = node.table;
+    for below in node.all_below() {
+        for index in below.linked.among(0..ENTRIES) {
+            hw.table_write(table, index, 0);
+        }
+        for (_, child) in below.children.among(0..ENTRIES) {
+            destroy(child, hw, pool);
+            pool.free(child.table);
+        }
+        *below = Below::default();
     }
 }

@@ -43,7 +43,8 @@ pub(crate) struct Copied {
 }
 
 impl FakeHw {
-    /// What a tile's tables say of an address, and at which level.
+    /// What a tile's tables say of an address, and at which level. A leaf of a compact table is told as the leaf of 4K with
+    /// PS64 that says the same.
     pub fn walk(&self, tile: TileId, asid: Asid, va: GpuVa) -> Option<(u8, Leaf)> {
         let state = self.state.lock();
         let mut table = *state.roots.get(&(tile, asid))?;
@@ -53,10 +54,32 @@ impl FakeHw {
             match Entry::decode(entry, level) {
                 Entry::Absent => return None,
                 Entry::Leaf(leaf) => return Some((level, leaf)),
-                Entry::Table { table: next, .. } => table = next,
+                Entry::Table { table: next, compact: false } => table = next,
+                Entry::Table { table: next, compact: true } => {
+                    let entry = state.entries.get(&(next, (va.0 >> 16) as usize % 32)).copied().unwrap_or(0);
+                    let Entry::Leaf(leaf) = Entry::decode(entry, 0) else { return None };
+                    assert!(!leaf.ps64 && leaf.addr % SZ_64K == 0, "{leaf:?} in a compact table");
+                    return Some((0, Leaf { addr: leaf.addr + va.0 % SZ_64K / SZ_4K * SZ_4K, ps64: true, ..leaf }));
+                }
             }
         }
         None
+    }
+
+    /// Whether the last table on the way to an address is a compact one.
+    pub fn is_compact(&self, tile: TileId, asid: Asid, va: GpuVa) -> bool {
+        let state = self.state.lock();
+        let mut table = state.roots.get(&(tile, asid)).copied();
+        for level in (1..=4u8).rev() {
+            let index = (va.0 >> LEVEL_SHIFT[level as usize]) as usize % 512;
+            let entry = table.and_then(|table| state.entries.get(&(table, index)).copied()).unwrap_or(0);
+            match Entry::decode(entry, level) {
+                Entry::Table { compact: true, .. } => return true,
+                Entry::Table { table: next, .. } => table = Some(next),
+                Entry::Absent | Entry::Leaf(_) => return false,
+            }
+        }
+        false
     }
 
     /// Whether the IOMMU knows a bus address.
