@@ -27,7 +27,8 @@ pub enum Manner {
 }
 
 /// A PVC with little memory, so that thousands of them can be built in a second. All rules are PVC's.
-pub const PVC_SMALL: Platform = Platform { name: "pvc-small", tiles: &[small_tile(0), small_tile(1)], ..PVC };
+pub const PVC_SMALL: Platform =
+    Platform { name: "pvc-small", system_bytes: 32 * SZ_2M, tiles: &[small_tile(0), small_tile(1)], ..PVC };
 
 const fn small_tile(n: u64) -> Tile {
     let vram_base = Dpa(DEVICE_DPA_BASE.0 + 2 * n * SZ_1G);
@@ -69,11 +70,11 @@ impl SmallDevice {
 
     /// What the driver and the hardware are told.
     pub const fn platform(self) -> &'static Platform {
-        static ONE: Platform = Platform { name: "pvc-small-1t", tiles: &[small_tile(0)], ..PVC };
+        static ONE: Platform = Platform { name: "pvc-small-1t", tiles: &[small_tile(0)], ..PVC_SMALL };
         static FOUR: Platform = Platform {
             name: "pvc-small-4t",
             tiles: &[small_tile(0), small_tile(1), small_tile(2), small_tile(3)],
-            ..PVC
+            ..PVC_SMALL
         };
         static APART: Platform = Platform { name: "pvc-small-apart", reach: Reach::OwnTile, ..PVC_SMALL };
         match self {

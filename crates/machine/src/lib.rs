@@ -29,4 +29,6 @@ pub mod wiring;
 
 pub use hostmm::OwnerId;
 pub use xe_hw::{Injection, Record};
-pub use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, File, Passed, Rules, SharedBytes, Usage};
+pub use xe_kmd::{
+    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Passed, Rules, SharedBytes, Usage,
+};

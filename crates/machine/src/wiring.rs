@@ -13,6 +13,7 @@ use crate::bus::{HostBus, SystemAccess};
 use crate::engines::{Engines, Work};
 use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
+use crate::program::Class;
 use hostmm::{HostMemory, HostMm, OwnerId};
 use std::sync::{Arc, Weak};
 use sync::RwLock;
@@ -20,8 +21,8 @@ use sync::rank::{self, Rank};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_hw::port::Interrupts;
 use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
-use xe_kmd::{Device, Errno, Hw, HwJob, Parts, Rules};
-use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord, FaultSlot};
+use xe_kmd::{ClassSchedule, Device, Errno, Hw, HwJob, Parts, Rules};
+use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 use xe_spec::share::Share;
 
@@ -127,6 +128,15 @@ impl Core {
     /// The driver.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// Scheduling properties of an engine class of a tile, for queues that are made from now on.
+    pub fn set_class_schedule(&self, tile: TileId, class: Class, schedule: ClassSchedule) {
+        let class = match class {
+            Class::Copy => EngineClass::Copy,
+            Class::Compute => EngineClass::Compute,
+        };
+        self.device.set_class_schedule(tile, class, schedule);
     }
 
     /// The hardware.

@@ -71,6 +71,17 @@ pub fn running() -> Option<Arc<dyn Device>> {
     if ACTIVE.load(Ordering::Acquire) { RUNNING.lock().clone() } else { None }
 }
 
+/// A scheduling property was written: queues are made as the files say.
+pub fn schedule_changed() {
+    if let Some(device) = running() {
+        tell_schedules(&*device);
+    }
+}
+
+fn tell_schedules(device: &dyn Device) {
+    view::schedules(|gt, class, schedule| device.set_schedule(gt, class, schedule));
+}
+
 /// The epoch of what is opened now.
 pub fn epoch() -> u32 {
     EPOCH.load(Ordering::Acquire)
@@ -241,6 +252,7 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     if FILTERED.load(Ordering::Acquire) {
         ending::prepare(finish_here);
     }
+    tell_schedules(&*device);
     device.begin();
     Ok(device)
 }

@@ -33,7 +33,7 @@ use crate::event::Event;
 use crate::pt::build::{Memory, Segment};
 use crate::ranks;
 use crate::resv::Reservation;
-use crate::shared::{SYSTEM_BYTES, Shared};
+use crate::shared::Shared;
 use crate::vram::Owner;
 
 mod purge;
@@ -91,6 +91,8 @@ pub(crate) struct Bo {
 #[derive(Default)]
 struct State {
     residence: Residence,
+    /// Its bytes are taken of system memory: it is there, or was evicted to there.
+    in_system: bool,
     /// Part of a window of 64K is mapped, which VRAM cannot be: it stays in system memory.
     split: bool,
     maps: Vec<Weak<BoMap>>,
@@ -148,7 +150,7 @@ impl Bo {
         let tiles = shared.platform().tiles.iter().enumerate();
         let in_vram =
             |(n, tile): (usize, &xe_spec::platform::Tile)| config.placement >> (1 + n) & 1 != 0 && fits(tile.vram_size);
-        let in_system = config.placement & SYSTEM != 0 && fits(SYSTEM_BYTES);
+        let in_system = config.placement & SYSTEM != 0 && fits(shared.system.size());
         if !in_system && !tiles.into_iter().any(in_vram) {
             return Err(Errno::ENOSPC);
         }
@@ -242,10 +244,10 @@ impl Bo {
             return Ok(Placed { bo: self, state });
         }
         let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
-        let mut new = if system_first { self.map_system() } else { self.take_any_vram(prefer) };
+        let mut new = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
         if new.is_none() && matches!(state.residence, Residence::Nowhere) {
             // Not where it is wanted, but anywhere is better than nowhere.
-            new = if self.may_be_in_system() { self.map_system() } else { None };
+            new = if self.may_be_in_system() { self.map_system(&mut state) } else { None };
             if new.is_none() {
                 return Err(Errno::ENOMEM);
             }
@@ -284,7 +286,11 @@ impl Bo {
         first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile))
     }
 
-    fn map_system(&self) -> Option<Residence> {
+    fn map_system(&self, state: &mut State) -> Option<Residence> {
+        if !state.in_system && !self.shared.system.take(self.config.size) {
+            return None;
+        }
+        state.in_system = true;
         self.shared.gpu.hw.iommu_map(self.object, self.config.pages() as usize, true).map(Residence::System)
     }
 
@@ -314,6 +320,7 @@ impl Bo {
 
     fn enter(&self, state: &mut State, new: Residence) {
         if let Residence::Vram(tile, blocks) = &new {
+            self.give_system(state);
             let mut page = 0;
             for (dpa, block) in self.dpas(*tile, blocks) {
                 self.shared.gpu.hw.vram_back(dpa, block.bytes, Some(self.object.add(page)));
@@ -321,6 +328,12 @@ impl Bo {
             }
         }
         state.residence = new;
+    }
+
+    fn give_system(&self, state: &mut State) {
+        if std::mem::take(&mut state.in_system) {
+            self.shared.system.give(self.config.size);
+        }
     }
 
     /// Ends all translations to it and gives up where it is.
@@ -349,6 +362,8 @@ impl Bo {
             && let Residence::Vram(tile, _) = state.residence
         {
             self.leave(&mut state);
+            self.shared.system.must_take(self.config.size);
+            state.in_system = true;
             self.purge_if_unneeded(&mut state);
             self.shared.gpu.tell(Event::BoEvicted { tile, bytes: self.config.size });
         }
@@ -359,6 +374,7 @@ impl Drop for Bo {
     fn drop(&mut self) {
         let mut state = std::mem::take(self.state.get_mut());
         self.leave(&mut state);
+        self.give_system(&mut state);
         self.shared.memory.object_destroy(self.object, self.config.pages());
     }
 }

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
 use hostmm::{HostMemory, HostMm};
 use units::{HostRange, SZ_2M, TileId, pages_of};
-use xe_spec::fault::{ContextId, FaultRecord};
+use xe_spec::fault::{ContextId, EngineClass, FaultRecord};
 use xe_spec::platform::Platform;
 
 use crate::chip::Chip;
+use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
 use crate::event::{Event, Observer};
 use crate::exec_queue::Queues;
@@ -85,6 +86,11 @@ impl Device {
     /// may ask for a queue of high priority.
     pub fn ask_for_priority(&self, ask: fn() -> bool) {
         *self.shared.nice.lock() = ask;
+    }
+
+    /// Scheduling properties of an engine class of a tile, for queues that are made from now on.
+    pub fn set_class_schedule(&self, tile: TileId, class: EngineClass, schedule: ClassSchedule) {
+        self.shared.classes.set(tile, class, schedule);
     }
 
     /// Opens a DRM file, by the primary node.
@@ -187,6 +193,11 @@ impl Device {
     /// Bytes of a tile's VRAM that are allocated.
     pub fn vram_used(&self, tile: TileId) -> u64 {
         self.shared.vram_used(tile)
+    }
+
+    /// Bytes of system memory that BOs take.
+    pub fn system_used(&self) -> u64 {
+        self.shared.system.used()
     }
 
     /// Page tables of a tile that are in use: those of VMs, and those of the copy engine.

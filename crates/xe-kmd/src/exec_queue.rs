@@ -97,6 +97,8 @@ pub(crate) struct EngineQueue {
     pub context: ContextId,
     tile: TileId,
     class: EngineClass,
+    /// How long a job may run, where there is a limit.
+    job_timeout_ns: u64,
     ring: Mutex<Ring>,
     jobs: Mutex<Jobs>,
     /// Jobs that are not in the ring yet.
@@ -151,11 +153,12 @@ impl ExecQueue {
         queues: &Arc<Queues>,
         placement: &[EngineId],
         share: Share,
+        job_timeout_ns: u64,
     ) -> Result<Arc<Self>, Errno> {
         let EngineId { tile, class, .. } = *placement.first().ok_or(Errno::EINVAL)?;
         let context = vm.shared.gpu.hw.context_create(placement, vm.asid, share).ok_or(Errno::ENOMEM)?;
         let (ring, jobs) = (mutex(ranks::RING, Ring::default()), mutex(ranks::LEAF, Jobs::new()));
-        let queue = EngineQueue { context, tile, class, ring, jobs, line: JobQueue::new() };
+        let queue = EngineQueue { context, tile, class, job_timeout_ns, ring, jobs, line: JobQueue::new() };
         let queue = Self::new(vm, queues, QueueKind::Engine(queue));
         queues.contexts.lock().insert(context, Arc::downgrade(&queue));
         Ok(queue)

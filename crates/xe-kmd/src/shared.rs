@@ -11,9 +11,10 @@ use hostmm::{HostMemory, HostMm};
 use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
 use sync::{Mutex, RwLock};
-use units::{SZ_1G, TileId};
+use units::TileId;
 use xe_spec::platform::Platform;
 
+use crate::engine_class::EngineClasses;
 use crate::fault_queue::FaultQueue;
 use crate::fence::Waiters;
 use crate::gpu::Gpu;
@@ -21,8 +22,45 @@ use crate::jobs::Worker;
 use crate::ranks;
 use crate::vram::Owner;
 
-/// System memory, as programs are told.
-pub(crate) const SYSTEM_BYTES: u64 = 16 * SZ_1G;
+/// System memory that BOs take.
+///
+/// Upstream: the manager of `XE_PL_TT`, whose size programs are told.
+pub(crate) struct SystemMemory {
+    size: u64,
+    used: AtomicU64,
+}
+
+impl SystemMemory {
+    /// All of it.
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What is taken of it. May be more than there is: what is evicted from VRAM has nowhere else to go.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load()
+    }
+
+    /// Takes some, if there is as much.
+    pub(crate) fn take(&self, bytes: u64) -> bool {
+        let used = self.used.fetch_add(bytes);
+        let fits = used.checked_add(bytes).is_some_and(|sum| sum <= self.size);
+        if !fits {
+            self.give(bytes);
+        }
+        fits
+    }
+
+    /// Takes some, as what is evicted must.
+    pub(crate) fn must_take(&self, bytes: u64) {
+        self.used.fetch_add(bytes);
+    }
+
+    /// Gives some back.
+    pub(crate) fn give(&self, bytes: u64) {
+        self.used.fetch_sub(bytes);
+    }
+}
 
 /// The shared parts of one device.
 pub(crate) struct Shared {
@@ -37,6 +75,8 @@ pub(crate) struct Shared {
     pub migrate_lock: RwLock<()>,
     pub faults: FaultQueue,
     pub waiters: Waiters,
+    pub system: SystemMemory,
+    pub classes: EngineClasses,
     /// Runs what has to wait.
     pub worker: Worker,
     /// Files that were opened.
@@ -57,6 +97,7 @@ impl Shared {
     ) -> Arc<Self> {
         let migrate_lock = rwlock(ranks::MIGRATE, ());
         let (faults, waiters, worker) = (FaultQueue::new(), Waiters::new(), Worker::new());
+        let system = SystemMemory { size: gpu.platform.system_bytes, used: AtomicU64::new(0) };
         Arc::new(Self {
             gpu,
             mm,
@@ -67,6 +108,8 @@ impl Shared {
             migrate_lock,
             faults,
             waiters,
+            system,
+            classes: EngineClasses::new(),
             worker,
             clients: AtomicU64::new(0),
             nice: mutex(ranks::LEAF, || false),

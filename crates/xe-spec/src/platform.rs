@@ -68,6 +68,8 @@ pub struct Platform {
     pub compute_engines: u16,
     /// Whose VRAM an engine reaches.
     pub reach: Reach,
+    /// System memory that buffer objects may take, bytes: what programs are told that there is.
+    pub system_bytes: u64,
     /// The tiles.
     pub tiles: &'static [Tile],
 }
@@ -104,5 +106,6 @@ pub const PVC: Platform = Platform {
     copy_engines: 4,
     compute_engines: 2,
     reach: Reach::Device,
+    system_bytes: 16 * SZ_1G,
     tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],
 };

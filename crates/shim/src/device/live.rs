@@ -5,7 +5,9 @@ use crate::config::{Config, Mode};
 use crate::libc_calls::complain;
 use crate::marks;
 use crate::minor::{Gt, Kind, Minor};
+use machine::ClassSchedule;
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
+use machine::program::Class;
 use machine::report::Report;
 use machine::wiring::Core;
 use std::collections::BTreeMap;
@@ -128,6 +130,13 @@ impl Device for Machine {
             counts.iter().filter(|(tile, _)| u32::from(tile.0) == gt.number).map(|(_, count)| count).sum()
         };
         vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
+    }
+
+    fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule) {
+        let class = if class == "bcs" { Class::Copy } else { Class::Compute };
+        if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {
+            core.set_class_schedule(TileId(tile), class, schedule);
+        }
     }
 
     fn has_fences(&self) -> bool {

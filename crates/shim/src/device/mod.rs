@@ -11,6 +11,7 @@ pub use machine::live::OBJECT_NAME;
 pub use machine::{Caller, OwnerId, Passed};
 
 use crate::minor::{Gt, Minor};
+use machine::ClassSchedule;
 use machine::profile::Platform;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa};
@@ -74,6 +75,8 @@ pub trait Device: Send + Sync {
     fn has_fences(&self) -> bool;
     /// The mapping of this range is about to change: wait for such jobs.
     fn finish_jobs(&self, range: HostRange);
+    /// Queues of an engine class of a GT are made so from now on.
+    fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule);
     /// Reset a GT: what had begun there is killed.
     fn reset_gt(&self, gt: Gt);
     /// Who may see the pages in a device's VRAM.

@@ -62,6 +62,7 @@ fn checked(fd: c_int, text: &[u8]) -> Option<ssize_t> {
             Written::Value(new) => {
                 let put = rustix::io::pwrite(file, new.as_bytes(), 0);
                 let put = put.and_then(|_| rustix::fs::ftruncate(file, new.len() as u64));
+                session::schedule_changed();
                 put.map_err(rustix::io::Errno::raw_os_error)
             }
             Written::Reset(gt) => {

@@ -19,6 +19,7 @@ use crate::minor::{Gt, Kind, Minor};
 use crate::nodes::{self, Entry};
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
+use machine::ClassSchedule;
 use path::Meaning;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::Stat;
@@ -211,6 +212,27 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
     };
     Some(property::FILES[file].accept(text, now).map(|value| Written::Value(format!("{value}\n"))))
+}
+
+/// What the files say of each engine class of each GT, where there are files.
+pub fn schedules(mut tell: impl FnMut(Gt, &str, ClassSchedule)) {
+    let Some(root) = made() else { return };
+    let of_class = |special: &(Special, Stat)| match special.0 {
+        Special::Property(gt, class, 0) => {
+            let identity = root.identities.get(usize::from(gt.device))?;
+            Some((gt, *identity.engine_classes.get(class)?))
+        }
+        _ => None,
+    };
+    for (gt, class) in root.specials.iter().filter_map(of_class) {
+        let value = |name: &str| {
+            let path = format!("{}/{name}", tree::engines(gt, class));
+            property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
+        };
+        if let Some(schedule) = property::schedule(value) {
+            tell(gt, class, schedule);
+        }
+    }
 }
 
 /// Device and inode number that a node shows.

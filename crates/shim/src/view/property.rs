@@ -1,12 +1,13 @@
 //! Scheduling properties of engine classes in sysfs: what may be written there.
 //!
 //! The kernel takes a number, in the notation of C, and keeps a value between its minimum and its maximum, and these two between
-//! the bounds that it was built with; anything else it refuses, and the old one stays. What is written has no effect on this device
-//! (`docs/coverage.md`).
+//! the bounds that it was built with; anything else it refuses, and the old one stays. Queues that are made afterwards are made
+//! so ([`schedule`]); the time to preempt has no effect, since contexts take turns at every command (`docs/coverage.md`).
 //!
 //! Upstream: xe_hw_engine_class_sysfs, kstrtou32.
 
 use libc::{EINVAL, ERANGE};
+use machine::ClassSchedule;
 
 /// One of the three files of a property.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +58,16 @@ impl File {
         let (min, max) = (bound(Kind::Min).unwrap_or(0), bound(Kind::Max).unwrap_or(u32::MAX));
         if (min..=max).contains(&value) { Ok(value) } else { Err(EINVAL) }
     }
+}
+
+/// What queues are made with, where `value` reads the files; `None` where one is not there.
+pub fn schedule(value: impl Fn(&str) -> Option<u32>) -> Option<ClassSchedule> {
+    Some(ClassSchedule {
+        job_timeout_ms: value("job_timeout_ms")?,
+        timeslice_us: value("timeslice_duration_us")?,
+        timeslice_min_us: value("timeslice_duration_min")?,
+        timeslice_max_us: value("timeslice_duration_max")?,
+    })
 }
 
 /// A number as the kernel reads it: decimal, octal or hexadecimal, a plus before it, one newline behind it.

@@ -63,6 +63,7 @@ impl Bo {
     pub(super) fn purge_if_unneeded(&self, state: &mut State) {
         if self.look(state) == Standing::Unneeded {
             self.shared.memory.object_purge(self.object, self.config.pages());
+            self.give_system(state);
             state.standing = Standing::Purged;
         }
     }

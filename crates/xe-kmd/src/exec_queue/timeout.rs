@@ -1,7 +1,7 @@
 //! Jobs that do not end.
 //!
 //! Others wait for the fence of a job in a VM with dma-fences: the kernel itself, other devices. So such a job may have an
-//! engine for the time of the job timeout and no longer; then its context is killed and its queue banned. It is the time
+//! engine for the time of the job timeout of its class and no longer; then its context is killed and its queue banned. It is the time
 //! that the context ran that counts, since many may share an engine; but a context that did not run at all between two looks
 //! will not come to an end either.
 //!
@@ -17,9 +17,6 @@ use sync::time::{after_ns, now_ns};
 
 use super::{EngineQueue, ExecQueue, Jobs, QueueKind};
 use crate::errno::Errno;
-
-/// How long a job may run.
-const JOB_TIMEOUT_NS: u64 = 5_000_000_000;
 
 /// What is known of the first job in the ring.
 #[derive(Default)]
@@ -54,7 +51,7 @@ impl ExecQueue {
     pub(super) fn watch(self: &Arc<Self>, queue: &EngineQueue) {
         if self.has_timeout() {
             self.watch_next(queue);
-            self.set_timer(queue, after_ns(JOB_TIMEOUT_NS));
+            self.set_timer(queue, after_ns(queue.job_timeout_ns));
         }
     }
 
@@ -90,7 +87,7 @@ impl ExecQueue {
     fn look(self: &Arc<Self>) {
         let QueueKind::Engine(queue) = &self.kind else { return };
         let ran = self.vm.shared.gpu.hw.context_ran_ns(queue.context);
-        let look = queue.jobs.lock().look(now_ns(), ran);
+        let look = queue.jobs.lock().look(now_ns(), ran, queue.job_timeout_ns);
         match look {
             Look::Nothing => {}
             Look::Again(ns) => self.set_timer(queue, ns),
@@ -105,22 +102,22 @@ impl Jobs {
     }
 
     /// Looks at the first job; the timer is not set any more.
-    fn look(&mut self, now_ns: u64, ran_ns: u64) -> Look {
+    fn look(&mut self, now_ns: u64, ran_ns: u64, timeout_ns: u64) -> Look {
         let watch = &mut self.watch;
         watch.is_set = false;
         if self.banned || self.running.is_empty() {
             return Look::Nothing;
         }
-        let full = watch.since_ns.saturating_add(JOB_TIMEOUT_NS);
+        let full = watch.since_ns.saturating_add(timeout_ns);
         if now_ns < full {
             return Look::Again(full);
         }
         let ran = ran_ns.saturating_sub(watch.ran_before_ns);
-        if ran >= JOB_TIMEOUT_NS || watch.looked_at_ns == Some(ran_ns) {
+        if ran >= timeout_ns || watch.looked_at_ns == Some(ran_ns) {
             return Look::TooLong;
         }
         watch.looked_at_ns = Some(ran_ns);
-        Look::Again(now_ns + JOB_TIMEOUT_NS - ran)
+        Look::Again(now_ns + timeout_ns - ran)
     }
 }
 
@@ -129,6 +126,8 @@ mod tests {
     use super::super::Running;
     use super::*;
     use crate::fence::Fence;
+
+    const LIMIT: u64 = 5_000_000_000;
 
     fn with_a_job() -> Jobs {
         let mut jobs = Jobs::new();
@@ -141,25 +140,25 @@ mod tests {
     #[test]
     fn time_without_an_engine_does_not_count() {
         let mut jobs = with_a_job();
-        let full = 1000 + JOB_TIMEOUT_NS;
-        assert_eq!(jobs.look(full - 1, 60), Look::Again(full));
-        assert_eq!(jobs.look(full, 60), Look::Again(full + JOB_TIMEOUT_NS - 10));
-        assert_eq!(jobs.look(2 * full, 50 + JOB_TIMEOUT_NS - 1), Look::Again(2 * full + 1));
-        assert_eq!(jobs.look(2 * full + 1, 50 + JOB_TIMEOUT_NS), Look::TooLong);
+        let full = 1000 + LIMIT;
+        assert_eq!(jobs.look(full - 1, 60, LIMIT), Look::Again(full));
+        assert_eq!(jobs.look(full, 60, LIMIT), Look::Again(full + LIMIT - 10));
+        assert_eq!(jobs.look(2 * full, 50 + LIMIT - 1, LIMIT), Look::Again(2 * full + 1));
+        assert_eq!(jobs.look(2 * full + 1, 50 + LIMIT, LIMIT), Look::TooLong);
     }
 
     #[test]
     fn a_context_that_does_not_run_is_stuck() {
         let mut jobs = with_a_job();
-        let full = 1000 + JOB_TIMEOUT_NS;
-        assert!(matches!(jobs.look(full, 60), Look::Again(_)));
-        assert_eq!(jobs.look(2 * full, 60), Look::TooLong);
+        let full = 1000 + LIMIT;
+        assert!(matches!(jobs.look(full, 60, LIMIT), Look::Again(_)));
+        assert_eq!(jobs.look(2 * full, 60, LIMIT), Look::TooLong);
     }
 
     #[test]
     fn without_a_job_nothing_is_looked_at() {
         let mut jobs = with_a_job();
         assert!(jobs.next_done(1).is_some());
-        assert_eq!(jobs.look(u64::MAX, 0), Look::Nothing);
+        assert_eq!(jobs.look(u64::MAX, 0, LIMIT), Look::Nothing);
     }
 }

@@ -22,6 +22,7 @@ use xe_uapi::{ExtSetProperty, UserExtension};
 
 use super::stub::missing;
 use super::{Reply, require};
+use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
 use crate::exec_queue::ExecQueue;
 use crate::file::File;
@@ -32,11 +33,6 @@ use units::TileId;
 const MAX_EXTENSIONS: usize = 16;
 /// Priorities by their number.
 const PRIORITIES: [Priority; Priority::COUNT] = [Priority::Low, Priority::Normal, Priority::High];
-/// Timeslices, microseconds.
-const TIMESLICE_US: std::ops::RangeInclusive<u64> = 1..=10_000_000;
-/// That of a queue which asks for none.
-const DEFAULT_TIMESLICE_US: u64 = 1000;
-
 /// The highest priority that the caller may ask for: high is for those who may raise their own.
 pub(super) fn max_priority(file: &File) -> u64 {
     if file.shared.may_raise_priority() { 2 } else { 1 }
@@ -61,7 +57,7 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
 fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
     let vm = open_vm(file, args.vm_id)?;
-    read_share(file, args.extensions)?;
+    read_share(file, args.extensions, ClassSchedule::default())?;
     Ok(ExecQueue::bind(vm, &file.queues))
 }
 
@@ -74,8 +70,10 @@ fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInsta
         return Err(Errno::EOPNOTSUPP);
     }
     let vm = open_vm(file, args.vm_id)?;
-    let share = read_share(file, args.extensions)?;
-    ExecQueue::engine(vm, &file.queues, &placement, share)
+    let EngineId { tile, class, .. } = *placement.first().ok_or(Errno::EINVAL)?;
+    let schedule = file.shared.classes.get(tile, class);
+    let share = read_share(file, args.extensions, schedule)?;
+    ExecQueue::engine(vm, &file.queues, &placement, share, schedule.job_timeout_ns())
 }
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
@@ -98,15 +96,15 @@ pub(super) fn engine_id(platform: &Platform, engine: &EngineClassInstance) -> Re
     Ok(EngineId { tile: TileId(engine.gt_id as u8), class, instance: engine.engine_instance })
 }
 
-/// Walks the chain of extensions: what each sets of a share.
-fn read_share(file: &File, mut next: u64) -> Result<Share, Errno> {
-    let mut share = Share { priority: Priority::Normal, timeslice_us: DEFAULT_TIMESLICE_US };
+/// Walks the chain of extensions: what each sets of a share, which begins as the class has it.
+fn read_share(file: &File, mut next: u64, schedule: ClassSchedule) -> Result<Share, Errno> {
+    let mut share = Share { priority: Priority::Normal, timeslice_us: schedule.timeslice_us.into() };
     for _ in 0..MAX_EXTENSIONS {
         if next == 0 {
             return Ok(share);
         }
         let ext = read_property(file, next)?;
-        set_property(file, &ext, &mut share)?;
+        set_property(file, &ext, schedule, &mut share)?;
         next = ext.base.next_extension;
     }
     Err(Errno::E2BIG)
@@ -123,7 +121,7 @@ fn read_property(file: &File, at: u64) -> Result<ExtSetProperty, Errno> {
     }
 }
 
-fn set_property(file: &File, ext: &ExtSetProperty, share: &mut Share) -> Result<(), Errno> {
+fn set_property(file: &File, ext: &ExtSetProperty, schedule: ClassSchedule, share: &mut Share) -> Result<(), Errno> {
     require(ext.pad == 0 && ext.reserved == [0; 2])?;
     match ext.property {
         QUEUE_PROPERTY_PRIORITY => {
@@ -135,7 +133,7 @@ fn set_property(file: &File, ext: &ExtSetProperty, share: &mut Share) -> Result<
             Ok(())
         }
         QUEUE_PROPERTY_TIMESLICE => {
-            require(TIMESLICE_US.contains(&ext.value))?;
+            require(schedule.timeslices().contains(&ext.value))?;
             share.timeslice_us = ext.value;
             Ok(())
         }

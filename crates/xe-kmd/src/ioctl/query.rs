@@ -15,7 +15,6 @@ use super::{Reply, exec_queue, require};
 use crate::errno::Errno;
 use crate::file::File;
 use crate::gem::region_mask;
-use crate::shared::SYSTEM_BYTES;
 use crate::shared::Shared;
 
 /// Bits of an engine's cycle counter.
@@ -89,7 +88,8 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
     let system = query::MemRegion {
         mem_class: query::MEM_SYSMEM,
         min_page_size: SZ_4K as u32,
-        total_size: SYSTEM_BYTES,
+        total_size: shared.system.size(),
+        used: shared.system.used(),
         ..query::MemRegion::default()
     };
     let vram = tiles(platform).map(|tile| {

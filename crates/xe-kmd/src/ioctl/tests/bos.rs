@@ -251,3 +251,81 @@ fn an_eviction_gives_up_what_no_vma_needs() {
     assert_eq!(rig.fault(0, its, AT, Access::Read), FaultAck::Replay, "zeros");
     assert_eq!(rig.device.vram_used(TileId(0)), 0);
 }
+
+#[test]
+fn leaves_of_1g_64k_and_4k_are_split_and_come_back() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, SZ_1G, 2);
+    assert_eq!(bind(&rig, vm, map(bo, AT, SZ_1G)), OK);
+    let (level, _, base) = leaf(&rig, 0, asid, AT + 5).unwrap();
+    assert_eq!((level, leaf(&rig, 1, asid, AT + SZ_1G - 1).map(|leaf| leaf.0)), (2, Some(2)), "1G on all tiles");
+    let cut = VmBindOp { op: BIND_OP_UNMAP, flags: 0, ..map(0, AT + SZ_2M, SZ_2M) };
+    assert_eq!(bind(&rig, vm, cut), OK);
+    assert_eq!(leaf(&rig, 0, asid, AT), None, "the leaf goes whole");
+    for at in [0, 2 * SZ_2M, SZ_1G - SZ_4K] {
+        assert_eq!(rig.fault(0, asid, AT + at, Access::Write), FaultAck::Replay);
+        let (level, device, addr) = leaf(&rig, 0, asid, AT + at).unwrap();
+        let found = addr + if level == 1 { at % SZ_2M } else { 0 };
+        assert_eq!((level, device, found), (1, true, base + at), "the rest is mapped by 2M, to the same bytes");
+    }
+    assert_eq!(rig.fault(0, asid, AT + SZ_2M, Access::Read), FaultAck::Kill);
+}
+
+#[test]
+fn what_is_not_congruent_by_2m_is_mapped_by_compact_tables() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 0);
+    let (size, at) = (4 * SZ_2M, AT + SZ_64K);
+    let bo = create(&rig, size, 2);
+    assert_eq!(bind(&rig, vm, map(bo, at, size)), OK);
+    let base = leaf(&rig, 0, asid, at).unwrap().2;
+    let compact = |va: u64| rig.hw.is_compact(TileId(0), asid, GpuVa(va));
+    assert_eq!([at, AT + SZ_2M, AT + 3 * SZ_2M, at + size - SZ_64K].map(compact), [false, true, true, false]);
+    let is_right = |offset: u64| match leaf(&rig, 0, asid, at + offset) {
+        None => None,
+        Some((level, device, addr)) => Some(level == 0 && device && addr == base + offset / SZ_4K * SZ_4K),
+    };
+    assert!((0..size).step_by(SZ_4K as usize).all(|offset| is_right(offset) == Some(true)));
+    // A part goes, and the rest stays; what is bound there next is right as well.
+    let hole = 2 * SZ_2M;
+    assert_eq!(bind(&rig, vm, VmBindOp { op: BIND_OP_UNMAP, flags: 0, ..map(0, at + hole, SZ_64K) }), OK);
+    assert_eq!([hole - SZ_64K, hole, hole + SZ_64K].map(is_right), [Some(true), None, Some(true)]);
+    let other = create(&rig, SZ_64K, 1);
+    assert_eq!(bind(&rig, vm, map(other, at + hole, SZ_64K)), OK);
+    assert!(matches!(leaf(&rig, 0, asid, at + hole), Some((0, false, _))));
+    for offset in [hole - SZ_64K, hole + SZ_64K] {
+        // A common table has taken the place of the compact one: its other pages come back when they are touched.
+        if is_right(offset).is_none() {
+            assert_eq!(rig.fault(0, asid, at + offset, Access::Write), FaultAck::Replay);
+        }
+        assert_eq!(is_right(offset), Some(true));
+    }
+    assert!(matches!(leaf(&rig, 0, asid, at + hole), None | Some((0, false, _))));
+}
+
+#[test]
+fn bos_take_no_more_system_memory_than_there_is() {
+    let rig = Rig::new();
+    let most = PVC.system_bytes;
+    let (vm, _) = vm_of(&rig, 0);
+    let defer = |size, placement| {
+        let cpu_caching = CACHING_WC;
+        let mut args = GemCreate { size, placement, cpu_caching, flags: 1, ..Default::default() };
+        (rig.ioctl(nr::GEM_CREATE, &mut args), args.handle)
+    };
+    let [(_, a), (_, b)] = [defer(most - SZ_2M, 1), defer(2 * SZ_2M, 1)];
+    assert_eq!((rig.device.system_used(), bind(&rig, vm, map(a, AT, SZ_2M))), (0, OK), "taken at the first use");
+    assert_eq!(rig.device.system_used(), most - SZ_2M);
+    assert_eq!(bind(&rig, vm, map(b, 2 * AT, SZ_2M)), err(Errno::ENOMEM));
+    let mut args = GemCreate { size: 2 * SZ_2M, placement: 1, cpu_caching: CACHING_WB, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), err(Errno::ENOMEM));
+    // What is evicted is in system memory, and is there no more when it is back.
+    let (first, second) = (create(&rig, SZ_1G, 2), create(&rig, SZ_1G, 2));
+    assert_eq!(rig.device.system_used(), most - SZ_2M + SZ_1G);
+    assert_eq!(bind(&rig, vm, map(first, 3 * AT, SZ_1G)), OK);
+    let close = |handle| rig.ioctl(nr::GEM_CLOSE, &mut drm::GemClose { handle, pad: 0 });
+    assert_eq!((close(second), rig.device.system_used()), (OK, most - SZ_2M));
+    assert_eq!(bind(&rig, vm, unmap_op(AT, SZ_2M)), OK);
+    assert_eq!((close(a), rig.device.system_used(), bind(&rig, vm, map(b, 2 * AT, SZ_2M))), (OK, 0, OK));
+}

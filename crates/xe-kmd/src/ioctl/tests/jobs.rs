@@ -1,9 +1,10 @@
 //! EXEC's fences: what a job waits for, what follows it, and how it ends that does not end by itself.
 
 use super::*;
+use crate::ClassSchedule;
 use ::sync::sim::{Limits, Outcome, Random, run};
 use std::sync::Arc;
-use xe_spec::fault::ContextId;
+use xe_spec::fault::{ContextId, EngineClass};
 use xe_uapi::syncobj::*;
 
 const SYNCS: u64 = USER + 0x200;
@@ -177,6 +178,53 @@ fn a_job_that_runs_too_long_is_killed_and_others_are_not() {
         let is_banned = |id| rig.file.queue(id).unwrap().is_banned();
         assert_eq!([first, second, long_running].map(is_banned), [true, false, false]);
         assert_eq!((exec(&rig, first, 1, &[]), exec(&rig, second, 1, &[])), (err(Errno::ECANCELED), OK));
+        rig.file.close();
+        rig.device.stop_jobs();
+    });
+}
+
+/// Under the checker, which watches the order of locks.
+#[test]
+fn a_bind_without_work_writes_its_user_fence() {
+    checked(|| {
+        let rig = Rig::new();
+        let flags = BindFlags::NULL.bits();
+        let null = VmBindOp { range: SZ_2M, flags, pat_index: 3, ..Default::default() };
+        rig.put(SYNCS, &Sync { timeline_value: 7, ..user(USER) });
+        let vm_id = vm(&rig, 0);
+        let bind = VmBind { vm_id, num_binds: 1, bind: null, num_syncs: 1, syncs: SYNCS, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::VM_BIND, &mut { bind }), OK);
+        assert_eq!(rig.get::<u64>(USER), 7);
+    });
+}
+
+#[test]
+fn a_queue_has_what_its_class_had_when_it_was_made() {
+    checked(|| {
+        let rig = Rig::new();
+        let vm = vm(&rig, 0);
+        let old = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+        let (job_timeout_ms, timeslice_us, timeslice_max_us) = (100, 77, 500);
+        let schedule = ClassSchedule { job_timeout_ms, timeslice_us, timeslice_max_us, ..Default::default() };
+        rig.device.set_class_schedule(TileId(0), EngineClass::Copy, schedule);
+        let new = queue(&rig, vm, CLASS_COPY, 0).unwrap();
+        let elsewhere = queue(&rig, vm, CLASS_COPY, 1).unwrap();
+        let slices: Vec<u64> = rig.hw.state.lock().contexts.values().map(|(_, share)| share.timeslice_us).collect();
+        assert_eq!(slices, [1000, 77, 1000]);
+        let fences = [0; 3].map(|_| syncobj(&rig, 0));
+        for (id, handle) in [old, new, elsewhere].into_iter().zip(fences) {
+            assert_eq!(exec(&rig, id, 1, &[signals(handle)]), OK);
+        }
+        let ran: Vec<_> = rig.hw.state.lock().contexts.keys().map(|context| (*context, 200_000_000)).collect();
+        rig.hw.state.lock().ran_ns.extend(ran);
+        sync::time::sleep_ns(200_000_000);
+        assert_eq!(fences.map(|handle| result(&rig, handle)), [None, Some(Err(Errno::ETIME)), None]);
+        for (value, want) in [(500, OK), (501, EINVAL)] {
+            rig.put(USER, &EngineClassInstance { engine_class: CLASS_COPY, ..Default::default() });
+            rig.put(SYNCS, &ExtSetProperty { property: QUEUE_PROPERTY_TIMESLICE, value, ..Default::default() });
+            let one = ExecQueueCreate { width: 1, num_placements: 1, vm_id: vm, instances: USER, ..Default::default() };
+            assert_eq!(rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut ExecQueueCreate { extensions: SYNCS, ..one }), want);
+        }
         rig.file.close();
         rig.device.stop_jobs();
     });
