@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mm-live", &["units", "sync", "hostmm"]),
     ("machine", &["units", "xe-uapi", "xe-spec", "sync", "hostmm", "gpusvm", "xe-kmd", "xe-hw", "mm-sim", "mm-live"]),
     ("check", &["units", "sync", "machine"]),
+    ("fuzz", &["units", "xe-uapi", "xe-spec", "sync", "machine"]),
     ("shim", &["units", "xe-uapi", "sync", "machine"]),
     ("cli", &["check", "machine", "shim"]),
     ("xtask", &[]),

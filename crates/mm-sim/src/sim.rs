@@ -57,6 +57,10 @@ impl Sim {
     pub fn check(&self) -> Result<(), String> {
         self.lock().check()
     }
+    /// Pages of buffer objects that were not destroyed.
+    pub fn object_frames(&self) -> usize {
+        self.lock().objects.len()
+    }
     /// Migrations that were not finished.
     pub fn claims_in_progress(&self) -> usize {
         self.lock().claims.iter().count()

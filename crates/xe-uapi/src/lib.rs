@@ -32,6 +32,12 @@ macro_rules! uapi {
             $(assert!(core::mem::offset_of!($name, $field) == $offset);)*
         };
 
+        impl $name {
+            /// Its fields: name, offset, bytes.
+            pub const FIELDS: &'static [(&'static str, usize, usize)] =
+                &[$((stringify!($field), $offset, core::mem::size_of::<$ty>())),*];
+        }
+
         impl Default for $name {
             fn default() -> Self {
                 zerocopy::FromZeros::new_zeroed()

@@ -22,6 +22,7 @@ mod recorded;
 mod rest;
 mod rights;
 mod searches;
+mod sequences;
 mod stress;
 mod tiles;
 mod tour;

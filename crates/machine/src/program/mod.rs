@@ -27,6 +27,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Where the second argument of an ioctl lies in the scratch page.
 const SECOND: u64 = 1024;
+/// Where the third does.
+const THIRD: u64 = 2048;
 /// Write-back, as user-mode drivers ask for it on PVC.
 const PAT_WB: u16 = xe_spec::pat::PVC_WB as u16;
 
@@ -125,6 +127,25 @@ impl Program {
 
     /// A queue on a certain engine of it.
     pub fn queue_create_on(&self, vm_id: u32, class: Class, instance: u16, tile: TileId) -> Result<u32, Errno> {
+        self.queue_create_with(vm_id, class, instance, tile, 0)
+    }
+
+    /// A queue on the first engine, of high priority.
+    pub fn queue_create_high(&self, vm_id: u32, class: Class, tile: TileId) -> Result<u32, Errno> {
+        let at = self.scratch.add(THIRD);
+        let property = exec::QUEUE_PROPERTY_PRIORITY;
+        self.put(at, &xe_uapi::ExtSetProperty { property, value: 2, ..Default::default() })?;
+        self.queue_create_with(vm_id, class, 0, tile, at.0)
+    }
+
+    fn queue_create_with(
+        &self,
+        vm_id: u32,
+        class: Class,
+        instance: u16,
+        tile: TileId,
+        extensions: u64,
+    ) -> Result<u32, Errno> {
         let engine_class = match class {
             Class::Copy => exec::CLASS_COPY,
             Class::Compute => exec::CLASS_COMPUTE,
@@ -132,8 +153,14 @@ impl Program {
         let engine =
             EngineClassInstance { engine_class, engine_instance: instance, gt_id: tile.0.into(), ..Default::default() };
         self.put(self.second(), &engine)?;
-        let mut arg =
-            ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: self.second().0, ..Default::default() };
+        let mut arg = ExecQueueCreate {
+            width: 1,
+            num_placements: 1,
+            vm_id,
+            instances: self.second().0,
+            extensions,
+            ..Default::default()
+        };
         self.ioctl(ioctl::EXEC_QUEUE_CREATE, &mut arg)?;
         Ok(arg.exec_queue_id)
     }

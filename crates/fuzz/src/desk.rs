@@ -1,0 +1,113 @@
+//! The process around the simulated device: its descriptors.
+//!
+//! Locking: a leaf lock around the table.
+
+use crate::place::{DEVICE_FD, EVENT_FD, FIRST_FD};
+use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, OwnerId, Passed, SharedBytes};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use sync::atomic::AtomicU64;
+use sync::rank::{self, Rank};
+use units::HostFrame;
+use xe_uapi::drm::PrimeFlags;
+
+/// As a kernel has it by default, less those below the first.
+const MOST: usize = 64;
+
+/// A process's descriptors.
+pub(crate) struct Desk {
+    open: sync::Mutex<BTreeMap<i32, Open>>,
+    bell: Arc<Bell>,
+    /// Who may see the pages in the device's VRAM.
+    owner: OwnerId,
+}
+
+#[derive(Clone)]
+struct Open {
+    passed: Passed,
+    bytes: Option<SharedBytes>,
+}
+
+/// Counts rings.
+#[derive(Default)]
+struct Bell(AtomicU64);
+
+impl Doorbell for Bell {
+    fn ring(&self) {
+        self.0.fetch_add(1);
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(owner: OwnerId) -> Self {
+        Self { open: rank::mutex(Rank::LEAF, BTreeMap::new()), bell: Arc::default(), owner }
+    }
+
+    /// Closes one; false where there is none.
+    pub(crate) fn close(&self, fd: i32) -> bool {
+        // What it stands for may end here: not under the lock.
+        let closed = self.open.lock().remove(&fd);
+        closed.is_some()
+    }
+
+    /// Closes all.
+    pub(crate) fn close_all(&self) {
+        let all = std::mem::take(&mut *self.open.lock());
+        drop(all);
+    }
+
+    fn add(&self, open: Open) -> Result<i32, Errno> {
+        let mut table = self.open.lock();
+        let free = (FIRST_FD..).take(MOST).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
+        table.insert(free, open);
+        Ok(free)
+    }
+}
+
+impl Caller for Desk {
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
+    fn slice_ns(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn descriptor(&self, passed: Passed) -> Result<Descriptor, Errno> {
+        let fd = self.add(Open { passed, bytes: None })?;
+        Ok(Descriptor { fd, readable: self.bell.clone() })
+    }
+
+    fn passed(&self, fd: i32) -> Option<Passed> {
+        self.open.lock().get(&fd).map(|open| open.passed.clone())
+    }
+
+    fn share(&self, object: HostFrame, bytes: u64, _: PrimeFlags, passed: Passed) -> Result<(i32, BytesId), Errno> {
+        let id = BytesId { device: 1, inode: object.0 };
+        let fd = self.add(Open { passed, bytes: Some(SharedBytes { id, bytes }) })?;
+        Ok((fd, id))
+    }
+
+    fn shared(&self, fd: i32) -> Result<SharedBytes, Errno> {
+        if matches!(fd, DEVICE_FD | EVENT_FD) {
+            return Err(Errno::EINVAL);
+        }
+        self.open.lock().get(&fd).ok_or(Errno::EBADF)?.bytes.ok_or(Errno::EINVAL)
+    }
+
+    fn adopt(&self, _fd: i32, _bytes: u64) -> Result<HostFrame, Errno> {
+        Err(Errno::ENOMEM)
+    }
+
+    fn owner(&self, fd: i32) -> Option<OwnerId> {
+        (fd == DEVICE_FD).then_some(self.owner)
+    }
+
+    fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
+        if fd == EVENT_FD {
+            return Ok(self.bell.clone());
+        }
+        let known = fd == DEVICE_FD || self.open.lock().contains_key(&fd);
+        Err(if known { Errno::EINVAL } else { Errno::EBADF })
+    }
+}
