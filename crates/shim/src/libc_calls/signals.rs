@@ -152,14 +152,15 @@ pub fn install() {
     INSTALLED.store(true, Ordering::Release);
 }
 
-/// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack.
+/// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack. The
+/// machine's handler stays in front of it, where there is one.
 fn install_ours(signal: c_int, wanted: &Current) {
     loop {
         let (theirs, number) = wanted.get();
         let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: all bits zero is a valid action.
         let action = unsafe { ours.assume_init_mut() };
-        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_sigaction = in_front(signal);
         let flags = match theirs.handler {
             SIG_DFL | SIG_IGN => libc::SA_RESTART | libc::SA_ONSTACK,
             _ => theirs.flags & (libc::SA_RESTART | libc::SA_ONSTACK),
@@ -171,6 +172,24 @@ fn install_ours(signal: c_int, wanted: &Current) {
         if wanted.number() == number {
             return;
         }
+    }
+}
+
+/// The handler that the kernel is to call: ours or, since the machine started, its own, which calls ours.
+fn in_front(signal: c_int) -> usize {
+    let ours = on_signal as *const () as usize;
+    if !INSTALLED.load(Ordering::Acquire) {
+        return ours;
+    }
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only; room for the answer.
+    if unsafe { real::sigaction(signal, ptr::null(), now.as_mut_ptr()) } != 0 {
+        return ours;
+    }
+    // SAFETY: filled by sigaction.
+    match unsafe { now.assume_init() }.sa_sigaction {
+        SIG_DFL | SIG_IGN => ours,
+        handler => handler,
     }
 }
 
