@@ -10,7 +10,7 @@
 //! `xe_vm_add_fault_entry_pf`.
 
 use sync::time::now_ns;
-use units::{GpuRange, SZ_4K};
+use units::{GpuRange, GpuVa, SZ_2M, SZ_4K};
 use xe_spec::fault::{Access, FaultAck, FaultRecord, FaultType};
 use xe_uapi::vm::CreateFlags;
 
@@ -57,6 +57,13 @@ fn serve_in(vm: &Vm, record: &FaultRecord) -> Result<Serviced, Errno> {
     }
 }
 
+/// What a scratch page is shown over: 2M where nothing else is, so that a batch that runs astray does not use up the tables.
+fn hole_around(state: &VmState, addr: GpuVa) -> GpuRange {
+    let large = GpuRange::around(addr, SZ_2M);
+    let is_hole = state.vmas.overlapping(large).is_empty() && state.pending_in(large).next().is_none();
+    if is_hole { large } else { GpuRange::around(addr, SZ_4K) }
+}
+
 fn serve_beside(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Handled, Errno> {
     if record.fault_type == FaultType::Malformed {
         return Err(Errno::EFAULT);
@@ -67,7 +74,10 @@ fn serve_beside(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Handle
     let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
     let Some(vma) = state.vmas.find(record.addr) else {
         let has_scratch = vm.flags.contains(CreateFlags::SCRATCH_PAGE);
-        return if has_scratch { vm.fault_scratch(&fault).map(Handled::Served) } else { Err(Errno::EINVAL) };
+        if !has_scratch {
+            return Err(Errno::EINVAL);
+        }
+        return vm.fault_scratch(&fault, hole_around(state, record.addr)).map(Handled::Served);
     };
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);

@@ -28,11 +28,12 @@ impl Vm {
     pub(crate) fn fault_bo(&self, vma: &Vma, map: &BoMap, fault: &Fault) -> Result<Serviced, Errno> {
         if map.bo.standing() != Standing::Needed {
             let has_scratch = self.flags.contains(CreateFlags::SCRATCH_PAGE);
-            return if has_scratch { self.fault_scratch(fault) } else { Err(Errno::EACCES) };
+            let page = GpuRange::around(fault.addr, SZ_4K);
+            return if has_scratch { self.fault_scratch(fault, page) } else { Err(Errno::EACCES) };
         }
         let atomic = fault.access == Access::Atomic;
         let may = self.access_of(vma);
-        let needs_vram = atomic && !may.atomic_system;
+        let needs_vram = atomic && !self.does_atomics_on_system(may);
         if atomic && !may.atomic_vram || needs_vram && !map.bo.may_be_in_vram() {
             return Err(Errno::EACCES);
         }
@@ -84,7 +85,7 @@ impl Vm {
         fault: &Fault,
     ) -> Result<Serviced, Errno> {
         let access = self.access_of(vma);
-        if fault.access == Access::Atomic && !access.atomic_system {
+        if fault.access == Access::Atomic && !self.does_atomics_on_system(access) {
             return Err(Errno::EACCES);
         }
         userptrs.bind(vma.span, map, fault.addr, access, &[fault.tile])?;
@@ -100,6 +101,11 @@ impl Vm {
         tiles: &[TileId],
     ) -> Result<(), Errno> {
         userptrs.bind_all(vma.span, map, self.access_of(vma), tiles)
+    }
+
+    /// Whether an atomic on system memory gets done: a leaf that allows it is not enough where the device cannot.
+    fn does_atomics_on_system(&self, access: build::Access) -> bool {
+        access.atomic_system && self.platform().device_atomics_on_smem
     }
 
     /// What leaves of no mirror allow: without faults, atomics are not told apart.
@@ -120,9 +126,9 @@ impl Vm {
     }
 
     /// An address where nothing is, in a VM that was made with a scratch page: reads zeros, writes are dropped.
-    pub(crate) fn fault_scratch(&self, fault: &Fault) -> Result<Serviced, Errno> {
-        let page = GpuRange::around(fault.addr, SZ_4K);
-        self.write_leaves(fault.tile, page, &null_runs(page, true))?;
+    /// It is shown over `hole`.
+    pub(crate) fn fault_scratch(&self, fault: &Fault, hole: GpuRange) -> Result<Serviced, Errno> {
+        self.write_leaves(fault.tile, hole, &null_runs(hole, true))?;
         Ok(Serviced::Resolved)
     }
 

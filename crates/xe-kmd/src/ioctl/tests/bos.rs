@@ -218,6 +218,15 @@ fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
     let bo = create(&rig, SZ_64K, 1);
     assert_eq!(bind(&rig, vm, map(bo, AT, SZ_64K)), OK);
     assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT)), Some((0, leaf)) if !leaf.null));
+    assert_eq!(rig.fault(0, asid, AT + SZ_64K, Access::Read), FaultAck::Replay);
+    assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT + SZ_64K)), Some((0, leaf)) if leaf.null));
+    assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT)), Some((0, leaf)) if !leaf.null), "and stays");
+    // A batch that runs through a gigabyte of it takes no more than one table.
+    let before = rig.device.tables_used(TileId(0));
+    for at in (0..SZ_1G).step_by(SZ_2M as usize) {
+        assert_eq!(rig.fault(0, asid, 2 * AT + at, Access::Read), FaultAck::Replay);
+    }
+    assert!(rig.device.tables_used(TileId(0)) <= before + 3);
 }
 
 #[test]
@@ -302,6 +311,26 @@ fn what_is_not_congruent_by_2m_is_mapped_by_compact_tables() {
         assert_eq!(is_right(offset), Some(true));
     }
     assert!(matches!(leaf(&rig, 0, asid, at + hole), None | Some((0, false, _))));
+}
+
+/// A leaf that allows an atomic does not make the device able to do it: the fault would come again for ever.
+#[test]
+fn an_atomic_that_the_device_cannot_do_ends_the_context_without_faults_too() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 2);
+    mapped(&rig, DATA, SZ_64K);
+    let (system, both) = (create(&rig, SZ_64K, 1), create(&rig, SZ_64K, 3));
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: DATA, ..map(0, AT, SZ_64K) };
+    for op in [userptr, map(system, AT + SZ_2M, SZ_64K), map(both, AT + 2 * SZ_2M, SZ_64K)] {
+        assert_eq!(bind(&rig, vm, op), OK);
+    }
+    for at in [AT, AT + SZ_2M] {
+        assert_eq!((rig.fault(0, asid, at, Access::Atomic), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
+    }
+    let prefetch = VmBindOp { op: BIND_OP_PREFETCH, flags: 0, ..map(0, AT + 2 * SZ_2M, SZ_64K) };
+    assert_eq!((bind(&rig, vm, prefetch), rig.device.vram_used(TileId(0))), (OK, 0));
+    assert_eq!(rig.fault(0, asid, AT + 2 * SZ_2M, Access::Atomic), FaultAck::Replay);
+    assert_eq!(rig.device.vram_used(TileId(0)), SZ_64K, "where it can be in VRAM, it goes there");
 }
 
 #[test]
