@@ -130,6 +130,63 @@ fn arithmetic_between_registers_and_memory() {
 }
 
 #[test]
+fn arithmetic_loads_and_stores_where_the_accumulator_points_to() {
+    let rig = rig();
+    poke(&rig, 0x40, &[0x89ab_cdef, 0x0123_4567]);
+    let alu = |op: u32, to: u32, from: u32| op << 20 | to << 10 | from;
+    let point = |register| [alu(0x080, 0x20, register), alu(0x081, 0x21, 0), alu(0x100, 0, 0)];
+    let load = command([&point(0), &[alu(0x082, 2, 0x31), alu(0x001, 0, 0)]]);
+    let store = command([&point(1), &[alu(0x181, 0x31, 2), alu(0x002, 0, 0)]]);
+    let [low, high] = at(VA.add(0x40));
+    completes(
+        &rig,
+        &command([
+            &[0x1100_0007 | REL, 0x600, low, 0x604, high, 0x608, VA.0 as u32, 0x60c, 0],
+            &command([&[0x0d00_0008], &load, &store]),
+        ]),
+    );
+    assert_eq!(quad(&rig, 0), 0x0123_4567_89ab_cdef);
+    hangs(&rig, &[0x0d00_0000, alu(0x082, 2, 0x20), 0]);
+}
+
+#[test]
+fn a_predicate_skips_what_follows_up_to_the_next_one() {
+    // How the predicate is set, the result, and whether commands are skipped.
+    let cases = [(0, 0, false), (1, 0, true), (1, 1, false), (1, 2, true), (2, 0, false), (2, 3, true), (0xf, 0, true)];
+    for (condition, result, skips) in cases {
+        let rig = rig();
+        completes(
+            &rig,
+            &command([
+                &[0x1100_0001 | REL, 0x3bc, result],
+                &[0x0080_0000 | condition],
+                &store(VA, 1),
+                &[0x1880_8101, 0xdead_0000, 0].map(|word| if skips { word } else { 0 }),
+                &[0x0080_0000],
+                &store(VA.add(4), 1),
+            ]),
+        );
+        assert_eq!([word(&rig, 0), word(&rig, 4)], [u32::from(!skips), 1], "{condition} {result}");
+    }
+    hangs(&rig(), &[0x0080_0003]);
+    let rig = rig();
+    let context = rig.context();
+    run_on(&rig, context, &[0x0080_000f]);
+    run_on(&rig, context, &store(VA, 7));
+    assert_eq!(word(&rig, 0), 7, "a batch begins without a predicate");
+}
+
+#[test]
+fn a_batch_goes_on_where_a_register_says() {
+    let rig = rig();
+    rig.batch_at(0x100, &command([&store(VA, 5), &[BBE]]));
+    let [low, high] = at(BATCH.add(0x400));
+    let jump = [0x1884_0101, 0xdead_0000, 0];
+    completes(&rig, &command([&[0x1100_0003 | REL, 0x600, low, 0x604, high], &jump, &store(VA, 9)]));
+    assert_eq!(word(&rig, 0), 5);
+}
+
+#[test]
 fn a_conditional_end_ends_where_its_comparison_does_not_hold() {
     let cases =
         [(0, 5, 4, true), (0, 4, 4, false), (1, 4, 4, true), (2, 3, 4, true), (3, 5, 4, false), (5, 4, 4, false)];
@@ -234,6 +291,21 @@ fn a_loop_that_polls_pauses_and_a_loop_that_works_does_not() {
     for _ in 0..1000 {
         assert_eq!(rig.gpu.step(CCS), Step::Ran);
     }
+}
+
+#[test]
+fn a_loop_that_loads_the_same_and_writes_nothing_pauses() {
+    let (rig, jump) = (rig(), command([&[0x1880_0101], &at(BATCH)]));
+    let context = rig.context();
+    let load = command([&[0x1480_0002 | REL, 0x608], &at(VA.add(0x40))]);
+    rig.submit(context, 1, &command([&load, &store(VA, 1), &jump]));
+    for _ in 0..1000 {
+        assert_eq!(rig.gpu.step(CCS), Step::Ran);
+    }
+    let rig = self::rig();
+    let context = rig.context();
+    rig.submit(context, 1, &command([&load, &jump]));
+    assert!(matches!(rig.run(), Step::Sleep(_)));
 }
 
 #[test]

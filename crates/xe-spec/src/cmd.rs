@@ -30,6 +30,8 @@ pub const fn mi_opcode(dw0: u32) -> u32 {
 
 /// Does nothing; one dword.
 pub const MI_NOOP: u32 = 0x00;
+/// Says which of the commands that follow are skipped, see [`Predicate`]; one dword.
+pub const MI_SET_PREDICATE: u32 = 0x01;
 /// Interrupts the driver; one dword.
 pub const MI_USER_INTERRUPT: u32 = 0x02;
 /// Place where another context may be scheduled; one dword.
@@ -79,8 +81,8 @@ pub const fn atomic_opcode(dw0: u32) -> u32 {
 }
 /// [`MI_BATCH_BUFFER_START`]: second level; the first batch goes on when this one ends.
 pub const BBS_SECOND_LEVEL: u32 = 1 << 22;
-/// [`MI_BATCH_BUFFER_START`]: only where a predicate says so.
-pub const BBS_PREDICATED: u32 = 1 << 15;
+/// [`MI_BATCH_BUFFER_START`]: the address is in the first general register.
+pub const BBS_INDIRECT: u32 = 1 << 18;
 /// [`MI_CONDITIONAL_BATCH_BUFFER_END`]: compare with the data of the command.
 pub const CBBE_COMPARE: u32 = 1 << 21;
 /// [`MI_CONDITIONAL_BATCH_BUFFER_END`]: compare under a mask, which is in memory behind the word.
@@ -117,6 +119,43 @@ pub const POST_SYNC_TIMESTAMP: u32 = 3;
 pub const NOTIFY: u32 = 1 << 8;
 /// [`MI_FLUSH_DW`]: bit of the address: it is one of the driver's own address space.
 pub const FLUSH_GLOBAL_GTT: u32 = 1 << 2;
+
+/// [`MI_SET_PREDICATE`]: when the commands behind it are skipped, up to the next one of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Predicate {
+    /// Never.
+    #[default]
+    Never,
+    /// While bit 0 of [`PREDICATE_RESULT_2`](crate::regs::PREDICATE_RESULT_2) is clear.
+    OnClear,
+    /// While it is set.
+    OnSet,
+    /// Always.
+    Always,
+}
+
+impl Predicate {
+    /// Of the command's dword; `None` for the conditions of the render engine's own result.
+    pub const fn of(dw0: u32) -> Option<Self> {
+        match dw0 & 0x3f {
+            0 => Some(Self::Never),
+            1 => Some(Self::OnClear),
+            2 => Some(Self::OnSet),
+            0xf => Some(Self::Always),
+            _ => None,
+        }
+    }
+
+    /// Whether a command is skipped.
+    pub const fn skips(self, result: u32) -> bool {
+        match self {
+            Self::Never => false,
+            Self::OnClear => result & 1 == 0,
+            Self::OnSet => result & 1 != 0,
+            Self::Always => true,
+        }
+    }
+}
 
 /// A comparison of memory with the data of a command: bits 14:12.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,6 +205,10 @@ impl Compare {
 pub mod alu {
     /// Nothing.
     pub const NOOP: u32 = 0x000;
+    /// Waits for the loads before it.
+    pub const FENCE_RD: u32 = 0x001;
+    /// Waits for the stores before it.
+    pub const FENCE_WR: u32 = 0x002;
     /// Loads an operand from a register.
     pub const LOAD: u32 = 0x080;
     /// The same, inverted.
@@ -174,6 +217,8 @@ pub mod alu {
     pub const LOAD0: u32 = 0x081;
     /// Loads all ones.
     pub const LOAD1: u32 = 0x481;
+    /// Loads a register from the memory that the accumulator points to: 64 bits.
+    pub const LOADIND: u32 = 0x082;
     /// Adds the operands.
     pub const ADD: u32 = 0x100;
     /// Subtracts the second from the first.
@@ -194,6 +239,8 @@ pub mod alu {
     pub const STORE: u32 = 0x180;
     /// The same, inverted.
     pub const STOREINV: u32 = 0x580;
+    /// Stores a register to the memory that the accumulator points to: 64 bits.
+    pub const STOREIND: u32 = 0x181;
 
     /// Operand: the general register of that number, up to [`GPRS`].
     pub const GPRS: u32 = 16;

@@ -12,6 +12,8 @@ pub const CS_GPR_END: u32 = CS_GPR + 16 * 8;
 pub const RING_TIMESTAMP: u32 = 0x358;
 /// Time that the context ran, low and high dword.
 pub const CTX_TIMESTAMP: u32 = 0x3a8;
+/// Result that a predicate asks for: bit 0.
+pub const PREDICATE_RESULT_2: u32 = 0x3bc;
 /// Bits of the engine's timestamp.
 pub const TIMESTAMP_BITS: u32 = 36;
 

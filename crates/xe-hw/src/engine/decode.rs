@@ -7,7 +7,7 @@ use super::blit::{self, Blit};
 use super::registers::Registers;
 use crate::port::Rmw;
 use units::GpuVa;
-use xe_spec::cmd::{self, Compare, blt, gpgpu};
+use xe_spec::cmd::{self, Compare, Predicate, blt, gpgpu};
 use xe_spec::fault::{EngineClass, EngineId};
 use xe_spec::regs::{self, Naming};
 
@@ -19,9 +19,12 @@ pub(super) enum Command {
     Nothing,
     End,
     Jump {
-        to: GpuVa,
+        /// By the first general register, where there is none.
+        to: Option<GpuVa>,
         second_level: bool,
     },
+    /// Says which commands are skipped from now on.
+    Predicate(Predicate),
     /// Goes on where the comparison holds, else ends this level of the batch or all of it.
     EndUnless {
         at: GpuVa,
@@ -66,6 +69,14 @@ pub(super) enum Command {
     Blit(Blit),
 }
 
+impl Command {
+    /// Whether it writes memory, or may.
+    pub(super) fn writes(&self) -> bool {
+        use Command::*;
+        matches!(self, Store { .. } | Stamp { .. } | Atomic { .. } | StoreRegister { .. } | Blit(_))
+    }
+}
+
 /// Dwords of the command that starts with `dw0`; `None` where an engine of this class does not have it.
 pub(super) fn length_of(class: EngineClass, dw0: u32) -> Option<usize> {
     let told = cmd::told_length(dw0);
@@ -86,6 +97,7 @@ pub(super) fn length_of(class: EngineClass, dw0: u32) -> Option<usize> {
 fn mi_length(dw0: u32, told: usize) -> Option<usize> {
     let lengths: &[usize] = match cmd::mi_opcode(dw0) {
         cmd::MI_NOOP
+        | cmd::MI_SET_PREDICATE
         | cmd::MI_USER_INTERRUPT
         | cmd::MI_ARB_CHECK
         | cmd::MI_ARB_ON_OFF
@@ -178,9 +190,10 @@ impl Words<'_> {
                 Command::Nothing
             }
             cmd::MI_BATCH_BUFFER_END => Command::End,
-            cmd::MI_BATCH_BUFFER_START if self.has(cmd::BBS_PREDICATED) => return None,
+            cmd::MI_SET_PREDICATE => Command::Predicate(Predicate::of(dw0)?),
             cmd::MI_BATCH_BUFFER_START => {
-                Command::Jump { to: self.address(1), second_level: self.has(cmd::BBS_SECOND_LEVEL) }
+                let to = (!self.has(cmd::BBS_INDIRECT)).then(|| self.address(1));
+                Command::Jump { to, second_level: self.has(cmd::BBS_SECOND_LEVEL) }
             }
             cmd::MI_FLUSH_DW => return self.flush(),
             cmd::MI_MATH => Command::Math,

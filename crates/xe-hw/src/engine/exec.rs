@@ -7,11 +7,15 @@
 //!
 //! A command that waits ([`Progress::Waits`]) was not executed: it is looked at again later, see `poll.rs`.
 //!
+//! A predicate (MI_SET_PREDICATE) is asked before each command; what it skips must be a command, and no more; the
+//! end of a batch is never skipped. A batch begins without one.
+//!
 //! A command that is not known, or has a length that it cannot have, is a hang: nothing is skipped.
 //! The low bits of an address that its size does not need are not decoded.
 
 use super::blit::{Blit, Going};
 use super::decode::{Command, Words, length_of};
+use super::math::{self, Math};
 use super::poll::Polls;
 use super::registers::{Registers, Stamps};
 use crate::engine::Job;
@@ -20,7 +24,7 @@ use crate::mmu::access::{Initiator, Op};
 use crate::record::Record;
 use sync::time::now_ns;
 use units::GpuVa;
-use xe_spec::cmd::Compare;
+use xe_spec::cmd::{Compare, Predicate};
 use xe_spec::fault::{Access, ContextId};
 use xe_spec::regs::Naming;
 
@@ -38,8 +42,12 @@ pub(crate) struct Run {
     words: Vec<u32>,
     line: Option<(GpuVa, [u8; LINE])>,
     polls: Polls,
+    /// What registers are loaded from.
+    loads: Polls,
     going: Going,
     registers: Registers,
+    math: Math,
+    predicate: Predicate,
     /// The driver is to be interrupted.
     notify: bool,
     /// Time that it had the engine, up to `charged_ns`.
@@ -89,7 +97,8 @@ impl Run {
         self.pc = job.batch.unwrap_or_default().align_down(4);
         (self.job, self.back, self.line) = (Some(job), None, None);
         self.words.clear();
-        self.polls = Polls::default();
+        (self.polls, self.loads) = Default::default();
+        (self.math, self.predicate) = Default::default();
     }
 
     /// Whether a job is under way.
@@ -114,7 +123,11 @@ impl Run {
         let Some(command) = (Words { engine: by.engine, words: &self.words }).decode() else {
             return self.hang(by, context);
         };
-        let notifies = (Words { engine: by.engine, words: &self.words }).notifies();
+        let skipped =
+            self.predicate.skips(self.registers.predicate) && !matches!(command, Command::Predicate(_) | Command::End);
+        let command = if skipped { Command::Nothing } else { command };
+        let writes = command.writes();
+        let notifies = !skipped && (Words { engine: by.engine, words: &self.words }).notifies();
         match self.execute(by, command) {
             Err(stall) => return Progress::Stalled(stall),
             Ok(None) => return self.hang(by, context),
@@ -126,6 +139,9 @@ impl Run {
             }
             Ok(Some(Ended::Jumped)) => {}
             Ok(Some(Ended::Done)) => self.pc = self.pc.add(4 * self.words.len() as u64),
+        }
+        if writes {
+            self.loads.forget();
         }
         self.notify |= notifies;
         self.words.clear();
@@ -175,7 +191,11 @@ impl Run {
         match command {
             Command::Nothing => {}
             Command::End => return Ok(Some(self.end())),
-            Command::Jump { to, second_level } => return Ok(Some(self.jump(to, second_level))),
+            Command::Predicate(predicate) => self.predicate = predicate,
+            Command::Jump { to, second_level } => {
+                let to = to.unwrap_or(GpuVa(self.registers.general[0]));
+                return Ok(Some(self.jump(to, second_level)));
+            }
             Command::EndUnless { at, data, compare, this_level } => {
                 return self.end_unless(by, at, (data, compare), this_level).map(Some);
             }
@@ -189,7 +209,10 @@ impl Run {
             }
             Command::LoadImmediate { naming } => self.load_immediates(by, naming),
             Command::LoadMemory { register, from } => {
-                let value = load(by, from)?;
+                let value = load(by, from, 4)? as u32;
+                if let Some(ns) = self.loads.visit(self.pc, value) {
+                    return Ok(Some(Ended::Waits(ns)));
+                }
                 self.registers.write(register, value);
             }
             Command::StoreRegister { register, to } => {
@@ -200,8 +223,15 @@ impl Run {
                 let value = self.registers.read(from, stamps(self));
                 self.registers.write(to, value);
             }
-            Command::Math if !self.registers.compute(&self.words[1..]) => return Ok(None),
-            Command::Math => {}
+            Command::Math => {
+                let memory = |access| match access {
+                    math::Access::Load(from) => load(by, from, 8),
+                    math::Access::Store(to, value) => store(by, to, value, 8).map(|()| value),
+                };
+                if !self.math.advance(&mut self.registers, &self.words[1..], memory)? {
+                    return Ok(None);
+                }
+            }
             Command::Blit(blit) => return self.blit(by, &blit).map(Some),
         }
         Ok(Some(Ended::Done))
@@ -219,7 +249,7 @@ impl Run {
     }
 
     fn wait(&mut self, by: &Initiator<'_>, at: GpuVa, data: u32, compare: Compare) -> Result<Ended, Stall> {
-        let word = load(by, at)?;
+        let word = load(by, at, 4)? as u32;
         if compare.holds(word, data) {
             self.polls.found(self.pc);
             self.line = None;
@@ -236,7 +266,7 @@ impl Run {
         (data, compare): (u32, Compare),
         this_level: bool,
     ) -> Result<Ended, Stall> {
-        let word = load(by, at)?;
+        let word = load(by, at, 4)? as u32;
         if !compare.holds(word, data) {
             self.polls.found(self.pc);
             if !this_level {
@@ -318,10 +348,10 @@ fn store(by: &Initiator<'_>, to: GpuVa, value: u64, size: usize) -> Result<(), S
     done.map_err(|refusal| Stall { addr: to, access: Access::Write, refusal })
 }
 
-/// Loads a dword.
-fn load(by: &Initiator<'_>, from: GpuVa) -> Result<u32, Stall> {
-    let (from, mut bytes) = (from.align_down(4), [0; 4]);
-    let done = by.access(from, Op::Read(&mut bytes));
+/// Loads `size` bytes.
+fn load(by: &Initiator<'_>, from: GpuVa, size: usize) -> Result<u64, Stall> {
+    let (from, mut bytes) = (from.align_down(size as u64), [0; 8]);
+    let done = by.access(from, Op::Read(&mut bytes[..size]));
     done.map_err(|refusal| Stall { addr: from, access: Access::Read, refusal })?;
-    Ok(u32::from_le_bytes(bytes))
+    Ok(u64::from_le_bytes(bytes))
 }

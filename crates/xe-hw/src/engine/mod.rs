@@ -25,6 +25,7 @@
 mod blit;
 mod decode;
 mod exec;
+mod math;
 mod poll;
 mod registers;
 mod schedule;

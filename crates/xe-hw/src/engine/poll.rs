@@ -4,7 +4,8 @@
 //! lasts already: a change is seen late by that share. From 2.5 ms on it grows by a 400th of that time only, to 10 ms: a queue
 //! that waits for hours costs a hundred looks a second. Where something happens that others may wait for (a job ends, a
 //! program asks for a fence), all pauses of the device end ([`Gpu::look_again`](crate::Gpu::look_again)). A batch that polls through a loop (a conditional end that does not end, a jump back)
-//! is known by finding the same word at the same command.
+//! is known by finding the same word at the same command; one that loads a register from there, and has no conditional
+//! end, by writing nothing between two loads besides.
 
 use sync::time::now_ns;
 use units::GpuVa;
@@ -16,7 +17,7 @@ const SHORTEST_NS: u64 = 2_000;
 const LONG_NS: u64 = 2_500_000;
 const LONGEST_NS: u64 = 10_000_000;
 /// Commands of a loop that are told apart.
-const WATCHED: usize = 2;
+const WATCHED: usize = 4;
 
 /// What a context polls.
 #[derive(Default)]
@@ -40,6 +41,11 @@ impl Polls {
         for watch in &mut self.watched {
             *watch = watch.take().filter(|watch| watch.pc != pc);
         }
+    }
+
+    /// The batch did work: what it finds from now on is found for the first time.
+    pub(super) fn forget(&mut self) {
+        self.watched = Default::default();
     }
 
     /// The command at `pc` found `word` and must look again: the pause until then.
