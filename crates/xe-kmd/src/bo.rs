@@ -144,6 +144,12 @@ impl Bo {
         }
     }
 
+    /// Whether that address space shows it.
+    pub(crate) fn is_shown_by(&self, space: &Weak<dyn Shows>) -> bool {
+        let maps = self.state.lock().maps.clone();
+        maps.iter().filter_map(Weak::upgrade).any(|map| map.space.ptr_eq(space))
+    }
+
     /// A new BO. `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
         let fits = |size: u64| config.size <= size;

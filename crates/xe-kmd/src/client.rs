@@ -48,6 +48,8 @@ pub struct MemoryUse {
     pub shared: u64,
     /// Of those that are there.
     pub resident: u64,
+    /// Of those that jobs may be using.
+    pub active: u64,
 }
 
 /// Use of a class of engines, in ticks of the reference clock.
@@ -89,11 +91,14 @@ impl Client {
             let capacity = u64::from(of_tile) * platform.tiles.len() as u64;
             EngineUse { name, cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
         });
-        Usage { client: self.id, memory: memory(platform, bos), engines: engines.collect() }
+        let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
+        let is_active =
+            |bo: &Bo| users.iter().any(|vm| bo.config.vm == Some(vm.asid) || bo.is_shown_by(&vm.shown_by()));
+        Usage { client: self.id, memory: memory(platform, bos, is_active), engines: engines.collect() }
     }
 }
 
-fn memory(platform: &Platform, bos: &[Arc<Bo>]) -> Vec<MemoryUse> {
+fn memory(platform: &Platform, bos: &[Arc<Bo>], is_active: impl Fn(&Bo) -> bool) -> Vec<MemoryUse> {
     let names = ["system".to_string(), "gtt".to_string()].into_iter();
     let names = names.chain((0..platform.tiles.len()).map(|tile| format!("vram{tile}")));
     let mut memory: Vec<_> = names.map(|name| MemoryUse { name, ..MemoryUse::default() }).collect();
@@ -104,6 +109,7 @@ fn memory(platform: &Platform, bos: &[Arc<Bo>]) -> Vec<MemoryUse> {
         of.total += bo.config.size;
         of.shared += if bo.is_shared() { bo.config.size } else { 0 };
         of.resident += if resident { bo.config.size } else { 0 };
+        of.active += if is_active(bo) { bo.config.size } else { 0 };
     }
     memory
 }

@@ -214,6 +214,13 @@ impl ExecQueue {
         Ok(finished)
     }
 
+    /// Whether what its VM shows is in use for its sake: by a job that is not over, or because it may be preempted at any time. Upstream: it
+    /// has a fence in the VM's `dma_resv`; where faults are served there are none.
+    pub(crate) fn holds_memory(&self) -> bool {
+        let is_busy = || !self.vm.is_long_running() && !self.last().is_over();
+        self.is_engine_of(&self.vm) && (self.vm.is_preempt_mode() || is_busy())
+    }
+
     /// The fence of the job that was asked for last. Upstream: `xe_exec_queue_last_fence_get`.
     pub(crate) fn last(&self) -> Arc<Fence> {
         match &self.kind {

@@ -11,9 +11,9 @@ pub fn lines(usage: &Usage, device: u8) -> String {
     let slot = view::slot(device);
     let mut text = format!("drm-driver:\txe\ndrm-client-id:\t{}\ndrm-pdev:\t{slot}\n", usage.client);
     for of in &usage.memory {
-        // Nothing here is busy or purgeable.
-        let all =
-            [("total", of.total), ("shared", of.shared), ("active", 0), ("resident", of.resident), ("purgeable", 0)];
+        // Nothing here is told as purgeable.
+        let (here, busy) = (of.resident, of.active);
+        let all = [("total", of.total), ("shared", of.shared), ("active", busy), ("resident", here), ("purgeable", 0)];
         for (what, bytes) in all {
             let _ = writeln!(text, "drm-{what}-{}:\t{}", of.name, size(bytes));
         }

@@ -374,3 +374,35 @@ fn fences_end_whatever_ends_their_jobs() {
         assert_eq!(report.outcome, Outcome::Finished, "seed {seed}");
     }
 }
+
+#[test]
+fn memory_is_active_while_a_job_may_use_it() {
+    let rig = Rig::new();
+    let bo = |vm_id| {
+        let mut args = GemCreate { size: SZ_64K, placement: 1, cpu_caching: CACHING_WB, vm_id, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+        args.handle
+    };
+    let active = || rig.file.usage().memory.iter().map(|of| of.active).sum::<u64>();
+    // With dma-fences: what is the VM's own, and what it shows, while a job is under way.
+    let busy = vm(&rig, 0);
+    let (_own, shown, _other) = (bo(busy), bo(0), bo(0));
+    assert_eq!(bind(&rig, busy, super::bos::map(shown, 1 << 20, SZ_64K)), OK);
+    let id = queue(&rig, busy, CLASS_COPY, 0).unwrap();
+    assert_eq!((active(), exec(&rig, id, 1, &[]), active()), (0, OK, 2 * SZ_64K));
+    let context = *rig.hw.state.lock().contexts.last_key_value().expect("the queue's").0;
+    rig.device.job_done(context, 1);
+    assert_eq!(active(), 0);
+    // A long-running VM's, as long as a queue of it can be preempted; where faults are served, none.
+    let long = vm(&rig, 2);
+    let _own = bo(long);
+    assert_eq!(active(), 0);
+    queue(&rig, long, CLASS_COPY, 0).unwrap();
+    assert_eq!(active(), SZ_64K);
+    let faults = vm(&rig, 6);
+    let _own = bo(faults);
+    let id = queue(&rig, faults, CLASS_COPY, 0).unwrap();
+    assert_eq!((exec(&rig, id, 1, &[]), active()), (OK, SZ_64K));
+    rig.file.close();
+    rig.device.stop_jobs();
+}
