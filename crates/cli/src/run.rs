@@ -164,7 +164,7 @@ impl NewReport {
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("it is no regular file"));
             }
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            rustix::fs::fcntl_lock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
         let file = open().with_context(|| format!("cannot write the report {}", path.display()))?;
@@ -174,7 +174,7 @@ impl NewReport {
     /// Empties it, and lets others write.
     fn begin(self) -> io::Result<()> {
         self.file.set_len(0)?;
-        Ok(rustix::fs::flock(&self.file, FlockOperation::Unlock)?)
+        Ok(rustix::fs::fcntl_lock(&self.file, FlockOperation::Unlock)?)
     }
 }
 

@@ -3,13 +3,13 @@
 //! The file is opened when the machine starts, since the program may give up its rights to open it later. The line is
 //! written when the program begins to end, and again in the same place when it has ended: in between the destructors of its libraries
 //! run, which may use the device, or end the process in ways of their own. Several processes write to one file, so a
-//! lock on the file is held over each write.
+//! lock on the file is held over each write: a process' own one, for a fork child has its parent's open file.
 //!
 //! Locking: none of its own; it lies under `session`'s `START`.
 
 use crate::libc_calls::{self, signals};
 use crate::nodes;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io;
 use std::ffi::OsStr;
@@ -60,9 +60,9 @@ impl Report {
     }
 
     fn put(&mut self, line: &str) -> io::Result<()> {
-        rustix::fs::flock(&self.file, FlockOperation::LockExclusive)?;
+        lock(&self.file, FlockOperation::LockExclusive)?;
         let written = self.put_locked(line);
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = lock(&self.file, FlockOperation::Unlock);
         written
     }
 
@@ -82,6 +82,11 @@ impl Report {
         self.line = Some((std::process::id(), at, line.len()));
         Ok(())
     }
+}
+
+/// Takes the file's lock or gives it back. It is the process' (`fcntl`), not the open file's (`flock`), which a fork child shares.
+fn lock(file: impl AsFd, how: FlockOperation) -> io::Result<()> {
+    rustix::fs::fcntl_lock(file, how)
 }
 
 /// A line that takes `length` bytes, of a shorter one: with spaces before its end.
@@ -124,6 +129,23 @@ mod tests {
     fn a_line_is_padded_to_any_length() {
         assert_eq!(padded("{}\n", 5), "{}  \n");
         assert_eq!((padded("{}\n", 3), padded("{}\n", 200_000).len()), ("{}\n".into(), 200_000));
+    }
+
+    #[test]
+    fn a_process_that_has_the_same_open_file_waits_too() {
+        const CHILD: &str = "PONTOON_TEST_LOCK";
+        if std::env::var_os(CHILD).is_some() {
+            let locked = lock(std::io::stdin(), FlockOperation::NonBlockingLockExclusive);
+            std::process::exit(if locked.is_ok() { 4 } else { 3 });
+        }
+        let file = rustix::fs::memfd_create("report", rustix::fs::MemfdFlags::CLOEXEC).expect("a memory file");
+        lock(&file, FlockOperation::LockExclusive).expect("the lock");
+        let me = std::env::current_exe().expect("this test");
+        let name = "report::tests::a_process_that_has_the_same_open_file_waits_too";
+        let mut child = std::process::Command::new(me);
+        let status =
+            child.args(["--exact", name]).env(CHILD, "1").stdin(file.try_clone().expect("a duplicate")).status();
+        assert_eq!(status.expect("a child").code(), Some(3), "the lock is a process' own");
     }
 
     #[test]
