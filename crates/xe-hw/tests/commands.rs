@@ -497,3 +497,17 @@ fn a_pause_of_one_and_the_rest_of_an_engine_are_nobody_elses_time() {
         assert_eq!((rig.run(), ran()), (Step::Idle, [0, 0]));
     });
 }
+
+#[test]
+fn what_passes_before_the_next_step_counts_already() {
+    in_virtual_time(|| {
+        let rig = rig();
+        let (spins, other) = (rig.context(), rig.context());
+        let ran = || [spins, other].map(|context| rig.gpu.context_ran_ns(context) / 1_000_000);
+        rig.submit(spins, 1, &command([&[0x1880_0001], &at(BATCH)]));
+        assert_eq!(rig.gpu.step(CCS), Step::Ran);
+        sync::time::sleep_ns(5_000_000);
+        assert_eq!(ran(), [5, 0]);
+        assert_eq!((rig.gpu.step(CCS), ran()), (Step::Ran, [5, 0]));
+    });
+}

@@ -133,11 +133,14 @@ impl Schedule {
     /// Time that a context had the engine so far.
     pub(super) fn ran_ns(&self, id: ContextId) -> u64 {
         let Some(entry) = self.contexts.get(&id) else { return 0 };
-        let now = match (self.charged, entry.state) {
-            (Some((last, at)), State::Running | State::Sleeping(_)) if last == id => now_ns().saturating_sub(at),
-            _ => 0,
+        let goes_on = match entry.state {
+            State::Running | State::Sleeping(_) => true,
+            // What passes before the next step will be its time.
+            State::Ready => self.turns.iter().find_map(VecDeque::front) == Some(&id),
+            _ => false,
         };
-        entry.ran_ns + now
+        let since = self.charged.filter(|(last, _)| goes_on && *last == id);
+        entry.ran_ns + since.map_or(0, |(_, at)| now_ns().saturating_sub(at))
     }
 
     /// Takes out the run of the context whose turn it is.
