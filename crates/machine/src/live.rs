@@ -23,7 +23,7 @@ use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
-pub use mm_live::{OBJECT_NAME, Transport as Travel, high_numbers};
+pub use mm_live::{OBJECT_NAME, Transport as Travel, fix_up, high_numbers};
 
 /// What to start with.
 #[derive(Clone, Debug)]

@@ -125,6 +125,7 @@ pub use objects::OBJECT_NAME;
 pub use region::{PageSize, Region};
 pub use rules::Rules;
 pub use stats::Stats;
+pub use sys::access::fix_up;
 pub use sys::descriptor::high_numbers;
 
 use kernel::{Errno, Kernel};

@@ -3,7 +3,7 @@
 //! All routines lie in one span of text, use no stack and report in `rax`. When one of them faults, the handler of
 //! SIGSEGV and SIGBUS finds the instruction pointer in the span, puts the signal's number into `rax` and continues
 //! at the span's end, a `ret`: so a fault costs about 2 us and an access that does not fault costs nothing.
-//! Any other fault goes to whoever handled the signal before.
+//! Any other fault goes to whoever handled the signal before. Who puts a handler in front of ours later asks [`fix_up`] first.
 
 use super::call;
 use crate::kernel::Fault;
@@ -282,17 +282,28 @@ fn set_action(signal: i32, new: KernelAction, change: Change) -> KernelAction {
 
 /// The handler: no stack to speak of, no thread-locals, no locks.
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let context_at: *mut libc::ucontext_t = context.cast();
     // SAFETY: the kernel gives a handler of SA_SIGINFO a context that is valid until it returns.
+    if !unsafe { fix_up(signal, context) } {
+        forward(signal, info, context);
+    }
+}
+
+/// Whether a SIGSEGV or SIGBUS is of one of these accesses: it then ends with an error, once the handler returns.
+///
+/// # Safety
+/// `context` is what the kernel gave a handler of SA_SIGINFO that has not returned yet.
+pub unsafe fn fix_up(signal: i32, context: *mut libc::c_void) -> bool {
+    let context_at: *mut libc::ucontext_t = context.cast();
+    // SAFETY: the caller's contract.
     let registers = unsafe { &mut (*context_at).uc_mcontext.gregs };
     let pc = registers[libc::REG_RIP as usize] as usize;
     let (begin, end) = (pontoon_access_begin as *const () as usize, pontoon_access_end as *const () as usize);
     if (begin..end).contains(&pc) {
         registers[libc::REG_RAX as usize] = i64::from(signal);
         registers[libc::REG_RIP as usize] = end as i64;
-        return;
+        return true;
     }
-    forward(signal, info, context);
+    false
 }
 
 fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

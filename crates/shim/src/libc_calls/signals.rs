@@ -5,7 +5,8 @@
 //!
 //! The machine's accesses to memory that may be gone end in SIGSEGV or SIGBUS at known instructions. When a machine
 //! starts, [`install`] puts a handler of ours in front of the program's, and the machine puts its own in front of that;
-//! from then on sigaction and signal change a record that our handler obeys as the kernel would.
+//! from then on sigaction and signal change a record that our handler obeys as the kernel would. They also make our
+//! handler the kernel's anew, in front of the machine's: so ours asks the machine first, each time.
 //!
 //! Locking: none; handlers read atomics only.
 
@@ -152,15 +153,14 @@ pub fn install() {
     INSTALLED.store(true, Ordering::Release);
 }
 
-/// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack. The
-/// machine's handler stays in front of it, where there is one.
+/// Makes our handler the kernel's, with what the program wants of the kernel: system calls made again, its own stack.
 fn install_ours(signal: c_int, wanted: &Current) {
     loop {
         let (theirs, number) = wanted.get();
         let mut ours = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: all bits zero is a valid action.
         let action = unsafe { ours.assume_init_mut() };
-        action.sa_sigaction = in_front(signal);
+        action.sa_sigaction = on_signal as *const () as usize;
         let flags = match theirs.handler {
             SIG_DFL | SIG_IGN => libc::SA_RESTART | libc::SA_ONSTACK,
             _ => theirs.flags & (libc::SA_RESTART | libc::SA_ONSTACK),
@@ -172,24 +172,6 @@ fn install_ours(signal: c_int, wanted: &Current) {
         if wanted.number() == number {
             return;
         }
-    }
-}
-
-/// The handler that the kernel is to call: ours or, since the machine started, its own, which calls ours.
-fn in_front(signal: c_int) -> usize {
-    let ours = on_signal as *const () as usize;
-    if !INSTALLED.load(Ordering::Acquire) {
-        return ours;
-    }
-    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks only; room for the answer.
-    if unsafe { real::sigaction(signal, ptr::null(), now.as_mut_ptr()) } != 0 {
-        return ours;
-    }
-    // SAFETY: filled by sigaction.
-    match unsafe { now.assume_init() }.sa_sigaction {
-        SIG_DFL | SIG_IGN => ours,
-        handler => handler,
     }
 }
 
@@ -229,6 +211,10 @@ fn take(wanted: &Current) -> Action {
 
 /// Behind the machine's fixups, in front of the program's handler: does what the kernel would.
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel's own context of this handler.
+    if unsafe { machine::live::fix_up(signal, context) } {
+        return;
+    }
     let Some(wanted) = wanted(signal) else { return };
     // SAFETY: the kernel's own info of this signal.
     let was_sent = unsafe { (*info).si_code } <= 0;
