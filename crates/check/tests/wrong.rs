@@ -38,10 +38,14 @@ fn every_wrong_variant_is_found_without_being_told_the_schedule() {
     }
 }
 
-/// Uniform schedules find all but the fence that is over too early, which needs one thread to stand still for long.
+/// Those that need one thread to stand still for long: a fence that is over too early, and a fault that overtakes the eviction of
+/// what an unmap left. Uniform schedules met neither in 3,000 runs.
+const FAR: [&str; 2] = ["c=posted", "b=evict-partial"];
+
+/// Uniform schedules find all the others.
 #[test]
 fn uniform_schedules_find_most_of_them() {
-    for (behaviours, scene) in WRONG.iter().filter(|(behaviours, _)| *behaviours != "c=posted") {
+    for (behaviours, scene) in WRONG.iter().filter(|(behaviours, _)| !FAR.contains(behaviours)) {
         let scripts = vec![scenes::named(scene).unwrap()];
         let (behaviours, manners) = ((*behaviours).to_owned(), vec![Manner::Linux]);
         let found = search(&Search {

@@ -85,7 +85,7 @@ pub fn play_with(sequence: &Sequence, behaviours: Behaviours) -> Played {
     let (answers, failure) = std::mem::take(&mut *shelf.lock());
     let judged = || expect::judge(sequence, &answers).map_err(|(step, what)| Failure::new(Some(step), what));
     let verdict = match report.outcome {
-        Outcome::Finished => failure.map_or_else(judged, Err),
+        Outcome::Finished | Outcome::Cut => failure.map_or_else(judged, Err),
         Outcome::Panicked { name, message, location, .. } => {
             Err(Failure::new(None, format!("panic in '{name}' at {location}: {message}")))
         }
