@@ -7,7 +7,7 @@ use crate::inject::Injection;
 use crate::iommu::Iommu;
 use crate::port::Bus;
 use crate::record::Log;
-use crate::tables::Tables;
+use crate::tables::{Reader, Tables};
 use std::sync::Arc;
 use units::{Dpa, GpuVa, SZ_4K, TileId};
 use xe_spec::platform::{Platform, Tile};
@@ -27,6 +27,11 @@ impl Chip {
     pub(crate) fn new(platform: &'static Platform, bus: Arc<dyn Bus>, injection: Injection) -> Self {
         let (tables, iommu, log) = (Tables::new(platform), Iommu::new(), Log::new());
         Self { platform, bus, injection, tables, iommu, log }
+    }
+
+    /// For one walk.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        self.tables.reader(&*self.bus)
     }
 
     /// The address bits that the device has: canonical addresses lose their sign.

@@ -8,13 +8,14 @@ use crate::copy::{Copier, CopyJob};
 use crate::engine::{Engine, Engines, Happened, Job, Step};
 use crate::inject::{FlushFault, Injection};
 use crate::mmu::Mmu;
+use crate::mmu::access::{Initiator, Op};
 use crate::mmu::walker::Space;
 use crate::port::{Bus, Interrupts};
 use crate::record::{Counters, Record};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
-use units::{Dpa, GpuRange, HostFrame, Iova, Outcome, Report, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Outcome, Report, TileId};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot, FaultType};
 use xe_spec::platform::Platform;
 use xe_spec::share::Share;
 
@@ -56,7 +57,7 @@ impl Gpu {
 
     /// Reads an entry of a page table in any tile's pool; 0, and a record, where there is none.
     pub fn table_read(&self, table: Dpa, index: usize) -> u64 {
-        self.chip.tables.reader().entry(table, index).unwrap_or_else(|| {
+        self.chip.reader().entry(table, index).unwrap_or_else(|| {
             self.chip.log.record(Record::TableAccessOutsidePool { table, index });
             0
         })
@@ -210,6 +211,21 @@ impl Gpu {
             Happened::Killed(context, seqno) => self.irq.context_killed(context, seqno),
         }
         Step::Ran
+    }
+
+    /// One access of 8 bytes as a command of `engine` makes it, through its TLB, for who has no batch in memory: a store, or a
+    /// load, which gives what it read. Nobody is told of a fault but the caller.
+    pub fn access(&self, engine: EngineId, asid: Asid, addr: GpuVa, store: Option<u64>) -> Result<u64, FaultType> {
+        let slot = self.engine(engine).map(Engine::slot);
+        let (Some(slot), Some(mmu)) = (slot, self.mmus.get(engine.tile.index())) else {
+            return Err(FaultType::NotPresent);
+        };
+        let by = Initiator { chip: &self.chip, mmu, engine, slot, asid };
+        let mut loaded = [0; 8];
+        let stored = store.map(u64::to_le_bytes);
+        let op = stored.as_ref().map_or(Op::Read(&mut loaded), |bytes| Op::Write(bytes));
+        by.access(addr.align_down(8), op).map_err(|refusal| refusal.fault_type)?;
+        Ok(u64::from_le_bytes(loaded))
     }
 
     /// The driver's answer to one fault. Calls `engine_ready`, never another interrupt. A context that is gone meanwhile

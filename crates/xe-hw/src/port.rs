@@ -54,6 +54,11 @@ pub trait Bus: Send + Sync {
     /// Carries `pages` pages between two contiguous runs, both translated; moves where the host mm has staged exactly
     /// these pairs, copies otherwise. Reports runs, in order.
     fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>);
+    /// An entry of a page table that lies outside of the device's own pools, where the bus has memory for tables there: one
+    /// load, as a walker does it, with nothing that holds off those who write.
+    fn table_entry(&self, _table: Dpa, _index: usize) -> Option<u64> {
+        None
+    }
     /// Whether an access to system memory may block in a page fault of the host. If so, it runs outside of the
     /// window that a TLB flush waits for; if not, inside, as on silicon: after the flush nothing is in flight.
     fn system_access_may_block(&self) -> bool {

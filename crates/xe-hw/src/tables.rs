@@ -4,10 +4,14 @@
 //! real VRAM promises: a driver that forgets to clear a fresh table is not found here, but one that reuses a
 //! table without clearing it is.
 //!
+//! A driver that keeps its tables in memory of its own lends them: what is in no pool is asked of the bus
+//! ([`Bus::table_entry`]), entry by entry.
+//!
 //! Locking: one reader-writer lock a pool. A walk holds that of the pool it is in shared for its few loads
 //! ([`Reader`]), a write holds it exclusively: so a walk's loads from one pool and one [`Tables::write`] exclude each
 //! other, and nothing finer is promised. A walk that goes on in another pool lets go of the first.
 
+use crate::port::Bus;
 use sync::rank::{self, Rank};
 use sync::{RwLock, RwLockReadGuard};
 use units::Dpa;
@@ -31,9 +35,9 @@ impl Tables {
         Self { pools: pools.collect() }
     }
 
-    /// For one walk.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { tables: self, held: None }
+    /// For one walk; `bus` answers for tables that lie outside of the pools.
+    pub(crate) fn reader<'a>(&'a self, bus: &'a dyn Bus) -> Reader<'a> {
+        Reader { tables: self, bus, held: None }
     }
 
     /// Writes consecutive entries; `false`, and nothing written, where they do not lie in one table of a pool.
@@ -72,6 +76,7 @@ impl Pool {
 /// A look at tables: the pool of the last entry stands still.
 pub(crate) struct Reader<'a> {
     tables: &'a Tables,
+    bus: &'a dyn Bus,
     held: Option<(&'a Pool, RwLockReadGuard<'a, Vec<Option<Table>>>)>,
 }
 
@@ -83,7 +88,9 @@ impl Reader<'_> {
             Some(here) => here,
             None => {
                 self.held = None;
-                let (pool, number) = self.tables.find(table)?;
+                let Some((pool, number)) = self.tables.find(table) else {
+                    return (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten();
+                };
                 (number, &self.held.insert((pool, pool.written.read())).1)
             }
         };

@@ -69,6 +69,19 @@ fn command<const N: usize>(words: [&[u32]; N]) -> Vec<u32> {
 }
 
 #[test]
+fn a_store_takes_as_many_quadwords_as_it_says() {
+    const SDI: u32 = 0x20 << 23 | 1 << 21;
+    let rig = rig();
+    completes(&rig, &[SDI | 7, VA.0 as u32, 0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!([0, 8, 16, 24].map(|at| quad(&rig, at)), [2 << 32 | 1, 4 << 32 | 3, 6 << 32 | 5, 0]);
+    // As a page table is filled: more dwords than the length fields of other commands have room for.
+    let many: Vec<u32> = (0..400).collect();
+    completes(&rig, &[&[SDI | 401, VA.0 as u32, 0], &many[..]].concat());
+    assert_eq!((quad(&rig, 0), quad(&rig, 199 * 8)), (1 << 32, 399 << 32 | 398));
+    hangs(&rig, &[SDI | 4, VA.0 as u32, 0, 1, 2, 3]);
+}
+
+#[test]
 fn registers_go_from_data_to_memory_and_back() {
     let rig = rig();
     poke(&rig, 0x40, &[0xabcd]);

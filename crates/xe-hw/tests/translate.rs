@@ -397,3 +397,34 @@ fn memory_that_the_host_took_away_is_a_page_fault() {
     assert_eq!(rig.bus.word(BusAddr::System(HostFrame(3)), 0), 9);
     assert!(matches!(gpu.take_records()[..], [Record::SystemFault { frame: HostFrame(3), .. }]));
 }
+
+#[test]
+fn tables_that_a_driver_keeps_in_its_own_memory_are_walked_there() {
+    let rig = Rig::new();
+    let root = rig.tables.root;
+    let (lent, page) = (vram(0x70_0000), vram(0x71_0000));
+    // The root's second entry leads to a table in VRAM that is in no pool.
+    let va = GpuVa(1 << 48);
+    rig.gpu.table_write(root, 1, xe_spec::pte::table_entry(lent, false));
+    let reads = |rig: &Rig| rig.gpu.access(CCS, ASID, va.add(8), None);
+    assert_eq!(reads(&rig), Err(FaultType::Malformed), "nobody lends it");
+    assert!(matches!(
+        rig.gpu.take_records()[..],
+        [Record::Malformed { violation: Violation::TableOutsidePool(_), .. }]
+    ));
+    rig.bus.lend(lent);
+    assert_eq!(reads(&rig), Err(FaultType::NotPresent));
+    for level in (1..=3u64).rev() {
+        let next = lent.add((4 - level) * SZ_4K);
+        rig.bus.lend(next);
+        let entry = xe_spec::pte::table_entry(next, false);
+        rig.bus.poke(BusAddr::Vram(lent.add((3 - level) * SZ_4K)), 0, &[entry as u32, (entry >> 32) as u32]);
+    }
+    let leaf = |at: u64| Leaf { addr: page.0 + at * SZ_4K, ps64: true, ..device(page) }.encode(0);
+    let entries: Vec<u32> = (0..16).flat_map(|at| [leaf(at) as u32, (leaf(at) >> 32) as u32]).collect();
+    rig.bus.poke(BusAddr::Vram(lent.add(3 * SZ_4K)), 0, &entries);
+    assert_eq!(rig.gpu.access(CCS, ASID, va.add(8), Some(0x1122_3344_5566_7788)), Ok(0));
+    assert_eq!(rig.bus.quad(BusAddr::Vram(page), 8), 0x1122_3344_5566_7788);
+    assert_eq!(reads(&rig), Ok(0x1122_3344_5566_7788));
+    assert_eq!(rig.gpu.take_records(), []);
+}

@@ -46,7 +46,7 @@ pub const MI_BATCH_BUFFER_END: u32 = 0x0a;
 pub const MI_MATH: u32 = 0x1a;
 /// Waits for a dword of memory: data, address low, high; a fifth dword is a token.
 pub const MI_SEMAPHORE_WAIT: u32 = 0x1c;
-/// Stores 32 or, with [`SDI_QWORD`], 64 bits: address low, high, data.
+/// Stores 32 bits or, with [`SDI_QWORD`], one or more times 64: address low, high, data. See [`sdi_length`].
 pub const MI_STORE_DATA_IMM: u32 = 0x20;
 /// Loads registers: pairs of register and value.
 pub const MI_LOAD_REGISTER_IMM: u32 = 0x22;
@@ -69,6 +69,10 @@ pub const MI_CONDITIONAL_BATCH_BUFFER_END: u32 = 0x36;
 pub const GLOBAL_GTT: u32 = 1 << 22;
 /// [`MI_STORE_DATA_IMM`]: 64 bits of data.
 pub const SDI_QWORD: u32 = 1 << 21;
+/// Dwords of a [`MI_STORE_DATA_IMM`] with [`SDI_QWORD`], whose length field has ten bits.
+pub const fn sdi_length(dw0: u32) -> usize {
+    (dw0 & 0x3ff) as usize + 2
+}
 /// [`MI_ATOMIC`]: operands follow inline.
 pub const ATOMIC_INLINE: u32 = 1 << 18;
 /// [`MI_ATOMIC`]: bits 20:19 are the data size, 0: 32 bits, 1: 64 bits.

@@ -37,6 +37,10 @@ pub(super) enum Command {
         value: u64,
         size: usize,
     },
+    /// Stores the 64 bits of each two dwords from the command's fourth on, one behind the other.
+    StoreRun {
+        to: GpuVa,
+    },
     Stamp {
         to: GpuVa,
     },
@@ -107,7 +111,10 @@ fn mi_length(dw0: u32, told: usize) -> Option<usize> {
         }
         cmd::MI_MATH => return Some(told),
         cmd::MI_LOAD_REGISTER_IMM => return (told % 2 == 1).then_some(told),
-        cmd::MI_STORE_DATA_IMM if dw0 & cmd::SDI_QWORD != 0 => &[5],
+        cmd::MI_STORE_DATA_IMM if dw0 & cmd::SDI_QWORD != 0 => {
+            let told = cmd::sdi_length(dw0);
+            return (told >= 5 && told % 2 == 1).then_some(told);
+        }
         cmd::MI_STORE_DATA_IMM | cmd::MI_STORE_REGISTER_MEM | cmd::MI_LOAD_REGISTER_MEM => &[4],
         cmd::MI_CONDITIONAL_BATCH_BUFFER_END => &[4],
         cmd::MI_SEMAPHORE_WAIT => &[4, 5],
@@ -204,9 +211,7 @@ impl Words<'_> {
             },
             // All others have an address, which is one of the program's own.
             _ if self.has(cmd::GLOBAL_GTT) => return None,
-            cmd::MI_STORE_DATA_IMM if self.has(cmd::SDI_QWORD) => {
-                Command::Store { to: self.address(1), value: self.quad(3, 4), size: 8 }
-            }
+            cmd::MI_STORE_DATA_IMM if self.has(cmd::SDI_QWORD) => Command::StoreRun { to: self.address(1) },
             cmd::MI_STORE_DATA_IMM => Command::Store { to: self.address(1), value: words[3].into(), size: 4 },
             cmd::MI_STORE_REGISTER_MEM if self.has(cmd::SRM_PREDICATED) => return None,
             cmd::MI_STORE_REGISTER_MEM => {

@@ -201,6 +201,12 @@ impl Run {
             }
             Command::Wait { at, data, compare } => return self.wait(by, at, data, compare).map(Some),
             Command::Store { to, value, size } => store(by, to, value, size)?,
+            Command::StoreRun { to } => {
+                for (at, pair) in self.words[3..].chunks_exact(2).enumerate() {
+                    let value = u64::from(pair[0]) | u64::from(pair[1]) << 32;
+                    store(by, to.align_down(8).add(8 * at as u64), value, 8)?;
+                }
+            }
             Command::Stamp { to } => store(by, to, stamps(self).engine, 8)?,
             Command::Atomic { at, size, op } => {
                 let at = at.align_down(size as u64);

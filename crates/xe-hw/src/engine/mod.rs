@@ -213,6 +213,11 @@ impl Engine {
         self.id
     }
 
+    /// Its number inside its tile.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
     pub(crate) fn set_share(&self, context: ContextId, share: Share) {
         self.schedule.lock().set_share(context, share);
     }

@@ -124,7 +124,7 @@ impl Mmu {
     pub(crate) fn walk(&self, chip: &Chip, asid: Asid, addr: GpuVa) -> Result<Page, Refusal> {
         let space = self.spaces.read().get(&asid).copied();
         let space = space.ok_or(Refusal::plain(FaultType::NotPresent, chip.platform.root_level))?;
-        let found = walk(chip.platform, &mut chip.tables.reader(), space, addr);
+        let found = walk(chip.platform, &mut chip.reader(), space, addr);
         if let Err(Refusal { violation: Some(violation), .. }) = found {
             chip.log.record(Record::Malformed { tile: self.tile, asid, addr, violation });
         }

@@ -33,6 +33,7 @@ struct Memory {
     pages: BTreeMap<(bool, u64), Page>,
     empty: BTreeSet<u64>,
     gone: BTreeSet<u64>,
+    lent: BTreeSet<u64>,
     writes: Vec<(BusAddr, usize, usize)>,
     transfers: Vec<(BusAddr, BusAddr, usize)>,
 }
@@ -96,6 +97,10 @@ impl TestBus {
     /// The frame holds nothing from now on.
     pub fn empty(&self, dpa: Dpa) {
         self.memory.lock().empty.insert(dpa.0);
+    }
+    /// Page tables may lie in the frame from now on.
+    pub fn lend(&self, dpa: Dpa) {
+        self.memory.lock().lent.insert(dpa.0);
     }
     /// The host takes the page away, or gives it back.
     pub fn vanish(&self, frame: HostFrame) {
@@ -177,6 +182,10 @@ impl Bus for TestBus {
             };
             report(1, outcome);
         }
+    }
+    fn table_entry(&self, table: Dpa, index: usize) -> Option<u64> {
+        let lent = self.memory.lock().lent.contains(&table.0);
+        lent.then(|| self.quad(BusAddr::Vram(table), 8 * index))
     }
     fn system_access_may_block(&self) -> bool {
         self.blocks
