@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Memory: the slab allocator's entry points over libc, pages with their struct page, per-CPU memory. What was not asked to
+ * be zero is poison, and so is what was freed; an allocation can be made to fail.
+ */
+#include <linux/gfp.h>
+#include <linux/mmzone.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include "k.h"
+
+/* System pages lie here and are their own physical addresses; the structures of all pages are in one reservation. */
+#define RAM_BASE 0x100000000UL
+#define RAM_BYTES (64UL << 20)
+#define VMEMMAP_BASE 0x400000000000UL
+#define VMEMMAP_BYTES (16UL << 30)
+
+unsigned long vmemmap_base;
+unsigned long page_offset_base;
+unsigned long vmalloc_base = 0x600000000000UL;
+unsigned long phys_base;
+unsigned long direct_map_physmem_end = ~0UL;
+unsigned long max_pfn = (RAM_BASE + RAM_BYTES) >> PAGE_SHIFT;
+unsigned int pgdir_shift = 39;
+unsigned int ptrs_per_p4d = 1;
+unsigned long zero_page_pfn;
+struct pglist_data contig_page_data;
+kmem_buckets kmalloc_caches[NR_KMALLOC_TYPES];
+
+long k_fail_countdown = -1;
+const char *k_fail_what;
+
+static unsigned long used_pages;
+static struct page *freed_pages;
+
+extern unsigned long k_preempt_count __asm__("__preempt_count");
+
+void k_mem_init(void)
+{
+	k_preempt_count = (unsigned long)PREEMPT_ENABLED;
+	vmemmap_base = (unsigned long)kface_reserve(VMEMMAP_BASE, VMEMMAP_BYTES);
+	kface_reserve(RAM_BASE, RAM_BYTES);
+	zero_page_pfn = page_to_pfn(k_page_new());
+}
+
+/* What stands in front of an allocation says how long it is. */
+#define HEAD 32
+
+static void *allocate(size_t size, gfp_t flags)
+{
+	unsigned char *memory;
+
+	if (k_fail_countdown >= 0 && k_fail_countdown-- == 0) {
+		kface_event("allocation_failed");
+		kface_number("bytes", size);
+		kface_event_end();
+		return NULL;
+	}
+	memory = malloc(size + HEAD);
+	if (!memory)
+		return NULL;
+	*(size_t *)memory = size;
+	memory += 16;
+	memset(memory, flags & __GFP_ZERO ? 0 : K_POISON_NEW, size);
+	return memory;
+}
+
+static void release(const void *memory)
+{
+	if (!ZERO_OR_NULL_PTR(memory)) {
+		size_t *size = (size_t *)((unsigned char *)memory - 16);
+
+		/* Never given out again: who uses it finds the poison. */
+		memset((void *)memory, K_POISON_FREED, *size);
+	}
+}
+
+/*
+ * The slab's entry points. Releases change the text of their prototypes more often than what is passed, so they are bound
+ * by name, and the probe step looks whether what is passed is still this.
+ */
+#define ENTRY(name, symbol, ...) void *name(__VA_ARGS__) __asm__(symbol); void *name(__VA_ARGS__)
+
+ENTRY(k_kmalloc, "__kmalloc_noprof", size_t size, gfp_t flags) { return allocate(size, flags); }
+ENTRY(k_kmalloc_cache, "__kmalloc_cache_noprof", struct kmem_cache *cache, gfp_t flags, size_t size)
+{
+	return allocate(size, flags);
+}
+ENTRY(k_kmalloc_large, "__kmalloc_large_noprof", size_t size, gfp_t flags) { return allocate(size, flags); }
+ENTRY(k_kvmalloc, "__kvmalloc_node_noprof", size_t size, unsigned long align, gfp_t flags, int node)
+{
+	return allocate(size, flags);
+}
+
+static void *again(const void *old, size_t size, gfp_t flags)
+{
+	void *memory = allocate(size, flags);
+	size_t had = ZERO_OR_NULL_PTR(old) ? 0 : *(size_t *)((unsigned char *)old - 16);
+
+	if (memory && had) {
+		memcpy(memory, old, min(had, size));
+		release(old);
+	}
+	return memory;
+}
+
+ENTRY(k_krealloc, "krealloc_node_align_noprof", const void *old, size_t size, unsigned long align, gfp_t flags, int node)
+{
+	return again(old, size, flags);
+}
+ENTRY(k_kvrealloc, "kvrealloc_node_align_noprof", const void *old, size_t size, unsigned long align, gfp_t flags, int node)
+{
+	return again(old, size, flags);
+}
+
+ENTRY(k_kmemdup, "kmemdup_noprof", const void *from, size_t size, gfp_t flags)
+{
+	void *memory = allocate(size, flags);
+
+	return memory ? memcpy(memory, from, size) : NULL;
+}
+
+void kfree(const void *memory) { release(memory); }
+void kvfree(const void *memory) { release(memory); }
+
+size_t k_roundup(size_t size) __asm__("kmalloc_size_roundup");
+size_t k_roundup(size_t size) { return size; }
+
+/* A cache is the size of its objects, and what makes them. */
+struct cache {
+	size_t size;
+	void (*ctor)(void *);
+};
+
+ENTRY(k_cache_new, "__kmem_cache_create_args", const char *name, unsigned int size, struct kmem_cache_args *args,
+      slab_flags_t flags)
+{
+	struct cache *cache = allocate(sizeof(*cache), __GFP_ZERO);
+
+	cache->size = size;
+	cache->ctor = args ? args->ctor : NULL;
+	return cache;
+}
+
+ENTRY(k_cache_alloc, "kmem_cache_alloc_noprof", struct cache *cache, gfp_t flags)
+{
+	void *object = allocate(cache->size, flags);
+
+	if (object && cache->ctor)
+		cache->ctor(object);
+	return object;
+}
+
+ENTRY(k_cache_alloc_lru, "kmem_cache_alloc_lru_noprof", struct cache *cache, void *lru, gfp_t flags)
+{
+	return k_cache_alloc(cache, flags);
+}
+
+void kmem_cache_free(struct kmem_cache *cache, void *object) { release(object); }
+void kmem_cache_destroy(struct kmem_cache *cache) { release(cache); }
+
+/* Pages. */
+struct page *k_page_new(void)
+{
+	struct page *page = freed_pages;
+
+	if (page) {
+		freed_pages = (struct page *)page->private;
+	} else {
+		if (used_pages == RAM_BYTES >> PAGE_SHIFT)
+			return NULL;
+		page = pfn_to_page((RAM_BASE >> PAGE_SHIFT) + used_pages++);
+	}
+	memset(page, 0, sizeof(*page));
+	set_page_links(page, ZONE_NORMAL, 0, page_to_pfn(page));
+	atomic_set(&page->_mapcount, -1);
+	init_page_count(page);
+	memset(page_address(page), 0, PAGE_SIZE);
+	return page;
+}
+
+static void page_gone(struct page *page)
+{
+	memset(page_address(page), K_POISON_FREED, PAGE_SIZE);
+	page->private = (unsigned long)freed_pages;
+	freed_pages = page;
+}
+
+/* mm/internal.h, which is not for others. */
+void free_zone_device_folio(struct folio *folio);
+
+struct folio *__folio_alloc_noprof(gfp_t flags, unsigned int order, int node, nodemask_t *mask)
+{
+	struct page *page;
+
+	/* Large folios cannot be had: callers fall back to pages. */
+	if (order || (k_fail_countdown >= 0 && k_fail_countdown-- == 0))
+		return NULL;
+	page = k_page_new();
+	return page ? page_folio(page) : NULL;
+}
+
+void __folio_put(struct folio *folio)
+{
+	if (folio_is_zone_device(folio))
+		free_zone_device_folio(folio);
+	else
+		page_gone(&folio->page);
+}
+
+void __freed_pages(struct page *page, unsigned int order)
+{
+	if (put_page_testzero(page))
+		page_gone(page);
+}
+
+/* What the tree's memremap asks of the memory map: structures of pages that hold device memory, and are free. */
+void memmap_init_zone_device(struct zone *zone, unsigned long start, unsigned long pages, struct dev_pagemap *pgmap)
+{
+	unsigned long pfn;
+
+	for (pfn = start; pfn < start + pages; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		memset(page, 0, sizeof(*page));
+		set_page_links(page, ZONE_DEVICE, 0, pfn);
+		atomic_set(&page->_mapcount, -1);
+		__SetPageReserved(page);
+		page_folio(page)->pgmap = pgmap;
+		set_page_count(page, 0);
+	}
+}
+
+int add_pages(int node, unsigned long pfn, unsigned long pages, struct mhp_params *params) { return 0; }
+void __remove_pages(unsigned long pfn, unsigned long pages, struct vmem_altmap *alt, struct dev_pagemap *pgmap) { }
+void move_pfn_range_to_zone(struct zone *zone, unsigned long pfn, unsigned long pages, struct vmem_altmap *alt,
+			    int type, bool isolate) { }
+void remove_pfn_range_from_zone(struct zone *zone, unsigned long pfn, unsigned long pages) { }
+void mem_hotplug_begin(void) { }
+void mem_hotplug_done(void) { }
+bool mhp_range_allowed(u64 start, u64 bytes, bool mapped) { return true; }
+int pfnmap_track(unsigned long pfn, unsigned long bytes, pgprot_t *prot) { return 0; }
+void pfnmap_untrack(unsigned long pfn, unsigned long bytes) { }
+
+int region_intersects(resource_size_t start, size_t bytes, unsigned long flags, unsigned long desc)
+{
+	return REGION_DISJOINT;
+}
+
+/*
+ * Per-CPU: one CPU, whose memory is the variable itself, because a process has nothing at %gs. The types of these differ from
+ * tree to tree, their names do not.
+ */
+__asm__(".pushsection .data\n"
+	".globl __preempt_count, cpu_number, this_cpu_off, const_current_task, current_task\n"
+	".balign 64\n"
+	"__preempt_count: .quad 0\n"
+	"cpu_number: .quad 0\n"
+	"this_cpu_off: .quad 0\n"
+	"const_current_task: current_task: .quad 0\n"
+	".popsection\n");
+
+unsigned long __per_cpu_offset[NR_CPUS];
+struct cpumask __cpu_possible_mask = { .bits = { 1 } };
+struct cpumask __cpu_online_mask = { .bits = { 1 } };
+
+void __percpu *pcpu_alloc_noprof(size_t size, size_t align, bool reserved, gfp_t flags)
+{
+	return (void __percpu *)allocate(size, __GFP_ZERO);
+}
+
+void free_percpu(void __percpu *memory)
+{
+	release((void __force *)memory);
+}

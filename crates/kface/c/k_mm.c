@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The memory of one process. Its page tables are real ones, in pages of k_mem.c; the tree's own hmm, pagewalk, migrate_device,
+ * memremap and mmu_notifier work on them. Here is what lies around these: areas, faults of the CPU, munmap, mprotect, and the
+ * reverse map, which for anonymous memory of one process is the page's index.
+ */
+#include <linux/hugetlb.h>
+#include <linux/leafops.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched/mm.h>
+#include "k.h"
+
+#define AREAS 16
+
+struct mm_struct init_mm;
+static struct mm_struct *mm;
+static struct vm_area_struct *areas[AREAS];
+/* Only its address is looked at. */
+static long the_anon_vma[32];
+
+struct mm_struct *k_mm(void)
+{
+	return mm;
+}
+
+struct mm_struct *mm_alloc(void)
+{
+	struct mm_struct *made = kzalloc(sizeof(*made) + PAGE_SIZE, GFP_KERNEL);
+
+	atomic_set(&made->mm_users, 1);
+	atomic_set(&made->mm_count, 1);
+	init_rwsem(&made->mmap_lock);
+	spin_lock_init(&made->page_table_lock);
+	made->pgd = page_address(k_page_new());
+	made->task_size = TASK_SIZE_MAX;
+	return made;
+}
+
+void k_mm_init(void)
+{
+	mm = mm_alloc();
+}
+
+/* Areas. */
+struct vm_area_struct *find_vma_intersection(struct mm_struct *of, unsigned long start, unsigned long end)
+{
+	struct vm_area_struct *first = NULL;
+	int i;
+
+	for (i = 0; i < AREAS; i++) {
+		struct vm_area_struct *area = areas[i];
+
+		if (area && area->vm_end > start && area->vm_start < end && (!first || area->vm_start < first->vm_start))
+			first = area;
+	}
+	return first;
+}
+
+struct vm_area_struct *find_vma(struct mm_struct *of, unsigned long addr)
+{
+	return find_vma_intersection(of, addr, ULONG_MAX);
+}
+
+/* The tree that the kernel keeps areas in is asked for them by inline code only. */
+void *mtree_load(struct maple_tree *tree, unsigned long addr)
+{
+	if (tree != &mm->mm_mt)
+		kface_give_up("a maple tree that is not the process' is asked");
+	return find_vma_intersection(mm, addr, addr + 1);
+}
+
+static void area_is(struct vm_area_struct *area, unsigned long start, unsigned long end)
+{
+	area->vm_start = start;
+	area->vm_end = end;
+	area->vm_pgoff = start >> PAGE_SHIFT;
+}
+
+static struct vm_area_struct *area_new(unsigned long start, unsigned long end, vm_flags_t flags)
+{
+	int i;
+
+	for (i = 0; i < AREAS && areas[i]; i++)
+		;
+	if (i == AREAS)
+		kface_give_up("more areas than the glue has room for");
+	areas[i] = kzalloc(sizeof(*areas[i]), GFP_KERNEL);
+	areas[i]->vm_mm = mm;
+	vm_flags_init(areas[i], flags);
+	areas[i]->vm_page_prot = PAGE_SHARED;
+	areas[i]->anon_vma = (void *)the_anon_vma;
+	area_is(areas[i], start, end);
+	return areas[i];
+}
+
+void k_vma_add(unsigned long start, unsigned long end)
+{
+	mmap_write_lock(mm);
+	area_new(start, end, VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE);
+	mmap_write_unlock(mm);
+}
+
+/* Page tables: made as they are needed, never given back. */
+static unsigned long table(void)
+{
+	return __pa(page_address(k_page_new()));
+}
+
+static pte_t *entry(unsigned long addr)
+{
+	p4d_t *p4d = p4d_offset(pgd_offset(mm, addr), addr);
+	pud_t *pud;
+	pmd_t *pmd;
+
+	if (p4d_none(*p4d))
+		set_p4d(p4d, __p4d(_PAGE_TABLE | table()));
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud))
+		set_pud(pud, __pud(_PAGE_TABLE | table()));
+	pmd = pmd_offset(pud, addr);
+	if (pmd_none(*pmd))
+		set_pmd(pmd, __pmd(_PAGE_TABLE | table()));
+	return pte_offset_kernel(pmd, addr);
+}
+
+pte_t pte_mkwrite(pte_t pte, struct vm_area_struct *vma)
+{
+	return pte_mkwrite_novma(pte);
+}
+
+struct page *vm_normal_page(struct vm_area_struct *vma, unsigned long addr, pte_t pte)
+{
+	return is_zero_pfn(pte_pfn(pte)) ? NULL : pfn_to_page(pte_pfn(pte));
+}
+
+/* The reverse map. */
+void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long addr, rmap_t flags)
+{
+	folio->mapping = (void *)((unsigned long)vma->anon_vma | FOLIO_MAPPING_ANON);
+	folio->index = linear_page_index(vma, addr);
+	atomic_set(&folio->_mapcount, 0);
+	SetPageAnonExclusive(&folio->page);
+	if (!folio_is_zone_device(folio))
+		__folio_set_swapbacked(folio);
+}
+
+void folio_remove_rmap_ptes(struct folio *folio, struct page *page, int pages, struct vm_area_struct *vma)
+{
+	atomic_dec(&page->_mapcount);
+}
+
+static pte_t mapping_of(struct folio *folio, struct vm_area_struct *vma, bool write)
+{
+	unsigned long pfn = folio_pfn(folio);
+	pte_t pte;
+
+	if (folio_is_device_private(folio))
+		return swp_entry_to_pte(write ? make_writable_device_private_entry(pfn)
+					      : make_readable_device_private_entry(pfn));
+	pte = pte_mkdirty(pfn_pte(pfn, vma->vm_page_prot));
+	return write ? pte_mkwrite(pte, vma) : pte_wrprotect(pte);
+}
+
+void remove_migration_ptes(struct folio *from, struct folio *to, enum ttu_flags flags)
+{
+	int i;
+
+	for (i = 0; i < AREAS; i++) {
+		struct vm_area_struct *vma = areas[i];
+		unsigned long addr = vma ? vma->vm_start + ((from->index - vma->vm_pgoff) << PAGE_SHIFT) : 0;
+		softleaf_t leaf;
+		pte_t *pte;
+
+		if (!vma || from->index < vma->vm_pgoff || addr >= vma->vm_end)
+			continue;
+		pte = entry(addr);
+		if (pte_none(*pte) || pte_present(*pte))
+			continue;
+		leaf = softleaf_from_pte(*pte);
+		if (!softleaf_is_migration(leaf) || softleaf_to_pfn(leaf) != folio_pfn(from))
+			continue;
+		folio_get(to);
+		atomic_inc(&to->_mapcount);
+		SetPageAnonExclusive(&to->page);
+		set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
+	}
+}
+
+/* The mapping of a folio, by its index: what eviction by frame needs. */
+void try_to_migrate(struct folio *folio, enum ttu_flags flags)
+{
+	unsigned long addr = folio->index << PAGE_SHIFT;
+	struct vm_area_struct *vma = find_vma_intersection(mm, addr, addr + 1);
+	struct mmu_notifier_range range;
+	pte_t *pte = entry(addr);
+	bool write;
+
+	if (!vma || pte_none(*pte))
+		return;
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr, addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	write = pte_present(*pte) ? pte_write(*pte) : softleaf_is_device_private_write(softleaf_from_pte(*pte));
+	ClearPageAnonExclusive(&folio->page);
+	set_pte(pte, swp_entry_to_pte(write ? make_writable_migration_entry(folio_pfn(folio))
+					    : make_readable_exclusive_migration_entry(folio_pfn(folio))));
+	folio_remove_rmap_pte(folio, &folio->page, vma);
+	folio_put(folio);
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+int folio_migrate_mapping(struct address_space *mapping, struct folio *to, struct folio *from, int extra)
+{
+	if (mapping)
+		kface_give_up("a page of a file is migrated");
+	if (folio_ref_count(from) != 1 + extra + folio_mapcount(from))
+		return -EAGAIN;
+	to->index = from->index;
+	to->mapping = from->mapping;
+	if (folio_test_swapbacked(from) && !folio_is_zone_device(to))
+		__folio_set_swapbacked(to);
+	return 0;
+}
+
+void folio_migrate_flags(struct folio *to, struct folio *from)
+{
+	if (folio_test_uptodate(from))
+		__folio_mark_uptodate(to);
+	if (folio_test_dirty(from))
+		folio_set_dirty(to);
+}
+
+struct address_space *folio_mapping(const struct folio *folio)
+{
+	return folio_test_anon(folio) ? NULL : folio->mapping;
+}
+
+bool folio_mark_dirty(struct folio *folio)
+{
+	return !folio_test_set_dirty(folio);
+}
+
+/* The lists of pages: one that is on them can be taken off them. */
+bool folio_isolate_lru(struct folio *folio)
+{
+	if (!folio_test_clear_lru(folio))
+		return false;
+	folio_get(folio);
+	return true;
+}
+
+void folio_putback_lru(struct folio *folio)
+{
+	folio_set_lru(folio);
+	folio_put(folio);
+}
+
+void folio_add_lru(struct folio *folio) { folio_set_lru(folio); }
+void folio_add_lru_vma(struct folio *folio, struct vm_area_struct *vma) { folio_set_lru(folio); }
+void lru_add_drain(void) { }
+void lru_add_drain_all(void) { }
+
+void folio_unlock(struct folio *folio)
+{
+	clear_bit_unlock(PG_locked, folio_flags(folio, 0));
+}
+
+void unlock_page(struct page *page)
+{
+	folio_unlock(page_folio(page));
+}
+
+void __folio_lock(struct folio *folio)
+{
+	kface_give_up("a folio is locked whose holder does not give it back");
+}
+
+void folio_copy(struct folio *to, struct folio *from)
+{
+	memcpy(folio_address(to), folio_address(from), folio_size(from));
+}
+
+/* Faults of the CPU, and of those who fault on its behalf. */
+static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, unsigned int flags)
+{
+	struct page *page = softleaf_to_page(softleaf_from_pte(*pte));
+	struct vm_fault vmf = { .vma = vma, .address = addr & PAGE_MASK, .real_address = addr, .flags = flags };
+	vm_fault_t result;
+
+	vmf.page = page;
+	vmf.orig_pte = *pte;
+	if (!trylock_page(page))
+		kface_give_up("a fault meets a device page that is locked");
+	get_page(page);
+	result = page_pgmap(page)->ops->migrate_to_ram(&vmf);
+	unlock_page(page);
+	put_page(page);
+	return result;
+}
+
+vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr, unsigned int flags, struct pt_regs *regs)
+{
+	pte_t *pte = entry(addr);
+	struct page *page;
+
+	if (pte_present(*pte)) {
+		if (flags & FAULT_FLAG_WRITE && vma->vm_flags & VM_WRITE)
+			set_pte(pte, pte_mkwrite(pte_mkdirty(*pte), vma));
+		return 0;
+	}
+	if (!pte_none(*pte)) {
+		if (softleaf_is_device_private(softleaf_from_pte(*pte)))
+			return fault_device_page(vma, addr, pte, flags);
+		kface_give_up("a fault meets a page that migrates");
+	}
+	page = k_page_new();
+	if (!page)
+		return VM_FAULT_OOM;
+	__folio_mark_uptodate(page_folio(page));
+	folio_add_new_anon_rmap(page_folio(page), vma, addr, RMAP_EXCLUSIVE);
+	folio_add_lru_vma(page_folio(page), vma);
+	set_pte(pte, mapping_of(page_folio(page), vma, vma->vm_flags & VM_WRITE));
+	return 0;
+}
+
+/* The program's CPU: the byte at an address, in the page that its page tables lead to. */
+int k_cpu_touch(unsigned long addr, unsigned char **byte)
+{
+	int tries;
+
+	for (tries = 0; tries < 8; tries++) {
+		struct vm_area_struct *vma;
+		vm_fault_t result;
+		pte_t *pte = entry(addr);
+
+		if (pte_present(*pte)) {
+			*byte = (unsigned char *)page_address(pfn_to_page(pte_pfn(*pte))) + offset_in_page(addr);
+			return 0;
+		}
+		mmap_read_lock(mm);
+		vma = find_vma_intersection(mm, addr, addr + 1);
+		result = vma ? handle_mm_fault(vma, addr, FAULT_FLAG_WRITE | FAULT_FLAG_USER, NULL) : VM_FAULT_SIGSEGV;
+		mmap_read_unlock(mm);
+		if (result & VM_FAULT_ERROR)
+			return -EFAULT;
+	}
+	return -EBUSY;
+}
+
+int k_page_is(unsigned long addr, unsigned long *pfn)
+{
+	pte_t *pte = entry(addr);
+
+	if (pte_none(*pte))
+		return 'n';
+	if (pte_present(*pte)) {
+		*pfn = pte_pfn(*pte);
+		return 'r';
+	}
+	*pfn = softleaf_to_pfn(softleaf_from_pte(*pte));
+	return softleaf_is_device_private(softleaf_from_pte(*pte)) ? 'd' : 'm';
+}
+
+/* Changes of mappings, each told as the kernel tells it: the area first, then the notice, then the entries. */
+static void zap(struct vm_area_struct *vma, unsigned long start, unsigned long end)
+{
+	for (; start < end; start += PAGE_SIZE) {
+		pte_t *pte = entry(start);
+		unsigned long pfn;
+		int what = k_page_is(start, &pfn);
+		struct page *page;
+
+		if (what == 'n')
+			continue;
+		if (what == 'm')
+			kface_give_up("a page is unmapped that migrates");
+		page = pfn_to_page(pfn);
+		set_pte(pte, __pte(0));
+		folio_remove_rmap_pte(page_folio(page), page, vma);
+		put_page(page);
+	}
+}
+
+void k_munmap(unsigned long start, unsigned long end)
+{
+	struct mmu_notifier_range range;
+	struct vm_area_struct *vma;
+
+	mmap_write_lock(mm);
+	vma = find_vma_intersection(mm, start, end);
+	if (vma && vma->vm_start <= start && end <= vma->vm_end) {
+		unsigned long behind = vma->vm_end, from = vma->vm_start;
+		int i;
+
+		if (from < start)
+			vma->vm_end = start;
+		if (end < behind)
+			area_new(end, behind, vma->vm_flags);
+		mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
+		mmu_notifier_invalidate_range_start(&range);
+		zap(vma, start, end);
+		mmu_notifier_invalidate_range_end(&range);
+		for (i = 0; from >= start && i < AREAS; i++)
+			areas[i] = areas[i] == vma ? NULL : areas[i];
+	}
+	mmap_write_unlock(mm);
+}
+
+void k_mprotect(unsigned long start, unsigned long end, bool write)
+{
+	struct mmu_notifier_range range;
+	struct vm_area_struct *vma;
+	unsigned long addr;
+
+	mmap_write_lock(mm);
+	vma = find_vma_intersection(mm, start, end);
+	if (vma) {
+		vm_flags_t flags = write ? vma->vm_flags | VM_WRITE : vma->vm_flags & ~VM_WRITE;
+		unsigned long from = vma->vm_start, behind = vma->vm_end;
+
+		if (from < start)
+			area_new(from, start, vma->vm_flags);
+		if (end < behind)
+			area_new(end, behind, vma->vm_flags);
+		area_is(vma, start, end);
+		vm_flags_reset(vma, flags);
+		mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
+		mmu_notifier_invalidate_range_start(&range);
+		for (addr = start; addr < end; addr += PAGE_SIZE) {
+			pte_t *pte = entry(addr);
+
+			if (pte_present(*pte))
+				set_pte(pte, write ? pte_mkwrite(*pte, vma) : pte_wrprotect(*pte));
+		}
+		mmu_notifier_invalidate_range_end(&range);
+	}
+	mmap_write_unlock(mm);
+}
+
+/* The notifier core wants no walk that is under way while it makes the first of its books. */
+int mm_take_all_locks(struct mm_struct *of) { return 0; }
+void mm_drop_all_locks(struct mm_struct *of) { }
+
+/* Lives of the process: it does not end while a scene runs. */
+void mmput(struct mm_struct *of) { atomic_dec(&of->mm_users); }
+void mmput_async(struct mm_struct *of) { atomic_dec(&of->mm_users); }
+void __mmdrop(struct mm_struct *of) { }
+
+/* The CPU's own translations are not modelled: it walks at each access. Counters of memory are nobody's. */
+void flush_tlb_mm_range(struct mm_struct *of, unsigned long start, unsigned long end, unsigned int shift, bool tables) { }
+void mm_trace_rss_stat(struct mm_struct *of, int member) { }
+void percpu_counter_add_batch(struct percpu_counter *counter, s64 amount, s32 batch) { }
+int percpu_counter_batch = 32;
+void __mmap_lock_do_trace_start_locking(struct mm_struct *of, bool write) { }
+void __mmap_lock_do_trace_acquire_returned(struct mm_struct *of, bool write, bool success) { }
+void __mmap_lock_do_trace_released(struct mm_struct *of, bool write) { }
+void mod_node_page_state(struct pglist_data *node, enum node_stat_item item, long delta) { }
+
+/* A file's memory, which only lockdep's priming makes. */
+void address_space_init_once(struct address_space *mapping)
+{
+	memset(mapping, 0, sizeof(*mapping));
+	init_rwsem(&mapping->i_mmap_rwsem);
+}

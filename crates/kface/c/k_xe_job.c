@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Queues and jobs. The tree's own code makes queues and batches; what the GPU's firmware and scheduler do is here: a job that
+ * is pushed runs on the modelled copy engine, through page tables as they stand, and its fence signals.
+ */
+#include <linux/dma-fence.h>
+#include <linux/dma-fence-array.h>
+#include <drm/gpu_scheduler.h>
+#include "xe_dep_job_types.h"
+#include "xe_lrc.h"
+#include "xe_lrc_types.h"
+#include "xe_migrate.h"
+#include "xe_sched_job.h"
+#include "xe_tlb_inval.h"
+#include "xe_tlb_inval_types.h"
+#include "k_xe.h"
+
+int k_jobs;
+
+/* The submission back end of a queue. */
+static int queue_init(struct xe_exec_queue *q) { return 0; }
+static void queue_nothing(struct xe_exec_queue *q) { }
+static void queue_destroy(struct xe_exec_queue *q) { xe_exec_queue_fini(q); }
+static bool queue_is_fine(struct xe_exec_queue *q) { return false; }
+
+static const struct xe_exec_queue_ops queue_ops = {
+	.init = queue_init,
+	.kill = queue_nothing,
+	.fini = queue_nothing,
+	.destroy = queue_destroy,
+	.reset_status = queue_is_fine,
+};
+
+void k_xe_queues_init(struct xe_gt *gt)
+{
+	struct xe_hw_engine *engine = kzalloc(sizeof(*engine), GFP_KERNEL);
+
+	engine->gt = gt;
+	engine->name = "bcs0";
+	engine->class = XE_ENGINE_CLASS_COPY;
+	engine->engine_id = XE_HW_ENGINE_BCS0;
+	engine->eclass = &gt->eclass[XE_ENGINE_CLASS_COPY];
+	gt->exec_queue_ops = &queue_ops;
+	gt->usm.paging_hwe0 = engine;
+#if KFACE_HAS_PAGING_MASK
+	gt->usm.paging_logical_mask = 1;
+#endif
+}
+
+/* Contexts of the hardware: the device makes its own. Bound by name: what they take changes. */
+struct xe_lrc *k_lrc_new(void) __asm__("xe_lrc_create");
+struct xe_lrc *k_lrc_new(void)
+{
+	struct xe_lrc *lrc = kzalloc(sizeof(*lrc), GFP_KERNEL);
+
+	kref_init(&lrc->refcount);
+	return lrc;
+}
+
+void xe_lrc_destroy(struct kref *ref) { kfree(container_of(ref, struct xe_lrc, refcount)); }
+s32 xe_lrc_seqno(struct xe_lrc *lrc) { return lrc->fence_ctx.next_seqno - 1; }
+u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) __asm__("xe_lrc_update_timestamp");
+u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) { return *old = 0; }
+
+/* Jobs. */
+static const char *fence_name(struct dma_fence *fence) { return "xe"; }
+static const struct dma_fence_ops job_fence_ops = { .get_driver_name = fence_name, .get_timeline_name = fence_name };
+
+static bool is_signaled(void *fence)
+{
+	return dma_fence_is_signaled(fence);
+}
+
+static void finished_init(struct drm_sched_job *job)
+{
+	dma_fence_init(&job->s_fence->finished, &job_fence_ops, &job->s_fence->lock, dma_fence_context_alloc(1), 1);
+}
+
+/* The scheduler under jobs that flush behind a bind: one runs when what it depends on has signaled. */
+struct k_dep_scheduler {
+	struct drm_sched_entity entity;
+};
+
+struct k_dep_scheduler *k_dep_scheduler_new(void) __asm__("xe_dep_scheduler_create");
+struct k_dep_scheduler *k_dep_scheduler_new(void) { return kzalloc(sizeof(struct k_dep_scheduler), GFP_KERNEL); }
+void k_dep_scheduler_end(struct k_dep_scheduler *scheduler) __asm__("xe_dep_scheduler_fini");
+void k_dep_scheduler_end(struct k_dep_scheduler *scheduler) { kfree(scheduler); }
+struct drm_sched_entity *k_dep_entity(struct k_dep_scheduler *scheduler) __asm__("xe_dep_scheduler_entity");
+struct drm_sched_entity *k_dep_entity(struct k_dep_scheduler *scheduler) { return &scheduler->entity; }
+
+int k_sched_job_init(struct drm_sched_job *job) __asm__("drm_sched_job_init");
+int k_sched_job_init(struct drm_sched_job *job)
+{
+	memset(job, 0, sizeof(*job));
+	job->s_fence = kzalloc(sizeof(*job->s_fence), GFP_KERNEL);
+	if (!job->s_fence)
+		return -ENOMEM;
+	spin_lock_init(&job->s_fence->lock);
+	xa_init_flags(&job->dependencies, XA_FLAGS_ALLOC);
+	return 0;
+}
+
+void drm_sched_job_arm(struct drm_sched_job *job) { finished_init(job); }
+void drm_sched_job_cleanup(struct drm_sched_job *job) { xa_destroy(&job->dependencies); }
+
+int drm_sched_job_add_dependency(struct drm_sched_job *job, struct dma_fence *fence)
+{
+	u32 id;
+
+	return fence ? xa_alloc(&job->dependencies, &id, fence, xa_limit_32b, GFP_KERNEL) : 0;
+}
+
+void drm_sched_entity_push_job(struct drm_sched_job *job)
+{
+	struct xe_dep_job *dep = container_of(job, struct xe_dep_job, drm);
+	struct dma_fence *finished = &job->s_fence->finished, *fence;
+	unsigned long index;
+
+	xa_for_each(&job->dependencies, index, fence)
+		k_wait_for(is_signaled, fence, "fence");
+	fence = dep->ops->run_job(dep);
+	if (!IS_ERR_OR_NULL(fence)) {
+		k_wait_for(is_signaled, fence, "fence");
+		dma_fence_put(fence);
+	}
+	dma_fence_get(finished);
+	dma_fence_signal(finished);
+	dep->ops->free_job(dep);
+}
+
+bool xe_sched_job_is_migration(struct xe_exec_queue *q)
+{
+	return q->vm && (q->vm->flags & XE_VM_FLAG_MIGRATION);
+}
+
+struct xe_sched_job *xe_sched_job_create(struct xe_exec_queue *q, u64 *batch)
+{
+	int i, batches = xe_sched_job_is_migration(q) ? 2 : q->width;
+	struct xe_sched_job *job = kzalloc(sizeof(*job) + batches * sizeof(job->ptrs[0]), GFP_KERNEL);
+
+	if (!job)
+		return ERR_PTR(-ENOMEM);
+	if (k_sched_job_init(&job->drm)) {
+		kfree(job);
+		return ERR_PTR(-ENOMEM);
+	}
+	job->q = xe_exec_queue_get(q);
+	kref_init(&job->refcount);
+	for (i = 0; i < batches; i++)
+		job->ptrs[i].batch_addr = batch[i];
+	return job;
+}
+
+void xe_sched_job_destroy(struct kref *ref)
+{
+	struct xe_sched_job *job = container_of(ref, struct xe_sched_job, refcount);
+
+	xe_exec_queue_put(job->q);
+	drm_sched_job_cleanup(&job->drm);
+	kfree(job);
+}
+
+void xe_sched_job_arm(struct xe_sched_job *job) { drm_sched_job_arm(&job->drm); }
+
+int xe_sched_job_add_deps(struct xe_sched_job *job, struct dma_resv *resv, enum dma_resv_usage usage)
+{
+	dma_resv_wait_timeout(resv, usage, false, MAX_SCHEDULE_TIMEOUT);
+	return 0;
+}
+
+void xe_sched_job_push(struct xe_sched_job *job)
+{
+	struct xe_tile *tile = gt_to_tile(job->q->gt);
+	unsigned int space = job->q->vm->usm.asid;
+	struct dma_fence *fence;
+	unsigned long index;
+	int i, failed = 0;
+
+	if (job->q->vm->flags & XE_VM_FLAG_MIGRATION)
+		space = (1U << 20) - 1 - tile->id;
+	kface_gpu_root(tile->id, space, xe_bo_addr(job->q->vm->pt_root[tile->id]->bo, 0, SZ_4K), job->q->vm->flags & XE_VM_FLAG_64K);
+	k_jobs++;
+	xa_for_each(&job->drm.dependencies, index, fence)
+		k_wait_for(is_signaled, fence, "fence");
+	for (i = 0; i < 2 && !failed; i++) {
+		/* The ring flushes translations before the second part, which uses what the first part wrote. */
+		kface_gpu_flush(tile->id, space, 0, 1ULL << 48);
+		failed = kface_gpu_batch(tile->id, space, job->ptrs[i].batch_addr);
+	}
+	kface_event("job");
+	kface_number("tile", tile->id);
+	kface_number("failed", failed != 0);
+	kface_event_end();
+	if (failed)
+		dma_fence_set_error(&job->drm.s_fence->finished, -EIO);
+	dma_fence_signal(&job->drm.s_fence->finished);
+	xe_sched_job_put(job);
+}
+
+/* Flushes of translations: the tree's own bookkeeping, over a device that answers at once. */
+static struct xe_tile *flushed_tile(struct xe_tlb_inval *inval)
+{
+	return gt_to_tile(container_of(inval, struct xe_gt, tlb_inval));
+}
+
+static int flush_all(struct xe_tlb_inval *inval, u32 seqno)
+{
+	xe_tlb_inval_done_handler(inval, seqno);
+	return 0;
+}
+
+static int flush_range(struct xe_tlb_inval *inval, u32 seqno, u64 start, u64 end, u32 asid, struct drm_suballoc *pages)
+{
+	kface_gpu_flush(flushed_tile(inval)->id, asid, start, end);
+	xe_tlb_inval_done_handler(inval, seqno);
+	return 0;
+}
+
+static bool flush_is_ready(struct xe_tlb_inval *inval) { return true; }
+static void flush_nothing(struct xe_tlb_inval *inval) { }
+static long flush_patience(struct xe_tlb_inval *inval) { return HZ; }
+
+static const struct xe_tlb_inval_ops flush_ops = {
+	.all = flush_all,
+	.ggtt = flush_all,
+	.ppgtt = flush_range,
+	.initialized = flush_is_ready,
+	.flush = flush_nothing,
+	.timeout_delay = flush_patience,
+};
+
+void k_flush_init(void *guc, struct xe_tlb_inval *inval) __asm__("xe_guc_tlb_inval_init_early");
+void k_flush_init(void *guc, struct xe_tlb_inval *inval)
+{
+	inval->ops = &flush_ops;
+}
+
+/*
+ * Arrays of fences, looked at before they are made: a slot that nobody filled still holds the allocator's poison. The link puts
+ * this in front of the tree's own function.
+ */
+struct dma_fence_array *__real_dma_fence_array_create(int count, struct dma_fence **fences, u64 context, unsigned int seqno);
+struct dma_fence_array *__wrap_dma_fence_array_create(int count, struct dma_fence **fences, u64 context, unsigned int seqno);
+struct dma_fence_array *__wrap_dma_fence_array_create(int count, struct dma_fence **fences, u64 context, unsigned int seqno)
+{
+	const unsigned long poison = 0x0101010101010101UL * K_POISON_NEW;
+	int i, filled = 0;
+
+	for (i = 0; i < count; i++)
+		filled += (unsigned long)fences[i] != poison;
+	kface_event("fence_array");
+	kface_number("counted", count);
+	kface_number("filled", filled);
+	kface_event_end();
+	return __real_dma_fence_array_create(count, fences, context, seqno);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * The joint between the C half of the glue, which is compiled with the headers of a kernel tree and is alone to know the
+ * tree's structures, and the Rust half, which knows none: plain integers and byte pointers.
+ */
+#ifndef KFACE_H
+#define KFACE_H
+
+typedef unsigned long long kface_u64;
+
+/* What the C half hands over when it starts. */
+struct kface_c_half {
+	/* Plays a scene; not 0 where there is none of that name. */
+	int (*scene)(const char *name, long parameter);
+	/* Names of scenes, null behind the last. */
+	const char *(*scene_name)(int index);
+	/* What stands at an undefined instruction: 0 nothing known, 1 a warning to go on behind, 2 a BUG. */
+	int (*bug)(unsigned long ip);
+	/* Symbols that are not modelled: an address from `trap_base` on, 64K for each, is one of theirs. */
+	const char *const *traps;
+	kface_u64 trap_count;
+	kface_u64 trap_base;
+};
+int kface_main(const struct kface_c_half *half);
+
+/* C to Rust: evidence, one line of it an event with its fields. */
+void kface_event(const char *event);
+void kface_number(const char *field, kface_u64 value);
+void kface_signed(const char *field, long value);
+void kface_text(const char *field, const char *value);
+void kface_event_end(void);
+/* Ends the process: a symbol that is not modelled was reached, or the glue does not hold. */
+void kface_give_up(const char *why) __attribute__((noreturn));
+void kface_not_modelled(const char *symbol) __attribute__((noreturn));
+
+/* Memory that holds nothing yet; zero where it is read first. */
+void *kface_reserve(unsigned long address, unsigned long bytes);
+
+/* The device. Addresses of a tile's VRAM are those of its own address space. */
+struct kface_tile {
+	kface_u64 base;
+	kface_u64 bytes;
+	unsigned char *memory;
+};
+void kface_gpu_new(const struct kface_tile *tiles, int count, int needs_64k, int va_bits);
+void kface_gpu_root(int tile, unsigned int asid, kface_u64 root, int needs_64k);
+void kface_gpu_flush(int tile, unsigned int asid, kface_u64 start, kface_u64 end);
+/* Runs a batch of the tile's copy engine to its end; 0, or -1 where the engine hung or faulted. */
+int kface_gpu_batch(int tile, unsigned int asid, kface_u64 batch);
+/* One access of a program: 0, or -1 where it faulted. */
+int kface_gpu_access(int tile, unsigned int asid, kface_u64 addr, int write, kface_u64 *value);
+/* Frames are numbers of system pages, which lie at their own address. */
+kface_u64 kface_iommu_map(kface_u64 frame, unsigned long pages, int write);
+void kface_iommu_unmap(kface_u64 iova, unsigned long pages);
+/* Writes down as events what the device noticed since the last call. */
+void kface_gpu_records(void);
+
+#endif
