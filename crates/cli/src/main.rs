@@ -20,6 +20,7 @@ mod exhaust;
 mod explain;
 mod inside;
 mod judge;
+mod kernel;
 mod merge;
 mod page;
 mod program;
@@ -64,6 +65,8 @@ enum Command {
     Explain(explain::Options),
     /// Judge every remedy for A, B and C against every trigger, and the orders to merge them in
     Judge(judge::Options),
+    /// Bring your own kernel: judge a tree's own SVM code
+    Kernel(kernel::Options),
     /// Make a run again from its file
     Replay(explain::ReplayOptions),
     /// Measure fault service beside its floors
@@ -136,6 +139,7 @@ fn obey(command: Option<Command>) -> Result<ExitCode> {
         Some(Command::Merge(options)) => merge::run(&options),
         Some(Command::Explain(options)) => explain::run(&options),
         Some(Command::Judge(options)) => judge::run(&options),
+        Some(Command::Kernel(options)) => kernel::run(&options),
         Some(Command::Replay(options)) => explain::replay(&options),
         Some(Command::Bench(options)) => bench::run(&options),
         Some(Command::Doctor(options)) => doctor::run(&options),

@@ -1,0 +1,104 @@
+//! Where things go: a folder of the user's cache, one entry a (tree, kit, compiler), never the tree.
+//!
+//! An entry is made whole or not at all: what was begun and not finished is removed, whatever ended it. One process at a time has
+//! an entry; another waits for it.
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// FNV-1a: names cache entries, protects nothing.
+pub(crate) struct Hash(u64);
+
+impl Hash {
+    pub(crate) fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Adds a part; parts do not run into each other.
+    pub(crate) fn add(mut self, part: impl AsRef<[u8]>) -> Self {
+        for &byte in part.as_ref().iter().chain(&[0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+/// The cache folder: `PONTOON_KERNEL_CACHE`, or `pontoon/kernel` in the user's own.
+pub(crate) fn folder() -> Result<PathBuf> {
+    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = given("PONTOON_KERNEL_CACHE") {
+        return Ok(folder);
+    }
+    let base = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
+    let base = base.context("neither PONTOON_KERNEL_CACHE, XDG_CACHE_HOME nor HOME says where a cache may be")?;
+    Ok(base.join("pontoon/kernel"))
+}
+
+/// An entry, held by this process.
+pub(crate) struct Entry {
+    pub(crate) dir: PathBuf,
+    _lock: File,
+}
+
+const WHOLE: &str = "whole";
+
+impl Entry {
+    /// Takes the entry `name` of `cache`; waits for another process that has it.
+    pub(crate) fn take(cache: &Path, name: &str) -> Result<Self> {
+        std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
+        let lock = File::create(cache.join(format!("{name}.lock")))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let entry = Self { dir: cache.join(name), _lock: lock };
+        if !entry.is_whole() {
+            entry.remove()?;
+        }
+        std::fs::create_dir_all(&entry.dir)?;
+        Ok(entry)
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.dir.join(WHOLE).is_file()
+    }
+
+    pub(crate) fn make_whole(&self) -> Result<()> {
+        Ok(std::fs::write(self.dir.join(WHOLE), "")?)
+    }
+
+    /// Nothing of it is left.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_was_not_finished_is_empty_the_next_time() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let entry = Entry::take(cache.path(), "x").expect("free");
+        std::fs::write(entry.dir.join("half"), "").expect("written");
+        drop(entry);
+        let entry = Entry::take(cache.path(), "x").expect("free");
+        assert!(!entry.dir.join("half").exists());
+        std::fs::write(entry.dir.join("done"), "").expect("written");
+        entry.make_whole().expect("written");
+        drop(entry);
+        assert!(Entry::take(cache.path(), "x").expect("free").dir.join("done").exists());
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(Hash::new().add("ab").add("c").text(), Hash::new().add("a").add("bc").text());
+    }
+}

@@ -1,0 +1,54 @@
+//! The configuration: tinyconfig, a list of lines on top, and a look whether each of them stuck. What does not stick would
+//! silently compile other code, so it is an error that names every such line.
+
+use crate::build::Make;
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// Configures the build folder.
+pub(crate) fn configure(make: &Make<'_>, lines: &[&str]) -> Result<()> {
+    make.run(&["tinyconfig"], "the configuration")?;
+    let path = make.out.join(".config");
+    let mut text = std::fs::read_to_string(&path)?;
+    for line in lines {
+        text.push_str(&match line.strip_suffix("=n") {
+            Some(symbol) => format!("# {symbol} is not set\n"),
+            None => format!("{line}\n"),
+        });
+    }
+    std::fs::write(&path, text)?;
+    make.run(&["olddefconfig"], "the configuration")?;
+    check(&path, lines)
+}
+
+fn check(path: &Path, lines: &[&str]) -> Result<()> {
+    let text = std::fs::read_to_string(path)?;
+    let lost: Vec<&str> = lines.iter().filter(|line| !sticks(&text, line)).copied().collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the configuration does not stick: {} (this tree has other dependencies between its symbols than the trees that were tried; \
+         `make menuconfig` and its search, the key /, say which)",
+        lost.join(", ")
+    )
+}
+
+fn sticks(text: &str, line: &str) -> bool {
+    match line.strip_suffix("=n") {
+        Some(symbol) => !text.lines().any(|have| have.strip_prefix(symbol).is_some_and(|rest| rest.starts_with('='))),
+        None => text.lines().any(|have| have == line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_must_be_there_and_off_must_not() {
+        let text = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_CD=y\n";
+        assert!(sticks(text, "CONFIG_A=y") && sticks(text, "CONFIG_B=n") && sticks(text, "CONFIG_C=n"));
+        assert!(!sticks(text, "CONFIG_B=y") && !sticks(text, "CONFIG_A=n"));
+    }
+}

@@ -1,0 +1,43 @@
+//! Bring your own kernel: the SVM code of a user's tree, as it is, compiled for user space and run under the project's own device.
+//!
+//! | step | file | what |
+//! |---|---|---|
+//! | look | `tree.rs`, `tools.rs` | is it a kernel tree that has this code; compiler and tools |
+//! | build | `config.rs`, `build.rs`, `command.rs` | a configuration that sticks, `make O=` elsewhere, the tree's saved commands |
+//! | patch | `series.rs`, `overlay.rs` | private copies with a series applied, compiled with the same commands |
+//! | link | `glue.rs`, `symbols.rs`, `link.rs` | the C half of `kface`, a trap for every symbol that is not modelled, a runner |
+//! | judge | `runner.rs`, `facts.rs`, `verdict.rs`, `judge.rs` | scenes, their evidence, what it says |
+//!
+//! Nothing is ever written into the tree: `cache.rs` says where things go. What is compiled comes from the user's folder; no kernel
+//! text is part of this project. What a scene reaches that is not modelled ends it without a verdict.
+//!
+//! Key types: [`Kit`] (what to compile and with what glue), [`Workshop`] (a tree being worked on), [`judge::Verdict`].
+//!
+//! Locking: none; one process at a time has a tree's cache (`cache.rs`).
+//!
+//! Upstream: kbuild; `tools/testing/vma` of the kernel is the nearest relative.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_types, reason = "starts compilers and runners: outside of what the checker controls")]
+
+mod build;
+mod cache;
+mod command;
+mod config;
+pub mod doctor;
+mod facts;
+mod glue;
+pub mod judge;
+mod kit;
+mod link;
+mod overlay;
+mod runner;
+pub mod series;
+mod symbols;
+mod tools;
+mod tree;
+mod verdict;
+mod workshop;
+
+pub use command::Interrupt;
+pub use kit::{Kit, Source};
+pub use workshop::{Built, Workshop};

@@ -1,0 +1,113 @@
+//! Private copies of the tree's files with patches applied. The tree itself is only read.
+
+use crate::cache::Hash;
+use crate::command::run;
+use crate::kit::source_of;
+use crate::series::Patch;
+use crate::workshop::Workshop;
+use anyhow::{Context, Result};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Copies with some patches applied, in a folder that is laid out as the tree is.
+pub(crate) struct Overlay {
+    /// Names the state.
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    changed: BTreeSet<String>,
+    made_from: RefCell<BTreeMap<String, bool>>,
+}
+
+impl Overlay {
+    /// Applies patches in order. An error says which does not apply, and where.
+    pub(crate) fn new(shop: &Workshop, patches: &[&Patch]) -> Result<Self> {
+        let hash = patches.iter().fold(Hash::new(), |hash, patch| hash.add(&patch.text));
+        let name = hash.text();
+        let dir = shop.place().join(format!("patched-{name}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        let overlay = Self {
+            name,
+            dir,
+            changed: patches.iter().flat_map(|patch| patch.files.clone()).collect(),
+            made_from: RefCell::default(),
+        };
+        for file in &overlay.changed {
+            let to = overlay.dir.join(file);
+            std::fs::create_dir_all(to.parent().context("a patch names no file")?)?;
+            // A patch may make the file.
+            if let Ok(text) = shop.tree.read(file) {
+                std::fs::write(to, text)?;
+            }
+        }
+        for (number, patch) in patches.iter().enumerate() {
+            let file = overlay.dir.join(format!(".patch-{number}"));
+            std::fs::write(&file, &patch.text)?;
+            let mut tool = Command::new("patch");
+            tool.args(["-p1", "--batch", "--forward", "--no-backup-if-mismatch", "-d"])
+                .arg(&overlay.dir)
+                .arg("-i")
+                .arg(&file);
+            run(&mut tool, &overlay.dir.join(".log"), "applying", shop.stop()).with_context(|| {
+                format!(
+                    "patch {:?} does not apply to Linux {} (with those before it); is it against this tree?",
+                    patch.subject, shop.tree.version
+                )
+            })?;
+        }
+        overlay.copy_neighbours(shop)?;
+        Ok(overlay)
+    }
+
+    /// Headers are found in the folder of who includes them first: where one of a folder is changed, all of them are copied.
+    fn copy_neighbours(&self, shop: &Workshop) -> Result<()> {
+        let headers = self.changed.iter().filter(|file| file.ends_with(".h"));
+        let folders: BTreeSet<&str> = headers.filter_map(|file| Some(file.rsplit_once('/')?.0)).collect();
+        for folder in folders.iter().filter(|folder| !folder.starts_with("include")) {
+            for file in shop.tree.dir.join(folder).read_dir()?.flatten() {
+                let to = self.dir.join(folder).join(file.file_name());
+                if file.path().extension().is_some_and(|end| end == "h") && !to.exists() {
+                    std::fs::copy(file.path(), to)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its headers are, in the order in which kbuild searches the tree's.
+    pub(crate) fn headers(&self) -> Vec<PathBuf> {
+        ["arch/x86/include", "include", "include/uapi"].map(|folder| self.dir.join(folder)).to_vec()
+    }
+
+    pub(crate) fn has_headers(&self) -> bool {
+        self.changed.iter().any(|file| file.ends_with(".h"))
+    }
+
+    /// Whether an object is made from a file that is changed here.
+    pub(crate) fn changes(&self, shop: &Workshop, unit: &str) -> Result<bool> {
+        if let Some(&known) = self.made_from.borrow().get(unit) {
+            return Ok(known);
+        }
+        let changes = self.changed.contains(&source_of(unit)) || !shop.made_from(unit)?.is_disjoint(&self.changed);
+        self.made_from.borrow_mut().insert(unit.to_owned(), changes);
+        Ok(changes)
+    }
+
+    /// The private copy of a source; made now where only its headers are changed.
+    pub(crate) fn source(&self, shop: &Workshop, file: &str) -> Result<PathBuf> {
+        let to = self.dir.join(file);
+        if !to.is_file() {
+            std::fs::create_dir_all(to.parent().context("a file in a folder")?)?;
+            std::fs::write(&to, shop.tree.read(file)?)?;
+        }
+        Ok(to)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

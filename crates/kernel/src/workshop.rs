@@ -1,0 +1,199 @@
+//! A tree being worked on: built once, linked once, and again for each state of a series of patches.
+
+use crate::build::{Make, Saved, dependencies};
+use crate::cache::{Entry, Hash, folder};
+use crate::command::{Interrupt, run};
+use crate::kit::{Kit, source_of};
+use crate::link::{Linked, library, link};
+use crate::overlay::Overlay;
+use crate::tools::Tools;
+use crate::tree::Tree;
+use crate::{config, glue};
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// A tree, its tools, and its place in the cache.
+pub struct Workshop {
+    pub(crate) kit: Kit,
+    pub(crate) tree: Tree,
+    pub(crate) tools: Tools,
+    pub(crate) units: Vec<&'static str>,
+    entry: Entry,
+    stop: Interrupt,
+}
+
+/// A runner for a state of the tree.
+pub struct Built {
+    /// The executable.
+    pub(crate) runner: PathBuf,
+    /// Symbols that end a scene which reaches them.
+    pub(crate) trapped: usize,
+}
+
+impl Workshop {
+    /// Looks at tree and tools, and takes the tree's place in the cache. Nothing is built yet.
+    pub fn open(dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self::open_in(&folder()?, &path, dir, kit, stop)
+    }
+
+    /// The same with another cache, and tools from elsewhere.
+    pub fn open_in(cache: &Path, path: &OsStr, dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
+        let tree = Tree::open(dir, &kit)?;
+        let tools = Tools::find(path)?;
+        let units = kit.units_of(|file| tree.has(file));
+        let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.compiler).add(kit.flags);
+        let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));
+        let entry = Entry::take(cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
+        Ok(Self { kit, tree, tools, units, entry, stop: stop.clone() })
+    }
+
+    /// Where things go.
+    pub fn place(&self) -> &Path {
+        &self.entry.dir
+    }
+
+    fn out(&self) -> PathBuf {
+        self.entry.dir.join("o")
+    }
+
+    /// Configures and builds the tree's objects, where that was not done or something changed since.
+    pub fn build(&self) -> Result<()> {
+        let built = if self.entry.is_whole() { self.refresh() } else { self.build_anew() };
+        if built.is_err() && !self.entry.is_whole() {
+            self.entry.remove()?;
+        }
+        built
+    }
+
+    fn make(&self) -> Make<'_> {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        Make { tree: &self.tree.dir, out: self.out(), flags: self.kit.flags, jobs, interrupt: &self.stop }
+    }
+
+    fn build_anew(&self) -> Result<()> {
+        let make = self.make();
+        std::fs::create_dir_all(&make.out)?;
+        config::configure(&make, self.kit.config)?;
+        make.run(&["prepare"], "preparing the tree")?;
+        make.run(&self.units, "compiling the tree's files")?;
+        std::fs::write(self.stamp(), self.manifest()?)?;
+        self.entry.make_whole()
+    }
+
+    /// Compiles again what depends on a file that changed.
+    fn refresh(&self) -> Result<()> {
+        if std::fs::read_to_string(self.stamp()).unwrap_or_default() == self.manifest()? {
+            return Ok(());
+        }
+        self.make().run(&self.units, "compiling the tree's files")?;
+        Ok(std::fs::write(self.stamp(), self.manifest()?)?)
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.entry.dir.join("manifest")
+    }
+
+    /// All files that the objects were made from, with size and time.
+    fn manifest(&self) -> Result<String> {
+        let mut files = BTreeSet::new();
+        for unit in &self.units {
+            files.extend(dependencies(&self.out(), unit)?);
+        }
+        let mut hash = Hash::new();
+        for file in files {
+            let about = file.metadata().ok();
+            let time = about.as_ref().and_then(|about| about.modified().ok());
+            hash = hash
+                .add(file.as_os_str().as_encoded_bytes())
+                .add(format!("{:?} {time:?}", about.map(|about| about.len())));
+        }
+        Ok(hash.text())
+    }
+
+    /// A runner of the tree as it is.
+    pub fn link(&self) -> Result<Built> {
+        self.link_with(None)
+    }
+
+    /// A runner of the tree with private copies in the place of some of its files.
+    pub(crate) fn link_with(&self, overlay: Option<&Overlay>) -> Result<Built> {
+        let glue_hash = self.kit.glue.iter().fold(Hash::new(), |hash, file| hash.add(file.name).add(file.text));
+        let library = library()?.metadata()?;
+        let hash = Hash::new().add(glue_hash.text()).add(format!("{} {:?}", library.len(), library.modified().ok()));
+        let hash = hash.add(std::fs::read_to_string(self.stamp())?).add(overlay.map_or("", |overlay| &overlay.name));
+        let dir = self.entry.dir.join(format!("run-{}", hash.text()));
+        let (runner, count) = (dir.join("runner"), dir.join("trapped"));
+        if runner.is_file()
+            && let Ok(trapped) = std::fs::read_to_string(&count).unwrap_or_default().parse()
+        {
+            return Ok(Built { runner, trapped });
+        }
+        let linked = self.link_in(&dir, &glue_hash, overlay);
+        if linked.is_err() {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        let Linked { runner, trapped } = linked?;
+        std::fs::write(count, trapped.to_string())?;
+        Ok(Built { runner, trapped })
+    }
+
+    fn link_in(&self, dir: &Path, glue_hash: &Hash, overlay: Option<&Overlay>) -> Result<Linked> {
+        let saved = Saved::of(&self.out(), self.kit.pattern)?;
+        // Headers that a patch changes change the glue, too.
+        let headers = overlay.filter(|overlay| overlay.has_headers());
+        let of_tree = Hash::new().add(glue_hash.text()).add(std::fs::read_to_string(self.stamp())?);
+        let shared = || self.entry.dir.join(format!("glue-{}", of_tree.text()));
+        let glue_dir = headers.map_or_else(shared, |_| dir.join("glue"));
+        let done = glue_dir.join("done");
+        let glue = if done.is_file() {
+            let sources = self.kit.glue.iter().filter(|file| file.name.ends_with(".c"));
+            sources.map(|file| glue_dir.join(file.name).with_extension("o")).collect()
+        } else {
+            let first = headers.map_or(Vec::new(), Overlay::headers);
+            let objects = glue::compile(&self.kit, &saved, &glue_dir, &first, &self.stop)?;
+            std::fs::write(done, "")?;
+            objects
+        };
+        let mut objects = Vec::new();
+        for unit in &self.units {
+            objects.push(match overlay {
+                Some(overlay) if overlay.changes(self, unit)? => self.compile_copy(overlay, dir, unit)?,
+                _ => self.out().join(unit),
+            });
+        }
+        link(dir, &objects, &glue, self.kit.wraps, &self.stop)
+    }
+
+    /// Compiles a private copy with the command that the original was compiled with.
+    fn compile_copy(&self, overlay: &Overlay, dir: &Path, unit: &str) -> Result<PathBuf> {
+        let object = dir.join(unit.replace('/', "_"));
+        std::fs::create_dir_all(dir)?;
+        let source = overlay.source(self, &source_of(unit))?;
+        let folder = source_of(unit).rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+        let quote = |dir: &Path| format!("-iquote '{}'", dir.join(&folder).display());
+        let flags = format!("{} {}", quote(&overlay.dir), quote(&self.tree.dir));
+        let saved = Saved::of(&self.out(), unit)?;
+        run(
+            &mut saved.compile(&source, &object, &overlay.headers(), &flags),
+            &dir.join("log"),
+            &format!("the patched {}", source_of(unit)),
+            &self.stop,
+        )?;
+        Ok(object)
+    }
+
+    /// The tree's files that an object was made from, as paths in the tree.
+    pub(crate) fn made_from(&self, unit: &str) -> Result<BTreeSet<String>> {
+        let files = dependencies(&self.out(), unit).with_context(|| format!("{unit} was not built"))?;
+        let inside =
+            |file: &PathBuf| Some(file.canonicalize().ok()?.strip_prefix(&self.tree.dir).ok()?.to_str()?.to_owned());
+        Ok(files.iter().filter_map(inside).collect())
+    }
+
+    pub(crate) fn stop(&self) -> &Interrupt {
+        &self.stop
+    }
+}

@@ -1,0 +1,292 @@
+//! The pipeline on a stand-in tree of our own: building, private copies, patches, traps, cache, messages. It says nothing about
+//! Linux; `tree.rs` does, where there is a kernel tree.
+#![allow(clippy::disallowed_types, reason = "outside of what the checker controls")]
+
+use kernel::judge::{Outcome, Verdict, chosen};
+use kernel::{Interrupt, Kit, Source, Workshop, doctor, series};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+const CONFIG: &[&str] = &["CONFIG_64BIT=y", "CONFIG_STANDIN=y", "CONFIG_OTHER=n"];
+
+fn kit(config: &'static [&'static str]) -> Kit {
+    let kface = kface::source::FILES.iter().find(|file| file.name == "kface.h").expect("the joint's header");
+    Kit {
+        config,
+        flags: "-fno-pie -O1",
+        units: &[
+            "drivers/gpu/drm/drm_pagemap.o",
+            "drivers/gpu/drm/drm_gpusvm.o",
+            "drivers/gpu/drm/xe/xe_svm.o",
+            "drivers/gpu/drm/xe/xe_sync.o",
+            "drivers/dma-buf/dma-fence-array.o",
+        ],
+        optional: &["drivers/gpu/drm/xe/xe_not_there.o"],
+        pattern: "drivers/gpu/drm/xe/xe_svm.o",
+        glue: vec![
+            Source { name: "kface.h", text: kface.text },
+            Source { name: "standin_glue.c", text: include_str!("standin/glue/standin_glue.c") },
+        ],
+        probes: &[
+            ("HAS_PAGES", "#include \"standin.h\"\nint probe = STANDIN_PAGE;\n"),
+            ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
+        ],
+        wraps: &["dma_fence_array_create"],
+        needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
+    }
+}
+
+/// A copy of the stand-in, a cache, and a folder with the names of all tools.
+struct Bench {
+    dir: tempfile::TempDir,
+    stop: Interrupt,
+}
+
+impl Bench {
+    /// `None`, said aloud, where a tool is missing that the stand-in really needs.
+    fn new() -> Option<Self> {
+        let has = |tool: &str| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|file| file.is_file())
+        };
+        for tool in ["make", "patch", "gcc", "ld", "objcopy", "nm"] {
+            if has(tool).is_none() {
+                eprintln!("SKIPPED: no {tool} here, which building a tree needs");
+                return None;
+            }
+        }
+        let bench = Self { dir: tempfile::tempdir().expect("a folder"), stop: Interrupt::default() };
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/tree"), &bench.tree());
+        std::fs::create_dir(bench.tools()).expect("made");
+        for tool in ["make", "ld", "objcopy", "flex", "bison", "bc", "patch"] {
+            std::fs::write(bench.tools().join(tool), "").expect("written");
+        }
+        std::os::unix::fs::symlink(has("gcc")?, bench.tools().join("gcc")).expect("linked");
+        Some(bench)
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.dir.path().join("tree")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.dir.path().join("tools")
+    }
+
+    fn shop(&self) -> Workshop {
+        self.open(&self.tree(), CONFIG).expect("opened")
+    }
+
+    fn open(&self, tree: &Path, config: &'static [&'static str]) -> anyhow::Result<Workshop> {
+        Workshop::open_in(&self.cache(), &OsString::from(self.tools()), tree, kit(config), &self.stop)
+    }
+
+    /// What stands in the way of opening a tree.
+    fn refusal(&self, tree: &Path) -> String {
+        format!("{:#}", self.open(tree, CONFIG).err().expect("refused"))
+    }
+
+    fn series(&self, patches: &[(&str, &str)]) -> Vec<series::Patch> {
+        let file = self.dir.path().join("x.mbox");
+        let mail = |(subject, diff): &(&str, &str)| {
+            format!("From 0 Mon Sep 17 00:00:00 2001\nSubject: [PATCH] {subject}\n\n{diff}\n")
+        };
+        std::fs::write(&file, patches.iter().map(mail).collect::<String>()).expect("written");
+        series::read(&file).expect("patches")
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for file in from.read_dir().expect("a folder").flatten() {
+        let to = to.join(file.file_name());
+        if file.path().is_dir() {
+            copy(&file.path(), &to);
+        } else {
+            std::fs::copy(file.path(), to).expect("copied");
+        }
+    }
+}
+
+/// All files below, with their times.
+fn times(dir: &Path, into: &mut BTreeMap<PathBuf, SystemTime>) {
+    for file in dir.read_dir().expect("a folder").flatten() {
+        into.insert(file.path(), file.metadata().and_then(|about| about.modified()).expect("a time"));
+        if file.path().is_dir() {
+            times(&file.path(), into);
+        }
+    }
+}
+
+fn judge(shop: &Workshop, id: &'static str) -> (Outcome, String) {
+    shop.build().expect("built");
+    let verdict = shop.judge(&shop.link().expect("linked"), id).expect("played");
+    (verdict.outcome, verdict.evidence)
+}
+
+#[test]
+fn planted_defects_are_found_with_their_evidence() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    let found = |id, evidence: &str| assert_eq!(judge(&shop, id), (Outcome::Found, evidence.to_owned()));
+    found("A", "LOST 1 of 16 pages, driver says success, SILENT: no warning, no stray access, 1 copy jobs");
+    found("C", "2 fences counted, 1 filled, WARN xe_sync.c:7");
+    found(
+        "D1",
+        "allocation of 4096 bytes fails: fault acked as success, nothing mapped; 1 other allocations: answered as they should",
+    );
+    found("D2", "the fault handler does not end (50 looks at the process' memory)");
+}
+
+#[test]
+fn what_is_not_modelled_is_named_and_never_a_verdict() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    assert_eq!(judge(&shop, "B"), (Outcome::NotJudged, "not modelled: standin_unmodelled".to_owned()));
+    let findings = doctor::look(&shop).expect("looked");
+    assert!(!findings.all);
+    let row = |name: &str| findings.rows.iter().find(|(what, _)| what == name).map(|(_, how)| how.as_str());
+    assert_eq!(row("scene A"), Some("can be judged"));
+    assert_eq!(row("scene B"), Some("cannot be judged: not modelled: standin_unmodelled"));
+    assert_eq!(row("not modelled"), Some("1 symbols; a scene that reaches one is not judged"));
+}
+
+#[test]
+fn nothing_is_written_into_the_tree_and_a_second_look_builds_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    times(&bench.tree(), &mut before);
+    let log = {
+        let shop = bench.shop();
+        judge(&shop, "A");
+        shop.place().join("o.log")
+    };
+    times(&bench.tree(), &mut after);
+    assert_eq!(before, after);
+    let built = std::fs::read_to_string(&log).expect("a log");
+    assert!(built.contains("CC drivers/gpu/drm/xe/xe_svm.o"));
+    judge(&bench.shop(), "A");
+    assert_eq!(std::fs::read_to_string(&log).expect("a log"), built, "nothing was made again");
+}
+
+#[test]
+fn a_file_that_changed_is_compiled_again() {
+    let Some(bench) = Bench::new() else { return };
+    assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found);
+    let file = bench.tree().join("drivers/gpu/drm/drm_pagemap.c");
+    let text = std::fs::read_to_string(&file).expect("a file").replace("(pages - STANDIN_SKIPPED)", "pages");
+    std::fs::write(&file, text).expect("written");
+    assert_eq!(judge(&bench.shop(), "A").0, Outcome::Clean);
+}
+
+const FIX_A: &str = "--- a/drivers/gpu/drm/drm_pagemap.c\n+++ b/drivers/gpu/drm/drm_pagemap.c\n@@ -5,6 +5,6 @@\n {\n \tint i;\n \n\
+    -\tfor (i = 0; i < (pages - STANDIN_SKIPPED) * STANDIN_PAGE; i++)\n+\tfor (i = 0; i < pages * STANDIN_PAGE; i++)\n \
+    \t\tto[i] = from[i];\n }\n";
+const FIX_A_BY_HEADER: &str = "--- a/include/standin.h\n+++ b/include/standin.h\n@@ -6,7 +6,7 @@\n \n #define STANDIN_PAGE 64\n \
+    /* Pages that a migration skips: planted defect A. */\n-#define STANDIN_SKIPPED 1\n+#define STANDIN_SKIPPED 0\n \n \
+    struct standin_fence;\n \n";
+const WORSE: &str = "--- a/include/standin.h\n+++ b/include/standin.h\n@@ -6,7 +6,7 @@\n \n #define STANDIN_PAGE 64\n \
+    /* Pages that a migration skips: planted defect A. */\n-#define STANDIN_SKIPPED 1\n+#define STANDIN_SKIPPED 3\n \n \
+    struct standin_fence;\n \n";
+
+fn states(bench: &Bench, patches: &[(&str, &str)], subsets: bool) -> Vec<String> {
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let ids = chosen(&["a".to_owned()]).expect("known");
+    let mut lines = Vec::new();
+    let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
+        lines.push(match verdicts {
+            Ok(verdicts) => format!("{state}: {}", verdicts[0].evidence.split(',').next().unwrap_or("")),
+            Err(error) => format!("{state}: {error:#}"),
+        });
+    };
+    shop.judge_series(&bench.series(patches), subsets, &ids, tell).expect("judged");
+    lines
+}
+
+#[test]
+fn a_series_is_judged_patch_by_patch_and_by_subsets() {
+    let Some(bench) = Bench::new() else { return };
+    let lines = states(&bench, &[("worse", WORSE), ("fix", FIX_A)], true);
+    assert_eq!(
+        lines,
+        ["patch 1/2 worse: LOST 3 of 16 pages", "patch 2/2 fix: kept 16 of 16 pages", "only 2: kept 16 of 16 pages",]
+    );
+}
+
+#[test]
+fn a_changed_header_compiles_who_includes_it() {
+    let Some(bench) = Bench::new() else { return };
+    assert_eq!(states(&bench, &[("header", FIX_A_BY_HEADER)], false), ["patch 1/1 header: kept 16 of 16 pages"]);
+    assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found, "the tree itself is as it was");
+}
+
+#[test]
+fn a_patch_that_does_not_apply_is_named() {
+    let Some(bench) = Bench::new() else { return };
+    let lines = states(&bench, &[("fix", FIX_A), ("again", FIX_A)], false);
+    assert!(lines[1].contains("patch \"again\" does not apply to Linux 7.3-standin"), "{lines:?}");
+}
+
+#[test]
+fn what_is_no_tree_or_too_old_is_told_with_the_remedy() {
+    let Some(bench) = Bench::new() else { return };
+    assert!(bench.refusal(&bench.dir.path().join("nowhere")).contains("is no folder: give --tree a kernel tree"));
+    assert!(bench.refusal(&bench.tools()).contains("is no kernel tree"));
+    std::fs::remove_file(bench.tree().join("drivers/gpu/drm/drm_pagemap.c")).expect("removed");
+    let text = bench.refusal(&bench.tree());
+    assert!(text.contains("too old a tree: it has no drivers/gpu/drm/drm_pagemap.c"), "{text}");
+}
+
+#[test]
+fn a_tree_that_was_configured_in_place_is_told_so() {
+    let Some(bench) = Bench::new() else { return };
+    std::fs::write(bench.tree().join(".config"), "").expect("written");
+    assert!(bench.refusal(&bench.tree()).contains("make mrproper"));
+}
+
+#[test]
+fn missing_tools_are_named() {
+    let Some(bench) = Bench::new() else { return };
+    for tool in ["flex", "bison"] {
+        std::fs::remove_file(bench.tools().join(tool)).expect("removed");
+    }
+    assert_eq!(
+        bench.refusal(&bench.tree()),
+        "no flex, bison here: install flex bison (building a kernel's files needs them)"
+    );
+}
+
+#[test]
+fn a_configuration_that_does_not_stick_is_an_error_and_nothing_is_kept() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.open(&bench.tree(), &["CONFIG_64BIT=y", "CONFIG_LOST=y"]).expect("opened");
+    let text = format!("{:#}", shop.build().expect_err("lost"));
+    assert!(text.contains("does not stick: CONFIG_LOST=y"), "{text}");
+    assert!(!shop.place().exists());
+}
+
+#[test]
+fn a_file_that_does_not_compile_is_told_with_the_compilers_words() {
+    let Some(bench) = Bench::new() else { return };
+    std::fs::write(bench.tree().join("drivers/gpu/drm/drm_gpusvm.c"), "int standin_handle(\n").expect("written");
+    let shop = bench.shop();
+    let text = format!("{:#}", shop.build().expect_err("broken"));
+    assert!(text.contains("compiling the tree's files fails") && text.contains("error:"), "{text}");
+    assert!(!shop.place().exists());
+}
+
+#[test]
+fn an_interruption_leaves_nothing_behind() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    bench.stop.set();
+    assert_eq!(shop.build().expect_err("interrupted").to_string(), "interrupted; nothing is left behind");
+    assert!(!shop.place().exists());
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* Glue for the stand-in: its scenes have the names and tell the events that the kernel's have. */
+#include "standin.h"
+#include "kface.h"
+
+int strcmp(const char *, const char *);
+void *malloc(unsigned long);
+void *memset(void *, int, unsigned long);
+int memcmp(const void *, const void *, unsigned long);
+
+#if !KFACE_HAS_PAGES || KFACE_HAS_NOTHING
+#error "the probes do not see what the tree has"
+#endif
+
+#define PAGES 16
+
+extern const char *const kface_traps[];
+extern const kface_u64 kface_trap_count, kface_trap_base;
+
+static long countdown = -1;
+static int looks;
+
+void *standin_alloc(unsigned long bytes)
+{
+	if (countdown >= 0 && countdown-- == 0) {
+		kface_event("allocation_failed");
+		kface_number("bytes", bytes);
+		kface_event_end();
+		return 0;
+	}
+	return malloc(bytes);
+}
+
+int standin_look(void)
+{
+	if (++looks > 50) {
+		kface_event("endless_retry");
+		kface_number("looks", 50);
+		kface_event_end();
+		kface_give_up("a handler does not end");
+	}
+	return 0;
+}
+
+void standin_warn(const char *file, int line)
+{
+	kface_event("warn");
+	kface_text("file", file);
+	kface_number("line", line);
+	kface_event_end();
+}
+
+struct standin_fence *__real_dma_fence_array_create(int count, struct standin_fence **fences);
+struct standin_fence *__wrap_dma_fence_array_create(int count, struct standin_fence **fences)
+{
+	int i, filled = 0;
+
+	for (i = 0; i < count; i++)
+		filled += fences[i] != 0;
+	kface_event("fence_array");
+	kface_number("counted", count);
+	kface_number("filled", filled);
+	kface_event_end();
+	return __real_dma_fence_array_create(count, fences);
+}
+
+static void data(const char *step, int read, int kept)
+{
+	kface_event("data");
+	kface_text("step", step);
+	kface_number("pages", PAGES);
+	kface_number("read", read);
+	kface_number("kept", kept);
+	kface_event_end();
+}
+
+static void fault(const char *step, int errno)
+{
+	kface_event("fault");
+	kface_text("step", step);
+	kface_signed("errno", errno);
+	kface_number("jobs", 1);
+	kface_event_end();
+}
+
+static void scene_a(void)
+{
+	static unsigned char from[PAGES * STANDIN_PAGE], to[PAGES * STANDIN_PAGE];
+	int i, kept = 0;
+
+	memset(from, 0xaa, sizeof(from));
+	kface_event("where");
+	kface_text("step", "tile 0");
+	kface_number("vram0", PAGES);
+	kface_event_end();
+	data("tile 0", PAGES, PAGES);
+	standin_migrate(from, to, PAGES);
+	fault("tile 1", 0);
+	for (i = 0; i < PAGES; i++)
+		kept += !memcmp(from + i * STANDIN_PAGE, to + i * STANDIN_PAGE, STANDIN_PAGE);
+	data("tile 1", PAGES, kept);
+	data("home", PAGES, kept);
+}
+
+static void scene_d1(long parameter)
+{
+	int mapped = 0, err;
+
+	countdown = parameter;
+	err = standin_fault(&mapped);
+	countdown = -1;
+	fault("fails", err);
+	data("fails", mapped ? PAGES : 0, mapped ? PAGES : 0);
+	data("home", PAGES, PAGES);
+}
+
+static int scene(const char *name, long parameter)
+{
+	static struct standin_fence *fences[2];
+
+	if (!strcmp(name, "A"))
+		scene_a();
+	else if (!strcmp(name, "B"))
+		standin_pt();
+	else if (!strcmp(name, "C"))
+		standin_sync(fences);
+	else if (!strcmp(name, "D1"))
+		scene_d1(parameter);
+	else if (!strcmp(name, "D2"))
+		standin_handle();
+	else
+		return -1;
+	return 0;
+}
+
+static const char *scene_name(int index)
+{
+	static const char *const names[] = { "A", "B", "C", "D1", "D2" };
+
+	return index < 5 ? names[index] : 0;
+}
+
+static int bug(unsigned long ip)
+{
+	return 0;
+}
+
+int main(void)
+{
+	struct kface_c_half half = { scene, scene_name, bug, kface_traps, kface_trap_count, kface_trap_base };
+
+	return kface_main(&half);
+}

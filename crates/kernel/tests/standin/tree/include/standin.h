@@ -1,0 +1,25 @@
+/* What the stand-in's files share. */
+#ifndef STANDIN_H
+#define STANDIN_H
+
+#include "prepared.h"
+
+#define STANDIN_PAGE 64
+/* Pages that a migration skips: planted defect A. */
+#define STANDIN_SKIPPED 1
+
+struct standin_fence;
+
+void *standin_alloc(unsigned long bytes);
+int standin_look(void);
+void standin_warn(const char *file, int line);
+void standin_unmodelled(void);
+
+void standin_migrate(const unsigned char *from, unsigned char *to, int pages);
+int standin_fault(int *mapped);
+void standin_handle(void);
+void standin_pt(void);
+int standin_sync(struct standin_fence **fences);
+struct standin_fence *dma_fence_array_create(int count, struct standin_fence **fences);
+
+#endif
