@@ -12,8 +12,8 @@ use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
 use crate::uffd::{ContextId, Miss};
 use crate::{Event, State};
-use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent};
-use sync::time;
+use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, Place};
+use sync::{Told, time};
 use units::{HostFrame, HostRange, HostVa, SZ_4K};
 
 /// For how long a touch waits before it tries again, where its fault was deferred.
@@ -176,6 +176,9 @@ impl Sim {
                     if touch == Touch::Store {
                         state.lazy.remove(&frame);
                     }
+                    if state.injection.reclaims == 0 {
+                        sync::tell(&state, part_of(Place::Host(frame), touch == Touch::Store));
+                    }
                     return Ok(access(&mut state.frames.held(frame).content));
                 }
                 Found::Watched(by, miss) => self.miss(state, by, page, miss, touch)?,
@@ -245,6 +248,15 @@ impl Sim {
         }
         outcome
     }
+}
+
+/// The bytes of a page are a part of what the lock protects, for who does no more than access them.
+pub(crate) const fn part_of(place: Place, writes: bool) -> Told {
+    let part = match place {
+        Place::Host(frame) => frame.0 << 1,
+        Place::Device(page) => ((page.pagemap.0 as u64) << 40 | page.frame) << 1 | 1,
+    };
+    if writes { Told::Writes(part) } else { Told::Reads(part) }
 }
 
 /// Cuts `len` bytes from `at` on at page borders: address and place in the buffer of each piece.

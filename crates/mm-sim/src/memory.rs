@@ -1,6 +1,6 @@
 //! The data plane: device accesses by place, and copies on behalf of the program's threads.
 
-use crate::access::CpuError;
+use crate::access::{CpuError, part_of};
 use crate::content::Content;
 use crate::sim::Sim;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place, Report};
@@ -8,8 +8,14 @@ use units::{HostFrame, HostVa, Joined};
 
 impl Sim {
     /// One access of a device, in one step.
-    fn with_place<R>(&self, place: Place, access: impl FnOnce(&mut Content) -> R) -> Result<R, AccessError> {
+    fn with_place<R>(
+        &self,
+        place: Place,
+        writes: bool,
+        access: impl FnOnce(&mut Content) -> R,
+    ) -> Result<R, AccessError> {
         let mut state = self.lock();
+        sync::tell(&state, part_of(place, writes));
         match place {
             Place::Device(page) => {
                 let cell = state.vram.cell_mut(page).ok_or(AccessError::Empty)?;
@@ -32,13 +38,13 @@ fn told(error: CpuError) -> AccessError {
 
 impl HostMemory for Sim {
     fn read(&self, place: Place, offset: usize, buf: &mut [u8]) -> Result<(), AccessError> {
-        self.with_place(place, |content| content.read(offset, buf))
+        self.with_place(place, false, |content| content.read(offset, buf))
     }
     fn write(&self, place: Place, offset: usize, bytes: &[u8]) -> Result<(), AccessError> {
-        self.with_place(place, |content| content.write(offset, bytes))
+        self.with_place(place, true, |content| content.write(offset, bytes))
     }
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError> {
-        self.with_place(place, |content| content.atomic(offset, size, op))
+        self.with_place(place, true, |content| content.atomic(offset, size, op))
     }
     fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>) {
         let mut report = Joined::new(report);

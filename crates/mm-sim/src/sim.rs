@@ -10,7 +10,7 @@ use hostmm::{
 };
 use std::sync::Arc;
 use sync::rank::{self, Rank};
-use sync::{Condvar, Mutex, MutexGuard};
+use sync::{Condvar, Mutex, MutexGuard, Told};
 use units::{HostRange, HostVa};
 
 /// One simulated process' memory. See the crate's header. A scene ends with [`exit`](Sim::exit).
@@ -42,7 +42,7 @@ impl Sim {
     }
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
     pub fn residency(&self, at: HostVa) -> Option<Place> {
-        self.lock().residency(at.page())
+        self.looking().residency(at.page())
     }
     /// What happened so far, counted.
     pub fn counters(&self) -> Counters {
@@ -87,6 +87,12 @@ impl Sim {
     /// Takes the lock.
     pub(crate) fn lock(&self) -> Locked<'_> {
         self.state.lock()
+    }
+    /// Takes the lock for a look at anything but the bytes of pages.
+    fn looking(&self) -> Locked<'_> {
+        let state = self.lock();
+        sync::tell(&state, Told::Looks);
+        state
     }
     /// Begins an invalidation: counts move on, callbacks run. Call without the lock.
     pub(crate) fn begin(&self, event: MmEvent) -> Invalidation {
@@ -171,7 +177,7 @@ impl Sim {
 
 impl HostMm for Sim {
     fn next_vma(&self, addr: HostVa) -> Option<Vma> {
-        self.lock().space.next_vma(addr).map(|mapped| mapped.vma)
+        self.looking().space.next_vma(addr).map(|mapped| mapped.vma)
     }
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>) {
         self.lock().vram.insert(id, owner, frames, ops);
@@ -189,13 +195,14 @@ impl HostMm for Sim {
         let mut state = self.lock();
         loop {
             if let Some(seq) = state.notifiers.read_begin(id) {
+                sync::tell(&state, Told::Looks);
                 return seq;
             }
             self.changed.wait(&mut state);
         }
     }
     fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
-        self.lock().notifiers.read_retry(id, seq)
+        self.looking().notifiers.read_retry(id, seq)
     }
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         self.walk_range(walk, runs)

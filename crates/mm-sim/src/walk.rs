@@ -11,6 +11,7 @@ use crate::access::{CpuError, Touch};
 use crate::sim::Sim;
 use crate::space::Entry;
 use hostmm::{MmError, Place, Run, Walk, WalkRun};
+use sync::Told;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// What a look at one page says.
@@ -61,6 +62,7 @@ impl Sim {
     pub(crate) fn walk_range(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         let touch = if walk.write { Touch::Store } else { Touch::Load };
         let mut state = self.lock();
+        sync::tell(&state, Told::Looks);
         let mut index = 0;
         runs.clear();
         while index < walk.range.pages() {

@@ -85,6 +85,18 @@ pub(crate) struct TaskRef {
     pub(crate) serial: u32,
 }
 
+/// What the holder of a mutex does with what that protects, where it tells ([`crate::tell`]). What is protected has parts, by
+/// numbers of the owner's choosing that are not 0, and a rest: everybody who tells looks at the rest, and nobody changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Looks at the rest only.
+    Looks,
+    /// Looks at a part, too.
+    Reads(u64),
+    /// Changes a part.
+    Writes(u64),
+}
+
 /// How a lock is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -147,6 +159,8 @@ pub(crate) trait Hook {
     fn release(&self, word: &dyn Word, access: Access);
     /// Turns exclusive into shared access.
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn());
+    /// Tells what the current task does under a mutex that it holds.
+    fn tell(&self, word: &dyn Word, told: Told);
     /// From now on the current task takes nothing below `floor`; gives what that was before.
     fn set_floor(&self, floor: Rank) -> Rank;
 

@@ -57,6 +57,8 @@ pub use counter::Counter;
 pub use lock::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
+#[cfg(feature = "std")]
+pub use point::{Told, tell};
 pub use point::{choose, point, unscheduled, yield_now};
 #[cfg(feature = "std")]
 pub use thread::{

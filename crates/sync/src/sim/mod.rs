@@ -56,6 +56,7 @@
 //! is made inside the run, or at least not used by two runs at once. Tasks may use what live threads use, but wait
 //! for it as live threads do, and the run is then as random as the live threads are.
 
+mod every;
 mod op;
 mod ops;
 mod panics;
@@ -68,6 +69,7 @@ mod state;
 mod task;
 
 pub use crate::hook::{Here, Holder, ObjectKind, OpKind, TaskKind};
+pub use every::Every;
 pub use op::Op;
 pub use random::{Pct, Random, Rng};
 pub use reduce::Reduced;

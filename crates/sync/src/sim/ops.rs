@@ -5,7 +5,7 @@ use super::op::Op;
 use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
 use super::task::Wait;
-use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Word};
+use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Told, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
 use std::string::String;
@@ -87,6 +87,13 @@ impl Hook for Scheduler<'_> {
         downgrade();
         self.state().given_back(object, Access::Exclusive);
         self.taken(object, Access::Shared);
+    }
+
+    #[inline]
+    fn tell(&self, word: &dyn Word, told: Told) {
+        let mut state = self.state();
+        let object = state.lock(word);
+        state.touch(Touch::Told { object, told });
     }
 
     fn set_floor(&self, floor: Rank) -> Rank {

@@ -5,6 +5,7 @@
 
 use super::op::Op;
 use super::task::{TaskId, TaskSet};
+use crate::hook::Told;
 use core::fmt;
 use core::str::FromStr;
 use std::vec::Vec;
@@ -49,6 +50,13 @@ pub enum Touch {
         object: u32,
         /// Whether it was held shared.
         shared: bool,
+    },
+    /// Told what it does under a mutex.
+    Told {
+        /// The mutex' number.
+        object: u32,
+        /// What.
+        told: Told,
     },
     /// Notified tasks that wait for a condition variable: there were some.
     Notified {

@@ -2,10 +2,13 @@
 //!
 //! Two steps are *dependent* where one of them touches an object in a way that conflicts with how the other does. There are two
 //! questions, and [`How`] has a table for each: whether two touches could have come in the other order ([`How::races`]), and
-//! whether the later one comes after the earlier one at all ([`How::follows`]). A lock shows the difference: who takes it
+//! whether the later one comes after the earlier one at all ([`How::orders_all`], [`How::follows_shares`]). A lock shows the difference: who takes it
 //! comes after who gave it back, but that order cannot be turned round; what can be is who took it first.
+//!
+//! Who takes a mutex and gives it back in one step, and tells what it does in between ([`crate::tell`]), does not take it, for others:
+//! it looks at what the mutex protects, and touches a part of it.
 
-use crate::hook::OpKind;
+use crate::hook::{OpKind, Told};
 use crate::sim::Op;
 use crate::sim::schedule::Touch;
 use std::vec::Vec;
@@ -18,6 +21,8 @@ const TIME: u32 = 0;
 pub(super) enum How {
     /// Looks at it, or holds it beside others: a load, a read lock, the time, a notification that nobody waits for.
     Share,
+    /// Looks at what a mutex protects, and gives it back at once.
+    Look,
     /// Takes it once it is free: a mutex, a write lock that was queued for.
     Take,
     /// Takes it or queues up, and holds up others by that: a write lock.
@@ -35,22 +40,23 @@ pub(super) enum How {
 impl How {
     /// Whether the two could have come in the other order, and that would have been another run.
     pub(super) const fn races(self, other: How) -> bool {
-        use How::{Change, Free, Queue, Share, Take, Try, Unshare};
+        use How::{Change, Free, Look, Queue, Share, Take, Try, Unshare};
         match (self, other) {
-            (Share, Share) | (Take | Share, Free | Unshare) | (Free | Unshare, Take | Share) => false,
+            (Share | Look, Share | Look) => false,
+            (Take | Share | Look, Free | Unshare) | (Free | Unshare, Take | Share | Look) => false,
             (Free | Unshare, Free | Unshare) | (Take, Share) | (Share, Take) => false,
-            (Share | Take | Queue | Try | Change | Free | Unshare, _) => true,
+            (Share | Look | Take | Queue | Try | Change | Free | Unshare, _) => true,
         }
     }
 
     /// Whether all that touch the object later, but for those that give back a share, come after this.
     pub(super) const fn orders_all(self) -> bool {
-        !matches!(self, How::Share | How::Unshare)
+        !matches!(self, How::Share | How::Look | How::Unshare)
     }
 
     /// Whether this comes after those that shared the object before it.
     pub(super) const fn follows_shares(self) -> bool {
-        !matches!(self, How::Share | How::Unshare | How::Free)
+        !matches!(self, How::Share | How::Look | How::Unshare | How::Free)
     }
 }
 
@@ -58,10 +64,16 @@ impl How {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) object: u32,
+    /// A part of it; 0: itself.
+    pub(super) part: u64,
     pub(super) how: How,
 }
 
 impl Access {
+    pub(super) const fn whole(object: u32, how: How) -> Self {
+        Self { object, part: 0, how }
+    }
+
     /// What an operation does to its object.
     pub(super) const fn of(op: Op) -> Option<Self> {
         let how = match op.kind {
@@ -73,23 +85,25 @@ impl Access {
             OpKind::Start | OpKind::End | OpKind::Unlock | OpKind::Fence | OpKind::Spawn | OpKind::Join => return None,
             OpKind::Sleep | OpKind::Yield | OpKind::Choose | OpKind::Point => return None,
         };
-        Some(Self { object: op.object, how })
+        Some(Self::whole(op.object, how))
     }
 
     /// What a touch does to an object.
     pub(super) const fn by(touch: Touch) -> Option<Self> {
         match touch {
-            Touch::Released { object, shared: false } => Some(Self { object, how: How::Free }),
-            Touch::Released { object, shared: true } => Some(Self { object, how: How::Unshare }),
-            Touch::Notified { object } => Some(Self { object, how: How::Change }),
-            Touch::TimeRead => Some(Self { object: TIME, how: How::Share }),
-            Touch::TimePassed => Some(Self { object: TIME, how: How::Change }),
-            Touch::Woke(_) | Touch::Joined(_) | Touch::Idle => None,
+            Touch::Released { object, shared: false } => Some(Self::whole(object, How::Free)),
+            Touch::Released { object, shared: true } => Some(Self::whole(object, How::Unshare)),
+            Touch::Notified { object } => Some(Self::whole(object, How::Change)),
+            Touch::TimeRead => Some(Self::whole(TIME, How::Share)),
+            Touch::TimePassed => Some(Self::whole(TIME, How::Change)),
+            Touch::Told { object, told: Told::Reads(part) } => Some(Self { object, part, how: How::Share }),
+            Touch::Told { object, told: Told::Writes(part) } => Some(Self { object, part, how: How::Change }),
+            Touch::Told { told: Told::Looks, .. } | Touch::Woke(_) | Touch::Joined(_) | Touch::Idle => None,
         }
     }
 
     fn races(self, other: Access) -> bool {
-        self.object == other.object && self.how.races(other.how)
+        (self.object, self.part) == (other.object, other.part) && self.how.races(other.how)
     }
 }
 
@@ -103,4 +117,10 @@ pub(super) fn add(accesses: &mut Vec<Access>, access: Access) {
     if !accesses.contains(&access) {
         accesses.push(access);
     }
+}
+
+/// The mutex is given back in the step that took it: the step did what it told. Whether it is so.
+pub(super) fn was_told(accesses: &mut [Access], object: u32) -> bool {
+    let taken = accesses.iter_mut().find(|access| **access == Access::whole(object, How::Take));
+    taken.map(|access| access.how = How::Look).is_some()
 }

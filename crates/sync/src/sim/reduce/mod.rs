@@ -39,7 +39,7 @@ mod order;
 use super::schedule::{Decision, Schedule, Touch};
 use super::task::{MAX_TASKS, TaskId, TaskSet};
 use crate::hook::OpKind;
-use footprint::{Access, add, independent};
+use footprint::{Access, add, independent, was_told};
 use order::Stamp;
 use order::{Edge, Order};
 use std::rc::Rc;
@@ -93,6 +93,8 @@ pub struct Reduced {
     /// By place: the number of the task that is there.
     numbers: [usize; MAX_TASKS],
     started: usize,
+    /// The mutex of which the current step told what it does under it.
+    told: Option<u32>,
     cut: bool,
     classes: u64,
     cuts: u64,
@@ -108,6 +110,7 @@ impl Default for Reduced {
             fresh: 0,
             numbers: [0; MAX_TASKS],
             started: 0,
+            told: None,
             cut: false,
             classes: 0,
             cuts: 0,
@@ -292,6 +295,7 @@ impl Schedule for Reduced {
     fn pick(&mut self, at: &Decision<'_>) -> TaskId {
         let place = self.passed;
         self.passed += 1;
+        self.told = None;
         let records = self.records();
         let Some(node) = self.nodes.get_mut(place) else { return at.default_task };
         let Chosen::Task(turn) = &mut node.chosen else { return at.default_task };
@@ -335,9 +339,23 @@ impl Schedule for Reduced {
             Touch::Woke(task) => Some(Edge::Frees(self.numbers[task.index()])),
             Touch::Joined(number) => Some(Edge::Joins(number as usize)),
             Touch::Idle => Some(Edge::Idles),
-            Touch::Released { .. } | Touch::Notified { .. } | Touch::TimeRead | Touch::TimePassed => None,
+            Touch::Released { .. }
+            | Touch::Told { .. }
+            | Touch::Notified { .. }
+            | Touch::TimeRead
+            | Touch::TimePassed => None,
         };
+        if let Touch::Told { object, .. } = touch {
+            self.told = Some(object);
+        }
+        let told = self.told;
         let Some(node) = self.step() else { return };
+        if let Touch::Released { object, shared: false } = touch
+            && told == Some(object)
+            && was_told(&mut node.accesses, object)
+        {
+            return;
+        }
         if let Some(access) = Access::by(touch) {
             add(&mut node.accesses, access);
         }

@@ -5,6 +5,7 @@
 //! depends on. Where it could have come before one of these, that is a race: [`Order::add`] names it.
 
 use super::footprint::{Access, How};
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 /// Steps of each task that came before; by number of the task.
@@ -70,6 +71,8 @@ pub(super) struct Order {
     tasks: Vec<Clock>,
     /// By number of the object: which steps touched it, and how.
     touched: Vec<Vec<(usize, How)>>,
+    /// The same, of parts of objects.
+    parts: BTreeMap<(u32, u64), Vec<(usize, How)>>,
 }
 
 impl Order {
@@ -78,6 +81,7 @@ impl Order {
         self.steps.clear();
         self.tasks.clear();
         self.touched.iter_mut().for_each(Vec::clear);
+        self.parts.clear();
     }
 
     /// The next step is one of that task, and touched this. `races` gets the numbers of the earlier steps that it races with.
@@ -100,7 +104,11 @@ impl Order {
         after.tick(task);
         let (number, stamp) = (self.steps.len(), Stamp { task, count: after.of(task) });
         for access in accesses {
-            at(&mut self.touched, access.object as usize).push((number, access.how));
+            let touched = match access.part {
+                0 => at(&mut self.touched, access.object as usize),
+                part => self.parts.entry((access.object, part)).or_default(),
+            };
+            touched.push((number, access.how));
         }
         self.tasks[task] = after.clone();
         self.free(edges, &after);
@@ -111,7 +119,7 @@ impl Order {
     /// after them.
     fn find_races(&self, task: usize, access: Access, before: &Clock, races: &mut Vec<usize>) {
         let mut known = before.clone();
-        for &(number, how) in self.touches(access.object) {
+        for &(number, how) in self.touches(access) {
             let earlier = &self.steps[number];
             let other = earlier.stamp.task != task;
             if other && !how.races(access.how) {
@@ -127,14 +135,18 @@ impl Order {
         }
     }
 
-    /// The steps that touched an object, the last one first.
-    fn touches(&self, object: u32) -> impl Iterator<Item = &(usize, How)> {
-        self.touched.get(object as usize).into_iter().flatten().rev()
+    /// The steps that touched the same, the last one first.
+    fn touches(&self, access: Access) -> impl Iterator<Item = &(usize, How)> {
+        let touched = match access.part {
+            0 => self.touched.get(access.object as usize),
+            part => self.parts.get(&(access.object, part)),
+        };
+        touched.into_iter().flatten().rev()
     }
 
     /// Joins what comes before a touch.
     fn follow(&self, access: Access, clock: &mut Clock) {
-        for &(number, how) in self.touches(access.object) {
+        for &(number, how) in self.touches(access) {
             if how.orders_all() {
                 clock.join(&self.steps[number].after);
                 // A lock that was given back by its holder alone: those that shared it gave it back before that.
@@ -177,7 +189,7 @@ mod tests {
         let (mut order, mut all) = (Order::default(), Vec::new());
         for (number, &(task, object, how)) in steps.iter().enumerate() {
             let mut races = Vec::new();
-            order.add(task, &[Access { object, how }], &[], &mut races);
+            order.add(task, &[Access::whole(object, how)], &[], &mut races);
             all.extend(races.into_iter().map(|earlier| (earlier, number)));
         }
         all
