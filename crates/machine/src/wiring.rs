@@ -21,7 +21,7 @@ use sync::rank::{self, Rank};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_hw::port::Interrupts;
 use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
-use xe_kmd::{ClassSchedule, Device, Errno, Hw, HwJob, Parts, Rules};
+use xe_kmd::{ClassSchedule, Device, Errno, Hw, HwJob, MigrateLock, Parts, Rules};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 use xe_spec::share::Share;
@@ -82,16 +82,16 @@ impl Core {
     }
 
     fn each(plan: &Plan, watchers: impl Fn() -> Watchers) -> Result<Vec<Arc<Self>>, Errno> {
-        let interconnect = Interconnect::new(&plan.platforms);
+        let machine = (Interconnect::new(&plan.platforms), MigrateLock::new());
         let devices = (0..).map(DeviceId).zip(&plan.platforms);
-        devices.map(|(id, platform)| Self::build(plan, id, platform, &interconnect, watchers())).collect()
+        devices.map(|(id, platform)| Self::build(plan, id, platform, &machine, watchers())).collect()
     }
 
     fn build(
         plan: &Plan,
         id: DeviceId,
         platform: &'static Platform,
-        interconnect: &Arc<Interconnect>,
+        (interconnect, migrate_lock): &(Arc<Interconnect>, Arc<MigrateLock>),
         watchers: Watchers,
     ) -> Result<Arc<Self>, Errno> {
         let Watchers { observer, svm_observer, ledger } = watchers;
@@ -109,6 +109,7 @@ impl Core {
             rules: plan.rules,
             observer,
             svm_observer,
+            migrate_lock: migrate_lock.clone(),
         })?;
         let core = Arc::new(Self { id, device, gpu, engines, ledger, interconnect: interconnect.clone() });
         *irq.core.write() = Arc::downgrade(&core);

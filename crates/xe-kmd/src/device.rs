@@ -27,7 +27,7 @@ use crate::gpu::{Gpu, Tile};
 use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
-use crate::shared::Shared;
+use crate::shared::{MigrateLock, Shared};
 use crate::svm::devmem::{SvmOwner, TileMemory, populate};
 use crate::vm::Vms;
 
@@ -50,6 +50,8 @@ pub struct Parts {
     pub observer: Arc<dyn Observer>,
     /// Told of the engine's events.
     pub svm_observer: Arc<dyn gpusvm::Observer>,
+    /// One for all devices of a machine, which fight for the same memory.
+    pub migrate_lock: Arc<MigrateLock>,
 }
 
 /// One device. Upstream: `struct xe_device`.
@@ -65,7 +67,7 @@ impl Device {
     ///
     /// Upstream: `xe_device_probe`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Errno> {
-        let Parts { platform, hw, interconnect, mm, memory, rules, observer, svm_observer } = parts;
+        let Parts { platform, hw, interconnect, mm, memory, rules, observer, svm_observer, migrate_lock } = parts;
         let gpu = Gpu::new(Chip { platform, hw, interconnect, rules, observer })?;
         let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
             id: tile.pagemap,
@@ -76,7 +78,7 @@ impl Device {
         let tiles = gpu.tiles.iter().zip(platform.tiles);
         let pagemaps = PagemapSet::new(&mm, &svm_observer, tiles.map(pagemap).collect());
         let owners = pagemaps.iter().map(SvmOwner::of).collect();
-        let shared = Shared::new(gpu, mm, memory, pagemaps, owners, svm_observer);
+        let shared = Shared::new(gpu, mm, memory, pagemaps, owners, svm_observer, migrate_lock);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);
         Ok(Arc::new(Self { shared, vms, queues: Queues::new(), bos: SharedBos::new() }))

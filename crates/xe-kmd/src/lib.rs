@@ -86,3 +86,4 @@ pub use file::File;
 pub use port::{Hw, HwJob, Interconnect};
 pub use ranks::lock_name;
 pub use rules::{FarSide, Mapped, Rules, UnfitVram, WhenMet};
+pub use shared::MigrateLock;

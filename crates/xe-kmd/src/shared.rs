@@ -10,7 +10,7 @@ use gpusvm::PagemapSet;
 use hostmm::{HostMemory, HostMm};
 use sync::atomic::AtomicU64;
 use sync::rank::{mutex, rwlock};
-use sync::{Mutex, RwLock};
+use sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use units::TileId;
 use xe_spec::platform::Platform;
 
@@ -62,6 +62,29 @@ impl SystemMemory {
     }
 }
 
+/// Keeps migrations that fight for the same memory apart: shared by all, taken alone by one that lost a race. The devices of a machine
+/// have one.
+///
+/// Upstream: `driver_migrate_lock`, which is a VM's there.
+pub struct MigrateLock(RwLock<()>);
+
+impl MigrateLock {
+    /// One that nobody has.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(rwlock(ranks::MIGRATE, ())))
+    }
+
+    /// For a first try.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read()
+    }
+
+    /// For one that lost a race.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ()> {
+        self.0.write()
+    }
+}
+
 /// The shared parts of one device.
 pub(crate) struct Shared {
     pub gpu: Arc<Gpu>,
@@ -71,8 +94,8 @@ pub(crate) struct Shared {
     /// Who owns SVM's blocks of VRAM, by tile.
     pub svm_owners: Vec<Arc<dyn Owner>>,
     pub svm_observer: Arc<dyn gpusvm::Observer>,
-    /// Shared by migrations; taken alone by one that lost a race (`driver_migrate_lock`).
-    pub migrate_lock: RwLock<()>,
+    /// Shared by migrations; taken alone by one that lost a race.
+    pub migrate_lock: Arc<MigrateLock>,
     pub faults: FaultQueue,
     pub waiters: Waiters,
     pub system: SystemMemory,
@@ -94,8 +117,8 @@ impl Shared {
         pagemaps: Arc<PagemapSet>,
         svm_owners: Vec<Arc<dyn Owner>>,
         svm_observer: Arc<dyn gpusvm::Observer>,
+        migrate_lock: Arc<MigrateLock>,
     ) -> Arc<Self> {
-        let migrate_lock = rwlock(ranks::MIGRATE, ());
         let (faults, waiters, worker) = (FaultQueue::new(), Waiters::new(), Worker::new());
         let system = SystemMemory { size: gpu.platform.system_bytes, used: AtomicU64::new(0) };
         Arc::new(Self {

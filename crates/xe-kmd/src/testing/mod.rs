@@ -16,7 +16,7 @@ use xe_uapi::ioctl;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::{Event, Observer};
-use crate::{Device, Errno, File, Interconnect, Parts, Rules};
+use crate::{Device, Errno, File, Interconnect, MigrateLock, Parts, Rules};
 pub(crate) use hw::{Copied, FakeHw, HwState};
 pub(crate) use mm::Mm;
 
@@ -164,6 +164,7 @@ impl Rig {
             rules,
             observer: log.clone(),
             svm_observer: Arc::new(()),
+            migrate_lock: MigrateLock::new(),
         };
         let device = Device::new(parts).expect("probe");
         let file = device.open();
