@@ -48,7 +48,7 @@ impl Saved {
         // What follows the compiler (objtool, symbol versions) is for an object that goes into a kernel.
         let command = command.split(';').next().unwrap_or(command).trim();
         let mut words: Vec<&str> = command.split_whitespace().collect();
-        if words.len() < 4 || !words.iter().any(|word| *word == "-c") {
+        if words.len() < 4 || !words.contains(&"-c") {
             bail!("the saved command of {unit} is no compiler's");
         }
         words.pop();

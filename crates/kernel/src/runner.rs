@@ -1,5 +1,7 @@
 //! Playing a scene: a process of its own, because the kernel's state is global and its bugs may end it.
 
+#![allow(clippy::disallowed_methods, reason = "it waits for another process, and no checker schedules that")]
+
 use crate::command::Interrupt;
 use crate::facts::Facts;
 use anyhow::{Context, Result};

@@ -5,6 +5,7 @@
 //! where that is said. Signals: an undefined instruction is a warning of the kernel's, and the run goes on behind it; an access to
 //! an address of the trap range is a symbol that is not modelled.
 #![allow(unsafe_code, reason = "the one module of this crate that has it")]
+#![allow(clippy::disallowed_types, reason = "statics of a process of its own, which has one thread and no checker")]
 
 use crate::device::{Device, Vram};
 use crate::evidence::Line;
@@ -129,7 +130,9 @@ fn trapped(address: u64) -> Option<String> {
         return None;
     }
     // SAFETY: there are `trap_count` names, one behind the other.
-    let name = unsafe { *half.traps.add(index as usize) };
+    let place = unsafe { half.traps.add(index as usize) };
+    // SAFETY: the same; they are never written.
+    let name = unsafe { *place };
     // SAFETY: each is a string of the runner.
     Some(unsafe { text(name) }.into_owned())
 }
@@ -294,7 +297,9 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         }
     }
     // SAFETY: the kernel passes what it knows of the signal.
-    let address = unsafe { (*info).si_addr() } as u64;
+    let info = unsafe { &*info };
+    // SAFETY: a signal of this kind has an address.
+    let address = unsafe { info.si_addr() } as u64;
     if let Some(symbol) = trapped(address) {
         not_modelled(&symbol);
     }

@@ -291,9 +291,9 @@ fn what_is_not_congruent_by_2m_is_mapped_by_compact_tables() {
     let base = leaf(&rig, 0, asid, at).unwrap().2;
     let compact = |va: u64| rig.hw.is_compact(TileId(0), asid, GpuVa(va));
     assert_eq!([at, AT + SZ_2M, AT + 3 * SZ_2M, at + size - SZ_64K].map(compact), [false, true, true, false]);
-    let is_right = |offset: u64| match leaf(&rig, 0, asid, at + offset) {
-        None => None,
-        Some((level, device, addr)) => Some(level == 0 && device && addr == base + offset / SZ_4K * SZ_4K),
+    let is_right = |offset: u64| {
+        let found = leaf(&rig, 0, asid, at + offset);
+        found.map(|(level, device, addr)| level == 0 && device && addr == base + offset / SZ_4K * SZ_4K)
     };
     assert!((0..size).step_by(SZ_4K as usize).all(|offset| is_right(offset) == Some(true)));
     // A part goes, and the rest stays; what is bound there next is right as well.
