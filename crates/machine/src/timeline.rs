@@ -1,6 +1,6 @@
 //! What happened when: every fault, migration, bind, flush, invalidation and eviction of a run in order, where somebody wants it.
 //!
-//! Nothing is kept unless [`Timeline::keep`] made room; what does not fit is counted.
+//! Nothing is kept unless `Timeline::keep` made room; what does not fit is counted.
 //!
 //! Locking: none; the ledger's lock protects it.
 
