@@ -273,7 +273,7 @@ mod tests {
     fn every_mutant_can_be_applied() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mutants = read(&fs::read_to_string(root.join(LIST)).unwrap()).unwrap();
-        assert!(mutants.len() > 200);
+        assert!(mutants.len() > 150);
         for mutant in &mutants {
             let changed = mutant.applied(root).unwrap();
             assert!(changed.contains(&mutant.new) && !mutant.what.is_empty(), "{}", mutant.name);
