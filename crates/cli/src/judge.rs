@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 /// Schedules of a cell of the posted patch, which has many, of the other devices, and of the orders.
-const FEWER: u64 = 10;
+const FEWER: u64 = 40;
 
 /// Options of `judge`.
 #[derive(Args)]
