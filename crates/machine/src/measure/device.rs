@@ -4,7 +4,7 @@
 //! Each answer is a time in nanoseconds from the call to the end that a program sees, or the object itself, for others to
 //! look at what it costs while it is there.
 
-use super::{Failed, PageSize, Region, TIMEOUT_NS};
+use super::{Failed, PageSize, Region};
 use crate::live::Live;
 use crate::program::{Batch, Class, Order, Program};
 use hostmm::HostMemory;
@@ -19,6 +19,9 @@ const BUFFERS: HostVa = HostVa(0x40_0000_0000);
 const FOUR: [(u8, u16); 4] = [(0, 0), (1, 0), (0, 1), (1, 1)];
 /// Blocks that each of them faults on in a round.
 pub const BLOCKS: usize = 64;
+
+/// After which a job counts as hung: the first copy touches all of its memory, on a machine that may be busy.
+const PATIENCE_NS: i64 = 60_000_000_000;
 
 fn refused(what: &'static str) -> impl Fn(Errno) -> Failed {
     move |errno| Failed::Ioctl(what, errno)
@@ -158,7 +161,7 @@ impl Lane {
 
     /// Waits for its end.
     fn end(&self, program: &Program) -> Result<(), Failed> {
-        let done = program.wait(self.fence.range().start, self.serial, TIMEOUT_NS, self.queue);
+        let done = program.wait(self.fence.range().start, self.serial, PATIENCE_NS, self.queue);
         done.map_err(refused("WAIT_USER_FENCE"))
     }
 }
