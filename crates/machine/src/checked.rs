@@ -91,7 +91,7 @@ pub struct Checked {
     /// Driver and hardware of the first device.
     pub core: Arc<Core>,
     /// Those of the others.
-    pub others: Vec<Arc<Core>>,
+    others: Vec<Arc<Core>>,
     /// The process's memory.
     pub sim: Arc<Sim>,
     live: Option<Arc<LiveMm>>,
@@ -200,6 +200,11 @@ impl Checked {
         home
     }
 
+    /// Driver and hardware of all devices, in their order.
+    pub fn cores(&self) -> impl Iterator<Item = &Arc<Core>> {
+        [&self.core].into_iter().chain(&self.others)
+    }
+
     /// The first device opened by the process.
     pub fn open(&self) -> Program {
         self.thread_of(self.core.device().open())
@@ -207,8 +212,7 @@ impl Checked {
 
     /// All devices opened by it.
     pub fn open_all(&self) -> Vec<Program> {
-        let cores = [&self.core].into_iter().chain(&self.others);
-        cores.map(|core| self.thread_of(core.device().open())).collect()
+        self.cores().map(|core| self.thread_of(core.device().open())).collect()
     }
 
     /// Reads bytes of a buffer, from the start of a page that its mapping has.

@@ -53,11 +53,6 @@ impl Interconnect {
         self.nodes.get(pagemap.index()).copied()
     }
 
-    /// The pagemaps of a device's tiles, in their order.
-    pub fn pagemaps_of(&self, device: DeviceId) -> impl Iterator<Item = PagemapId> {
-        self.pagemaps().filter(move |&id| self.node(id).is_some_and(|node| node.device == device))
-    }
-
     /// All pagemaps.
     pub fn pagemaps(&self) -> impl Iterator<Item = PagemapId> {
         (0..self.nodes.len()).map(|index| PagemapId(index as u16))

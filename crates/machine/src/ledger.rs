@@ -6,14 +6,14 @@
 //! waits, and memory is asked for at the first use of a counter or of a list only (a list has its whole capacity from
 //! then on). It is no scheduling point ([`sync::unscheduled`]): that somebody counts changes no run.
 
-use crate::stats::Stats;
+use crate::stats::{Flow, Stats};
 use crate::timeline::Timeline;
 use gpusvm::Where;
 use std::collections::BTreeMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostRange, TileId};
-use xe_kmd::{RetryStep, Serviced};
+use xe_kmd::Serviced;
 use xe_spec::fault::Access;
 
 /// Migrations kept in full; later ones are only counted.
@@ -47,46 +47,15 @@ pub struct GpuFault {
     pub ns: u64,
 }
 
-/// Counts of one direction.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Flow {
-    /// Migrations.
-    pub times: u64,
-    /// Pages of them.
-    pub pages: u64,
-}
-
-/// What happened so far.
+/// What happened so far: the counters of [`Stats`], what only the machine asks for beside them, and the first events in full.
 #[derive(Clone, Default, Debug)]
 pub struct Book {
-    /// Per direction.
-    pub flows: BTreeMap<(Where, Where), Flow>,
     /// The first migrations in full.
     pub migrations: Vec<Migration>,
     /// The first GPU faults in full.
     pub gpu_faults: Vec<GpuFault>,
-    /// GPU faults answered.
-    pub gpu_fault_count: u64,
-    /// The same, by tile.
-    pub gpu_faults_of: BTreeMap<TileId, u64>,
-    /// Of these, refused.
-    pub gpu_faults_refused: u64,
     /// CPU faults that brought pages back, with address and nanoseconds of the first ones.
     pub cpu_faults: Vec<(u64, usize, u64)>,
-    /// CPU faults that brought pages back.
-    pub cpu_fault_count: u64,
-    /// CPU faults that minimum residency deferred, each time.
-    pub cpu_faults_deferred: u64,
-    /// Notifier calls.
-    pub invalidations: u64,
-    /// Spans bound.
-    pub binds: u64,
-    /// Binds whose pages had changed since they were collected: tried again.
-    pub stale_binds: u64,
-    /// TLB flushes that the driver asked for, by tile.
-    pub flushes_of: BTreeMap<TileId, u64>,
-    /// Migrations that failed.
-    pub failed_migrations: u64,
     /// Pages that copy engines carried.
     pub copied_pages: u64,
     /// Crossings of the system's bus by such pages.
@@ -128,7 +97,7 @@ impl Ledger {
 
     /// Times that pages went this way.
     pub fn flow(&self, from: Where, to: Where) -> Flow {
-        self.with_book(|book| book.flows.get(&(from, to)).copied().unwrap_or_default())
+        self.with_book(|book| book.stats.flow(from, to))
     }
 
     /// Keeps so many events in order from now on.
@@ -152,22 +121,13 @@ impl gpusvm::Observer for Ledger {
         self.with_book(|book| {
             book.stats.svm(event);
             book.timeline.svm(event);
-        });
-        self.with_book(|book| match *event {
-            Event::Migrated { range, from, to, pages, ns, .. } => {
-                let flow = book.flows.entry((from, to)).or_default();
-                flow.times += 1;
-                flow.pages += pages as u64;
-                keep(&mut book.migrations, Migration { range, from, to, pages, ns });
+            match *event {
+                Event::Migrated { range, from, to, pages, ns, .. } => {
+                    keep(&mut book.migrations, Migration { range, from, to, pages, ns });
+                }
+                Event::CpuFault { addr, pages, ns } => keep(&mut book.cpu_faults, (addr.0, pages, ns)),
+                _ => {}
             }
-            Event::CpuFault { addr, pages, ns } => {
-                book.cpu_fault_count += 1;
-                keep(&mut book.cpu_faults, (addr.0, pages, ns));
-            }
-            Event::CpuFaultDeferred { .. } => book.cpu_faults_deferred += 1,
-            Event::Invalidated { .. } => book.invalidations += 1,
-            Event::MigrateFailed { .. } => book.failed_migrations += 1,
-            _ => {}
         });
     }
 }
@@ -178,30 +138,24 @@ impl xe_kmd::Observer for Ledger {
         self.with_book(|book| {
             book.stats.driver(event);
             book.timeline.driver(event);
-        });
-        self.with_book(|book| match *event {
-            Event::Fault { tile, addr, access, outcome, ns, .. } => {
-                if access == Access::Atomic && matches!(outcome, Serviced::Refused(_)) {
-                    book.refused_atomic.get_or_insert((tile, addr.0));
+            match *event {
+                Event::Fault { tile, addr, access, outcome, ns, .. } => {
+                    if access == Access::Atomic && matches!(outcome, Serviced::Refused(_)) {
+                        book.refused_atomic.get_or_insert((tile, addr.0));
+                    }
+                    keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
                 }
-                book.gpu_fault_count += 1;
-                *book.gpu_faults_of.entry(tile).or_default() += 1;
-                book.gpu_faults_refused += u64::from(matches!(outcome, Serviced::Refused(_)));
-                keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
+                Event::Copy { carried, crossings, .. } => {
+                    book.copied_pages += u64::from(carried);
+                    book.bus_pages += u64::from(carried * crossings);
+                }
+                Event::FenceArrayHole { .. } => book.fence_array_holes += 1,
+                Event::UnfitVram { .. } => book.unfit_vram += 1,
+                Event::BoEvicted { .. } => book.bo_evictions += 1,
+                Event::Banned { .. } => book.bans += 1,
+                Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
+                _ => {}
             }
-            Event::Bind { .. } => book.binds += 1,
-            Event::Copy { carried, crossings, .. } => {
-                book.copied_pages += u64::from(carried);
-                book.bus_pages += u64::from(carried * crossings);
-            }
-            Event::Retry { step: RetryStep::Bind, .. } => book.stale_binds += 1,
-            Event::TlbFlush { tile, .. } => *book.flushes_of.entry(tile).or_default() += 1,
-            Event::FenceArrayHole { .. } => book.fence_array_holes += 1,
-            Event::UnfitVram { .. } => book.unfit_vram += 1,
-            Event::BoEvicted { .. } => book.bo_evictions += 1,
-            Event::Banned { .. } => book.bans += 1,
-            Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
-            _ => {}
         });
     }
 }

@@ -153,8 +153,8 @@ impl Report {
     }
 
     fn fold(&mut self, book: &Book, device: DeviceId) {
-        for (&(from, to), flow) in &book.flows {
-            let name = format!("{}->{}", place_name(from), place_name(to));
+        for (&way, direction) in &book.stats.directions {
+            let (name, flow) = (String::from(way), direction.flow());
             *self.migrations.entry(name.clone()).or_default() += flow.times;
             *self.migrated_pages.entry(name).or_default() += flow.pages;
         }
@@ -171,18 +171,18 @@ impl Report {
         self.gpu_faults.extend(book.gpu_faults.iter().map(gpu_fault));
         let cpu_fault = |&(addr, _, ns): &_| Fault { by: "cpu".into(), addr, outcome: "resolved".into(), ns };
         self.cpu_faults.extend(book.cpu_faults.iter().map(cpu_fault));
-        self.gpu_fault_count += book.gpu_fault_count;
-        self.gpu_faults_refused += book.gpu_faults_refused;
-        self.cpu_fault_count += book.cpu_fault_count;
+        self.gpu_fault_count += book.stats.gpu_faults();
+        self.gpu_faults_refused += book.stats.gpu_faults_refused();
+        let cpu_faults = book.stats.cpu_faults.total();
+        self.cpu_fault_count += cpu_faults;
         self.stats.add(&book.stats);
         let (items, lost) = book.timeline.read();
         self.timeline.extend_from_slice(items);
         self.timeline_lost += lost;
         self.bans += book.bans;
         self.bo_evictions += book.bo_evictions;
-        let home =
-            book.flows.iter().filter(|((_, to), _)| *to == Where::System).map(|(_, flow)| flow.times).sum::<u64>();
-        self.evictions += home.saturating_sub(book.cpu_fault_count);
+        let home = book.stats.flow_of(|way| way.to == Where::System).times;
+        self.evictions += home.saturating_sub(cpu_faults);
         self.unfit_vram += book.unfit_vram;
         self.fence_array_holes += book.fence_array_holes;
         for (&(ioctl, what), &times) in &book.stubs {

@@ -12,7 +12,7 @@ use gpusvm::{Event as SvmEvent, MigrateError, Where};
 use hostmm::{EventKind, PagemapId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use units::{SZ_2M, SZ_64K, bytes_of};
+use units::{SZ_2M, SZ_4K, SZ_64K, bytes_of};
 use xe_kmd::{Event as DriverEvent, RetryStep, Serviced};
 use xe_spec::fault::Access;
 
@@ -63,6 +63,22 @@ pub struct Direction {
     pub bytes: u64,
     /// How long each took.
     pub times: Times,
+}
+
+/// Migrations of one direction, and pages of them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flow {
+    /// Migrations.
+    pub times: u64,
+    /// Pages of them.
+    pub pages: u64,
+}
+
+impl Direction {
+    /// How many went, of how many pages.
+    pub fn flow(&self) -> Flow {
+        Flow { times: self.times.total(), pages: self.bytes / SZ_4K }
+    }
 }
 
 /// From where to where pages went; as text "SYSTEM->VRAM0".
@@ -157,6 +173,27 @@ fn class_of(ns: u64) -> u64 {
 }
 
 impl Stats {
+    /// What went from here to there.
+    pub fn flow(&self, from: Where, to: Where) -> Flow {
+        self.directions.get(&Way { from, to }).map(Direction::flow).unwrap_or_default()
+    }
+
+    /// What went in all directions that are meant.
+    pub fn flow_of(&self, meant: impl Fn(Way) -> bool) -> Flow {
+        let meant = self.directions.iter().filter(|(way, _)| meant(**way)).map(|(_, direction)| direction.flow());
+        meant.fold(Flow::default(), |sum, flow| Flow { times: sum.times + flow.times, pages: sum.pages + flow.pages })
+    }
+
+    /// GPU faults that were answered.
+    pub fn gpu_faults(&self) -> u64 {
+        self.tiles.values().map(|tile| tile.service.total()).sum()
+    }
+
+    /// Of these, refused.
+    pub fn gpu_faults_refused(&self) -> u64 {
+        self.tiles.values().flat_map(|tile| tile.refused.values()).sum()
+    }
+
     pub(crate) fn svm(&mut self, event: &SvmEvent) {
         match *event {
             SvmEvent::Migrated { from, to, pages, ns, .. } => {

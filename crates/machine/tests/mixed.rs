@@ -143,7 +143,7 @@ impl Stand {
     fn evictions(&self) -> u64 {
         let ledger = self.checked.core.ledger();
         let home: u64 = [0, 1].map(|tile| ledger.flow(Where::Vram(PagemapId(tile)), Where::System).times).iter().sum();
-        home - ledger.read().cpu_fault_count
+        home - ledger.look(|book| book.stats.cpu_faults.total())
     }
 
     fn end(self) {

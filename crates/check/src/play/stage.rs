@@ -7,6 +7,7 @@ use crate::finding::Finding;
 use crate::script::{Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
 use machine::checked::{Checked, Config, MapKind, MmInjection};
 use machine::program::{BindFlags, Class, Order, Program};
+use machine::stats::Way;
 use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
@@ -277,16 +278,14 @@ impl Stage {
     /// What the run came upon so far.
     pub fn reached(&self) -> Reached {
         let book = self.checked.core.ledger().read();
-        let pages = |which: fn(&Where, &Where) -> bool| {
-            book.flows.iter().filter(|((from, to), _)| which(from, to)).map(|(_, flow)| flow.pages).sum()
-        };
+        let pages = |meant: fn(Way) -> bool| book.stats.flow_of(meant).pages;
         let name = |index: &usize| self.script.memories[*index].name.clone();
         Reached {
-            stale_binds: book.stale_binds,
-            pages_between_tiles: pages(|from, to| *from != Where::System && *to != Where::System),
-            pages_to_system: pages(|_, to| *to == Where::System),
-            pages_to_vram: pages(|_, to| *to != Where::System),
-            gpu_faults: book.gpu_fault_count,
+            stale_binds: book.stats.retries.get("bind").copied().unwrap_or_default(),
+            pages_between_tiles: pages(|way| way.from != Where::System && way.to != Where::System),
+            pages_to_system: pages(|way| way.to == Where::System),
+            pages_to_vram: pages(|way| way.to != Where::System),
+            gpu_faults: book.stats.gpu_faults(),
             copied_pages: book.copied_pages,
             bus_pages: book.bus_pages,
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),

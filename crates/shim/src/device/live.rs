@@ -9,8 +9,8 @@ use machine::ClassSchedule;
 use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
 use machine::program::Class;
 use machine::report::Report;
+use machine::stats::Stats;
 use machine::wiring::Core;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
@@ -125,11 +125,12 @@ impl Device for Machine {
 
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)> {
         let Some(core) = self.core(gt.device) else { return Vec::new() };
-        let book = core.ledger().read();
-        let of_gt = |counts: &BTreeMap<TileId, u64>| {
-            counts.iter().filter(|(tile, _)| u32::from(tile.0) == gt.number).map(|(_, count)| count).sum()
+        let of_tile = |stats: &Stats| {
+            let tile = u8::try_from(gt.number).ok().and_then(|tile| stats.tiles.get(&tile));
+            tile.map(|tile| (tile.service.total(), tile.flushes)).unwrap_or_default()
         };
-        vec![("svm_pagefault_count", of_gt(&book.gpu_faults_of)), ("tlb_inval_count", of_gt(&book.flushes_of))]
+        let (faults, flushes) = core.ledger().look(|book| of_tile(&book.stats));
+        vec![("svm_pagefault_count", faults), ("tlb_inval_count", flushes)]
     }
 
     fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule) {
