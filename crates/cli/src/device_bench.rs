@@ -7,6 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::live::{Live, LiveConfig};
 use machine::measure::device::Device;
+use machine::measure::floor::BareMove;
 use machine::measure::{PageSize, Region, Stand};
 use machine::profile::Profile;
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ const COPIED: u64 = 64 * MIB;
 /// Rounds of what takes milliseconds, and of what takes microseconds.
 const ROUNDS: usize = 15;
 const MANY: usize = 2000;
+/// Moves of a floor's round: long enough for a second thread to start meanwhile.
+const MOVES: usize = 256;
 /// Queues of the crowd.
 const QUEUES: usize = 4096;
 /// How long the idle ring is watched.
@@ -154,22 +157,54 @@ fn binds(device: &Device) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Throughput of four queues on two tiles over that of one queue.
+/// Throughput of four queues on two tiles over that of one queue. Beside it: what the kernel gives two threads that do
+/// nothing but the moves, over what it gives one.
 fn faults(device: &mut Device) -> Result<Row> {
-    let mut samples = [const { Vec::new() }; 2];
+    let mut samples = [const { Vec::new() }; 4];
+    let (mut first, mut second) = (Moves::new()?, Moves::new()?);
     for _ in 0..=ROUNDS {
         samples[0].push(device.fault(1)?);
         samples[1].push(device.fault(4)?);
+        samples[2].push(first.run()?);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| second.run());
+            first.run().and(other.join().map_err(|_| anyhow::anyhow!("a thread of the floor ended"))?)
+        })?;
+        samples[3].push(start.elapsed().as_nanos() as u64);
     }
-    let [one, four] = samples.map(|samples| median(&samples[1..]));
+    let [one, four, moves, both] = samples.map(|samples| median(&samples[1..]));
     let rate = |ns: f64| device.faults() as f64 / ns * 1e6;
     Ok(Row {
         what: "served faults, 4 queues of 2 tiles",
         value: one / four,
         unit: "of one queue",
         target: Target::AtLeast(1.6),
-        beside: format!("{:.0} thousand a second; one queue {:.0}", rate(four), rate(one)),
+        beside: format!(
+            "{:.0} thousand a second; one queue {:.0}; bare moves of two threads {:.2} of one",
+            rate(four),
+            rate(one),
+            2.0 * moves / both
+        ),
     })
+}
+
+/// Moves of 64K and back, by one thread.
+struct Moves(BareMove);
+
+impl Moves {
+    fn new() -> Result<Self> {
+        Ok(Self(BareMove::new(64 << 10, PageSize::Small)?))
+    }
+
+    /// As many as a round has faults; how long they took.
+    fn run(&mut self) -> Result<u64> {
+        let start = Instant::now();
+        for _ in 0..MOVES {
+            self.0.sample()?;
+        }
+        Ok(start.elapsed().as_nanos() as u64)
+    }
 }
 
 fn queues(device: &Device) -> Result<Vec<Row>> {

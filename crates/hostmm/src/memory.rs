@@ -43,6 +43,13 @@ pub trait HostMemory: Send + Sync {
     fn read(&self, place: Place, offset: usize, buf: &mut [u8]) -> Result<(), AccessError>;
     /// Writes `bytes` at `offset` of a page; does not cross the page.
     fn write(&self, place: Place, offset: usize, bytes: &[u8]) -> Result<(), AccessError>;
+    /// Writes a whole page around the caches, where the machine can: for copies so long that nobody reads what was written
+    /// soon. Other threads may see it late, up to [`drain`](Self::drain).
+    fn stream(&self, place: Place, page: &[u8]) -> Result<(), AccessError> {
+        self.write(place, 0, page)
+    }
+    /// What this thread has streamed is seen by all others.
+    fn drain(&self) {}
     /// An atomic of `size` (4 or 8) bytes at a naturally aligned `offset`; gives the old value.
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError>;
 

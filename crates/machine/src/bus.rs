@@ -70,6 +70,14 @@ impl Bus for HostBus {
         self.memory.write(self.place(page)?, offset, bytes).map_err(bus_error)
     }
 
+    fn stream(&self, page: BusAddr, bytes: &[u8]) -> Result<(), BusError> {
+        self.memory.stream(self.place(page)?, bytes).map_err(bus_error)
+    }
+
+    fn drain(&self) {
+        self.memory.drain();
+    }
+
     fn rmw(&self, page: BusAddr, offset: usize, size: usize, op: Rmw) -> Result<u64, BusError> {
         let op = match op {
             Rmw::Exchange(value) => AtomicOp::Exchange(value),

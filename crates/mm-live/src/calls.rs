@@ -167,6 +167,12 @@ impl Kernel for Counted {
     fn read(&self, at: HostVa, buf: &mut [u8]) -> Result<(), Fault> {
         self.kernel.read(at, buf)
     }
+    fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
+        self.kernel.stream(at, page)
+    }
+    fn drain(&self) {
+        self.kernel.drain();
+    }
     fn write(&self, at: HostVa, bytes: &[u8]) -> Result<(), Fault> {
         self.kernel.write(at, bytes)
     }

@@ -136,6 +136,15 @@ impl HostMemory for LiveMm {
         self.kernel.write(at, bytes).map_err(|fault| self.explain(place, fault))
     }
 
+    fn stream(&self, place: Place, page: &[u8]) -> Result<(), AccessError> {
+        let at = self.reach(place, 0, page.len())?;
+        self.kernel.stream(at, page).map_err(|fault| self.explain(place, fault))
+    }
+
+    fn drain(&self) {
+        self.kernel.drain();
+    }
+
     fn atomic(&self, place: Place, offset: usize, size: usize, op: AtomicOp) -> Result<u64, AccessError> {
         if !matches!(size, 4 | 8) || !offset.is_multiple_of(size) {
             return Err(AccessError::Fault);

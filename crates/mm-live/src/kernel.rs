@@ -218,6 +218,12 @@ pub trait Kernel: Send + Sync {
     fn read(&self, at: HostVa, buf: &mut [u8]) -> Result<(), Fault>;
     /// Writes likewise.
     fn write(&self, at: HostVa, bytes: &[u8]) -> Result<(), Fault>;
+    /// Writes a whole page around the caches; other threads may see it late, up to [`drain`](Self::drain).
+    fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
+        self.write(at, page)
+    }
+    /// What this thread has streamed is seen by all others.
+    fn drain(&self) {}
     /// An atomic on `size` (4 or 8) naturally aligned bytes; gives the old value.
     fn atomic(&self, at: HostVa, size: usize, op: AtomicOp) -> Result<u64, Fault>;
 

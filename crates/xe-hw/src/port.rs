@@ -49,6 +49,12 @@ pub trait Bus: Send + Sync {
     fn read(&self, page: BusAddr, offset: usize, buf: &mut [u8]) -> Result<(), BusError>;
     /// Writes.
     fn write(&self, page: BusAddr, offset: usize, bytes: &[u8]) -> Result<(), BusError>;
+    /// Writes a whole page of a long copy; it may go around the host's caches, and be seen late, up to [`drain`](Self::drain).
+    fn stream(&self, page: BusAddr, bytes: &[u8]) -> Result<(), BusError> {
+        self.write(page, 0, bytes)
+    }
+    /// What this thread has streamed is seen by all others.
+    fn drain(&self) {}
     /// Read-modify-write of 4 or 8 bytes, gives the old value.
     fn rmw(&self, page: BusAddr, offset: usize, size: usize, op: Rmw) -> Result<u64, BusError>;
     /// Carries `pages` pages between two contiguous runs, both translated; moves where the host mm has staged exactly

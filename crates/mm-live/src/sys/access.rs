@@ -24,6 +24,25 @@ core::arch::global_asm!(
     "rep movsb",
     "xor eax, eax",
     "ret",
+    // stream(dst, src, len) -> fault: both 16-byte aligned, len a multiple of 64; not ordered before other stores
+    ".globl pontoon_access_stream",
+    ".hidden pontoon_access_stream",
+    "pontoon_access_stream:",
+    "2:",
+    "movdqa xmm0, [rsi]",
+    "movdqa xmm1, [rsi + 16]",
+    "movdqa xmm2, [rsi + 32]",
+    "movdqa xmm3, [rsi + 48]",
+    "movntdq [rdi], xmm0",
+    "movntdq [rdi + 16], xmm1",
+    "movntdq [rdi + 32], xmm2",
+    "movntdq [rdi + 48], xmm3",
+    "add rsi, 64",
+    "add rdi, 64",
+    "sub rdx, 64",
+    "ja 2b",
+    "xor eax, eax",
+    "ret",
     // load8/4/2(dst: *mut u64, src) -> fault
     ".globl pontoon_access_load8",
     ".hidden pontoon_access_load8",
@@ -108,6 +127,7 @@ unsafe extern "C" {
     fn pontoon_access_end();
     fn pontoon_access_restorer();
     fn pontoon_access_copy(dst: u64, src: u64, len: usize) -> i64;
+    fn pontoon_access_stream(dst: u64, src: u64, len: usize) -> i64;
     fn pontoon_access_load8(dst: *mut u64, src: u64) -> i64;
     fn pontoon_access_load4(dst: *mut u64, src: u64) -> i64;
     fn pontoon_access_xchg8(value: *mut u64, addr: u64) -> i64;
@@ -161,6 +181,24 @@ pub(crate) fn write(dst: u64, bytes: &[u8]) -> Result<(), Fault> {
         // a fault of it becomes a result.
         len => outcome(unsafe { pontoon_access_copy(dst, bytes.as_ptr() as u64, len) }),
     }
+}
+
+/// Copies whole lines of the caches to `dst`, around the caches. What the processor may still hold back afterwards is in
+/// order again with [`drain`].
+pub(crate) fn stream(dst: u64, bytes: &[u8]) -> Result<(), Fault> {
+    let from = bytes.as_ptr() as u64;
+    if bytes.is_empty() || !bytes.len().is_multiple_of(64) || !dst.is_multiple_of(64) || !from.is_multiple_of(16) {
+        return write(dst, bytes);
+    }
+    // SAFETY: the source is a slice of that length, and lines are whole; the destination is memory that no reference names,
+    // and a fault of it becomes a result.
+    outcome(unsafe { pontoon_access_stream(dst, from, bytes.len()) })
+}
+
+/// Stores of this thread so far are seen before any later one, streams too.
+pub(crate) fn drain() {
+    // SAFETY: every x86-64 has this instruction, and it touches no memory.
+    unsafe { core::arch::x86_64::_mm_sfence() }
 }
 
 /// Copies `len` bytes from `src` to `dst`; the ranges do not overlap.
@@ -325,5 +363,27 @@ fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) 
             let function: extern "C" fn(i32) = unsafe { core::mem::transmute(at) };
             function(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_arrives_whole_and_a_fault_of_it_is_a_result() {
+        install();
+        #[repr(align(64))]
+        struct Lines([u8; 4096]);
+        let from = Lines(core::array::from_fn(|at| (at % 251) as u8));
+        let mut to = Lines([0; 4096]);
+        let dst = to.0.as_mut_ptr() as u64;
+        stream(dst, &from.0).expect("memory");
+        drain();
+        assert!(to.0 == from.0);
+        // No line of the caches: bytes all the same.
+        stream(dst + 1, &from.0[..100]).expect("memory");
+        assert!(to.0[1..101] == from.0[..100] && to.0[101] == from.0[101]);
+        assert!(matches!(stream(64, &from.0), Err(Fault::Segv)));
     }
 }

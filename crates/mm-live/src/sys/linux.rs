@@ -148,6 +148,12 @@ impl Kernel for Linux {
     fn write(&self, at: HostVa, bytes: &[u8]) -> Result<(), Fault> {
         access::write(at.0, bytes)
     }
+    fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
+        access::stream(at.0, page)
+    }
+    fn drain(&self) {
+        access::drain();
+    }
     fn atomic(&self, at: HostVa, size: usize, op: AtomicOp) -> Result<u64, Fault> {
         access::atomic(at.0, size, op)
     }

@@ -16,6 +16,8 @@ use xe_spec::fault::Access;
 
 /// Bytes that are read before they are written: few enough to stay in the first cache, or a copy takes twice as long.
 const HELD: u64 = 4 * SZ_4K;
+/// Bytes of a blit from which on the host's caches do not hold what it writes until somebody reads it.
+const STREAMED: u64 = 4 << 20;
 /// Bytes that are copied in one turn.
 const TURN: u64 = SZ_64K;
 /// Lines in one turn.
@@ -216,7 +218,8 @@ impl Blit {
         let at = self.to.add(line * self.pitch + column);
         let rest = &going.held[going.written..];
         let rest = &rest[..rest.len().min(left)];
-        let wrote = by.stream(at, Op::Write(rest));
+        let is_long = self.width * self.lines >= STREAMED;
+        let wrote = by.stream(at, if is_long { Op::Stream(rest) } else { Op::Write(rest) });
         let wrote = wrote.map_err(|refusal| Stall { addr: at, access: Access::Write, refusal })?;
         going.written += wrote;
         going.done += wrote as u64;

@@ -29,14 +29,19 @@ pub(crate) struct Initiator<'a> {
 pub(crate) enum Op<'a> {
     Read(&'a mut [u8]),
     Write(&'a [u8]),
-    Rmw { size: usize, op: Rmw },
+    /// Writes a part of a copy so long that nobody reads it soon: whole pages of it go around the host's caches.
+    Stream(&'a [u8]),
+    Rmw {
+        size: usize,
+        op: Rmw,
+    },
 }
 
 impl Op<'_> {
     fn access(&self) -> Access {
         match self {
             Self::Read(_) => Access::Read,
-            Self::Write(_) => Access::Write,
+            Self::Write(_) | Self::Stream(_) => Access::Write,
             Self::Rmw { .. } => Access::Atomic,
         }
     }
@@ -44,7 +49,7 @@ impl Op<'_> {
     fn bytes(&self) -> usize {
         match self {
             Self::Read(buf) => buf.len(),
-            Self::Write(bytes) => bytes.len(),
+            Self::Write(bytes) | Self::Stream(bytes) => bytes.len(),
             Self::Rmw { size, .. } => *size,
         }
     }
@@ -54,6 +59,7 @@ impl Op<'_> {
         match self {
             Self::Read(buf) => Op::Read(&mut buf[at..at + bytes]),
             Self::Write(all) => Op::Write(&all[at..at + bytes]),
+            Self::Stream(all) => Op::Stream(&all[at..at + bytes]),
             Self::Rmw { size, op } => Op::Rmw { size: *size, op: *op },
         }
     }
@@ -190,20 +196,25 @@ impl Initiator<'_> {
         mut each: impl FnMut(u64, usize, &mut Op<'_>) -> Result<(), E>,
     ) -> Result<usize, (usize, E)> {
         let (mut done, all) = (0, op.bytes());
-        while done < all {
+        let mut result = Ok(());
+        while done < all && result.is_ok() {
             let (page, offset) = ((first + done) / SZ_4K as usize, (first + done) % SZ_4K as usize);
             let bytes = (all - done).min(SZ_4K as usize - offset);
-            each(page as u64, offset, &mut op.part(done, bytes)).map_err(|error| (done, error))?;
-            done += bytes;
+            result = each(page as u64, offset, &mut op.part(done, bytes));
+            done += if result.is_ok() { bytes } else { 0 };
         }
-        Ok(done)
+        if let Op::Stream(_) = op {
+            self.chip.bus.drain();
+        }
+        result.map(|()| done).map_err(|error| (done, error))
     }
 
     fn perform(&self, page: BusAddr, offset: usize, op: &mut Op<'_>) -> Result<(), BusError> {
         sync::point();
         match op {
             Op::Read(buf) => self.chip.bus.read(page, offset, buf),
-            Op::Write(bytes) => self.chip.bus.write(page, offset, bytes),
+            Op::Stream(bytes) if bytes.len() as u64 == SZ_4K => self.chip.bus.stream(page, bytes),
+            Op::Write(bytes) | Op::Stream(bytes) => self.chip.bus.write(page, offset, bytes),
             Op::Rmw { size, op } => self.chip.bus.rmw(page, offset, *size, *op).map(drop),
         }
     }
