@@ -167,7 +167,13 @@ const UNITS: &[&str] = &[
 const OPTIONAL: &[&str] =
     &["drivers/gpu/buddy.o", "drivers/gpu/drm/drm_buddy.o", "drivers/gpu/drm/xe/xe_page_reclaim.o"];
 
-const PROBES: &[(&str, &str)] = &[(
-    "HAS_PAGING_MASK",
-    "#include \"xe_gt_types.h\"\nvoid probe(struct xe_gt *gt);\nvoid probe(struct xe_gt *gt) { gt->usm.paging_logical_mask = 1; }\n",
-)];
+const PROBES: &[(&str, &str)] = &[
+    (
+        "HAS_PAGING_MASK",
+        "#include \"xe_gt_types.h\"\nvoid probe(struct xe_gt *gt);\nvoid probe(struct xe_gt *gt) { gt->usm.paging_logical_mask = 1; }\n",
+    ),
+    (
+        "HAS_PAGING_ENGINE",
+        "#include \"xe_gt_types.h\"\nvoid probe(struct xe_gt *gt);\nvoid probe(struct xe_gt *gt) { gt->usm.paging_hwe0 = 0; }\n",
+    ),
+];

@@ -66,9 +66,12 @@ pub(crate) fn a(facts: &Facts) -> Reading {
     if strays > 0 {
         evidence.push(format!("{strays} stray writes"));
     }
+    if facts.has("malformed_table") {
+        evidence.push("the copy's page table is one that the device forbids".to_owned());
+    }
     let warnings = facts.warnings();
     if !evidence.is_empty() || !warnings.is_empty() || errno != 0 {
-        let is_silent = errno == 0 && strays == 0 && warnings.is_empty();
+        let is_silent = errno == 0 && strays == 0 && warnings.is_empty() && !facts.has("malformed_table");
         evidence.push(answered(errno));
         evidence.extend(warnings);
         if is_silent {
@@ -218,6 +221,16 @@ mod tests {
         assert_eq!(
             reading.evidence,
             "LOST 16 of 16 pages, driver says success, SILENT: no warning, no stray access, 0 copy jobs"
+        );
+    }
+
+    #[test]
+    fn a_table_that_the_device_forbids_is_said_and_is_not_silent() {
+        let fault = "{\"event\":\"fault\",\"step\":\"tile 1\",\"errno\":0,\"jobs\":1}\n{\"event\":\"malformed_table\"}";
+        let evidence = a(&run(&[TO_TILE_0, fault, HOME_ZERO])).evidence;
+        assert_eq!(
+            evidence,
+            "LOST 16 of 16 pages, the copy's page table is one that the device forbids, driver says success"
         );
     }
 

@@ -5,6 +5,7 @@
  * reverse map, which for anonymous memory of one process is the page's index.
  */
 #include <linux/hugetlb.h>
+#include <linux/swap.h>
 #include <linux/leafops.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>

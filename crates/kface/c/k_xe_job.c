@@ -33,7 +33,7 @@ static const struct xe_exec_queue_ops queue_ops = {
 
 void k_xe_queues_init(struct xe_gt *gt)
 {
-	struct xe_hw_engine *engine = kzalloc(sizeof(*engine), GFP_KERNEL);
+	struct xe_hw_engine *engine = &gt->hw_engines[XE_HW_ENGINE_BCS0];
 
 	engine->gt = gt;
 	engine->name = "bcs0";
@@ -41,11 +41,17 @@ void k_xe_queues_init(struct xe_gt *gt)
 	engine->engine_id = XE_HW_ENGINE_BCS0;
 	engine->eclass = &gt->eclass[XE_ENGINE_CLASS_COPY];
 	gt->exec_queue_ops = &queue_ops;
+#if KFACE_HAS_PAGING_ENGINE
 	gt->usm.paging_hwe0 = engine;
+#endif
 #if KFACE_HAS_PAGING_MASK
 	gt->usm.paging_logical_mask = 1;
 #endif
 }
+
+/* Of a tile's engines there is one that copies, and it is the driver's own. */
+struct xe_hw_engine *k_gt_engine(struct xe_gt *gt) __asm__("xe_gt_hw_engine");
+struct xe_hw_engine *k_gt_engine(struct xe_gt *gt) { return &gt->hw_engines[XE_HW_ENGINE_BCS0]; }
 
 /* Contexts of the hardware: the device makes its own. Bound by name: what they take changes. */
 struct xe_lrc *k_lrc_new(void) __asm__("xe_lrc_create");
