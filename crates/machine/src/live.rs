@@ -179,6 +179,12 @@ impl Live {
         self.mm.while_told(range, EventKind::Unmap, change);
     }
 
+    /// Runs a change that the kernel tells of, where it is to be told at all.
+    pub fn around_emptying(&self, change: impl FnOnce()) {
+        self.mm.let_pass();
+        change();
+    }
+
     /// Quiet before a fork: no engine steps, no job runs, nothing is in VRAM, and nothing goes there. False where some page would
     /// not migrate back for ten seconds.
     #[must_use]

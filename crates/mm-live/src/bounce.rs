@@ -153,7 +153,7 @@ impl LiveMm {
     /// Puts pages that are stuck in a buffer to where their mapping is now. What has none any more is dropped. Without
     /// the events lock.
     pub(crate) fn return_stuck(&self, transfer: Transfer, mut stuck: Stuck<'_>) {
-        let (mut done, mut tries) = (0, 0);
+        let (mut done, mut tries) = (0, self.refusals());
         while done < stuck.pages {
             let name = HostRange::new(transfer.name.page_at(done), transfer.name.end);
             let from = stuck.at.add(bytes_of(done));

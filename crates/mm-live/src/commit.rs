@@ -75,7 +75,7 @@ impl LiveMm {
     /// Holes that are holes still, of the mapping that was claimed, are carried as zeros; the others stay.
     fn keep_holes(&self, id: u64, name: HostRange) {
         let mut rest = name;
-        let mut tries = 0;
+        let mut tries = self.refusals();
         while !rest.is_empty() {
             let unread = self.hold_events();
             let part = self.books.lock().named(id, rest);
@@ -108,7 +108,7 @@ impl LiveMm {
     }
 
     fn discard_page(&self, claim: u64, name: HostRange) -> bool {
-        let (mut tries, mut broken) = (0, false);
+        let (mut tries, mut broken) = (self.refusals(), false);
         loop {
             let held = self.hold_events();
             let Some(entry) = self.books.lock().named(claim, name).filter(|entry| !entry.cancelled) else {

@@ -96,7 +96,7 @@ impl LiveMm {
     /// Whether all of it was dropped from system memory. Pages that an mremap took away from under the drop are there
     /// still: that is where they stay, and their copies are thrown away.
     fn is_dropped(&self, transfer: Transfer, to: Place) -> bool {
-        let mut tries = 0;
+        let mut tries = self.refusals();
         let _unread = loop {
             let unread = self.hold_events();
             if !self.kernel.event_pending() {

@@ -36,6 +36,8 @@ pub(crate) struct Fault {
     pub protected: bool,
     /// How often it was taken up.
     pub tries: u32,
+    /// Its turn, once it was postponed.
+    pub turn: Option<u64>,
 }
 
 /// Notifiers that are still to be called, and why.
@@ -111,7 +113,7 @@ impl LiveMm {
                     match message {
                         Message::Fault { addr, write, protected } => {
                             faults += 1;
-                            let fault = Fault { addr, write, protected, tries: 0 };
+                            let fault = Fault { addr, write, protected, tries: 0, turn: None };
                             self.queue.faults.lock().push_back(fault);
                         }
                         event => {

@@ -13,7 +13,7 @@ impl LiveMm {
             // In pieces: the slot that takes them has a page table afterwards.
             arena.use_slot(first.frame, 1, false);
         }
-        let (mut at, mut tries) = (0, 0);
+        let (mut at, mut tries) = (0, self.refusals());
         while at < pages {
             let Some(start) = self.places.address(first.add(at as u64)) else { return };
             let progress = self.kernel.zero(Descriptor::Device, HostRange::sized(start, bytes_of(pages - at)));
@@ -64,7 +64,7 @@ impl LiveMm {
 
     /// A zero page at home, where a device reported a page carried and carried nothing.
     pub(crate) fn zero_home(&self, va: HostVa) {
-        let mut tries = 0;
+        let mut tries = self.refusals();
         loop {
             let held = self.hold_events();
             let progress = self.kernel.zero(Descriptor::Program, HostRange::sized(va, SZ_4K));

@@ -40,7 +40,7 @@ impl LiveMm {
     /// Moves back what was carried and is not wanted. An mremap in the middle gives a page another address: then it
     /// is tried again with that one. What cannot go back at all stays, and that becomes its home.
     pub(crate) fn undo(&self, id: u64, timeout_ns: u64) {
-        let mut end = None;
+        let (mut end, mut tries) = (None, self.refusals());
         loop {
             let away: Vec<Entry> = match self.books.lock().claims.get(id) {
                 Some(claim) => claim.entries.iter().filter(|entry| entry.is_unwanted()).copied().collect(),
@@ -53,7 +53,8 @@ impl LiveMm {
                 let stranded = self.books.lock().strand(id);
                 return self.counters.stranded.add(stranded);
             }
-            self.yield_to_raiser(&mut 0);
+            tries.forget();
+            self.yield_to_raiser(&mut tries);
         }
     }
 

@@ -23,6 +23,7 @@
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `barrier` | why no device runs on a page whose munmap has returned |
+//! | `turns` | why nobody starves where mappings change all the time |
 //! | `home` | fork, the end, wrappers: everything migrates back to system memory |
 //! | `rules`, `planted` | decisions as a table; mistakes on purpose, for the checker to find |
 //! | `kernel` | what is asked of a kernel, as a trait; `mm-sim` has a model of one |
@@ -116,6 +117,7 @@ mod stats;
 #[allow(unsafe_code)]
 mod sys;
 mod transfer;
+mod turns;
 mod unstaged;
 mod vma;
 mod walk;
@@ -256,6 +258,7 @@ pub struct LiveMm {
     objects: objects::Objects,
     queue: events::Queue,
     places: places::Places,
+    turns: turns::Turns,
     counters: stats::Counters,
     transport: Transport,
     rules: Rules,
@@ -307,6 +310,7 @@ impl LiveMm {
             deferred_count: AtomicU32::new(0),
             queue: events::Queue::new(),
             places: places::Places::default(),
+            turns: turns::Turns::new(),
             counters: stats::Counters::default(),
             transport: config.transport,
             rules: config.rules,

@@ -95,16 +95,19 @@ impl LiveMm {
             // The other readers may all be asleep, and this fault may take its time.
             self.kernel.kick();
         }
-        if self.serve(&fault) == Served::TryAgain {
-            self.counters.postponed_faults.add(1);
-            if fault.tries >= MAX_TRIES {
+        let answered = self.serve(&fault) == Served::Answered;
+        if answered || fault.tries >= MAX_TRIES {
+            if !answered {
                 self.wake_page(fault.addr);
-                return;
             }
-            self.drain();
-            self.queue.faults.lock().push_back(Fault { tries: fault.tries + 1, ..fault });
-            sync::yield_now();
+            fault.turn.into_iter().for_each(|turn| self.turns.end(turn));
+            return;
         }
+        self.counters.postponed_faults.add(1);
+        let turn = fault.turn.or_else(|| Some(self.turns.take()));
+        self.drain();
+        self.queue.faults.lock().push_back(Fault { tries: fault.tries + 1, turn, ..fault });
+        sync::yield_now();
     }
 
     fn serve(&self, fault: &Fault) -> Served {
@@ -341,7 +344,7 @@ mod tests {
             mm.finish(&mut migration);
             places
         };
-        let fault = Fault { addr: range.start, write: true, protected: true, tries: 0 };
+        let fault = Fault { addr: range.start, write: true, protected: true, tries: 0, turn: None };
         let look = mm.look(&fault);
         assert_eq!(claimed(), [HostRange::sized(range.page_at(1), SZ_4K)]);
         let Look::Protected { turn } = look else { panic!("a page that is protected") };

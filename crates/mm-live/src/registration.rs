@@ -42,7 +42,7 @@ impl LiveMm {
         if self.books.lock().unwatched(range).is_empty() {
             return Ok(());
         }
-        let mut tries = 0;
+        let mut tries = self.refusals();
         loop {
             let unread = self.hold_events();
             let done = self.register_claimed(range);

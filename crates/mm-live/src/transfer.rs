@@ -16,6 +16,7 @@
 use crate::books::{Books, Entry, Filling, From};
 use crate::bounce::Stuck;
 use crate::kernel::{Descriptor, Errno};
+use crate::turns::Refusals;
 use crate::{LiveMm, Transport, objects};
 use hostmm::Place;
 use sync::Counter;
@@ -137,7 +138,8 @@ impl LiveMm {
 
     /// Carries staged pages, notes each result in the books, and reports all of them.
     pub(crate) fn carry(&self, transfer: Transfer, report: &mut Report<'_>) {
-        let (mut at, mut tries, mut limit, mut unshared) = (0, 0, usize::MAX, None);
+        let (mut at, mut limit, mut unshared) = (0, usize::MAX, None);
+        let mut tries = self.refusals();
         // One page that is held is waited for; where several are, that would take minutes.
         let mut waited = false;
         while at < transfer.name.pages() {
@@ -146,7 +148,8 @@ impl LiveMm {
                 (Step::Went(pages, outcome), _) => {
                     report(pages, outcome);
                     at += pages;
-                    (tries, limit) = (0, usize::MAX);
+                    tries.forget();
+                    limit = usize::MAX;
                     continue;
                 }
                 (Step::Single, _) => {
@@ -157,10 +160,11 @@ impl LiveMm {
                 (Step::Busy, direction) => direction == Some(Direction::ToDevice),
                 (Step::Failed | Step::Again, _) => {
                     // The budget is for the whole transfer: where events keep coming, the rest stays where it is.
-                    let lost = if tries >= MAX_TRIES { rest.name.pages() } else { 1 };
+                    let lost = if tries.count >= MAX_TRIES { rest.name.pages() } else { 1 };
                     self.give_up(rest.first(lost), report);
                     at += lost;
-                    (tries, limit) = (0, usize::MAX);
+                    tries.forget();
+                    limit = usize::MAX;
                     continue;
                 }
             };
@@ -175,7 +179,8 @@ impl LiveMm {
                 waited |= !leaves;
                 self.give_up(rest.first(1), report);
                 at += 1;
-                (tries, limit) = (0, usize::MAX);
+                tries.forget();
+                limit = usize::MAX;
             }
         }
     }
@@ -188,19 +193,24 @@ impl LiveMm {
         report(transfer.name.pages(), Outcome::Failed);
     }
 
+    /// None yet.
+    pub(crate) const fn refusals(&self) -> Refusals<'_> {
+        Refusals::new(&self.turns)
+    }
+
     /// Lets the thread run that raised an event. False when that has been done often enough.
-    pub(crate) fn yield_to_raiser(&self, tries: &mut u32) -> bool {
-        *tries += 1;
+    pub(crate) fn yield_to_raiser(&self, tries: &mut Refusals<'_>) -> bool {
+        tries.add();
         self.counters.again.add(1);
         if self.drain() {
             self.kernel.kick();
         }
-        if *tries < 200 {
+        if tries.count < 200 {
             sync::yield_now();
         } else {
             sync::time::sleep_ns(50_000);
         }
-        *tries < MAX_TRIES
+        tries.count < MAX_TRIES
     }
 
     fn step(&self, transfer: Transfer, limit: usize) -> (Step, Option<Direction>) {

@@ -33,8 +33,6 @@ static RUNNING: Mutex<Option<Arc<dyn Device>>> = Mutex::new(None);
 static EXCLUDED: Mutex<Vec<HostRange>> = Mutex::new(Vec::new());
 /// Whether `RUNNING` holds a machine: what calls that are not ours ask first.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
-/// Whether a job may count on memory that stays.
-static FENCES: AtomicBool = AtomicBool::new(false);
 /// Where the program's half of the address space ends.
 const USER_END: u64 = 1 << 47;
 /// Grows by one with every start and every fork: tells files of a dead machine.
@@ -109,25 +107,6 @@ pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: i
     let Some((result, errno)) = made else { return make() };
     libc_calls::set_errno(errno);
     result
-}
-
-/// Before memory goes: waits for jobs that may count on it. Where there are none, it is one load.
-pub fn finish_jobs(start: usize, length: usize) {
-    if FENCES.load(Ordering::Acquire) && is_active() {
-        libc_calls::inside(|_| {
-            if let Some(device) = running() {
-                device.finish_jobs(pages(start, length));
-            }
-        });
-    }
-}
-
-/// A VM was made: from now on there may be such jobs.
-pub fn note_fences() {
-    if let Some(device) = running().filter(|device| device.has_fences()) {
-        FENCES.store(true, Ordering::Release);
-        drop(device);
-    }
 }
 
 fn pages(start: usize, length: usize) -> HostRange {

@@ -166,15 +166,12 @@ impl Device {
         self.queues.reset(tile);
     }
 
-    /// Whether there ever was a VM with dma-fences.
-    pub fn has_fences(&self) -> bool {
-        self.vms.has_fences()
-    }
-
     /// The mapping of `range` is about to change: returns when no job of a VM with dma-fences may use it any more. Such a
     /// job was promised that its memory stays until it is done. Takes VM locks: not for the reader class.
     pub fn finish_jobs(&self, range: HostRange) {
-        self.queues.finish_jobs(range);
+        if self.vms.has_fences() {
+            self.queues.finish_jobs(range);
+        }
     }
 
     /// Returns when no job that had to wait runs; none begins before [`unpark_jobs`](Self::unpark_jobs). A fork needs it.

@@ -53,6 +53,22 @@ fn main_leaves_before_its_threads() {
     assert_eq!((run.code, run.out.as_str()), (Some(0), "leaving\n"), "{}", run.err);
 }
 
+/// A thread that drops memory without a pause leaves the kernel no moment in which it does not refuse our calls, unless that thread
+/// waits for those who were refused: each page was refused 33 times then, and a fourth of a time since.
+#[test]
+fn a_program_that_drops_memory_without_a_pause_starves_nobody() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/unpaused.c"));
+    let run = client.run(&["--hostile"], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
+    let counters = &run.report["memory"]["counters"];
+    let refusals: u64 = ["again", "postponed_faults"].iter().filter_map(|name| counters[name].as_u64()).sum();
+    let pages = 20 * 256;
+    assert!(refusals < 4 * pages, "{refusals} refusals for {pages} pages: {counters}");
+}
+
 #[test]
 fn gcc_compiles_a_file() {
     if !userfaultfd() {

@@ -102,6 +102,7 @@ impl Device for Machine {
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut()) {
         match change {
             Change::Unmap => self.live.around_unmap(range, make),
+            Change::Empty => self.live.around_emptying(make),
             Change::Remap => self.live.around_change(range, Some(EventKind::Unmap), make),
             Change::Protect | Change::Lock => self.live.around_change(range, None, make),
         }
@@ -138,10 +139,6 @@ impl Device for Machine {
         if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {
             core.set_class_schedule(TileId(tile), class, schedule);
         }
-    }
-
-    fn has_fences(&self) -> bool {
-        self.live.cores().any(|core| core.device().has_fences())
     }
 
     fn finish_jobs(&self, range: HostRange) {

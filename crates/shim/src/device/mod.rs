@@ -45,6 +45,8 @@ pub enum Change {
     Unmap,
     /// mremap: EFAULT across the split that a registration makes.
     Remap,
+    /// madvise that empties pages: an event only where something is watched.
+    Empty,
     /// mlock: no event, and pages do not migrate back into a locked mapping.
     Lock,
 }
@@ -71,8 +73,6 @@ pub trait Device: Send + Sync {
     fn own_fds(&self) -> Vec<i32>;
     /// Counters of a GT, in the order of debugfs.
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)>;
-    /// Whether jobs may count on memory that stays until they are done.
-    fn has_fences(&self) -> bool;
     /// The mapping of this range is about to change: wait for such jobs.
     fn finish_jobs(&self, range: HostRange);
     /// Queues of an engine class of a GT are made so from now on.

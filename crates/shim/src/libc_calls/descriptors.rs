@@ -15,7 +15,7 @@ use libc::{DIR, EBADF, FILE};
 use std::sync::Arc;
 use units::HostVa;
 use xe_uapi::dma_buf;
-use xe_uapi::ioctl::{VM_CREATE, WAIT_USER_FENCE};
+use xe_uapi::ioctl::WAIT_USER_FENCE;
 
 interpose! {
     fn close(fd: c_int) -> c_int {
@@ -166,13 +166,7 @@ fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held)
     let (file, epoch) = session::file(fd)?;
     let result = match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),
-        _ => {
-            let result = file.ioctl(command, HostVa(argument as u64), &Process { signals, file: &file, epoch });
-            if command == VM_CREATE {
-                session::note_fences();
-            }
-            result
-        }
+        _ => file.ioctl(command, HostVa(argument as u64), &Process { signals, file: &file, epoch }),
     };
     if result == Err(Errno(libc::EIO))
         && let Some(device) = session::running()

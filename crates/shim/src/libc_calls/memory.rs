@@ -62,13 +62,11 @@ interpose! {
     fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
         // SAFETY: the program's own arguments.
         let advise = || unsafe { real::madvise(at, length, advice) };
-        if [libc::MADV_DONTNEED, libc::MADV_REMOVE].contains(&advice) {
-            session::finish_jobs(at as usize, length);
+        match advice {
+            libc::MADV_DONTNEED | libc::MADV_REMOVE => session::around_change(at as usize, length, Change::Empty, advise),
+            MADV_GUARD_INSTALL => session::around_change(at as usize, length, Change::Protect, advise),
+            _ => advise(),
         }
-        if advice != MADV_GUARD_INSTALL {
-            return advise();
-        }
-        session::around_change(at as usize, length, Change::Protect, advise)
     }
     fn process_madvise(process: c_int, parts: *const iovec, count: size_t, advice: c_int, flags: c_uint) -> ssize_t {
         let advise = || {
