@@ -19,6 +19,7 @@ impl LiveMm {
     /// False where some page would not come, or migrations of it kept beginning.
     pub fn bring_home(&self, range: HostRange) -> bool {
         let end = now_ns() + TIMEOUT_NS;
+        let mut tries = self.refusals();
         while self.bring_pages_home_by(range, end) {
             let registered = self.books.lock().chunks_in(range);
             self.retire_chunks(registered);
@@ -29,10 +30,8 @@ impl LiveMm {
                 return false;
             }
             // An event on its way, or a migration that begins or ends: the registration goes when it is over.
-            if self.drain() {
-                self.kernel.kick();
-            }
-            sync::yield_now();
+            tries.forget();
+            self.yield_to_raiser(&mut tries);
         }
         false
     }
