@@ -62,6 +62,10 @@ pub struct Injection {
     pub reclaims: u32,
     /// A thread that waits for a page is woken by a signal, and touches it again.
     pub signals: u32,
+    /// A mapping that somebody else's descriptor watches: `EBUSY` where it is to be registered.
+    pub strangers: u32,
+    /// Nanoseconds that the mmap lock is waited for by who takes it for reading; always.
+    pub slow_ns: u64,
 }
 
 impl Injection {
@@ -75,6 +79,8 @@ impl Injection {
             shortages: count,
             reclaims: count,
             signals: count,
+            strangers: count,
+            slow_ns: 0,
         }
     }
     /// Whether a thing happens now that may happen `left` times more.

@@ -1,14 +1,16 @@
 //! fork: the child gets a copy of the page table, frames are shared until somebody writes.
 //!
-//! Entries of both sides are write-protected and the notifiers are called; of pages of VRAM the child gets a copy at once
-//! (the model's shortcut: the kernel shares them). What `MADV_DONTFORK` names is not in the child, and nobody watches it.
+//! Entries of both sides are write-protected and the notifiers are called; pages of VRAM are shared too, by read-only
+//! device-private entries on both sides, and the child reads them where they are (the model's shortcut: the kernel has them
+//! brought home). When such a page leaves its frame, the child keeps what it held. What `MADV_DONTFORK` names is not in the
+//! child, and nobody watches it.
 
 use crate::access::CpuError;
 use crate::sim::Sim;
 use crate::space::{Entry, Space};
 use crate::state::ChildId;
 use crate::{Event, State};
-use hostmm::{EventKind, MmEvent};
+use hostmm::{DevicePage, EventKind, MmEvent};
 use units::{HostRange, HostVa};
 
 impl Sim {
@@ -47,7 +49,10 @@ impl Sim {
                 let held = state.frames.get(frame).ok_or(CpuError::Bus)?;
                 held.content.read(at.page_offset(), &mut word);
             }
-            Some(Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned) => return Err(CpuError::Bus),
+            Some(Entry::Device { page, .. }) => {
+                state.vram.cell(page).ok_or(CpuError::Bus)?.content.read(at.page_offset(), &mut word);
+            }
+            Some(Entry::Migration { .. } | Entry::Poisoned) => return Err(CpuError::Bus),
             None => {}
         }
         Ok(u64::from_le_bytes(word))
@@ -86,9 +91,7 @@ impl State {
                     child.set(at, shared);
                 }
                 Entry::Device { page, .. } => {
-                    let content = self.vram.cell(page).map(|cell| cell.content.clone()).unwrap_or_default();
-                    let frame = self.frames.alloc(content);
-                    child.set(at, Entry::System { frame, write: false });
+                    child.set(at, Entry::Device { page, write: false });
                     self.space.set(at, Entry::Device { page, write: false });
                 }
                 Entry::Migration { .. } => {}
@@ -98,5 +101,16 @@ impl State {
         let id = self.name_child();
         self.children.insert(id, child);
         id
+    }
+
+    /// A page leaves its frame of VRAM: children that share it keep what it holds. Whether the frame is free.
+    pub(crate) fn drop_page(&mut self, page: DevicePage) -> bool {
+        for child in self.children.values_mut() {
+            let shares = |entry: &Entry| matches!(entry, Entry::Device { page: shared, .. } if *shared == page);
+            let Some((at, _)) = child.all_entries().find(|(_, entry)| shares(entry)) else { continue };
+            let content = self.vram.cell(page).map(|cell| cell.content.clone()).unwrap_or_default();
+            child.set(at, Entry::System { frame: self.frames.alloc(content), write: false });
+        }
+        self.vram.drop_page(page)
     }
 }

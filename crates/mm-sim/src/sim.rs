@@ -135,6 +135,12 @@ impl Sim {
     /// Takes the mmap lock for reading: nobody changes mappings until [`leave`](Sim::leave).
     pub(crate) fn read_mappings(&self) -> Locked<'_> {
         let mut state = self.lock();
+        if state.injection.slow_ns > 0 {
+            let slow_ns = state.injection.slow_ns;
+            drop(state);
+            sync::time::sleep_ns(slow_ns);
+            state = self.lock();
+        }
         while state.mmap_lock.writer {
             self.changed.wait(&mut state);
         }

@@ -178,7 +178,7 @@ impl State {
                         cell.at = None;
                     }
                 }
-                Entry::Device { page, .. } => freed.extend(self.vram.drop_page(page).then_some(page)),
+                Entry::Device { page, .. } => freed.extend(self.drop_page(page).then_some(page)),
             }
         }
         self.tables.free(range);

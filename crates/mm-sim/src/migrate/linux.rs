@@ -133,7 +133,7 @@ fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<Devi
         state.frames.put(frame);
     }
     if let Some(Place::Device(dropped)) = other
-        && state.vram.drop_page(dropped)
+        && state.drop_page(dropped)
         && page.moved
     {
         freed.push(dropped);
@@ -155,7 +155,7 @@ fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<Devi
             None
         }
         Some(Place::Device(kept)) => {
-            freed.extend(state.vram.drop_page(kept).then_some(kept));
+            freed.extend(state.drop_page(kept).then_some(kept));
             None
         }
         None => None,
@@ -169,7 +169,7 @@ fn settle_hole(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec
     let entry = state.space.entry(page.at);
     let mapped = matches!(entry, Some(Entry::Device { page: there, .. }) if there == to);
     if !mapped {
-        let gone = state.vram.drop_page(to);
+        let gone = state.drop_page(to);
         freed.extend((gone && page.moved).then_some(to));
     }
     state.note_outcome(id, page, Some(Place::Device(to)));

@@ -3,6 +3,7 @@
 //! Neither looks at the count of changes.
 
 use super::{ContextId, Registration, is_valid};
+use crate::config::Injection;
 use crate::sim::Sim;
 use crate::space::Mapped;
 use crate::state::State;
@@ -44,6 +45,10 @@ impl Sim {
         let mut state = self.write_mappings();
         let done = check_register(&state, by, range);
         let done = done.and_then(|()| if state.is_short() { Err(Errno::NOMEM) } else { Ok(()) });
+        let done = done.and_then(|()| match Injection::strikes(&mut state.injection.strangers) {
+            true => Err(Errno::BUSY),
+            false => Ok(()),
+        });
         if done.is_ok() {
             let protected = watch == Watch::MissingAndProtected;
             state.set_watch(range, Some(Registration { by, protected }));
