@@ -69,6 +69,19 @@ pub enum Finding {
         /// As it was written.
         step: String,
     },
+    /// Something was done more or less often than the rule is that a scene shows.
+    Cost {
+        /// What.
+        what: &'static str,
+        /// How often.
+        times: u64,
+        /// How often at least.
+        least: u64,
+        /// And at most.
+        most: u64,
+    },
+    /// What tables, TLBs, driver and process say of a page does not agree, though nothing is on its way.
+    Audit(String),
     /// The scene cannot be played as it is written.
     Scene(String),
     /// A load or store of the program got a signal.
@@ -95,6 +108,8 @@ impl Finding {
             Self::Device { .. } => "device",
             Self::Leak { .. } => "leak",
             Self::Allowed { .. } => "allowed",
+            Self::Cost { .. } => "cost",
+            Self::Audit(_) => "audit",
             Self::Scene(_) => "scene",
             Self::Signal { .. } => "signal",
             Self::Books(_) => "books",
@@ -123,6 +138,16 @@ impl fmt::Display for Finding {
             Self::Device { record } => write!(f, "the device noticed: {record:?}"),
             Self::Leak { what } => write!(f, "left when all was closed: {what}"),
             Self::Allowed { step } => write!(f, "'{step}' was done, and must be refused"),
+            Self::Cost { what, times, least, most } if least == most => {
+                write!(f, "there were {times} {what}, and should be {least}")
+            }
+            Self::Cost { what, times, least, most: u64::MAX } => {
+                write!(f, "there were {times} {what}, and should be {least} at least")
+            }
+            Self::Cost { what, times, least, most } => {
+                write!(f, "there were {times} {what}, and should be {least} to {most}")
+            }
+            Self::Audit(what) => write!(f, "at rest: {what}"),
             Self::Scene(what) => write!(f, "the scene cannot be played: {what}"),
             Self::Signal { what } => write!(f, "signal: {what}"),
             Self::Books(text) => write!(f, "the books do not balance: {text}"),

@@ -156,6 +156,7 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
+    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
     let (all, shard) = (options.all_seeds(), options.shard.unwrap_or(Shard::WHOLE));
     let search = Search {
         scripts: options.scripts(),

@@ -168,6 +168,11 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         self.tree.lock().ranges_in(span).take(most).collect()
     }
 
+    /// Notifiers that have no range: none, where nobody is just making the first one. For an observer.
+    pub fn idle_notifiers(&self) -> usize {
+        self.tree.lock().notifiers.values().filter(|notifier| notifier.ranges.is_empty()).count()
+    }
+
     /// Whether there is any (`drm_gpusvm_has_mapping`).
     pub fn has_ranges(&self, span: HostRange) -> bool {
         self.tree.lock().ranges_in(span).next().is_some()

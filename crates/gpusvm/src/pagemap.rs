@@ -115,6 +115,11 @@ impl Pagemap {
         self.zdds.totals().0
     }
 
+    /// Whether each allocation counts as many pages as it can name. For an observer; takes the zdd lock.
+    pub fn is_sound(&self) -> bool {
+        self.zdds.are_sound()
+    }
+
     /// Pages from `first` on do not live any more; they may be of several allocations.
     pub(crate) fn pages_put(&self, first: DevicePage, pages: usize) {
         let mut at = 0;

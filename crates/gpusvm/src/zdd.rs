@@ -164,6 +164,16 @@ impl Zdds {
         !out.is_empty()
     }
 
+    /// Whether each allocation counts as many pages as it can name.
+    pub(crate) fn are_sound(&self) -> bool {
+        let mut runs = Vec::new();
+        self.table.lock().zdds.values().all(|zdd| {
+            runs.clear();
+            zdd.live_runs(&mut runs);
+            runs.iter().map(|run| run.pages).sum::<usize>() == zdd.live
+        })
+    }
+
     /// Number of allocations, and of pages that live in them.
     pub(crate) fn totals(&self) -> (usize, u64) {
         let table = self.table.lock();

@@ -5,11 +5,11 @@ use crate::bus::SystemAccess;
 use crate::program::Program;
 use crate::story::Story;
 use crate::wiring::{Core, Plan};
-use hostmm::{AccessError, EventKind, HostMemory, HostMm, Place};
+use hostmm::{AccessError, DevicePage, EventKind, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
 use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
-use units::{Dpa, HostFrame, HostRange, SZ_1G, SZ_2M};
+use units::{Dpa, HostFrame, HostRange, PAGE_SHIFT, SZ_1G, SZ_2M};
 use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Reach, Tile};
@@ -161,6 +161,12 @@ impl Checked {
     /// mm-live, where it manages the memory: for what it counts and looks at.
     pub fn live(&self) -> Option<&Arc<LiveMm>> {
         self.live.as_ref()
+    }
+
+    /// The device's address of a page of its own VRAM.
+    pub fn dpa(&self, page: DevicePage) -> Option<Dpa> {
+        let tile = self.core.device().platform().tiles.get(page.pagemap.0 as usize)?;
+        Some(tile.vram_base.add(page.frame << PAGE_SHIFT))
     }
 
     /// Waits until the driver was told of every change of mappings so far.

@@ -25,10 +25,13 @@ pub mod report;
 pub mod stats;
 pub mod story;
 pub mod timeline;
+pub mod trial;
 pub mod wiring;
 
-pub use hostmm::OwnerId;
-pub use xe_hw::{Injection, Record};
+pub use gpusvm::Proto;
+pub use hostmm::{OwnerId, Place};
+pub use xe_hw::{Injection, Record, Translation};
 pub use xe_kmd::{
-    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Passed, Rules, SharedBytes, Usage,
+    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Passed, RangeBook, Rules, SharedBytes,
+    SpaceBook, Usage,
 };

@@ -205,7 +205,7 @@ impl Hw for HwPort {
     }
 
     fn iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Option<Iova> {
-        Some(self.gpu.iommu_map(frame, pages, write))
+        self.gpu.try_iommu_map(frame, pages, write)
     }
 
     fn iommu_unmap(&self, iova: Iova, pages: usize) {

@@ -50,7 +50,7 @@ impl Stand {
             for (page, bytes) in batch.end().chunks(SZ_4K as usize).enumerate() {
                 self.checked.write_buffer(frame.add(page as u64), bytes).expect("the buffer's bytes");
             }
-            let order = Order { signals: Some(done), behind: None };
+            let order = Order { signals: Some(done), ..Default::default() };
             let submitted = self.program.exec_behind(self.queues[tile], CODE.start.mirror(), order);
             if submitted.and_then(|()| self.program.syncobj_wait(done)).is_err() {
                 return false;

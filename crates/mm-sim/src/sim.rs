@@ -3,6 +3,7 @@
 use crate::config::{Config, Injection};
 use crate::event::{Counters, Event};
 use crate::notifier::Invalidation;
+use crate::space::Entry;
 use crate::state::State;
 use hostmm::{
     ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, HostMm, Migration, MmError, MmEvent, NotifierId,
@@ -43,6 +44,21 @@ impl Sim {
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
     pub fn residency(&self, at: HostVa) -> Option<Place> {
         self.looking().residency(at.page())
+    }
+    /// Where each page of `range` is, and whether a store must be told of first.
+    pub fn pages(&self, range: HostRange) -> Vec<(Option<Place>, bool)> {
+        let state = self.lock();
+        let look = |at| {
+            let protected =
+                |entry| matches!(entry, Entry::System { write: false, .. } | Entry::Device { write: false, .. });
+            (state.residency(at), state.space.entry(at).is_some_and(protected))
+        };
+        (0..range.pages()).map(|page| look(range.page_at(page))).collect()
+    }
+    /// Whether every page of `range` lies in a mapping.
+    pub fn is_mapped(&self, range: HostRange) -> bool {
+        let state = self.lock();
+        (0..range.pages()).all(|page| state.space.vma(range.page_at(page)).is_some())
     }
     /// What happened so far, counted.
     pub fn counters(&self) -> Counters {

@@ -1,8 +1,7 @@
 //! The driver's own copy engine of a tile.
 //!
-//! A job is a run of pages between two ranges of the address space of migrations. Both sides are walked, leaf by
-//! leaf, in tables as they stand (a job starts by flushing, so there is no TLB), then taken through the frame
-//! check or the IOMMU, mapping by mapping. Only pages whose both sides came through are handed to the bus, as long
+//! A job is a run of pages between two ranges of the address space of migrations. Both sides are translated, leaf by
+//! leaf, by a TLB of the engine's own or by a walk, then taken through the frame check or the IOMMU, mapping by mapping. Only pages whose both sides came through are handed to the bus, as long
 //! contiguous runs: the bus may execute them as moves. What the tables get wrong happens to the data, page by page:
 //!
 //! | destination | source | result |
@@ -94,13 +93,20 @@ impl Copier {
         };
         let side = |access| Side { chip, mmu, asid: job.asid, access, leaf: None, mapping: None };
         let (mut src, mut dst) = (side(Access::Read), side(Access::Write));
-        let failing = self.failing_page(chip, job.pages);
+        let before = self.copies.fetch_add(job.pages as u64);
+        let in_job = |number: Option<u64>| {
+            number
+                .and_then(|number| number.checked_sub(before))
+                .filter(|page| *page < job.pages as u64)
+                .map(|n| n as usize)
+        };
+        let (failing, last) = (in_job(chip.injection.fail_copy), in_job(chip.injection.stop_copy).unwrap_or(job.pages));
         let mut run: Option<Pairs> = None;
         let mut page = 0;
-        while page < job.pages {
+        while page < last {
             let from = src.resolve(job.src.add(bytes_of(page)));
             let to = dst.resolve(job.dst.add(bytes_of(page)));
-            let end = failing.filter(|&failing| failing > page).unwrap_or(job.pages);
+            let end = failing.filter(|&failing| failing > page).unwrap_or(last);
             if let (End::At(from), End::At(to), pages) = (from.end, to.end, from.pages.min(to.pages))
                 && failing != Some(page)
             {
@@ -124,13 +130,6 @@ impl Copier {
         if let Some(pairs) = run {
             pairs.transfer(chip, &mut report);
         }
-    }
-
-    /// The page of this job that the injection makes fail.
-    fn failing_page(&self, chip: &Chip, pages: usize) -> Option<usize> {
-        let fail = chip.injection.fail_copy?;
-        let before = self.copies.fetch_add(pages as u64);
-        fail.checked_sub(before).map(|page| page as usize).filter(|&page| page < pages)
     }
 }
 
@@ -174,14 +173,11 @@ impl Side<'_> {
         let addr = self.chip.strip(addr);
         let page = match self.leaf.filter(|leaf| leaf.contains(addr)) {
             Some(page) => page,
-            None => match self.mmu.walk(self.chip, self.asid, addr) {
+            None => match self.mmu.translate_copy(self.chip, self.asid, addr, self.access) {
                 Ok(page) => *self.leaf.insert(page),
                 Err(refusal) => return Stretch { end: End::Fault(refusal.fault_type), pages: 1 },
             },
         };
-        if let Err(refusal) = page.permit(self.access, self.chip.platform) {
-            return Stretch { end: End::Fault(refusal.fault_type), pages: 1 };
-        }
         let (end, pages) = if page.leaf.null {
             (End::Null, 1)
         } else if page.leaf.device {

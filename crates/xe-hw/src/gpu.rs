@@ -7,16 +7,17 @@ use crate::chip::Chip;
 use crate::copy::{Copier, CopyJob};
 use crate::engine::{Engine, Engines, Happened, Job, Step};
 use crate::inject::{FlushFault, Injection};
-use crate::mmu::Mmu;
 use crate::mmu::access::{Initiator, Op};
 use crate::mmu::walker::Space;
+use crate::mmu::{Mmu, Translation};
 use crate::port::{Bus, Interrupts};
 use crate::record::{Counters, Record};
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
-use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Outcome, Report, TileId};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Outcome, Report, TileId, bytes_of};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultSlot, FaultType};
 use xe_spec::platform::Platform;
+use xe_spec::pte::Leaf;
 use xe_spec::share::Share;
 
 /// A device of one or more tiles. All methods may be called from any thread.
@@ -28,6 +29,8 @@ pub struct Gpu {
     copier: Copier,
     /// Flushes that were asked for, over all tiles.
     flushes: AtomicU64,
+    /// Bus mappings that were asked for, where one is to fail.
+    maps: AtomicU64,
 }
 
 impl Gpu {
@@ -47,6 +50,7 @@ impl Gpu {
             engines,
             copier: Copier::new(),
             flushes: AtomicU64::new(0),
+            maps: AtomicU64::new(0),
         })
     }
 
@@ -113,8 +117,20 @@ impl Gpu {
         self.chip.iommu.map(frame, pages, write)
     }
 
-    /// Ends that. An access that the IOMMU has already let through is not waited for.
+    /// The same; `None` where it is injected that this one fails.
+    pub fn try_iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Option<Iova> {
+        let fails = self.chip.injection.fail_map.is_some_and(|number| self.maps.fetch_add(1) == number);
+        (!fails).then(|| self.iommu_map(frame, pages, write))
+    }
+
+    /// Ends that. An access that the IOMMU has already let through is not waited for. A translation that a TLB still has
+    /// is recorded: its next use would be a stray access.
     pub fn iommu_unmap(&self, iova: Iova, pages: usize) {
+        for mmu in &self.mmus {
+            if let Some((asid, addr)) = mmu.leads_to_bus(iova.0, bytes_of(pages)) {
+                self.chip.log.record(Record::StillTranslated { tile: mmu.tile(), asid, addr, iova });
+            }
+        }
         if !self.chip.iommu.unmap(iova, pages) {
             self.chip.log.record(Record::BadUnmap { iova, pages });
         }
@@ -260,6 +276,31 @@ impl Gpu {
         }
         self.engines.count(&mut counters);
         counters
+    }
+
+    /// The address spaces that a tile walks. What follows is for observers: it changes nothing.
+    pub fn spaces(&self, tile: TileId) -> Vec<Asid> {
+        self.mmus.get(tile.index()).map(Mmu::spaces).unwrap_or_default()
+    }
+
+    /// The leaves of an address space on a tile.
+    pub fn leaves(&self, tile: TileId, asid: Asid) -> Vec<Translation> {
+        self.mmus.get(tile.index()).map(|mmu| mmu.leaves(&self.chip, asid)).unwrap_or_default()
+    }
+
+    /// What the TLB of a tile holds.
+    pub fn cached(&self, tile: TileId) -> Vec<Translation> {
+        self.mmus.get(tile.index()).map(Mmu::cached).unwrap_or_default()
+    }
+
+    /// What the tables of a tile map an address to.
+    pub fn look(&self, tile: TileId, asid: Asid, addr: GpuVa) -> Option<Leaf> {
+        self.mmus.get(tile.index())?.look(&self.chip, asid, addr)
+    }
+
+    /// The frame that a bus address leads to.
+    pub fn bus_frame(&self, iova: Iova) -> Option<HostFrame> {
+        self.chip.iommu.lookup(iova).map(|mapped| mapped.frame)
     }
 
     /// An engine; `None`, and a record, where the platform has no such.

@@ -45,4 +45,5 @@ pub use copy::CopyJob;
 pub use engine::{Job, Step};
 pub use gpu::Gpu;
 pub use inject::{FlushFault, Injection};
+pub use mmu::Translation;
 pub use record::{Counters, Record, Violation};

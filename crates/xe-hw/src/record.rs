@@ -123,6 +123,17 @@ pub enum Record {
         /// Length in pages.
         pages: usize,
     },
+    /// The driver unmapped bus addresses that a TLB still leads to.
+    StillTranslated {
+        /// Whose TLB.
+        tile: TileId,
+        /// Address space.
+        asid: Asid,
+        /// Where the translation begins.
+        addr: GpuVa,
+        /// First bus address of those that were unmapped.
+        iova: Iova,
+    },
     /// The driver named an engine that the platform does not have.
     NoSuchEngine(EngineId),
     /// The driver named a context that does not exist (any more).

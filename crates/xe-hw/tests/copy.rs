@@ -3,7 +3,7 @@
 mod support;
 
 use support::*;
-use units::{Dpa, GpuVa, HostFrame, Outcome, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, HostFrame, Outcome, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
 use xe_hw::port::BusAddr;
 use xe_hw::{CopyJob, Injection, Record};
 use xe_spec::fault::{Access, Asid, FaultType};
@@ -36,6 +36,12 @@ fn copy(rig: &Rig, src: GpuVa, dst: GpuVa, pages: usize) -> Vec<Outcome> {
     let job = CopyJob { asid: MIGRATE, src, dst, pages };
     rig.gpu.copy(TILE, &job, &mut |pages, outcome| done.extend(vec![outcome; pages]));
     done
+}
+
+/// What is written over something else is flushed, as a driver does.
+fn change(rig: &Rig, tables: &mut Tables, level: u8, leaf: Leaf) {
+    tables.map(&rig.gpu, SLOT, level, leaf);
+    rig.gpu.tlb_invalidate(TILE, MIGRATE, GpuRange::sized(SLOT, SZ_2M));
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn pages_that_do_not_translate_fail_alone() {
         fault_type: FaultType::NotPresent,
     };
     assert_eq!(rig.gpu.take_records(), [fault]);
-    tables.map(&rig.gpu, SLOT, 0, Leaf { write: false, ..system(rig.gpu.iommu_map(HostFrame(9), 1, true)) });
+    change(&rig, &mut tables, 0, Leaf { write: false, ..system(rig.gpu.iommu_map(HostFrame(9), 1, true)) });
     assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Failed], "no RW");
 }
 
@@ -142,7 +148,7 @@ fn a_large_leaf_is_judged_page_by_page() {
     assert_eq!(rig.bus.take_transfers().iter().map(|run| run.2).collect::<Vec<_>>(), [20, 79, 410]);
     let stray = |i| Record::StrayWrite { tile: TILE, iova: iova.add(bytes_of(i)), bytes: SZ_4K };
     assert_eq!(rig.gpu.take_records(), [stray(100), stray(101)]);
-    tables.map(&rig.gpu, SLOT, 1, Leaf { device: false, atomic: false, ..device(far_vram(SZ_2M)) });
+    change(&rig, &mut tables, 1, Leaf { device: false, atomic: false, ..device(far_vram(SZ_2M)) });
     assert_eq!(copy(&rig, identity(vram(0)), SLOT, 512), [Outcome::Dropped; 512]);
     assert_eq!(rig.gpu.take_records().len(), 512, "no DM: a record a page");
 }
@@ -161,20 +167,32 @@ fn null_sources_clear_and_stray_sources_poison() {
     assert!(rig.bus.is_all(frame, 0xff));
     assert_eq!(rig.gpu.take_records(), [Record::StrayRead { tile: TILE, iova, bytes: SZ_4K }]);
     let read_only = rig.gpu.iommu_map(HostFrame(4), 1, false);
-    tables.map(&rig.gpu, SLOT, 0, system(read_only));
+    change(&rig, &mut tables, 0, system(read_only));
     assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Dropped]);
     assert_eq!(rig.gpu.take_records(), [Record::StrayWrite { tile: TILE, iova: read_only, bytes: SZ_4K }]);
 }
 
 #[test]
-fn tables_as_they_stand_no_tlb() {
+fn a_translation_is_kept_until_it_is_flushed() {
     let (rig, mut tables) = rig(Injection::default());
+    let copied = |frame: u8| {
+        copy(&rig, SLOT, identity(vram(0)), 1);
+        rig.bus.is_all(BusAddr::Vram(vram(0)), frame)
+    };
     for frame in [20, 21] {
         rig.bus.fill(BusAddr::System(HostFrame(frame)), frame as u8);
         tables.map(&rig.gpu, SLOT, 0, system(rig.gpu.iommu_map(HostFrame(frame), 1, true)));
-        copy(&rig, SLOT, identity(vram(0)), 1);
-        assert!(rig.bus.is_all(BusAddr::Vram(vram(0)), frame as u8));
+        assert!(copied(20), "the second one is not looked at");
     }
+    rig.gpu.tlb_invalidate(TILE, MIGRATE, GpuRange::sized(SLOT, SZ_4K));
+    assert!(copied(21));
+}
+
+#[test]
+fn a_job_that_stops_says_nothing_of_the_rest() {
+    let (rig, _) = rig(Injection { stop_copy: Some(5), ..Injection::default() });
+    let jobs = [(); 3].map(|()| copy(&rig, CLEAR, identity(vram(0)), 4).len());
+    assert_eq!(jobs, [4, 1, 4]);
 }
 
 #[test]

@@ -35,6 +35,7 @@
 //! for nothing but the drain of a TLB flush. `svm::Space`, `gpu::Gpu` and `migrate` are what it may touch.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bind_queue;
 mod bo;
 mod caller;
@@ -76,6 +77,7 @@ mod vm;
 mod vma;
 mod vram;
 
+pub use audit::{RangeBook, SpaceBook};
 pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBytes};
 pub use client::{EngineUse, MemoryUse, Usage};
 pub use device::{Device, Parts};

@@ -77,8 +77,12 @@ impl Vms {
 
     /// Sweeps every VM for page tables that are held for memory that is gone. The caller holds no lock.
     pub(crate) fn sweep(&self) {
-        let vms: Vec<_> = self.spaces.lock().vms.values().filter_map(Weak::upgrade).collect();
-        vms.iter().for_each(|vm| vm.sweep_all());
+        self.all().iter().for_each(|vm| vm.sweep_all());
+    }
+
+    /// Those that live.
+    pub(crate) fn all(&self) -> Vec<Arc<Vm>> {
+        self.spaces.lock().vms.values().filter_map(Weak::upgrade).collect()
     }
 
     /// A free number, taken in turn so that one is not used again at once.

@@ -1,5 +1,6 @@
 //! Steps: what each does, through the uAPI or as a call of the program.
 
+use super::audit;
 use super::desk::{WORD, offset};
 use super::hand::Hand;
 use super::job::{self, Job};
@@ -62,12 +63,25 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         }
         Action::Open(vm) => stage.open_vm(&hand.program, *vm, VmKind::MirrorLater),
         Action::Close(vm) => stage.close_vm(&hand.program, *vm),
-        Action::Bind { vm, buffer, order } => plain::bind(stage, hand, *vm, *buffer, *order),
-        Action::Unbind { vm, buffer, order } => plain::unbind(stage, hand, *vm, *buffer, *order),
+        Action::Bind { vm, buffer, over, apart, order } => {
+            if let Some(over) = over {
+                stage.place_buffer(*buffer, range(stage, over)?);
+            }
+            let order = plain::order(stage, hand, *vm, *order, *apart)?;
+            plain::bind(stage, hand, *vm, *buffer, order)
+        }
+        Action::Unbind { vm, buffer, apart, order } => {
+            let order = plain::order(stage, hand, *vm, *order, *apart)?;
+            plain::unbind(stage, hand, *vm, *buffer, order)
+        }
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
         Action::Fill(tile) => stage.fill(&hand.program, *tile),
         Action::Drain(tile) => stage.drain(&hand.program, *tile),
         Action::Holds(tile, bytes) => oracle::holds(&stage.checked, *tile, *bytes),
+        Action::Counts(expected) if !stage.is_told() => stage.tally().judge(expected),
+        Action::Counts(_) => Ok(()),
+        Action::Rest => audit::all(stage),
+        Action::Forgotten(span) => audit::forgotten(stage, range(stage, span)?),
     }
 }
 

@@ -4,6 +4,7 @@
 //! what memory must hold; `oracle` judges everything else.
 
 mod act;
+mod audit;
 mod desk;
 mod hand;
 mod job;
@@ -11,10 +12,11 @@ mod oracle;
 mod plain;
 mod shelf;
 mod stage;
+mod tally;
 mod words;
 
 use crate::finding::{Finding, Lost};
-use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread};
+use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb};
 use hand::Hand;
 use machine::behaviour;
 use machine::checked::{Manner, SmallDevice};
@@ -83,6 +85,7 @@ fn phases(stage: &Arc<Stage>, reached: &mut Reached) -> Result<(), Finding> {
         }
     }
     *reached = stage.reached();
+    let outcome = outcome.and_then(|()| audit::mirrors(stage));
     let data = last_look(stage, &model);
     // Lost data says more than the error that it led to.
     let outcome = if matches!(outcome, Err(Finding::TooEarly { .. })) { outcome } else { data.and(outcome) };
@@ -153,8 +156,26 @@ fn changes(script: &Script, threads: &[Thread]) -> Changes {
             _ => Vec::new(),
         }
     };
-    let emptied = threads.iter().map(|thread| thread.steps.iter().flat_map(&mut empties).collect()).collect();
-    Changes { emptied, gone: gone.difference(&mapped).copied().collect() }
+    let emptied: Vec<BTreeSet<Page>> =
+        threads.iter().map(|thread| thread.steps.iter().flat_map(&mut empties).collect()).collect();
+    let written = |thread: &Thread| thread.steps.iter().flat_map(|step| written(script, step)).collect::<Vec<_>>();
+    let touched =
+        threads.iter().zip(&emptied).map(|(thread, emptied)| emptied.iter().copied().chain(written(thread)).collect());
+    let touched = touched.collect();
+    Changes { emptied, gone: gone.difference(&mapped).copied().collect(), touched }
+}
+
+/// Pages that a step writes, maps or moves to.
+fn written(script: &Script, step: &Step) -> Vec<Page> {
+    let pages = |span: &Span| span.each().map(|page| script.root(span.of, page)).collect::<Vec<Page>>();
+    match &step.action {
+        Action::Job { touches, .. } | Action::Cpu(touches) => {
+            touches.iter().filter(|touch| touch.verb != Verb::Read).flat_map(|touch| pages(&touch.span)).collect()
+        }
+        Action::Map(span) => pages(span),
+        Action::Move { from, to, .. } => (0..from.whole().len()).map(|page| (Piece::Memory(*to), page)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The words of a page by a way to read them; those that are wrong.

@@ -24,7 +24,7 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     let frame = vm.code.map(|frame| frame.add(code)).ok_or_else(|| Finding::Scene("the VM is no plain one".into()))?;
     let written = stage.checked.write_buffer(frame, &batch.end());
     written.map_err(|error| Finding::Signal { what: format!("writing a batch: {error:?}") })?;
-    let mut order = order(stage, hand, job.fences)?;
+    let mut order = order(stage, hand, job.vm, job.fences, false)?;
     if job.waits {
         order.signals = Some(hand.program.syncobj_create().map_err(|e| refused("SYNCOBJ_CREATE", e))?);
     }
@@ -50,9 +50,8 @@ fn pages(touches: &[Touch]) -> impl Iterator<Item = (Piece, usize)> + '_ {
 }
 
 /// Maps a buffer.
-pub(super) fn bind(stage: &Stage, hand: &Hand<'_>, vm: usize, buffer: usize, fences: Fences) -> Result<(), Finding> {
+pub(super) fn bind(stage: &Stage, hand: &Hand<'_>, vm: usize, buffer: usize, order: Order) -> Result<(), Finding> {
     let (vm, buffer) = (stage.vm(vm)?, stage.buffer(buffer));
-    let order = order(stage, hand, fences)?;
     hand.program.bind_bo(vm.id, buffer.handle, buffer.at, order).map_err(|e| refused("VM_BIND of a buffer", e))
 }
 
@@ -62,10 +61,9 @@ pub(super) fn unbind(
     hand: &Hand<'_>,
     vm: usize,
     buffer: Option<usize>,
-    fences: Fences,
+    order: Order,
 ) -> Result<(), Finding> {
     let vm = stage.vm(vm)?;
-    let order = order(stage, hand, fences)?;
     let (at, what) = match buffer {
         Some(buffer) => (stage.buffer(buffer).at, "VM_BIND that unmaps"),
         None => (NOTHING, "VM_BIND without work"),
@@ -79,9 +77,11 @@ pub(super) fn wait(stage: &Stage, hand: &Hand<'_>, fence: usize) -> Result<(), F
     hand.program.syncobj_wait(handle).map_err(|e| refused(&format!("the wait for {}", stage.script.fences[fence]), e))
 }
 
-fn order(stage: &Stage, hand: &Hand<'_>, fences: Fences) -> Result<Order, Finding> {
+/// What a job or a bind waits for and signals; a bind on a queue of its own where it stands `apart`.
+pub(super) fn order(stage: &Stage, hand: &Hand<'_>, vm: usize, fences: Fences, apart: bool) -> Result<Order, Finding> {
     let handle = |fence: Option<usize>| fence.map(|fence| stage.fence(&hand.program, fence)).transpose();
-    Ok(Order { behind: handle(fences.behind)?, signals: handle(fences.signals)? })
+    let queue = apart.then(|| stage.bind_queue(&hand.program, vm)).transpose()?;
+    Ok(Order { behind: handle(fences.behind)?, signals: handle(fences.signals)?, queue })
 }
 
 /// A word of a buffer's page, as a CPU sees it.

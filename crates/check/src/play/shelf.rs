@@ -12,6 +12,11 @@ impl<T: Default> Default for Shelf<T> {
 }
 
 impl<T> Shelf<T> {
+    /// With a value.
+    pub fn new(value: T) -> Self {
+        Self(rank::mutex(Rank::LEAF, value))
+    }
+
     /// Looks at it. `look` waits for nobody.
     pub fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
         sync::unscheduled(|| look(&mut self.0.lock()))

@@ -2,6 +2,7 @@
 
 use super::oracle;
 use super::shelf::Shelf;
+use super::tally::Tally;
 use super::{How, Reached};
 use crate::finding::Finding;
 use crate::script::{Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
@@ -12,13 +13,14 @@ use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of, pages_of};
 
 /// Where the batches of plain VMs are bound.
 const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
-/// Where the first buffer is bound; the others follow, 16M apart.
+/// Where the first buffer is bound; the others follow, each aligned to its size, so that small ones share a page table.
 const BUFFERS: HostVa = HostVa(0x4000_0000);
-const BUFFER_STRIDE: u64 = 16 << 20;
+/// What a notifier has of the process' addresses.
+const NOTIFIER: u64 = 512 << 20;
 /// Where no buffer is ever bound.
 pub(super) const NOTHING: HostRange = HostRange::new(HostVa(0x8000_0000), HostVa(0x8001_0000));
 
@@ -27,7 +29,6 @@ pub(super) struct Stage {
     pub script: Arc<Script>,
     pub checked: Checked,
     pub main: Program,
-    buffers: Vec<BufferObject>,
     /// Page tables in use before there was a VM.
     pub tables: u64,
     story: Option<Arc<Story>>,
@@ -46,6 +47,11 @@ pub(super) struct BufferObject {
 #[derive(Default)]
 struct Now {
     places: BTreeMap<usize, HostRange>,
+    buffers: Vec<BufferObject>,
+    /// What had happened at the last `counts`.
+    counted: Tally,
+    /// A VM's other queue of binds, by VM.
+    bind_queues: BTreeMap<usize, u32>,
     vms: BTreeMap<usize, OpenVm>,
     fences: BTreeMap<usize, u32>,
     fillers: BTreeMap<TileId, Vec<u32>>,
@@ -80,8 +86,8 @@ impl Stage {
         let checked = checked.map_err(|e| refused("probe", e))?;
         let (main, tables) = (checked.open(), oracle::tables_used(&checked));
         let buffers = buffers(script, &checked, &main)?;
-        let (story, now) = (how.story.clone(), Shelf::default());
-        let stage = Self { script: script.clone(), checked, main, buffers, tables, story, now };
+        let (story, now) = (how.story.clone(), Shelf::new(Now { buffers, ..Now::default() }));
+        let stage = Self { script: script.clone(), checked, main, tables, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
         }
@@ -93,7 +99,11 @@ impl Stage {
     }
 
     fn map_memory(&self, index: usize, memory: &Memory) -> Result<(), Finding> {
-        let MemoryKind::Mapping { huge, shared, filled } = memory.kind else { return Ok(()) };
+        let MemoryKind::Mapping { huge, shared, filled, far } = memory.kind else { return Ok(()) };
+        if far {
+            let between = self.checked.sim.mmap(pages_of(NOTIFIER), MapKind::Anonymous);
+            self.checked.sim.munmap(between);
+        }
         let kind = if shared {
             MapKind::Shared
         } else if huge {
@@ -112,7 +122,9 @@ impl Stage {
     /// A VM with its queues.
     pub fn open_vm(&self, program: &Program, index: usize, kind: VmKind) -> Result<(), Finding> {
         let (id, code) = if kind == VmKind::Plain {
-            let id = program.vm_create_plain().map_err(|e| refused("VM_CREATE", e))?;
+            let made =
+                if self.script.vms[index].scratch { program.vm_create_scratch() } else { program.vm_create_plain() };
+            let id = made.map_err(|e| refused("VM_CREATE", e))?;
             let code = program.bo_create(CODE.len(), 1).map_err(|e| refused("GEM_CREATE", e))?;
             program.bind_bo(id, code, CODE, Order::default()).map_err(|e| refused("VM_BIND", e))?;
             (id, Some(program.bo_frame(code).map_err(|e| refused("GEM_MMAP_OFFSET", e))?))
@@ -134,7 +146,8 @@ impl Stage {
     /// Ends a VM and its queues.
     pub fn close_vm(&self, program: &Program, index: usize) -> Result<(), Finding> {
         let Some(vm) = self.now.with(|now| now.vms.remove(&index)) else { return Ok(()) };
-        for &queue in vm.queues[..self.script.queues].iter().flatten() {
+        let binds = self.now.with(|now| now.bind_queues.remove(&index));
+        for queue in vm.queues[..self.script.queues].iter().flatten().copied().chain(binds) {
             program.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
         }
         program.vm_destroy(vm.id).map_err(|e| refused("VM_DESTROY", e))
@@ -175,13 +188,44 @@ impl Stage {
 
     /// A buffer.
     pub fn buffer(&self, index: usize) -> BufferObject {
-        self.buffers[index]
+        self.now.with(|now| now.buffers[index])
+    }
+
+    /// A buffer is bound in another's place from now on.
+    pub fn place_buffer(&self, index: usize, at: HostRange) {
+        self.now.with(|now| now.buffers[index].at = at);
+    }
+
+    /// The other queue of binds of a VM, made at the first use.
+    pub fn bind_queue(&self, program: &Program, index: usize) -> Result<u32, Finding> {
+        if let Some(queue) = self.now.with(|now| now.bind_queues.get(&index).copied()) {
+            return Ok(queue);
+        }
+        let made = program.bind_queue_create(self.vm(index)?.id).map_err(|e| refused("EXEC_QUEUE_CREATE", e))?;
+        self.now.with(|now| now.bind_queues.insert(index, made));
+        Ok(made)
+    }
+
+    /// VMs that are open, by their number in the scene.
+    pub fn open_vms(&self) -> Vec<usize> {
+        self.now.with(|now| now.vms.keys().copied().collect())
+    }
+
+    /// How often each thing happened since the last call.
+    pub fn tally(&self) -> Tally {
+        let all = Tally::of(&self.checked);
+        self.now.with(|now| all.since(&std::mem::replace(&mut now.counted, all)))
+    }
+
+    /// Whether nobody counts: somebody writes down what happens instead.
+    pub const fn is_told(&self) -> bool {
+        self.story.is_some()
     }
 
     /// Where a page of a piece is.
     pub fn page_at(&self, piece: Piece, page: usize) -> Result<HostVa, Finding> {
         match self.script.root(piece, page) {
-            (Piece::Buffer(index), page) => Ok(self.buffers[index].at.page_at(page)),
+            (Piece::Buffer(index), page) => Ok(self.buffer(index).at.page_at(page)),
             (Piece::Memory(index), page) => {
                 let place = self.now.with(|now| now.places.get(&index).copied());
                 let missing = || Finding::Scene(format!("{} is nowhere yet", self.script.memories[index].name));
@@ -321,15 +365,17 @@ impl Stage {
 }
 
 fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<BufferObject>, Finding> {
-    let create = |(index, buffer): (usize, &crate::script::Buffer)| {
+    let mut next = BUFFERS;
+    let create = |buffer: &crate::script::Buffer| {
         let placement = buffer.vram.map_or(1, |tile| 2 << tile_of(checked, tile).0);
         let size = bytes_of(buffer.pages).next_multiple_of(SZ_64K);
         let handle = main.bo_create(size, placement).map_err(|e| refused("GEM_CREATE", e))?;
         let frame = main.bo_frame(handle).map_err(|e| refused("GEM_MMAP_OFFSET", e))?;
-        let at = HostRange::sized(BUFFERS.add(index as u64 * BUFFER_STRIDE), size);
+        let at = HostRange::sized(next.align_up(size.next_power_of_two().min(SZ_2M)), size);
+        next = at.end;
         Ok(BufferObject { handle, frame, at })
     };
-    script.buffers.iter().enumerate().map(create).collect()
+    script.buffers.iter().map(create).collect()
 }
 
 /// What may go wrong: in the mm, and in the device.
@@ -339,6 +385,11 @@ fn injections(script: &Script) -> (MmInjection, Injection) {
         let times = u32::try_from(count).unwrap_or(u32::MAX);
         match what {
             Injected::CopyFails => device.fail_copy = Some(count),
+            Injected::CopyStops => device.stop_copy = Some(count),
+            Injected::MapFails => device.fail_map = Some(count),
+            Injected::LosePage => device.lose_page = Some(count),
+            Injected::Slow => mm.slow_ns = count,
+            Injected::Strangers => mm.strangers = times,
             Injected::FlushDelay => device.flush_delay_ns = count,
             Injected::Cuts => mm.cuts = times,
             Injected::Refusals => mm.refusals = times,

@@ -68,6 +68,8 @@ pub(super) struct Changes {
     pub emptied: Vec<BTreeSet<Page>>,
     /// They are not mapped afterwards.
     pub gone: BTreeSet<Page>,
+    /// By thread of the phase: pages that it changes in whatever way.
+    pub touched: Vec<BTreeSet<Page>>,
 }
 
 impl Changes {
@@ -75,8 +77,8 @@ impl Changes {
         self.emptied.iter().flatten().copied().collect()
     }
 
-    fn by_others(&self, thread: usize) -> BTreeSet<Page> {
-        let others = self.emptied.iter().enumerate().filter(|(other, _)| *other != thread);
+    fn by_others(of: &[BTreeSet<Page>], thread: usize) -> BTreeSet<Page> {
+        let others = of.iter().enumerate().filter(|(other, _)| *other != thread);
         others.flat_map(|(_, pages)| pages).copied().collect()
     }
 }
@@ -107,6 +109,8 @@ pub(super) struct Known {
     counts: BTreeMap<Page, Count>,
     /// Pages that other threads may empty.
     shared: BTreeSet<Page>,
+    /// Pages that other threads change in whatever way.
+    touched: BTreeSet<Page>,
     /// Pages that this thread emptied.
     emptied: BTreeSet<Page>,
     gone: BTreeSet<Page>,
@@ -120,8 +124,9 @@ impl Model {
 
     /// What a thread knows that begins beside others: that of this position in the phase.
     pub fn view_of(&self, changes: &Changes, position: usize) -> View<'_> {
-        let (shared, gone) = (changes.by_others(position), self.gone.clone());
-        View { before: self, known: Known { shared, gone, ..Known::default() } }
+        let by_others = |of: &[BTreeSet<Page>]| Changes::by_others(of, position);
+        let (shared, touched, gone) = (by_others(&changes.emptied), by_others(&changes.touched), self.gone.clone());
+        View { before: self, known: Known { shared, touched, gone, ..Known::default() } }
     }
 
     fn known(&self) -> impl Iterator<Item = Page> + '_ {
@@ -169,6 +174,11 @@ impl View<'_> {
         self.known
     }
 
+    /// Whether nobody else changes a page as long as this thread runs.
+    fn is_alone_at(&self, page: Page) -> bool {
+        self.known.alone || !self.known.touched.contains(&page)
+    }
+
     fn word(&self, page: Page, writer: usize) -> Word {
         let own = self.known.words.get(&(page, writer));
         own.or_else(|| self.before.words.get(&(page, writer))).copied().unwrap_or_default()
@@ -194,7 +204,7 @@ impl View<'_> {
     pub fn emptied(&mut self, page: Page, lazily: bool) {
         for writer in self.known_writers(page) {
             let word = self.word(page, writer);
-            let is_own = self.known.alone || self.known.words.contains_key(&(page, writer));
+            let is_own = self.is_alone_at(page) || self.known.words.contains_key(&(page, writer));
             if is_own {
                 let perhaps = lazily || word.low != word.high;
                 let word = if perhaps { Word { zero: true, ..word } } else { Word::default() };
@@ -204,7 +214,7 @@ impl View<'_> {
         let count = self.count(page);
         self.known
             .counts
-            .insert(page, Count { low: 0, high: if lazily || !self.known.alone { count.high } else { 0 } });
+            .insert(page, Count { low: 0, high: if lazily || !self.is_alone_at(page) { count.high } else { 0 } });
         self.known.emptied.insert(page);
     }
 
@@ -268,7 +278,7 @@ impl View<'_> {
 
     /// Whether others may write what this thread reads.
     fn may_be_empty(&self, page: Page) -> bool {
-        !self.known.alone && (self.known.shared.contains(&page) || self.known.emptied.contains(&page))
+        !self.is_alone_at(page) && (self.known.shared.contains(&page) || self.known.emptied.contains(&page))
     }
 
     /// Whether a value may be in that writer's word now; what should be there where it may not. `own`: the writer is an agent
@@ -276,7 +286,7 @@ impl View<'_> {
     pub fn judge_word(&self, page: Page, writer: usize, own: bool, found: u64) -> Option<Wrong> {
         let word = self.word(page, writer);
         let zero = word.zero || word.low == 0 || self.may_be_empty(page);
-        let high = if own || self.known.alone { word.high } else { u32::MAX };
+        let high = if own || self.is_alone_at(page) { word.high } else { u32::MAX };
         let written = page.1.saturating_add_signed(word.moved);
         let fits = match seq_of(writer, written, found) {
             Some(seq) => (word.low.max(1)..=high).contains(&seq),
@@ -290,7 +300,7 @@ impl View<'_> {
     pub fn judge_count(&self, page: Page, found: u64) -> Option<Wrong> {
         let count = self.count(page);
         let low = if self.may_be_empty(page) { 0 } else { count.low };
-        let high = if self.known.alone { count.high } else { u64::MAX };
+        let high = if self.is_alone_at(page) { count.high } else { u64::MAX };
         (!(low..=high).contains(&found)).then_some(Wrong { page, writer: None, expected: low, found })
     }
 }

@@ -29,7 +29,7 @@ mod steps;
 pub(crate) use parse::MOST_QUEUES;
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use units::TileId;
 
 /// A scene as it was written.
@@ -83,6 +83,8 @@ pub enum MemoryKind {
         shared: bool,
         /// Whether each page is touched before the scene begins.
         filled: bool,
+        /// Whether it lies so far from the memory before it that no notifier has both.
+        far: bool,
     },
     /// Pages of another piece, from this one on.
     Part {
@@ -102,6 +104,8 @@ pub struct Vm {
     pub name: String,
     /// What it is.
     pub kind: VmKind,
+    /// Whether writes to where nothing is bound are dropped; only of plain ones.
+    pub scratch: bool,
 }
 
 /// What a VM is.
@@ -262,6 +266,16 @@ pub enum Home {
 pub enum Injected {
     /// Page copies of the device: the one of this number fails.
     CopyFails,
+    /// Page copies of the device: the one of this number ends its job without a word.
+    CopyStops,
+    /// Bus mappings: the one of this number is refused.
+    MapFails,
+    /// Walks that find a page: what the one of this number finds is lost for good.
+    LosePage,
+    /// The mmap lock takes so many nanoseconds.
+    Slow,
+    /// Mappings that somebody else watches.
+    Strangers,
     /// The TLB takes so many nanoseconds to act on a flush.
     FlushDelay,
     /// Batches of pages that end early.
@@ -345,6 +359,10 @@ pub enum Action {
         vm: usize,
         /// Which buffer.
         buffer: usize,
+        /// In the place of these pages of another one.
+        over: Option<Span>,
+        /// On a queue of binds of its own.
+        apart: bool,
         /// Fences.
         order: Order,
     },
@@ -354,6 +372,8 @@ pub enum Action {
         vm: usize,
         /// Which buffer.
         buffer: Option<usize>,
+        /// On a queue of binds of its own.
+        apart: bool,
         /// Fences.
         order: Order,
     },
@@ -365,6 +385,49 @@ pub enum Action {
     Drain(TileId),
     /// So many bytes of a tile's VRAM are taken, when all that changed has been settled.
     Holds(TileId, u64),
+    /// So often did these happen since the last such step.
+    Counts(Vec<(Counted, RangeInclusive<u64>)>),
+    /// Nothing is on its way: all books are compared.
+    Rest,
+    /// No VM knows anything of this memory any more.
+    Forgotten(Span),
+}
+
+/// What a scene counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// GPU faults that were answered.
+    Faults,
+    /// Of these, refused.
+    Refusals,
+    /// Faults of leaves that are there and do not allow the access.
+    Violations,
+    /// Rounds of faults that did not serve.
+    Retries,
+    /// Touches of a CPU that were told to come later.
+    Deferrals,
+    /// Migrations.
+    Migrations,
+    /// TLB flushes.
+    Flushes,
+}
+
+impl Counted {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("faults", Self::Faults),
+        ("refusals", Self::Refusals),
+        ("violations", Self::Violations),
+        ("retries", Self::Retries),
+        ("deferrals", Self::Deferrals),
+        ("migrations", Self::Migrations),
+        ("flushes", Self::Flushes),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, counted)| *counted == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Why a text is no scene.

@@ -56,7 +56,7 @@ fn empty(name: &str, text: &str) -> Script {
         source: text.into(),
         shows: String::new(),
         memories: Vec::new(),
-        vms: vec![Vm { name: "vm".into(), kind: VmKind::Mirror }],
+        vms: vec![Vm { name: "vm".into(), kind: VmKind::Mirror, scratch: false }],
         buffers: Vec::new(),
         fences: Vec::new(),
         writers: Vec::new(),
@@ -91,7 +91,8 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
                 at.word("its kind")?;
             }
             is_new(at, script, &name)?;
-            script.vms.push(Vm { name, kind });
+            let scratch = kind == VmKind::Plain && at.take("scratch");
+            script.vms.push(Vm { name, kind, scratch });
         }
         "buffer" => buffer(at, script)?,
         "inject" => inject(at, script)?,
@@ -137,17 +138,18 @@ fn memory(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
         Memory { name, pages: pages.len(), kind: MemoryKind::Part { of, first: pages.start } }
     } else {
         let pages = size_in_pages(at)?;
-        let (mut huge, mut shared, mut filled) = (false, false, true);
+        let (mut huge, mut shared, mut filled, mut far) = (false, false, true, false);
         loop {
             match at.peek() {
                 Some("huge") => huge = true,
                 Some("shared") => shared = true,
                 Some("empty") => filled = false,
+                Some("far") => far = true,
                 _ => break,
             }
             at.word("a kind")?;
         }
-        Memory { name, pages, kind: MemoryKind::Mapping { huge, shared, filled } }
+        Memory { name, pages, kind: MemoryKind::Mapping { huge, shared, filled, far } }
     };
     script.memories.push(memory);
     Ok(())
@@ -188,13 +190,19 @@ fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
 fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
     let what = match at.word("what goes wrong")? {
         "copy-fails" => Injected::CopyFails,
+        "copy-stops" => Injected::CopyStops,
+        "map-fails" => Injected::MapFails,
+        "lose-page" => Injected::LosePage,
+        "slow" => Injected::Slow,
+        "strangers" => Injected::Strangers,
         "flush-delay" => Injected::FlushDelay,
         "cuts" => Injected::Cuts,
         "refusals" => Injected::Refusals,
         "busy" => Injected::Busy,
         "shortages" => Injected::Shortages,
         word => {
-            let known = "copy-fails, flush-delay, cuts, refusals, busy, shortages";
+            let known = "copy-fails, copy-stops, map-fails, lose-page, flush-delay, slow, cuts, refusals, busy, shortages, \
+                         strangers";
             return Err(at.error_before(format!("'{word}' cannot be injected; there are: {known}")));
         }
     };
@@ -247,6 +255,8 @@ mod tests {
             ("vm p plain\nraces time\nfirst\n  fork", "s:2:1: jobs of a plain VM have a timeout"),
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
+            ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
+            ("vm p plain\nbuffer d 64K\nbuffer e 128K\nfirst\n  bind p d over e", "s:5:17: a buffer is bound over"),
         ];
         for (text, expected) in cases {
             let error = error(text);

@@ -2,16 +2,52 @@
 
 use super::cursor::Cursor;
 use super::{
-    Action, Agent, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind, Writer,
+    Action, Agent, Counted, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind,
+    Writer,
 };
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 33] = [
-    "cpu", "tile0", "tile1", "read", "write", "add", "begin", "munmap", "mmap", "dontneed", "free", "move", "to", "by",
-    "keep", "raw", "protect", "fork", "pin", "unpin", "prefer", "pat", "prefetch", "open", "close", "bind", "unbind",
-    "wait", "fill", "drain", "holds", "late", "fails",
+pub(super) const WORDS: [&str; 38] = [
+    "cpu",
+    "tile0",
+    "tile1",
+    "read",
+    "write",
+    "add",
+    "begin",
+    "munmap",
+    "mmap",
+    "dontneed",
+    "free",
+    "move",
+    "to",
+    "by",
+    "keep",
+    "raw",
+    "protect",
+    "fork",
+    "pin",
+    "unpin",
+    "prefer",
+    "pat",
+    "prefetch",
+    "open",
+    "close",
+    "bind",
+    "unbind",
+    "wait",
+    "fill",
+    "drain",
+    "holds",
+    "counts",
+    "rest",
+    "forgotten",
+    "over",
+    "apart",
+    "late",
+    "fails",
 ];
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
@@ -67,25 +103,29 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "close" => Action::Close(vm(at, script)?),
         "bind" => {
             let (vm, buffer) = (named_vm(at, script, VmKind::Plain)?, buffer(at, script)?);
-            Action::Bind { vm, buffer, order: order(at, script)? }
+            let over = if at.take("over") { Some(place_for(at, script, buffer)?) } else { None };
+            Action::Bind { vm, buffer, over, apart: at.take("apart"), order: order(at, script)? }
         }
         "unbind" => {
             let vm = named_vm(at, script, VmKind::Plain)?;
             let buffer = if at.take("nothing") { None } else { Some(buffer(at, script)?) };
-            Action::Unbind { vm, buffer, order: order(at, script)? }
+            Action::Unbind { vm, buffer, apart: at.take("apart"), order: order(at, script)? }
         }
         "wait" => Action::Wait(fence(at, script)?),
         "fill" => Action::Fill(vram(at)?),
         "drain" => Action::Drain(vram(at)?),
         "holds" => Action::Holds(vram(at)?, at.size()?),
+        "counts" => Action::Counts(counts(at)?),
+        "rest" => Action::Rest,
+        "forgotten" => Action::Forgotten(run(at, script)?),
         _ => return Err(at.error_before(format!("'{word}' is no step; steps begin with tile0, tile1, {}", verbs()))),
     })
 }
 
 fn verbs() -> String {
-    let verbs = WORDS
-        .iter()
-        .filter(|word| !["to", "by", "keep", "raw", "late", "fails", "read", "write", "add", "begin"].contains(word));
+    let verbs = WORDS.iter().filter(|word| {
+        !["to", "by", "keep", "raw", "late", "fails", "over", "apart", "read", "write", "add", "begin"].contains(word)
+    });
     verbs.skip(3).fold("cpu".into(), |list, word| format!("{list}, {word}"))
 }
 
@@ -252,6 +292,44 @@ fn buffer(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
     let name = at.word("a buffer")?;
     let index = script.buffers.iter().position(|buffer| buffer.name == name);
     index.ok_or_else(|| at.error_before(format!("there is no buffer '{name}'")))
+}
+
+/// Pages of another buffer in whose place a buffer is bound.
+fn place_for(at: &mut Cursor<'_>, script: &Script, buffer: usize) -> Result<Span, ScriptError> {
+    let over = span(at, script)?;
+    let fits = matches!(over.of, Piece::Buffer(other) if other != buffer) && over.pages.len() == 1;
+    let aligned = over.whole().start.is_multiple_of(16) && over.whole().len() == script.buffers[buffer].pages;
+    if fits && aligned {
+        return Ok(over);
+    }
+    Err(at.error_before("a buffer is bound over as many pages of another one, from a multiple of 64K on".into()))
+}
+
+/// `faults 1, retries 0..2, deferrals 1..`
+fn counts(at: &mut Cursor<'_>) -> Result<Vec<(Counted, RangeInclusive<u64>)>, ScriptError> {
+    let mut all = Vec::new();
+    loop {
+        let what = counted(at)?;
+        let least = at.number("how often")?;
+        let most = match at.take("..") {
+            false => least,
+            true if at.peek().is_none_or(|word| word == ",") => u64::MAX,
+            true => at.number("how often at most")?,
+        };
+        all.push((what, least..=most));
+        if !at.take(",") {
+            return Ok(all);
+        }
+    }
+}
+
+fn counted(at: &mut Cursor<'_>) -> Result<Counted, ScriptError> {
+    let word = at.word("what is counted")?;
+    let known = Counted::ALL.iter().find(|(name, _)| *name == word);
+    known.map(|(_, counted)| *counted).ok_or_else(|| {
+        let names: Vec<&str> = Counted::ALL.iter().map(|(name, _)| *name).collect();
+        at.error_before(format!("'{word}' is not counted; there are: {}", names.join(", ")))
+    })
 }
 
 fn order(at: &mut Cursor<'_>, script: &mut Script) -> Result<Order, ScriptError> {

@@ -49,6 +49,15 @@ pub enum Class {
     Compute,
 }
 
+impl Class {
+    const fn uapi(self) -> u16 {
+        match self {
+            Self::Copy => exec::CLASS_COPY,
+            Self::Compute => exec::CLASS_COMPUTE,
+        }
+    }
+}
+
 /// What MADVISE is told of a span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advice {
@@ -127,7 +136,7 @@ impl Program {
 
     /// A queue on a certain engine of it.
     pub fn queue_create_on(&self, vm_id: u32, class: Class, instance: u16, tile: TileId) -> Result<u32, Errno> {
-        self.queue_create_with(vm_id, class, instance, tile, 0)
+        self.queue_create_with(vm_id, class.uapi(), instance, tile, 0)
     }
 
     /// A queue on the first engine, of high priority.
@@ -135,21 +144,22 @@ impl Program {
         let at = self.scratch.add(THIRD);
         let property = exec::QUEUE_PROPERTY_PRIORITY;
         self.put(at, &xe_uapi::ExtSetProperty { property, value: 2, ..Default::default() })?;
-        self.queue_create_with(vm_id, class, 0, tile, at.0)
+        self.queue_create_with(vm_id, class.uapi(), 0, tile, at.0)
+    }
+
+    /// A queue of binds.
+    pub fn bind_queue_create(&self, vm_id: u32) -> Result<u32, Errno> {
+        self.queue_create_with(vm_id, exec::CLASS_VM_BIND, 0, TileId(0), 0)
     }
 
     fn queue_create_with(
         &self,
         vm_id: u32,
-        class: Class,
+        engine_class: u16,
         instance: u16,
         tile: TileId,
         extensions: u64,
     ) -> Result<u32, Errno> {
-        let engine_class = match class {
-            Class::Copy => exec::CLASS_COPY,
-            Class::Compute => exec::CLASS_COMPUTE,
-        };
         let engine =
             EngineClassInstance { engine_class, engine_instance: instance, gt_id: tile.0.into(), ..Default::default() };
         self.put(self.second(), &engine)?;

@@ -8,7 +8,7 @@ use xe_uapi::exec::{self, Exec, Sync};
 use xe_uapi::gem::{CACHING_WB, CACHING_WC, GemCreate, GemMmapOffset};
 use xe_uapi::ioctl;
 use xe_uapi::syncobj::{SyncobjCreate, SyncobjWait};
-use xe_uapi::vm::{self, VmBind, VmBindOp, VmCreate};
+use xe_uapi::vm::{self, CreateFlags, VmBind, VmBindOp, VmCreate};
 
 /// Syncobjs that a call waits for and signals.
 #[derive(Clone, Copy, Default, Debug)]
@@ -17,12 +17,23 @@ pub struct Order {
     pub behind: Option<u32>,
     /// This one gets its fence.
     pub signals: Option<u32>,
+    /// A bind goes to this queue of binds; else to the VM's own.
+    pub queue: Option<u32>,
 }
 
 impl Program {
     /// A VM without faults.
     pub fn vm_create_plain(&self) -> Result<u32, Errno> {
-        let mut arg = VmCreate::default();
+        self.vm_create_with(CreateFlags::empty())
+    }
+
+    /// The same; where nothing is bound, reads give zeros and writes are dropped.
+    pub fn vm_create_scratch(&self) -> Result<u32, Errno> {
+        self.vm_create_with(CreateFlags::SCRATCH_PAGE)
+    }
+
+    fn vm_create_with(&self, flags: CreateFlags) -> Result<u32, Errno> {
+        let mut arg = VmCreate { flags: flags.bits(), ..Default::default() };
         self.ioctl(ioctl::VM_CREATE, &mut arg)?;
         Ok(arg.vm_id)
     }
@@ -90,7 +101,9 @@ impl Program {
     fn bind(&self, vm_id: u32, op: VmBindOp, order: Order) -> Result<(), Errno> {
         let bind = VmBindOp { pat_index: PAT_WB, ..op };
         let (num_syncs, syncs) = self.put_syncs(order)?;
-        self.ioctl(ioctl::VM_BIND, &mut VmBind { vm_id, num_binds: 1, bind, num_syncs, syncs, ..Default::default() })
+        let exec_queue_id = order.queue.unwrap_or(0);
+        let mut arg = VmBind { vm_id, exec_queue_id, num_binds: 1, bind, num_syncs, syncs, ..Default::default() };
+        self.ioctl(ioctl::VM_BIND, &mut arg)
     }
 
     /// Runs the batch at `batch`.

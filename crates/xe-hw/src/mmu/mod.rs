@@ -5,24 +5,32 @@
 //! that were open: afterwards no access that could know the old translation touches VRAM. A walk that began
 //! before a flush may still serve its own access, and is not kept.
 //!
-//! Key types: [`Mmu`] (a tile), [`Window`] (a guard). `access.rs` uses both; `walker.rs` and `tlb.rs` translate.
+//! The driver's copy engine has a TLB of its own, which a flush forgets likewise. It opens no window: its jobs are waited for
+//! by whoever asks for them.
+//!
+//! Key types: [`Mmu`] (a tile), [`Window`] (a guard). `access.rs` uses both; `walker.rs`, `walk_cache.rs` and `tlb.rs`
+//! translate; `look.rs` is for observers.
 //!
 //! Locking: the TLB lock is a leaf; a hit takes it once. Closing a window takes it only where a flush waits.
 
 pub(crate) mod access;
+mod look;
 mod tlb;
+mod walk_cache;
 pub(crate) mod walker;
 
 use crate::chip::Chip;
 use crate::inject::FlushFault;
 use crate::record::Record;
+pub use look::Translation;
 use std::collections::BTreeMap;
 use sync::atomic::{AtomicU32, AtomicU64};
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use tlb::{Tlb, normalised};
 use units::{GpuRange, GpuVa, TileId};
-use walker::{Page, Refusal, Space, walk};
+use walk_cache::{LEVELS, Stop, WalkCache};
+use walker::{Page, Refusal, Space, root, walk};
 use xe_spec::fault::{Access, Asid, FaultType};
 
 /// The MMU of one tile.
@@ -39,6 +47,12 @@ pub(crate) struct Mmu {
 
 struct State {
     tlb: Tlb,
+    /// Of the driver's copy engine.
+    copies: Tlb,
+    tables: WalkCache,
+    /// Pages that walks of engines found, as far as one of them is to be lost.
+    found: u64,
+    lost: Option<(Asid, GpuVa)>,
     /// Counts accesses: the last stamp given out.
     stamp: u64,
     hits: u64,
@@ -46,6 +60,28 @@ struct State {
     /// Flushes that were done: a walk that saw another number is not kept.
     flushes: u64,
     drains: u64,
+}
+
+impl State {
+    fn look(&self, tlb: &Tlb, asid: Asid, addr: GpuVa) -> Seen {
+        let hit = tlb.lookup(asid, addr);
+        let table = if hit.is_some() { None } else { self.tables.lookup(asid, addr) };
+        Seen { hit, table, flushes: self.flushes }
+    }
+}
+
+/// What the caches know of an address, after so many flushes.
+struct Seen {
+    hit: Option<Page>,
+    /// Where no page is known, the lowest table that is.
+    table: Option<Stop>,
+    flushes: u64,
+}
+
+/// What a walk found, and the tables that it went through, by level.
+struct Walked {
+    found: Result<Page, Refusal>,
+    passed: [Option<Stop>; LEVELS],
 }
 
 /// Counts of one MMU.
@@ -76,7 +112,9 @@ impl Drop for Window<'_> {
 impl Mmu {
     /// The MMU of a tile with `engines` engines.
     pub(crate) fn new(tile: TileId, engines: usize) -> Self {
-        let state = State { tlb: Tlb::new(), stamp: 0, hits: 0, walks: 0, flushes: 0, drains: 0 };
+        let (tlb, copies, tables) = (Tlb::new(), Tlb::new(), WalkCache::new());
+        let state =
+            State { tlb, copies, tables, found: 0, lost: None, stamp: 0, hits: 0, walks: 0, flushes: 0, drains: 0 };
         Self {
             tile,
             spaces: rank::rwlock(Rank::LEAF, BTreeMap::new()),
@@ -110,49 +148,101 @@ impl Mmu {
         addr: GpuVa,
         access: Access,
     ) -> Result<(Window<'_>, Page), Refusal> {
-        let (window, hit, flushes) = self.open(engine, asid, addr);
-        if let Some(page) = hit.filter(|page| page.permit(access, chip.platform).is_ok()) {
+        let (window, seen) = self.open(engine, asid, addr);
+        if let Some(page) = seen.hit.filter(|page| page.permit(access, chip.platform).is_ok()) {
             return Ok((window, page));
         }
-        let page = self.walk(chip, asid, addr)?;
-        self.keep(asid, page, flushes);
+        let mut walked = self.walk(chip, asid, addr, seen.table);
+        if let (Some(number), Ok(page)) = (chip.injection.lose_page, walked.found) {
+            walked.found = self.lose(asid, page, number);
+        }
+        self.keep(asid, addr, &walked, seen.flushes, |state| &mut state.tlb);
+        let page = walked.found?;
         page.permit(access, chip.platform)?;
         Ok((window, page))
     }
 
-    /// Walks without the TLB, and records what must not be.
-    pub(crate) fn walk(&self, chip: &Chip, asid: Asid, addr: GpuVa) -> Result<Page, Refusal> {
-        let space = self.spaces.read().get(&asid).copied();
-        let space = space.ok_or(Refusal::plain(FaultType::NotPresent, chip.platform.root_level))?;
-        let found = walk(chip.platform, &mut chip.reader(), space, addr);
+    /// The same for the driver's copy engine, which opens no window.
+    pub(crate) fn translate_copy(&self, chip: &Chip, asid: Asid, addr: GpuVa, access: Access) -> Result<Page, Refusal> {
+        let seen = {
+            let state = self.state.lock();
+            state.look(&state.copies, asid, addr)
+        };
+        if let Some(page) = seen.hit.filter(|page| page.permit(access, chip.platform).is_ok()) {
+            return Ok(page);
+        }
+        let walked = self.walk(chip, asid, addr, seen.table);
+        self.keep(asid, addr, &walked, seen.flushes, |state| &mut state.copies);
+        let page = walked.found?;
+        page.permit(access, chip.platform)?;
+        Ok(page)
+    }
+
+    /// Walks without the TLB, from `table` on if one is known, and records what must not be.
+    fn walk(&self, chip: &Chip, asid: Asid, addr: GpuVa, table: Option<Stop>) -> Walked {
+        let mut walked = Walked { found: Err(Refusal::plain(FaultType::NotPresent, 0)), passed: [None; LEVELS] };
+        let Some(space) = self.spaces.read().get(&asid).copied() else {
+            walked.found = Err(Refusal::plain(FaultType::NotPresent, chip.platform.root_level));
+            return walked;
+        };
+        let mut passed = |stop: Stop| walked.passed[stop.level as usize] = Some(stop);
+        let mut from = |stop| walk(&mut chip.reader(), space, stop, addr, &mut passed);
+        let mut found = from(table.unwrap_or(root(chip.platform, space)));
+        if table.is_some() && found.is_err() {
+            found = from(root(chip.platform, space));
+        }
         if let Err(Refusal { violation: Some(violation), .. }) = found {
             chip.log.record(Record::Malformed { tile: self.tile, asid, addr, violation });
         }
-        found
+        walked.found = found;
+        walked
     }
 
-    fn open(&self, engine: usize, asid: Asid, addr: GpuVa) -> (Window<'_>, Option<Page>, u64) {
+    /// Keeps what a walk found and the tables that it went through, unless a flush overtook it.
+    fn keep(&self, asid: Asid, addr: GpuVa, walked: &Walked, flushes: u64, tlb: impl FnOnce(&mut State) -> &mut Tlb) {
+        let mut state = self.state.lock();
+        if state.flushes != flushes {
+            return;
+        }
+        match walked.found {
+            Ok(page) => tlb(&mut state).insert(asid, page),
+            Err(_) => state.tables.flush(asid, GpuRange::sized(addr, 1)),
+        }
+        walked.passed.iter().flatten().for_each(|stop| state.tables.keep(asid, addr, *stop));
+    }
+
+    /// Counts a page that a walk found, and refuses the one that is lost.
+    fn lose(&self, asid: Asid, page: Page, number: u64) -> Result<Page, Refusal> {
+        let mut state = self.state.lock();
+        if state.found == number {
+            state.lost = Some((asid, page.base));
+        }
+        state.found += 1;
+        if state.lost == Some((asid, page.base)) {
+            return Err(Refusal::plain(FaultType::NotPresent, page.level));
+        }
+        Ok(page)
+    }
+
+    fn open(&self, engine: usize, asid: Asid, addr: GpuVa) -> (Window<'_>, Seen) {
         let mut state = self.state.lock();
         state.stamp += 1;
         self.windows[engine].store(state.stamp);
-        let hit = state.tlb.lookup(asid, addr);
-        state.hits += hit.is_some() as u64;
-        state.walks += hit.is_none() as u64;
-        (Window { mmu: self, engine }, hit, state.flushes)
-    }
-
-    fn keep(&self, asid: Asid, page: Page, flushes: u64) {
-        let mut state = self.state.lock();
-        if state.flushes == flushes {
-            state.tlb.insert(asid, page);
-        }
+        let seen = state.look(&state.tlb, asid, addr);
+        state.hits += seen.hit.is_some() as u64;
+        state.walks += seen.hit.is_none() as u64;
+        (Window { mmu: self, engine }, seen)
     }
 
     /// Forgets `range` of `asid` and waits for the accesses that were in flight.
     pub(crate) fn flush(&self, asid: Asid, range: GpuRange, fault: FlushFault) {
         let mut state = self.state.lock();
         state.flushes += 1;
-        state.tlb.flush(asid, normalised(range));
+        let range = normalised(range);
+        let State { tlb, copies, tables, .. } = &mut *state;
+        tlb.flush(asid, range);
+        copies.flush(asid, range);
+        tables.flush(asid, range);
         if fault == FlushFault::SkipDrain {
             return;
         }
@@ -184,14 +274,15 @@ mod tests {
         let Entry::Leaf(leaf) = Entry::decode(0x7000 | bits::PRESENT, 0) else { panic!("a leaf") };
         let page = Page { base: addr, shift: 12, level: 0, leaf };
         let access = |overtaken: bool| {
-            let (_window, hit, flushes) = mmu.open(0, asid, addr);
+            let (_window, seen) = mmu.open(0, asid, addr);
             if overtaken {
                 mmu.flush(asid, GpuRange::sized(addr, SZ_4K), FlushFault::SkipDrain);
             }
-            if hit.is_none() {
-                mmu.keep(asid, page, flushes);
+            if seen.hit.is_none() {
+                let walked = Walked { found: Ok(page), passed: [None; LEVELS] };
+                mmu.keep(asid, addr, &walked, seen.flushes, |state| &mut state.tlb);
             }
-            hit
+            seen.hit
         };
         assert_eq!(access(true), None);
         assert_eq!(access(false), None, "the overtaken walk left nothing");

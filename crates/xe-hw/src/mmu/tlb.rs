@@ -47,6 +47,11 @@ impl Tlb {
         ways[way] = Some((asid, page));
     }
 
+    /// Everything that it holds.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Asid, Page)> {
+        self.sizes.iter().flatten().flatten().flatten().copied()
+    }
+
     /// Forgets what `asid` has in `range`, which is already [`normalised`].
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
         for slot in self.sizes.iter_mut().flatten().flatten() {

@@ -7,15 +7,15 @@
 //! just writing or clearing it: that is an ordinary not-present fault. Entries that are there and do not fit
 //! are a violation.
 
+use super::walk_cache::{SHIFT_64K, Stop};
 use crate::record::Violation;
 use crate::tables::Reader;
 use units::{Dpa, GpuVa, SZ_4K, SZ_64K};
 use xe_spec::fault::{Access, FaultType};
 use xe_spec::platform::Platform;
-use xe_spec::pte::{COMPACT_ENTRIES, ENTRIES, Entry, LEVEL_SHIFT, Leaf};
+use xe_spec::pte::{Entry, Leaf};
 
 const SHIFT_4K: u32 = 12;
-const SHIFT_64K: u32 = 16;
 /// Entries that form one 64K page in a normal table.
 const GROUP: usize = 16;
 
@@ -88,19 +88,32 @@ impl Page {
     }
 }
 
-/// Walks from the root of `space` to the leaf of `addr`, which is already cut to the device's address bits.
-pub(crate) fn walk(platform: &Platform, tables: &mut Reader<'_>, space: Space, addr: GpuVa) -> Result<Page, Refusal> {
-    let (mut level, mut table, mut compact) = (platform.root_level, space.root, false);
+/// Where the walk of an address space begins, if nothing is known of its tables.
+pub(crate) const fn root(platform: &Platform, space: Space) -> Stop {
+    Stop { level: platform.root_level, table: space.root, compact: false }
+}
+
+/// Walks from `from`, a table of `space`, to the leaf of `addr`, which is already cut to the device's address bits. Tells
+/// `passed` of every table below.
+pub(crate) fn walk(
+    tables: &mut Reader<'_>,
+    space: Space,
+    from: Stop,
+    addr: GpuVa,
+    mut passed: impl FnMut(Stop),
+) -> Result<Page, Refusal> {
+    let mut at = from;
     loop {
-        let shift = if compact { SHIFT_64K } else { LEVEL_SHIFT[level as usize] };
-        let used = (if compact { COMPACT_ENTRIES } else { ENTRIES }) as u64;
-        let index = ((addr.0 >> shift) & (used - 1)) as usize;
+        let Stop { level, table, compact } = at;
+        let shift = at.shift();
+        let index = (addr.0 >> shift) as usize & (at.entries() - 1);
         let outside = || Refusal::malformed(level, Violation::TableOutsidePool(table));
         let entry = tables.entry(table, index).ok_or_else(outside)?;
         match Entry::decode(entry, level) {
             Entry::Absent => return Err(Refusal::plain(FaultType::NotPresent, level)),
             Entry::Table { table: next, compact: next_compact } => {
-                (level, table, compact) = (level - 1, next, next_compact);
+                at = Stop { level: level - 1, table: next, compact: next_compact };
+                passed(at);
             }
             Entry::Leaf(leaf) if level == 0 && !compact => return small_leaf(tables, space, table, index, addr, leaf),
             Entry::Leaf(leaf) => return page(addr, shift, level, leaf),

@@ -290,6 +290,13 @@ impl PageTable {
         Some(node.table)
     }
 
+    /// What tables below the root cover in which no leaf is, the smallest of them.
+    pub(crate) fn empty_tables(&self) -> Vec<GpuRange> {
+        let mut empty = Vec::new();
+        self.root.empty_tables(GpuVa(0), &mut empty);
+        empty
+    }
+
     /// Makes sure that every table that `runs` write to exists and is linked.
     pub(crate) fn stage(&mut self, hw: &dyn Hw, pool: &TablePool, runs: &[Run]) -> Result<(), NoTable> {
         for run in runs {
@@ -360,6 +367,22 @@ impl PageTable {
 }
 
 impl Node {
+    /// Notes what empty tables below `self`, whose first address is `base`, cover; whether it is empty itself.
+    fn empty_tables(&self, base: GpuVa, empty: &mut Vec<GpuRange>) -> bool {
+        let mut is_empty = self.leaves.is_empty();
+        for children in std::iter::once(&self.below).chain(self.compact.as_deref()).map(|below| &below.children) {
+            for (index, child) in children.present.among(0..ENTRIES).zip(&children.nodes) {
+                let bytes = self.form.entry_bytes();
+                let span = GpuRange::sized(base.add(index as u64 * bytes), bytes);
+                if child.empty_tables(span.start, empty) {
+                    empty.push(span);
+                }
+                is_empty = false;
+            }
+        }
+        is_empty
+    }
+
     /// The table of `form` that `va` lies in. Where a leaf, or a table of the other form, stands on the way, it gives way to
     /// this parked one; the second value says whether leaves did.
     fn descend(&mut self, hw: &dyn Hw, va: GpuVa, form: Form) -> Option<(&mut Self, bool)> {

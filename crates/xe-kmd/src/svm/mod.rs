@@ -208,6 +208,12 @@ impl Space {
         self.tables.iter().all(|tile| tile.lock().table.as_ref().is_some_and(|table| table.table_at(va, 0).is_some()))
     }
 
+    /// What tables without a leaf cover, on whatever tile. For an observer.
+    pub(crate) fn empty_tables(&self) -> Vec<GpuRange> {
+        let of_tile = |tables: &Mutex<Tables>| tables.lock().table.as_ref().map(PageTable::empty_tables);
+        self.tables.iter().filter_map(of_tile).flatten().collect()
+    }
+
     /// Makes the tables that `runs` need. The caller holds the VM's lock, shared or alone.
     pub(crate) fn stage(&self, tile: TileId, runs: &[Run]) -> Result<Staged, NoTable> {
         let (tile, mut tables) = self.tables_of(tile).ok_or(NoTable)?;

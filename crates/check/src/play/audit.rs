@@ -1,0 +1,207 @@
+//! At rest, what page tables, TLBs, the driver's books and the process say of each page must agree.
+//!
+//! A second check may stand behind one that is left out, so that no data show it. Here it shows: a leaf or a TLB entry that
+//! outlives its range, a leaf that may write what the CPU's page table forbids, a range of memory that is gone and is not
+//! marked, a notifier, a table, an address space that is kept for nobody.
+//!
+//! Where the kernel manages the memory, leaves are compared with its page table as well; where the mover does, with what the
+//! driver collected.
+
+use super::stage::Stage;
+use crate::finding::Finding;
+use crate::script::{Action, Phase, Script, VmKind};
+use machine::checked::Checked;
+use machine::ledger::Book;
+use machine::{Proto, RangeBook, SpaceBook, Translation};
+use std::collections::BTreeSet;
+use units::{GpuRange, HostRange, Iova, SZ_4K, TileId, pages_of};
+
+fn tiles(checked: &Checked) -> impl Iterator<Item = TileId> + Clone {
+    (0..checked.core.device().platform().tiles.len()).map(|tile| TileId(tile as u8))
+}
+
+/// VMs that mirror the process; nothing where a job may still run that nobody waited for.
+pub(super) fn mirrors(stage: &Stage) -> Result<(), Finding> {
+    let open = stage.open_vms();
+    if begun(&stage.script).any(|vm| open.contains(&vm)) { Ok(()) } else { look(stage, false) }
+}
+
+/// All VMs: no job and no bind is on its way.
+pub(super) fn all(stage: &Stage) -> Result<(), Finding> {
+    look(stage, true)
+}
+
+/// No VM has a range in `span`, and none translates an address of it.
+pub(super) fn forgotten(stage: &Stage, span: HostRange) -> Result<(), Finding> {
+    stage.checked.settle();
+    for book in stage.checked.core.device().books() {
+        if let Some(range) = book.ranges.iter().find(|range| range.span.overlaps(span)) {
+            return wrong(&book, format!("a range at {:?} is kept for memory that is gone", range.span));
+        }
+        let leaf = |tile: TileId| {
+            let leaves = stage.checked.core.gpu().leaves(tile, book.asid);
+            leaves.into_iter().find(|leaf| leaf.span.overlaps(span.mirror()))
+        };
+        if let Some(leaf) = tiles(&stage.checked).find_map(leaf) {
+            return wrong(&book, format!("a leaf at {:?} is kept for memory that is gone", leaf.span));
+        }
+    }
+    Ok(())
+}
+
+/// VMs with jobs that are begun and not waited for.
+fn begun(script: &Script) -> impl Iterator<Item = usize> {
+    let steps = script.phases.iter().flat_map(|phase| match phase {
+        Phase::Alone(steps) => vec![steps],
+        Phase::Together(threads) => threads.iter().map(|thread| &thread.steps).collect(),
+    });
+    steps.flatten().filter_map(|step| match step.action {
+        Action::Job { vm, waits: false, .. } if script.vms[vm].kind != VmKind::Plain => Some(vm),
+        _ => None,
+    })
+}
+
+fn wrong<T>(book: &SpaceBook, what: String) -> Result<T, Finding> {
+    Err(Finding::Audit(format!("in address space {}, {what}", book.asid.0)))
+}
+
+fn look(stage: &Stage, with_plain: bool) -> Result<(), Finding> {
+    let checked = &stage.checked;
+    checked.settle();
+    let books = checked.core.device().books();
+    if let Some(pagemap) = checked.core.device().pagemaps().iter().find(|pagemap| !pagemap.is_sound()) {
+        return Err(Finding::Audit(format!("an allocation of {:?} names other pages than it counts", pagemap.id())));
+    }
+    tiles(checked).try_for_each(|tile| spaces(checked, &books, tile))?;
+    let looked: Vec<&SpaceBook> = books.iter().filter(|book| with_plain || book.mirrors).collect();
+    tiles(checked).try_for_each(|tile| cached(checked, &looked, tile))?;
+    for book in looked {
+        kept(book)?;
+        book.ranges.iter().try_for_each(|range| sound(checked, book, range))?;
+        tiles(checked).try_for_each(|tile| leaves(checked, book, tile))?;
+    }
+    let still = |book: &Book| book.stats.directions.keys().find(|way| way.from == way.to).copied();
+    match checked.core.ledger().look(still) {
+        Some(way) => Err(Finding::Audit(format!("pages of {:?} migrated to where they were", way.to))),
+        None => Ok(()),
+    }
+}
+
+/// A tile walks the tables of the VMs that live, and those of migrations.
+fn spaces(checked: &Checked, books: &[SpaceBook], tile: TileId) -> Result<(), Finding> {
+    let live: BTreeSet<u32> = books.iter().map(|book| book.asid.0).collect();
+    let walked = checked.core.gpu().spaces(tile).into_iter().map(|asid| asid.0);
+    let walked: BTreeSet<u32> = walked.filter(|asid| *asid as usize > tiles(checked).count()).collect();
+    match walked.symmetric_difference(&live).next() {
+        None => Ok(()),
+        Some(asid) => Err(Finding::Audit(format!(
+            "tile {} has a root for address space {asid}: {}, and its VM lives: {}",
+            tile.0,
+            walked.contains(asid),
+            live.contains(asid)
+        ))),
+    }
+}
+
+/// What a TLB holds is what the tables say.
+fn cached(checked: &Checked, books: &[&SpaceBook], tile: TileId) -> Result<(), Finding> {
+    let gpu = checked.core.gpu();
+    let spaces = gpu.spaces(tile);
+    for entry in gpu.cached(tile) {
+        if !spaces.contains(&entry.asid) {
+            return Err(Finding::Audit(format!(
+                "the TLB of tile {} translates {:?} of address space {}, which ended",
+                tile.0, entry.span, entry.asid.0
+            )));
+        }
+        let Some(book) = books.iter().find(|book| book.asid == entry.asid) else { continue };
+        if gpu.look(tile, entry.asid, entry.span.start) != Some(entry.leaf) {
+            return wrong(
+                book,
+                format!("the TLB of tile {} translates {:?}, which has another leaf", tile.0, entry.span),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is kept that nobody asks after.
+fn kept(book: &SpaceBook) -> Result<(), Finding> {
+    if book.idle_notifiers > 0 {
+        return wrong(book, format!("{} notifiers have no range", book.idle_notifiers));
+    }
+    match book.idle_tables.first() {
+        Some(span) => wrong(book, format!("a page table for {span:?} has no leaf, no range and no bind")),
+        None => Ok(()),
+    }
+}
+
+/// A range is of one kind of memory, is valid where it is bound, and is marked where its memory went.
+fn sound(checked: &Checked, book: &SpaceBook, range: &RangeBook) -> Result<(), Finding> {
+    let span = range.span;
+    if range.is_mixed() {
+        return wrong(book, format!("the range at {span:?} has pages in VRAM and in system memory"));
+    }
+    if range.tiles != 0 && range.chunks.is_empty() {
+        return wrong(book, format!("the range at {span:?} is bound, and its pages are not mapped"));
+    }
+    if checked.live().is_none() && !range.unmapped && !checked.sim.is_mapped(span) {
+        return wrong(book, format!("the range at {span:?} is not marked, and its memory is gone"));
+    }
+    Ok(())
+}
+
+/// Every leaf is of a range that is bound there, and leads where the process has the page; every bound range has all of its
+/// leaves.
+fn leaves(checked: &Checked, book: &SpaceBook, tile: TileId) -> Result<(), Finding> {
+    let leaves = checked.core.gpu().leaves(tile, book.asid);
+    for leaf in &leaves {
+        let of_range = |range: &&RangeBook| range.bound_on(tile) && range.span.mirror().overlaps(leaf.span);
+        match book.ranges.iter().find(of_range) {
+            Some(range) => leads_there(checked, book, range, leaf)?,
+            None if book.bound.iter().any(|bind| bind.overlaps(leaf.span)) => {}
+            None => return wrong(book, format!("tile {} has a leaf at {:?} that is of no range", tile.0, leaf.span)),
+        }
+    }
+    for range in book.ranges.iter().filter(|range| range.bound_on(tile)) {
+        let inside = |leaf: &&Translation| range.span.mirror().overlaps(leaf.span);
+        let pages: usize = leaves.iter().filter(inside).map(|leaf| pages_of(leaf.span.len())).sum();
+        if pages != range.span.pages() {
+            return wrong(book, format!("the range at {:?} is bound on tile {} by {pages} pages", range.span, tile.0));
+        }
+    }
+    Ok(())
+}
+
+fn leads_there(checked: &Checked, book: &SpaceBook, range: &RangeBook, leaf: &Translation) -> Result<(), Finding> {
+    let at = |page: usize| leaf.span.start.add(page as u64 * SZ_4K).mirrored();
+    let process = checked.live().is_none().then(|| checked.sim.pages(mirrored(leaf.span)));
+    for page in 0..pages_of(leaf.span.len()) {
+        let target = leaf.leaf.addr + page as u64 * SZ_4K;
+        let collected = range.page(range.span.page_index(at(page)));
+        if collected.is_none_or(|(addr, proto)| addr != target || (proto == Proto::Vram) != leaf.leaf.device) {
+            return wrong(book, format!("the leaf of {:?} leads to {target:#x}, not to {collected:x?}", at(page)));
+        }
+        let Some((place, protected)) = process.as_ref().map(|pages| pages[page]) else { continue };
+        let leads = match place {
+            Some(machine::Place::Device(vram)) => {
+                leaf.leaf.device && Some(target) == checked.dpa(vram).map(|dpa| dpa.0)
+            }
+            Some(machine::Place::Host(frame)) => {
+                !leaf.leaf.device && checked.core.gpu().bus_frame(Iova(target)) == Some(frame)
+            }
+            None => false,
+        };
+        if !leads {
+            return wrong(book, format!("the leaf of {:?} leads to {target:#x}, the process has {place:?}", at(page)));
+        }
+        if leaf.leaf.write && protected {
+            return wrong(book, format!("the leaf of {:?} may write, the process may not", at(page)));
+        }
+    }
+    Ok(())
+}
+
+fn mirrored(span: GpuRange) -> HostRange {
+    HostRange::new(span.start.mirrored(), span.end.mirrored())
+}
