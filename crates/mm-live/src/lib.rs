@@ -129,6 +129,7 @@ pub use rules::Rules;
 pub use stats::Stats;
 pub use sys::access::fix_up;
 pub use sys::descriptor::high_numbers;
+pub use sys::words::SharedWords;
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;
@@ -190,6 +191,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// The system gave no thread.
+    pub const fn no_thread() -> Self {
+        Self { errno: libc::EAGAIN, what: NO_THREAD }
+    }
+
     /// Whether the system gave no thread.
     pub fn is_for_want_of_threads(&self) -> bool {
         self.what == NO_THREAD
@@ -227,7 +233,7 @@ impl core::error::Error for Refused {}
 
 /// What a kernel before 6.8 refuses.
 const NO_MOVE: &str = "UFFDIO_MOVE";
-const NO_THREAD: &str = "a thread that answers page faults";
+const NO_THREAD: &str = "a thread that answers page faults, or evicts";
 
 const LIFE_RUNNING: u32 = 0;
 const LIFE_STOPPING: u32 = 1;

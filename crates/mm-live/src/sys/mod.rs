@@ -12,6 +12,7 @@
 //! * [`pagemap`]: huge pages and swapped ones (PAGEMAP_SCAN, or the words of pagemap)
 //! * [`descriptor`]: the descriptors of all these: high numbers, and opened anew where a program closed them
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
+//! * [`words`]: words that processes share, and locks that end with a process
 //!
 //! Soundness: the program's memory, and the arenas, are bytes outside of Rust's abstract machine. No Rust
 //! reference to them is ever formed; they are named by address (`u64`) and reached by assembly or by the kernel.
@@ -24,6 +25,7 @@ pub(crate) mod mem;
 pub(crate) mod pagemap;
 pub(crate) mod task;
 pub(crate) mod uffd;
+pub(crate) mod words;
 
 pub(crate) use crate::kernel::Errno;
 use descriptor::Fd;

@@ -1,0 +1,188 @@
+//! Words of memory that several processes share: a file that each of them maps, locks of its bytes, and sleep on its words.
+//!
+//! A word is reached by the access routines, so no reference names it, and a file that somebody cut reads as zeros instead of
+//! being a signal. A byte's lock is the kernel's (`F_OFD_SETLK`): it ends with the process that has it, whatever ends
+//! that. A fork child does not have the mapping, and closes the descriptor.
+
+use super::descriptor::Fd;
+use super::{access, call, check, mem};
+use crate::kernel::Errno;
+use hostmm::AtomicOp;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use units::HostRange;
+
+/// The words of a file, the first at 0.
+pub struct SharedWords {
+    file: Fd,
+    at: HostRange,
+}
+
+impl SharedWords {
+    /// Maps the file, which is made as long as `words` words where it is shorter.
+    ///
+    /// # Errors
+    /// The number of the kernel's error.
+    pub fn map(file: OwnedFd, words: usize) -> Result<Self, i32> {
+        access::install();
+        let file = Fd::new(file.into_raw_fd()).raised();
+        Self::over(file, words as u64 * 8).map_err(|errno| errno.0)
+    }
+
+    fn over(file: Fd, bytes: u64) -> Result<Self, Errno> {
+        let number = file.raw() as usize;
+        // SAFETY: no memory is named; the file's first bytes stay, since it only grows or keeps its length.
+        check(unsafe { call(libc::SYS_fallocate, [number, 0, 0, bytes as usize, 0, 0]) })?;
+        let at = mem::reserve(bytes)?;
+        match mem::map_shared(at, number) {
+            Ok(()) => Ok(Self { file, at }),
+            Err(errno) => {
+                mem::unmap(at);
+                Err(errno)
+            }
+        }
+    }
+
+    /// The descriptor's number.
+    pub fn descriptor(&self) -> i32 {
+        self.file.raw()
+    }
+
+    fn address(&self, word: usize) -> u64 {
+        self.at.start.0 + 8 * word as u64
+    }
+
+    /// Reads a word.
+    pub fn load(&self, word: usize) -> u64 {
+        let mut bytes = [0; 8];
+        let _ = access::read(self.address(word), &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Stores a word, and gives the old one.
+    pub fn swap(&self, word: usize, value: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::Exchange(value)).unwrap_or(0)
+    }
+
+    /// Adds to a word (wrapping), and gives the old one.
+    pub fn add(&self, word: usize, value: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::Add(value)).unwrap_or(0)
+    }
+
+    /// Stores `new` where the word is `old`; gives what it was.
+    pub fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::CompareExchange { expected: old, new }).unwrap_or(new)
+    }
+
+    /// Sleeps while the lower half of a word is as `seen`, at most until that time; returns early for no reason now and then.
+    pub fn wait(&self, word: usize, seen: u64, until_ns: u64) {
+        const WAIT_BITSET: usize = 9;
+        const NS_PER_S: u64 = 1_000_000_000;
+        let until = [until_ns / NS_PER_S, until_ns % NS_PER_S];
+        let until = if until_ns == u64::MAX { 0 } else { core::ptr::from_ref(&until) as usize };
+        let all = u32::MAX as usize;
+        let args = [self.address(word) as usize, WAIT_BITSET, seen as u32 as usize, until, 0, all];
+        // SAFETY: the kernel reads the word, of which it says EFAULT where there is none, and a time of two words.
+        let _ = unsafe { call(libc::SYS_futex, args) };
+    }
+
+    /// Wakes all who sleep on a word.
+    pub fn wake(&self, word: usize) {
+        const WAKE: usize = 1;
+        // SAFETY: the word is a number to the kernel.
+        let _ = unsafe { call(libc::SYS_futex, [self.address(word) as usize, WAKE, i32::MAX as usize, 0, 0, 0]) };
+    }
+
+    /// Locks a byte of the file for this process, unless another one has it locked.
+    pub fn try_lock(&self, byte: usize) -> bool {
+        self.set_lock(byte, libc::F_WRLCK)
+    }
+
+    /// Unlocks it.
+    pub fn unlock(&self, byte: usize) {
+        self.set_lock(byte, libc::F_UNLCK);
+    }
+
+    fn set_lock(&self, byte: usize, kind: i32) -> bool {
+        const OFD_SETLK: usize = 37;
+        let lock = libc::flock {
+            l_type: kind as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: byte as i64,
+            l_len: 1,
+            l_pid: 0,
+        };
+        let args = [self.file.raw() as usize, OFD_SETLK, core::ptr::from_ref(&lock) as usize, 0, 0, 0];
+        // SAFETY: the kernel reads one `struct flock`.
+        check(unsafe { call(libc::SYS_fcntl, args) }).is_ok()
+    }
+}
+
+impl std::fmt::Debug for SharedWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedWords").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        mem::unmap(self.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn open(path: &str) -> SharedWords {
+        let file = File::options().read(true).write(true).open(path).expect("a file");
+        SharedWords::map(file.into(), 1024).expect("words")
+    }
+
+    /// Two open descriptions of one file are to the kernel what two processes have.
+    #[test]
+    fn two_mappings_share_words_and_exclude_each_other_by_locks() {
+        let memory = SharedWords::map(memfd(), 8).expect("a file");
+        let path = format!("/proc/self/fd/{}", memory.descriptor());
+        let (one, two) = (open(&path), open(&path));
+        assert_eq!((one.swap(3, 7), two.load(3), two.add(3, 5), one.load(3)), (0, 7, 7, 12));
+        assert_eq!((one.load(1023), memory.load(3)), (0, 12), "the file grew, and kept its bytes");
+        assert!(one.try_lock(5) && one.try_lock(5) && !two.try_lock(5) && two.try_lock(6) && !one.try_lock(6));
+        one.unlock(5);
+        assert!(two.try_lock(5));
+        drop(two);
+        assert!(one.try_lock(5) && one.try_lock(6), "a lock ends with who has it");
+    }
+
+    #[test]
+    fn who_sleeps_on_a_word_is_woken_by_another_mapping_or_by_time() {
+        let memory = SharedWords::map(memfd(), 8).expect("a file");
+        let other = open(&format!("/proc/self/fd/{}", memory.descriptor()));
+        let sleeper = sync::spawn("sleeper", move || {
+            while other.load(2) == 0 {
+                other.wait(2, 0, u64::MAX);
+            }
+            other.wait(2, 1, sync::time::after_ns(1000));
+        });
+        memory.swap(2, 1);
+        memory.wake(2);
+        sleeper.join();
+    }
+
+    #[test]
+    fn a_file_that_was_cut_reads_as_zeros() {
+        let words = SharedWords::map(memfd(), 1024).expect("a file");
+        words.swap(600, 9);
+        let path = format!("/proc/self/fd/{}", words.descriptor());
+        File::options().write(true).open(path).expect("the file").set_len(0).expect("it can be cut");
+        assert_eq!((words.load(600), words.add(600, 1), words.swap(0, 1)), (0, 0, 0));
+    }
+
+    fn memfd() -> OwnedFd {
+        use std::os::fd::FromRawFd;
+        // SAFETY: the name is a string that lives for ever.
+        let fd = check(unsafe { call(libc::SYS_memfd_create, [c"words".as_ptr() as usize, 0, 0, 0, 0, 0]) });
+        // SAFETY: the descriptor was just made, and is nobody else's.
+        unsafe { OwnedFd::from_raw_fd(fd.expect("a memfd") as i32) }
+    }
+}
