@@ -49,14 +49,8 @@ pub fn c_program(script: &Script) -> Result<String, String> {
 
 /// Whether there is anything in it that lies in buffers.
 fn needs_plain(script: &Script) -> bool {
-    let alone = |phase: &Phase| match phase {
-        Phase::Alone(steps) => steps.clone(),
-        Phase::Together(threads) => threads.iter().flat_map(|thread| thread.steps.clone()).collect(),
-    };
     let fills = |step: &Step| matches!(step.action, Action::Fill(_) | Action::Drain(_));
-    script.vms.iter().any(|vm| vm.kind == VmKind::Plain)
-        || !script.buffers.is_empty()
-        || script.phases.iter().flat_map(alone).any(|step| fills(&step))
+    script.vms.iter().any(|vm| vm.kind == VmKind::Plain) || !script.buffers.is_empty() || script.steps().any(fills)
 }
 
 fn threads(phase: &Phase) -> &[Thread] {
@@ -229,6 +223,7 @@ impl Program<'_> {
             Action::Fill(tile) => vec![format!("fill({});", tile.0)],
             Action::Drain(tile) => vec![format!("drain({});", tile.0)],
             Action::Holds(..) => Vec::new(),
+            Action::Process { .. } => return Err("another process takes VRAM: start two programs".into()),
             Action::Pin(span) => each(span, &|run| format!("pin({run});")),
             Action::Unpin(span) => each(span, &|run| format!("unpin({run});")),
             Action::Prefer(vm, span, home) => {

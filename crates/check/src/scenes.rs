@@ -68,6 +68,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("pins", include_str!("../../../scenes/pins.scene")),
     ("places", include_str!("../../../scenes/places.scene")),
     ("prefetch", include_str!("../../../scenes/prefetch.scene")),
+    ("process", include_str!("../../../scenes/process.scene")),
     ("prunes", include_str!("../../../scenes/prunes.scene")),
     ("r-1", include_str!("../../../scenes/r-1.scene")),
     ("r-11", include_str!("../../../scenes/r-11.scene")),

@@ -143,6 +143,7 @@ impl Bare {
             mm: mm.clone(),
             memory: mm.clone(),
             system: SystemAccess::AtOnce,
+            pool: None,
         };
         let core = Core::all_watched(&plan, &phases)?.into_iter().next().ok_or(Errno::EINVAL)?;
         let program = Program::new(core.device().open(), mm.clone(), ARGUMENTS);

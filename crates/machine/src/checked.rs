@@ -2,6 +2,8 @@
 
 use crate::behaviour::Behaviours;
 use crate::bus::SystemAccess;
+use crate::pool::simulated::{Neighbour, World};
+use crate::pool::{Cores, Pool, Server};
 use crate::program::Program;
 use crate::story::Story;
 use crate::wiring::{Core, Plan};
@@ -95,6 +97,18 @@ pub struct Checked {
     /// The process's memory.
     pub sim: Arc<Sim>,
     live: Option<Arc<LiveMm>>,
+    /// Who evicts for another process, and that process.
+    shared: Option<(Server, Neighbour)>,
+}
+
+/// Whether another process uses the first device, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Company {
+    /// None does.
+    #[default]
+    Alone,
+    /// A [`Neighbour`] does.
+    Shared,
 }
 
 /// Readers of the process' faults: two can be at one page.
@@ -103,12 +117,12 @@ const READERS: u32 = 2;
 impl Checked {
     /// A fresh process with a fresh device.
     pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
-        Self::on(SmallDevice::default(), config, manner, behaviours, injection, None)
+        Self::on(SmallDevice::default(), config, manner, behaviours, injection, Company::Alone, None)
     }
 
     /// A fresh process with these devices.
     pub fn with_devices(config: Config, manner: Manner, platforms: &[&'static Platform]) -> Result<Self, Errno> {
-        Self::build(platforms, config, manner, Behaviours::CORRECT, Injection::default(), None)
+        Self::build(platforms, config, manner, Behaviours::CORRECT, Injection::default(), Company::Alone, None)
     }
 
     /// The same on another device; where somebody writes down what happens, the ledger stays empty.
@@ -118,9 +132,10 @@ impl Checked {
         manner: Manner,
         behaviours: Behaviours,
         injection: Injection,
+        company: Company,
         story: Option<&Arc<Story>>,
     ) -> Result<Self, Errno> {
-        Self::build(&[device.platform()], config, manner, behaviours, injection, story)
+        Self::build(&[device.platform()], config, manner, behaviours, injection, company, story)
     }
 
     fn build(
@@ -129,6 +144,7 @@ impl Checked {
         manner: Manner,
         behaviours: Behaviours,
         injection: Injection,
+        company: Company,
         story: Option<&Arc<Story>>,
     ) -> Result<Self, Errno> {
         let Behaviours { driver: rules, mm: decisions } = behaviours;
@@ -145,17 +161,27 @@ impl Checked {
             None => (sim.clone(), sim.clone()),
         };
         let system = if live.is_some() { SystemAccess::MayBlock } else { SystemAccess::AtOnce };
-        let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system };
+        let world = (company == Company::Shared).then(World::new);
+        let pool = world.as_ref().and_then(|world| Pool::join(world.process(0), platforms));
+        let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system, pool };
         let cores = match story {
             None => Core::all(&plan)?,
             Some(story) => Core::all_watched(&plan, story)?,
+        };
+        let shared = match (&world, &plan.pool) {
+            (Some(world), Some(pool)) => {
+                let server = Server::start(pool, Cores::of(&cores)).map_err(|_| Errno::ENOMEM)?;
+                let neighbour = Neighbour::start(world.process(1), platforms).map_err(|_| Errno::ENOMEM)?;
+                Some((server, neighbour))
+            }
+            _ => None,
         };
         let mut cores = cores.into_iter();
         let core = cores.next().ok_or(Errno::EINVAL)?;
         if let Some(story) = story {
             story.watch(core.gpu());
         }
-        Ok(Self { core, others: cores.collect(), sim, live })
+        Ok(Self { core, others: cores.collect(), sim, live, shared })
     }
 
     /// mm-live, where it manages the memory: for what it counts and looks at.
@@ -194,8 +220,17 @@ impl Checked {
         child.ok_or(Errno::EAGAIN)
     }
 
+    /// The other process, where there is one.
+    pub fn neighbour(&self) -> Option<&Neighbour> {
+        self.shared.as_ref().map(|(_, neighbour)| neighbour)
+    }
+
     /// Ends the process' memory; false where something would not migrate back.
     pub fn end(&self) -> bool {
+        if let Some((server, neighbour)) = &self.shared {
+            server.stop();
+            neighbour.stop();
+        }
         // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
         let home = self.live.as_ref().is_none_or(|live| {
             let home = live.stop();

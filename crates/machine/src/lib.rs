@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod live;
 pub mod measure;
 mod null_mm;
+pub mod pool;
 pub mod profile;
 pub mod program;
 pub mod report;

@@ -9,6 +9,7 @@
 use crate::behaviour::{self, Behaviours};
 use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
+use crate::pool::{Cores, MAX_PROCESSES, Pool, Server};
 use crate::profile::Profile;
 use crate::report::{Memory, Report};
 use crate::wiring::{Core, Plan};
@@ -23,7 +24,7 @@ use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
-pub use mm_live::{OBJECT_NAME, Transport as Travel, fix_up, high_numbers};
+pub use mm_live::{OBJECT_NAME, SharedWords, Transport as Travel, fix_up, high_numbers};
 
 /// What to start with.
 #[derive(Clone, Debug)]
@@ -34,11 +35,13 @@ pub struct LiveConfig {
     pub behaviours: String,
     /// How pages travel.
     pub travel: Travel,
+    /// Words of a pool, where other processes use the devices, too.
+    pub shared: Option<Arc<SharedWords>>,
 }
 
 impl Default for LiveConfig {
     fn default() -> Self {
-        Self { devices: vec![Profile::default()], behaviours: String::new(), travel: Travel::Move }
+        Self { devices: vec![Profile::default()], behaviours: String::new(), travel: Travel::Move, shared: None }
     }
 }
 
@@ -51,6 +54,8 @@ pub enum StartError {
     Behaviour(String),
     /// The kernel refuses userfaultfd.
     Refused(Refused),
+    /// As many processes as can be use the devices.
+    Processes,
     /// The device did not probe.
     Probe(Errno),
 }
@@ -63,6 +68,7 @@ impl fmt::Display for StartError {
                 write!(f, "memory cannot be moved: {refused}; any one of these helps:")?;
                 refused.remedies().iter().try_for_each(|remedy| write!(f, "\n  {remedy}"))
             }
+            Self::Processes => write!(f, "{MAX_PROCESSES} processes of this run use the device, and no more can"),
             Self::Probe(errno) => write!(f, "the device did not start: {errno}"),
         }
     }
@@ -77,6 +83,9 @@ pub struct Live {
     others: Vec<Arc<Core>>,
     mm: Arc<LiveMm>,
     hostile: Mutex<Option<Hostile>>,
+    shared: Option<Arc<SharedWords>>,
+    /// Evicts for other processes.
+    server: Option<Server>,
     /// Frames in use when the engines had stopped and nothing had migrated back yet.
     last: Mutex<Option<Frames>>,
 }
@@ -92,21 +101,30 @@ impl Live {
     /// Opens userfaultfd, starts its readers, and probes the device.
     pub fn start(config: &LiveConfig) -> Result<Arc<Self>, StartError> {
         let Behaviours { driver, mm } = behaviour::parse(&config.behaviours).map_err(StartError::Behaviour)?;
-        let platforms = config.devices.iter().map(Profile::platform).collect::<Result<_, _>>();
+        let platforms = config.devices.iter().map(Profile::platform).collect::<Result<Vec<_>, _>>();
+        let platforms = platforms.map_err(StartError::Device)?;
+        let pool = match &config.shared {
+            Some(words) => Some(Pool::join(words.clone(), &platforms).ok_or(StartError::Processes)?),
+            None => None,
+        };
         let mm = LiveMm::start(mm_live::Config { transport: config.travel, rules: mm, ..Default::default() })
             .map_err(StartError::Refused)?;
-        let cores = Core::all(&Plan {
-            platforms: platforms.map_err(StartError::Device)?,
+        let plan = Plan {
+            platforms,
             rules: driver,
             injection: Injection::default(),
             mm: mm.clone(),
             memory: mm.clone(),
             system: SystemAccess::MayBlock,
-        })
-        .map_err(StartError::Probe)?;
+            pool,
+        };
+        let cores = Core::all(&plan).map_err(StartError::Probe)?;
+        let server = plan.pool.as_ref().map(|pool| Server::start(pool, Cores::of(&cores))).transpose();
+        let server = server.map_err(|SpawnError| StartError::Refused(Refused::no_thread()))?;
         let mut cores = cores.into_iter();
         let core = cores.next().ok_or_else(|| StartError::Device("a machine needs a device".into()))?;
-        Ok(Arc::new(Self { core, others: cores.collect(), mm, hostile: Mutex::new(None), last: Mutex::new(None) }))
+        let (hostile, last, shared) = (Mutex::new(None), Mutex::new(None), config.shared.clone());
+        Ok(Arc::new(Self { core, others: cores.collect(), mm, hostile, shared, server, last }))
     }
 
     /// Migrates everything from now on: for those who have exclusions to make between start and this.
@@ -139,6 +157,12 @@ impl Live {
     /// Opens the first device.
     pub fn open(&self) -> Arc<File> {
         self.core.device().open()
+    }
+
+    /// Descriptors that belong to the machine, and not to the program.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let words = self.shared.iter().map(|words| words.descriptor());
+        self.mm.descriptors().into_iter().chain(words).collect()
     }
 
     /// What is limited on this kernel and for this user, in one line; `None` where nothing is.
@@ -218,6 +242,9 @@ impl Live {
         }
         self.cores().for_each(|core| core.device().stop_jobs());
         self.cores().for_each(|core| core.engines().stop());
+        if let Some(server) = &self.server {
+            server.stop();
+        }
         *self.last.lock() = Some(self.frames());
         self.mm.stop()
     }

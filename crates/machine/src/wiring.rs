@@ -13,6 +13,7 @@ use crate::bus::{HostBus, SystemAccess};
 use crate::engines::{Engines, Work};
 use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
+use crate::pool::{self, Pool};
 use crate::program::Class;
 use hostmm::{HostMemory, HostMm, OwnerId};
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ use sync::rank::{self, Rank};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Report, TileId};
 use xe_hw::port::Interrupts;
 use xe_hw::{CopyJob, Gpu, Injection, Job, Step};
-use xe_kmd::{ClassSchedule, Device, Errno, Hw, HwJob, MigrateLock, Parts, Rules};
+use xe_kmd::{Alone, Budget, ClassSchedule, Device, Errno, Hw, HwJob, MigrateLock, Parts, Rules};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 use xe_spec::share::Share;
@@ -40,6 +41,17 @@ pub struct Plan {
     pub memory: Arc<dyn HostMemory>,
     /// How the device's accesses to system memory end.
     pub system: SystemAccess,
+    /// What other processes have the devices, too.
+    pub pool: Option<Arc<Pool>>,
+}
+
+impl Plan {
+    fn budget(&self, device: DeviceId) -> Arc<dyn Budget> {
+        match &self.pool {
+            Some(pool) => Arc::new(pool::Budget { pool: pool.clone(), device }),
+            None => Arc::new(Alone::default()),
+        }
+    }
 }
 
 /// Who is told what happens in a device.
@@ -104,6 +116,7 @@ impl Core {
             platform,
             hw: Arc::new(HwPort { gpu: gpu.clone(), backing, engines: engines.clone(), irq: irq.clone() }),
             interconnect: Arc::new(Port { all: interconnect.clone(), device: id }),
+            budget: plan.budget(id),
             mm: plan.mm.clone(),
             memory: plan.memory.clone(),
             rules: plan.rules,

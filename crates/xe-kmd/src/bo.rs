@@ -310,18 +310,8 @@ impl Bo {
         let total = self.shared.platform().tiles.get(tile.index())?.vram_size;
         let wanted = self.config.size.next_multiple_of(SZ_64K);
         let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
-        let (mut blocks, mut have) = (Vec::new(), 0);
-        while have < wanted && wanted <= total {
-            let bytes = (1 << (wanted - have).ilog2()).min(MAX_BLOCK);
-            let Some(offset) = vram.alloc(bytes, &owner) else { break };
-            blocks.push(Block { offset, bytes });
-            have += bytes;
-        }
-        if have >= wanted {
-            return Some(blocks);
-        }
-        blocks.iter().for_each(|block| vram.free(block.offset));
-        None
+        let blocks = (wanted <= total).then(|| vram.alloc_blocks(wanted, MAX_BLOCK, &owner)).flatten()?;
+        Some(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
     }
 
     fn enter(&self, state: &mut State, new: Residence) {

@@ -11,6 +11,7 @@ use units::{GpuRange, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 
+use crate::budget::Budget;
 use crate::event::{Event, Observer};
 use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
@@ -20,6 +21,7 @@ pub(crate) struct Chip {
     pub platform: &'static Platform,
     pub hw: Arc<dyn Hw>,
     pub interconnect: Arc<dyn Interconnect>,
+    pub budget: Arc<dyn Budget>,
     pub rules: Rules,
     pub observer: Arc<dyn Observer>,
 }

@@ -15,6 +15,7 @@ use units::{HostRange, SZ_2M, TileId, pages_of};
 use xe_spec::fault::{ContextId, EngineClass, FaultRecord};
 use xe_spec::platform::Platform;
 
+use crate::budget::Budget;
 use crate::chip::Chip;
 use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
@@ -40,6 +41,8 @@ pub struct Parts {
     pub hw: Arc<dyn Hw>,
     /// Its VRAM's place in the machine.
     pub interconnect: Arc<dyn Interconnect>,
+    /// What it shares of its VRAM with other processes.
+    pub budget: Arc<dyn Budget>,
     /// The host's memory management.
     pub mm: Arc<dyn HostMm>,
     /// The host's bytes, for `copy_from_user` and `copy_to_user`.
@@ -67,8 +70,9 @@ impl Device {
     ///
     /// Upstream: `xe_device_probe`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Errno> {
-        let Parts { platform, hw, interconnect, mm, memory, rules, observer, svm_observer, migrate_lock } = parts;
-        let gpu = Gpu::new(Chip { platform, hw, interconnect, rules, observer })?;
+        let Parts { platform, hw, interconnect, budget, mm, memory, rules, observer, svm_observer, migrate_lock } =
+            parts;
+        let gpu = Gpu::new(Chip { platform, hw, interconnect, budget, rules, observer })?;
         let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
             id: tile.pagemap,
             owner: gpu.interconnect.owner(),
@@ -189,9 +193,17 @@ impl Device {
         self.shared.worker.stop();
     }
 
-    /// Bytes of a tile's VRAM that are allocated.
+    /// Another process needs `bytes` bytes of a tile's VRAM: what was used the longest time ago goes to system memory, as far as
+    /// it can. The caller holds no lock, and is not of the reader class.
+    pub fn evict(&self, tile: TileId, bytes: u64) {
+        if let Some(tile) = self.shared.gpu.tile(tile) {
+            tile.vram.evict(bytes);
+        }
+    }
+
+    /// Bytes of a tile's VRAM that are allocated, by this process.
     pub fn vram_used(&self, tile: TileId) -> u64 {
-        self.shared.vram_used(tile)
+        self.shared.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
     }
 
     /// Bytes of system memory that BOs take.

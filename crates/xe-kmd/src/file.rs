@@ -54,7 +54,7 @@ impl File {
         bos: Arc<SharedBos>,
         is_render: bool,
     ) -> Self {
-        let client = Client::new(shared.clients.fetch_add(1) + 1);
+        let client = Client::new(shared.gpu.budget.next_client());
         Self { shared, vms, queues, bos, is_render, names: mutex(ranks::LEAF, Names::default()), client }
     }
 

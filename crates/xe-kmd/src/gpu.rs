@@ -99,7 +99,7 @@ impl Tile {
         let pagemap = chip.interconnect.pagemap(id).ok_or(Errno::EINVAL)?;
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, &*chip.hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
-        let vram = Vram::new(facts.vram_size, platform.min_vram_page());
+        let vram = Vram::new(id, facts.vram_size, platform.min_vram_page(), chip.budget.clone());
         Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
     }
 }

@@ -38,6 +38,7 @@
 mod audit;
 mod bind_queue;
 mod bo;
+mod budget;
 mod caller;
 mod chip;
 mod client;
@@ -78,6 +79,7 @@ mod vma;
 mod vram;
 
 pub use audit::{RangeBook, SpaceBook};
+pub use budget::{Alone, Budget, Room};
 pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBytes};
 pub use client::{EngineUse, MemoryUse, Usage};
 pub use device::{Device, Parts};

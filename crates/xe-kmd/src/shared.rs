@@ -102,8 +102,6 @@ pub(crate) struct Shared {
     pub classes: EngineClasses,
     /// Runs what has to wait.
     pub worker: Worker,
-    /// Files that were opened.
-    pub clients: AtomicU64,
     /// Whether the calling thread may raise its own priority; unless told, it may not.
     pub nice: Mutex<fn() -> bool>,
 }
@@ -134,14 +132,13 @@ impl Shared {
             system,
             classes: EngineClasses::new(),
             worker,
-            clients: AtomicU64::new(0),
             nice: mutex(ranks::LEAF, || false),
         })
     }
 
-    /// Bytes of a tile's VRAM that are allocated.
+    /// Bytes of a tile's VRAM that are allocated, by all processes.
     pub(crate) fn vram_used(&self, tile: TileId) -> u64 {
-        self.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
+        self.gpu.tile(tile).map_or(0, |tile| tile.vram.used_by_all())
     }
 
     /// Whether the caller may raise its own priority (`CAP_SYS_NICE`).

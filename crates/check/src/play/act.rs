@@ -82,6 +82,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Counts(_) => Ok(()),
         Action::Rest => audit::all(stage),
         Action::Forgotten(span) => audit::forgotten(stage, range(stage, span)?),
+        Action::Process { takes, tile, bytes } => stage.neighbour(*takes, *tile, *bytes),
     }
 }
 

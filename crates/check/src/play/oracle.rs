@@ -72,6 +72,7 @@ pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Resul
     // A reader that nobody waited for may have been in the middle of a copy.
     let mapped = checked.core.gpu().iommu_mapped_pages();
     let left = [TileId(0), TileId(1)].map(|tile| device.vram_used(tile));
+    let charged = |tile| checked.neighbour().map_or(0, |neighbour| neighbour.sees(tile));
     if !judged {
         return Ok(());
     }
@@ -80,6 +81,7 @@ pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Resul
         (mapped, "pages are still mapped for the device"),
         (left[0], "bytes of tile 0's VRAM are still taken"),
         (left[1], "bytes of tile 1's VRAM are still taken"),
+        (charged(TileId(0)) + charged(TileId(1)), "bytes of VRAM are still charged"),
         (tables_used(checked).saturating_sub(tables), "page tables are still in use"),
         (u64::from(!home), "process did not get all of its memory back"),
     ];

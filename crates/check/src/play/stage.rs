@@ -5,8 +5,8 @@ use super::shelf::Shelf;
 use super::tally::Tally;
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
-use machine::checked::{Checked, Config, MapKind, MmInjection};
+use crate::script::{Action, Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
+use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
 use machine::program::{BindFlags, Class, Order, Program};
 use machine::stats::Way;
 use machine::story::{Story, Where};
@@ -82,7 +82,9 @@ impl Stage {
     pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
         let (mm, device) = injections(script);
         let config = Config::default();
-        let checked = Checked::on(how.device, config, how.manner, behaviours, device, how.story.as_ref());
+        let has_neighbour = script.steps().any(|step| matches!(step.action, Action::Process { .. }));
+        let company = if has_neighbour { Company::Shared } else { Company::Alone };
+        let checked = Checked::on(how.device, config, how.manner, behaviours, device, company, how.story.as_ref());
         let checked = checked.map_err(|e| refused("probe", e))?;
         let (main, tables) = (checked.open(), oracle::tables_used(&checked));
         let buffers = buffers(script, &checked, &main)?;
@@ -288,6 +290,18 @@ impl Stage {
         for _ in 0..size / SZ_2M {
             let filler = program.bo_create(SZ_2M, 2 << self.tile(tile).0).map_err(|e| refused("GEM_CREATE", e))?;
             self.now.with(|now| now.fillers.entry(tile).or_default().push(filler));
+        }
+        Ok(())
+    }
+
+    /// Another process takes VRAM, or gives some back.
+    pub fn neighbour(&self, takes: bool, tile: TileId, bytes: u64) -> Result<(), Finding> {
+        let Some(neighbour) = self.checked.neighbour() else { return Ok(()) };
+        let tile = self.tile(tile);
+        if !takes {
+            neighbour.give(tile, bytes);
+        } else if !neighbour.take(tile, bytes) {
+            return Err(refused("the other process's VRAM", Errno::ENOMEM));
         }
         Ok(())
     }

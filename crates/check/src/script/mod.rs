@@ -385,6 +385,15 @@ pub enum Action {
     Drain(TileId),
     /// So many bytes of a tile's VRAM are taken, when all that changed has been settled.
     Holds(TileId, u64),
+    /// Another process takes so many bytes of a tile's VRAM, or gives them back.
+    Process {
+        /// It takes them.
+        takes: bool,
+        /// Which tile's.
+        tile: TileId,
+        /// How many.
+        bytes: u64,
+    },
     /// So often did these happen since the last such step.
     Counts(Vec<(Counted, RangeInclusive<u64>)>),
     /// Nothing is on its way: all books are compared.
@@ -458,6 +467,17 @@ impl Script {
     /// The first thing in the text that is no part of a scene.
     pub fn parse(name: &str, text: &str) -> Result<Self, ScriptError> {
         parse::script(name, text)
+    }
+
+    /// All steps, of all threads.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.phases.iter().flat_map(|phase| {
+            let (alone, threads) = match phase {
+                Phase::Alone(steps) => (steps.as_slice(), [].as_slice()),
+                Phase::Together(threads) => ([].as_slice(), threads.as_slice()),
+            };
+            alone.iter().chain(threads.iter().flat_map(|thread: &Thread| &thread.steps))
+        })
     }
 
     /// The mapping that a page of a piece lies in, and its page there.

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 38] = [
+pub(super) const WORDS: [&str; 39] = [
     "cpu",
     "tile0",
     "tile1",
@@ -41,6 +41,7 @@ pub(super) const WORDS: [&str; 38] = [
     "fill",
     "drain",
     "holds",
+    "process",
     "counts",
     "rest",
     "forgotten",
@@ -115,6 +116,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "fill" => Action::Fill(vram(at)?),
         "drain" => Action::Drain(vram(at)?),
         "holds" => Action::Holds(vram(at)?, at.size()?),
+        "process" => process(at)?,
         "counts" => Action::Counts(counts(at)?),
         "rest" => Action::Rest,
         "forgotten" => Action::Forgotten(run(at, script)?),
@@ -127,6 +129,16 @@ fn verbs() -> String {
         !["to", "by", "keep", "raw", "late", "fails", "over", "apart", "read", "write", "add", "begin"].contains(word)
     });
     verbs.skip(3).fold("cpu".into(), |list, word| format!("{list}, {word}"))
+}
+
+/// What another process does with VRAM.
+fn process(at: &mut Cursor<'_>) -> Result<Action, ScriptError> {
+    let takes = match at.word("takes or gives")? {
+        "takes" => true,
+        "gives" => false,
+        other => return Err(at.error_before(format!("expected takes or gives, not '{other}'"))),
+    };
+    Ok(Action::Process { takes, tile: vram(at)?, bytes: at.size()? })
 }
 
 /// `tile0`, or `NAME.tile0` in another VM.

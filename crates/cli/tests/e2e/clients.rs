@@ -19,8 +19,10 @@ pub struct Run {
     pub out: String,
     /// Its standard error.
     pub err: String,
-    /// The library's report; `Null` where it wrote none.
+    /// The library's report, of the process that ended last; `Null` where there is none.
     pub report: Value,
+    /// Those of all processes that opened the device, in the order of their ends.
+    pub reports: Vec<Value>,
 }
 
 impl Client {
@@ -55,8 +57,9 @@ impl Client {
         command.arg("run").args(options).arg("--report").arg(&report).arg("--").arg(&self.program).args(arguments);
         let output = command.output().expect("the command starts");
         let text = std::fs::read_to_string(&report).unwrap_or_default();
-        let report = text.lines().next_back().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
-        Run { code: output.status.code(), out: text_of(&output.stdout), err: text_of(&output.stderr), report }
+        let reports: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let report = reports.last().cloned().unwrap_or_default();
+        Run { code: output.status.code(), out: text_of(&output.stdout), err: text_of(&output.stderr), report, reports }
     }
 }
 

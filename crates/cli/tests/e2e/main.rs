@@ -23,6 +23,7 @@ mod rest;
 mod rights;
 mod searches;
 mod sequences;
+mod sharing;
 mod stress;
 mod tiles;
 mod tour;

@@ -2,11 +2,12 @@
 
 use super::{Caller, Change, Device, Errno, File, OwnerId, Passed, Refusal};
 use crate::config::{Config, Mode};
-use crate::libc_calls::complain;
+use crate::libc_calls::{complain, signals};
 use crate::marks;
 use crate::minor::{Gt, Kind, Minor};
+use crate::view;
 use machine::ClassSchedule;
-use machine::live::{EventKind, Live, LiveConfig, StartError, Travel};
+use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel};
 use machine::program::Class;
 use machine::report::Report;
 use machine::stats::Stats;
@@ -38,6 +39,7 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
             Mode::Auto => Travel::Move,
             Mode::NoMove => Travel::Copy,
         },
+        shared: shared_words(),
     })
     .map_err(refusal)?;
     live.cores().for_each(|core| core.device().ask_for_priority(may_raise_priority));
@@ -48,6 +50,16 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         marks::say_limit("limits", limits);
     }
     Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
+}
+
+/// What the processes of this run share of the devices' VRAM; none where there is no run.
+fn shared_words() -> Option<Arc<SharedWords>> {
+    let file = view::shared_file("vram")?;
+    let words = file.and_then(|file| {
+        let map = || SharedWords::map(file, machine::pool::WORDS).map_err(rustix::io::Errno::from_raw_os_error);
+        signals::within_file_limit(map).map_err(|errno| errno.to_string())
+    });
+    words.map(Arc::new).map_err(|why| marks::say_limit("vram", &format!("limited: VRAM is not shared: {why}"))).ok()
 }
 
 fn may_raise_priority() -> bool {
@@ -63,6 +75,7 @@ fn refusal(error: StartError) -> Refusal {
         }
         StartError::Refused(refused) if refused.is_for_want_of_threads() => libc::ENOMEM,
         StartError::Refused(_) => libc::EACCES,
+        StartError::Processes => libc::ENFILE,
         StartError::Device(_) | StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
     };
     Refusal { errno: Errno(errno), message: error.to_string() }
@@ -121,7 +134,7 @@ impl Device for Machine {
     }
 
     fn own_fds(&self) -> Vec<i32> {
-        self.live.mm().descriptors().to_vec()
+        self.live.descriptors()
     }
 
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)> {

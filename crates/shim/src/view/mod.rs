@@ -10,6 +10,7 @@ mod path;
 mod place;
 mod property;
 mod tree;
+pub use place::shared_file;
 pub use tree::slot;
 
 use crate::config;

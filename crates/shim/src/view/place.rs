@@ -74,6 +74,19 @@ fn shared_tree(base: &Path, identities: &[Identity]) -> Result<OwnedFd, Refusal>
     Err(say(rustix::io::Errno::NOENT))
 }
 
+/// A file below `PONTOON_ROOT` that the processes of a run share; `None` where there is no such folder.
+pub fn shared_file(name: &str) -> Option<Result<OwnedFd, Refusal>> {
+    let base = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty())?;
+    let base = Path::new(OsStr::from_bytes(&base));
+    let open = || {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(trusted(base)?, name, flags, Mode::RUSR | Mode::WUSR);
+        let file = file.map_err(|error| refusal(&base.join(name), error))?;
+        is_safe(&file, false).then_some(file).ok_or_else(|| strange(&base.join(name)))
+    };
+    Some(open())
+}
+
 /// A tree in a folder of this process's own.
 fn own_tree(place: &Path, identities: &[Identity]) -> Result<Place, Refusal> {
     let say = |error| refusal(place, error);

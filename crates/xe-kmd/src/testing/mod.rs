@@ -16,7 +16,7 @@ use xe_uapi::ioctl;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::{Event, Observer};
-use crate::{Device, Errno, File, Interconnect, MigrateLock, Parts, Rules};
+use crate::{Alone, Budget, Device, Errno, File, Interconnect, MigrateLock, Parts, Rules};
 pub(crate) use hw::{Copied, FakeHw, HwState};
 pub(crate) use mm::Mm;
 
@@ -110,9 +110,9 @@ pub(crate) const fn pagemap(n: u16) -> PagemapId {
 }
 
 /// A machine of one device.
-struct Alone(&'static Platform);
+struct OneDevice(&'static Platform);
 
-impl Interconnect for Alone {
+impl Interconnect for OneDevice {
     fn owner(&self) -> OwnerId {
         OwnerId(1)
     }
@@ -153,12 +153,18 @@ impl Rig {
 
     /// Another device, or other behaviours.
     pub fn with(platform: &'static Platform, rules: Rules) -> Self {
+        Self::sharing(platform, rules, Arc::new(Alone::default()))
+    }
+
+    /// A device that other processes use, too.
+    pub fn sharing(platform: &'static Platform, rules: Rules, budget: Arc<dyn Budget>) -> Self {
         let (hw, mm) = (Arc::new(FakeHw::default()), Mm::new());
         let (memory, log) = (Arc::new(FakeMemory::default()), Arc::new(Log::default()));
         let parts = Parts {
             platform,
             hw: hw.clone(),
-            interconnect: Arc::new(Alone(platform)),
+            interconnect: Arc::new(OneDevice(platform)),
+            budget,
             mm: mm.clone(),
             memory: memory.clone(),
             rules,

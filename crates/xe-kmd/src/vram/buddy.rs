@@ -65,6 +65,11 @@ impl Buddy {
         self.free[order].insert(at);
     }
 
+    /// The bytes that a request for `bytes` takes; `None` where no block is so large.
+    pub(super) fn rounded(&self, bytes: u64) -> Option<u64> {
+        self.order(bytes).map(|order| self.min << order)
+    }
+
     /// Bytes in use.
     pub(super) const fn used(&self) -> u64 {
         self.used
@@ -114,5 +119,9 @@ mod tests {
         let mut vram = Buddy::new(4 * SZ_2M, SZ_64K);
         assert_eq!(vram.alloc(8 * SZ_2M), None);
         assert_eq!(vram.alloc(u64::MAX), None);
+        assert_eq!(
+            [1, SZ_64K, SZ_64K + 1, 8 * SZ_2M].map(|bytes| vram.rounded(bytes)),
+            [Some(SZ_64K), Some(SZ_64K), Some(2 * SZ_64K), None]
+        );
     }
 }

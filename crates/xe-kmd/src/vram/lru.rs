@@ -58,6 +58,17 @@ impl<T> Lru<T> {
         Some(block)
     }
 
+    /// What the block carries that starts there.
+    pub(super) fn get(&self, start: u64) -> Option<&T> {
+        self.block(self.number(start))
+    }
+
+    /// The same, to change it.
+    pub(super) fn get_mut(&mut self, start: u64) -> Option<&mut T> {
+        let n = self.number(start);
+        self.places.get_mut(n as usize)?.block.as_mut()
+    }
+
     /// The block that was inserted, or touched, the longest time ago.
     pub(super) fn oldest(&self) -> Option<u64> {
         (self.oldest != NONE).then(|| u64::from(self.oldest) * self.min)

@@ -4,8 +4,11 @@
 //! used the longest time ago are asked to give them back. Used means bound for a fault or a prefetch
 //! ([`Vram::touch`]): an access that hits a page table is seen by nobody.
 //!
-//! Locking: one lock a tile, for bookkeeping only; owners are asked without it. The reader class takes it, for
-//! [`Vram::free`].
+//! Other processes may use the same VRAM: all blocks are charged to a [`Budget`]. The process whose memory is the oldest
+//! evicts: this one, or another that is asked; [`Vram::evict`] is what another asks for.
+//!
+//! Locking: one lock a tile, for bookkeeping only; owners and other processes are asked without it. The reader class takes
+//! it, for [`Vram::free`].
 //!
 //! Upstream: `xe_ttm_vram_mgr.c`, `ttm_bo_evict_first`, `xe_svm_bo_evict`.
 
@@ -16,14 +19,21 @@ use std::sync::Arc;
 
 use sync::Mutex;
 use sync::rank::mutex;
-use units::SZ_2M;
+use sync::time::now_ns;
+use units::{SZ_2M, TileId};
 
+use crate::budget::{Budget, Room};
 use crate::ranks;
 use buddy::Buddy;
 use lru::Lru;
 
-/// Times that one request asks owners for room.
+/// Times that one request for a block asks owners for room.
 const MAX_EVICTIONS: usize = 16;
+
+/// The same for a request of so many bytes: each time frees 2M at most.
+const fn evictions(bytes: u64) -> usize {
+    MAX_EVICTIONS + (bytes / SZ_2M) as usize
+}
 
 /// Who has a block.
 pub(crate) trait Owner: Send + Sync {
@@ -36,41 +46,123 @@ pub(crate) trait Owner: Send + Sync {
 struct Block {
     bytes: u64,
     owner: Arc<dyn Owner>,
+    /// When it was used last.
+    used_ns: u64,
 }
 
 struct State {
     free: Buddy,
     used: Lru<Block>,
+    /// What the budget was told of the oldest block.
+    oldest_ns: u64,
 }
 
 /// The VRAM of one tile; all offsets are bytes from its start.
 pub(crate) struct Vram {
+    tile: TileId,
+    budget: Arc<dyn Budget>,
     state: Mutex<State>,
 }
 
 impl Vram {
-    /// `size` bytes, in blocks of at least `min` bytes.
-    pub(crate) fn new(size: u64, min: u64) -> Self {
-        Self { state: mutex(ranks::VRAM, State { free: Buddy::new(size, min), used: Lru::new(size, min) }) }
+    /// `size` bytes of a tile, in blocks of at least `min` bytes.
+    pub(crate) fn new(tile: TileId, size: u64, min: u64, budget: Arc<dyn Budget>) -> Self {
+        let state = State { free: Buddy::new(size, min), used: Lru::new(size, min), oldest_ns: u64::MAX };
+        Self { tile, budget, state: mutex(ranks::VRAM, state) }
     }
 
-    /// A block for `owner`; where there is none, those that were used the longest time ago go until there is.
+    /// A block for `owner`; where there is none, those that were used the longest time ago go until there is, whichever
+    /// process has them.
     pub(crate) fn alloc(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
-        for _ in 0..MAX_EVICTIONS {
-            if let Some(offset) = self.take(bytes, owner) {
+        let bytes = self.state.lock().free.rounded(bytes)?;
+        self.charge(bytes).then(|| self.take(bytes, owner)).flatten()
+    }
+
+    /// Blocks of at most `largest` bytes for all of `bytes`, a multiple of the smallest block, or none: each with its bytes. All
+    /// are charged at once, so that two who each have a part do not wait for the rest of the other.
+    pub(crate) fn alloc_blocks(&self, bytes: u64, largest: u64, owner: &Arc<dyn Owner>) -> Option<Vec<(u64, u64)>> {
+        if !self.charge(bytes) {
+            return None;
+        }
+        let (mut blocks, mut rest) = (Vec::new(), bytes);
+        while rest > 0 {
+            let block = (1 << rest.ilog2()).min(largest);
+            rest -= block;
+            match self.take(block, owner) {
+                Some(offset) => blocks.push((offset, block)),
+                None => {
+                    self.budget.uncharge(self.tile, rest);
+                    blocks.iter().for_each(|(offset, _)| self.free(*offset));
+                    return None;
+                }
+            }
+        }
+        Some(blocks)
+    }
+
+    /// Has owners give back `bytes` bytes, as far as they can, because another process needs them.
+    pub(crate) fn evict(&self, bytes: u64) {
+        let enough = self.used().saturating_sub(bytes);
+        for _ in 0..evictions(bytes) {
+            if self.used() <= enough || !self.evict_oldest(bytes) {
+                return;
+            }
+        }
+    }
+
+    /// Charges so many bytes to this process; where there are not so many left, the oldest memory goes, whoever has it.
+    fn charge(&self, bytes: u64) -> bool {
+        for _ in 0..evictions(bytes) {
+            if self.budget.try_charge(self.tile, bytes) {
+                return true;
+            }
+            let oldest_ns = self.state.lock().oldest_ns;
+            // Ours may be gone by then: another process asked for it meanwhile.
+            if self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Ours {
+                self.evict_oldest(bytes);
+            }
+        }
+        self.budget.try_charge(self.tile, bytes)
+    }
+
+    /// A block of bytes that were charged; where there is no such run of addresses, the oldest of this process's goes. Else
+    /// they are charged no more.
+    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
+        for _ in 0..=MAX_EVICTIONS {
+            if let Some(offset) = self.try_take(bytes, owner) {
                 return Some(offset);
             }
-            // One that cannot go now is young again; the next one may.
-            self.oldest(bytes).into_iter().for_each(|(offset, owner)| owner.evict(offset));
+            if !self.evict_oldest(bytes) {
+                break;
+            }
         }
-        self.take(bytes, owner)
+        self.budget.uncharge(self.tile, bytes);
+        None
     }
 
-    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
+    fn try_take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
         let mut state = self.state.lock();
         let offset = state.free.alloc(bytes)?;
-        state.used.insert(offset, Block { bytes, owner: owner.clone() });
+        state.used.insert(offset, Block { bytes, owner: owner.clone(), used_ns: now_ns() });
+        self.tell_age(&mut state);
         Some(offset)
+    }
+
+    /// Asks the owners of the oldest memory to give it back; false where there is none.
+    fn evict_oldest(&self, bytes: u64) -> bool {
+        let oldest = self.oldest(bytes);
+        // One that cannot go now is young again; the next one may.
+        oldest.iter().for_each(|(offset, owner)| owner.evict(*offset));
+        !oldest.is_empty()
+    }
+
+    /// Tells the budget how old the oldest block is, where that has changed.
+    fn tell_age(&self, state: &mut State) {
+        let oldest = state.used.oldest().and_then(|start| state.used.get(start));
+        let oldest_ns = oldest.map_or(u64::MAX, |block| block.used_ns);
+        if std::mem::replace(&mut state.oldest_ns, oldest_ns) != oldest_ns {
+            self.budget.note_oldest(self.tile, oldest_ns);
+        }
     }
 
     /// What should go so that `bytes` can be had: the block that was used (or named by this) the longest time ago, and
@@ -81,20 +173,23 @@ impl Vram {
         let slot = oldest / SZ_2M * SZ_2M;
         let span = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
         let blocks: Vec<_> = state.used.starts_in(span).map(|(start, block)| (start, block.owner.clone())).collect();
-        blocks.iter().for_each(|(start, _)| state.used.touch(*start));
+        let now = now_ns();
+        blocks.iter().for_each(|(start, _)| state.touch(*start, now));
+        self.tell_age(&mut state);
         blocks
     }
 
     /// The blocks that have a part of the `bytes` bytes at `offset` were used just now. No matter if one is gone.
     pub(crate) fn touch(&self, offset: u64, bytes: u64) {
-        let used = &mut self.state.lock().used;
-        let mut at = offset;
+        let mut state = self.state.lock();
+        let (mut at, now) = (offset, now_ns());
         while at < offset + bytes {
             let inside = |(start, block): &(u64, &Block)| at < start + block.bytes;
-            let Some((start, block)) = used.around(at).filter(inside) else { return };
+            let Some((start, block)) = state.used.around(at).filter(inside) else { break };
             at = start + block.bytes;
-            used.touch(start);
+            state.touch(start, now);
         }
+        self.tell_age(&mut state);
     }
 
     /// The block at `offset` is its owner's no more. Reader class.
@@ -104,12 +199,28 @@ impl Vram {
         debug_assert!(block.is_some(), "a block of VRAM is given back twice: {offset:#x}");
         if let Some(block) = block {
             state.free.free(offset, block.bytes);
+            self.tell_age(&mut state);
+            self.budget.uncharge(self.tile, block.bytes);
         }
     }
 
-    /// Bytes that are allocated.
+    /// Bytes that are allocated, by this process.
     pub(crate) fn used(&self) -> u64 {
         self.state.lock().free.used()
+    }
+
+    /// Bytes that are allocated, by whomever.
+    pub(crate) fn used_by_all(&self) -> u64 {
+        self.used() + self.budget.used_by_others(self.tile)
+    }
+}
+
+impl State {
+    fn touch(&mut self, start: u64, now: u64) {
+        self.used.touch(start);
+        if let Some(block) = self.used.get_mut(start) {
+            block.used_ns = now;
+        }
     }
 }
 
@@ -134,6 +245,10 @@ mod tests {
         }
     }
 
+    fn alone(size: u64) -> Arc<Vram> {
+        Arc::new(Vram::new(TileId(0), size, SZ_64K, Arc::new(crate::budget::Alone::default())))
+    }
+
     fn tenant(vram: &Arc<Vram>, stubborn: bool) -> (Arc<Tenant>, Arc<dyn Owner>) {
         let tenant = Arc::new(Tenant { vram: vram.clone(), stubborn, asked: Mutex::new(Vec::new()) });
         (tenant.clone(), tenant)
@@ -141,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_owner_of_what_was_used_the_longest_time_ago_is_asked_first() {
-        let vram = Arc::new(Vram::new(3 * SZ_2M, SZ_64K));
+        let vram = alone(3 * SZ_2M);
         let ((svm, svm_owner), (bo, bo_owner)) = (tenant(&vram, false), tenant(&vram, false));
         let [a, b] = [(); 2].map(|()| vram.alloc(SZ_2M, &svm_owner).unwrap());
         let c = vram.alloc(SZ_2M, &bo_owner).unwrap();
@@ -154,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_span_touches_all_of_its_blocks_and_one_that_stays_is_passed_over() {
-        let vram = Arc::new(Vram::new(4 * SZ_64K, SZ_64K));
+        let vram = alone(4 * SZ_64K);
         let ((stays, stays_owner), (goes, goes_owner)) = (tenant(&vram, true), tenant(&vram, false));
         let first = vram.alloc(SZ_64K, &stays_owner).unwrap();
         let rest: Vec<_> = (0..3).map(|_| vram.alloc(SZ_64K, &goes_owner).unwrap()).collect();
@@ -166,10 +281,88 @@ mod tests {
 
     #[test]
     fn a_large_request_asks_for_a_whole_slot() {
-        let vram = Arc::new(Vram::new(SZ_2M, SZ_64K));
+        let vram = alone(SZ_2M);
         let (owner, dyn_owner) = tenant(&vram, false);
         (0..32).for_each(|_| _ = vram.alloc(SZ_64K, &dyn_owner).unwrap());
         assert_eq!(vram.alloc(SZ_2M, &dyn_owner), Some(0));
         assert_eq!((owner.asked.lock().len(), vram.used()), (32, SZ_2M));
+    }
+
+    /// Other processes have the rest: so much is left, and each request to them gives so much.
+    struct Tight {
+        left: Mutex<u64>,
+        gives: u64,
+        /// The ages with which they were asked.
+        asked: Mutex<Vec<u64>>,
+        oldest_ns: Mutex<u64>,
+    }
+
+    impl Budget for Tight {
+        fn try_charge(&self, _: TileId, bytes: u64) -> bool {
+            let mut left = self.left.lock();
+            let fits = *left >= bytes;
+            *left -= if fits { bytes } else { 0 };
+            fits
+        }
+        fn uncharge(&self, _: TileId, bytes: u64) {
+            *self.left.lock() += bytes;
+        }
+        fn note_oldest(&self, _: TileId, used_ns: u64) {
+            *self.oldest_ns.lock() = used_ns;
+        }
+        fn make_room(&self, _: TileId, _: u64, oldest_ns: u64) -> Room {
+            self.asked.lock().push(oldest_ns);
+            *self.left.lock() += self.gives;
+            if self.gives > 0 { Room::Theirs } else { Room::Ours }
+        }
+        fn used_by_others(&self, _: TileId) -> u64 {
+            SZ_64K
+        }
+        fn next_client(&self) -> u64 {
+            0
+        }
+    }
+
+    fn tight(left: u64, gives: u64) -> (Arc<Tight>, Arc<Vram>) {
+        let (left, asked, oldest_ns) = (Mutex::new(left), Mutex::new(Vec::new()), Mutex::new(u64::MAX));
+        let budget = Arc::new(Tight { left, gives, asked, oldest_ns });
+        (budget.clone(), Arc::new(Vram::new(TileId(0), 8 * SZ_2M, SZ_64K, budget)))
+    }
+
+    #[test]
+    fn what_others_have_they_are_asked_for_and_what_is_taken_is_charged() {
+        let (budget, vram) = tight(SZ_2M, SZ_2M);
+        let (owner, dyn_owner) = tenant(&vram, false);
+        let first = vram.alloc(SZ_2M, &dyn_owner).unwrap();
+        let age = *budget.oldest_ns.lock();
+        assert!(age != u64::MAX && budget.asked.lock().is_empty());
+        let blocks = vram.alloc_blocks(2 * SZ_2M + SZ_64K, SZ_2M, &dyn_owner).unwrap();
+        assert_eq!(blocks.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(), [SZ_2M, SZ_2M, SZ_64K]);
+        assert_eq!((&budget.asked.lock()[..], &owner.asked.lock()[..]), (&[age; 3][..], &[][..]));
+        vram.touch(first, SZ_2M);
+        assert!(*budget.oldest_ns.lock() > age);
+        assert_eq!(vram.used_by_all(), 3 * SZ_2M + 2 * SZ_64K);
+        vram.free(first);
+        blocks.iter().for_each(|(offset, _)| vram.free(*offset));
+        assert_eq!((*budget.left.lock(), *budget.oldest_ns.lock(), vram.used()), (4 * SZ_2M, u64::MAX, 0));
+    }
+
+    #[test]
+    fn where_others_give_nothing_the_oldest_of_ours_goes_and_a_failure_charges_nothing() {
+        let (budget, vram) = tight(2 * SZ_2M, 0);
+        let (owner, dyn_owner) = tenant(&vram, false);
+        let [a, b] = [(); 2].map(|()| vram.alloc(SZ_2M, &dyn_owner).unwrap());
+        let c = vram.alloc(SZ_2M, &dyn_owner).unwrap();
+        assert_eq!(owner.asked.lock()[..], [a]);
+        let (_, stubborn) = tenant(&vram, true);
+        [b, c].into_iter().for_each(|block| vram.free(block));
+        let stays = vram.alloc(SZ_2M, &stubborn).unwrap();
+        assert_eq!((vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner), *budget.left.lock()), (None, SZ_2M));
+        vram.evict(SZ_2M);
+        assert_eq!(vram.used(), SZ_2M);
+        vram.free(stays);
+        let gone = [(); 2].map(|()| vram.alloc(SZ_2M, &dyn_owner).unwrap());
+        vram.evict(SZ_2M + SZ_64K);
+        assert_eq!((vram.used(), *budget.left.lock(), gone.len()), (0, 2 * SZ_2M, 2), "as much as was asked for");
     }
 }

@@ -1,0 +1,355 @@
+/*
+ * Several processes on one device: its VRAM is one, whoever has it.
+ *
+ *     processes totals MIB ROUNDS [PROCESSES]   each adds to its own MIB of memory and of a buffer; the sums are exact
+ *     processes turns MIB ROUNDS [PROCESSES]    the same, one after the other, round by round
+ *     processes killed                          a process that is killed gives its VRAM back at once
+ *     processes stopped                         one that is stopped keeps what it has, and blocks nobody
+ *     processes forked                          a child opens the device again, beside what it has from its parent
+ *     processes shares                          fdinfo tells each client's share, and queries the sum
+ *     processes shared                          a buffer of VRAM goes to another process, and both write to it
+ *
+ * A line for what is not as it should be; the last line is `PROCESSES ok` or `PROCESSES BAD failures=<n>`. Exit status 0 or 1; 2
+ * where a call failed that must not.
+ */
+#define _GNU_SOURCE
+#include "is.h"
+#include "prime.h"
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#define MB (1ul << 20)
+#define BLOCK (64ul << 10)
+#define BUFFER_AT 0x100000000000ull
+
+static struct gpu gpu;
+/* What parent and child tell each other: a byte each way. */
+static int up[2], down[2];
+
+static void tell(int pipe[2]) {
+    if (write(pipe[1], "x", 1) != 1)
+        die("write to a pipe");
+}
+
+static void await(int pipe[2]) {
+    char byte;
+    if (read(pipe[0], &byte, 1) != 1)
+        die("read of a pipe");
+}
+
+/* A child that does `play` and ends with what it found wrong. */
+static pid_t begin(void (*play)(void)) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child < 0)
+        die("fork");
+    if (child == 0) {
+        play();
+        exit(failures ? 1 : 0);
+    }
+    return child;
+}
+
+static void ends_well(pid_t child) {
+    int status = -1;
+    if (waitpid(child, &status, 0) != child)
+        die("waitpid");
+    IS(status, 0);
+}
+
+/* Bytes of tile 0's VRAM that are used, by whomever. */
+static uint64_t vram_used(int fd) {
+    struct query_head *head = ask(fd, QUERY_MEM_REGIONS, NULL);
+    uint64_t used = ((struct mem_region *)(head + 1))[1].used;
+    free(head);
+    return used;
+}
+
+static uint32_t buffer(int fd, size_t size, uint32_t placement, int *error) {
+    struct gem_create create = {.size = size, .placement = placement, .cpu_caching = CACHING_WC};
+    *error = try_ioctl(fd, IOC_GEM_CREATE, &create) ? errno : 0;
+    return create.handle;
+}
+
+static uint32_t must_buffer(int fd, size_t size) {
+    int error;
+    uint32_t handle = buffer(fd, size, PLACE_VRAM0, &error);
+    IS(error, 0);
+    return handle;
+}
+
+static volatile uint32_t *map(int fd, uint32_t handle, size_t size) {
+    struct gem_mmap_offset offset = {.handle = handle};
+    must_ioctl(fd, IOC_GEM_MMAP_OFFSET, &offset, "GEM_MMAP_OFFSET");
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset.offset);
+    if (at == MAP_FAILED)
+        die("mmap of a buffer");
+    return at;
+}
+
+static char *memory(size_t size) {
+    char *at = aligned_alloc(2 * MB, size);
+    if (!at)
+        die("aligned_alloc");
+    memset(at, 0, size);
+    return at;
+}
+
+/* Adds to the first word of every block. */
+static void add_to_all(unsigned tile, uint64_t at, size_t size, uint32_t value) {
+    struct batch batch = {0};
+    for (size_t block = 0; block < size; block += BLOCK)
+        atomic_add32(&batch, (void *)(at + block), value);
+    IS(run(&gpu, tile, &batch), 0);
+}
+
+static void store_to_all(uint64_t at, size_t size, uint32_t value) {
+    struct batch batch = {0};
+    for (size_t block = 0; block < size; block += BLOCK)
+        store32(&batch, (void *)(at + block), value);
+    IS(run(&gpu, 0, &batch), 0);
+}
+
+static void all_are(volatile const char *at, size_t size, uint32_t value) {
+    unsigned wrong = 0;
+    for (size_t block = 0; block < size; block += BLOCK)
+        wrong += *(volatile const uint32_t *)(at + block) != value;
+    IS(wrong, 0);
+}
+
+static size_t total;
+static unsigned rounds, number, count;
+static int turns[16][2]; /* whose turn it is, where they take turns */
+
+static void add_up(void) {
+    gpu_open(&gpu);
+    char *mine = memory(total);
+    uint32_t handle = must_buffer(gpu.fd, total);
+    volatile uint32_t *words = map(gpu.fd, handle, total);
+    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = total, .addr = BUFFER_AT, .op = BIND_MAP});
+    for (unsigned round = 0; round < rounds; round++) {
+        if (turns[0][1])
+            await(turns[number]);
+        add_to_all(0, (uintptr_t)mine, total, 1 + round);
+        add_to_all(0, BUFFER_AT, total, 1 + round);
+        if (turns[0][1])
+            tell(turns[(number + 1) % count]);
+    }
+    all_are(mine, total, rounds * (rounds + 1) / 2);
+    all_are((volatile const char *)words, total, rounds * (rounds + 1) / 2);
+    gpu_close(&gpu);
+}
+
+static void totals(void) {
+    pid_t children[16];
+    for (number = 0; number < count; number++)
+        children[number] = begin(add_up);
+    if (turns[0][1])
+        tell(turns[0]);
+    for (unsigned n = 0; n < count; n++)
+        ends_well(children[n]);
+}
+
+/* Takes VRAM both ways, says so, and lives on. */
+static void hold(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, 2 * MB);
+    store_to_all((uintptr_t)memory(2 * MB), 2 * MB, 7);
+    tell(up);
+    pause();
+}
+
+static void killed(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, MB);
+    IS(vram_used(gpu.fd), MB);
+    pid_t child = begin(hold);
+    await(up);
+    IS(vram_used(gpu.fd), 5 * MB);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    IS(vram_used(gpu.fd), MB);
+    /* and it can be had: all that the device has */
+    must_buffer(gpu.fd, vram_of_a_tile(gpu.fd) - MB);
+    IS(vram_used(gpu.fd), vram_of_a_tile(gpu.fd));
+}
+
+static void fill(void) {
+    gpu_open(&gpu);
+    size_t all = vram_of_a_tile(gpu.fd);
+    char *mine = memory(all);
+    store_to_all((uintptr_t)mine, all, 7);
+    IS(vram_used(gpu.fd), all);
+    tell(up);
+    await(down);
+    all_are(mine, all, 7);
+}
+
+static void stopped(void) {
+    pid_t child = begin(fill);
+    await(up);
+    kill(child, SIGSTOP);
+    waitpid(child, NULL, WUNTRACED);
+    gpu_open(&gpu);
+    size_t all = vram_of_a_tile(gpu.fd);
+    IS(vram_used(gpu.fd), all);
+    int error;
+    buffer(gpu.fd, MB, PLACE_VRAM0, &error);
+    IS(error, ENOMEM);
+    buffer(gpu.fd, MB, PLACE_VRAM0 | PLACE_SYSTEM, &error);
+    IS(error, 0);
+    char *mine = memory(2 * MB);
+    store_to_all((uintptr_t)mine, 2 * MB, 9);
+    IS(vram_used(gpu.fd), all);
+    kill(child, SIGCONT);
+    /* what it was asked for meanwhile it gives now; then it is asked again */
+    while (buffer(gpu.fd, all, PLACE_VRAM0, &error), error == ENOMEM)
+        usleep(1000);
+    IS(error, 0);
+    all_are(mine, 2 * MB, 9);
+    tell(down);
+    ends_well(child);
+}
+
+/* Opens the device again, and goes on with what it has from its parent. */
+static void again(void) {
+    int inherited = gpu.fd;
+    gpu_open(&gpu);
+    IS(inherited != gpu.fd, 1);
+    char *mine = memory(2 * MB);
+    add_to_all(0, (uintptr_t)mine, 2 * MB, 3);
+    await(down);
+    IS(vram_used(gpu.fd), 5 * MB);
+    IS(vram_used(inherited), 5 * MB);
+    tell(up);
+    await(down);
+    all_are(mine, 2 * MB, 3);
+    gpu_close(&gpu);
+    close(inherited);
+}
+
+static void forked(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, MB);
+    char *mine = memory(2 * MB);
+    add_to_all(0, (uintptr_t)mine, 2 * MB, 1);
+    pid_t child = begin(again);
+    add_to_all(0, (uintptr_t)mine, 2 * MB, 1);
+    tell(down);
+    await(up);
+    IS(vram_used(gpu.fd), 5 * MB);
+    tell(down);
+    ends_well(child);
+    IS(vram_used(gpu.fd), 3 * MB);
+    add_to_all(0, (uintptr_t)mine, 2 * MB, 1);
+    all_are(mine, 2 * MB, 3);
+}
+
+/* A number behind `key` in fdinfo, in bytes where it has a unit. */
+static uint64_t fdinfo(int fd, const char *key) {
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        die(path);
+    uint64_t value = ~0ull;
+    while (fgets(line, sizeof line, file)) {
+        char unit[8] = "";
+        unsigned long long number;
+        size_t length = strlen(key);
+        if (strncmp(line, key, length) || line[length] != ':')
+            continue;
+        sscanf(line + length + 1, "%llu %7s", &number, unit);
+        value = number << (!strcmp(unit, "KiB") ? 10 : !strcmp(unit, "MiB") ? 20 : 0);
+    }
+    fclose(file);
+    return value;
+}
+
+static uint64_t above;
+
+static void share(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, 3 * MB);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), 3 * MB);
+    IS(fdinfo(gpu.fd, "drm-client-id") > above, 1);
+    IS(vram_used(gpu.fd), 4 * MB);
+}
+
+static void shares(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, MB);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), MB);
+    above = fdinfo(gpu.fd, "drm-client-id");
+    ends_well(begin(share));
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), MB);
+    IS(vram_used(gpu.fd), MB);
+}
+
+static int ends[2];
+
+/* Imports what comes by the socket, and stores into it. */
+static void import(void) {
+    gpu_open(&gpu);
+    uint32_t handle;
+    IS(prime_import(gpu.fd, receive_fd(ends[1]), &handle), 0);
+    volatile uint32_t *words = map(gpu.fd, handle, MB);
+    IS(words[0], 5);
+    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = MB, .addr = BUFFER_AT, .op = BIND_MAP});
+    struct batch batch = {0};
+    store32(&batch, (void *)(BUFFER_AT + 4), 6);
+    IS(run(&gpu, 0, &batch), 0);
+    /* it is the exporter's: this process's VRAM has none of it */
+    IS(vram_used(gpu.fd), MB);
+}
+
+static void shared(void) {
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
+        die("socketpair");
+    pid_t child = begin(import);
+    gpu_open(&gpu);
+    uint32_t handle = must_buffer(gpu.fd, MB);
+    volatile uint32_t *words = map(gpu.fd, handle, MB);
+    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = MB, .addr = BUFFER_AT, .op = BIND_MAP});
+    store_to_all(BUFFER_AT, MB, 5);
+    int dma_buf;
+    IS(prime_export(gpu.fd, handle, PRIME_CLOEXEC | PRIME_RDWR, &dma_buf), 0);
+    send_fd(ends[0], dma_buf);
+    ends_well(child);
+    IS(words[1], 6);
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    if (pipe(up) || pipe(down))
+        die("pipe");
+    if ((!strcmp(what, "totals") || !strcmp(what, "turns")) && argc > 3) {
+        total = strtoul(argv[2], NULL, 0) * MB;
+        rounds = (unsigned)atoi(argv[3]);
+        count = argc > 4 ? (unsigned)atoi(argv[4]) % 17 : 2;
+        for (unsigned n = 0; what[1] == 'u' && n < count; n++)
+            if (pipe(turns[n]))
+                die("pipe");
+        totals();
+    } else if (!strcmp(what, "killed")) {
+        killed();
+    } else if (!strcmp(what, "stopped")) {
+        stopped();
+    } else if (!strcmp(what, "forked")) {
+        forked();
+    } else if (!strcmp(what, "shares")) {
+        shares();
+    } else if (!strcmp(what, "shared")) {
+        shared();
+    } else {
+        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared\n");
+        return 2;
+    }
+    if (failures)
+        printf("PROCESSES BAD failures=%d\n", failures);
+    else
+        printf("PROCESSES ok\n");
+    return failures ? 1 : 0;
+}
