@@ -8,7 +8,7 @@ use std::io::{PipeWriter, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 const NAME: &str = "libpontoon_shim.so";
 
@@ -52,39 +52,31 @@ impl Preloaded {
     }
 }
 
-/// A run's folder: gone with this, and also when this process is killed.
+/// A run's folder: gone with this, and also when this process is killed. Another process removes it when the pipe ends: on a disk that
+/// takes a tenth of a second, for which nobody waits.
 struct Folder {
     dir: tempfile::TempDir,
-    keeper: Option<(Child, PipeWriter)>,
+    _end: Option<PipeWriter>,
 }
 
 impl Folder {
     fn new() -> Option<Self> {
-        let dir = folder()?;
-        // Without a second process the folder stays where this one is killed.
-        let keeper = keeper(dir.path()).ok();
-        Some(Self { dir, keeper })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(self.dir.path());
-        if let Some((mut child, end)) = self.keeper.take() {
-            drop(end);
-            let _ = child.wait();
-        }
+        let mut dir = folder()?;
+        // Without a second process this one removes the folder, which stays where it is killed.
+        let end = keeper(dir.path()).ok();
+        dir.disable_cleanup(end.is_some());
+        Some(Self { dir, _end: end })
     }
 }
 
 /// A process that removes the folder when this one ends, which it sees by the end of a pipe. A terminal's signals do not
 /// reach it.
-fn keeper(folder: &Path) -> std::io::Result<(Child, PipeWriter)> {
+fn keeper(folder: &Path) -> std::io::Result<PipeWriter> {
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(TIDY_UP).arg(folder).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.env_remove("LD_PRELOAD").process_group(0).spawn()?;
-    Ok((child, writer))
+    command.env_remove("LD_PRELOAD").process_group(0).spawn()?;
+    Ok(writer)
 }
 
 /// Waits for the end of the run, and removes its folder.

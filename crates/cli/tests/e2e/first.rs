@@ -107,6 +107,13 @@ fn a_limit_is_said_once_a_run_or_not_at_all() {
 /// The folder of a run is gone when the command is: killed, interrupted, or ended.
 #[test]
 fn a_run_leaves_no_folder_however_it_ends() {
+    let gone = |folder: &str| {
+        Command::new("timeout").args(["40", "sh", "-c", "while test -e $0; do sleep 0.02; done", folder]).status()
+    };
+    let mut command = pontoon();
+    let output = command.args(["run", "--", "sh", "-c", "ls /dev/dri > /dev/null; echo $PONTOON_ROOT"]).output();
+    let (folder, _) = texts(&output.expect("the command starts"));
+    assert!(gone(folder.trim_end()).expect("timeout starts").success(), "{folder} is left");
     for signal in ["KILL", "TERM", "HUP"] {
         let script = "ls /dev/dri > /dev/null; echo $$ $PONTOON_ROOT; exec sleep 50";
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
@@ -121,9 +128,7 @@ fn a_run_leaves_no_folder_however_it_ends() {
         };
         kill(&child.id().to_string());
         let _ = child.wait();
-        let is_gone =
-            Command::new("timeout").args(["40", "sh", "-c", "while test -e $0; do sleep 0.02; done", folder]).status();
-        assert!(is_gone.expect("timeout starts").success(), "{signal}: {folder} is left");
+        assert!(gone(folder).expect("timeout starts").success(), "{signal}: {folder} is left");
         kill(program);
     }
 }

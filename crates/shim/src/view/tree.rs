@@ -63,7 +63,7 @@ pub fn debugfs(device: u8) -> String {
 
 /// Makes the tree in an empty directory, by its descriptor. Nothing is written but what was just made.
 pub fn build(root: BorrowedFd<'_>, identities: &[Identity]) -> io::Result<()> {
-    let tree = Tree { root };
+    let tree = Tree { root, umask: umask() };
     for dir in ["dev/dri/by-path", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
         tree.dir(dir)?;
     }
@@ -80,30 +80,39 @@ const MERGED: [&str; 3] = ["sys/class", "sys/bus/pci/devices", "sys/bus/pci/driv
 
 struct Tree<'a> {
     root: BorrowedFd<'a>,
+    /// What the process takes from the modes of new files: on a disk each call counts, and most need no chmod.
+    umask: u32,
 }
 
 impl Tree<'_> {
     /// A directory, and those above it.
     fn dir(&self, path: &str) -> io::Result<()> {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            match rustix::fs::mkdirat(self.root, &path[..end], Mode::RWXU) {
-                Ok(()) => rustix::fs::chmodat(self.root, &path[..end], Mode::from(0o755), AtFlags::empty())?,
-                Err(io::Errno::EXIST) => {}
-                Err(error) => return Err(error),
+        match rustix::fs::mkdirat(self.root, path, Mode::from(0o755)) {
+            Ok(()) if self.is_kept(0o755) => Ok(()),
+            Ok(()) => rustix::fs::chmodat(self.root, path, Mode::from(0o755), AtFlags::empty()),
+            Err(io::Errno::EXIST) => Ok(()),
+            Err(io::Errno::NOENT) => {
+                let (above, _) = path.rsplit_once('/').ok_or(io::Errno::NOENT)?;
+                self.dir(above)?;
+                self.dir(path)
             }
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// Whether a file that is made with `mode` has it.
+    const fn is_kept(&self, mode: u32) -> bool {
+        mode & self.umask == 0
     }
 
     fn file(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.root, path, flags, Mode::RUSR)?;
+        let file = rustix::fs::openat(self.root, path, flags, Mode::from(mode))?;
         let mut rest = content.as_ref();
         while !rest.is_empty() {
             rest = &rest[io::write(&file, rest)?..];
         }
-        rustix::fs::fchmod(&file, Mode::from(mode))
+        if self.is_kept(mode) { Ok(()) } else { rustix::fs::fchmod(&file, Mode::from(mode)) }
     }
 
     /// Read-only text with its newline, as in sysfs.
@@ -292,6 +301,13 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+/// The process' umask, which only a change of it tells otherwise; all of it where it cannot be read.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 /// The host's CPUs that are on line, as a list.
