@@ -12,13 +12,14 @@
 //! Locking: nothing but the zdd lock and leaf locks (scratch, turns) are taken here.
 
 use crate::devmem::{Devmem, DevmemOps};
-use crate::event::Observer;
+use crate::event::{Event, Observer, Where};
 use crate::scratch::{Buffers, Pool};
 use crate::turn::CpuTurns;
 use crate::zdd::Zdds;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
+use units::HostRange;
 
 /// What a pagemap is made from.
 pub struct PagemapConfig {
@@ -145,5 +146,10 @@ impl PagemapOps for Pagemap {
 
     fn folio_free(&self, first: DevicePage, pages: usize) {
         self.pages_put(first, pages);
+    }
+
+    fn brought_back(&self, range: HostRange, pages: usize, ns: u64) {
+        let (from, to) = (Where::Vram(self.id), Where::System);
+        self.observer.event(&Event::Migrated { range, from, to, pages, carried: pages, ns });
     }
 }

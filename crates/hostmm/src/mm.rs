@@ -120,6 +120,9 @@ pub trait PagemapOps: Send + Sync {
     /// again once the device's TLBs were flushed, which the notifier of the same change did. Called with no lock of
     /// the mm held.
     fn folio_free(&self, first: DevicePage, pages: usize);
+    /// The host mm brought pages back that nobody here asked for (before a fork or an mremap, say): `pages` of `range`. For
+    /// those who count.
+    fn brought_back(&self, _range: HostRange, _pages: usize, _ns: u64) {}
 }
 
 /// A host's memory management, as far as shared virtual memory needs it. Implementors: `mm-live`, `mm-sim`.

@@ -5,8 +5,10 @@ use crate::LiveMm;
 use crate::books::{Books, Frame, Home, chunk_range};
 use crate::transfer::{Purpose, Transfer};
 use hostmm::{
-    AccessError, ClaimRequest, DevicePage, EventKind, Migration, MmError, MmEvent, OwnerId, PagemapId, Toward,
+    AccessError, ClaimRequest, DevicePage, EventKind, Leg, Migration, MmError, MmEvent, OwnerId, PagemapId, Place,
+    Toward,
 };
+use std::sync::Arc;
 use sync::time::now_ns;
 use units::{HostRange, HostVa, Outcome, SZ_2M};
 
@@ -110,6 +112,7 @@ impl LiveMm {
 
     /// Brings back what an owner has in the chunk of `va`.
     fn evacuate(&self, va: HostVa, within: HostRange, owner: OwnerId) -> bool {
+        let start_ns = now_ns();
         let Some(vma) = self.vma_at(va) else {
             // Its munmap has not been read yet.
             self.drain();
@@ -128,7 +131,28 @@ impl LiveMm {
         }
         self.commit_claim(&mut migration);
         self.finish_claim(&mut migration);
+        self.tell_brought_back(&migration, range, now_ns().saturating_sub(start_ns));
         migration.carried() > 0
+    }
+
+    /// Tells the pagemaps what has left them; not at the end, which no program asks for. Time is shared by pages, as in a migration from several places.
+    fn tell_brought_back(&self, migration: &Migration, range: HostRange, ns: u64) {
+        if self.silent.load() {
+            return;
+        }
+        let carried = migration.carried();
+        let pages_of = |id: PagemapId| {
+            let from_it = |leg: &&Leg| matches!(leg.from, Some(Place::Device(page)) if page.pagemap == id);
+            migration.legs.iter().filter(from_it).filter(|leg| leg.carried()).map(Leg::pages).sum::<usize>()
+        };
+        let count = self.books.lock().arenas.len();
+        for id in (0..count).map(|id| PagemapId(id as u16)) {
+            let pages = pages_of(id);
+            let ops = self.books.lock().arena(id).map(|arena| Arc::clone(&arena.ops));
+            if let (Some(ops), true) = (ops, pages > 0) {
+                ops.brought_back(range, pages, ns * pages as u64 / carried.max(1) as u64);
+            }
+        }
     }
 
     /// What a device's copy engine does otherwise.
@@ -182,7 +206,9 @@ impl LiveMm {
         if self.alive().is_err() {
             return false;
         }
+        self.silent.store(true);
         if !self.bring_all_home() {
+            self.silent.store(false);
             self.thaw();
             return false;
         }

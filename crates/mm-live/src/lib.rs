@@ -133,7 +133,7 @@ pub use sys::words::SharedWords;
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;
-use sync::atomic::AtomicU32;
+use sync::atomic::{AtomicBool, AtomicU32};
 use sync::rank::{self, Rank};
 use sync::{Condvar, JoinHandle, Mutex};
 use units::HostRange;
@@ -271,6 +271,8 @@ pub struct LiveMm {
     privilege: Privilege,
     quick_look_ups: bool,
     life: AtomicU32,
+    /// What is brought back is told nobody: it ends.
+    silent: AtomicBool,
     readers: Mutex<Vec<JoinHandle>>,
 }
 
@@ -323,6 +325,7 @@ impl LiveMm {
             privilege,
             quick_look_ups,
             life: AtomicU32::new(LIFE_RUNNING),
+            silent: AtomicBool::new(false),
             readers: Mutex::new(Vec::new()),
         });
         buffers.into_iter().for_each(|range| mm.own(range));
