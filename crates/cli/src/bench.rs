@@ -11,6 +11,7 @@
 //! Fault service is the driver's own figure, from queue to answer, migration and bind included.
 
 use crate::calls::{self, Steps};
+use crate::progress;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -82,6 +83,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut calls = Vec::new();
     let measured = measure(&live, usize::from(options.rounds), &mut calls);
     anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
+    progress::end();
     let rows = measured?;
     say!("Fault service beside its floors, all of this run; x is how many times the floor's median.");
     say!("Threads share {}.\n", if options.all_cpus { "all CPUs" } else { "one CPU" });
@@ -148,6 +150,7 @@ fn go_round(
     let mut samples = Samples { first: first_faults(stand, block, &mut steps[3])?, ..Samples::default() };
     let mut last = 0;
     for round in 0..(WARM + rounds) as u32 {
+        progress::rounds(round as usize, WARM + rounds);
         let before = stand.calls();
         let (found, ns) = stand.touch(memory)?;
         let touched = stand.calls();

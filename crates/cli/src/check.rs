@@ -1,6 +1,6 @@
 //! `pontoon check`: scenes under seeds; what a seed breaks, in one sentence, and its replay.
 
-use crate::{merge, progress};
+use crate::{colour, merge, progress};
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
@@ -176,14 +176,16 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
     let seconds = start.elapsed().as_secs_f64();
     match &found.caught {
         None => say!(
-            "{} runs in {seconds:.1} s{}, {} binds overtaken by a change and retried: nothing found",
+            "{} runs in {seconds:.1} s{}, {} binds overtaken by a change and retried: {}",
             found.runs,
             if found.ended { ", ended by the time" } else { "" },
-            found.reached.stale_binds
+            found.reached.stale_binds,
+            colour::good("nothing found")
         ),
         Some(caught) => {
             say!(
-                "found in {seconds:.2} s in scene {} at seed {}, after {} runs",
+                "{} in {seconds:.2} s in scene {} at seed {}, after {} runs",
+                colour::bad("found"),
                 caught.script.name,
                 caught.plan.seed,
                 found.runs

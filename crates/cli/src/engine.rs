@@ -4,6 +4,7 @@
 //! blocks are measured among a thousand live ranges and among many: what depends on the number of ranges shows.
 
 use crate::device_bench::resident_bytes;
+use crate::progress;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::bare::{Bare, PhaseTimes};
@@ -35,6 +36,7 @@ pub fn run(rounds: usize, json: bool) -> Result<ExitCode> {
             rows.extend(go_round(&bare, size, ranges, rounds));
         }
     }
+    progress::end();
     say!("Engine, driver, page tables and TLB on a host mm that does nothing; medians, microseconds.\n");
     say!("{}\n", table(&rows));
     for (size, bytes, whole) in &metadata {
@@ -65,7 +67,8 @@ fn go_round(bare: &Bare, size: &'static str, ranges: usize, rounds: usize) -> Ve
     let hot: Vec<usize> = (0..HOT).map(|n| n * (ranges / HOT)).collect();
     let mut samples = [const { Vec::new() }; 3];
     let mut phases = [const { Vec::new() }; 2];
-    for _ in 0..rounds {
+    for round in 0..rounds {
+        progress::rounds(round, rounds);
         samples[0].extend(hot.iter().map(|block| bare.touch(*block)));
         for (tile, phases) in phases.iter_mut().enumerate() {
             for block in &hot {

@@ -2,6 +2,7 @@
 //! many deviations.
 
 use crate::check::{Options, record_of};
+use crate::progress;
 use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
 use check::explore::Setting;
@@ -62,7 +63,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 fn every_class(setting: &Setting, time: Duration) -> Done {
     let start = Instant::now();
-    let done = classes(setting, |so_far| so_far.failure.is_none() && start.elapsed() < time);
+    let done = classes(setting, |so_far| {
+        progress::runs(so_far.classes, None);
+        so_far.failure.is_none() && start.elapsed() < time
+    });
+    progress::end();
     let end = match (done.all, &done.failure) {
         (true, _) => "all there are",
         (false, Some(_)) => "up to the first finding",

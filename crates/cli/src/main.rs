@@ -12,6 +12,7 @@ macro_rules! say {
 mod bench;
 mod calls;
 mod check;
+mod colour;
 mod device;
 mod device_bench;
 mod doctor;
@@ -23,6 +24,7 @@ mod judge;
 mod kernel;
 mod merge;
 mod page;
+mod picture;
 mod program;
 mod progress;
 mod report;
@@ -45,6 +47,9 @@ use std::process::ExitCode;
     about = "A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist"
 )]
 struct Cli {
+    /// When to colour the output; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true)]
+    color: colour::When,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -119,7 +124,11 @@ fn main() -> ExitCode {
         std::env::args_os().nth(1).filter(|word| word == shim_library::TIDY_UP).and(std::env::args_os().nth(2));
     let outcome = match tidies_up {
         Some(folder) => shim_library::tidy_up(folder.as_ref()),
-        None => obey(Cli::parse().command),
+        None => {
+            let Cli { color, command } = Cli::parse();
+            colour::choose(color);
+            obey(command)
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("pontoon: {error:#}");

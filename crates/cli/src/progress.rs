@@ -25,6 +25,11 @@ pub fn runs(done: u64, of: Option<u64>) {
     tell(done, of, "schedules");
 }
 
+/// So many rounds of a measurement were made; what is measured waits for none of this.
+pub fn rounds(done: usize, of: usize) {
+    tell(done as u64, Some(of as u64), "rounds");
+}
+
 fn tell(done: u64, of: Option<u64>, what: &str) {
     if !std::io::stderr().is_terminal() {
         return;

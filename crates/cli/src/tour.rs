@@ -4,7 +4,8 @@
 //! library: nothing in it knows of Pontoon. What it prints (data right or wrong, by its own comparison of every
 //! byte) and what the library reports (migrations, stray accesses) are two witnesses of one run.
 
-use crate::{Device, check, shim_library};
+use crate::picture::Picture;
+use crate::{Device, check, colour, shim_library};
 use ::check::Manner;
 use ::check::explore::{self, Search};
 use ::check::plan::Explore;
@@ -14,8 +15,9 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::report::{Move, Report};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -80,7 +82,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
     say!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
     say!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
-    let whole = act(&tour, &[], &options.device, dir)?;
+    let mut picture = Picture::on_terminal();
+    let whole = watched(&tour, &[], &options.device, dir, |line| {
+        picture.iter_mut().for_each(|picture| picture.step(line));
+    })?;
     tell_steps(&whole);
     tell_moves(&whole.report);
 
@@ -118,7 +123,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let ok = whole.data_ok && moved && shown == [true; 3] && checked.ok;
     say!(
         "{}",
-        if ok { "\nEverything that was compared was right." } else { "\nNOT everything that was compared was right." }
+        colour::verdict(
+            if ok {
+                "\nEverything that was compared was right."
+            } else {
+                "\nNOT everything that was compared was right."
+            },
+            ok
+        )
     );
     if options.json {
         let line = serde_json::json!({
@@ -180,6 +192,11 @@ fn compile(dir: &Path, name: &str) -> Result<PathBuf> {
 }
 
 fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result<Act> {
+    watched(client, arguments, device, dir, |_| ())
+}
+
+/// Runs a client, and shows each line that it prints, at once.
+fn watched(client: &Path, arguments: &[&str], device: &Device, dir: &Path, mut look: impl FnMut(&str)) -> Result<Act> {
     let report_file = dir.join("report.json");
     let _ = std::fs::remove_file(&report_file);
     // What is limited is said in the first act.
@@ -188,16 +205,18 @@ fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result
     if IS_SAID.swap(true, Ordering::Relaxed) {
         preloaded.command.env("PONTOON_QUIET", "1");
     }
-    let output = preloaded.command.args(arguments).output()?;
-    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
-    let errors = lines(&output.stderr);
+    let mut child = preloaded.command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let printed = child.stdout.take().context("no pipe from the client")?;
+    let steps = BufReader::new(printed).lines().map_while(Result::ok).inspect(|line| look(line)).collect();
+    let output = child.wait_with_output()?;
+    let errors: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
     let Ok(report) = std::fs::read(&report_file) else {
         errors.iter().for_each(|line| say!("   {line}"));
         bail!("the device did not start, so there is nothing to show (`pontoon doctor` says what this kernel allows)");
     };
     Ok(Act {
         data_ok: output.status.success(),
-        steps: lines(&output.stdout),
+        steps,
         errors,
         report: serde_json::from_slice(&report).context("the report is no JSON")?,
     })
@@ -206,7 +225,7 @@ fn act(client: &Path, arguments: &[&str], device: &Device, dir: &Path) -> Result
 fn tell_steps(act: &Act) {
     // Steps that compare no bytes are of interest only where they fail.
     let steps = act.steps.iter().filter(|step| step.contains(" BAD") || !step.ends_with("bytes=0"));
-    steps.chain(&act.errors).for_each(|step| say!("   {step}"));
+    steps.chain(&act.errors).for_each(|step| say!("   {}", colour::verdict(step, !step.contains(" BAD"))));
     say!("   how pages travel: {}\n", act.report.memory.mechanism);
 }
 

@@ -77,3 +77,15 @@ fn a_run_is_a_page_and_is_read_from_standard_input() {
     replay.stdin.take().expect("a pipe").write_all(&run).expect("it reads");
     assert_eq!(replay.wait().expect("it ends").code(), Some(1));
 }
+
+/// Nobody reads a verdict by its colour alone, and a file gets none unless it is asked for.
+#[test]
+fn colour_comes_where_it_is_asked_for() {
+    let search = ["check", "a-1", "--seeds", "0..2"];
+    let coloured = run(&[&search[..], &["--color", "always"]].concat());
+    assert_eq!((coloured.0, coloured.1.contains("\x1b[32mnothing found\x1b[0m")), (Some(0), true), "{}", coloured.1);
+    for plain in [&[][..], &["--color", "never"]] {
+        let (code, text) = run(&[&search[..], plain].concat());
+        assert_eq!((code, text.contains("nothing found"), text.contains('\x1b')), (Some(0), true, false), "{text}");
+    }
+}
