@@ -9,6 +9,7 @@ mod command;
 mod commands;
 mod counting;
 mod devices;
+mod documented;
 mod emitted;
 mod fences;
 mod first;
