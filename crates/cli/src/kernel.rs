@@ -1,10 +1,12 @@
 //! `pontoon kernel`: a kernel tree's own code, judged.
 
+use ::kernel::explore::{Search, scene};
 use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen};
-use ::kernel::{Interrupt, Kit, Workshop, doctor, series};
+use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -25,6 +27,65 @@ enum What {
     },
     /// Judge known defects on a tree as it is, or on each state of a series
     Judge(Judge),
+    /// Explore interleavings of the tree's own code: fault workers, munmap, eviction, CPU faults
+    Explore(Explore),
+    /// Tell one schedule step by step, in columns by actor
+    Explain(Explain),
+}
+
+#[derive(Args)]
+struct Explore {
+    /// A kernel tree; nothing is written into it
+    #[arg(long, value_name = "DIR")]
+    tree: PathBuf,
+    /// faults, munmap, evict, cpufault or gc
+    #[arg(long, value_name = "SCENE")]
+    scene: String,
+    /// Tiles of the device
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=2))]
+    tiles: u64,
+    /// Seeds, the last one not among them
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// Go on behind the first finding
+    #[arg(long)]
+    all: bool,
+    /// An mbox, a patch, or a folder of patches: all of them applied first
+    #[arg(long, value_name = "MBOX")]
+    series: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Explain {
+    /// A kernel tree; nothing is written into it
+    #[arg(long, value_name = "DIR")]
+    tree: PathBuf,
+    /// faults, munmap, evict, cpufault or gc
+    #[arg(long, value_name = "SCENE")]
+    scene: String,
+    /// Tiles of the device
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=2))]
+    tiles: u64,
+    /// The schedule
+    #[arg(long, value_name = "N")]
+    seed: u64,
+    /// An mbox, a patch, or a folder of patches: all of them applied first
+    #[arg(long, value_name = "MBOX")]
+    series: Option<PathBuf>,
+}
+
+/// A runner with scheduling points, of the tree as it is or with a series applied.
+fn watched(shop: &Workshop, series: Option<&Path>) -> Result<Built> {
+    shop.build()?;
+    match series.map(series::read).transpose()? {
+        Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
+        None => shop.link_watched(),
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let range = text.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+    range.filter(|range: &Range<u64>| !range.is_empty()).ok_or_else(|| "give A..B, as 0..1000".to_owned())
 }
 
 #[derive(Args)]
@@ -60,6 +121,80 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             Ok(ExitCode::from(if findings.all { 0 } else { 2 }))
         }
         What::Judge(judge) => judge.run(&stop),
+        What::Explore(explore) => explore.run(&stop),
+        What::Explain(explain) => explain.run(&stop),
+    }
+}
+
+impl Explore {
+    fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
+        scene(&self.scene)?;
+        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
+        let built = watched(&shop, self.series.as_deref())?;
+        let begun = Instant::now();
+        let search = Search { scene: &self.scene, tiles: self.tiles, seeds: self.seeds.clone(), all: self.all };
+        let explored = shop.explore(&built, &search)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        say!(
+            "{}  {}, {} tile(s): {} schedules, {} points each, {:.0} schedules/s     evidence: {GRADE}",
+            shop.title(),
+            self.scene,
+            self.tiles,
+            explored.runs,
+            explored.points / explored.runs.max(1),
+            explored.runs as f64 / seconds
+        );
+        for finding in &explored.found {
+            say!("    FOUND in {} runs: {}", finding.runs, finding.text);
+            say!(
+                "        pontoon kernel explain --tree {}{} --scene {} --tiles {} --seed {}",
+                self.tree.display(),
+                self.series.as_ref().map_or(String::new(), |series| format!(" --series {}", series.display())),
+                self.scene,
+                self.tiles,
+                finding.seed
+            );
+        }
+        for (why, runs) in &explored.not_judged {
+            say!("    NOT JUDGED in {runs} runs: {why}");
+        }
+        for (place, runs) in &explored.reached {
+            say!("    {runs:>8} runs: {place}");
+        }
+        for place in &explored.missed {
+            say!("    NOT JUDGED: no run came here: {place}");
+        }
+        say!("not judged by any of this: {LIMITS_EXPLORED}");
+        Ok(exit_of(explored.outcome()))
+    }
+}
+
+fn exit_of(outcome: Outcome) -> ExitCode {
+    ExitCode::from(match outcome {
+        Outcome::Clean => 0,
+        Outcome::Found => 1,
+        Outcome::NotJudged => 2,
+    })
+}
+
+/// What exploring never says.
+const LIMITS_EXPLORED: &str = "GPU reset, firmware, weak memory, allocations that fail";
+
+impl Explain {
+    fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
+        scene(&self.scene)?;
+        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
+        let built = watched(&shop, self.series.as_deref())?;
+        let told = shop.explain(&built, &self.scene, self.tiles, self.seed)?;
+        say!("{}  {} seed {}", shop.title(), self.scene, self.seed);
+        say!("{}", told.actors.iter().map(|actor| format!("{actor:34}")).collect::<String>());
+        for line in &told.lines {
+            say!("{line}");
+        }
+        if let Some((points, hash)) = told.run {
+            say!("{points} points, {hash}");
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

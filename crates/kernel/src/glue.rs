@@ -25,17 +25,22 @@ pub(crate) fn compile(
     std::fs::write(&header, probe(kit, saved, dir, first, interrupt)?)?;
     // Warnings are the tree's affair for its own code; ours is compiled by whatever compiler the user has.
     let flags = format!("-w -include '{}' -I'{}'", header.display(), dir.display());
-    let mut objects = Vec::new();
-    for file in kit.glue.iter().filter(|file| file.name.ends_with(".c")) {
-        let (source, object) = (dir.join(file.name), dir.join(file.name).with_extension("o"));
-        run(
-            &mut saved.compile(&source, &object, first, &flags),
-            &dir.join("log"),
-            &format!("glue ({})", file.name),
-            interrupt,
-        )?;
-        objects.push(object);
-    }
+    let sources: Vec<_> = kit.glue.iter().filter(|file| file.name.ends_with(".c")).collect();
+    let objects: Vec<PathBuf> = sources.iter().map(|file| dir.join(file.name).with_extension("o")).collect();
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let compile = |first_of: usize| -> Result<()> {
+        for at in (first_of..sources.len()).step_by(jobs) {
+            let mut command = saved.compile(&dir.join(sources[at].name), &objects[at], first, &flags);
+            let log = dir.join("log").with_extension(first_of.to_string());
+            run(&mut command, &log, &format!("glue ({})", sources[at].name), interrupt)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|job| scope.spawn(move || compile(job))).collect();
+        let failed = |_| anyhow::anyhow!("a thread that compiles glue ends early");
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(failed)?)
+    })?;
     Ok(objects)
 }
 

@@ -4,7 +4,7 @@ use crate::overlay::Overlay;
 use crate::runner::play;
 use crate::series::{Patch, subsets};
 use crate::verdict::{self, Reading};
-use crate::workshop::{Built, Workshop};
+use crate::workshop::{Built, Points, Workshop};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
@@ -182,7 +182,7 @@ impl Workshop {
 
     fn judge_state(&self, patches: &[&Patch], ids: &[&'static str]) -> Result<Vec<Verdict>> {
         let overlay = Overlay::new(self, patches)?;
-        let built = self.link_with(Some(&overlay))?;
+        let built = self.link_with(Some(&overlay), Points::Calls)?;
         ids.iter().map(|id| self.judge(&built, id)).collect()
     }
 }

@@ -24,6 +24,10 @@ pub struct Kit {
     pub pattern: &'static str,
     /// Glue.
     pub glue: Vec<Source>,
+    /// Objects whose marked accesses are scheduling points where interleavings are explored.
+    pub watched: &'static [&'static str],
+    /// Flags by which the compiler says so.
+    pub watch_flags: &'static str,
     /// Questions to the compiler: `KFACE_` and the name become 1 where the lines compile, else 0.
     pub probes: &'static [(&'static str, &'static str)],
     /// Functions that the glue looks at on their way: it defines `__wrap_NAME`.
@@ -38,11 +42,14 @@ impl Kit {
         Self {
             config: CONFIG,
             // Kernel objects align stacks to 8 bytes, the C library wants 16; tables of unwinding let a task end inside of them.
-            flags: "-mpreferred-stack-boundary=4 -fasynchronous-unwind-tables",
+            // Line numbers are what a step is told by.
+            flags: "-mpreferred-stack-boundary=4 -fasynchronous-unwind-tables -g1",
             units: UNITS,
             optional: OPTIONAL,
             pattern: "drivers/gpu/drm/xe/xe_svm.o",
             glue: kface::source::FILES.iter().map(|file| Source { name: file.name, text: file.text }).collect(),
+            watched: WATCHED,
+            watch_flags: "-fsanitize=thread --param tsan-distinguish-volatile=1 --param tsan-instrument-func-entry-exit=0 -Wno-tsan",
             probes: PROBES,
             wraps: &["dma_fence_array_create"],
             needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
@@ -161,6 +168,16 @@ const UNITS: &[&str] = &[
     "mm/pagewalk.o",
     "mm/pgtable-generic.o",
     "mm/memremap.o",
+    "mm/migrate_device.o",
+];
+
+const WATCHED: &[&str] = &[
+    "drivers/gpu/drm/drm_pagemap.o",
+    "drivers/gpu/drm/drm_gpusvm.o",
+    "drivers/gpu/drm/xe/xe_svm.o",
+    "drivers/gpu/drm/xe/xe_pt.o",
+    "mm/mmu_notifier.o",
+    "mm/hmm.o",
     "mm/migrate_device.o",
 ];
 

@@ -5,7 +5,8 @@
 //! | look | `tree.rs`, `tools.rs` | is it a kernel tree that has this code; compiler and tools |
 //! | build | `config.rs`, `build.rs`, `command.rs` | a configuration that sticks, `make O=` elsewhere, the tree's saved commands |
 //! | patch | `series.rs`, `overlay.rs` | private copies with a series applied, compiled with the same commands |
-//! | link | `glue.rs`, `symbols.rs`, `link.rs` | the C half of `kface`, a trap for every symbol that is not modelled, a runner |
+//! | link | `glue.rs`, `symbols.rs`, `library.rs`, `link.rs` | the C half of `kface`, a trap for every symbol that is not modelled, a runner |
+//! | explore | `explore.rs`, `explain.rs`, `places.rs` | scenes of several tasks under seeded schedules; one of them, told |
 //! | judge | `runner.rs`, `facts.rs`, `verdict.rs`, `judge.rs` | scenes, their evidence, what it says |
 //!
 //! Nothing is ever written into the tree: `cache.rs` says where things go. What is compiled comes from the user's folder; no kernel
@@ -24,12 +25,16 @@ mod cache;
 mod command;
 mod config;
 pub mod doctor;
+pub mod explain;
+pub mod explore;
 mod facts;
 mod glue;
 pub mod judge;
 mod kit;
+mod library;
 mod link;
 mod overlay;
+mod places;
 mod runner;
 pub mod series;
 mod symbols;

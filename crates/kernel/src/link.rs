@@ -2,8 +2,9 @@
 //! undefined is trapped; glue and the Rust half are linked in. The executable lies below 2 GiB, as the kernel's code model wants.
 
 use crate::command::{Interrupt, run};
+use crate::library::Library;
 use crate::symbols;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,9 +23,11 @@ pub(crate) fn link(
     tree: &[PathBuf],
     glue: &[PathBuf],
     wraps: &[&str],
+    library: &Library,
     interrupt: &Interrupt,
 ) -> Result<Linked> {
     std::fs::create_dir_all(dir)?;
+    library.put(dir)?;
     let log = dir.join("log");
     let [one, all, stubs_text, stubs] = ["tree.o", "all.o", "stubs.S", "stubs.o"].map(|name| dir.join(name));
     let mut ld = Command::new("ld");
@@ -44,30 +47,13 @@ pub(crate) fn link(
     let mut gcc = Command::new("gcc");
     gcc.args(["-no-pie", "-z", "noexecstack", "-o"]).arg(&half);
     gcc.args(wraps.iter().map(|name| format!("-Wl,--wrap={name}")));
-    gcc.arg(&one).args(glue).arg(&stubs).arg(library()?);
-    gcc.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
+    gcc.arg(&one).args(glue).arg(&stubs).arg("-L").arg(dir);
+    // All calls are bound before the first run begins, which is a copy of that process.
+    gcc.args(["-lpontoon_kface", "-Wl,-rpath,$ORIGIN", "-Wl,-z,now"]);
     run(&mut gcc, &log, "linking the runner", interrupt)?;
     std::fs::rename(&half, &runner)?;
     for left in [one, all, stubs] {
         std::fs::remove_file(left)?;
     }
     Ok(Linked { runner, trapped: undefined.iter().filter(|name| !name.starts_with("__tracepoint_")).count() })
-}
-
-/// The Rust half, which was built with this command: beside it, or in `deps` beside it.
-pub(crate) fn library() -> Result<PathBuf> {
-    let command = std::env::current_exe().context("cannot tell where this command lies")?;
-    let mut dirs: Vec<PathBuf> = command.ancestors().skip(1).take(2).map(Path::to_owned).collect();
-    dirs.extend(command.parent().map(|dir| dir.join("deps")));
-    dirs.extend(command.parent().map(|dir| dir.join("../lib")));
-    let is_it = |name: &str| name.starts_with("libpontoon_kface") && name.ends_with(".a");
-    let files = dirs.iter().filter_map(|dir| dir.read_dir().ok()).flatten().flatten();
-    let found = files.filter(|file| file.file_name().to_str().is_some_and(is_it)).map(|file| file.path());
-    match found.max_by_key(|path| path.metadata().and_then(|file| file.modified()).ok()) {
-        Some(path) => Ok(path),
-        None => bail!(
-            "libpontoon_kface.a is not beside {}: build it with `cargo build --release -p pontoon`",
-            command.display()
-        ),
-    }
 }

@@ -15,8 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Plays `scene`, with a number for it.
 pub(crate) fn play(runner: &Path, scene: &str, parameter: u64, stop: &Interrupt) -> Result<Facts> {
+    play_with(runner, scene, &[parameter.to_string()], stop)
+}
+
+/// The same, with more words for it.
+pub(crate) fn play_with(runner: &Path, scene: &str, words: &[String], stop: &Interrupt) -> Result<Facts> {
     let mut command = Command::new(runner);
-    command.arg(scene).arg(parameter.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.arg(scene).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("cannot start {}", runner.display()))?;
     let mut output = child.stdout.take().context("the runner has an output")?;
     let reader = std::thread::spawn(move || {

@@ -54,11 +54,12 @@ fn is_zero(name: &str) -> bool {
 pub(crate) fn stubs(names: &[String]) -> String {
     let mut text = String::from(".section .note.GNU-stack,\"\",@progbits\n.data\n");
     for name in names.iter().filter(|name| is_zero(name)) {
-        let _ = writeln!(text, ".globl {name}\n.balign 64\n{name}: .zero 256");
+        let _ = writeln!(text, ".globl {name}\n.hidden {name}\n.balign 64\n{name}: .zero 256");
     }
     let traps: Vec<&String> = names.iter().filter(|name| !is_zero(name)).collect();
     for (at, name) in traps.iter().enumerate() {
-        let _ = writeln!(text, ".globl {name}\n.set {name}, {}", BASE + at as u64 * TRAP);
+        // Hidden: a library's call of libc's function of that name is not for the trap.
+        let _ = writeln!(text, ".globl {name}\n.hidden {name}\n.set {name}, {}", BASE + at as u64 * TRAP);
     }
     text.push_str(".section .rodata\n");
     for (at, name) in traps.iter().enumerate() {

@@ -4,8 +4,10 @@ use crate::build::{Make, Saved, dependencies};
 use crate::cache::{Entry, Hash, folder};
 use crate::command::{Interrupt, run};
 use crate::kit::{Kit, source_of};
-use crate::link::{Linked, library, link};
+use crate::library::Library;
+use crate::link::{Linked, link};
 use crate::overlay::Overlay;
+use crate::series::Patch;
 use crate::tools::Tools;
 use crate::tree::Tree;
 use crate::{config, glue};
@@ -22,6 +24,15 @@ pub struct Workshop {
     pub(crate) units: Vec<&'static str>,
     entry: Entry,
     stop: Interrupt,
+}
+
+/// Where a runner's tasks can be stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Points {
+    /// At calls of the glue: locks, waits, allocation of tasks.
+    Calls,
+    /// Also at marked accesses of the files that are watched.
+    Accesses,
 }
 
 /// A runner for a state of the tree.
@@ -115,15 +126,28 @@ impl Workshop {
 
     /// A runner of the tree as it is.
     pub fn link(&self) -> Result<Built> {
-        self.link_with(None)
+        self.link_with(None, Points::Calls)
+    }
+
+    /// A runner of the tree as it is, to explore interleavings of.
+    pub fn link_watched(&self) -> Result<Built> {
+        self.link_with(None, Points::Accesses)
+    }
+
+    /// The same, with patches applied.
+    pub fn link_patched(&self, patches: &[&Patch]) -> Result<Built> {
+        let overlay = Overlay::new(self, patches)?;
+        self.link_with(Some(&overlay), Points::Accesses)
     }
 
     /// A runner of the tree with private copies in the place of some of its files.
-    pub(crate) fn link_with(&self, overlay: Option<&Overlay>) -> Result<Built> {
+    pub(crate) fn link_with(&self, overlay: Option<&Overlay>, points: Points) -> Result<Built> {
         let glue_hash = self.kit.glue.iter().fold(Hash::new(), |hash, file| hash.add(file.name).add(file.text));
-        let library = library()?.metadata()?;
-        let hash = Hash::new().add(glue_hash.text()).add(format!("{} {:?}", library.len(), library.modified().ok()));
-        let hash = hash.add(std::fs::read_to_string(self.stamp())?).add(overlay.map_or("", |overlay| &overlay.name));
+        let hash = Hash::new().add(glue_hash.text()).add(Library::find()?.mark()?);
+        let hash = hash
+            .add(std::fs::read_to_string(self.stamp())?)
+            .add(overlay.map_or("", |overlay| &overlay.name))
+            .add(format!("{points:?}"));
         let dir = self.entry.dir.join(format!("run-{}", hash.text()));
         let (runner, count) = (dir.join("runner"), dir.join("trapped"));
         if runner.is_file()
@@ -131,7 +155,7 @@ impl Workshop {
         {
             return Ok(Built { runner, trapped });
         }
-        let linked = self.link_in(&dir, &glue_hash, overlay);
+        let linked = self.link_in(&dir, &glue_hash, overlay, points);
         if linked.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
         }
@@ -140,7 +164,7 @@ impl Workshop {
         Ok(Built { runner, trapped })
     }
 
-    fn link_in(&self, dir: &Path, glue_hash: &Hash, overlay: Option<&Overlay>) -> Result<Linked> {
+    fn link_in(&self, dir: &Path, glue_hash: &Hash, overlay: Option<&Overlay>, points: Points) -> Result<Linked> {
         let saved = Saved::of(&self.out(), self.kit.pattern)?;
         // Headers that a patch changes change the glue, too.
         let headers = overlay.filter(|overlay| overlay.has_headers());
@@ -159,22 +183,25 @@ impl Workshop {
         };
         let mut objects = Vec::new();
         for unit in &self.units {
+            let watched = points == Points::Accesses && self.kit.watched.contains(unit);
+            let flags = if watched { self.kit.watch_flags } else { "" };
             objects.push(match overlay {
-                Some(overlay) if overlay.changes(self, unit)? => self.compile_copy(overlay, dir, unit)?,
+                Some(overlay) if overlay.changes(self, unit)? => self.compile_copy(overlay, dir, unit, flags)?,
+                _ if watched => self.compile_watched(unit)?,
                 _ => self.out().join(unit),
             });
         }
-        link(dir, &objects, &glue, self.kit.wraps, &self.stop)
+        link(dir, &objects, &glue, self.kit.wraps, &Library::find()?, &self.stop)
     }
 
     /// Compiles a private copy with the command that the original was compiled with.
-    fn compile_copy(&self, overlay: &Overlay, dir: &Path, unit: &str) -> Result<PathBuf> {
+    fn compile_copy(&self, overlay: &Overlay, dir: &Path, unit: &str, more: &str) -> Result<PathBuf> {
         let object = dir.join(unit.replace('/', "_"));
         std::fs::create_dir_all(dir)?;
         let source = overlay.source(self, &source_of(unit))?;
         let folder = source_of(unit).rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
         let quote = |dir: &Path| format!("-iquote '{}'", dir.join(&folder).display());
-        let flags = format!("{} {}", quote(&overlay.dir), quote(&self.tree.dir));
+        let flags = format!("{} {} {more}", quote(&overlay.dir), quote(&self.tree.dir));
         let saved = Saved::of(&self.out(), unit)?;
         run(
             &mut saved.compile(&source, &object, &overlay.headers(), &flags),
@@ -182,6 +209,23 @@ impl Workshop {
             &format!("the patched {}", source_of(unit)),
             &self.stop,
         )?;
+        Ok(object)
+    }
+
+    /// Compiles one of the tree's files with scheduling points, once for all runners.
+    fn compile_watched(&self, unit: &str) -> Result<PathBuf> {
+        let of_tree = Hash::new().add(std::fs::read_to_string(self.stamp())?).add(self.kit.watch_flags).text();
+        let dir = self.entry.dir.join(format!("watched-{of_tree}"));
+        let object = dir.join(unit.replace('/', "_"));
+        if object.is_file() {
+            return Ok(object);
+        }
+        std::fs::create_dir_all(&dir)?;
+        let (source, half) = (self.tree.dir.join(source_of(unit)), object.with_extension("half"));
+        let saved = Saved::of(&self.out(), unit)?;
+        let mut compile = saved.compile(&source, &half, &[], self.kit.watch_flags);
+        run(&mut compile, &dir.join("log"), &format!("{} with scheduling points", source_of(unit)), &self.stop)?;
+        std::fs::rename(half, &object)?;
         Ok(object)
     }
 

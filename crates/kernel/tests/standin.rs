@@ -2,6 +2,7 @@
 //! Linux; `tree.rs` does, where there is a kernel tree.
 #![allow(clippy::disallowed_types, reason = "outside of what the checker controls")]
 
+use kernel::explore::Search;
 use kernel::judge::{Outcome, Verdict, chosen};
 use kernel::{Interrupt, Kit, Source, Workshop, doctor, series};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ fn kit(config: &'static [&'static str]) -> Kit {
             Source { name: "kface.h", text: kface.text },
             Source { name: "standin_glue.c", text: include_str!("standin/glue/standin_glue.c") },
         ],
+        watched: &["drivers/gpu/drm/xe/xe_svm.o"],
+        watch_flags: "-DSTANDIN_WATCHED",
         probes: &[
             ("HAS_PAGES", "#include \"standin.h\"\nint probe = STANDIN_PAGE;\n"),
             ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
@@ -289,4 +292,76 @@ fn an_interruption_leaves_nothing_behind() {
     bench.stop.set();
     assert_eq!(shop.build().expect_err("interrupted").to_string(), "interrupted; nothing is left behind");
     assert!(!shop.place().exists());
+}
+
+fn explored(shop: &Workshop, scene: &str) -> kernel::explore::Explored {
+    shop.build().expect("built");
+    let built = shop.link_watched().expect("linked");
+    shop.explore(&built, &Search { scene, tiles: 1, seeds: 0..64, all: true }).expect("explored")
+}
+
+#[test]
+fn a_race_is_found_and_its_seed_plays_the_same_again() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    let found = explored(&shop, "faults");
+    assert_eq!((found.runs, found.outcome()), (64, Outcome::Found));
+    assert_eq!(found.found.len(), 1);
+    assert_eq!(found.found[0].text, "an update is lost");
+    assert!(found.found[0].runs < 64, "some schedules lose nothing");
+    let built = shop.link_watched().expect("linked");
+    let [once, again] = [(); 2].map(|()| shop.explain(&built, "faults", 1, found.found[0].seed).expect("told"));
+    assert_eq!((&once.run, &once.lines), (&again.run, &again.lines));
+    assert!(once.lines.iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines);
+    assert!(once.lines.iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines);
+}
+
+#[test]
+fn a_race_in_code_that_is_not_watched_is_not_seen() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let built = shop.link().expect("linked");
+    let explored =
+        shop.explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true }).expect("explored");
+    assert_eq!(explored.outcome(), Outcome::Clean);
+}
+
+#[test]
+fn a_deadlock_is_found_with_who_waits_for_what() {
+    let Some(bench) = Bench::new() else { return };
+    let found = explored(&bench.shop(), "munmap").found;
+    assert_eq!(found.len(), 1);
+    assert!(found[0].text.starts_with("deadlock: "), "{found:?}");
+    assert!(found[0].text.contains("waits for a word"), "{found:?}");
+}
+
+#[test]
+fn a_search_that_did_not_come_to_its_place_is_not_clean() {
+    let Some(bench) = Bench::new() else { return };
+    let explored = explored(&bench.shop(), "evict");
+    assert_eq!((explored.outcome(), explored.runs), (Outcome::NotJudged, 64));
+    assert_eq!(explored.missed.len(), 3);
+}
+
+#[test]
+fn a_run_that_comes_to_what_is_not_modelled_is_counted_and_never_found() {
+    let Some(bench) = Bench::new() else { return };
+    let explored = explored(&bench.shop(), "gc");
+    assert_eq!(explored.outcome(), Outcome::NotJudged);
+    assert_eq!(explored.not_judged["not modelled: standin_unmodelled"], 64);
+}
+
+#[test]
+fn a_series_can_be_explored() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let fix = "--- a/drivers/gpu/drm/xe/xe_svm.c\n+++ b/drivers/gpu/drm/xe/xe_svm.c\n@@ -17,7 +17,6 @@\n \tint have = *word;\n \n \
+        #ifdef STANDIN_WATCHED\n-\tstandin_point();\n #endif\n \t*word = have + 1;\n }\n";
+    let series = bench.series(&[("no point", fix)]);
+    let built = shop.link_patched(&series.iter().collect::<Vec<_>>()).expect("linked");
+    let explored =
+        shop.explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true }).expect("explored");
+    assert_eq!(explored.outcome(), Outcome::Clean);
 }

@@ -10,10 +10,6 @@
 #include <linux/sched.h>
 #include "kface.h"
 
-/* libc; the kernel's headers have their own of the others. */
-void *malloc(size_t);
-void free(void *);
-
 /* k_warn.c */
 int k_bug(unsigned long ip);
 
@@ -23,22 +19,62 @@ struct k_scene {
 	void (*play)(long parameter);
 };
 extern const struct k_scene k_scene_a, k_scene_b, k_scene_c, k_scene_d1, k_scene_d2;
+extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc, k_scene_glue;
+bool k_faults_served(void);
 
 /* k_print.c: what printk would print, for the kernel's own formats. */
 int k_format(char *out, size_t size, const char *format, va_list args);
 
-/* k_task.c */
+/* k_task.c: a task, with what lockdep knows it to hold. */
+enum k_mode { K_ALONE, K_SHARED, K_RECURSIVE };
+struct k_held {
+	const struct lockdep_map *map;
+	enum k_mode mode;
+	int times;
+	int class;
+	/* Whether what is taken under it comes after it. */
+	bool orders;
+};
+#define K_HELD 48
+struct k_task {
+	struct task_struct task;
+	struct k_task *next;
+	void (*body)(void *);
+	void *arg;
+	bool ended;
+	/* How often the process' memory may still be locked for reading before a handler counts as one that never ends. */
+	int patience;
+	int holding;
+	struct k_held held[K_HELD];
+};
+#define K_PATIENCE 2000
+extern struct k_task *k_self;
 void k_enter(void);
+struct k_task *k_spawn(const char *name, void (*body)(void *), void *arg);
+void k_spawn_daemon(const char *name, void (*body)(void *), void *arg);
+void k_join(struct k_task *task);
+bool k_any_task(bool (*is)(const struct k_task *));
+/* Others may go on: at a place that they can tell; until somebody wakes the channel; after all others that can. */
+void k_point(const char *what, const char *name, unsigned long ip);
+void k_block(const void *channel, const char *what);
+void k_wake(const void *channel);
+void k_yield(void);
 struct mm_struct *k_mm(void);
+
+/* k_order.c */
+void k_hold(const struct lockdep_map *map, int mode, int sub, bool orders);
+void k_drop(const struct lockdep_map *map);
+void k_balanced(const struct k_task *task);
 
 /* k_lock.c */
 void k_may_sleep(const char *where);
-/* How often the process' memory is still locked for reading before a handler counts as one that never ends. */
-extern long k_patience, k_looks;
 
 /* k_wait.c */
+void k_workers_start(void);
 void k_work_run_all(void);
+/* Waits for what somebody tells by k_changed(). */
 void k_wait_for(bool (*done)(void *), void *arg, const char *what);
+void k_changed(void);
 
 /* k_mem.c */
 #define K_POISON_NEW 0x5a
@@ -46,6 +82,9 @@ void k_wait_for(bool (*done)(void *), void *arg, const char *what);
 extern long k_fail_countdown;
 extern const char *k_fail_what;
 void k_mem_init(void);
+void *k_must_alloc(size_t size);
+bool k_is_freed(unsigned long addr);
+int k_freed_pages_written(void);
 struct page *k_page_new(void);
 
 /* k_mm.c */

@@ -16,104 +16,13 @@ int debug_locks = 1;
 int debug_locks_silent;
 int oops_in_progress;
 
-#define HELD 48
+#define HERE ((unsigned long)__builtin_return_address(0))
 
-/* What a task holds: the map that lockdep knows the lock by, and how. */
-struct held {
-	const struct lockdep_map *map;
-	int mode;
-	int times;
-};
-
-enum { SHARED = 1, ALONE = 0 };
-
-static struct held held[HELD];
-static int holding;
-
-static void hold(const struct lockdep_map *map, int mode)
+/* Who cannot have a lock waits for whoever gives one back that lies there. */
+static void wait_while(bool taken, const void *lock, const struct lockdep_map *map)
 {
-	int i;
-
-	for (i = 0; i < holding; i++) {
-		if (held[i].map == map && held[i].mode == mode) {
-			held[i].times++;
-			return;
-		}
-	}
-	if (holding == HELD)
-		kface_give_up("more locks are held than the glue has room for");
-	held[holding++] = (struct held){ map, mode, 1 };
-}
-
-static void drop(const struct lockdep_map *map)
-{
-	int i;
-
-	for (i = holding - 1; i >= 0; i--) {
-		if (held[i].map != map)
-			continue;
-		if (--held[i].times == 0)
-			held[i] = held[--holding];
-		return;
-	}
-	kface_event("unlock_of_free_lock");
-	kface_text("lock", map->name ? map->name : "?");
-	kface_event_end();
-}
-
-/* Lockdep's questions and the hooks of inline code. */
-void lock_acquire(struct lockdep_map *map, unsigned int subclass, int trylock, int read, int check,
-		  struct lockdep_map *nest, unsigned long ip)
-{
-	hold(map, read ? SHARED : ALONE);
-}
-
-void lock_release(struct lockdep_map *map, unsigned long ip)
-{
-	drop(map);
-}
-
-int lock_is_held_type(const struct lockdep_map *map, int read)
-{
-	int i;
-
-	for (i = 0; i < holding; i++) {
-		if (held[i].map == map && (read < 0 || !!read == held[i].mode))
-			return 1;
-	}
-	return 0;
-}
-
-void lockdep_init_map_type(struct lockdep_map *map, const char *name, struct lock_class_key *key, int subclass,
-			   u8 inner, u8 outer, u8 type)
-{
-	map->name = name;
-	map->key = key;
-}
-
-u32 lock_sequence(struct lockdep_map *map)
-{
-	return 0;
-}
-
-void debug_check_no_locks_freed(const void *from, unsigned long size)
-{
-}
-
-int debug_locks_off(void)
-{
-	return 0;
-}
-
-/* Who cannot have what it wants, and there is nobody else to wait for: a deadlock. */
-static void wait_for(bool free, const struct lockdep_map *map)
-{
-	if (!free) {
-		kface_event("deadlock");
-		kface_text("lock", map->name ? map->name : "?");
-		kface_event_end();
-		kface_give_up("a lock is taken that its holder does not give back");
-	}
+	if (taken)
+		k_block(lock, map->name ? map->name : "?");
 }
 
 /* Spin locks. */
@@ -123,26 +32,29 @@ void __raw_spin_lock_init(raw_spinlock_t *lock, const char *name, struct lock_cl
 	lock->dep_map.name = name;
 }
 
-static void spin(raw_spinlock_t *lock)
+static void spin(raw_spinlock_t *lock, int sub, unsigned long ip)
 {
+	k_point("spin_lock", lock->dep_map.name, ip);
 	preempt_disable();
-	wait_for(!atomic_read(&lock->raw_lock.val), &lock->dep_map);
+	while (atomic_read(&lock->raw_lock.val))
+		wait_while(true, lock, &lock->dep_map);
 	atomic_set(&lock->raw_lock.val, 1);
-	hold(&lock->dep_map, ALONE);
+	k_hold(&lock->dep_map, K_ALONE, sub, true);
 }
 
 static void unspin(raw_spinlock_t *lock)
 {
-	drop(&lock->dep_map);
+	k_drop(&lock->dep_map);
 	atomic_set(&lock->raw_lock.val, 0);
 	__preempt_count_sub(1);
+	k_wake(lock);
 }
 
-void _raw_spin_lock(raw_spinlock_t *lock) { spin(lock); }
-void _raw_spin_lock_nested(raw_spinlock_t *lock, int subclass) { spin(lock); }
-void _raw_spin_lock_irq(raw_spinlock_t *lock) { spin(lock); }
-void _raw_spin_lock_bh(raw_spinlock_t *lock) { spin(lock); }
-unsigned long _raw_spin_lock_irqsave(raw_spinlock_t *lock) { spin(lock); return 0; }
+void _raw_spin_lock(raw_spinlock_t *lock) { spin(lock, 0, HERE); }
+void _raw_spin_lock_nested(raw_spinlock_t *lock, int subclass) { spin(lock, subclass, HERE); }
+void _raw_spin_lock_irq(raw_spinlock_t *lock) { spin(lock, 0, HERE); }
+void _raw_spin_lock_bh(raw_spinlock_t *lock) { spin(lock, 0, HERE); }
+unsigned long _raw_spin_lock_irqsave(raw_spinlock_t *lock) { spin(lock, 0, HERE); return 0; }
 void _raw_spin_unlock(raw_spinlock_t *lock) { unspin(lock); }
 void _raw_spin_unlock_irq(raw_spinlock_t *lock) { unspin(lock); }
 void _raw_spin_unlock_bh(raw_spinlock_t *lock) { unspin(lock); }
@@ -150,9 +62,12 @@ void _raw_spin_unlock_irqrestore(raw_spinlock_t *lock, unsigned long flags) { un
 
 int _raw_spin_trylock(raw_spinlock_t *lock)
 {
+	k_point("spin_trylock", lock->dep_map.name, HERE);
 	if (atomic_read(&lock->raw_lock.val))
 		return 0;
-	spin(lock);
+	preempt_disable();
+	atomic_set(&lock->raw_lock.val, 1);
+	k_hold(&lock->dep_map, K_ALONE, 0, false);
 	return 1;
 }
 
@@ -166,61 +81,66 @@ void __init_rwsem(struct rw_semaphore *sem, const char *name, struct lock_class_
 	sem->dep_map.name = name;
 }
 
-static void take(struct rw_semaphore *sem, int mode)
+static void take(struct rw_semaphore *sem, int mode, int sub, bool orders, unsigned long ip)
 {
-	long count = atomic_long_read(&sem->count);
-
 	k_may_sleep("rw_semaphore");
-	wait_for(mode == SHARED ? !(count & WRITER) : !count, &sem->dep_map);
-	atomic_long_add(mode == SHARED ? READER : WRITER, &sem->count);
-	hold(&sem->dep_map, mode);
+	k_point(mode == K_SHARED ? "down_read" : "down_write", sem->dep_map.name, ip);
+	while (mode == K_SHARED ? atomic_long_read(&sem->count) & WRITER : atomic_long_read(&sem->count))
+		wait_while(true, sem, &sem->dep_map);
+	atomic_long_add(mode == K_SHARED ? READER : WRITER, &sem->count);
+	k_hold(&sem->dep_map, mode, sub, orders);
 }
 
-static int try(struct rw_semaphore *sem, int mode)
+static int try(struct rw_semaphore *sem, int mode, unsigned long ip)
 {
-	long count = atomic_long_read(&sem->count);
+	long count;
 
-	if (mode == SHARED ? count & WRITER : count)
+	k_point(mode == K_SHARED ? "down_read_trylock" : "down_write_trylock", sem->dep_map.name, ip);
+	count = atomic_long_read(&sem->count);
+	if (mode == K_SHARED ? count & WRITER : count)
 		return 0;
-	atomic_long_add(mode == SHARED ? READER : WRITER, &sem->count);
-	hold(&sem->dep_map, mode);
+	atomic_long_add(mode == K_SHARED ? READER : WRITER, &sem->count);
+	k_hold(&sem->dep_map, mode, 0, false);
 	return 1;
 }
 
 static void give(struct rw_semaphore *sem, int mode)
 {
-	drop(&sem->dep_map);
-	atomic_long_sub(mode == SHARED ? READER : WRITER, &sem->count);
+	k_drop(&sem->dep_map);
+	atomic_long_sub(mode == K_SHARED ? READER : WRITER, &sem->count);
+	k_wake(sem);
 }
 
-long k_patience = -1, k_looks;
-
 /* A handler that looks at the process' memory again and again gets nowhere. */
-static void take_shared(struct rw_semaphore *sem)
+static void take_shared(struct rw_semaphore *sem, int sub, unsigned long ip)
 {
-	if (k_mm() && sem == &k_mm()->mmap_lock && k_patience >= 0 && k_patience-- == 0) {
+	if (k_mm() && sem == &k_mm()->mmap_lock && k_self->patience && --k_self->patience == 0) {
 		kface_event("endless_retry");
-		kface_number("looks", k_looks);
+		kface_number("looks", K_PATIENCE);
 		kface_event_end();
 		kface_give_up("a handler does not end");
 	}
-	take(sem, SHARED);
+	take(sem, K_SHARED, sub, true, ip);
 }
 
-void down_read(struct rw_semaphore *sem) { take_shared(sem); }
-int down_read_interruptible(struct rw_semaphore *sem) { take_shared(sem); return 0; }
-int down_read_killable(struct rw_semaphore *sem) { take_shared(sem); return 0; }
-int down_read_trylock(struct rw_semaphore *sem) { return try(sem, SHARED); }
-void down_write(struct rw_semaphore *sem) { take(sem, ALONE); }
-int down_write_killable(struct rw_semaphore *sem) { take(sem, ALONE); return 0; }
-int down_write_trylock(struct rw_semaphore *sem) { return try(sem, ALONE); }
-void up_read(struct rw_semaphore *sem) { give(sem, SHARED); }
-void up_write(struct rw_semaphore *sem) { give(sem, ALONE); }
+void down_read(struct rw_semaphore *sem) { take_shared(sem, 0, HERE); }
+void down_read_nested(struct rw_semaphore *sem, int subclass) { take_shared(sem, subclass, HERE); }
+int down_read_interruptible(struct rw_semaphore *sem) { take_shared(sem, 0, HERE); return 0; }
+int down_read_killable(struct rw_semaphore *sem) { take_shared(sem, 0, HERE); return 0; }
+int down_read_trylock(struct rw_semaphore *sem) { return try(sem, K_SHARED, HERE); }
+void down_write(struct rw_semaphore *sem) { take(sem, K_ALONE, 0, true, HERE); }
+void down_write_nested(struct rw_semaphore *sem, int subclass) { take(sem, K_ALONE, subclass, true, HERE); }
+int down_write_killable(struct rw_semaphore *sem) { take(sem, K_ALONE, 0, true, HERE); return 0; }
+int down_write_trylock(struct rw_semaphore *sem) { return try(sem, K_ALONE, HERE); }
+void up_read(struct rw_semaphore *sem) { give(sem, K_SHARED); }
+void up_write(struct rw_semaphore *sem) { give(sem, K_ALONE); }
 
 void downgrade_write(struct rw_semaphore *sem)
 {
-	give(sem, ALONE);
-	take(sem, SHARED);
+	k_drop(&sem->dep_map);
+	atomic_long_add(READER - WRITER, &sem->count);
+	k_hold(&sem->dep_map, K_SHARED, 0, false);
+	k_wake(sem);
 }
 
 /* Mutexes: the owner is the task. */
@@ -235,48 +155,61 @@ bool mutex_is_locked(struct mutex *lock)
 	return atomic_long_read(&lock->owner) != 0;
 }
 
-static void lock_mutex(struct mutex *lock)
+static void lock_mutex(struct mutex *lock, int sub, bool orders, unsigned long ip)
 {
 	k_may_sleep("mutex");
-	wait_for(!mutex_is_locked(lock), &lock->dep_map);
+	k_point("mutex_lock", lock->dep_map.name, ip);
+	while (mutex_is_locked(lock))
+		wait_while(true, lock, &lock->dep_map);
 	atomic_long_set(&lock->owner, (long)current);
-	hold(&lock->dep_map, ALONE);
+	k_hold(&lock->dep_map, K_ALONE, sub, orders);
 }
 
-void mutex_lock_nested(struct mutex *lock, unsigned int subclass) { lock_mutex(lock); }
-void _mutex_lock_nest_lock(struct mutex *lock, struct lockdep_map *nest) { lock_mutex(lock); }
-int mutex_lock_interruptible_nested(struct mutex *lock, unsigned int subclass) { lock_mutex(lock); return 0; }
+void mutex_lock_nested(struct mutex *lock, unsigned int subclass) { lock_mutex(lock, subclass, true, HERE); }
+void _mutex_lock_nest_lock(struct mutex *lock, struct lockdep_map *nest) { lock_mutex(lock, 0, !nest, HERE); }
+
+int mutex_lock_interruptible_nested(struct mutex *lock, unsigned int subclass)
+{
+	lock_mutex(lock, subclass, true, HERE);
+	return 0;
+}
 
 int _mutex_lock_killable(struct mutex *lock, unsigned int subclass, struct lockdep_map *nest)
 {
-	lock_mutex(lock);
+	lock_mutex(lock, subclass, !nest, HERE);
 	return 0;
 }
 
 int _mutex_trylock_nest_lock(struct mutex *lock, struct lockdep_map *nest)
 {
+	k_point("mutex_trylock", lock->dep_map.name, HERE);
 	if (mutex_is_locked(lock))
 		return 0;
-	lock_mutex(lock);
+	atomic_long_set(&lock->owner, (long)current);
+	k_hold(&lock->dep_map, K_ALONE, 0, false);
 	return 1;
 }
 
 void mutex_unlock(struct mutex *lock)
 {
-	drop(&lock->dep_map);
+	k_drop(&lock->dep_map);
 	atomic_long_set(&lock->owner, 0);
+	k_wake(lock);
 }
 
 void mutex_destroy(struct mutex *lock)
 {
 }
 
-/* Mutexes of a transaction: who holds one in the same transaction is told so; nobody else is wounded yet. */
-int ww_mutex_lock(struct ww_mutex *lock, struct ww_acquire_ctx *ctx)
+/* Mutexes of a transaction: who has one already is told so; of two that wait for each other the younger gives up. */
+static int lock_ww(struct ww_mutex *lock, struct ww_acquire_ctx *ctx, unsigned long ip)
 {
 	if (ctx && READ_ONCE(lock->ctx) == ctx)
 		return -EALREADY;
-	lock_mutex(&lock->base);
+	k_point("ww_mutex_lock", lock->base.dep_map.name, ip);
+	if (ctx && lock->ctx && ctx->acquired && (long)(ctx->stamp - lock->ctx->stamp) > 0)
+		return -EDEADLK;
+	lock_mutex(&lock->base, 0, !ctx, ip);
 	if (ctx) {
 		lock->ctx = ctx;
 		ctx->acquired++;
@@ -284,14 +217,12 @@ int ww_mutex_lock(struct ww_mutex *lock, struct ww_acquire_ctx *ctx)
 	return 0;
 }
 
-int ww_mutex_lock_interruptible(struct ww_mutex *lock, struct ww_acquire_ctx *ctx)
-{
-	return ww_mutex_lock(lock, ctx);
-}
+int ww_mutex_lock(struct ww_mutex *lock, struct ww_acquire_ctx *ctx) { return lock_ww(lock, ctx, HERE); }
+int ww_mutex_lock_interruptible(struct ww_mutex *lock, struct ww_acquire_ctx *ctx) { return lock_ww(lock, ctx, HERE); }
 
 int ww_mutex_trylock(struct ww_mutex *lock, struct ww_acquire_ctx *ctx)
 {
-	return mutex_is_locked(&lock->base) ? 0 : !ww_mutex_lock(lock, ctx);
+	return mutex_is_locked(&lock->base) ? 0 : !lock_ww(lock, ctx, HERE);
 }
 
 void ww_mutex_unlock(struct ww_mutex *lock)
@@ -341,7 +272,7 @@ int __cond_resched_lock(spinlock_t *lock)
 	return 0;
 }
 
-/* Read-copy-update: with nothing that is preempted inside, each grace period is over at once. */
+/* Read-copy-update: a grace period is over when nobody reads. */
 struct lockdep_map rcu_lock_map = { .name = "rcu_read_lock" };
 struct lockdep_map rcu_bh_lock_map = { .name = "rcu_read_lock_bh" };
 struct lockdep_map rcu_sched_lock_map = { .name = "rcu_read_lock_sched" };
@@ -361,28 +292,74 @@ void lockdep_rcu_suspicious(const char *file, const int line, const char *text)
 	kface_event_end();
 }
 
-void synchronize_rcu(void)
+/* Whether a task is in a section that reads, by what lockdep was told. */
+static bool k_rcu_reads(const struct k_task *task)
 {
-	k_may_sleep("synchronize_rcu");
+	int i;
+
+	for (i = 0; i < task->holding; i++) {
+		if (task->held[i].map == &rcu_lock_map)
+			return true;
+	}
+	return false;
 }
 
-void call_rcu(struct rcu_head *head, rcu_callback_t done)
+/* Who waits for a grace period looks again whenever somebody went on. */
+static void grace_period(int *readers)
 {
-	done(head);
+	k_may_sleep("a grace period");
+	while (readers ? *readers : k_any_task(k_rcu_reads))
+		k_yield();
 }
+
+void synchronize_rcu(void) { grace_period(NULL); }
+
+static int srcu_readers;
+
+int __srcu_read_lock(struct srcu_struct *srcu)
+{
+	srcu_readers++;
+	return 0;
+}
+
+void __srcu_read_unlock(struct srcu_struct *srcu, int idx) { srcu_readers--; }
+void __srcu_check_read_flavor(struct srcu_struct *srcu, int flavor) { }
+void synchronize_srcu(struct srcu_struct *srcu) { grace_period(&srcu_readers); }
+
+/* Callbacks run as work, behind a grace period of both kinds. */
+struct callback {
+	struct work_struct work;
+	struct rcu_head *head;
+	rcu_callback_t done;
+	void *memory;
+};
+
+static void call(struct work_struct *work)
+{
+	struct callback *callback = container_of(work, struct callback, work);
+
+	grace_period(NULL);
+	grace_period(&srcu_readers);
+	if (callback->done)
+		callback->done(callback->head);
+	else
+		kvfree(callback->memory);
+	kfree(callback);
+}
+
+static void later(struct rcu_head *head, rcu_callback_t done, void *memory)
+{
+	struct callback *callback = k_must_alloc(sizeof(*callback));
+
+	INIT_WORK(&callback->work, call);
+	callback->head = head;
+	callback->done = done;
+	callback->memory = memory;
+	queue_work_on(WORK_CPU_UNBOUND, system_wq, &callback->work);
+}
+
+void call_rcu(struct rcu_head *head, rcu_callback_t done) { later(head, done, NULL); }
+void call_srcu(struct srcu_struct *srcu, struct rcu_head *head, rcu_callback_t done) { later(head, done, NULL); }
 
 void k_kvfree_call_rcu(void *head, void *memory) __asm__("kvfree_call_rcu");
-void k_kvfree_call_rcu(void *head, void *memory)
-{
-	kvfree(memory);
-}
-
-int __srcu_read_lock(struct srcu_struct *srcu) { return 0; }
-void __srcu_read_unlock(struct srcu_struct *srcu, int idx) { }
-void __srcu_check_read_flavor(struct srcu_struct *srcu, int flavor) { }
-void synchronize_srcu(struct srcu_struct *srcu) { }
-
-void call_srcu(struct srcu_struct *srcu, struct rcu_head *head, rcu_callback_t done)
-{
-	done(head);
-}
+void k_kvfree_call_rcu(void *head, void *memory) { later(NULL, NULL, memory); }

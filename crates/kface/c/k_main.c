@@ -19,7 +19,10 @@ static void initialise(void)
 		((int (*)(void))((long)place + *place))();
 }
 
-static const struct k_scene *const scenes[] = { &k_scene_a, &k_scene_b, &k_scene_c, &k_scene_d1, &k_scene_d2 };
+static const struct k_scene *const scenes[] = {
+	&k_scene_a, &k_scene_b, &k_scene_c, &k_scene_d1, &k_scene_d2,
+	&k_scene_faults, &k_scene_munmap, &k_scene_evict, &k_scene_cpufault, &k_scene_gc, &k_scene_glue,
+};
 
 static const char *scene_name(int index)
 {
@@ -36,6 +39,7 @@ static int scene(const char *name, long parameter)
 		k_mem_init();
 		k_mm_init();
 		k_enter();
+		k_workers_start();
 		initialise();
 		scenes[i]->play(parameter);
 		kface_gpu_records();

@@ -14,6 +14,10 @@
 #define RAM_BYTES (64UL << 20)
 #define VMEMMAP_BASE 0x400000000000UL
 #define VMEMMAP_BYTES (16UL << 30)
+/* The slab's memory, and a byte about each 16 of it: what was freed is not given out again, so who still uses it is found. */
+#define HEAP_BASE 0x200000000UL
+#define HEAP_BYTES (256UL << 20)
+#define SHADOW_BASE 0x240000000UL
 
 unsigned long vmemmap_base;
 unsigned long page_offset_base;
@@ -40,15 +44,44 @@ void k_mem_init(void)
 	k_preempt_count = (unsigned long)PREEMPT_ENABLED;
 	vmemmap_base = (unsigned long)kface_reserve(VMEMMAP_BASE, VMEMMAP_BYTES);
 	kface_reserve(RAM_BASE, RAM_BYTES);
+	kface_reserve(HEAP_BASE, HEAP_BYTES);
+	kface_reserve(SHADOW_BASE, HEAP_BYTES >> 4);
 	zero_page_pfn = page_to_pfn(k_page_new());
 }
 
 /* What stands in front of an allocation says how long it is. */
-#define HEAD 32
+#define HEAD 16
+
+enum { NEVER_USED, IN_USE, FREED };
+
+static unsigned long heap_used = HEAD;
+
+static void shade(const void *memory, size_t size, int what)
+{
+	memset((void *)(SHADOW_BASE + (((unsigned long)memory - HEAP_BASE) >> 4)), what, DIV_ROUND_UP(size, 16));
+}
+
+bool k_is_freed(unsigned long addr)
+{
+	return addr - HEAP_BASE < HEAP_BYTES && *(unsigned char *)(SHADOW_BASE + ((addr - HEAP_BASE) >> 4)) == FREED;
+}
+
+void *k_must_alloc(size_t size)
+{
+	unsigned char *memory = (unsigned char *)HEAP_BASE + heap_used + HEAD;
+
+	heap_used += HEAD + ALIGN(size, 16);
+	if (heap_used > HEAP_BYTES)
+		kface_give_up("the glue has no memory left");
+	*(size_t *)(memory - HEAD) = size;
+	shade(memory, size, IN_USE);
+	memset(memory, 0, size);
+	return memory;
+}
 
 static void *allocate(size_t size, gfp_t flags)
 {
-	unsigned char *memory;
+	void *memory;
 
 	if (k_fail_countdown >= 0 && k_fail_countdown-- == 0) {
 		kface_event("allocation_failed");
@@ -56,23 +89,26 @@ static void *allocate(size_t size, gfp_t flags)
 		kface_event_end();
 		return NULL;
 	}
-	memory = malloc(size + HEAD);
-	if (!memory)
-		return NULL;
-	*(size_t *)memory = size;
-	memory += 16;
-	memset(memory, flags & __GFP_ZERO ? 0 : K_POISON_NEW, size);
+	memory = k_must_alloc(size);
+	if (!(flags & __GFP_ZERO))
+		memset(memory, K_POISON_NEW, size);
 	return memory;
 }
 
 static void release(const void *memory)
 {
-	if (!ZERO_OR_NULL_PTR(memory)) {
-		size_t *size = (size_t *)((unsigned char *)memory - 16);
+	size_t size;
 
-		/* Never given out again: who uses it finds the poison. */
-		memset((void *)memory, K_POISON_FREED, *size);
+	if (ZERO_OR_NULL_PTR(memory))
+		return;
+	if (k_is_freed((unsigned long)memory)) {
+		kface_event("double_free");
+		kface_event_end();
+		return;
 	}
+	size = *(size_t *)((unsigned char *)memory - HEAD);
+	memset((void *)memory, K_POISON_FREED, size);
+	shade(memory, size, FREED);
 }
 
 /*
@@ -95,7 +131,7 @@ ENTRY(k_kvmalloc, "__kvmalloc_node_noprof", size_t size, unsigned long align, gf
 static void *again(const void *old, size_t size, gfp_t flags)
 {
 	void *memory = allocate(size, flags);
-	size_t had = ZERO_OR_NULL_PTR(old) ? 0 : *(size_t *)((unsigned char *)old - 16);
+	size_t had = ZERO_OR_NULL_PTR(old) ? 0 : *(size_t *)((unsigned char *)old - HEAD);
 
 	if (memory && had) {
 		memcpy(memory, old, min(had, size));
@@ -177,6 +213,28 @@ struct page *k_page_new(void)
 	init_page_count(page);
 	memset(page_address(page), 0, PAGE_SIZE);
 	return page;
+}
+
+static bool is_poison(const unsigned long *word)
+{
+	int i;
+
+	for (i = 0; i < PAGE_SIZE / sizeof(*word); i++) {
+		if (word[i] != 0x0101010101010101UL * K_POISON_FREED)
+			return false;
+	}
+	return true;
+}
+
+/* Pages of system memory that were given back and hold something else than they did then. */
+int k_freed_pages_written(void)
+{
+	struct page *page;
+	int written = 0;
+
+	for (page = freed_pages; page; page = (struct page *)page->private)
+		written += !is_poison(page_address(page));
+	return written;
 }
 
 static void page_gone(struct page *page)

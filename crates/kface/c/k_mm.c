@@ -128,6 +128,14 @@ static pte_t *entry(unsigned long addr)
 	return pte_offset_kernel(pmd, addr);
 }
 
+/* The lock of page tables. */
+static spinlock_t *tables_lock(void)
+{
+	/* With so few CPUs there is one. */
+	BUILD_BUG_ON(IS_ENABLED(CONFIG_SPLIT_PTE_PTLOCKS));
+	return &mm->page_table_lock;
+}
+
 pte_t pte_mkwrite(pte_t pte, struct vm_area_struct *vma)
 {
 	return pte_mkwrite_novma(pte);
@@ -179,16 +187,36 @@ void remove_migration_ptes(struct folio *from, struct folio *to, enum ttu_flags 
 		if (!vma || from->index < vma->vm_pgoff || addr >= vma->vm_end)
 			continue;
 		pte = entry(addr);
-		if (pte_none(*pte) || pte_present(*pte))
-			continue;
+		spin_lock(tables_lock());
 		leaf = softleaf_from_pte(*pte);
-		if (!softleaf_is_migration(leaf) || softleaf_to_pfn(leaf) != folio_pfn(from))
-			continue;
-		folio_get(to);
-		atomic_inc(&to->_mapcount);
-		SetPageAnonExclusive(&to->page);
-		set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
+		if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(leaf) &&
+		    softleaf_to_pfn(leaf) == folio_pfn(from)) {
+			folio_get(to);
+			atomic_inc(&to->_mapcount);
+			SetPageAnonExclusive(&to->page);
+			set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
+		}
+		spin_unlock(tables_lock());
 	}
+}
+
+/* Whether an entry, which is not a migration's, leads to this folio. */
+static bool leads_to(pte_t pte, struct folio *folio)
+{
+	softleaf_t leaf;
+
+	if (pte_none(pte) || pte_present(pte))
+		return !pte_none(pte) && pte_pfn(pte) == folio_pfn(folio);
+	leaf = softleaf_from_pte(pte);
+	return !softleaf_is_migration(leaf) && softleaf_to_pfn(leaf) == folio_pfn(folio);
+}
+
+/* A notice that goes out while a fault is served is what the engine's checks are for. */
+static void notice(struct mmu_notifier_range *range)
+{
+	if (k_faults_served())
+		kface_reached("memory changed while a fault was served");
+	mmu_notifier_invalidate_range_start(range);
 }
 
 /* The mapping of a folio, by its index: what eviction by frame needs. */
@@ -200,16 +228,20 @@ void try_to_migrate(struct folio *folio, enum ttu_flags flags)
 	pte_t *pte = entry(addr);
 	bool write;
 
-	if (!vma || pte_none(*pte))
+	if (!vma)
 		return;
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr, addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&range);
-	write = pte_present(*pte) ? pte_write(*pte) : softleaf_is_device_private_write(softleaf_from_pte(*pte));
-	ClearPageAnonExclusive(&folio->page);
-	set_pte(pte, swp_entry_to_pte(write ? make_writable_migration_entry(folio_pfn(folio))
-					    : make_readable_exclusive_migration_entry(folio_pfn(folio))));
-	folio_remove_rmap_pte(folio, &folio->page, vma);
-	folio_put(folio);
+	notice(&range);
+	spin_lock(tables_lock());
+	if (leads_to(*pte, folio)) {
+		write = pte_present(*pte) ? pte_write(*pte) : softleaf_is_device_private_write(softleaf_from_pte(*pte));
+		ClearPageAnonExclusive(&folio->page);
+		set_pte(pte, swp_entry_to_pte(write ? make_writable_migration_entry(folio_pfn(folio))
+						    : make_readable_exclusive_migration_entry(folio_pfn(folio))));
+		folio_remove_rmap_pte(folio, &folio->page, vma);
+		folio_put(folio);
+	}
+	spin_unlock(tables_lock());
 	mmu_notifier_invalidate_range_end(&range);
 }
 
@@ -267,6 +299,7 @@ void lru_add_drain_all(void) { }
 void folio_unlock(struct folio *folio)
 {
 	clear_bit_unlock(PG_locked, folio_flags(folio, 0));
+	k_wake(folio);
 }
 
 void unlock_page(struct page *page)
@@ -276,7 +309,30 @@ void unlock_page(struct page *page)
 
 void __folio_lock(struct folio *folio)
 {
-	kface_give_up("a folio is locked whose holder does not give it back");
+	while (!folio_trylock(folio))
+		k_block(folio, "a locked page");
+}
+
+/* Waits while the page behind an entry is locked, by whoever moves it. The page tables are locked. */
+static void wait_on_locked(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	spin_unlock(tables_lock());
+	kface_reached("a fault waited for a page that moves");
+	if (folio_test_locked(folio))
+		k_block(folio, "a page that moves");
+}
+
+void migration_entry_wait(struct mm_struct *of, pmd_t *pmd, unsigned long addr)
+{
+	pte_t *pte = entry(addr);
+
+	spin_lock(tables_lock());
+	if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(softleaf_from_pte(*pte)))
+		wait_on_locked(softleaf_to_page(softleaf_from_pte(*pte)));
+	else
+		spin_unlock(tables_lock());
 }
 
 void folio_copy(struct folio *to, struct folio *from)
@@ -284,7 +340,7 @@ void folio_copy(struct folio *to, struct folio *from)
 	memcpy(folio_address(to), folio_address(from), folio_size(from));
 }
 
-/* Faults of the CPU, and of those who fault on its behalf. */
+/* Faults of the CPU, and of those who fault on its behalf. The page tables are locked, and unlocked on return. */
 static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, unsigned int flags)
 {
 	struct page *page = softleaf_to_page(softleaf_from_pte(*pte));
@@ -293,37 +349,57 @@ static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long ad
 
 	vmf.page = page;
 	vmf.orig_pte = *pte;
-	if (!trylock_page(page))
-		kface_give_up("a fault meets a device page that is locked");
+	if (!trylock_page(page)) {
+		wait_on_locked(page);
+		return 0;
+	}
 	get_page(page);
+	spin_unlock(tables_lock());
+	kface_reached("a CPU fault migrated a page home");
 	result = page_pgmap(page)->ops->migrate_to_ram(&vmf);
 	unlock_page(page);
 	put_page(page);
 	return result;
 }
 
-vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr, unsigned int flags, struct pt_regs *regs)
+static vm_fault_t fault_hole(struct vm_area_struct *vma, unsigned long addr, pte_t *pte)
 {
-	pte_t *pte = entry(addr);
-	struct page *page;
+	struct page *page = k_page_new();
 
-	if (pte_present(*pte)) {
-		if (flags & FAULT_FLAG_WRITE && vma->vm_flags & VM_WRITE)
-			set_pte(pte, pte_mkwrite(pte_mkdirty(*pte), vma));
-		return 0;
-	}
-	if (!pte_none(*pte)) {
-		if (softleaf_is_device_private(softleaf_from_pte(*pte)))
-			return fault_device_page(vma, addr, pte, flags);
-		kface_give_up("a fault meets a page that migrates");
-	}
-	page = k_page_new();
 	if (!page)
 		return VM_FAULT_OOM;
 	__folio_mark_uptodate(page_folio(page));
+	spin_lock(tables_lock());
+	if (!pte_none(*pte)) {
+		spin_unlock(tables_lock());
+		put_page(page);
+		return 0;
+	}
 	folio_add_new_anon_rmap(page_folio(page), vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(page_folio(page), vma);
 	set_pte(pte, mapping_of(page_folio(page), vma, vma->vm_flags & VM_WRITE));
+	spin_unlock(tables_lock());
+	return 0;
+}
+
+vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr, unsigned int flags, struct pt_regs *regs)
+{
+	pte_t *pte = entry(addr);
+
+	spin_lock(tables_lock());
+	if (pte_present(*pte)) {
+		if (flags & FAULT_FLAG_WRITE && vma->vm_flags & VM_WRITE)
+			set_pte(pte, pte_mkwrite(pte_mkdirty(*pte), vma));
+		spin_unlock(tables_lock());
+		return 0;
+	}
+	if (pte_none(*pte)) {
+		spin_unlock(tables_lock());
+		return fault_hole(vma, addr, pte);
+	}
+	if (softleaf_is_device_private(softleaf_from_pte(*pte)))
+		return fault_device_page(vma, addr, pte, flags);
+	wait_on_locked(softleaf_to_page(softleaf_from_pte(*pte)));
 	return 0;
 }
 
@@ -332,7 +408,7 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte)
 {
 	int tries;
 
-	for (tries = 0; tries < 8; tries++) {
+	for (tries = 0; tries < 32; tries++) {
 		struct vm_area_struct *vma;
 		vm_fault_t result;
 		pte_t *pte = entry(addr);
@@ -347,6 +423,9 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte)
 		mmap_read_unlock(mm);
 		if (result & VM_FAULT_ERROR)
 			return -EFAULT;
+		/* Others that were in the way get somewhere until the program is back at its access. */
+		if (!pte_present(*pte))
+			k_yield();
 	}
 	return -EBUSY;
 }
@@ -370,44 +449,49 @@ static void zap(struct vm_area_struct *vma, unsigned long start, unsigned long e
 {
 	for (; start < end; start += PAGE_SIZE) {
 		pte_t *pte = entry(start);
+		struct page *page = NULL;
 		unsigned long pfn;
-		int what = k_page_is(start, &pfn);
-		struct page *page;
+		int what;
 
-		if (what == 'n')
-			continue;
-		if (what == 'm')
-			kface_give_up("a page is unmapped that migrates");
-		page = pfn_to_page(pfn);
+		spin_lock(tables_lock());
+		what = k_page_is(start, &pfn);
 		set_pte(pte, __pte(0));
-		folio_remove_rmap_pte(page_folio(page), page, vma);
-		put_page(page);
+		if (what == 'r' || what == 'd') {
+			page = pfn_to_page(pfn);
+			folio_remove_rmap_pte(page_folio(page), page, vma);
+		}
+		spin_unlock(tables_lock());
+		if (page)
+			put_page(page);
 	}
 }
 
+/* As munmap(2): the area goes with the memory locked for writing, its pages with the memory locked for reading. */
 void k_munmap(unsigned long start, unsigned long end)
 {
 	struct mmu_notifier_range range;
 	struct vm_area_struct *vma;
+	int i;
 
 	mmap_write_lock(mm);
 	vma = find_vma_intersection(mm, start, end);
-	if (vma && vma->vm_start <= start && end <= vma->vm_end) {
-		unsigned long behind = vma->vm_end, from = vma->vm_start;
-		int i;
-
-		if (from < start)
-			vma->vm_end = start;
-		if (end < behind)
-			area_new(end, behind, vma->vm_flags);
-		mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
-		mmu_notifier_invalidate_range_start(&range);
-		zap(vma, start, end);
-		mmu_notifier_invalidate_range_end(&range);
-		for (i = 0; from >= start && i < AREAS; i++)
-			areas[i] = areas[i] == vma ? NULL : areas[i];
+	if (!vma || vma->vm_start > start || end > vma->vm_end) {
+		mmap_write_unlock(mm);
+		return;
 	}
-	mmap_write_unlock(mm);
+	if (vma->vm_start < start)
+		area_new(vma->vm_start, start, vma->vm_flags);
+	if (end < vma->vm_end)
+		area_new(end, vma->vm_end, vma->vm_flags);
+	area_is(vma, start, end);
+	for (i = 0; i < AREAS; i++)
+		areas[i] = areas[i] == vma ? NULL : areas[i];
+	mmap_write_downgrade(mm);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
+	notice(&range);
+	zap(vma, start, end);
+	mmu_notifier_invalidate_range_end(&range);
+	mmap_read_unlock(mm);
 }
 
 void k_mprotect(unsigned long start, unsigned long end, bool write)
@@ -429,12 +513,14 @@ void k_mprotect(unsigned long start, unsigned long end, bool write)
 		area_is(vma, start, end);
 		vm_flags_reset(vma, flags);
 		mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
-		mmu_notifier_invalidate_range_start(&range);
+		notice(&range);
 		for (addr = start; addr < end; addr += PAGE_SIZE) {
 			pte_t *pte = entry(addr);
 
+			spin_lock(tables_lock());
 			if (pte_present(*pte))
 				set_pte(pte, write ? pte_mkwrite(*pte, vma) : pte_wrprotect(*pte));
+			spin_unlock(tables_lock());
 		}
 		mmu_notifier_invalidate_range_end(&range);
 	}

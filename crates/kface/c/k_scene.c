@@ -40,6 +40,7 @@ int k_stage_fault(struct k_stage *stage, int tile, unsigned long addr, const cha
 {
 	int jobs = k_jobs, err = k_xe_fault(stage->vm, tile, addr, false);
 
+	k_work_run_all();
 	kface_gpu_records();
 	kface_event("fault");
 	kface_text("step", step);

@@ -107,11 +107,13 @@ struct xe_device *k_xe_new(int tiles, bool needs_64k)
 	xe->drm.unique = "0000:00:02.0";
 	platform(xe, tiles, needs_64k);
 	device_memory(tiles, needs_64k);
+	k_engines_start(tiles);
 	k_xe_bos_init(xe);
 	xa_init_flags(&xe->usm.asid_to_vm, XA_FLAGS_ALLOC);
 	init_rwsem(&xe->usm.lock);
 	init_waitqueue_head(&xe->ufence_wq);
 	xe->unordered_wq = xe->ordered_wq = xe->destroy_wq = xe->preempt_fence_wq = alloc_ordered_workqueue("xe", 0);
+	xe->usm.pf_wq = alloc_workqueue("page faults", 0, 0);
 	xe_validation_device_init(&xe->val);
 	xe_pat_init_early(xe);
 	for (id = 0; id < tiles; id++)
@@ -181,13 +183,12 @@ int k_xe_fault(struct xe_vm *vm, int tile, u64 addr, bool write)
 	struct xe_vma *vma;
 	int err;
 
-	k_looks = k_patience = 2000;
+	k_self->patience = K_PATIENCE;
 	down_write(&vm->lock);
 	vma = xe_vm_find_vma_by_addr(vm, addr);
 	err = vma ? xe_svm_handle_pagefault(vm, vma, vm->xe->tiles[tile].primary_gt, addr, false) : -EINVAL;
 	up_write(&vm->lock);
-	k_patience = -1;
-	k_work_run_all();
+	k_self->patience = 0;
 	return err;
 }
 

@@ -27,10 +27,12 @@ extern unsigned char *k_vram[K_TILES];
 void k_xe_vram_new(struct xe_device *xe, int tile);
 void k_xe_bos_init(struct xe_device *xe);
 int k_xe_bos_in_vram(int tile);
-struct xe_bo *k_xe_bo_of(struct page *page);
+/* A buffer of the process' own memory in VRAM, with a reference; none, where there is none. */
+struct xe_bo *k_xe_devmem_get(void);
 
 /* k_xe_job.c */
 void k_xe_queues_init(struct xe_gt *gt);
+void k_engines_start(int tiles);
 extern int k_jobs;
 
 #endif

@@ -35,6 +35,32 @@ void k_xe_vram_new(struct xe_device *xe, int id)
 	tile->mem.vram = tile->mem.kernel_vram = regions[id] = vr;
 }
 
+/* Buffers with pages of the process, which the driver makes without a VM. */
+static struct xe_bo *devmem[16];
+
+struct xe_bo *k_xe_devmem_get(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(devmem); i++) {
+		if (devmem[i] && kref_get_unless_zero(&devmem[i]->ttm.base.refcount))
+			return devmem[i];
+	}
+	return NULL;
+}
+
+static void devmem_is(struct xe_bo *from, struct xe_bo *to)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(devmem); i++) {
+		if (devmem[i] == from) {
+			devmem[i] = to;
+			return;
+		}
+	}
+}
+
 static void bo_gone(struct drm_gem_object *object)
 {
 	struct xe_bo *bo = gem_to_xe_bo(object);
@@ -42,6 +68,7 @@ static void bo_gone(struct drm_gem_object *object)
 	int id = res->mem_type - XE_PL_VRAM0;
 
 	bos_in[id]--;
+	devmem_is(bo, NULL);
 	gpu_buddy_free_list(&regions[id]->ttm.mm, &to_xe_ttm_vram_mgr_resource(res)->blocks, 0);
 	drm_gem_object_release(object);
 	kfree(res);
@@ -106,8 +133,11 @@ struct xe_bo *xe_bo_create_locked(struct xe_device *xe, struct xe_tile *tile, st
 {
 	struct xe_bo *bo = bo_new(xe, tile, vm, bytes, flags, type);
 
-	if (!IS_ERR(bo) && !vm)
+	if (!IS_ERR(bo) && !vm) {
+		/* Locked before anybody else can find it. */
 		dma_resv_lock(bo->ttm.base.resv, NULL);
+		devmem_is(NULL, bo);
+	}
 	return bo;
 }
 

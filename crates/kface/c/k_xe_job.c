@@ -72,11 +72,6 @@ u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) { return *old = 0; }
 static const char *fence_name(struct dma_fence *fence) { return "xe"; }
 static const struct dma_fence_ops job_fence_ops = { .get_driver_name = fence_name, .get_timeline_name = fence_name };
 
-static bool is_signaled(void *fence)
-{
-	return dma_fence_is_signaled(fence);
-}
-
 static void finished_init(struct drm_sched_job *job)
 {
 	dma_fence_init(&job->s_fence->finished, &job_fence_ops, &job->s_fence->lock, dma_fence_context_alloc(1), 1);
@@ -116,23 +111,60 @@ int drm_sched_job_add_dependency(struct drm_sched_job *job, struct dma_fence *fe
 	return fence ? xa_alloc(&job->dependencies, &id, fence, xa_limit_32b, GFP_KERNEL) : 0;
 }
 
-void drm_sched_entity_push_job(struct drm_sched_job *job)
+static void wait_for_dependencies(struct drm_sched_job *job)
 {
-	struct xe_dep_job *dep = container_of(job, struct xe_dep_job, drm);
-	struct dma_fence *finished = &job->s_fence->finished, *fence;
+	struct dma_fence *fence;
 	unsigned long index;
 
 	xa_for_each(&job->dependencies, index, fence)
-		k_wait_for(is_signaled, fence, "fence");
+		dma_fence_wait(fence, false);
+}
+
+static void run_dep_job(struct xe_dep_job *dep)
+{
+	struct dma_fence *finished = &dep->drm.s_fence->finished, *fence;
+
+	wait_for_dependencies(&dep->drm);
 	fence = dep->ops->run_job(dep);
 	if (!IS_ERR_OR_NULL(fence)) {
-		k_wait_for(is_signaled, fence, "fence");
+		dma_fence_wait(fence, false);
 		dma_fence_put(fence);
 	}
 	dma_fence_get(finished);
 	dma_fence_signal(finished);
 	dep->ops->free_job(dep);
 }
+
+/* Lines of jobs, each served by a task of its own: one for each tile's copy engine, one for jobs that flush. */
+struct line {
+	struct drm_sched_job *jobs[16];
+	int first, last;
+	void (*run)(struct drm_sched_job *job);
+};
+
+static struct line lines[K_TILES + 1];
+
+static void serve(void *arg)
+{
+	struct line *line = arg;
+
+	for (;;) {
+		while (line->first == line->last)
+			k_block(line, "a job");
+		line->run(line->jobs[line->first++ % ARRAY_SIZE(line->jobs)]);
+	}
+}
+
+static void stand_in_line(struct line *line, struct drm_sched_job *job)
+{
+	if (line->last - line->first == ARRAY_SIZE(line->jobs))
+		kface_give_up("more jobs wait than the glue has room for");
+	line->jobs[line->last++ % ARRAY_SIZE(line->jobs)] = job;
+	k_wake(line);
+}
+
+void drm_sched_entity_push_job(struct drm_sched_job *job) { stand_in_line(&lines[K_TILES], job); }
+static void run_flush(struct drm_sched_job *job) { run_dep_job(container_of(job, struct xe_dep_job, drm)); }
 
 bool xe_sched_job_is_migration(struct xe_exec_queue *q)
 {
@@ -170,25 +202,28 @@ void xe_sched_job_arm(struct xe_sched_job *job) { drm_sched_job_arm(&job->drm); 
 
 int xe_sched_job_add_deps(struct xe_sched_job *job, struct dma_resv *resv, enum dma_resv_usage usage)
 {
-	dma_resv_wait_timeout(resv, usage, false, MAX_SCHEDULE_TIMEOUT);
-	return 0;
+	struct dma_resv_iter cursor;
+	struct dma_fence *fence;
+	int err = 0;
+
+	dma_resv_for_each_fence(&cursor, resv, usage, fence)
+		err = err ?: drm_sched_job_add_dependency(&job->drm, dma_fence_get(fence));
+	return err;
 }
 
-void xe_sched_job_push(struct xe_sched_job *job)
+static void run_job(struct drm_sched_job *drm)
 {
+	struct xe_sched_job *job = container_of(drm, struct xe_sched_job, drm);
 	struct xe_tile *tile = gt_to_tile(job->q->gt);
 	unsigned int space = job->q->vm->usm.asid;
-	struct dma_fence *fence;
-	unsigned long index;
 	int i, failed = 0;
 
+	wait_for_dependencies(drm);
 	if (job->q->vm->flags & XE_VM_FLAG_MIGRATION)
 		space = (1U << 20) - 1 - tile->id;
 	kface_gpu_root(tile->id, space, xe_bo_addr(job->q->vm->pt_root[tile->id]->bo, 0, SZ_4K), job->q->vm->flags & XE_VM_FLAG_64K);
-	k_jobs++;
-	xa_for_each(&job->drm.dependencies, index, fence)
-		k_wait_for(is_signaled, fence, "fence");
 	for (i = 0; i < 2 && !failed; i++) {
+		k_point(i ? "engine copies" : "engine begins", "job", 0);
 		/* The ring flushes translations before the second part, which uses what the first part wrote. */
 		kface_gpu_flush(tile->id, space, 0, 1ULL << 48);
 		failed = kface_gpu_batch(tile->id, space, job->ptrs[i].batch_addr);
@@ -201,6 +236,24 @@ void xe_sched_job_push(struct xe_sched_job *job)
 		dma_fence_set_error(&job->drm.s_fence->finished, -EIO);
 	dma_fence_signal(&job->drm.s_fence->finished);
 	xe_sched_job_put(job);
+}
+
+void xe_sched_job_push(struct xe_sched_job *job)
+{
+	k_jobs++;
+	stand_in_line(&lines[gt_to_tile(job->q->gt)->id], &job->drm);
+}
+
+void k_engines_start(int tiles)
+{
+	int id;
+
+	lines[K_TILES].run = run_flush;
+	k_spawn_daemon("flusher", serve, &lines[K_TILES]);
+	for (id = 0; id < tiles; id++) {
+		lines[id].run = run_job;
+		k_spawn_daemon("engine", serve, &lines[id]);
+	}
 }
 
 /* Flushes of translations: the tree's own bookkeeping, over a device that answers at once. */

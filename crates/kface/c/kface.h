@@ -33,6 +33,22 @@ void kface_event_end(void);
 void kface_give_up(const char *why) __attribute__((noreturn));
 void kface_not_modelled(const char *symbol) __attribute__((noreturn));
 
+/*
+ * Tasks. All of C runs inside of one; every call of these may let others go on before it returns. A point is a place that the
+ * schedule may stop a task at: what it is about to do, to which object, and where in the code.
+ */
+void kface_spawn(const char *name, void (*body)(void *), void *arg, int daemon);
+void kface_point(const char *what, const char *object, unsigned long ip);
+void kface_yield(void);
+/* Waits until somebody wakes the channel. */
+void kface_block(unsigned long channel, const char *what);
+void kface_wake(unsigned long channel);
+
+/* From here on each schedule that was asked for is a process of its own; returns in each of them. */
+void kface_runs_begin(void);
+/* The run came to a place that its scene is about. */
+void kface_reached(const char *place);
+
 /* Memory that holds nothing yet; zero where it is read first. */
 void *kface_reserve(unsigned long address, unsigned long bytes);
 

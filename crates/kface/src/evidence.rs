@@ -28,8 +28,10 @@ impl Line {
         self
     }
 
-    /// Writes it. Who reads may be gone: then nobody wants to know.
-    pub(crate) fn write(self) {
+    /// Writes it, if a run tells events of its kind. Who reads may be gone: then nobody wants to know.
+    pub(crate) fn write(mut self) {
+        let Some(more) = crate::runs::witness(self.fields["event"].as_str().unwrap_or("")) else { return };
+        more.into_iter().for_each(|(field, value)| self.set(field, value));
         let mut text = Value::Object(self.fields).to_string();
         text.push('\n');
         let mut out = std::io::stdout().lock();

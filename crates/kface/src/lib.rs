@@ -2,7 +2,7 @@
 //!
 //! Two halves. The C half (`c/`) is compiled with the tree's own headers and flags when the user asks, and is alone to know the
 //! kernel's structures: locks, waits, allocation, the process' memory, an xe device filled in by hand. The Rust half is this crate
-//! as a static library: the device itself (`xe-hw`: page tables walked, batches executed, an IOMMU that refuses), and evidence,
+//! as a shared library: the device itself (`xe-hw`: page tables walked, batches executed, an IOMMU that refuses), and evidence,
 //! one JSON line an event. Between them stand plain integers and byte pointers (`c/kface.h`).
 //!
 //! Nothing of a kernel is here: no text, no layout, no number of a structure. [`source`] is the C half for who compiles it.
@@ -17,4 +17,6 @@
 mod device;
 mod evidence;
 mod ffi;
+mod runs;
 pub mod source;
+mod tasks;

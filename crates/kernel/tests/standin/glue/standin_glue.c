@@ -114,6 +114,72 @@ static void scene_d1(long parameter)
 	data("home", PAGES, PAGES);
 }
 
+void standin_point(void)
+{
+	kface_point("READ_ONCE", "word", (unsigned long)standin_count);
+}
+
+/* Two tasks, and the one that waits for both. */
+static int words[2], ended;
+
+static void count(void *arg)
+{
+	kface_reached("two faults were served at once");
+	kface_reached("a CPU fault migrated a page home");
+	standin_count(words);
+	ended++;
+	kface_wake((unsigned long)&ended);
+}
+
+static void take_both(void *arg)
+{
+	int *first = arg, *second = arg == words ? words + 1 : words, *all[2] = { first, second }, i;
+
+	for (i = 0; i < 2; i++) {
+		kface_point("lock", "a word", 0);
+		while (*all[i])
+			kface_block((unsigned long)all[i], "a word");
+		*all[i] = 1;
+	}
+	for (i = 0; i < 2; i++) {
+		*all[i] = 0;
+		kface_wake((unsigned long)all[i]);
+	}
+	ended++;
+	kface_wake((unsigned long)&ended);
+}
+
+static void two(void (*body)(void *))
+{
+	kface_runs_begin();
+	kface_spawn("one", body, words, 0);
+	kface_spawn("other", body, words + 1, 0);
+	while (ended < 2)
+		kface_block((unsigned long)&ended, "the others");
+}
+
+static void scene_race(void)
+{
+	two(count);
+	if (words[0] == 2)
+		return;
+	kface_event("finding");
+	kface_text("text", "an update is lost");
+	kface_event_end();
+}
+
+/* A scene that never comes to its place, and one that comes to what is not modelled. */
+static void scene_nowhere(void)
+{
+	kface_runs_begin();
+}
+
+static void scene_unmodelled(void)
+{
+	kface_runs_begin();
+	standin_pt();
+}
+
 static int scene(const char *name, long parameter)
 {
 	static struct standin_fence *fences[2];
@@ -128,6 +194,14 @@ static int scene(const char *name, long parameter)
 		scene_d1(parameter);
 	else if (!strcmp(name, "D2"))
 		standin_handle();
+	else if (!strcmp(name, "faults"))
+		scene_race();
+	else if (!strcmp(name, "munmap"))
+		two(take_both);
+	else if (!strcmp(name, "evict"))
+		scene_nowhere();
+	else if (!strcmp(name, "gc"))
+		scene_unmodelled();
 	else
 		return -1;
 	return 0;

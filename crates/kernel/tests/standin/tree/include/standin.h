@@ -14,6 +14,8 @@ void *standin_alloc(unsigned long bytes);
 int standin_look(void);
 void standin_warn(const char *file, int line);
 void standin_unmodelled(void);
+void standin_point(void);
+void standin_count(int *word);
 
 void standin_migrate(const unsigned char *from, unsigned char *to, int pages);
 int standin_fault(int *mapped);

@@ -11,6 +11,17 @@ int standin_fault(int *mapped)
 	return 0;
 }
 
+/* A planted race: who is stopped in the middle loses an update. Only watched code can be stopped there. */
+void standin_count(int *word)
+{
+	int have = *word;
+
+#ifdef STANDIN_WATCHED
+	standin_point();
+#endif
+	*word = have + 1;
+}
+
 /* What nobody has modelled. */
 void standin_pt(void)
 {

@@ -9,16 +9,16 @@
 
 use crate::device::{Device, Vram};
 use crate::evidence::Line;
+use crate::runs::{self as plans, DIED, NOT_JUDGED, Plan, Seeded};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::OnceLock;
+use sync::sim::Limits;
 use units::{Dpa, GpuVa, HostFrame, Iova, SZ_4K, TileId};
 use xe_spec::fault::Asid;
 
-/// Exit status of a run that could not be judged.
-const NOT_JUDGED: i32 = 3;
-/// Exit status of a run that the kernel's own code ended: a BUG, or an access to no memory.
-const DIED: i32 = 4;
+pub(crate) mod runs;
+mod tasks;
 
 /// Bytes that C reserved and never gives back.
 #[derive(Clone, Copy)]
@@ -75,16 +75,17 @@ thread_local! {
     static LINE: RefCell<Option<Line>> = const { RefCell::new(None) };
 }
 
+/// What the device does for C is one step: nobody else goes on meanwhile.
 fn device<R>(then: impl FnOnce(&Device) -> R) -> R {
     DEVICE.with_borrow(|device| match device {
-        Some(device) => then(device),
+        Some(device) => sync::unscheduled(|| then(device)),
         None => give_up("the device is used before it is made"),
     })
 }
 
 fn give_up(why: &str) -> ! {
     Line::new("gave_up").with("why", why).write();
-    std::process::exit(NOT_JUDGED)
+    runs::end(NOT_JUDGED)
 }
 
 /// A C string.
@@ -192,7 +193,7 @@ extern "C" fn kface_not_modelled(symbol: *const c_char) -> ! {
 
 fn not_modelled(symbol: &str) -> ! {
     Line::new("not_modelled").with("symbol", symbol).write();
-    std::process::exit(NOT_JUDGED)
+    runs::end(NOT_JUDGED)
 }
 
 #[unsafe(no_mangle)]
@@ -292,7 +293,7 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         match unsafe { (half.bug)(*ip as c_ulong) } {
             // The instruction has two bytes.
             1 => return *ip += 2,
-            2 => std::process::exit(DIED),
+            2 => runs::end(DIED),
             _ => {}
         }
     }
@@ -308,7 +309,7 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         .with("address", format!("{address:#x}"))
         .with("instruction", format!("{:#x}", *ip))
         .write();
-    std::process::exit(DIED)
+    runs::end(DIED)
 }
 
 /// Installs [`refused`], on a stack of its own, so that an overflow of the stack is told, too.
@@ -343,12 +344,21 @@ extern "C" fn kface_main(half: *const CHalf) -> c_int {
         return 0;
     };
     let parameter = arguments.get(2).and_then(|number| number.parse().ok()).unwrap_or(0);
-    let Ok(name) = CString::new(scene.as_str()) else { return NOT_JUDGED };
-    // SAFETY: the name stays for the call; the C half is called by this thread alone.
-    let known = unsafe { (half.scene)(name.as_ptr(), parameter) };
-    if known != 0 {
-        give_up("there is no such scene");
+    if let Some(plan) = arguments.get(3..).and_then(Plan::read) {
+        plans::plan(plan);
     }
-    Line::new("end").write();
-    0
+    let Ok(name) = CString::new(scene.as_str()) else { return NOT_JUDGED };
+    let limits = Limits { steps: u64::MAX, ..Limits::default() };
+    let report = sync::sim::run(&mut Seeded::default(), limits, move || {
+        // SAFETY: the name stays for the call; the C half is called by this thread alone.
+        let known = unsafe { (half.scene)(name.as_ptr(), parameter) };
+        if known != 0 {
+            give_up("there is no such scene");
+        }
+        plans::scene_ended();
+        Line::new("end").write();
+        // Tasks that serve others are not to be unwound: they are in the middle of C.
+        runs::end(0)
+    });
+    give_up(&report.outcome.to_string())
 }

@@ -1,0 +1,82 @@
+//! Explaining: one schedule, step by step, in columns by actor, each step with the kernel's own file and line.
+
+use crate::explore::{scene, text_of};
+use crate::places::Places;
+use crate::runner::play_with;
+use crate::workshop::{Built, Workshop};
+use anyhow::Result;
+use serde_json::Value;
+
+/// Width of a column.
+const WIDTH: usize = 34;
+
+/// A schedule, told.
+pub struct Told {
+    /// Names of the actors, in the order of their first step.
+    pub actors: Vec<String>,
+    /// Lines: a step of an actor in its column, or what the run noticed, across.
+    pub lines: Vec<String>,
+    /// Scheduling points, and a hash over who came to which.
+    pub run: Option<(u64, String)>,
+}
+
+impl Workshop {
+    /// Plays one seed and tells it. Steps that repeat the one before are left out.
+    pub fn explain(&self, built: &Built, name: &str, tiles: u64, seed: u64) -> Result<Told> {
+        let words = [tiles.to_string(), seed.to_string(), (seed + 1).to_string(), "1".to_owned(), "trace".to_owned()];
+        let facts = play_with(&built.runner, scene(name)?.name, &words, self.stop())?;
+        let places = Places::of(&built.runner);
+        places.learn(facts.events.iter().filter_map(|event| event["ip"].as_u64()));
+        Ok(tell(&facts.events, &places))
+    }
+}
+
+fn tell(events: &[Value], places: &Places) -> Told {
+    let mut told = Told { actors: Vec::new(), lines: Vec::new(), run: None };
+    let mut last = String::new();
+    for event in events.iter().filter(|event| event["seed"].is_u64()) {
+        let text = |field: &str| event[field].as_str().unwrap_or("").to_owned();
+        match event["event"].as_str() {
+            Some("point") => {
+                let actor = format!("{} ({})", text("task"), event["serial"]);
+                let column = told.actors.iter().position(|known| *known == actor).unwrap_or_else(|| {
+                    told.actors.push(actor);
+                    told.actors.len() - 1
+                });
+                let place = event["ip"].as_u64().map_or(String::new(), |ip| places.at(ip));
+                let step = [text("what"), text("object").trim_start_matches('&').to_owned(), place];
+                let step = step.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+                let line = format!("{:width$}{step}", "", width = column * WIDTH);
+                if line != last {
+                    told.lines.push(line.clone());
+                }
+                last = line;
+            }
+            Some("run") => told.run = event["points"].as_u64().zip(event["hash"].as_str().map(str::to_owned)),
+            Some("debug" | "note") => told.lines.push(format!("  . {}", text("text").trim())),
+            Some("job") => told.lines.push(format!("  . the copy engine of tile {} is done", event["tile"])),
+            Some("step") | None => {}
+            Some(_) => told.lines.push(format!("!!! {}", text_of(event, places))),
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_actor_has_a_column_and_findings_go_across() {
+        let point = |task: &str, serial: u64| json!({"event": "point", "task": task, "serial": serial, "what": "down_read", "object": "&mm->mmap_lock", "seed": 1});
+        let found = json!({"event": "deadlock", "text": "all wait", "seed": 1});
+        let run = json!({"event": "run", "points": 2, "hash": "00ff", "seed": 1});
+        let told = tell(&[point("CPU", 4), point("tile 0", 5), found, run], &Places::default());
+        assert_eq!(told.actors, ["CPU (4)", "tile 0 (5)"]);
+        assert_eq!(told.lines[0], "down_read mm->mmap_lock");
+        assert_eq!(told.lines[1], format!("{:34}down_read mm->mmap_lock", ""));
+        assert_eq!(told.lines[2], "!!! deadlock: all wait");
+        assert_eq!(told.run, Some((2, "00ff".to_owned())));
+    }
+}

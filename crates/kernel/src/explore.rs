@@ -1,0 +1,273 @@
+//! Exploring: scenes with several tasks under seeded schedules, by as many processes as there are processors.
+//!
+//! A run that comes to something that is not modelled is counted apart and is no verdict; a search that did not come to the
+//! places that its scene is about is not clean.
+
+#![allow(clippy::disallowed_methods, reason = "it waits for other processes, and no checker schedules that")]
+
+use crate::places::Places;
+use crate::verdict::Outcome;
+use crate::workshop::{Built, Workshop};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A scene, and the places that it must have come to.
+pub struct Scene {
+    /// Its name.
+    pub name: &'static str,
+    /// What its tasks do.
+    pub about: &'static str,
+    places: &'static [&'static str],
+}
+
+const HOME: &str = "a CPU fault migrated a page home";
+const CHANGED: &str = "memory changed while a fault was served";
+
+/// All scenes.
+pub const SCENES: &[Scene] = &[
+    Scene {
+        name: "faults",
+        about: "two fault workers and a CPU writer on one block",
+        places: &[HOME, "two faults were served at once"],
+    },
+    Scene {
+        name: "munmap",
+        about: "the end of a block is unmapped while faults of its beginning are served",
+        places: &[CHANGED],
+    },
+    Scene {
+        name: "evict",
+        about: "buffers are evicted while a tile and the CPU write",
+        places: &[HOME, "a buffer was evicted", CHANGED],
+    },
+    Scene {
+        name: "cpufault",
+        about: "two CPU threads bring pages home that a tile takes away again",
+        places: &[HOME, "a fault waited for a page that moves"],
+    },
+    Scene {
+        name: "gc",
+        about: "a whole block is unmapped and mapped again, ranges are collected, faults go on",
+        places: &["two faults were served at once"],
+    },
+    Scene {
+        name: "glue",
+        about: "the glue itself: what it finds is a lie of ours",
+        places: &["all promises were looked at"],
+    },
+];
+
+/// What is asked for.
+pub struct Search<'a> {
+    /// Of [`SCENES`].
+    pub scene: &'a str,
+    /// Tiles of the device.
+    pub tiles: u64,
+    /// Seeds.
+    pub seeds: Range<u64>,
+    /// Whether to go on behind the first finding.
+    pub all: bool,
+}
+
+/// Runs that found the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What, in one line.
+    pub text: String,
+    /// Runs.
+    pub runs: u64,
+    /// The lowest seed.
+    pub seed: u64,
+}
+
+/// What a search came to.
+#[derive(Default)]
+pub struct Explored {
+    /// Runs.
+    pub runs: u64,
+    /// Scheduling points of all of them.
+    pub points: u64,
+    /// What was found, by its text.
+    pub found: Vec<Finding>,
+    /// What kept runs from being judged, with runs.
+    pub not_judged: BTreeMap<String, u64>,
+    /// Places, and runs that came there.
+    pub reached: BTreeMap<String, u64>,
+    /// Places that no run came to.
+    pub missed: Vec<&'static str>,
+}
+
+impl Explored {
+    /// What this says.
+    pub fn outcome(&self) -> Outcome {
+        match (self.found.is_empty(), self.not_judged.is_empty() && self.missed.is_empty()) {
+            (false, _) => Outcome::Found,
+            (true, true) => Outcome::Clean,
+            (true, false) => Outcome::NotJudged,
+        }
+    }
+
+    /// Adds a line of a runner's.
+    fn add(&mut self, event: &Value, places: &Places) {
+        if event["event"] == "explored" {
+            self.runs += event["runs"].as_u64().unwrap_or(0);
+            self.points += event["points"].as_u64().unwrap_or(0);
+            for (place, runs) in event["reached"].as_object().into_iter().flatten() {
+                *self.reached.entry(place.clone()).or_default() += runs.as_u64().unwrap_or(0);
+            }
+            return;
+        }
+        let Some(seed) = event["seed"].as_u64() else { return };
+        match why_not_judged(event) {
+            Some(why) => *self.not_judged.entry(why).or_default() += 1,
+            None => self.find(text_of(event, places), seed),
+        }
+    }
+
+    fn find(&mut self, text: String, seed: u64) {
+        match self.found.iter_mut().find(|finding| finding.text == text) {
+            Some(finding) => {
+                finding.runs += 1;
+                finding.seed = finding.seed.min(seed);
+            }
+            None => self.found.push(Finding { text, runs: 1, seed }),
+        }
+    }
+}
+
+fn why_not_judged(event: &Value) -> Option<String> {
+    match event["event"].as_str()? {
+        "not_modelled" => Some(format!("not modelled: {}", event["symbol"].as_str()?)),
+        "gave_up" => Some(event["why"].as_str()?.to_owned()),
+        _ => None,
+    }
+}
+
+/// A finding in one line, the same for the same cause.
+pub(crate) fn text_of(event: &Value, places: &Places) -> String {
+    let text = |field: &str| event[field].as_str().unwrap_or("?").to_owned();
+    let place = |field: &str| event[field].as_u64().map_or(text(field), |ip| places.at(ip));
+    let kind = text("event");
+    match kind.as_str() {
+        "warn" | "bug" => {
+            let file = text("file").rsplit('/').next().unwrap_or("?").to_owned();
+            format!("{} {file}:{} {}", kind.to_uppercase(), event["line"], text("text").trim()).trim_end().to_owned()
+        }
+        "lock_order" => {
+            format!("lock order: {} is taken under {}, and they were taken the other way", text("taken"), text("under"))
+        }
+        "use_after_free" => format!("use after free: {} {}", place("ip"), text("what")),
+        "crash" => format!("the kernel's code dies of an access to {}, at {}", text("address"), place("ip")),
+        "killed" => format!("the run ends by signal {}", event["signal"]),
+        "finding" => match text("text") {
+            text if text.contains("is refused") => {
+                format!("{text}: errno {}", event["value"].as_u64().unwrap_or(0) as i64)
+            }
+            text => text,
+        },
+        "deadlock" | "livelock" => format!("{kind}: {}", text("text")),
+        "sleep_in_atomic" => format!("sleeps where it must not: {}", text("where")),
+        "unlock_of_free_lock" | "ends_with_lock" => format!("{}: {}", kind.replace('_', " "), text("lock")),
+        _ => kind.replace('_', " "),
+    }
+}
+
+/// A runner at work; ended when this is dropped.
+struct Worker(Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Workshop {
+    /// Explores.
+    pub fn explore(&self, built: &Built, search: &Search<'_>) -> Result<Explored> {
+        let scene = scene(search.scene)?;
+        let places = Places::of(&built.runner);
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let (lines, all_lines) = std::sync::mpsc::channel();
+        let mut workers = Vec::new();
+        for job in 0..jobs.min(search.seeds.end.saturating_sub(search.seeds.start)) {
+            let mut command = Command::new(&built.runner);
+            let numbers = [search.tiles, search.seeds.start + job, search.seeds.end, jobs];
+            command.arg(scene.name).args(numbers.map(|number| number.to_string()));
+            command.args((!search.all).then_some("stop"));
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().with_context(|| format!("cannot start {}", built.runner.display()))?;
+            let output = child.stdout.take().context("the runner has an output")?;
+            workers.push(Worker(child));
+            let lines = lines.clone();
+            std::thread::spawn(move || {
+                let read = BufReader::new(output).lines().map_while(Result::ok);
+                read.filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+                    .try_for_each(|event| lines.send(event))
+                    .is_ok()
+            });
+        }
+        drop(lines);
+        let mut explored = Explored::default();
+        loop {
+            match all_lines.recv_timeout(Duration::from_millis(100)) {
+                Ok(event) => explored.add(&event, &places),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.stop().check()?,
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let missed = |place: &&&str| explored.reached.get(**place).copied().unwrap_or(0) == 0;
+        explored.missed = scene.places.iter().filter(missed).copied().collect();
+        Ok(explored)
+    }
+}
+
+/// The scene of a name.
+pub fn scene(name: &str) -> Result<&'static Scene> {
+    match SCENES.iter().find(|scene| scene.name == name) {
+        Some(scene) => Ok(scene),
+        None => {
+            let names: Vec<&str> = SCENES.iter().map(|scene| scene.name).collect();
+            bail!("there is no scene {name:?}; there are {}", names.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn explored(events: &[Value]) -> Explored {
+        let mut explored = Explored::default();
+        events.iter().for_each(|event| explored.add(event, &Places::default()));
+        explored
+    }
+
+    #[test]
+    fn the_same_finding_is_one_with_its_lowest_seed() {
+        let warn =
+            |seed: u64| json!({"event": "warn", "file": "drivers/x/xe_pt.c", "line": 620, "text": "", "seed": seed});
+        let found = explored(&[warn(9), warn(4)]).found;
+        assert_eq!(found, [Finding { text: "WARN xe_pt.c:620".to_owned(), runs: 2, seed: 4 }]);
+    }
+
+    #[test]
+    fn what_is_not_modelled_is_counted_apart_and_never_found() {
+        let explored = explored(&[json!({"event": "not_modelled", "symbol": "irq_work_queue", "seed": 3})]);
+        assert_eq!(explored.outcome(), Outcome::NotJudged);
+        assert_eq!(explored.not_judged["not modelled: irq_work_queue"], 1);
+    }
+
+    #[test]
+    fn a_search_that_missed_its_place_is_not_clean() {
+        let missed = Explored { runs: 10, missed: vec![HOME], ..Explored::default() };
+        assert_eq!(missed.outcome(), Outcome::NotJudged);
+        assert_eq!(Explored { runs: 10, ..Explored::default() }.outcome(), Outcome::Clean);
+    }
+}

@@ -1,0 +1,225 @@
+//! The real files with a recheck, a wait or a notice taken out, one at a time: each must be found by exploring, and its seed must
+//! play the same again. `KERNEL_TREE=DIR cargo test --release -p pontoon-kernel --test mutants`.
+
+mod edit;
+
+use edit::{Edit, PAGEMAP, XE_SVM, patch};
+use kernel::explore::Search;
+use kernel::judge::Outcome;
+use kernel::{Interrupt, Kit, Workshop};
+use std::path::{Path, PathBuf};
+
+const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
+const XE_PT: &str = "drivers/gpu/drm/xe/xe_pt.c";
+const NOTIFIER: &str = "mm/mmu_notifier.c";
+
+/// Schedules in which each must be found, and in which the tree as it is must be clean.
+const SEEDS: u64 = 1000;
+
+struct Mutant {
+    name: &'static str,
+    scene: &'static str,
+    edits: &'static [Edit],
+}
+
+const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "get_pages does not look whether memory changed",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: GPUSVM,
+            behind: "map_pages:",
+            find: "if (mmu_interval_read_retry(",
+            put: "if (0 && mmu_interval_read_retry(",
+        }],
+    },
+    Mutant {
+        name: "a notice does not change the sequence",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: GPUSVM,
+            behind: "drm_gpusvm_notifier_invalidate(",
+            find: "mmu_interval_set_seq(mni, cur_seq);",
+            put: "(void)cur_seq;",
+        }],
+    },
+    Mutant {
+        name: "a notice does not take the notifier lock",
+        scene: "cpufault",
+        edits: &[
+            Edit {
+                file: GPUSVM,
+                behind: "drm_gpusvm_notifier_invalidate(",
+                find: "down_write(&gpusvm->notifier_lock);",
+                put: "",
+            },
+            Edit {
+                file: GPUSVM,
+                behind: "drm_gpusvm_notifier_invalidate(",
+                find: "up_write(&gpusvm->notifier_lock);",
+                put: "",
+            },
+        ],
+    },
+    Mutant {
+        name: "a notice leaves the pages' addresses",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "xe_svm_range_notifier_event_end(",
+            find: "drm_gpusvm_unmap_pages(",
+            put: "if (0) drm_gpusvm_unmap_pages(",
+        }],
+    },
+    Mutant {
+        name: "a notice flushes no translation",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "static void xe_svm_invalidate(",
+            find: "if (!tile_mask)",
+            put: "if (1)",
+        }],
+    },
+    Mutant {
+        name: "a notice zaps no entry",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "xe_svm_range_notifier_event_begin(",
+            find: "if (xe_pt_zap_ptes_range(",
+            put: "if (0 && xe_pt_zap_ptes_range(",
+        }],
+    },
+    Mutant {
+        name: "a bind does not look whether its pages are still valid",
+        scene: "cpufault",
+        edits: &[
+            Edit {
+                file: XE_PT,
+                behind: "static int op_check_svm_userptr(",
+                find: "if (!xe_svm_range_pages_valid(range)) {",
+                put: "if (0) {",
+            },
+            Edit {
+                file: XE_PT,
+                behind: "static int op_check_svm_userptr(",
+                find: "if (!xe_svm_range_pages_valid(range)) {",
+                put: "if (0) {",
+            },
+        ],
+    },
+    Mutant {
+        name: "nobody waits for a copy",
+        scene: "faults",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "/* Wait for all copies to complete */",
+            find: "dma_fence_wait(fence, false);",
+            put: "",
+        }],
+    },
+    Mutant {
+        name: "a mapping that was invalidated counts as valid",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "static bool xe_svm_range_is_valid(",
+            find: "xe_vm_has_valid_gpu_mapping(",
+            put: "range->tile_present ? true : xe_vm_has_valid_gpu_mapping(",
+        }],
+    },
+    Mutant {
+        name: "a range that was unmapped is not collected",
+        scene: "munmap",
+        edits: &[Edit {
+            file: XE_SVM,
+            behind: "xe_svm_range_notifier_event_end(",
+            find: "mmu_range->event == MMU_NOTIFY_UNMAP",
+            put: "0",
+        }],
+    },
+    Mutant {
+        name: "a reader does not wait for a change that is under way",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: NOTIFIER,
+            behind: "mmu_interval_read_begin(",
+            find: "if (is_invalidating)",
+            put: "if (0 && is_invalidating)",
+        }],
+    },
+    Mutant {
+        name: "a change that ends wakes nobody",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: NOTIFIER,
+            behind: "static void mn_itree_inv_end(",
+            find: "wake_up_all(",
+            put: "if (0) wake_up_all(",
+        }],
+    },
+    Mutant {
+        name: "a block of which a page is missing is moved",
+        scene: "evict",
+        edits: &[Edit {
+            file: PAGEMAP,
+            behind: "/* No pages to migrate. Raced or unknown device pages. */",
+            find: "drm_pagemap_cpages(migrate.src, npages) != npages",
+            put: "0",
+        }],
+    },
+    Mutant {
+        name: "pages of a migration are given back twice",
+        scene: "cpufault",
+        edits: &[Edit {
+            file: PAGEMAP,
+            behind: "static int __drm_pagemap_migrate_to_ram(",
+            find: "kvfree(buf);",
+            put: "kvfree(buf);\n\tkvfree(buf);",
+        }],
+    },
+];
+
+fn search(scene: &str) -> Search<'_> {
+    Search { scene, tiles: 1, seeds: 0..SEEDS, all: false }
+}
+
+fn as_it_is(shop: &Workshop) {
+    let built = shop.link_watched().expect("linked");
+    let scenes = ["faults", "munmap", "evict", "cpufault"];
+    for scene in scenes {
+        let explored = shop.explore(&built, &search(scene)).expect("explored");
+        assert_eq!(explored.outcome(), Outcome::Clean, "{scene}: {:?} {:?}", explored.found, explored.not_judged);
+    }
+}
+
+/// Whether the mutant is found, and its seed plays twice the same.
+fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
+    let patch = patch(tree, mutant.name, mutant.edits);
+    let built = shop.link_patched(&[&patch]).expect("linked");
+    let explored = shop.explore(&built, &search(mutant.scene)).expect("explored");
+    let Some(first) = explored.found.iter().min_by_key(|finding| finding.seed) else {
+        println!("NOT FOUND in {} schedules: {}", explored.runs, mutant.name);
+        return false;
+    };
+    println!("seed {:<5} {}: {}", first.seed, mutant.name, first.text);
+    let [once, again] = [(); 2].map(|()| shop.explain(&built, mutant.scene, 1, first.seed).expect("told"));
+    assert!(once.lines.iter().any(|line| line.starts_with("!!!")), "{}: its seed finds it again", mutant.name);
+    assert_eq!((once.run, once.lines), (again.run, again.lines), "{}: bit for bit", mutant.name);
+    true
+}
+
+#[test]
+fn each_mutant_is_found_and_the_tree_as_it_is_is_clean() {
+    let Some(tree) = std::env::var_os("KERNEL_TREE").map(PathBuf::from) else {
+        eprintln!("SKIPPED: KERNEL_TREE=DIR names no kernel tree; nothing was explored");
+        return;
+    };
+    let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
+    shop.build().expect("built");
+    as_it_is(&shop);
+    let missed: Vec<&str> =
+        MUTANTS.iter().filter(|mutant| !is_found(&shop, &tree, mutant)).map(|mutant| mutant.name).collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

@@ -1,0 +1,108 @@
+//! A process a run: a copy of this one, made where the scene is set up and nothing has been scheduled yet. So a run leaves
+//! nothing behind for the next, whatever it does to the kernel's state, and may end anywhere.
+
+use super::text;
+use crate::runs;
+use std::ffi::{c_char, c_int};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// Seconds of a run that comes to no scheduling point any more.
+const PATIENCE: u32 = 20;
+const PLACES: usize = 32;
+const NAME: usize = 64;
+
+/// What all runs count together, in memory that they share.
+#[repr(C)]
+pub(crate) struct Counts {
+    pub(crate) points: AtomicU64,
+    names: [[AtomicU8; NAME]; PLACES],
+    runs: [AtomicU64; PLACES],
+}
+
+static COUNTS: OnceLock<&'static Counts> = OnceLock::new();
+
+/// The memory, made by the first call.
+pub(crate) fn counts() -> &'static Counts {
+    COUNTS.get_or_init(|| {
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let (bytes, read_write) = (size_of::<Counts>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a new mapping at a place of the system's choice.
+        let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, read_write, MapFlags::SHARED) };
+        let Ok(memory) = mapped else { super::give_up("no memory to count in") };
+        // SAFETY: page-aligned, large enough, never unmapped; all zero is a valid value of atomics.
+        unsafe { &*memory.cast::<Counts>() }
+    })
+}
+
+impl Counts {
+    fn name(&self, at: usize) -> String {
+        let bytes: Vec<u8> = self.names[at].iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    }
+
+    /// Counts a run that came to `place`. One run is at work at a time.
+    pub(crate) fn reached(&self, place: &str) {
+        for at in 0..PLACES {
+            let name = self.name(at);
+            if name.is_empty() {
+                place.bytes().take(NAME).zip(&self.names[at]).for_each(|(byte, to)| to.store(byte, Ordering::Relaxed));
+            } else if name != place {
+                continue;
+            }
+            self.runs[at].fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+
+    /// Places, and runs that came there.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (String, u64)> {
+        let all = (0..PLACES).map(|at| (self.name(at), self.runs[at].load(Ordering::Relaxed)));
+        all.take_while(|(name, _)| !name.is_empty())
+    }
+}
+
+/// How a copy of this process ended.
+pub(crate) enum Ended {
+    /// With a status of its own.
+    With(c_int),
+    /// By a signal.
+    By(c_int),
+}
+
+/// Makes a copy of this process: `None` in the copy; here, how it ended.
+pub(crate) fn copy() -> Option<Ended> {
+    // SAFETY: this process has one thread, so the copy is whole.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: no memory is involved.
+            unsafe { libc::alarm(PATIENCE) };
+            None
+        }
+        -1 => super::give_up("the system makes no process"),
+        child => {
+            let mut status = 0;
+            // SAFETY: `status` is ours; the child is this process' own.
+            while unsafe { libc::waitpid(child, &mut status, 0) } != child {}
+            let by_itself = libc::WIFEXITED(status);
+            Some(if by_itself { Ended::With(libc::WEXITSTATUS(status)) } else { Ended::By(libc::WTERMSIG(status)) })
+        }
+    }
+}
+
+/// Ends this process as it is, in the middle of its tasks.
+pub(crate) fn end(status: c_int) -> ! {
+    // SAFETY: it does not return, and runs nothing of this process.
+    unsafe { libc::_exit(status) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kface_runs_begin() {
+    runs::begin();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kface_reached(place: *const c_char) {
+    // SAFETY: C passes strings that stay for the call.
+    runs::reached(&unsafe { text(place) });
+}

@@ -1,0 +1,263 @@
+//! Runs under schedules: which, what they found, and what all of them together came to.
+//!
+//! A scene is set up once; then each seed runs in a copy of the process (`ffi::runs`). What a run notices is written at once, with
+//! its seed, step and task; a run that notices nothing writes nothing.
+//!
+//! Key types: [`Plan`], what was asked for.
+//!
+//! Locking: none; one thread.
+
+use crate::evidence::Line;
+use crate::ffi::runs::{Ended, copy, counts, end};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use sync::sim::{Decision, Pct, Random, Schedule, TaskId};
+
+/// Exit statuses of a run.
+pub(crate) const CLEAN: i32 = 0;
+const FOUND: i32 = 1;
+/// Something that is not modelled was reached.
+pub(crate) const NOT_JUDGED: i32 = 3;
+/// The kernel's own code ended it: a BUG, or an access to no memory.
+pub(crate) const DIED: i32 = 4;
+
+/// More points than this are a livelock.
+const MOST_POINTS: u64 = 200_000;
+/// Points among which priorities change.
+const PCT_POINTS: u64 = 2_000;
+
+/// Which schedules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) first: u64,
+    /// Behind the last.
+    pub(crate) end: u64,
+    /// Every so many.
+    pub(crate) stride: u64,
+    /// Whether each step is told.
+    pub(crate) trace: bool,
+    /// Whether the first that finds something is the last.
+    pub(crate) stop: bool,
+}
+
+impl Plan {
+    /// Reads `FIRST END STRIDE [trace] [stop]`.
+    pub(crate) fn read(words: &[String]) -> Option<Self> {
+        let number = |at: usize| words.get(at)?.parse().ok();
+        let has = |word: &str| words.iter().any(|have| have == word);
+        Some(Self { first: number(0)?, end: number(1)?, stride: number(2)?, trace: has("trace"), stop: has("stop") })
+            .filter(|plan| plan.stride > 0)
+    }
+}
+
+/// What is under way in this process.
+#[derive(Clone, Copy)]
+struct Run {
+    seed: u64,
+    trace: bool,
+    points: u64,
+    hash: u64,
+    found: bool,
+}
+
+thread_local! {
+    static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
+    static RUN: Cell<Option<Run>> = const { Cell::new(None) };
+    static REACHED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    static OVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says which schedules this process is to play.
+pub(crate) fn plan(plan: Plan) {
+    PLAN.set(Some(plan));
+}
+
+/// The schedule of the whole process: run to block until a run begins, and then that of its seed.
+#[derive(Default)]
+pub(crate) struct Seeded {
+    seeded: Option<(u64, Box<dyn Schedule>)>,
+    started: Vec<TaskId>,
+}
+
+impl Seeded {
+    /// The schedule of the run that is under way; every other one is by priorities, the rest uniform.
+    fn now(&mut self) -> Option<&mut dyn Schedule> {
+        let run = RUN.get()?;
+        if self.seeded.is_none() {
+            let mut schedule: Box<dyn Schedule> = match run.seed % 2 {
+                0 => Box::new(Pct::new(run.seed, 3 + (run.seed / 2 % 4) as u32, PCT_POINTS)),
+                _ => Box::new(Random::new(run.seed)),
+            };
+            self.started.iter().for_each(|task| schedule.started(*task));
+            self.seeded = Some((run.seed, schedule));
+        }
+        Some(&mut *self.seeded.as_mut()?.1)
+    }
+}
+
+impl Schedule for Seeded {
+    fn pick(&mut self, at: &Decision<'_>) -> TaskId {
+        self.now().map_or(at.default_task, |schedule| schedule.pick(at))
+    }
+
+    fn choose(&mut self, step: u64, n: u32) -> u32 {
+        self.now().map_or(0, |schedule| schedule.choose(step, n))
+    }
+
+    fn started(&mut self, task: TaskId) {
+        match self.now() {
+            Some(schedule) => schedule.started(task),
+            None => self.started.push(task),
+        }
+    }
+}
+
+/// Plays all that was asked for, each in a copy of this process, in which this returns. Without a plan there is one run, here.
+pub(crate) fn begin() {
+    let Some(plan) = PLAN.get() else { return };
+    let (mut runs, mut found, mut not_judged, mut died) = (0u64, 0u64, 0u64, 0u64);
+    let _ = counts();
+    for seed in (plan.first..plan.end).step_by(plan.stride as usize) {
+        let Some(ended) = copy() else {
+            RUN.set(Some(Run { seed, trace: plan.trace, points: 0, hash: 0xcbf2_9ce4_8422_2325, found: false }));
+            return;
+        };
+        runs += 1;
+        match ended {
+            Ended::With(CLEAN) => continue,
+            Ended::With(FOUND) => found += 1,
+            Ended::With(NOT_JUDGED) => not_judged += 1,
+            Ended::With(_) => died += 1,
+            Ended::By(signal) => {
+                died += 1;
+                Line::new("killed").with("seed", seed).with("signal", signal).write();
+            }
+        }
+        if plan.stop {
+            break;
+        }
+    }
+    let reached: serde_json::Map<_, _> =
+        counts().places().map(|(place, runs)| (place, serde_json::Value::from(runs))).collect();
+    Line::new("explored")
+        .with("runs", runs)
+        .with("found", found)
+        .with("not_judged", not_judged)
+        .with("died", died)
+        .with("points", counts().points.load(Ordering::Relaxed))
+        .with("reached", reached)
+        .write();
+    end(CLEAN)
+}
+
+/// Whether the scene has come to its end.
+pub(crate) fn is_over() -> bool {
+    OVER.get()
+}
+
+/// Ends this process, where a run is under way in it.
+pub(crate) fn finish() -> ! {
+    OVER.set(true);
+    let Some(run) = RUN.get() else { end(NOT_JUDGED) };
+    counts().points.fetch_add(run.points, Ordering::Relaxed);
+    REACHED.with_borrow(|reached| reached.iter().for_each(|place| counts().reached(place)));
+    if run.trace {
+        let hash = format!("{:016x}", run.hash);
+        Line::new("run").with("seed", run.seed).with("points", run.points).with("hash", hash).write();
+    }
+    end(if run.found { FOUND } else { CLEAN })
+}
+
+/// The scene has played to its end.
+pub(crate) fn scene_ended() {
+    OVER.set(true);
+    if RUN.get().is_some() {
+        finish();
+    }
+}
+
+/// The run came to `place`.
+pub(crate) fn reached(place: &str) {
+    if RUN.get().is_some() {
+        REACHED.with_borrow_mut(|reached| {
+            if !reached.contains(place) {
+                reached.insert(place.to_owned());
+            }
+        });
+    }
+}
+
+/// A task comes to a point.
+pub(crate) fn step(task: &str, serial: u32, ip: u64, about: impl FnOnce() -> (String, String)) {
+    let Some(mut run) = RUN.get() else { return };
+    run.points += 1;
+    run.hash = (run.hash ^ ip ^ u64::from(serial) << 48).wrapping_mul(0x0100_0000_01b3);
+    RUN.set(Some(run));
+    if run.trace {
+        let (what, object) = about();
+        let line = Line::new("point").with("task", task).with("serial", serial).with("what", what);
+        line.with("object", object).with("ip", ip).write();
+    }
+    if run.points == MOST_POINTS {
+        Line::new("livelock").with("text", format!("{MOST_POINTS} scheduling points and no end")).write();
+        finish();
+    }
+}
+
+/// Events that a run is about: all others are told where steps are, too.
+const FINDINGS: &[&str] = &[
+    "warn",
+    "bug",
+    "crash",
+    "deadlock",
+    "livelock",
+    "lock_order",
+    "sleep_in_atomic",
+    "unlock_of_free_lock",
+    "ends_with_lock",
+    "double_free",
+    "use_after_free",
+    "endless_retry",
+    "stray_write",
+    "stray_read",
+    "malformed_table",
+    "no_memory_there",
+    "bad_unmap",
+    "finding",
+];
+const ALWAYS: &[&str] = &["not_modelled", "gave_up"];
+
+/// Whether an event is written, and with what else: called before each.
+pub(crate) fn witness(event: &str) -> Option<Vec<(&'static str, serde_json::Value)>> {
+    let Some(mut run) = RUN.get() else { return Some(Vec::new()) };
+    let is_finding = FINDINGS.contains(&event);
+    if is_finding {
+        run.found = true;
+        RUN.set(Some(run));
+    }
+    if !is_finding && !run.trace && !ALWAYS.contains(&event) {
+        return None;
+    }
+    let mut more = vec![("seed", run.seed.into()), ("at", run.points.into())];
+    if let Some(here) = sync::sim::here()
+        && event != "point"
+    {
+        more.push(("task", here.name.into()));
+    }
+    Some(more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_read_and_nonsense_is_none() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let plan = Plan { first: 3, end: 9, stride: 2, trace: false, stop: true };
+        assert_eq!(Plan::read(&words("3 9 2 stop")), Some(plan));
+        assert_eq!(Plan::read(&words("3 9 0")), None);
+        assert_eq!(Plan::read(&words("3 x 1")), None);
+    }
+}
