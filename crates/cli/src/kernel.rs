@@ -38,7 +38,7 @@ struct Explore {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// faults, munmap, evict, cpufault or gc
+    /// faults, munmap, evict, cpufault, gc, or glue (what the glue promises)
     #[arg(long, value_name = "SCENE")]
     scene: String,
     /// Tiles of the device
@@ -60,7 +60,7 @@ struct Explain {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// faults, munmap, evict, cpufault or gc
+    /// faults, munmap, evict, cpufault, gc, or glue (what the glue promises)
     #[arg(long, value_name = "SCENE")]
     scene: String,
     /// Tiles of the device

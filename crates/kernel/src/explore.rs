@@ -83,6 +83,8 @@ pub struct Finding {
     pub runs: u64,
     /// The lowest seed.
     pub seed: u64,
+    /// The seed that told it last: a run that tells it again is one run.
+    last: u64,
 }
 
 /// What a search came to.
@@ -131,11 +133,14 @@ impl Explored {
 
     fn find(&mut self, text: String, seed: u64) {
         match self.found.iter_mut().find(|finding| finding.text == text) {
+            // Lines of a run come one after the other, but for those of another process.
+            Some(finding) if finding.last == seed => {}
             Some(finding) => {
                 finding.runs += 1;
                 finding.seed = finding.seed.min(seed);
+                finding.last = seed;
             }
-            None => self.found.push(Finding { text, runs: 1, seed }),
+            None => self.found.push(Finding { text, runs: 1, seed, last: seed }),
         }
     }
 }
@@ -156,7 +161,14 @@ pub(crate) fn text_of(event: &Value, places: &Places) -> String {
     match kind.as_str() {
         "warn" | "bug" => {
             let file = text("file").rsplit('/').next().unwrap_or("?").to_owned();
-            format!("{} {file}:{} {}", kind.to_uppercase(), event["line"], text("text").trim()).trim_end().to_owned()
+            format!(
+                "{} {file}:{} {}",
+                kind.to_uppercase(),
+                event["line"],
+                text("text").lines().next().unwrap_or("").trim()
+            )
+            .trim_end()
+            .to_owned()
         }
         "lock_order" => {
             format!("lock order: {} is taken under {}, and they were taken the other way", text("taken"), text("under"))
@@ -253,8 +265,8 @@ mod tests {
     fn the_same_finding_is_one_with_its_lowest_seed() {
         let warn =
             |seed: u64| json!({"event": "warn", "file": "drivers/x/xe_pt.c", "line": 620, "text": "", "seed": seed});
-        let found = explored(&[warn(9), warn(4)]).found;
-        assert_eq!(found, [Finding { text: "WARN xe_pt.c:620".to_owned(), runs: 2, seed: 4 }]);
+        let found = explored(&[warn(9), warn(9), warn(4)]).found;
+        assert_eq!(found, [Finding { text: "WARN xe_pt.c:620".to_owned(), runs: 2, seed: 4, last: 4 }]);
     }
 
     #[test]

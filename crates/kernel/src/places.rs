@@ -25,12 +25,11 @@ impl Places {
         for some in all.chunks(500) {
             // A return address is behind the call.
             let words = some.iter().map(|at| format!("{:x}", at.saturating_sub(1)));
-            let said = Command::new("addr2line").arg("-e").arg(&self.runner).args(words).output();
+            let said = Command::new("addr2line").args(["-a", "-i", "-e"]).arg(&self.runner).args(words).output();
             let text = said.map_or(String::new(), |said| String::from_utf8_lossy(&said.stdout).into_owned());
             let mut known = self.known.borrow_mut();
-            for (at, line) in some.iter().zip(text.lines().chain(std::iter::repeat("?"))) {
-                known.insert(*at, short(line));
-            }
+            let answers = answers(&text).into_iter().chain(std::iter::repeat(String::new()));
+            known.extend(some.iter().copied().zip(answers));
         }
     }
 
@@ -39,6 +38,21 @@ impl Places {
         self.learn([address]);
         self.known.borrow().get(&address).cloned().unwrap_or_default()
     }
+}
+
+/// A place for each address: of inlined functions of headers, the source that they are in.
+fn answers(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("0x") {
+            all.push(String::new());
+        } else if let Some(place) = all.last_mut()
+            && !place.contains(".c:")
+        {
+            *place = short(line);
+        }
+    }
+    all
 }
 
 fn short(line: &str) -> String {
@@ -54,5 +68,7 @@ mod tests {
     fn a_place_is_a_file_and_a_line() {
         assert_eq!(short("/t/drivers/gpu/drm/drm_gpusvm.c:1044 (discriminator 2)"), "drm_gpusvm.c:1044");
         assert_eq!(short("??:0"), "");
+        let inlined = "0x10\n/t/include/linux/atomic.h:23\n/t/mm/hmm.c:7\n/t/mm/hmm.c:90\n0x20\n??:0\n";
+        assert_eq!(answers(inlined), ["hmm.c:7", ""]);
     }
 }

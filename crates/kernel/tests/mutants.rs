@@ -140,16 +140,6 @@ const MUTANTS: &[Mutant] = &[
         }],
     },
     Mutant {
-        name: "a reader does not wait for a change that is under way",
-        scene: "cpufault",
-        edits: &[Edit {
-            file: NOTIFIER,
-            behind: "mmu_interval_read_begin(",
-            find: "if (is_invalidating)",
-            put: "if (0 && is_invalidating)",
-        }],
-    },
-    Mutant {
         name: "a change that ends wakes nobody",
         scene: "cpufault",
         edits: &[Edit {
@@ -157,16 +147,6 @@ const MUTANTS: &[Mutant] = &[
             behind: "static void mn_itree_inv_end(",
             find: "wake_up_all(",
             put: "if (0) wake_up_all(",
-        }],
-    },
-    Mutant {
-        name: "a block of which a page is missing is moved",
-        scene: "evict",
-        edits: &[Edit {
-            file: PAGEMAP,
-            behind: "/* No pages to migrate. Raced or unknown device pages. */",
-            find: "drm_pagemap_cpages(migrate.src, npages) != npages",
-            put: "0",
         }],
     },
     Mutant {
