@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use units::{GpuRange, GpuVa, HostRange, HostVa};
+use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_64K};
 use xe_uapi::attr;
 
 use crate::bo::{Bo, BoMap};
@@ -129,6 +129,13 @@ impl VmaTree {
     pub(crate) fn find(&self, addr: GpuVa) -> Option<Vma> {
         let (_, vma) = self.by_start.range(..=addr).next_back()?;
         vma.span.contains(addr).then(|| vma.clone())
+    }
+
+    /// What is no mirror in the blocks of 64K that `span` has a part of: a page of that size loses all of its leaves at once.
+    pub(crate) fn blocks_of(&self, span: GpuRange) -> impl Iterator<Item = GpuRange> {
+        let blocks = GpuRange::new(span.start.align_down(SZ_64K), span.end.align_up(SZ_64K));
+        let others = self.overlapping(blocks).into_iter().filter(|vma| vma.kind != Kind::Mirror);
+        others.filter_map(move |vma| vma.span.intersect(blocks))
     }
 
     /// The spans of a BO, in order.

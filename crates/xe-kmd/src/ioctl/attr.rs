@@ -80,7 +80,8 @@ fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
     }
     state.vmas.advise(span, |vma| advice.apply(vm.platform(), vma));
     let others = state.vmas.overlapping(span).into_iter().filter(|vma| vma.kind != Kind::Mirror);
-    others.for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
+    let others = others.map(|vma| vma.span).chain(state.vmas.blocks_of(span));
+    others.for_each(|span| vm.unbind(span, &vm.tiles()));
     if let Some(svm) = &vm.svm {
         vm.space.invalidate_span(svm, span.mirrored());
     }

@@ -55,6 +55,8 @@ impl Op {
 pub(super) struct Work {
     /// What was taken: it has leaves to lose.
     gone: Vec<Vma>,
+    /// What of its pages of 64K is still there: it loses them, too, and gets leaves of its own at the next touch.
+    cut: Vec<GpuRange>,
     /// What must have leaves now.
     eager: Vec<Vma>,
     /// Spans of these, before the binds behind them are known.
@@ -69,13 +71,13 @@ impl Work {
 
     /// Where.
     pub(super) fn spans(&self) -> Vec<GpuRange> {
-        self.gone.iter().chain(&self.eager).map(|vma| vma.span).collect()
+        self.gone.iter().chain(&self.eager).map(|vma| vma.span).chain(self.cut.iter().copied()).collect()
     }
 
     /// Changes the page tables of `tiles`. The caller holds the VM's lock.
     pub(super) fn write(&self, vm: &Vm, userptrs: Option<&Userptrs>, tiles: &[TileId]) -> Result<(), Errno> {
         let gone = self.gone.iter().filter(|vma| vma.kind != Kind::Mirror);
-        gone.for_each(|vma| vm.unbind(vma.span, tiles));
+        gone.map(|vma| vma.span).chain(self.cut.iter().copied()).for_each(|span| vm.unbind(span, tiles));
         let bind = |vma: &Vma| match (&vma.kind, userptrs) {
             (Kind::Bo(map), _) => vm.bind_bo(vma, map, Prefer::Anything, tiles),
             (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, vma, *map, tiles),
@@ -114,6 +116,8 @@ pub(super) fn change(
         ops.iter().try_for_each(|op| change_vmas(vm, vmas, userptrs, op, &mut work))?;
         // A later bind of the same array may have replaced what an earlier one wanted.
         let eager = work.wanted.iter().flat_map(|span| vmas.overlapping(*span));
+        let gone = work.gone.iter().filter(|vma| vma.kind != Kind::Mirror);
+        work.cut = gone.flat_map(|gone| vmas.blocks_of(gone.span)).collect();
         work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
         let new = userptr_vmas(vmas, ops);
         // There are none where there is no mirror for them.
