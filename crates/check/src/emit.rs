@@ -75,7 +75,7 @@ impl Program<'_> {
     /// Pieces that are mappings of their own.
     fn roots(&self) -> Vec<(usize, &Memory)> {
         let all = self.script.memories.iter().enumerate();
-        all.filter(|(_, memory)| !matches!(memory.kind, MemoryKind::Part { .. })).collect()
+        all.filter(|(_, memory)| !matches!(memory.kind, MemoryKind::Part { .. } | MemoryKind::Userptr { .. })).collect()
     }
 
     fn pieces(&mut self) {

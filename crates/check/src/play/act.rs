@@ -11,7 +11,7 @@ use super::words::{Page, step_of};
 use crate::finding::Finding;
 use crate::script::{Action, Agent, Home, Piece, Span, Step, Touch, Verb, VmKind};
 use machine::checked::{MapKind, MemoryAdvice, Remap};
-use machine::program::Advice;
+use machine::program::{Advice, Order};
 use machine::story::EventKind;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 
@@ -54,7 +54,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         }),
         Action::Prefer(vm, span, home) => prefer(stage, hand, *vm, span, *home),
         Action::Pat(vm, span, index) => {
-            let (vm, range) = (stage.vm(*vm)?.id, range(stage, span)?);
+            let (vm, range) = (stage.vm(*vm)?.id, gpu_range(stage, span)?);
             hand.program.madvise(vm, range, Advice::Pat(*index)).map_err(|e| refused("MADVISE", e))
         }
         Action::Prefetch(vm, span, home) => {
@@ -74,6 +74,22 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
             let order = plain::order(stage, hand, *vm, *order, *apart)?;
             plain::unbind(stage, hand, *vm, *buffer, order)
         }
+        Action::Show(vm, span) => {
+            let (vm, memory) = (stage.vm(*vm)?.id, range(stage, span)?);
+            hand.program
+                .bind_userptr(vm, memory, gpu_range(stage, span)?)
+                .map_err(|e| refused("VM_BIND of a userptr", e))
+        }
+        Action::Hide(vm, span, beside) => {
+            let (vm, at) = (stage.vm(*vm)?.id, gpu_range(stage, span)?);
+            let hidden = match beside {
+                None => hand.program.unbind(vm, at, Order::default()),
+                Some((span, home)) => {
+                    hand.program.unbind_and_prefetch(vm, at, range(stage, span)?, stage.region(*home))
+                }
+            };
+            hidden.map_err(|e| refused("VM_BIND that unmaps a userptr", e))
+        }
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
         Action::Fill(tile) => stage.fill(&hand.program, *tile),
         Action::Drain(tile) => stage.drain(&hand.program, *tile),
@@ -88,6 +104,10 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
 
 fn range(stage: &Stage, span: &Span) -> Result<HostRange, Finding> {
     stage.range(span.of, span.whole())
+}
+
+fn gpu_range(stage: &Stage, span: &Span) -> Result<HostRange, Finding> {
+    stage.gpu_range(span.of, span.whole())
 }
 
 fn roots<'s>(stage: &'s Stage, span: &'s Span) -> impl Iterator<Item = Page> + 's {
@@ -216,7 +236,7 @@ fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
 }
 
 fn prefer(stage: &Stage, hand: &Hand<'_>, vm: usize, span: &Span, home: Home) -> Result<(), Finding> {
-    let (vm, range) = (stage.vm(vm)?.id, range(stage, span)?);
+    let (vm, range) = (stage.vm(vm)?.id, gpu_range(stage, span)?);
     let advice = match home {
         Home::System => Advice::SystemMemory,
         Home::Default => Advice::FaultingTile,

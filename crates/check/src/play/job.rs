@@ -78,13 +78,13 @@ fn batch(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>, desk: Desk) -> Result
     let writer = hand.begin_step(stage, job.agent());
     for touch in job.touches {
         for page in touch.span.each() {
-            let (at, root) = (stage.page_at(touch.span.of, page)?, stage.script.root(touch.span.of, page));
+            let (at, root) = (stage.gpu_page_at(touch.span.of, page)?, stage.script.root(touch.span.of, page));
             match touch.verb {
-                Verb::Add => _ = batch.increment(at.mirror()),
-                Verb::Write => _ = batch.store(at.add(offset(writer)).mirror(), hand.mark(writer, root.1)),
+                Verb::Add => _ = batch.increment(at),
+                Verb::Write => _ = batch.store(at.add(offset(writer)), hand.mark(writer, root.1)),
                 Verb::Read => {
                     for word in stage.script.words() {
-                        batch.copy(at.add(offset(word)).mirror(), desk.result(results).mirror());
+                        batch.copy(at.add(offset(word)), desk.result(results).mirror());
                         results += 1;
                     }
                 }

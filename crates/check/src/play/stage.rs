@@ -13,7 +13,7 @@ use machine::story::{Story, Where};
 use machine::{Errno, Injection, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::{HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of, pages_of};
+use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of, pages_of};
 
 /// Where the batches of plain VMs are bound.
 const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
@@ -21,6 +21,9 @@ const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
 const BUFFERS: HostVa = HostVa(0x4000_0000);
 /// What a notifier has of the process' addresses.
 const NOTIFIER: u64 = 512 << 20;
+/// Where the first userptr is shown; each has room for the most pages and its shift.
+const USERPTRS: HostVa = HostVa(0x20_0000_0000);
+const USERPTR_ROOM: u64 = 8 << 20;
 /// Where no buffer is ever bound.
 pub(super) const NOTHING: HostRange = HostRange::new(HostVa(0x8000_0000), HostVa(0x8001_0000));
 
@@ -234,6 +237,21 @@ impl Stage {
                 place.map(|range| range.page_at(page)).ok_or_else(missing)
             }
         }
+    }
+
+    /// Where a VM has a page of a piece.
+    pub fn gpu_page_at(&self, piece: Piece, page: usize) -> Result<GpuVa, Finding> {
+        if let Piece::Memory(index) = piece
+            && let MemoryKind::Userptr { shift, .. } = self.script.memories[index].kind
+        {
+            return Ok(USERPTRS.add(index as u64 * USERPTR_ROOM + shift + bytes_of(page)).mirror());
+        }
+        self.page_at(piece, page).map(HostVa::mirror)
+    }
+
+    /// Where a VM has pages of a piece, one after another.
+    pub fn gpu_range(&self, piece: Piece, pages: std::ops::Range<usize>) -> Result<HostRange, Finding> {
+        Ok(HostRange::sized(self.gpu_page_at(piece, pages.start)?.mirrored(), bytes_of(pages.len())))
     }
 
     /// Pages of a piece of memory, one after another.

@@ -95,6 +95,15 @@ pub enum MemoryKind {
     },
     /// What a `move` step makes.
     Moved,
+    /// Pages of another piece, from this one on, which VMs can show at an address of its own as well (a userptr).
+    Userptr {
+        /// Which piece.
+        of: usize,
+        /// Its first page there.
+        first: usize,
+        /// Bytes past a 2M boundary.
+        shift: u64,
+    },
 }
 
 /// A VM, with queues on each tile.
@@ -377,6 +386,10 @@ pub enum Action {
         /// Fences.
         order: Order,
     },
+    /// VM_BIND of a userptr.
+    Show(usize, Span),
+    /// VM_BIND: unmap a userptr; in the same call a prefetch.
+    Hide(usize, Span, Option<(Span, Home)>),
     /// The wait for a fence.
     Wait(usize),
     /// The VRAM of a tile is filled with buffers, which evicts others.
@@ -484,7 +497,9 @@ impl Script {
     pub fn root(&self, piece: Piece, page: usize) -> (Piece, usize) {
         match piece {
             Piece::Memory(index) => match self.memories[index].kind {
-                MemoryKind::Part { of, first } => self.root(Piece::Memory(of), first + page),
+                MemoryKind::Part { of, first } | MemoryKind::Userptr { of, first, .. } => {
+                    self.root(Piece::Memory(of), first + page)
+                }
                 MemoryKind::Mapping { .. } | MemoryKind::Moved => (piece, page),
             },
             Piece::Buffer(_) => (piece, page),

@@ -79,6 +79,7 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
             return Ok(());
         }
         "memory" => memory(at, script)?,
+        "userptr" => userptr(at, script)?,
         "vm" => {
             let name = at.word("the VM's name")?.to_owned();
             let kind = match at.peek() {
@@ -120,7 +121,8 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
             }
         }
         word => {
-            let known = "shows, memory, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
+            let known =
+                "shows, memory, userptr, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
             return Err(at.error_before(format!("'{word}' begins no line of a scene; there are: {known}")));
         }
     }
@@ -131,10 +133,7 @@ fn memory(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
     let name = at.word("the memory's name")?.to_owned();
     is_new(at, script, &name)?;
     let memory = if at.take("=") {
-        let of = at.word("another piece of memory")?;
-        let of = steps::memory_named(at, script, of)?;
-        let pages = steps::pages(at, script.memories[of].pages)?;
-        let [pages] = pages.as_slice() else { return Err(at.error_before("a part is one run: b[0..16]".into())) };
+        let (of, pages) = part(at, script)?;
         Memory { name, pages: pages.len(), kind: MemoryKind::Part { of, first: pages.start } }
     } else {
         let pages = size_in_pages(at)?;
@@ -152,6 +151,27 @@ fn memory(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
         Memory { name, pages, kind: MemoryKind::Mapping { huge, shared, filled, far } }
     };
     script.memories.push(memory);
+    Ok(())
+}
+
+/// One run of pages of another piece.
+fn part(at: &mut Cursor<'_>, script: &Script) -> Result<(usize, std::ops::Range<usize>), ScriptError> {
+    let of = at.word("another piece of memory")?;
+    let of = steps::memory_named(at, script, of)?;
+    match steps::pages(at, script.memories[of].pages)?.as_slice() {
+        [pages] => Ok((of, pages.clone())),
+        _ => Err(at.error_before("a part is one run: b[0..16]".into())),
+    }
+}
+
+fn userptr(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
+    let name = at.word("the userptr's name")?.to_owned();
+    is_new(at, script, &name)?;
+    at.expect("=")?;
+    let (of, pages) = part(at, script)?;
+    let shift = steps::shift(at)?;
+    let kind = MemoryKind::Userptr { of, first: pages.start, shift };
+    script.memories.push(Memory { name, pages: pages.len(), kind });
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
-pub(super) const WORDS: [&str; 39] = [
+pub(super) const WORDS: [&str; 41] = [
     "cpu",
     "tile0",
     "tile1",
@@ -37,6 +37,8 @@ pub(super) const WORDS: [&str; 39] = [
     "close",
     "bind",
     "unbind",
+    "show",
+    "hide",
     "wait",
     "fill",
     "drain",
@@ -111,6 +113,12 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
             let vm = named_vm(at, script, VmKind::Plain)?;
             let buffer = if at.take("nothing") { None } else { Some(buffer(at, script)?) };
             Action::Unbind { vm, buffer, apart: at.take("apart"), order: order(at, script)? }
+        }
+        "show" => Action::Show(mirror(at, script)?, userptr(at, script)?),
+        "hide" => {
+            let (vm, span) = (mirror(at, script)?, userptr(at, script)?);
+            let beside = if at.take("prefetch") { Some((run(at, script)?, home(at)?)) } else { None };
+            Action::Hide(vm, span, beside)
         }
         "wait" => Action::Wait(fence(at, script)?),
         "fill" => Action::Fill(vram(at)?),
@@ -212,11 +220,17 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
             script.memories.len() - 1
         }
     };
-    let shift = if at.take("by") { at.size()? } else { 0 };
-    if !shift.is_multiple_of(units::SZ_4K) || shift >= units::SZ_2M {
-        return Err(at.error_before("memory moves by whole pages of 4K, less than 2M, past a 2M boundary".into()));
-    }
+    let shift = shift(at)?;
     Ok(Action::Move { from, to, shift, keep: at.take("keep"), raw: at.take("raw") })
+}
+
+/// `by SIZE`
+pub(super) fn shift(at: &mut Cursor<'_>) -> Result<u64, ScriptError> {
+    let shift = if at.take("by") { at.size()? } else { 0 };
+    if shift.is_multiple_of(units::SZ_4K) && shift < units::SZ_2M {
+        return Ok(shift);
+    }
+    Err(at.error_before("memory goes by whole pages of 4K, less than 2M, past a 2M boundary".into()))
 }
 
 /// A piece, and which of its pages.
@@ -298,6 +312,23 @@ fn named_vm(at: &mut Cursor<'_>, script: &Script, kind: VmKind) -> Result<usize,
     let index = script.vms.iter().position(|vm| vm.name == name && vm.kind == kind);
     let needed = if kind == VmKind::Plain { "plain" } else { "later" };
     index.ok_or_else(|| at.error_before(format!("this step takes a VM that was declared as 'vm {name} {needed}'")))
+}
+
+/// A VM that was named, else the first one; it mirrors the process.
+fn mirror(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
+    match vm(at, script)? {
+        vm if script.vms[vm].kind != VmKind::Plain => Ok(vm),
+        _ => Err(at.error_before("this step takes a VM with faults".into())),
+    }
+}
+
+/// Pages of a userptr.
+fn userptr(at: &mut Cursor<'_>, script: &Script) -> Result<Span, ScriptError> {
+    let span = run(at, script)?;
+    match span.of {
+        Piece::Memory(of) if matches!(script.memories[of].kind, MemoryKind::Userptr { .. }) => Ok(span),
+        _ => Err(at.error_before("this step takes what was declared as 'userptr NAME = OTHER[A..B]'".into())),
+    }
 }
 
 fn buffer(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {

@@ -60,15 +60,31 @@ impl Program {
 
     /// Brings mirrored memory to a region, counted from 0 for system memory; all ones: where the VM's attributes say.
     pub fn prefetch(&self, vm_id: u32, span: HostRange, region: u32) -> Result<(), Errno> {
-        let (addr, range) = (span.start.0, span.len());
-        let op = VmBindOp {
-            addr,
-            range,
-            prefetch_mem_region_instance: region,
-            op: vm::BIND_OP_PREFETCH,
-            ..Default::default()
-        };
+        self.bind(vm_id, prefetch_op(span, region), Order::default())
+    }
+
+    /// Shows memory of the process at another address.
+    pub fn bind_userptr(&self, vm_id: u32, memory: HostRange, at: HostRange) -> Result<(), Errno> {
+        let (addr, range, obj_offset) = (at.start.0, at.len(), memory.start.0);
+        let op = VmBindOp { addr, range, obj_offset, op: vm::BIND_OP_MAP_USERPTR, ..Default::default() };
         self.bind(vm_id, op, Order::default())
+    }
+
+    /// Unmaps what is at `at` and prefetches `span`, in one call.
+    pub fn unbind_and_prefetch(&self, vm_id: u32, at: HostRange, span: HostRange, region: u32) -> Result<(), Errno> {
+        let binds = [
+            VmBindOp {
+                pat_index: PAT_WB,
+                addr: at.start.0,
+                range: at.len(),
+                op: vm::BIND_OP_UNMAP,
+                ..Default::default()
+            },
+            VmBindOp { pat_index: PAT_WB, ..prefetch_op(span, region) },
+        ];
+        self.put(self.second(), &binds)?;
+        let bind = VmBindOp { extensions: self.second().0, ..Default::default() };
+        self.ioctl(ioctl::VM_BIND, &mut VmBind { vm_id, num_binds: 2, bind, ..Default::default() })
     }
 
     /// A syncobj without a fence.
@@ -126,4 +142,9 @@ impl Program {
         }
         Ok((count, if count > 0 { self.second().0 } else { 0 }))
     }
+}
+
+fn prefetch_op(span: HostRange, region: u32) -> VmBindOp {
+    let (addr, range, op) = (span.start.0, span.len(), vm::BIND_OP_PREFETCH);
+    VmBindOp { addr, range, prefetch_mem_region_instance: region, op, ..Default::default() }
 }
