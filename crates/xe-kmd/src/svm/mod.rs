@@ -182,7 +182,7 @@ impl Space {
         Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage, ranges: RangeLocks::new() }))
     }
 
-    /// Nobody else works on a range, nor removes it, as long as the guard lives. The caller holds the VM's lock, shared, and
+    /// Nobody else works on a range, of the mirror or of userptrs, nor removes it, as long as the guard lives. The caller holds the VM's lock, shared, and
     /// no other range's.
     pub(crate) fn hold(&self, key: RangeKey) -> MutexGuard<'_, ()> {
         self.ranges.lock(key)

@@ -5,8 +5,8 @@
 //! pages never migrate for a userptr, and what is in VRAM is brought to system memory first: a GPU address that is not
 //! congruent with the host's could not be mapped by leaves of 64K (upstream maps VRAM here, one trigger of its defect B).
 //!
-//! Locking: the VM's lock is held over everything but an invalidation, shared by faults and prefetches: the engine's calls
-//! bear each other, and what is bound is checked under the notifier lock. An invalidation comes with the notifier lock of this mirror
+//! Locking: the VM's lock is held over everything but an invalidation, shared by faults and prefetches. Who binds a range holds the
+//! range's lock, as for the VM's own mirror, from the collection of its pages on, and so does who removes it. An invalidation comes with the notifier lock of this mirror
 //! held, in reader class; the list of spans is a leaf under it.
 //!
 //! Upstream: `xe_userptr.c`, `xe_vma_userptr_pin_pages`.
@@ -167,6 +167,8 @@ impl Userptrs {
         loop {
             self.collect();
             let bound = self.svm.range_find_or_insert(addr, host, &ctx).and_then(|key| {
+                // Or another server collects pages anew behind the plan of this one, which then looks valid and is not.
+                let _held = self.space.space.hold(key);
                 self.svm.get_pages(key, &ctx)?;
                 self.write_leaves(key, host, map, access, tiles)
             });
@@ -237,6 +239,9 @@ impl Userptrs {
 
     fn collect(&self) {
         let listed = std::mem::take(&mut *self.space.garbage.lock());
-        listed.into_iter().for_each(|key| self.svm.range_remove(key));
+        for key in listed {
+            let _held = self.space.space.hold(key);
+            self.svm.range_remove(key);
+        }
     }
 }
