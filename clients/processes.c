@@ -6,7 +6,7 @@
  *     processes killed                          a process that is killed gives its VRAM back at once
  *     processes stopped                         one that is stopped keeps what it has, and blocks nobody
  *     processes forked                          a child opens the device again, beside what it has from its parent
- *     processes shares                          fdinfo tells each client's share, and queries the sum
+ *     processes shares                          fdinfo tells each client's share, queries and debugfs the sum
  *     processes shared                          a buffer of VRAM goes to another process, and both write to it
  *
  * A line for what is not as it should be; the last line is `PROCESSES ok` or `PROCESSES BAD failures=<n>`. Exit status 0 or 1; 2
@@ -247,25 +247,31 @@ static void forked(void) {
     all_are(mine, 2 * MB, 3);
 }
 
-/* A number behind `key` in fdinfo, in bytes where it has a unit. */
-static uint64_t fdinfo(int fd, const char *key) {
-    char path[64], line[256];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+/* A number behind `key` in a file, in bytes where it has a unit. */
+static uint64_t number_in(const char *path, const char *key) {
+    char line[256];
     FILE *file = fopen(path, "r");
     if (!file)
         die(path);
     uint64_t value = ~0ull;
     while (fgets(line, sizeof line, file)) {
         char unit[8] = "";
-        unsigned long long number;
+        unsigned long long found;
+        const char *at = line + strspn(line, " ");
         size_t length = strlen(key);
-        if (strncmp(line, key, length) || line[length] != ':')
+        if (strncmp(at, key, length) || at[length] != ':')
             continue;
-        sscanf(line + length + 1, "%llu %7s", &number, unit);
-        value = number << (!strcmp(unit, "KiB") ? 10 : !strcmp(unit, "MiB") ? 20 : 0);
+        sscanf(at + length + 1, "%llu %7s", &found, unit);
+        value = found << (!strcmp(unit, "KiB") ? 10 : !strcmp(unit, "MiB") ? 20 : 0);
     }
     fclose(file);
     return value;
+}
+
+static uint64_t fdinfo(int fd, const char *key) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    return number_in(path, key);
 }
 
 static uint64_t above;
@@ -276,6 +282,8 @@ static void share(void) {
     IS(fdinfo(gpu.fd, "drm-resident-vram0"), 3 * MB);
     IS(fdinfo(gpu.fd, "drm-client-id") > above, 1);
     IS(vram_used(gpu.fd), 4 * MB);
+    IS(number_in("/sys/kernel/debug/dri/0/vram0_mm", "usage"), 4 * MB);
+    IS(number_in("/sys/kernel/debug/dri/0/vram0_mm", "size"), vram_of_a_tile(gpu.fd));
 }
 
 static void shares(void) {

@@ -34,5 +34,5 @@ pub use hostmm::{OwnerId, Place};
 pub use xe_hw::{Injection, Record, Translation};
 pub use xe_kmd::{
     BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Passed, RangeBook, Rules, SharedBytes,
-    SpaceBook, Usage,
+    SpaceBook, Usage, Vram,
 };

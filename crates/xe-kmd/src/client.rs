@@ -37,6 +37,17 @@ pub struct Usage {
     pub engines: Vec<EngineUse>,
 }
 
+/// A tile's VRAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vram {
+    /// Bytes that there are.
+    pub size: u64,
+    /// Those that are used, by all processes.
+    pub used: u64,
+    /// Bytes of the smallest page.
+    pub page: u64,
+}
+
 /// Bytes of one kind of memory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MemoryUse {

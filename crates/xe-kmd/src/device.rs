@@ -17,6 +17,7 @@ use xe_spec::platform::Platform;
 
 use crate::budget::Budget;
 use crate::chip::Chip;
+use crate::client::Vram;
 use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
 use crate::event::{Event, Observer};
@@ -204,6 +205,13 @@ impl Device {
     /// Bytes of a tile's VRAM that are allocated, by this process.
     pub fn vram_used(&self, tile: TileId) -> u64 {
         self.shared.gpu.tile(tile).map_or(0, |tile| tile.vram.used())
+    }
+
+    /// A tile's VRAM, as all processes use it; `None` where there is no such tile.
+    pub fn vram(&self, tile: TileId) -> Option<Vram> {
+        let platform = self.platform();
+        let size = platform.tiles.get(tile.index())?.vram_size;
+        Some(Vram { size, used: self.shared.vram_used(tile), page: platform.min_vram_page() })
     }
 
     /// Bytes of system memory that BOs take.

@@ -81,7 +81,7 @@ mod vram;
 pub use audit::{RangeBook, SpaceBook};
 pub use budget::{Alone, Budget, Room};
 pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBytes};
-pub use client::{EngineUse, MemoryUse, Usage};
+pub use client::{EngineUse, MemoryUse, Usage, Vram};
 pub use device::{Device, Parts};
 pub use engine_class::ClassSchedule;
 pub use errno::Errno;

@@ -147,6 +147,12 @@ impl Device for Machine {
         vec![("svm_pagefault_count", faults), ("tlb_inval_count", flushes)]
     }
 
+    fn vram(&self, gt: Gt) -> String {
+        let vram = self.core(gt.device).zip(u8::try_from(gt.number).ok());
+        let vram = vram.and_then(|(core, tile)| core.device().vram(TileId(tile)));
+        vram.map(|vram| super::usage::vram(&vram)).unwrap_or_default()
+    }
+
     fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule) {
         let class = if class == "bcs" { Class::Copy } else { Class::Compute };
         if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {

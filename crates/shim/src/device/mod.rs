@@ -73,6 +73,8 @@ pub trait Device: Send + Sync {
     fn own_fds(&self) -> Vec<i32>;
     /// Counters of a GT, in the order of debugfs.
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)>;
+    /// How much of a tile's VRAM there is and is used, by whichever process, as debugfs writes it; by the tile's GT.
+    fn vram(&self, gt: Gt) -> String;
     /// The mapping of this range is about to change: wait for such jobs.
     fn finish_jobs(&self, range: HostRange);
     /// Queues of an engine class of a GT are made so from now on.

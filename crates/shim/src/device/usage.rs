@@ -1,9 +1,9 @@
-//! What an open file uses, as `/proc/self/fdinfo` writes it.
+//! What an open file uses, as `/proc/self/fdinfo` writes it; what of a tile's VRAM is used, as debugfs does.
 //!
 //! Upstream: `drm_show_fdinfo`, `drm_print_memory_stats`, `xe_drm_client_fdinfo`.
 
 use crate::view;
-use machine::Usage;
+use machine::{Usage, Vram};
 use std::fmt::Write;
 
 /// The lines behind the kernel's own.
@@ -26,6 +26,18 @@ pub fn lines(usage: &Usage, device: u8) -> String {
         }
     }
     text
+}
+
+/// A tile's VRAM, as debugfs writes it.
+///
+/// Upstream: `ttm_resource_manager_debug`, `xe_ttm_vram_mgr_debug`.
+pub fn vram(vram: &Vram) -> String {
+    let Vram { size, used, page } = *vram;
+    let (page, left, all) = (page >> 10, (size - used.min(size)) >> 20, size >> 20);
+    format!(
+        "  use_type: 1\n  use_tt: 0\n  size: {size}\n  usage: {used}\ndefault_page_size: {page}KiB\n\
+         visible_avail: {left}MiB\nvisible_size: {all}MiB\n"
+    )
 }
 
 /// Bytes in the largest unit that leaves no rest.

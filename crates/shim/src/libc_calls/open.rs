@@ -5,8 +5,8 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
-use crate::device::{Errno, FILE_BYTES};
-use crate::minor::{Gt, Minor};
+use crate::device::{Device, Errno, FILE_BYTES};
+use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
 use crate::view::{self, Look, Special};
@@ -205,7 +205,8 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         let Ok(stat) = rustix::fs::fstat(&opened) else { return Ok(opened.into_raw_fd()) };
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
-            Some(Special::Stats(gt)) => stats_over(opened, gt, flags),
+            Some(Special::Stats(gt)) => text_over(opened, c"stats", flags, |device| stats(&device.gt_stats(gt))),
+            Some(Special::Vram(gt)) => text_over(opened, c"vram_mm", flags, |device| device.vram(gt)),
             Some(Special::Property(..) | Special::Reset(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);
@@ -243,14 +244,26 @@ fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno
     Ok(fd)
 }
 
-/// `opened`'s number becomes a file with a GT's counters, as of now.
-fn stats_over(opened: OwnedFd, gt: Gt, flags: c_int) -> Result<c_int, Errno> {
-    let Some(device) = session::running() else { return Ok(opened.into_raw_fd()) };
+/// `opened`'s number becomes a file with what the machine tells now, where one runs.
+fn text_over(
+    opened: OwnedFd,
+    name: &CStr,
+    flags: c_int,
+    tell: impl FnOnce(&dyn Device) -> String,
+) -> Result<c_int, Errno> {
+    match session::running() {
+        Some(device) => content_over(opened, name, tell(&*device).as_bytes(), flags),
+        None => Ok(opened.into_raw_fd()),
+    }
+}
+
+/// A GT's counters.
+fn stats(counters: &[(&str, u64)]) -> String {
     let mut text = String::new();
-    for (name, value) in device.gt_stats(gt) {
+    for (name, value) in counters {
         let _ = writeln!(text, "{name}: {value}");
     }
-    content_over(opened, c"stats", text.as_bytes(), flags)
+    text
 }
 
 /// A sparse file with room for every buffer; for fewer of them where the process limits its files.

@@ -71,6 +71,8 @@ pub enum Special {
     Node(Minor),
     /// A GT's counters, read from the machine at open.
     Stats(Gt),
+    /// How much of a tile's VRAM is used, read from the machine at open; by the GT of the same number.
+    Vram(Gt),
     /// A scheduling property of an engine class, by GT, class and file: written as the kernel allows it.
     Property(Gt, usize, usize),
     /// Resets that GT when it is written.
@@ -204,7 +206,7 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
             let reset = |yes| if yes { Written::Reset(gt) } else { Written::Nothing };
             return Some(property::truth(text).map(reset));
         }
-        Special::Node(_) | Special::Stats(_) => return None,
+        Special::Node(_) | Special::Stats(_) | Special::Vram(_) => return None,
     };
     let root = made()?;
     let class = root.identities.get(usize::from(gt.device))?.engine_classes.get(class)?;
@@ -348,6 +350,7 @@ fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(
         (0..identity.tiles).map(move |number| (Gt { device, number }, classes))
     };
     for (gt, classes) in (0..).zip(identities).flat_map(gts) {
+        note(Special::Vram(gt), &format!("{}/vram{}_mm", tree::debugfs(gt.device), gt.number))?;
         let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
         for name in tree::RESETS {
