@@ -4,7 +4,7 @@
 //! all of them see ([`Words`]). A process has a slot of these:
 //!
 //! ```text
-//!   most slots ever | next client |  slot 0: asked, served | slot 1: ...        a word each
+//!   most slots ever | next client |  slot 0: asked, served, process | slot 1: ...   a word each
 //!   tile 0 of device 0:  turn | used by slot 0, slot 1, ... | oldest of slot 0, ... | wanted of slot 0, ...
 //!   tile 1 ...
 //! ```
@@ -18,9 +18,9 @@
 //! * **Death**: a slot is a process's as long as that has a lock which the kernel takes away with it. Whoever finds no room, or
 //!   tells how much is used, tries the locks of the others: one that it gets is a dead process's, whose words it clears.
 //!
-//! Nobody holds anything while it waits for another process, and what is done under a slot's lock is a few stores. So a process
-//! that is stopped keeps what it has, and blocks nobody: who has asked it in vain for [`PATIENCE_NS`] does not wait for it
-//! again until it has served something, and goes on as if its VRAM were pinned; and its turn passes.
+//! Nobody holds anything of the pool while it waits for another process, and what is done under a slot's lock is a few stores. So
+//! a process that is stopped keeps what it has, and blocks nobody: it is not asked, as if its VRAM were pinned, and its turn
+//! passes. Who has asked one in vain for [`PATIENCE_NS`] does not wait for it again until it has served something.
 //!
 //! Locking: `clearing` is held over a few stores, to keep this process's threads apart: to the kernel they are one.
 //!
@@ -64,6 +64,10 @@ pub trait Words: Send + Sync + 'static {
     fn try_lock(&self, lock: usize) -> bool;
     /// Gives it back.
     fn unlock(&self, lock: usize);
+    /// The number of this process.
+    fn process(&self) -> u32;
+    /// Whether a process is stopped.
+    fn is_stopped(&self, process: u32) -> bool;
 }
 
 impl Words for mm_live::SharedWords {
@@ -91,21 +95,27 @@ impl Words for mm_live::SharedWords {
     fn unlock(&self, lock: usize) {
         self.unlock(lock);
     }
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
+    fn is_stopped(&self, process: u32) -> bool {
+        Self::is_stopped(process)
+    }
 }
 
 /// Nothing is taken under it but what simulated words are kept by.
 const CLEARING: Rank = Rank::level(62);
 /// Processes that may use the devices at the same time.
 pub const MAX_PROCESSES: usize = 512;
-/// How long a process is waited for that was asked for VRAM.
-pub const PATIENCE_NS: u64 = 250_000_000;
+/// How long a process is waited for that was asked for VRAM and runs: the machine may be busy.
+pub const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long a process may keep others from charging.
 pub const TURN_NS: u64 = 50_000_000;
 /// The most that is asked for at once, so that it is served in time.
 const PIECE: u64 = 32 << 20;
 /// How long to wait where a process that was asked could give nothing.
-const PAUSE_NS: u64 = 500_000;
-/// How often a process that is waited for is looked at: it may be dead.
+const PAUSE_NS: u64 = 5_000_000;
+/// How often a process that is waited for is looked at: it may be dead, or stopped.
 const LOOK_NS: u64 = 5_000_000;
 
 const MAX_TILES: usize = 4;
@@ -113,10 +123,10 @@ const MAX_TILES: usize = 4;
 const SLOTS: usize = 0;
 /// The word with the number of clients that ever were.
 const CLIENTS: usize = 1;
-/// Where the slots' own words begin, two each.
+/// Where the slots' own words begin, three each.
 const BELLS: usize = 2;
 /// Where the tiles' words begin: for each tile a row of each kind.
-const TILES: usize = BELLS + 2 * MAX_PROCESSES;
+const TILES: usize = BELLS + 3 * MAX_PROCESSES;
 
 /// What is known of a process on a tile.
 #[derive(Clone, Copy)]
@@ -181,12 +191,17 @@ impl Turn {
 
 /// Requests that a process was sent, counted.
 const fn asked(slot: usize) -> usize {
-    BELLS + 2 * slot
+    BELLS + 3 * slot
 }
 
 /// Those of them that it has served.
 const fn served(slot: usize) -> usize {
-    BELLS + 2 * slot + 1
+    BELLS + 3 * slot + 1
+}
+
+/// The process's number.
+const fn process(slot: usize) -> usize {
+    BELLS + 3 * slot + 2
 }
 
 /// The VRAM of a run's devices, as one of its processes shares it.
@@ -214,6 +229,7 @@ impl Pool {
         let vain = (0..MAX_PROCESSES).map(|_| AtomicU64::new(0)).collect();
         let pool = Self { words, slot, sizes, vain, clearing: rank::mutex(CLEARING, ()) };
         pool.clear(slot);
+        pool.words.swap(process(slot), pool.words.process().into());
         pool.raise_slots();
         Some(Arc::new(pool))
     }
@@ -335,12 +351,16 @@ impl Pool {
         Room::Theirs
     }
 
-    /// Whether a process was waited for in vain, and has served nothing since.
+    /// Whether a process is stopped, or was waited for in vain and has served nothing since.
     fn is_silent(&self, slot: usize) -> bool {
-        self.vain[slot].load() == self.words.load(served(slot)) + 1
+        self.is_stopped(slot) || self.vain[slot].load() == self.words.load(served(slot)) + 1
     }
 
-    /// Asks a process for so many bytes, and waits until it has done what it can, is dead, or has done nothing for too long.
+    fn is_stopped(&self, slot: usize) -> bool {
+        self.words.is_stopped(self.words.load(process(slot)) as u32)
+    }
+
+    /// Asks a process for so many bytes, and waits until it has done what it can, is dead or stopped, or has done nothing for too long.
     fn ask(&self, place: Place, slot: usize, bytes: u64) {
         self.words.add(place.word(Row::Wanted, slot), bytes);
         let number = self.words.add(asked(slot), 1) + 1;
@@ -348,7 +368,7 @@ impl Pool {
         let deadline = after_ns(PATIENCE_NS);
         loop {
             let so_far = self.words.load(served(slot));
-            if so_far >= number || self.bury_one(slot) {
+            if so_far >= number || self.bury_one(slot) || self.is_stopped(slot) {
                 return;
             }
             let now = now_ns();

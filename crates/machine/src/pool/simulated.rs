@@ -4,7 +4,7 @@
 
 use super::{Budget, Evict, Pool, Server, WORDS, Words};
 use crate::interconnect::DeviceId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync::rank::{self, Rank};
 use sync::time::now_ns;
@@ -17,6 +17,7 @@ struct State {
     words: Vec<u64>,
     /// Which process has a lock.
     locks: BTreeMap<usize, u32>,
+    stopped: BTreeSet<u32>,
 }
 
 /// All of them.
@@ -28,7 +29,7 @@ pub struct World {
 impl World {
     /// As a new file has them.
     pub fn new() -> Arc<Self> {
-        let state = State { words: vec![0; WORDS], locks: BTreeMap::new() };
+        let state = State { words: vec![0; WORDS], locks: BTreeMap::new(), stopped: BTreeSet::new() };
         Arc::new(Self { state: rank::mutex(Rank::LEAF, state), changed: Condvar::new() })
     }
 
@@ -40,6 +41,11 @@ impl World {
     /// A process is killed: its locks go.
     pub fn kill(&self, number: u32) {
         self.state.lock().locks.retain(|_, owner| *owner != number);
+    }
+
+    /// A process is stopped: nothing here keeps it from running but its own good will.
+    pub fn stop(&self, number: u32) {
+        self.state.lock().stopped.insert(number);
     }
 
     fn change(&self, word: usize, new: impl FnOnce(u64) -> u64) -> u64 {
@@ -83,6 +89,12 @@ impl Words for Process {
     }
     fn unlock(&self, lock: usize) {
         self.world.state.lock().locks.remove(&lock);
+    }
+    fn process(&self) -> u32 {
+        self.number
+    }
+    fn is_stopped(&self, process: u32) -> bool {
+        self.world.state.lock().stopped.contains(&process)
     }
 }
 

@@ -163,6 +163,26 @@ fn a_process_that_does_not_answer_is_waited_for_once() {
 }
 
 #[test]
+fn a_stopped_process_is_not_waited_for() {
+    played(|| {
+        let world = World::new();
+        let (stopped, asks) = (budget(&world, 1), budget(&world, 2));
+        assert!(stopped.try_charge(TILE, ALL));
+        let start = now_ns();
+        let stopper = sync::spawn("stopper", {
+            let world = world.clone();
+            move || world.stop(1)
+        });
+        // Where it was asked before it was stopped that is seen at the next look.
+        asks.make_room(TILE, SZ_2M, u64::MAX);
+        stopper.join();
+        assert!(now_ns() - start <= PAUSE_NS + LOOK_NS, "{}", now_ns() - start);
+        let then = now_ns();
+        assert_eq!((asks.make_room(TILE, SZ_2M, u64::MAX), now_ns()), (Room::Ours, then));
+    });
+}
+
+#[test]
 fn who_dies_while_it_is_asked_or_in_its_turn_blocks_nobody() {
     played(|| {
         let world = World::new();

@@ -102,6 +102,19 @@ impl SharedWords {
         self.set_lock(byte, libc::F_UNLCK);
     }
 
+    /// Whether a process is stopped: by a signal, or by a tracer. Where that cannot be known it is not.
+    pub fn is_stopped(process: u32) -> bool {
+        let path = format!("/proc/{process}/stat\0");
+        let path = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or_default();
+        let mut text = [0; 128];
+        let length = super::open(path, super::Access::Read).and_then(|file| super::read_at(&file, &mut text, 0));
+        let text = &text[..length.unwrap_or(0)];
+        // The state follows the name, which ends with the last parenthesis and may have others in it.
+        let name_end = text.iter().rposition(|byte| *byte == b')');
+        let state = name_end.and_then(|end| text.get(end + 2));
+        matches!(state, Some(b'T' | b't'))
+    }
+
     fn set_lock(&self, byte: usize, kind: i32) -> bool {
         const OFD_SETLK: usize = 37;
         let lock = libc::flock {
@@ -176,6 +189,24 @@ mod tests {
         let path = format!("/proc/self/fd/{}", words.descriptor());
         File::options().write(true).open(path).expect("the file").set_len(0).expect("it can be cut");
         assert_eq!((words.load(600), words.add(600, 1), words.swap(0, 1)), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_stopped_process_is_told_from_one_that_runs() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
+        let is_stopped = || SharedWords::is_stopped(child.id());
+        let signal = |signal: &str| {
+            let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+            assert!(sent.expect("kill").success());
+        };
+        assert!(!is_stopped() && !SharedWords::is_stopped(u32::MAX));
+        for (name, stops) in [("-STOP", true), ("-CONT", false)] {
+            signal(name);
+            while is_stopped() != stops {
+                sync::yield_now();
+            }
+        }
+        child.kill().and_then(|()| child.wait()).expect("it ends");
     }
 
     fn memfd() -> OwnedFd {
