@@ -1,6 +1,7 @@
 /*
  * Several devices over one memory: what programs are told of them, threads of all tiles of all devices and of the CPU that add
- * to the same words, a location on another device, and a buffer that goes from device to device. Argument: rounds. A line
+ * to the same words, a location on another device, and a buffer that goes from device to device. Arguments: rounds, blocks of 64K to
+ * add to, and `strangers` where the devices do not reach each other's VRAM. A line
  * for each device and for what is not as it should be; the last line is `DEVICES ok` or `DEVICES BAD failures=<n>`. Exit
  * status 0 or 1; 2 where a call failed that must not.
  */
@@ -16,13 +17,14 @@
 
 #define MAX_DEVICES 4
 #define BLOCK (64ul << 10)
-#define BLOCKS 4
-#define WORDS (BLOCKS * BLOCK / PAGE)
+#define WORDS (BLOCK / PAGE)
+#define CPUS 3
 #define GPU_AT 0x100000000000ull
 
 static struct gpu gpus[MAX_DEVICES];
 static unsigned devices;
-static unsigned rounds = 50;
+static unsigned rounds = 50, blocks = 4;
+static int strangers;
 static char *shared;
 
 /* The slot on the PCI bus, as sysfs has it for a node. */
@@ -73,13 +75,15 @@ static uint32_t *word(unsigned n) { return (uint32_t *)(shared + n * PAGE); }
 static void *add_by_tile(void *argument) {
     struct hand *hand = argument;
     for (unsigned round = 0; round < rounds; round++) {
-        struct batch batch = {0};
-        for (unsigned n = 0; n < WORDS; n++)
-            atomic_inc32(&batch, word(n));
-        int error = run(&gpus[hand->device], hand->tile, &batch);
-        if (error) {
-            errno = error;
-            die("a job of atomics");
+        for (unsigned block = 0; block < blocks; block++) {
+            struct batch batch = {0};
+            for (unsigned n = 0; n < WORDS; n++)
+                atomic_inc32(&batch, word(block * WORDS + n));
+            int error = run(&gpus[hand->device], hand->tile, &batch);
+            if (error) {
+                errno = error;
+                die("a job of atomics");
+            }
         }
     }
     return NULL;
@@ -87,17 +91,17 @@ static void *add_by_tile(void *argument) {
 
 static void *add_by_cpu(void *none) {
     for (unsigned round = 0; round < rounds; round++)
-        for (unsigned n = 0; n < WORDS; n++)
+        for (unsigned n = 0; n < blocks * WORDS; n++)
             __atomic_fetch_add(word(n), 1, __ATOMIC_SEQ_CST);
     return none;
 }
 
 static void add_together(void) {
-    shared = mmap(NULL, (BLOCKS + 1) * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    shared = mmap(NULL, (blocks + 1) * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         die("mmap");
     shared = (char *)(((uintptr_t)shared + BLOCK - 1) & -BLOCK);
-    memset(shared, 0, BLOCKS * BLOCK);
+    memset(shared, 0, blocks * BLOCK);
     struct hand hands[MAX_DEVICES * MAX_TILES];
     unsigned count = 0;
     for (unsigned device = 0; device < devices; device++)
@@ -106,22 +110,42 @@ static void add_together(void) {
             expect(!pthread_create(&hands[count].thread, NULL, add_by_tile, &hands[count]), "a thread");
             count++;
         }
-    pthread_t cpu;
-    expect(!pthread_create(&cpu, NULL, add_by_cpu, NULL), "a thread");
+    pthread_t cpus[CPUS];
+    for (unsigned n = 0; n < CPUS; n++)
+        expect(!pthread_create(&cpus[n], NULL, add_by_cpu, NULL), "a thread");
     for (unsigned n = 0; n < count; n++)
         pthread_join(hands[n].thread, NULL);
-    pthread_join(cpu, NULL);
-    for (unsigned n = 0; n < WORDS; n++)
-        IS(*word(n), (count + 1) * rounds);
+    for (unsigned n = 0; n < CPUS; n++)
+        pthread_join(cpus[n], NULL);
+    for (unsigned n = 0; n < blocks * WORDS; n++)
+        IS(*word(n), (count + CPUS) * rounds);
 }
 
-/* Advice that names another device: no engine of this one reaches its VRAM. */
+/* A word in each page of the block, by a tile that need not have them in its own VRAM. */
+static void store_each(struct gpu *gpu, uint32_t value) {
+    struct batch batch = {0};
+    for (unsigned n = 0; n < WORDS; n++)
+        store32(&batch, word(n), value + n);
+    IS(run(gpu, 0, &batch), 0);
+}
+
+/* Advice that names another device: pages go to its VRAM, and this one stores there, if it reaches it. */
 static void advise_elsewhere(void) {
     struct madvise args = {
         .start = (uintptr_t)shared, .range = BLOCK, .vm_id = gpus[0].vm, .attr = PREFERRED_LOC, .value = gpus[1].fd, .region = 1,
     };
-    IS(answer(gpus[0].fd, IOC_MADVISE, &args), ENOLINK);
+    IS(answer(gpus[0].fd, IOC_MADVISE, &args), strangers ? ENOLINK : 0);
+    for (uint32_t value = 0; value < 3000; value += 1000) {
+        store_each(&gpus[0], value);
+        for (unsigned n = 0; n < WORDS; n++)
+            IS(*word(n), value + n);
+        store_each(&gpus[1], value + 500);
+        store_each(&gpus[0], value + 600);
+    }
+    args.region = 9;
+    IS(answer(gpus[0].fd, IOC_MADVISE, &args), strangers ? ENOLINK : ENOENT);
     args.value = gpus[0].fd;
+    args.region = 1;
     IS(answer(gpus[0].fd, IOC_MADVISE, &args), 0);
 }
 
@@ -156,6 +180,9 @@ static void share_a_buffer(void) {
 int main(int argc, char **argv) {
     if (argc > 1)
         rounds = atoi(argv[1]);
+    if (argc > 2)
+        blocks = atoi(argv[2]);
+    strangers = argc > 3 && !strcmp(argv[3], "strangers");
     enumerate();
     add_together();
     if (devices > 1) {

@@ -3,7 +3,8 @@
 //! Locking: a leaf lock around the table.
 
 use crate::place::{DEVICE_FD, EVENT_FD, FIRST_FD};
-use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, OwnerId, Passed, SharedBytes};
+use machine::wiring::Core;
+use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, Location, Passed, SharedBytes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
@@ -19,7 +20,7 @@ pub(crate) struct Desk {
     open: sync::Mutex<BTreeMap<i32, Open>>,
     bell: Arc<Bell>,
     /// Who may see the pages in the device's VRAM.
-    owner: OwnerId,
+    core: Arc<Core>,
 }
 
 #[derive(Clone)]
@@ -39,8 +40,8 @@ impl Doorbell for Bell {
 }
 
 impl Desk {
-    pub(crate) fn new(owner: OwnerId) -> Self {
-        Self { open: rank::mutex(Rank::LEAF, BTreeMap::new()), bell: Arc::default(), owner }
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { open: rank::mutex(Rank::LEAF, BTreeMap::new()), bell: Arc::default(), core }
     }
 
     /// Closes one; false where there is none.
@@ -99,8 +100,8 @@ impl Caller for Desk {
         Err(Errno::ENOMEM)
     }
 
-    fn owner(&self, fd: i32) -> Option<OwnerId> {
-        (fd == DEVICE_FD).then_some(self.owner)
+    fn location(&self, fd: i32, region: u16) -> Option<Location> {
+        (fd == DEVICE_FD).then(|| self.core.device().location(region))
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

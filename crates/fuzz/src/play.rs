@@ -135,7 +135,7 @@ impl World {
         }
         let files = [checked.core.device().open(), checked.core.device().open_render()];
         let neighbour = Neighbour::new(&checked, seed & 4 != 0).map_err(failed)?;
-        let desk = Desk::new(checked.core.owner());
+        let desk = Desk::new(checked.core.clone());
         Ok(Self { checked, files, desk, neighbour, tables })
     }
 

@@ -65,8 +65,11 @@ pub struct MigrateDetails {
     /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds. A touch that was deferred
     /// once is served when that residency ends, whatever migration follows.
     pub timeslice_ms: u32,
-    /// What happens to pages that lie in another pagemap of the set.
+    /// What happens to pages that lie in another pagemap, of this device or a peer.
     pub from_peers: FromPeers,
+    /// For how long pages that come from another pagemap stay against migrations that name such a time, too, in milliseconds:
+    /// against thrash between tiles and devices. 0: no time, and none is respected.
+    pub settle_ms: u32,
 }
 
 /// What a migration to VRAM does with pages that lie in another pagemap of its set: one answer for every place that asks.
@@ -91,6 +94,8 @@ pub enum MigrateError {
     /// Not all pages can migrate now: pinned, in another migration, already partly there, or lost a race.
     /// Some may have moved (`-EBUSY`).
     Busy,
+    /// Pages came from another pagemap a moment ago, and are to stay ([`settle_ms`](MigrateDetails::settle_ms)).
+    Settling,
     /// A CPU fault in these pages was deferred and is to be served first: try again (`-EBUSY`).
     CpuTurn,
     /// No VMA there (`-ENOENT`).

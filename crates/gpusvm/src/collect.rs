@@ -120,7 +120,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         }
         let mut mapper = Mapper { svm: self, ctx, pages: &mut fresh, zdd: None };
         if let Err(error) = mapper.map(walked) {
-            fresh.unmap(&*self.device, &self.pagemaps);
+            fresh.unmap(&*self.device);
             return Err(error);
         }
         let (system, device) = fresh.counts();
@@ -199,8 +199,8 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
     }
 
     fn map_device(&mut self, first: DevicePage, pages: usize, write: bool) -> Result<(), Attempt> {
-        // Another device's VRAM, or a page that only a CPU write fault makes writable: home with it first.
-        let pagemap = self.svm.pagemaps.get(first.pagemap).ok_or(SvmError::Mixed)?;
+        // VRAM out of reach, or a page that only a CPU write fault makes writable: home with it first.
+        let pagemap = self.svm.pagemaps.find(first.pagemap).ok_or(SvmError::Mixed)?;
         let is_elsewhere = self.pages.pagemap().is_some_and(|seen| seen != first.pagemap);
         if is_elsewhere || !(write || self.ctx.read_only) {
             return Err(SvmError::Mixed.into());
@@ -217,7 +217,8 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
             }
             // As much as the allocation holds.
             let here = zdd.pages_from(page).min(pages - at);
-            let addr = pagemap.ops.device_map(page, here, self.direction()).map_err(|_| SvmError::Fault)?;
+            let by = &*self.svm.device;
+            let addr = pagemap.ops.device_map(by, page, here, self.direction()).map_err(|_| SvmError::Fault)?;
             self.pages.push(addr, Some(first.pagemap));
             self.zdd = Some(zdd);
             at += here;

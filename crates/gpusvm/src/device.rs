@@ -1,4 +1,4 @@
-//! What the engine asks of the driver's device: DMA mappings, and how an address is named to it.
+//! What the engine asks of the driver's device: DMA mappings, whose VRAM it reaches, and how an address is named to it.
 //!
 //! A page that a device shall reach is in one of three places, and [`Proto`] says in which: an address
 //! without it means nothing. (Linux: the cross-tile defect is exactly an address that lost its `proto`.)
@@ -6,6 +6,7 @@
 //! Locking: [`Device`] is called with the notifier lock held or with none; its own locks are leaves.
 //! Upstream: `drm_pagemap.h` (`struct drm_pagemap_addr`), `dma_map_page`.
 
+use hostmm::PagemapId;
 use units::{HostFrame, Iova};
 
 /// Who reads and who writes through a mapping (`enum dma_data_direction`).
@@ -48,6 +49,13 @@ impl PagemapAddr {
     pub const fn system(iova: Iova, pages: usize, dir: Direction) -> Self {
         Self { addr: iova.0, proto: Proto::System, pages: pages as u32, dir }
     }
+    /// Ends the mapping; VRAM of the same device has none.
+    pub fn unmap(self, device: &dyn Device) {
+        match self.proto {
+            Proto::System | Proto::P2p => device.dma_unmap(Iova(self.addr), self.pages()),
+            Proto::Vram => {}
+        }
+    }
     /// Number of 4K pages of the run.
     pub const fn pages(self) -> usize {
         self.pages as usize
@@ -65,6 +73,8 @@ pub enum MapError {
 
 /// A device that does DMA. Implementor: the driver, over its hardware port.
 pub trait Device: Send + Sync + 'static {
+    /// By which protocol the device reaches the VRAM behind a pagemap: its own, or a peer's through the bus. `None`: by none.
+    fn path(&self, pagemap: PagemapId) -> Option<Proto>;
     /// Maps `pages` frames, contiguous from `frame`; the bus addresses are contiguous too (`dma_map_page`,
     /// `dma_iova_link`). With [`Direction::ToDevice`] a write of the device is refused.
     fn dma_map(&self, frame: HostFrame, pages: usize, dir: Direction) -> Result<Iova, MapError>;

@@ -55,13 +55,19 @@ pub struct CopyRun {
 pub trait DevmemOps: Send + Sync + 'static {
     /// The device whose VRAM this is.
     fn device(&self) -> &dyn Device;
-    /// The address of `pages` pages from `page`, as the device that will reach them sees it
-    /// (`drm_pagemap_ops.device_map`). May be called with the notifier lock held.
-    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError>;
-    /// Ends that (`drm_pagemap_ops.device_unmap`). Nothing to do where the device is its own.
-    fn device_unmap(&self, addr: PagemapAddr) {
-        let _ = addr;
-    }
+    /// The address of `pages` pages from `page`, as the device that will reach them, `by`, sees it: this one, or a peer
+    /// (`drm_pagemap_ops.device_map`). What is reached through the bus is a DMA mapping of `by`, which whoever asked ends by
+    /// [`unmap`](crate::PagemapAddr::unmap). May be called with the notifier lock held.
+    fn device_map(
+        &self,
+        by: &dyn Device,
+        page: DevicePage,
+        pages: usize,
+        dir: Direction,
+    ) -> Result<PagemapAddr, MapError>;
+    /// VRAM for `pages` pages that a migration brings (`drm_pagemap_ops.populate_mm`); `None` where there is none. Called
+    /// with no engine lock held.
+    fn devmem_alloc(&self, pages: usize) -> Option<Devmem>;
     /// Copies into this VRAM, from where `addr` of each run is. Returns when the copy is done. No engine lock is held.
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError>;
     /// Copies out of this VRAM, to where `addr` of each run is: system memory, or the VRAM of another tile, into which

@@ -164,7 +164,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         let removed = {
             let mut tree = self.tree.lock();
             let Some(mut removed) = tree.ranges.remove(range) else { return };
-            removed.pages.unmap(&*self.device, &self.pagemaps);
+            removed.pages.unmap(&*self.device);
             if let Some(notifier) = tree.notifiers.get_mut(removed.notifier) {
                 notifier.ranges.remove(&removed.span.start);
             }

@@ -90,7 +90,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             let mut tree = self.tree.lock();
             let Some(notifier) = tree.notifiers.remove(key) else { return };
             let unmap = |mut range: Range<_>| {
-                range.pages.unmap(&*self.device, &self.pagemaps);
+                range.pages.unmap(&*self.device);
                 range.span
             };
             let ranges = notifier.ranges.values().filter_map(|&key| tree.ranges.remove(key));

@@ -70,6 +70,6 @@ pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where};
 pub use mirror::{GpuSvm, GpuSvmOps, NotifierLocked, SvmConfig};
-pub use pagemap::{Pagemap, PagemapConfig, PagemapSet};
+pub use pagemap::{Pagemap, PagemapConfig, PagemapSet, Registry};
 pub use pages::Pages;
 pub use tree::{NotifierKey, Range, RangeKey};

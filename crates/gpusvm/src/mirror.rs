@@ -78,7 +78,7 @@ impl<O: GpuSvmOps> NotifierLocked<'_, O> {
     /// (`drm_gpusvm_range_unmap_pages`).
     pub fn unmap_pages(&mut self, key: RangeKey) {
         if let Some(range) = self.tree.ranges.get_mut(key) {
-            range.pages.unmap(&*self.svm.device, &self.svm.pagemaps);
+            range.pages.unmap(&*self.svm.device);
         }
     }
 

@@ -1,15 +1,16 @@
 //! Pagemaps: the VRAM of each tile as device-private pages of the host.
 //!
 //! The pagemaps of a device are made together, as a [`PagemapSet`]: a migration from tile to tile asks the
-//! *source's* operations to push, and collecting pages asks those of whatever pagemap a page is in.
+//! *source's* operations to push, and collecting pages asks those of whatever pagemap a page is in. So it is between
+//! devices: a [`Registry`] is of all devices of a machine, and pagemaps of one owner see each other's pages.
 //!
 //! References: the set holds its pagemaps, the host mm holds them too (as [`PagemapOps`]); a pagemap refers
-//! to both weakly, so that dropping the driver's set and the mm ends everything.
+//! to both weakly, and the registry to the sets, so that dropping the driver's set and the mm ends everything.
 //!
 //! Neighbours: `zdd` counts what lives here, `migrate` moves it. Upstream: `struct drm_pagemap`,
-//! `struct xe_pagemap`, `drm_pagemap_pagemap_ops`.
+//! `struct xe_pagemap`, `drm_pagemap_pagemap_ops`, `struct drm_pagemap_owner_list`.
 //!
-//! Locking: nothing but the zdd lock and leaf locks (scratch, turns) are taken here.
+//! Locking: nothing but the zdd lock and leaf locks (scratch, turns, registry) are taken here.
 
 use crate::devmem::{Devmem, DevmemOps};
 use crate::event::{Event, Observer, Where};
@@ -19,13 +20,16 @@ use crate::zdd::Zdds;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
+use sync::RwLock;
+use sync::rank::{self, Rank};
 use units::HostRange;
 
 /// What a pagemap is made from.
 pub struct PagemapConfig {
     /// Its name towards the host mm; unused there so far.
     pub id: PagemapId,
-    /// Which pagemaps may see each other's pages: the same for all tiles of a device (`dev_pagemap.owner`).
+    /// Which pagemaps may see each other's pages: the same for all tiles of a device, and for its peers
+    /// (`dev_pagemap.owner`).
     pub owner: OwnerId,
     /// Number of 4K frames.
     pub frames: u64,
@@ -33,9 +37,23 @@ pub struct PagemapConfig {
     pub ops: Arc<dyn DevmemOps>,
 }
 
+/// The devices of a machine: whose pagemaps there are, and the CPU faults that were deferred, which do not go away with pages
+/// that go from device to device.
+pub struct Registry {
+    sets: RwLock<Vec<Weak<PagemapSet>>>,
+    turns: CpuTurns,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { sets: rank::rwlock(Rank::LEAF, Vec::new()), turns: CpuTurns::default() }
+    }
+}
+
 /// The pagemaps of one device, one a tile.
 pub struct PagemapSet {
     maps: Vec<Arc<Pagemap>>,
+    registry: Arc<Registry>,
 }
 
 impl PagemapSet {
@@ -43,13 +61,18 @@ impl PagemapSet {
     ///
     /// Whoever keeps the set keeps the pagemaps working: without it, or without `mm`, migrations end with
     /// [`MigrateError::Gone`](crate::MigrateError::Gone). Call with no lock held.
-    pub fn new(mm: &Arc<dyn HostMm>, observer: &Arc<dyn Observer>, pagemaps: Vec<PagemapConfig>) -> Arc<Self> {
-        let turns = Arc::new(CpuTurns::default());
+    pub fn new(
+        mm: &Arc<dyn HostMm>,
+        observer: &Arc<dyn Observer>,
+        registry: &Arc<Registry>,
+        pagemaps: Vec<PagemapConfig>,
+    ) -> Arc<Self> {
         let set = Arc::new_cyclic(|set: &Weak<Self>| {
-            let shared = || (set.clone(), turns.clone(), Arc::downgrade(mm), observer.clone());
+            let shared = || (set.clone(), registry.clone(), Arc::downgrade(mm), observer.clone());
             let make = |config| Arc::new(Pagemap::new(config, shared()));
-            Self { maps: pagemaps.into_iter().map(make).collect() }
+            Self { maps: pagemaps.into_iter().map(make).collect(), registry: registry.clone() }
         });
+        registry.sets.write().push(Arc::downgrade(&set));
         for map in &set.maps {
             mm.pagemap_insert(map.id, map.owner, map.frames, map.clone());
         }
@@ -59,6 +82,12 @@ impl PagemapSet {
     /// The pagemap of that name, if it belongs to this device.
     pub fn get(&self, id: PagemapId) -> Option<&Arc<Pagemap>> {
         self.maps.iter().find(|map| map.id == id)
+    }
+
+    /// The pagemap of that name, of whatever device of the machine.
+    pub fn find(&self, id: PagemapId) -> Option<Arc<Pagemap>> {
+        let own = self.get(id).cloned();
+        own.or_else(|| self.registry.sets.read().iter().find_map(|set| set.upgrade()?.get(id).cloned()))
     }
 
     /// All of them.
@@ -78,17 +107,21 @@ pub struct Pagemap {
     pub(crate) set: Weak<PagemapSet>,
     pub(crate) zdds: Zdds,
     pub(crate) scratch: Pool<Buffers>,
-    /// CPU faults that were deferred, of all pagemaps of the set: they do not go away with the pages.
-    pub(crate) turns: Arc<CpuTurns>,
+    registry: Arc<Registry>,
 }
 
 /// What the pagemaps of a set have in common.
-type Shared = (Weak<PagemapSet>, Arc<CpuTurns>, Weak<dyn HostMm>, Arc<dyn Observer>);
+type Shared = (Weak<PagemapSet>, Arc<Registry>, Weak<dyn HostMm>, Arc<dyn Observer>);
 
 impl Pagemap {
-    fn new(config: PagemapConfig, (set, turns, mm, observer): Shared) -> Self {
+    fn new(config: PagemapConfig, (set, registry, mm, observer): Shared) -> Self {
         let PagemapConfig { id, owner, frames, ops } = config;
-        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default(), turns }
+        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default(), registry }
+    }
+
+    /// CPU faults that were deferred, of all pagemaps of the machine.
+    pub(crate) fn turns(&self) -> &CpuTurns {
+        &self.registry.turns
     }
 
     /// Its name towards the host mm.

@@ -3,11 +3,10 @@
 //! Locking: pages are under the notifier lock. Upstream: `struct drm_gpusvm_pages`, `drm_gpusvm_unmap_pages`.
 
 use crate::call::{Ctx, SvmError};
-use crate::device::{Device, PagemapAddr, Proto};
+use crate::device::{Device, PagemapAddr};
 use crate::pagemap::PagemapSet;
 use alloc::vec::Vec;
 use hostmm::PagemapId;
-use units::Iova;
 
 /// A range's pages as the device reaches them (`struct drm_gpusvm_pages`).
 #[derive(Default, Debug)]
@@ -74,15 +73,8 @@ impl Pages {
     }
 
     /// Unmaps everything; the mappings first, then what remembers them.
-    pub(crate) fn unmap(&mut self, device: &dyn Device, pagemaps: &PagemapSet) {
-        let pagemap = self.pagemap.and_then(|id| pagemaps.get(id));
-        for &addr in self.dma_addr.as_slice() {
-            match (addr.proto, pagemap) {
-                (Proto::System, _) => device.dma_unmap(Iova(addr.addr), addr.pages()),
-                (Proto::Vram | Proto::P2p, Some(pagemap)) => pagemap.ops.device_unmap(addr),
-                (Proto::Vram | Proto::P2p, None) => {}
-            }
-        }
+    pub(crate) fn unmap(&mut self, device: &dyn Device) {
+        self.dma_addr.as_slice().iter().for_each(|addr| addr.unmap(device));
         self.dma_addr.clear();
         (self.system, self.device, self.mixed) = (0, 0, false);
         self.pagemap = None;
@@ -90,7 +82,7 @@ impl Pages {
 
     /// Whether a valid mapping is what a call with `ctx` would get.
     pub(crate) fn satisfies(&self, ctx: &Ctx, pagemaps: &PagemapSet) -> bool {
-        let owner = self.pagemap.and_then(|id| pagemaps.get(id)).map(|pagemap| pagemap.owner);
+        let owner = self.pagemap.and_then(|id| pagemaps.find(id)).map(|pagemap| pagemap.owner);
         let stays = self.device == 0 || (owner.is_some() && owner == ctx.owner);
         stays
             && !(ctx.devmem_only && self.system > 0)

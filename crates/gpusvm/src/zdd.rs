@@ -38,6 +38,8 @@ pub(crate) struct ZddView {
     pub pages: usize,
     /// Until when (`sync::time::now_ns`) CPU faults leave it alone.
     pub timeslice_end_ns: u64,
+    /// Until when its pages stay against migrations that respect that.
+    pub settled_ns: u64,
 }
 
 impl ZddView {
@@ -62,6 +64,7 @@ struct Zdd {
     /// Which, where these are not the first `live` ones: a bit for each. An allocation is whole for most of its life.
     bits: Option<Vec<u64>>,
     timeslice_end_ns: u64,
+    settled_ns: u64,
 }
 
 #[derive(Default)]
@@ -91,7 +94,7 @@ impl Zdds {
         let (first, pages) = (devmem.base.frame, devmem.pages);
         let mut table = self.table.lock();
         debug_assert!(table.run_is_free(&devmem), "two allocations share a frame: {devmem:?}");
-        let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits: None, timeslice_end_ns: 0 });
+        let key = table.zdds.insert(Zdd { devmem, users: 1, live: 0, bits: None, timeslice_end_ns: 0, settled_ns: 0 });
         table.enter(first, pages, key);
         key
     }
@@ -154,6 +157,13 @@ impl Zdds {
         }
     }
 
+    /// Sets until when its pages stay against migrations that respect that.
+    pub(crate) fn settle(&self, key: ZddKey, until_ns: u64) {
+        if let Some(zdd) = self.table.lock().zdds.get_mut(key) {
+            zdd.settled_ns = until_ns;
+        }
+    }
+
     /// Replaces `out` by the pages that live in `key`'s allocation; whether there are any.
     pub(crate) fn live_runs(&self, key: ZddKey, out: &mut Vec<DeviceRun>) -> bool {
         out.clear();
@@ -192,6 +202,7 @@ impl Table {
             base: zdd.devmem.base,
             pages: zdd.devmem.pages,
             timeslice_end_ns: zdd.timeslice_end_ns,
+            settled_ns: zdd.settled_ns,
         })
     }
 

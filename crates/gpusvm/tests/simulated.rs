@@ -48,6 +48,9 @@ impl Dma {
 }
 
 impl Device for Dma {
+    fn path(&self, _pagemap: PagemapId) -> Option<Proto> {
+        Some(Proto::Vram)
+    }
     fn dma_map(&self, frame: HostFrame, pages: usize, _: Direction) -> Result<Iova, MapError> {
         let iova = self.next.fetch_add(0x1000_0000);
         self.mapped.lock().insert(iova, (frame, pages));
@@ -92,9 +95,18 @@ impl DevmemOps for Tile {
     fn device(&self) -> &dyn Device {
         &*self.dma
     }
-    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(
+        &self,
+        _by: &dyn Device,
+        page: DevicePage,
+        pages: usize,
+        dir: Direction,
+    ) -> Result<PagemapAddr, MapError> {
         let addr = (u64::from(page.pagemap.0) + 1) << TILE_SHIFT | page.frame << 12;
         Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
+    }
+    fn devmem_alloc(&self, pages: usize) -> Option<Devmem> {
+        Some(self.alloc(pages))
     }
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
         self.copy(runs, report, |near, far| (far, near))
@@ -172,7 +184,7 @@ impl Machine {
         });
         let observer: Arc<dyn Observer> = Arc::new(());
         let config = |tile: &Arc<Tile>| PagemapConfig { id: tile.id, owner: OWNER, frames: 4096, ops: tile.clone() };
-        let set = PagemapSet::new(&mm, &observer, tiles.iter().map(config).collect());
+        let set = PagemapSet::new(&mm, &observer, &Arc::default(), tiles.iter().map(config).collect());
         let driver = Arc::new(Driver);
         let config = SvmConfig { window: EVERYWHERE, notifier_size: 2 * SZ_2M, chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K] };
         let svm = GpuSvm::new(config, mm, dma.clone(), set.clone(), Arc::downgrade(&driver), observer);
@@ -186,8 +198,7 @@ impl Machine {
 
     fn to_tile_for(&self, tile: usize, range: HostRange, timeslice_ms: u32) -> Result<(), MigrateError> {
         let pagemap = self.set.get(PagemapId(tile as u16)).expect("it is there");
-        let alloc = || Some(self.tiles[tile].alloc(range.pages()));
-        pagemap.migrate_to_devmem(range, &MigrateDetails { timeslice_ms, ..MigrateDetails::default() }, alloc)
+        pagemap.populate_mm(range, &MigrateDetails { timeslice_ms, ..MigrateDetails::default() })
     }
 
     /// What a garbage collector does: ranges whose mapping went are removed.

@@ -73,6 +73,18 @@ pub const VARIANTS: &[Variant] = &[
         apply: Some(|to| to.driver.map_for_push = upstream::copy::through_bar),
     },
     Variant {
+        key: "thrash",
+        name: "upstream",
+        about: "a fault takes pages from another tile or device whenever it would rather have them itself (default)",
+        apply: None,
+    },
+    Variant {
+        key: "thrash",
+        name: "settle",
+        about: "pages that a fault took from another VRAM stay there for 10 ms; who reaches them maps them, atomics take them all the same",
+        apply: Some(|to| to.driver.settle_ms = 10),
+    },
+    Variant {
         key: "b",
         name: "ours",
         about: "ranges below 64K are collected without an owner, and what no leaf maps all the same is evicted (default)",

@@ -1,12 +1,12 @@
-//! The hardware's bus over a host mm: device addresses become what backs them, nothing else happens here. What is in the
-//! device's own window on the bus is the device's memory again.
+//! The hardware's bus over a host mm: device addresses become what backs them, nothing else happens here. What is in a
+//! device's window on the bus, its own or a peer's, is that device's memory.
 
 use crate::backing::Backing;
+use crate::interconnect::{DeviceId, Interconnect};
 use hostmm::{AccessError, AtomicOp, HostMemory, Place};
 use std::sync::Arc;
-use units::{Dpa, Outcome, PAGE_SHIFT, Report, SZ_4K, SZ_64K, bytes_of};
+use units::{Dpa, HostFrame, Outcome, PAGE_SHIFT, Report, SZ_4K, SZ_64K, bytes_of};
 use xe_hw::port::{Bus, BusAddr, BusError, Rmw};
-use xe_spec::platform::VRAM_BAR;
 
 /// How accesses to system memory end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,41 +18,68 @@ pub enum SystemAccess {
     MayBlock,
 }
 
+/// What a page on the bus is.
+#[derive(Clone, Copy)]
+enum Target {
+    System(HostFrame),
+    Vram(DeviceId, Dpa),
+}
+
 /// Implements [`Bus`] over a [`HostMemory`].
 pub struct HostBus {
-    backing: Arc<Backing>,
+    device: DeviceId,
+    /// Of all devices, in their order.
+    backings: Arc<[Backing]>,
     memory: Arc<dyn HostMemory>,
     system: SystemAccess,
 }
 
 impl HostBus {
-    /// A bus of a device whose VRAM is backed so.
-    pub fn new(backing: Arc<Backing>, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
-        Self { backing, memory, system }
+    /// The bus of a device of a machine whose VRAM is backed so, device by device.
+    pub fn new(device: DeviceId, backings: Arc<[Backing]>, memory: Arc<dyn HostMemory>, system: SystemAccess) -> Self {
+        Self { device, backings, memory, system }
     }
 
     /// The place of page `at` of a run, and how many of the pages up to `end` follow each other from there.
     fn run(&self, first: BusAddr, at: usize, end: usize) -> Result<(Place, usize), BusError> {
-        let first = behind_window(first);
+        let first = self.target(first);
         let page = |n: usize| match first {
-            BusAddr::System(frame) => BusAddr::System(frame.add(n as u64)),
-            BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(bytes_of(n))),
+            Target::System(frame) => Target::System(frame.add(n as u64)),
+            Target::Vram(device, dpa) => Target::Vram(device, dpa.add(bytes_of(n))),
         };
-        let place = self.place(page(at))?;
-        let goes_on = |n: &usize| self.place(page(*n)) == Ok(place.add((*n - at) as u64));
+        let place = self.behind(page(at))?;
+        let goes_on = |n: &usize| self.behind(page(*n)) == Ok(place.add((*n - at) as u64));
         // Within a block of 64K nothing changes; system memory was translated as one run.
         let block = (SZ_64K >> PAGE_SHIFT) as usize;
         let starts = match first {
-            BusAddr::System(_) => end..end,
-            BusAddr::Vram(dpa) => at + block - (dpa.add(bytes_of(at)).0 / SZ_4K) as usize % block..end,
+            Target::System(_) => end..end,
+            Target::Vram(_, dpa) => at + block - (dpa.add(bytes_of(at)).0 / SZ_4K) as usize % block..end,
         };
         Ok((place, starts.step_by(block).find(|n| !goes_on(n)).unwrap_or(end) - at))
     }
 
     fn place(&self, page: BusAddr) -> Result<Place, BusError> {
-        match behind_window(page) {
-            BusAddr::System(frame) => Ok(Place::Host(frame)),
-            BusAddr::Vram(dpa) => self.backing.place(dpa).ok_or(BusError::Fault),
+        self.behind(self.target(page))
+    }
+
+    /// A page of a device's window on the bus is VRAM of that device.
+    fn target(&self, page: BusAddr) -> Target {
+        match page {
+            BusAddr::Vram(dpa) => Target::Vram(self.device, dpa),
+            BusAddr::System(frame) => match Interconnect::behind_window(frame) {
+                Some((device, dpa)) => Target::Vram(device, dpa),
+                None => Target::System(frame),
+            },
+        }
+    }
+
+    fn behind(&self, target: Target) -> Result<Place, BusError> {
+        match target {
+            Target::System(frame) => Ok(Place::Host(frame)),
+            Target::Vram(device, dpa) => {
+                let backing = self.backings.get(usize::from(device.0));
+                backing.and_then(|backing| backing.place(dpa)).ok_or(BusError::Fault)
+            }
         }
     }
 }
@@ -98,14 +125,6 @@ impl Bus for HostBus {
             self.memory.transfer(from, to, here, report);
             at += here;
         }
-    }
-}
-
-/// A page of the device's own window on the bus is VRAM.
-fn behind_window(page: BusAddr) -> BusAddr {
-    match page {
-        BusAddr::System(frame) if frame >= VRAM_BAR => BusAddr::Vram(Dpa((frame.0 - VRAM_BAR.0) << PAGE_SHIFT)),
-        BusAddr::System(_) | BusAddr::Vram(_) => page,
     }
 }
 

@@ -121,8 +121,13 @@ impl Checked {
     }
 
     /// A fresh process with these devices.
-    pub fn with_devices(config: Config, manner: Manner, platforms: &[&'static Platform]) -> Result<Self, Errno> {
-        Self::build(platforms, config, manner, Behaviours::CORRECT, Injection::default(), Company::Alone, None)
+    pub fn with_devices(
+        config: Config,
+        manner: Manner,
+        platforms: &[&'static Platform],
+        behaviours: Behaviours,
+    ) -> Result<Self, Errno> {
+        Self::build(platforms, config, manner, behaviours, Injection::default(), Company::Alone, None)
     }
 
     /// The same on another device; where somebody writes down what happens, the ledger stays empty.

@@ -2,17 +2,18 @@
 //!
 //! A [`Node`] is a tile of a device. The registry gives each node's VRAM a pagemap, in the order of the devices; nobody
 //! computes one from a tile's number. Who reaches whom is data: inside a device what its platform says
-//! ([`Platform::reaches`], which the hardware obeys, too), from device to device nothing so far.
+//! ([`Platform::reaches`], which the hardware obeys, too), from device to device the windows on the bus of all whose
+//! [platforms](Platform::p2p) say so.
 //!
 //! Locking: none, it does not change.
 //!
-//! Upstream: `xe_pagemap_create`, `xe_drm_pagemap_device_map`, `pci_p2pdma_distance`.
+//! Upstream: `xe_pagemap_create`, `xe_drm_pagemap_device_map`, `drm_pagemap_acquire_owner`, `pci_p2pdma_distance`.
 
 use gpusvm::Proto;
 use hostmm::{OwnerId, PagemapId};
 use std::sync::Arc;
-use units::TileId;
-use xe_spec::platform::Platform;
+use units::{Dpa, HostFrame, PAGE_SHIFT, TileId};
+use xe_spec::platform::{Platform, VRAM_BAR, VRAM_BAR_STRIDE};
 
 /// A device of the machine, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub struct Interconnect {
     platforms: Vec<&'static Platform>,
     /// By pagemap.
     nodes: Vec<Node>,
+    /// By device.
+    owners: Vec<OwnerId>,
 }
 
 impl Interconnect {
@@ -40,7 +43,24 @@ impl Interconnect {
         let nodes = (0..).zip(platforms).flat_map(|(device, platform)| {
             (0..platform.tiles.len()).map(move |tile| Node { device: DeviceId(device), tile: TileId(tile as u8) })
         });
-        Arc::new(Self { nodes: nodes.collect(), platforms: platforms.to_vec() })
+        let mut this = Self { nodes: nodes.collect(), platforms: platforms.to_vec(), owners: Vec::new() };
+        this.owners = this.groups();
+        Arc::new(this)
+    }
+
+    /// The owner of each device. They are taken in order, and each joins the first owner with whose every device it is connected,
+    /// as `drm_pagemap_acquire_owner` has it.
+    fn groups(&self) -> Vec<OwnerId> {
+        let mut groups: Vec<Vec<DeviceId>> = Vec::new();
+        let devices = (0..).map(DeviceId).take(self.platforms.len());
+        let join = |newcomer| {
+            let joins = |group: &Vec<DeviceId>| group.iter().all(|&member| self.connected(member, newcomer));
+            let position = groups.iter().position(joins).unwrap_or(groups.len());
+            groups.resize(groups.len().max(position + 1), Vec::new());
+            groups[position].push(newcomer);
+            OwnerId(1 + position as u32)
+        };
+        devices.map(join).collect()
     }
 
     /// The pagemap of a node's VRAM.
@@ -58,15 +78,39 @@ impl Interconnect {
         (0..self.nodes.len()).map(|index| PagemapId(index as u16))
     }
 
-    /// Who may see the pages in a device's VRAM: so far the device alone.
+    /// Who may see the pages in a device's VRAM: the device, and its peers.
     pub fn owner(&self, device: DeviceId) -> OwnerId {
-        OwnerId(1 + u32::from(device.0))
+        self.owners.get(usize::from(device.0)).copied().unwrap_or(OwnerId(0))
     }
 
     /// Which way an engine of `from` reaches the VRAM of `to`; `None`: not at all.
     pub fn path(&self, from: Node, to: Node) -> Option<Proto> {
-        let platform = self.platforms.get(usize::from(from.device.0)).filter(|_| from.device == to.device)?;
-        platform.reaches(from.tile, to.tile).then_some(Proto::Vram)
+        if from.device != to.device {
+            return self.connected(from.device, to.device).then_some(Proto::P2p);
+        }
+        self.platform(from.device)?.reaches(from.tile, to.tile).then_some(Proto::Vram)
+    }
+
+    /// Where the bus shows a device's memory: the frame of device address 0.
+    pub fn window(device: DeviceId) -> HostFrame {
+        VRAM_BAR.add(u64::from(device.0) * VRAM_BAR_STRIDE)
+    }
+
+    /// Whose memory a frame of the bus shows, and where; `None`: nobody's.
+    pub fn behind_window(frame: HostFrame) -> Option<(DeviceId, Dpa)> {
+        let offset = frame.0.checked_sub(VRAM_BAR.0)?;
+        let device = u8::try_from(offset / VRAM_BAR_STRIDE).ok()?;
+        Some((DeviceId(device), Dpa((offset % VRAM_BAR_STRIDE) << PAGE_SHIFT)))
+    }
+
+    /// Whether two devices reach each other's windows.
+    fn connected(&self, one: DeviceId, other: DeviceId) -> bool {
+        let platforms = [one, other].map(|device| self.platform(device));
+        one == other || platforms.iter().flatten().filter(|platform| platform.p2p).count() == 2
+    }
+
+    fn platform(&self, device: DeviceId) -> Option<&'static Platform> {
+        self.platforms.get(usize::from(device.0)).copied()
     }
 }
 
@@ -91,6 +135,10 @@ impl xe_kmd::Interconnect for Port {
         self.all.pagemap(self.node(tile))
     }
 
+    fn window(&self) -> HostFrame {
+        Interconnect::window(self.device)
+    }
+
     fn path(&self, tile: TileId, pagemap: PagemapId) -> Option<Proto> {
         self.all.path(self.node(tile), self.all.node(pagemap)?)
     }
@@ -101,17 +149,41 @@ mod tests {
     use super::*;
     use xe_spec::platform::{PVC, Reach};
 
+    static APART: Platform = Platform { reach: Reach::OwnTile, ..PVC };
+    static LONELY: Platform = Platform { p2p: false, ..PVC };
+
+    const fn node(device: u8, tile: u8) -> Node {
+        Node { device: DeviceId(device), tile: TileId(tile) }
+    }
+
     #[test]
     fn each_tile_has_a_pagemap_and_reaches_what_its_platform_says() {
-        static APART: Platform = Platform { reach: Reach::OwnTile, ..PVC };
-        let machine = Interconnect::new(&[&PVC, &APART]);
-        let node = |device, tile| Node { device: DeviceId(device), tile: TileId(tile) };
+        let machine = Interconnect::new(&[&PVC, &APART, &LONELY]);
         let nodes: Vec<_> = machine.pagemaps().filter_map(|id| machine.node(id)).collect();
-        assert_eq!(nodes, [node(0, 0), node(0, 1), node(1, 0), node(1, 1)]);
+        assert_eq!(nodes, [node(0, 0), node(0, 1), node(1, 0), node(1, 1), node(2, 0), node(2, 1)]);
         assert!(nodes.iter().all(|&node| machine.node(machine.pagemap(node).unwrap()) == Some(node)));
-        assert_eq!((machine.pagemap(node(2, 0)), machine.pagemap(node(0, 2))), (None, None));
-        let reached = |from| nodes.iter().filter(|&&to| machine.path(from, to).is_some()).copied().collect::<Vec<_>>();
-        assert_eq!(reached(node(0, 1)), [node(0, 0), node(0, 1)]);
-        assert_eq!(reached(node(1, 1)), [node(1, 1)]);
+        assert_eq!((machine.pagemap(node(3, 0)), machine.pagemap(node(0, 2))), (None, None));
+        let reached = |from| {
+            let path = |&to: &Node| machine.path(from, to).map(|path| (to.device.0, to.tile.0, path));
+            nodes.iter().filter_map(path).collect::<Vec<_>>()
+        };
+        let (vram, p2p) = (Proto::Vram, Proto::P2p);
+        assert_eq!(reached(node(0, 1)), [(0, 0, vram), (0, 1, vram), (1, 0, p2p), (1, 1, p2p)]);
+        assert_eq!(reached(node(1, 1)), [(0, 0, p2p), (0, 1, p2p), (1, 1, vram)]);
+        assert_eq!(reached(node(2, 0)), [(2, 0, vram), (2, 1, vram)]);
+    }
+
+    #[test]
+    fn peers_share_an_owner_and_nobody_else() {
+        let machine = Interconnect::new(&[&PVC, &LONELY, &APART, &LONELY]);
+        assert_eq!([0, 1, 2, 3].map(|device| machine.owner(DeviceId(device)).0), [1, 2, 1, 3]);
+    }
+
+    #[test]
+    fn a_window_shows_one_device() {
+        let (second, page) = (DeviceId(1), PVC.tiles[1].vram_base.add(0x5000));
+        let frame = Interconnect::window(second).add(page.0 >> PAGE_SHIFT);
+        assert_eq!(Interconnect::behind_window(frame), Some((second, page)));
+        assert_eq!(Interconnect::behind_window(HostFrame(VRAM_BAR.0 - 1)), None);
     }
 }

@@ -33,6 +33,6 @@ pub use gpusvm::Proto;
 pub use hostmm::{OwnerId, Place};
 pub use xe_hw::{Injection, Record, Translation};
 pub use xe_kmd::{
-    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Passed, RangeBook, Rules, SharedBytes,
+    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Location, Passed, RangeBook, Rules, SharedBytes,
     SpaceBook, Usage, Vram,
 };

@@ -42,6 +42,8 @@ pub struct Profile {
     pub device_id: i64,
     /// PCI revision.
     pub revision: i64,
+    /// Whether devices that say so, too, reach its VRAM through the bus.
+    pub p2p: bool,
 }
 
 impl Default for Profile {
@@ -92,6 +94,7 @@ impl Profile {
             compute_engines: platform.compute_engines.into(),
             device_id: platform.devid.into(),
             revision: platform.revid.into(),
+            p2p: platform.p2p,
         }
     }
 
@@ -120,6 +123,7 @@ impl Profile {
             revid: revid as u8,
             copy_engines,
             compute_engines,
+            p2p: self.p2p,
             tiles: Box::leak(tiles.into_boxed_slice()),
             ..PVC
         })))
@@ -137,7 +141,7 @@ impl Profile {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision } = self;
+        let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision, p2p: _ } = self;
         let tiles = if *tiles == 1 { "1 tile with".into() } else { format!("{tiles} tiles, each with") };
         write!(
             f,

@@ -211,6 +211,7 @@ impl Stats {
             SvmEvent::MigrateFailed { error, .. } => {
                 let name = match error {
                     MigrateError::Busy => "busy",
+                    MigrateError::Settling => "settling",
                     MigrateError::CpuTurn => "the CPU's turn",
                     MigrateError::NoVma => "no VMA",
                     MigrateError::Invalid => "invalid",

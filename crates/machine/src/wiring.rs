@@ -15,7 +15,8 @@ use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
 use crate::pool::{self, Pool};
 use crate::program::Class;
-use hostmm::{HostMemory, HostMm, OwnerId};
+use gpusvm::Registry;
+use hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
 use sync::RwLock;
 use sync::rank::{self, Rank};
@@ -61,6 +62,15 @@ struct Watchers {
     ledger: Arc<Ledger>,
 }
 
+/// What the devices of a machine have in common.
+struct Machine {
+    interconnect: Arc<Interconnect>,
+    /// What is behind each device's VRAM.
+    backings: Arc<[Backing]>,
+    migrate_lock: Arc<MigrateLock>,
+    registry: Arc<Registry>,
+}
+
 /// One device, its hardware, and the threads of its engines, on some host mm.
 pub struct Core {
     id: DeviceId,
@@ -94,27 +104,40 @@ impl Core {
     }
 
     fn each(plan: &Plan, watchers: impl Fn() -> Watchers) -> Result<Vec<Arc<Self>>, Errno> {
-        let machine = (Interconnect::new(&plan.platforms), MigrateLock::new());
-        let devices = (0..).map(DeviceId).zip(&plan.platforms);
-        devices.map(|(id, platform)| Self::build(plan, id, platform, &machine, watchers())).collect()
+        let interconnect = Interconnect::new(&plan.platforms);
+        let devices = || (0..).map(DeviceId).zip(&plan.platforms);
+        let backing = |(id, platform): (_, &&'static _)| Backing::arenas(platform, id, &interconnect);
+        let machine = Machine {
+            backings: devices().map(backing).collect(),
+            interconnect: interconnect.clone(),
+            migrate_lock: MigrateLock::new(),
+            registry: Arc::default(),
+        };
+        devices().map(|(id, platform)| Self::build(plan, id, platform, &machine, watchers())).collect()
     }
 
     fn build(
         plan: &Plan,
         id: DeviceId,
         platform: &'static Platform,
-        (interconnect, migrate_lock): &(Arc<Interconnect>, Arc<MigrateLock>),
+        machine: &Machine,
         watchers: Watchers,
     ) -> Result<Arc<Self>, Errno> {
         let Watchers { observer, svm_observer, ledger } = watchers;
         let irq = Arc::new(Irq { core: rank::rwlock(Rank::LEAF, Weak::new()) });
-        let backing = Arc::new(Backing::arenas(platform, id, interconnect));
-        let bus = Arc::new(HostBus::new(backing.clone(), plan.memory.clone(), plan.system));
+        let Machine { interconnect, backings, migrate_lock, registry } = machine;
+        let bus = Arc::new(HostBus::new(id, backings.clone(), plan.memory.clone(), plan.system));
         let gpu = Gpu::new(platform, bus, irq.clone(), plan.injection.clone());
         let engines = Arc::new(Engines::default());
         let device = Device::new(Parts {
             platform,
-            hw: Arc::new(HwPort { gpu: gpu.clone(), backing, engines: engines.clone(), irq: irq.clone() }),
+            hw: Arc::new(HwPort {
+                gpu: gpu.clone(),
+                device: id,
+                backings: backings.clone(),
+                engines: engines.clone(),
+                irq: irq.clone(),
+            }),
             interconnect: Arc::new(Port { all: interconnect.clone(), device: id }),
             budget: plan.budget(id),
             mm: plan.mm.clone(),
@@ -123,6 +146,7 @@ impl Core {
             observer,
             svm_observer,
             migrate_lock: migrate_lock.clone(),
+            registry: registry.clone(),
         })?;
         let core = Arc::new(Self { id, device, gpu, engines, ledger, interconnect: interconnect.clone() });
         *irq.core.write() = Arc::downgrade(&core);
@@ -132,11 +156,6 @@ impl Core {
     /// Its number in the machine.
     pub const fn id(&self) -> DeviceId {
         self.id
-    }
-
-    /// Who may see the pages in its VRAM.
-    pub fn owner(&self) -> OwnerId {
-        self.interconnect.owner(self.id)
     }
 
     /// The driver.
@@ -187,7 +206,8 @@ impl Work for Core {
 /// The driver's port over the hardware model.
 struct HwPort {
     gpu: Arc<Gpu>,
-    backing: Arc<Backing>,
+    device: DeviceId,
+    backings: Arc<[Backing]>,
     engines: Arc<Engines>,
     irq: Arc<Irq>,
 }
@@ -226,7 +246,7 @@ impl Hw for HwPort {
     }
 
     fn vram_back(&self, dpa: Dpa, bytes: u64, frames: Option<HostFrame>) {
-        self.backing.set(dpa, bytes, frames);
+        self.backings[usize::from(self.device.0)].set(dpa, bytes, frames);
     }
 
     fn context_create(&self, placement: &[EngineId], asid: Asid, share: Share) -> Option<ContextId> {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use hostmm::OwnerId;
+use hostmm::{OwnerId, PagemapId};
 use units::HostFrame;
 use xe_uapi::drm::PrimeFlags;
 
@@ -48,6 +48,15 @@ pub struct SharedBytes {
     pub bytes: u64,
 }
 
+/// A region of a device's VRAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// Who may see its pages.
+    pub owner: OwnerId,
+    /// It; `None`: the device has no such region.
+    pub pagemap: Option<PagemapId>,
+}
+
 /// Whom an ioctl is done for. No lock of the driver is held while one of these is called.
 pub trait Caller {
     /// Whether a signal wants the call to end.
@@ -73,8 +82,8 @@ pub trait Caller {
     /// An object over all of what such a descriptor shows; who has it destroys it. `ENOMEM`: there is no room for it.
     fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno>;
 
-    /// Who may see the pages in the VRAM of the device that a descriptor is an open file of; `None`: it is none.
-    fn owner(&self, fd: i32) -> Option<OwnerId>;
+    /// The VRAM of a region of the device that a descriptor is an open file of; `None`: it is none.
+    fn location(&self, fd: i32, region: u16) -> Option<Location>;
 
     /// The program's own eventfd. `EBADF`: there is no such descriptor; `EINVAL`: it is none.
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno>;
@@ -126,7 +135,7 @@ impl Caller for Nobody {
         Err(Errno::ENOMEM)
     }
 
-    fn owner(&self, _fd: i32) -> Option<OwnerId> {
+    fn location(&self, _fd: i32, _region: u16) -> Option<Location> {
         None
     }
 

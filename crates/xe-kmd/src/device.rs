@@ -9,13 +9,14 @@
 
 use std::sync::Arc;
 
-use gpusvm::{MigrateError, PagemapConfig, PagemapSet};
+use gpusvm::{MigrateError, PagemapConfig, PagemapSet, Registry};
 use hostmm::{HostMemory, HostMm};
 use units::{HostRange, SZ_2M, TileId, pages_of};
 use xe_spec::fault::{ContextId, EngineClass, FaultRecord};
 use xe_spec::platform::Platform;
 
 use crate::budget::Budget;
+use crate::caller::Location;
 use crate::chip::Chip;
 use crate::client::Vram;
 use crate::engine_class::ClassSchedule;
@@ -30,7 +31,8 @@ use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
 use crate::shared::{MigrateLock, Shared};
-use crate::svm::devmem::{SvmOwner, TileMemory, populate};
+use crate::svm::devmem::{Stay, SvmOwner, TileMemory, populate};
+use crate::svm::policy;
 use crate::vm::Vms;
 
 /// What a device is put together from.
@@ -56,6 +58,8 @@ pub struct Parts {
     pub svm_observer: Arc<dyn gpusvm::Observer>,
     /// One for all devices of a machine, which fight for the same memory.
     pub migrate_lock: Arc<MigrateLock>,
+    /// One likewise: pages go from device to device.
+    pub registry: Arc<Registry>,
 }
 
 /// One device. Upstream: `struct xe_device`.
@@ -71,8 +75,19 @@ impl Device {
     ///
     /// Upstream: `xe_device_probe`.
     pub fn new(parts: Parts) -> Result<Arc<Self>, Errno> {
-        let Parts { platform, hw, interconnect, budget, mm, memory, rules, observer, svm_observer, migrate_lock } =
-            parts;
+        let Parts {
+            platform,
+            hw,
+            interconnect,
+            budget,
+            mm,
+            memory,
+            rules,
+            observer,
+            svm_observer,
+            migrate_lock,
+            registry,
+        } = parts;
         let gpu = Gpu::new(Chip { platform, hw, interconnect, budget, rules, observer })?;
         let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
             id: tile.pagemap,
@@ -81,12 +96,19 @@ impl Device {
             ops: Arc::new(TileMemory::new(&gpu, tile.id)),
         };
         let tiles = gpu.tiles.iter().zip(platform.tiles);
-        let pagemaps = PagemapSet::new(&mm, &svm_observer, tiles.map(pagemap).collect());
-        let owners = pagemaps.iter().map(SvmOwner::of).collect();
-        let shared = Shared::new(gpu, mm, memory, pagemaps, owners, svm_observer, migrate_lock);
+        let pagemaps = PagemapSet::new(&mm, &svm_observer, &registry, tiles.map(pagemap).collect());
+        for (tile, pagemap) in gpu.tiles.iter().zip(pagemaps.iter()) {
+            let _ = tile.svm_owner.set(SvmOwner::of(pagemap));
+        }
+        let shared = Shared::new(gpu, mm, memory, pagemaps, svm_observer, migrate_lock);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);
         Ok(Arc::new(Self { shared, vms, queues: Queues::new(), bos: SharedBos::new() }))
+    }
+
+    /// A region of its VRAM.
+    pub fn location(&self, region: u16) -> Location {
+        policy::location(&self.shared.gpu, region)
     }
 
     /// Says how to find out whether the calling thread may raise its own priority (`CAP_SYS_NICE`); until then nobody
@@ -159,7 +181,7 @@ impl Device {
             let whole = at.is_aligned(SZ_2M) && end.offset_from(at) >= SZ_2M;
             let block = HostRange::sized(at, if whole { SZ_2M } else { min });
             let _shared = self.shared.migrate_lock.read();
-            populate(&self.shared, target, block, 0)?;
+            populate(&self.shared, target, block, Stay::default())?;
             at = block.end;
         }
         Ok(())

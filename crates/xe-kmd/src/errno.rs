@@ -103,7 +103,7 @@ impl From<SvmError> for Errno {
 impl From<MigrateError> for Errno {
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Busy | MigrateError::CpuTurn => Self::EBUSY,
+            MigrateError::Busy | MigrateError::Settling | MigrateError::CpuTurn => Self::EBUSY,
             MigrateError::NoVma => Self::ENOENT,
             MigrateError::Invalid => Self::EINVAL,
             MigrateError::NoMemory => Self::ENOMEM,

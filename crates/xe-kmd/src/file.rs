@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use hostmm::OwnerId;
 use sync::Mutex;
 use sync::rank::mutex;
 use xe_spec::fault::Asid;
 
 use crate::bo::Bo;
+use crate::caller::Location;
 use crate::client::{Client, Usage};
 use crate::errno::Errno;
 use crate::exec_queue::{ExecQueue, Queues};
@@ -21,6 +21,7 @@ use crate::ids::IdTable;
 use crate::ranks;
 use crate::share::SharedBos;
 use crate::shared::Shared;
+use crate::svm::policy;
 use crate::syncobj::Syncobj;
 use crate::vm::{Vm, Vms};
 
@@ -120,9 +121,9 @@ impl File {
         self.names.lock().syncobjs.get(handle)
     }
 
-    /// Who may see the pages in the device's VRAM.
-    pub fn owner(&self) -> OwnerId {
-        self.shared.gpu.interconnect.owner()
+    /// A region of the device's VRAM, for advice that names this file.
+    pub fn location(&self, region: u16) -> Location {
+        policy::location(&self.shared.gpu, region)
     }
 
     /// The address space of a VM: what a fault of it names.

@@ -7,18 +7,18 @@
 //! Upstream: the parts of `struct xe_device` and `struct xe_tile` that `xe_pt`, `xe_migrate` and `xe_svm` use.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gpusvm::Proto;
 use hostmm::PagemapId;
-use units::{Dpa, SZ_2M, TileId};
+use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_2M, TileId};
 
 use crate::chip::Chip;
 use crate::errno::Errno;
 use crate::migrate::Migrate;
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
-use crate::vram::Vram;
+use crate::vram::{Owner, Vram};
 
 /// One tile's memory.
 pub(crate) struct Tile {
@@ -30,6 +30,8 @@ pub(crate) struct Tile {
     pub tables: TablePool,
     pub migrate: Migrate,
     pub vram: Vram,
+    /// Who owns the blocks of VRAM that hold pages of SVM; since the device was probed.
+    pub svm_owner: OnceLock<Arc<dyn Owner>>,
 }
 
 /// The device, for the inner layers. What its [`Chip`] has, it has.
@@ -64,9 +66,19 @@ impl Gpu {
         self.tiles.iter().find(|tile| tile.pagemap == pagemap)
     }
 
-    /// Whether engines of `tile` reach the VRAM of `pagemap` by its device address.
+    /// Whether engines of `tile` reach the VRAM of `pagemap`, by its device address or through the bus.
     pub(crate) fn reaches(&self, tile: TileId, pagemap: PagemapId) -> bool {
-        self.interconnect.path(tile, pagemap) == Some(Proto::Vram)
+        self.interconnect.path(tile, pagemap).is_some()
+    }
+
+    /// Which way the device reaches the VRAM of `pagemap`: its own by the device address, a peer's through the bus.
+    pub(crate) fn path(&self, pagemap: PagemapId) -> Option<Proto> {
+        self.tiles.iter().find_map(|tile| self.interconnect.path(tile.id, pagemap))
+    }
+
+    /// Where the bus shows VRAM of the device.
+    pub(crate) fn window(&self, dpa: Dpa) -> HostFrame {
+        self.interconnect.window().add(dpa.0 >> PAGE_SHIFT)
     }
 
     /// The pagemap of a tile.
@@ -100,6 +112,6 @@ impl Tile {
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, &*chip.hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let vram = Vram::new(id, facts.vram_size, platform.min_vram_page(), chip.budget.clone());
-        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
+        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram, svm_owner: OnceLock::new() })
     }
 }

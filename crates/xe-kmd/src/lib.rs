@@ -80,7 +80,7 @@ mod vram;
 
 pub use audit::{RangeBook, SpaceBook};
 pub use budget::{Alone, Budget, Room};
-pub use caller::{BytesId, Caller, Descriptor, Doorbell, Nobody, Passed, SharedBytes};
+pub use caller::{BytesId, Caller, Descriptor, Doorbell, Location, Nobody, Passed, SharedBytes};
 pub use client::{EngineUse, MemoryUse, Usage, Vram};
 pub use device::{Device, Parts};
 pub use engine_class::ClassSchedule;

@@ -87,6 +87,8 @@ pub trait Interconnect: Send + Sync + 'static {
     fn owner(&self) -> OwnerId;
     /// The pagemap of a tile of this device; `None` where it has no such tile.
     fn pagemap(&self, tile: TileId) -> Option<PagemapId>;
-    /// Which way an engine of `tile` reaches the VRAM behind `pagemap`; `None`: not at all.
+    /// Which way an engine of `tile` reaches the VRAM behind `pagemap`, of this device or a peer; `None`: not at all.
     fn path(&self, tile: TileId, pagemap: PagemapId) -> Option<Proto>;
+    /// The window on the system's bus in which peers see this device's VRAM: the frame that shows device address 0.
+    fn window(&self) -> HostFrame;
 }

@@ -5,7 +5,7 @@
 //! knows which variant runs: the code calls through the table.
 
 use gpusvm::FromPeers;
-use units::{Dpa, GpuRange, Iova, TileId};
+use units::{Dpa, GpuRange, HostFrame, Iova, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::pat;
 use xe_spec::pte::Leaf;
@@ -87,9 +87,12 @@ pub struct Rules {
     pub copy_far_side: fn(Mapped) -> FarSide,
     /// What a migration does with pages in the VRAM of another tile. Upstream: `drm_pagemap_migrate_to_devmem`.
     pub from_peers: FromPeers,
-    /// How VRAM is mapped that another tile's engine pushes pages to: so many from an address on. `None`: bus addresses ran
-    /// out. Upstream: `xe_drm_pagemap_device_map`.
-    pub map_for_push: fn(&dyn Hw, Dpa, pages: usize) -> Option<Mapped>,
+    /// For how long pages that a fault took from another VRAM stay where they are, milliseconds, unless an atomic wants them: a
+    /// tile or device that reaches them maps them there. 0: for no time. Upstream has no such rule (defect D8).
+    pub settle_ms: u32,
+    /// How VRAM is mapped that another tile's engine pushes pages to: so many from an address on, which the bus shows from a
+    /// frame on. `None`: bus addresses ran out. Upstream: `xe_drm_pagemap_device_map`.
+    pub map_for_push: fn(&dyn Hw, Dpa, window: HostFrame, pages: usize) -> Option<Mapped>,
     /// The bits of a leaf in a VM's page table. Upstream: `pte_encode_*`.
     pub encode_leaf: fn(&Leaf, level: u8) -> u64,
     /// What a zap does to a tile's TLB. Upstream: `xe_tlb_inval_range`.
@@ -113,7 +116,8 @@ impl Rules {
     pub const CORRECT: Self = Self {
         copy_far_side: far_side,
         from_peers: FromPeers::Push,
-        map_for_push: |_, dpa, _| Some(Mapped::Vram(dpa)),
+        settle_ms: 0,
+        map_for_push: |_, dpa, _, _| Some(Mapped::Vram(dpa)),
         encode_leaf: Leaf::encode,
         flush: crate::tlb_inval::flush,
         bind_fence_slots: fences_of_all_tiles,

@@ -20,7 +20,6 @@ use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::jobs::Worker;
 use crate::ranks;
-use crate::vram::Owner;
 
 /// System memory that BOs take.
 ///
@@ -91,8 +90,6 @@ pub(crate) struct Shared {
     pub mm: Arc<dyn HostMm>,
     pub memory: Arc<dyn HostMemory>,
     pub pagemaps: Arc<PagemapSet>,
-    /// Who owns SVM's blocks of VRAM, by tile.
-    pub svm_owners: Vec<Arc<dyn Owner>>,
     pub svm_observer: Arc<dyn gpusvm::Observer>,
     /// Shared by migrations; taken alone by one that lost a race.
     pub migrate_lock: Arc<MigrateLock>,
@@ -113,7 +110,6 @@ impl Shared {
         mm: Arc<dyn HostMm>,
         memory: Arc<dyn HostMemory>,
         pagemaps: Arc<PagemapSet>,
-        svm_owners: Vec<Arc<dyn Owner>>,
         svm_observer: Arc<dyn gpusvm::Observer>,
         migrate_lock: Arc<MigrateLock>,
     ) -> Arc<Self> {
@@ -124,7 +120,6 @@ impl Shared {
             mm,
             memory,
             pagemaps,
-            svm_owners,
             svm_observer,
             migrate_lock,
             faults,

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hostmm::PagemapId;
 use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_64K};
 use xe_uapi::attr;
 
@@ -53,8 +54,8 @@ impl UserMap {
 pub(crate) struct Attr {
     /// `devmem_fd`: 0 the faulting tile, -1 system memory, else a device.
     pub devmem_fd: u32,
-    /// Region of that device: 1 + tile; 0 with the two defaults.
-    pub region: u16,
+    /// The VRAM of that device, or of a peer; `None` with the two defaults.
+    pub pagemap: Option<PagemapId>,
     /// Kept, and used by nobody.
     pub migration_policy: u16,
     /// `ATOMIC_*`.
@@ -67,7 +68,7 @@ impl Attr {
     /// What a bind with PAT index `pat` starts with.
     pub(crate) const fn default_with(pat: u16) -> Self {
         let devmem_fd = attr::PREFERRED_LOC_DEFAULT_DEVICE;
-        Self { devmem_fd, region: 0, migration_policy: 0, atomic: attr::ATOMIC_UNDEFINED, pat }
+        Self { devmem_fd, pagemap: None, migration_policy: 0, atomic: attr::ATOMIC_UNDEFINED, pat }
     }
 }
 

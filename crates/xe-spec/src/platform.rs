@@ -66,8 +66,11 @@ pub struct Platform {
     pub copy_engines: u16,
     /// Compute engines a tile.
     pub compute_engines: u16,
-    /// Whose VRAM an engine reaches.
+    /// Whose VRAM an engine reaches by its device address.
     pub reach: Reach,
+    /// Other devices of the machine that say so too reach its VRAM through its window on the bus, and it theirs
+    /// (`pci_p2pdma_distance`).
+    pub p2p: bool,
     /// System memory that buffer objects may take, bytes: what programs are told that there is.
     pub system_bytes: u64,
     /// The tiles.
@@ -89,9 +92,11 @@ impl Platform {
 /// Where the device's memory starts in its own address space (`dpa_base` of the device).
 pub const DEVICE_DPA_BASE: Dpa = Dpa(64 * SZ_1G);
 
-/// Where the system's bus shows the device's memory (its VRAM BAR): the frame of device address 0. No frame of a host's memory
-/// is as high.
+/// Where the system's bus shows the memory of the first device (its VRAM BAR): the frame of device address 0. No frame of a
+/// host's memory is as high.
 pub const VRAM_BAR: HostFrame = HostFrame(1 << 50);
+/// From the window of one device on the bus to that of the next, in frames: more than a device has.
+pub const VRAM_BAR_STRIDE: u64 = 1 << 32;
 
 /// Ponte Vecchio, two tiles of 1 GiB, with half of its engines.
 pub const PVC: Platform = Platform {
@@ -106,6 +111,7 @@ pub const PVC: Platform = Platform {
     copy_engines: 4,
     compute_engines: 2,
     reach: Reach::Device,
+    p2p: true,
     system_bytes: 16 * SZ_1G,
     tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],
 };

@@ -72,23 +72,32 @@ fn clients_are_right_on_one_tile_on_four_and_in_little_vram() {
     assert!(run.count("evictions") > 0, "{}", run.report);
 }
 
-/// Three tiles of two devices and a CPU add to the same words: what one device has in its VRAM goes to the other by way of
-/// system memory.
+/// Three tiles of two devices and a CPU add to the same words: what one device has in its VRAM goes to the other, through the bus
+/// or, where they do not reach each other, by way of system memory.
 #[test]
 fn several_devices_share_the_memory_of_a_program() {
     if !userfaultfd() {
         return;
     }
     let client = Client::new("devices");
-    let two = ["--device", "pvc-2t", "--device", "pvc-1t", "--vram", "64M"];
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("lonely.toml");
+    std::fs::write(&file, "name = 'pvc-2t'\np2p = false\n").expect("a file");
+    let lonely = ["--device", file.to_str().expect("text"), "--device", "pvc-1t", "--vram", "64M"];
+    let peers = ["--device", "pvc-2t", "--device", "pvc-1t", "--vram", "64M"];
+    let cases = [(&peers, "peers"), (&lonely, "strangers")];
     let right = "/dev/dri/renderD128 0000:4d:00.0 tiles 2\n/dev/dri/renderD129 0000:5d:00.0 tiles 1\nDEVICES ok\n";
     // Copying is slow, and who loses a block for longer than a fault may be tried is refused.
-    for (more, rounds) in [(&[][..], "10"), (&["--hostile"], "10"), (&["--no-move"], "3")] {
-        let run = client.run(&[&two[..], more].concat(), &[rounds]);
-        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{more:?}: {}", run.err);
-        for way in ["SYSTEM->VRAM0", "VRAM0->SYSTEM", "SYSTEM->VRAM2", "VRAM2->SYSTEM"] {
-            assert!(run.times(way) > 0, "{way}: {}", run.report["migrations"]);
-        }
+    let ways = [(&[][..], "10"), (&["--hostile"], "10"), (&["--no-move"], "3")];
+    for ((two, kind), (more, rounds)) in cases.into_iter().flat_map(|case| ways.map(|way| (case, way))) {
+        let run = client.run(&[&two[..], more].concat(), &[rounds, "4", kind]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{kind} {more:?}: {}", run.err);
+        let all = &run.report["migrations"];
+        let times = |ways: &[&str]| ways.iter().map(|way| run.times(way)).sum::<u64>();
+        assert!(times(&["SYSTEM->VRAM0", "SYSTEM->VRAM1", "SYSTEM->VRAM2"]) > 0, "{kind} {more:?}: {all}");
+        assert!(times(&["VRAM0->SYSTEM", "VRAM1->SYSTEM", "VRAM2->SYSTEM"]) > 0, "{kind} {more:?}: {all}");
+        let across = times(&["VRAM0->VRAM2", "VRAM1->VRAM2", "VRAM2->VRAM0", "VRAM2->VRAM1"]);
+        assert_eq!(across > 0, kind == "peers", "{kind} {more:?}: {all}");
         let names = run.report["devices"].as_array().expect("devices").iter().map(|device| &device["name"]);
         assert_eq!(names.collect::<Vec<_>>(), ["pvc-2t", "pvc-1t"]);
         assert_eq!(run.report["memory"]["accounted_frames"].as_array().map(Vec::len), Some(3));

@@ -1,8 +1,8 @@
 //! Batches: what one source's engine carries in one go, and the mappings it does that by.
 //!
 //! Pages of system memory are pulled into VRAM by the destination's engine. Pages of another pagemap are
-//! *pushed* by the source's: the destination pages are mapped by the destination's own operations and handed
-//! to the source's `copy_to_ram` as addresses. A batch never mixes sources.
+//! *pushed* by the source's, which may be of another device: the destination pages are mapped for it by the destination's own
+//! operations and handed to the source's `copy_to_ram` as addresses. A batch never mixes sources.
 //!
 //! Mappings are guards, one for each run: they end when the batch does, whatever its outcome.
 //!
@@ -100,23 +100,24 @@ impl Drop for DmaMapped<'_> {
     }
 }
 
-/// Pages of VRAM mapped for the engine that will write them.
+/// Pages of VRAM mapped for the device whose engine will write them.
 pub(super) struct DeviceMapped<'a> {
-    ops: &'a dyn DevmemOps,
+    by: &'a dyn Device,
     runs: &'a mut Vec<CopyRun>,
 }
 
 impl<'a> DeviceMapped<'a> {
-    /// Maps the second of each of `pairs` (source, destination, number of pages), which are all `ops`'.
+    /// Maps the second of each of `pairs` (source, destination, number of pages), which are all `ops`', for `by`.
     pub(super) fn new(
-        ops: &'a dyn DevmemOps,
+        ops: &dyn DevmemOps,
+        by: &'a dyn Device,
         pairs: impl Iterator<Item = (DevicePage, DevicePage, usize)>,
         runs: &'a mut Vec<CopyRun>,
     ) -> Result<Self, MapError> {
         runs.clear();
-        let this = Self { ops, runs };
+        let this = Self { by, runs };
         for (page, to, pages) in pairs {
-            let addr = ops.device_map(to, pages, Direction::FromDevice)?;
+            let addr = ops.device_map(by, to, pages, Direction::FromDevice)?;
             this.runs.push(CopyRun { page, addr });
         }
         Ok(this)
@@ -131,7 +132,7 @@ impl<'a> DeviceMapped<'a> {
 impl Drop for DeviceMapped<'_> {
     fn drop(&mut self) {
         for run in self.runs.drain(..) {
-            self.ops.device_unmap(run.addr);
+            run.addr.unmap(self.by);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! To VRAM: a range of addresses moves into one allocation, whole or not at all (as far as can be known).
 //!
 //! The claim comes first: it says whether there is anything to move and whether all of it can, and only then is VRAM
-//! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles; each source is a
+//! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles and of peers; each source is a
 //! batch. Where all pages are in the destination pagemap already, nothing happens; where some of them are, the
 //! migration ends as busy: the driver sends the range home first, then tries again. A driver may ask for the same
 //! where pages are in a *sibling* of the destination ([`FromPeers`]).
@@ -55,6 +55,12 @@ impl Pagemap {
         })
     }
 
+    /// The same into an allocation that the driver gives when it is asked (`drm_pagemap_populate_mm`): for whoever wants pages
+    /// in this VRAM, of this device or another.
+    pub fn populate_mm(&self, range: HostRange, details: &MigrateDetails) -> Result<(), MigrateError> {
+        self.migrate_to_devmem(range, details, || self.ops.devmem_alloc(range.pages()))
+    }
+
     fn migrate_range(
         &self,
         range: HostRange,
@@ -67,7 +73,7 @@ impl Pagemap {
         }
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
         let set = self.set.upgrade().ok_or(MigrateError::Gone)?;
-        if self.turns.holds(range, start_ns) {
+        if self.turns().holds(range, start_ns) {
             return Err(MigrateError::CpuTurn);
         }
         let mut buffers = self.scratch.take();
@@ -82,6 +88,9 @@ impl Pagemap {
             Ok(Some(_)) | Err(MmError::Stale) => return Err(why_not(&*mm, range)),
             Err(error) => return Err(error.into()),
         };
+        if details.settle_ms > 0 && is_settling(claim.migration, &set, start_ns) {
+            return Err(MigrateError::Settling);
+        }
         let devmem = populate().ok_or(MigrateError::NoMemory)?;
         if !self.holds(&devmem, range) {
             self.ops.devmem_release(devmem);
@@ -95,7 +104,7 @@ impl Pagemap {
         }
         self.release(self.zdds.put(target.zdd));
         migrated?;
-        self.report(&target, &migration.legs, &set);
+        self.report(&target, &migration.legs);
         if migration.legs.iter().all(Leg::carried) { Ok(()) } else { Err(MigrateError::Busy) }
     }
 
@@ -110,7 +119,7 @@ impl Pagemap {
     fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet, from_peers: FromPeers) -> bool {
         let movable = |leg: &Leg| match source(leg) {
             Where::System => true,
-            Where::Vram(id) => from_peers == FromPeers::Push && id != self.id && set.get(id).is_some(),
+            Where::Vram(id) => from_peers == FromPeers::Push && id != self.id && set.find(id).is_some(),
         };
         migration.pages() == range.pages() && migration.legs.iter().all(movable)
     }
@@ -135,6 +144,9 @@ impl Pagemap {
         // From here on nothing fails as a whole, only run by run.
         let now_ns = sync::time::now_ns();
         self.zdds.set_timeslice_end(target.zdd, now_ns.saturating_add(u64::from(details.timeslice_ms) * NS_PER_MS));
+        if details.settle_ms > 0 && migration.legs.iter().any(|leg| source(leg) != Where::System) {
+            self.zdds.settle(target.zdd, now_ns.saturating_add(u64::from(details.settle_ms) * NS_PER_MS));
+        }
         self.zdds.populate(target.zdd, target.range.pages());
         staged.commit().finish();
         Ok(())
@@ -167,9 +179,9 @@ impl Pagemap {
                 report(migration, first, pages, |told| self.ops.copy_to_devmem(runs, told))?
             }
             Where::Vram(id) => {
-                let peer = set.get(id).ok_or(MigrateError::Busy)?;
+                let peer = set.find(id).ok_or(MigrateError::Busy)?;
                 let pairs = legs.filter_map(|leg| Some((leg.from?.device()?, leg.to?.device()?, leg.pages())));
-                let mapped = DeviceMapped::new(&*self.ops, pairs, &mut work.runs)?;
+                let mapped = DeviceMapped::new(&*self.ops, peer.ops.device(), pairs, &mut work.runs)?;
                 report(migration, first, pages, |told| peer.ops.copy_to_ram(mapped.runs(), told))?
             }
         };
@@ -177,10 +189,10 @@ impl Pagemap {
     }
 
     /// Tells of what moved, source by source.
-    fn report(&self, target: &Target, legs: &[Leg], set: &PagemapSet) {
+    fn report(&self, target: &Target, legs: &[Leg]) {
         let ns = sync::time::now_ns().saturating_sub(target.start_ns);
-        let sources = core::iter::once(Where::System).chain(set.iter().map(|map| Where::Vram(map.id)));
-        for from in sources {
+        let is_first = |at: &usize| legs[..*at].iter().all(|leg| source(leg) != source(&legs[*at]));
+        for from in (0..legs.len()).filter(is_first).map(|at| source(&legs[at])) {
             let (pages, holes) = arrived(legs.iter().filter(|leg| source(leg) == from));
             if pages > 0 {
                 let ns = ns * pages as u64 / target.range.pages() as u64;
@@ -194,6 +206,12 @@ impl Pagemap {
 /// Whether a claim got all of `range`, and all of it from VRAM.
 fn all_in_vram(migration: &Migration, range: HostRange) -> bool {
     migration.pages() == range.pages() && migration.legs.iter().all(|leg| source(leg) != Where::System)
+}
+
+/// Whether any of the pages is to stay in the VRAM where it is, for now.
+fn is_settling(migration: &Migration, set: &PagemapSet, now_ns: u64) -> bool {
+    let in_vram = migration.legs.iter().filter_map(|leg| leg.from?.device());
+    in_vram.filter_map(|page| set.find(page.pagemap)?.zdds.find(page)).any(|zdd| now_ns < zdd.settled_ns)
 }
 
 /// Why a claim did not get all of `range`: the VMA may say that it never will.

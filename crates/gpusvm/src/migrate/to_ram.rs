@@ -33,7 +33,7 @@ impl Pagemap {
         let Some(zdd) = self.zdds.find(fault.page) else { return FaultOutcome::Retry };
         let Some(window) = window(&zdd, fault) else { return FaultOutcome::Retry };
         if start_ns < zdd.timeslice_end_ns
-            && self.turns.defers(fault.addr.page(), window, zdd.timeslice_end_ns, start_ns)
+            && self.turns().defers(fault.addr.page(), window, zdd.timeslice_end_ns, start_ns)
         {
             self.observer.event(&Event::CpuFaultDeferred { addr: fault.addr });
             return FaultOutcome::Defer;
@@ -42,7 +42,7 @@ impl Pagemap {
             Ok(Homecoming { pages: 0 }) => FaultOutcome::Retry,
             Ok(Homecoming { pages }) => {
                 let now_ns = sync::time::now_ns();
-                self.turns.served(window, now_ns);
+                self.turns().served(window, now_ns);
                 let ns = now_ns.saturating_sub(start_ns);
                 let (from, to) = (Where::Vram(self.id), Where::System);
                 self.observer.event(&Event::Migrated { range: window, from, to, pages, carried: pages, ns });

@@ -71,6 +71,9 @@ impl FakeDevice {
 }
 
 impl Device for FakeDevice {
+    fn path(&self, _pagemap: PagemapId) -> Option<Proto> {
+        Some(Proto::Vram)
+    }
     fn dma_map(&self, frame: HostFrame, pages: usize, dir: Direction) -> Result<Iova, MapError> {
         self.count_down()?;
         let mut next = self.next.lock();
@@ -93,8 +96,6 @@ pub struct FakeTile {
     pub released: Mutex<BTreeMap<u64, usize>>,
     allocated: Mutex<u64>,
     next_frame: Mutex<u64>,
-    /// Device mappings of pages that are live.
-    pub device_maps: Mutex<i64>,
     pub pushes: Mutex<usize>,
 }
 
@@ -109,7 +110,6 @@ impl FakeTile {
             released: Mutex::default(),
             allocated: Mutex::default(),
             next_frame: Mutex::new(0),
-            device_maps: Mutex::default(),
             pushes: Mutex::default(),
         })
     }
@@ -178,16 +178,20 @@ impl DevmemOps for FakeTile {
     fn device(&self) -> &dyn Device {
         &*self.device
     }
-    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(
+        &self,
+        _by: &dyn Device,
+        page: DevicePage,
+        pages: usize,
+        dir: Direction,
+    ) -> Result<PagemapAddr, MapError> {
         assert_eq!(page.pagemap, self.pagemap, "each pagemap maps its own pages");
         self.device.count_down()?;
-        *self.device_maps.lock() += 1;
         let addr = (u64::from(page.pagemap.0) + 1) << TILE_SHIFT | page.frame << 12;
         Ok(PagemapAddr { addr, proto: Proto::Vram, pages: pages as u32, dir })
     }
-    fn device_unmap(&self, addr: PagemapAddr) {
-        assert_eq!(page_of(addr.addr).pagemap, self.pagemap);
-        *self.device_maps.lock() -= 1;
+    fn devmem_alloc(&self, pages: usize) -> Option<Devmem> {
+        Some(self.alloc(pages))
     }
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
         self.copy(runs, report, |run| {
@@ -268,7 +272,7 @@ impl World {
         let (dyn_mm, observer): (Arc<dyn HostMm>, Arc<dyn Observer>) = (mm.clone(), log.clone());
         let config =
             |tile: &Arc<FakeTile>| PagemapConfig { id: tile.pagemap, owner: OWNER, frames: FRAMES, ops: tile.clone() };
-        let set = PagemapSet::new(&dyn_mm, &observer, tiles.iter().map(config).collect());
+        let set = PagemapSet::new(&dyn_mm, &observer, &Arc::default(), tiles.iter().map(config).collect());
         let driver = Arc::new(Driver::default());
         let config = SvmConfig { window, notifier_size: 512 << 20, chunk_sizes: &[SZ_2M, SZ_64K, SZ_4K] };
         let ops = Arc::downgrade(&driver);
@@ -343,7 +347,6 @@ impl World {
         assert_eq!(self.mm.sim.claims_in_progress(), 0, "migrations are left");
         assert_eq!(self.mm.notifiers(), 0, "notifiers are left");
         for (tile, map) in self.tiles.iter().zip(self.set.iter()) {
-            assert_eq!(*tile.device_maps.lock(), 0, "device mappings are left");
             assert_eq!(tile.outstanding(), map.allocations() as u64, "tile {}", tile.pagemap.0);
         }
     }

@@ -1,25 +1,24 @@
-//! Whom a program's ioctls are done for: a process with one descriptor, of the device.
+//! Whom a program's ioctls are done for: a process with one descriptor, of the device or of another one.
 
-use hostmm::OwnerId;
 use std::sync::Arc;
 use units::HostFrame;
-use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, Nobody, Passed, SharedBytes};
+use xe_kmd::{BytesId, Caller, Descriptor, Doorbell, Errno, File, Location, Nobody, Passed, SharedBytes};
 use xe_uapi::drm::PrimeFlags;
 
 /// The process.
 pub(super) struct Process {
-    /// Who may see the pages in the device's VRAM.
-    pub owner: OwnerId,
+    /// What the descriptor that an ioctl names is of.
+    pub named: Arc<File>,
 }
 
 impl Process {
-    /// The descriptor of the open device.
+    /// The descriptor that an ioctl names.
     pub(super) const DEVICE: u32 = 3;
 }
 
 impl Caller for Process {
-    fn owner(&self, fd: i32) -> Option<OwnerId> {
-        (fd == Self::DEVICE as i32).then_some(self.owner)
+    fn location(&self, fd: i32, region: u16) -> Option<Location> {
+        (fd == Self::DEVICE as i32).then(|| self.named.location(region))
     }
 
     fn is_interrupted(&self) -> bool {

@@ -210,6 +210,16 @@ impl Program {
 
     /// Advises on mirrored memory.
     pub fn madvise(&self, vm_id: u32, span: HostRange, advice: Advice) -> Result<(), Errno> {
+        self.advise(vm_id, span, advice, &self.file)
+    }
+
+    /// The same of the VRAM of a tile of another device, whose open file is `peer`.
+    pub fn madvise_peer(&self, vm_id: u32, span: HostRange, peer: &Arc<File>, tile: TileId) -> Result<(), Errno> {
+        self.advise(vm_id, span, Advice::Tile(tile), peer)
+    }
+
+    /// Advice, whose device's descriptor is one of `device`.
+    fn advise(&self, vm_id: u32, span: HostRange, advice: Advice, device: &Arc<File>) -> Result<(), Errno> {
         let (attr, val, region) = match advice {
             Advice::SystemMemory => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_SYSTEM, 0),
             Advice::FaultingTile => (attr::ATTR_PREFERRED_LOC, attr::PREFERRED_LOC_DEFAULT_DEVICE, 0),
@@ -218,13 +228,22 @@ impl Program {
         };
         let (start, range, policy_region) = (span.start.0, span.len(), region << 16);
         let mut arg = Madvise { vm_id, start, range, attr, val, policy_region, ..Default::default() };
-        self.ioctl(ioctl::MADVISE, &mut arg)
+        self.ioctl_with(device, ioctl::MADVISE, &mut arg)
     }
 
     /// One ioctl; what the driver writes back is in `arg` afterwards.
     pub fn ioctl<T: IntoBytes + FromBytes + Immutable>(&self, request: u32, arg: &mut T) -> Result<(), Errno> {
+        self.ioctl_with(&self.file, request, arg)
+    }
+
+    fn ioctl_with<T: IntoBytes + FromBytes + Immutable>(
+        &self,
+        named: &Arc<File>,
+        request: u32,
+        arg: &mut T,
+    ) -> Result<(), Errno> {
         self.put(self.scratch, arg)?;
-        self.file.ioctl_for(&Process { owner: self.file.owner() }, request, self.scratch)?;
+        self.file.ioctl_for(&Process { named: named.clone() }, request, self.scratch)?;
         self.memory.copy_from_user(self.scratch, arg.as_mut_bytes()).map_err(|_| Errno::EFAULT)
     }
 

@@ -1,6 +1,6 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, OwnerId, Passed, Refusal};
+use super::{Caller, Change, Device, Errno, File, Location, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::{complain, signals};
 use crate::marks;
@@ -170,8 +170,8 @@ impl Device for Machine {
         }
     }
 
-    fn owner(&self, device: u8) -> Option<OwnerId> {
-        Some(self.core(device)?.owner())
+    fn location(&self, device: u8, region: u16) -> Option<Location> {
+        Some(self.core(device)?.device().location(region))
     }
 
     fn shutdown(&self) {

@@ -8,7 +8,7 @@ mod usage;
 
 pub use live::start;
 pub use machine::live::OBJECT_NAME;
-pub use machine::{Caller, OwnerId, Passed};
+pub use machine::{Caller, Location, Passed};
 
 use crate::minor::{Gt, Minor};
 use machine::ClassSchedule;
@@ -81,8 +81,8 @@ pub trait Device: Send + Sync {
     fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule);
     /// Reset a GT: what had begun there is killed.
     fn reset_gt(&self, gt: Gt);
-    /// Who may see the pages in a device's VRAM.
-    fn owner(&self, device: u8) -> Option<OwnerId>;
+    /// A region of a device's VRAM.
+    fn location(&self, device: u8, region: u16) -> Option<Location>;
     /// Bring everything back and stop.
     fn shutdown(&self);
     /// The first atomic that was refused: its tile and its address.

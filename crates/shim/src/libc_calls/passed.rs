@@ -9,7 +9,7 @@
 use super::shared;
 use super::signals::{Held, Pending};
 use super::wait::SLICE_NS;
-use crate::device::{File, OwnerId};
+use crate::device::{File, Location};
 use crate::nodes::{self, Entry, MAX_FD};
 use crate::session;
 use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, Passed, SharedBytes};
@@ -74,9 +74,9 @@ impl Caller for Process<'_> {
         self.file.adopt_object(file.as_raw_fd(), bytes).ok_or(Errno::ENOMEM)
     }
 
-    fn owner(&self, fd: i32) -> Option<OwnerId> {
+    fn location(&self, fd: i32, region: u16) -> Option<Location> {
         let Entry::Node(minor) = nodes::entry(fd) else { return None };
-        session::running()?.owner(minor.device)
+        session::running()?.location(minor.device, region)
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {

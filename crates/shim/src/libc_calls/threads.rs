@@ -16,8 +16,11 @@ use units::{HostRange, HostVa, SZ_4K};
 /// What a thread begins with.
 pub type Body = Option<extern "C" fn(*mut c_void) -> *mut c_void>;
 
-/// Bytes of a control block, at most.
+/// Bytes of a control block, at most: of how much of a stack's upper end may be one.
 const BLOCK: u64 = SZ_4K;
+/// Bytes from its start that the kernel touches when a thread ends: its id, and its list of robust mutexes. The rest of the block
+/// may be short of this page's end, and what follows may be the program's.
+const TOUCHED: u64 = 0x300;
 
 /// Pages of control blocks, 0: none. libc uses stacks again, so they are few; what is beyond is not protected.
 static PAGES: [AtomicU64; 2048] = [const { AtomicU64::new(0) }; 2048];
@@ -61,7 +64,7 @@ pub fn known() -> impl Iterator<Item = HostRange> {
 }
 
 fn block_of(thread: pthread_t) -> HostRange {
-    HostRange::sized(HostVa(thread), BLOCK)
+    HostRange::sized(HostVa(thread), TOUCHED)
 }
 
 /// The upper end of the stack that a thread is given; `None` where libc makes it.
@@ -99,4 +102,33 @@ fn note(page: u64) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of the calling thread's stack, as libc has it.
+    fn stack_end() -> u64 {
+        // SAFETY: attributes are plain data, which libc fills.
+        let mut with: pthread_attr_t = unsafe { core::mem::zeroed() };
+        // SAFETY: the calling thread's own, and room for its attributes.
+        assert_eq!(unsafe { libc::pthread_getattr_np(libc::pthread_self(), &raw mut with) }, 0);
+        // SAFETY: they were just filled.
+        let end = unsafe { end_of_own_stack(&raw const with) };
+        // SAFETY: they are not used again.
+        unsafe { libc::pthread_attr_destroy(&raw mut with) };
+        end.expect("a stack")
+    }
+
+    #[test]
+    fn nothing_behind_a_threads_stack_is_kept() {
+        let kept = std::thread::spawn(|| {
+            // SAFETY: no precondition.
+            let block = block_of(unsafe { libc::pthread_self() });
+            (block.end.align_up(SZ_4K).0, stack_end())
+        });
+        let (end, stack) = kept.join().expect("it ends");
+        assert!(end <= stack, "{end:#x} is behind {stack:#x}");
+    }
 }

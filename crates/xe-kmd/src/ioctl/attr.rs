@@ -5,8 +5,9 @@
 //!
 //! Locking: the VM's lock; then the notifier lock, to clear leaves, or a BO's. Pointers of the program are followed without.
 //!
-//! Upstream: `xe_vm_madvise_ioctl`, `xe_vm_query_vmas_attrs_ioctl`. Left out: other devices' VRAM.
+//! Upstream: `xe_vm_madvise_ioctl`, `xe_vm_query_vmas_attrs_ioctl`.
 
+use hostmm::PagemapId;
 use units::{GpuRange, GpuVa, HostRange, SZ_4K};
 use xe_spec::pat;
 use xe_spec::platform::Platform;
@@ -21,7 +22,7 @@ use crate::bo::Bo;
 use crate::caller::Caller;
 use crate::errno::Errno;
 use crate::file::File;
-use crate::svm::{Svm, garbage, policy};
+use crate::svm::{Svm, garbage};
 use crate::vm::Vm;
 use crate::vma::{Kind, Vma};
 
@@ -32,6 +33,8 @@ enum Advice {
         devmem_fd: u32,
         region: u16,
         policy: u16,
+        /// What the two name, once it is known.
+        pagemap: Option<PagemapId>,
     },
     Atomic(u32),
     Pat(u16),
@@ -42,14 +45,14 @@ enum Advice {
 /// MADVISE.
 pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> Reply {
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
-    let advice = parse(args)?;
+    let mut advice = parse(args)?;
     let span = span_of(args.start, args.range)?;
     let retained_at = if matches!(advice, Advice::Purgeable(_)) { args.ptr } else { 0 };
     if retained_at != 0 {
         require(file.shared.copy_in::<u32>(retained_at)? == 0)?;
     }
-    if let Advice::PreferredLoc { devmem_fd, region, .. } = advice {
-        check_place(file, caller, devmem_fd, region)?;
+    if let Advice::PreferredLoc { devmem_fd, region, pagemap, .. } = &mut advice {
+        *pagemap = find_place(file, caller, *devmem_fd, *region)?;
     }
     let retained = advise(&vm, span, advice)?;
     if retained_at != 0 {
@@ -102,7 +105,7 @@ fn parse(args: &Madvise) -> Result<Advice, Errno> {
             let fd = args.val as i32;
             require(fd >= PREFERRED_LOC_DEFAULT_SYSTEM as i32 && (fd > 0 || region == 0))?;
             require(u32::from(policy) <= MIGRATE_ONLY_SYSTEM_PAGES && args.ptr == 0)?;
-            Ok(Advice::PreferredLoc { devmem_fd: args.val, region, policy })
+            Ok(Advice::PreferredLoc { devmem_fd: args.val, region, policy, pagemap: None })
         }
         ATTR_ATOMIC => {
             require(args.val <= ATOMIC_CPU && args.policy_region == 0 && args.ptr == 0)?;
@@ -120,21 +123,19 @@ fn parse(args: &Madvise) -> Result<Advice, Errno> {
     }
 }
 
-/// A location by a device's descriptor is a region of that device's VRAM. `ENOENT`: there is no such device, or region;
-/// `ENOLINK`: no engine of this device reaches it.
+/// A location by a device's descriptor is a region of that device's VRAM; by the two defaults it is `None`. `ENOENT`: there is
+/// no such device, or region; `ENOLINK`: this device may not see its pages.
 ///
 /// Upstream: `xe_drm_pagemap_from_fd`, `xe_madvise_details_init`.
-fn check_place(file: &File, caller: &dyn Caller, devmem_fd: u32, region: u16) -> Result<(), Errno> {
-    let is_default = matches!(devmem_fd, PREFERRED_LOC_DEFAULT_DEVICE | PREFERRED_LOC_DEFAULT_SYSTEM);
-    if is_default {
-        return Ok(());
+fn find_place(file: &File, caller: &dyn Caller, devmem_fd: u32, region: u16) -> Result<Option<PagemapId>, Errno> {
+    if matches!(devmem_fd, PREFERRED_LOC_DEFAULT_DEVICE | PREFERRED_LOC_DEFAULT_SYSTEM) {
+        return Ok(None);
     }
-    let gpu = &file.shared.gpu;
-    match caller.owner(devmem_fd as i32) {
-        Some(owner) if owner != gpu.interconnect.owner() => Err(Errno::ENOLINK),
-        Some(_) if policy::region_pagemap(gpu, u32::from(region)).is_some() => Ok(()),
-        _ => Err(Errno::ENOENT),
+    let place = caller.location(devmem_fd as i32, region).ok_or(Errno::ENOENT)?;
+    if place.owner != file.shared.gpu.interconnect.owner() {
+        return Err(Errno::ENOLINK);
     }
+    place.pagemap.ok_or(Errno::ENOENT).map(Some)
 }
 
 /// Whether a BO may be where atomics of a kind need it. Upstream: `check_bo_args_are_sane`.
@@ -152,8 +153,8 @@ impl Advice {
     /// A location is for mirrors, and atomics of the device are for memory that it can do them on.
     fn apply(self, platform: &Platform, vma: &mut Vma) {
         match self {
-            Self::PreferredLoc { devmem_fd, region, policy } if vma.kind == Kind::Mirror => {
-                (vma.attr.devmem_fd, vma.attr.region, vma.attr.migration_policy) = (devmem_fd, region, policy);
+            Self::PreferredLoc { devmem_fd, policy, pagemap, .. } if vma.kind == Kind::Mirror => {
+                (vma.attr.devmem_fd, vma.attr.pagemap, vma.attr.migration_policy) = (devmem_fd, pagemap, policy);
             }
             Self::Atomic(value) => {
                 let is_user = matches!(vma.kind, Kind::Userptr(_));

@@ -18,7 +18,7 @@ use gpusvm::{
     PagemapAddr, Proto, RangeKey,
 };
 use hostmm::{DevicePage, PagemapId};
-use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId};
+use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
 
 use super::{RangeView, Svm};
 use crate::event::CopyDirection;
@@ -27,6 +27,10 @@ use crate::migrate::NoSlot;
 use crate::rules::Mapped;
 use crate::shared::Shared;
 use crate::vram::Owner;
+
+/// How often, and for how long at a time, a turn of the CPU is waited for: some more than one lasts.
+const TURN_WAITS: u32 = 64;
+const TURN_WAIT_NS: u64 = 100_000;
 
 /// DMA through the device's IOMMU.
 pub(crate) struct Dma {
@@ -41,6 +45,10 @@ impl Dma {
 }
 
 impl gpusvm::Device for Dma {
+    fn path(&self, pagemap: PagemapId) -> Option<Proto> {
+        self.gpu.path(pagemap)
+    }
+
     fn dma_map(&self, frame: HostFrame, pages: usize, dir: Direction) -> Result<Iova, MapError> {
         let write = dir != Direction::ToDevice;
         self.gpu.hw.iommu_map(frame, pages, write).ok_or(MapError::NoSpace)
@@ -83,27 +91,35 @@ impl DevmemOps for TileMemory {
         &self.dma
     }
 
-    fn device_map(&self, page: DevicePage, pages: usize, dir: Direction) -> Result<PagemapAddr, MapError> {
+    fn device_map(
+        &self,
+        by: &dyn gpusvm::Device,
+        page: DevicePage,
+        pages: usize,
+        dir: Direction,
+    ) -> Result<PagemapAddr, MapError> {
         let dpa = self.dpa(page).ok_or(MapError::Unreachable)?;
-        let proto = self.gpu.interconnect.path(self.tile, page.pagemap).ok_or(MapError::Unreachable)?;
-        // Only a push writes what the other end of it maps.
-        let mapped = match dir {
-            Direction::FromDevice => {
-                (self.gpu.rules.map_for_push)(&*self.gpu.hw, dpa, pages).ok_or(MapError::NoSpace)?
+        let window = self.gpu.window(dpa);
+        let mapped = match (by.path(page.pagemap).ok_or(MapError::Unreachable)?, dir) {
+            // Only a push writes what the other end of it maps.
+            (Proto::Vram, Direction::FromDevice) => {
+                (self.gpu.rules.map_for_push)(&*self.gpu.hw, dpa, window, pages).ok_or(MapError::NoSpace)?
             }
-            Direction::ToDevice | Direction::Both => Mapped::Vram(dpa),
+            (Proto::Vram, Direction::ToDevice | Direction::Both) => Mapped::Vram(dpa),
+            (Proto::P2p | Proto::System, dir) => Mapped::System(by.dma_map(window, pages, dir)?),
         };
         let (addr, proto) = match mapped {
-            Mapped::Vram(dpa) => (dpa.0, proto),
+            Mapped::Vram(dpa) => (dpa.0, Proto::Vram),
             Mapped::System(iova) => (iova.0, Proto::P2p),
         };
         Ok(PagemapAddr { addr, proto, pages: pages as u32, dir })
     }
 
-    fn device_unmap(&self, addr: PagemapAddr) {
-        if addr.proto == Proto::P2p {
-            self.gpu.hw.iommu_unmap(Iova(addr.addr), addr.pages());
-        }
+    fn devmem_alloc(&self, pages: usize) -> Option<Devmem> {
+        let tile = self.gpu.tile(self.tile)?;
+        let offset = tile.vram.alloc(bytes_of(pages), tile.svm_owner.get()?)?;
+        let base = DevicePage { pagemap: tile.pagemap, frame: offset >> PAGE_SHIFT };
+        Some(Devmem { base, pages, cookie: 0 })
     }
 
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
@@ -121,14 +137,23 @@ impl DevmemOps for TileMemory {
     }
 }
 
-/// Moves a range's pages to the VRAM of `target`, for at least `timeslice_ms`.
+/// How long pages stay where a migration brings them, milliseconds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Stay {
+    /// Whatever CPUs touch.
+    pub timeslice_ms: u32,
+    /// Whatever other tiles and devices fault on; where it is 0, the migration does not respect it either.
+    pub settle_ms: u32,
+}
+
+/// Moves a range's pages to the VRAM of `target`.
 pub(crate) fn to_vram(
     shared: &Shared,
     svm: &Svm,
     key: RangeKey,
     view: &RangeView,
     target: PagemapId,
-    timeslice_ms: u32,
+    stay: Stay,
 ) -> Result<(), MigrateError> {
     let apart = |from: PagemapId| shared.gpu.tile_of(from).is_some_and(|from| !shared.gpu.reaches(from.id, target));
     if view.pagemap.is_some_and(apart) {
@@ -137,15 +162,39 @@ pub(crate) fn to_vram(
     }
     let first = {
         let _shared = shared.migrate_lock.read();
-        populate(shared, target, view.span, timeslice_ms)
+        populate(shared, target, view.span, stay)
     };
     if first != Err(MigrateError::Busy) {
         return first;
     }
     let _alone = shared.migrate_lock.write();
-    // Whatever was in the way is at home then, or it will be in the way again.
-    let _ = svm.range_evict(key);
-    populate(shared, target, view.span, timeslice_ms)
+    to_vram_alone(shared, svm, key, view, target, stay)
+}
+
+/// The same for who holds the migrate lock alone.
+pub(crate) fn to_vram_alone(
+    shared: &Shared,
+    svm: &Svm,
+    key: RangeKey,
+    view: &RangeView,
+    target: PagemapId,
+    stay: Stay,
+) -> Result<(), MigrateError> {
+    let mut in_the_way = true;
+    for _ in 0..TURN_WAITS {
+        match populate(shared, target, view.span, stay) {
+            // Whatever is in the way is in system memory then, or it will be in the way again.
+            Err(MigrateError::Busy) if in_the_way => {
+                in_the_way = false;
+                let _ = svm.range_evict(key);
+            }
+            // An eviction is a CPU's fault, which has its turn where residency deferred it. Whoever gave the lock back meanwhile
+            // would begin anew.
+            Err(MigrateError::CpuTurn) => sync::time::sleep_ns(TURN_WAIT_NS),
+            ended => return ended,
+        }
+    }
+    Err(MigrateError::Busy)
 }
 
 /// Owns the blocks of VRAM that hold allocations of one pagemap.
@@ -166,23 +215,12 @@ impl Owner for SvmOwner {
     }
 }
 
-/// Migrates `range` to a block of VRAM, which is allocated only once the range is claimed.
-pub(crate) fn populate(
-    shared: &Shared,
-    target: PagemapId,
-    range: HostRange,
-    timeslice_ms: u32,
-) -> Result<(), MigrateError> {
-    let tile = shared.gpu.tile_of(target).ok_or(MigrateError::Gone)?;
-    let pagemap = shared.pagemaps.get(target).ok_or(MigrateError::Gone)?;
-    let owner = shared.svm_owners.get(tile.id.index()).ok_or(MigrateError::Gone)?;
+/// Migrates `range` to a block of VRAM, of this device or of a peer, which is allocated only once the range is claimed.
+pub(crate) fn populate(shared: &Shared, target: PagemapId, range: HostRange, stay: Stay) -> Result<(), MigrateError> {
+    let pagemap = shared.pagemaps.find(target).ok_or(MigrateError::Gone)?;
     // Each tile's engine pushes what lies in its VRAM, as far as it reaches.
     let reached = shared.gpu.tiles.iter().all(|from| shared.gpu.reaches(from.id, target));
     let from_peers = if reached { shared.gpu.rules.from_peers } else { FromPeers::Refuse };
-    let details = MigrateDetails { timeslice_ms, from_peers };
-    pagemap.migrate_to_devmem(range, &details, || {
-        let offset = tile.vram.alloc(range.len(), owner)?;
-        let base = DevicePage { pagemap: target, frame: offset >> PAGE_SHIFT };
-        Some(Devmem { base, pages: range.pages(), cookie: 0 })
-    })
+    pagemap
+        .populate_mm(range, &MigrateDetails { timeslice_ms: stay.timeslice_ms, from_peers, settle_ms: stay.settle_ms })
 }

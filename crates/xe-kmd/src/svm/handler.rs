@@ -21,9 +21,10 @@ use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
 use super::bind::{BindError, bind_range};
+use super::devmem::{self, Stay};
 use super::garbage::{self, Collected};
 use super::policy::{Need, Want, leaf_access};
-use super::{Mirror, RangeView, devmem};
+use super::{Mirror, RangeView};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
 use crate::rules::{UnfitVram, WhenMet};
@@ -115,7 +116,10 @@ fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, want: &Want, key: RangeKey, 
     if want.satisfied(&view, tile) {
         return Worked::Served(tries.outcome());
     }
-    let round = Round { at, tile, vma, want, key, view: &view, met: tries.met };
+    // Devices and VMs whose atomics want one block take it from each other until it is bound, so one that loses does all of a
+    // round alone.
+    let alone = tries.losing().then(|| at.shared.migrate_lock.write());
+    let round = Round { at, tile, vma, want, key, view: &view, met: tries.met, is_alone: alone.is_some() };
     match round.migrate(tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
         Ok(()) => Worked::Served(Serviced::Resolved),
         Err(unserved) => Worked::Not(unserved),
@@ -167,14 +171,20 @@ pub(crate) struct Round<'a> {
     pub view: &'a RangeView,
     /// Earlier binds that met pages in VRAM which no leaf can map.
     pub met: u32,
+    /// Whether the migrate lock is held alone for it.
+    pub is_alone: bool,
 }
 
 impl Round<'_> {
     /// Brings the pages to the VRAM they should be in. Where VRAM is only better, failing is no error.
     pub(crate) fn migrate(&self, tries: &mut Tries) -> Result<(), Unserved> {
         let Some(target) = self.want.migration(self.view) else { return Ok(()) };
-        let Some(slice) = tries.migration(self.want, &self.at.shared.gpu.rules.unfit_vram) else { return Ok(()) };
-        match devmem::to_vram(self.at.shared, self.at.svm, self.key, self.view, target, slice) {
+        let rules = &self.at.shared.gpu.rules;
+        let Some(timeslice_ms) = tries.migration(self.want, &rules.unfit_vram) else { return Ok(()) };
+        let settle_ms = if self.want.need == Need::Anywhere { rules.settle_ms } else { 0 };
+        let stay = Stay { timeslice_ms, settle_ms };
+        let to_vram = if self.is_alone { devmem::to_vram_alone } else { devmem::to_vram };
+        match to_vram(self.at.shared, self.at.svm, self.key, self.view, target, stay) {
             Ok(()) => Ok(()),
             Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
                 tries.migrations = 0;

@@ -21,6 +21,7 @@ use xe_spec::platform::Platform;
 use xe_uapi::attr;
 
 use super::RangeView;
+use crate::caller::Location;
 use crate::errno::Errno;
 use crate::gpu::Gpu;
 use crate::pt::build;
@@ -131,13 +132,18 @@ pub(crate) fn resolve_pagemap(gpu: &Gpu, vma: &Vma, tile: TileId) -> Option<Page
     match vma.attr.devmem_fd {
         attr::PREFERRED_LOC_DEFAULT_SYSTEM => None,
         attr::PREFERRED_LOC_DEFAULT_DEVICE => gpu.pagemap(tile),
-        _ => region_pagemap(gpu, u32::from(vma.attr.region)),
+        _ => vma.attr.pagemap,
     }
 }
 
 /// The pagemap of a memory region: region 0 is system memory, 1 + n is tile n.
 pub(crate) fn region_pagemap(gpu: &Gpu, region: u32) -> Option<PagemapId> {
     Some(gpu.tiles.get(region.checked_sub(1)? as usize)?.pagemap)
+}
+
+/// A memory region, as advice of another file names it.
+pub(crate) fn location(gpu: &Gpu, region: u16) -> Location {
+    Location { owner: gpu.interconnect.owner(), pagemap: region_pagemap(gpu, region.into()) }
 }
 
 /// What a VMA's leaves allow.
@@ -218,7 +224,7 @@ mod tests {
         let system = vma(|vma| vma.attr.devmem_fd = attr::PREFERRED_LOC_DEFAULT_SYSTEM);
         let read = want(&system, 0, Access::Read).unwrap();
         assert_eq!((read.target, read.pages_ctx(&view(SZ_2M, T0, 0), &UnfitVram::OURS, 0).owner), (None, None));
-        let far = vma(|vma| (vma.attr.devmem_fd, vma.attr.region) = (7, 2));
+        let far = vma(|vma| (vma.attr.devmem_fd, vma.attr.pagemap) = (7, T1));
         assert_eq!(want(&far, 0, Access::Read).unwrap().target, T1);
     }
 }

@@ -61,10 +61,11 @@ fn bring(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, view: &RangeView, want: &
         let _ = svm.range_evict(key);
     }
     if let Some(target) = want.migration(view) {
-        let _ = devmem::to_vram(shared, svm, key, view, target, want.timeslice_ms);
+        let stay = devmem::Stay { timeslice_ms: want.timeslice_ms, ..Default::default() };
+        let _ = devmem::to_vram(shared, svm, key, view, target, stay);
     }
     for tile in tiles {
-        if !bind_on(Round { at: mirror, tile, vma, want, key, view, met: 0 })? {
+        if !bind_on(Round { at: mirror, tile, vma, want, key, view, met: 0, is_alone: false })? {
             // The range is gone, or its pages cannot be had: the first fault will say so.
             break;
         }

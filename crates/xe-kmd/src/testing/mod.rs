@@ -19,6 +19,7 @@ use crate::event::{Event, Observer};
 use crate::{Alone, Budget, Device, Errno, File, Interconnect, MigrateLock, Parts, Rules};
 pub(crate) use hw::{Copied, FakeHw, HwState};
 pub(crate) use mm::Mm;
+use xe_spec::platform::VRAM_BAR;
 
 /// A read fault of context `n` in space `asid`.
 pub(crate) fn fault_record(asid: u32, n: u32) -> FaultRecord {
@@ -119,6 +120,9 @@ impl Interconnect for OneDevice {
     fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
         Some(pagemap(tile.0.into()))
     }
+    fn window(&self) -> HostFrame {
+        VRAM_BAR
+    }
     fn path(&self, tile: TileId, to: PagemapId) -> Option<Proto> {
         let to = self.0.tiles.len().min(to.index().wrapping_sub(pagemap(0).index()));
         self.0.reaches(tile, TileId(to as u8)).then_some(Proto::Vram)
@@ -171,6 +175,7 @@ impl Rig {
             observer: log.clone(),
             svm_observer: Arc::new(()),
             migrate_lock: MigrateLock::new(),
+            registry: Arc::default(),
         };
         let device = Device::new(parts).expect("probe");
         let file = device.open();

@@ -18,8 +18,7 @@
 //! `drm_pagemap_migrate_map_device_private_pages`, `drm_pagemap_migrate_to_devmem` in `drm_pagemap.c`; the posted patch's
 //! `peer_map`.
 
-use units::{Dpa, PAGE_SHIFT};
-use xe_spec::platform::VRAM_BAR;
+use units::{Dpa, HostFrame};
 
 use crate::port::Hw;
 use crate::rules::{FarSide, Mapped, slot_leaf};
@@ -43,6 +42,6 @@ pub fn skipped(addr: Mapped) -> FarSide {
 }
 
 /// The destination is mapped for DMA, as another device's would be: its window on the system's bus.
-pub fn through_bar(hw: &dyn Hw, dpa: Dpa, pages: usize) -> Option<Mapped> {
-    hw.iommu_map(VRAM_BAR.add(dpa.0 >> PAGE_SHIFT), pages, true).map(Mapped::System)
+pub fn through_bar(hw: &dyn Hw, _dpa: Dpa, window: HostFrame, pages: usize) -> Option<Mapped> {
+    hw.iommu_map(window, pages, true).map(Mapped::System)
 }
