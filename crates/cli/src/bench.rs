@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let live = Live::start(&config)?;
     let mut calls = Vec::new();
     let measured = measure(&live, usize::from(options.rounds), &mut calls);
-    anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
+    anyhow::ensure!(live.shutdown(), "memory did not migrate back from VRAM");
     progress::end();
     let rows = measured?;
     say!("Fault service beside its floors, all of this run; x is how many times the floor's median.");

@@ -67,7 +67,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
     let roomy = Profile { vram: "4G".parse().map_err(anyhow::Error::msg)?, ..Profile::default() };
     let live = Live::start(&LiveConfig { devices: vec![roomy], ..LiveConfig::default() })?;
     let rows = measure(&live);
-    anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
+    anyhow::ensure!(live.shutdown(), "memory did not migrate back from VRAM");
     let rows = rows?;
     say!(
         "The device as a program has it; medians. Floors are of this run, measured in turn with what stands on them.\n"

@@ -23,6 +23,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     say!("memory: {}", live.report().memory.mechanism);
     say!("{}", live.limits().unwrap_or("nothing is limited"));
-    anyhow::ensure!(live.shutdown(), "memory did not come home from VRAM");
+    anyhow::ensure!(live.shutdown(), "memory did not migrate back from VRAM");
     Ok(ExitCode::SUCCESS)
 }

@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     say!("   The CPU fills 64K, tile 0 stores a word into each page, then tile 1 stores the next word; the CPU looks.");
     say!("   A line a page: its number, tile 0's word, tile 1's word | the last word, which the CPU wrote.");
     let a = Defect::show(&peek, &CROSS, "a", &options.device, dir)?;
-    tell_cross("as upstream does it, the far side written as system memory:", &a.upstream);
+    tell_cross("as upstream does it, the remote side written as system memory:", &a.upstream);
     tell_cross("as Pontoon does it, both ends marked as device memory:", &a.ours);
 
     say!("\n3. Defect B: Linux 7.2 refuses to map VRAM by less than 64K, and leaves it where it must be mapped so.");

@@ -109,10 +109,10 @@ impl DevmemOps for Tile {
         Some(self.alloc(pages))
     }
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
-        self.copy(runs, report, |near, far| (far, near))
+        self.copy(runs, report, |local, remote| (remote, local))
     }
     fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
-        self.copy(runs, report, |near, far| (near, far))
+        self.copy(runs, report, |local, remote| (local, remote))
     }
     fn devmem_release(&self, devmem: Devmem) {
         let gone = self.allocated.lock().remove(&devmem.cookie);

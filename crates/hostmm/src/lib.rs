@@ -18,17 +18,17 @@
 //!
 //! # Migration: claim → stage → (the device transfers) → commit → finish
 //!
-//! One [`Migration`] goes through all of it; each step reads and writes its legs.
+//! One [`Migration`] goes through all of it; each step reads and writes its parts.
 //!
-//! 1. [`HostMm::claim`] tells every notifier ([`EventKind::Migrate`]) and collects the pages of a range as legs.
+//! 1. [`HostMm::claim`] tells every notifier ([`EventKind::Migrate`]) and collects the pages of a range as parts.
 //!    A claimed page belongs to this migration until `finish`: no second claim gets it, a CPU fault on it waits.
 //!    Linux: `migrate_vma_setup` (migration entries, the CPU cannot touch the page).
 //!    Live: the CPU *goes on writing* a claimed system page until the very instant of its transfer.
-//! 2. [`HostMm::stage`] names the destination of each leg. From now on exactly these pairs may *move*.
+//! 2. [`HostMm::stage`] names the destination of each part. From now on exactly these pairs may *move*.
 //! 3. The device's copy engine walks its page tables and asks [`HostMemory::transfer`] to carry what it
 //!    translated. A staged pair moves (live: `UFFDIO_MOVE`, no byte is copied) or is copied while the CPU is
 //!    kept out; any other pair is copied, just as the wrong page tables said.
-//! 4. [`HostMm::commit`] makes the destinations of what was carried the pages' homes, and says of each leg whether that
+//! 4. [`HostMm::commit`] makes the destinations of what was carried the pages' homes, and says of each part whether that
 //!    succeeded (Linux: `migrate_vma_pages`; a page may fail there on its own).
 //! 5. [`HostMm::finish`] frees the sources of what was committed, puts back what was not, and wakes every
 //!    CPU thread that waits (Linux: `migrate_vma_finalize`).
@@ -53,7 +53,7 @@ mod notify;
 mod place;
 
 pub use memory::{AccessError, AtomicOp, HostMemory};
-pub use migration::{ClaimId, Leg, Migration, Reporter};
+pub use migration::{ClaimId, Migration, Part, Reporter};
 pub use mm::{ClaimRequest, Claimed, CpuFault, FaultOutcome, HostMm, MmError, PagemapOps, Toward, Vma, Walk};
 pub use notify::{EventKind, MmEvent, NotifierId, NotifierOps, Seq};
 pub use place::{DevicePage, DeviceRun, OwnerId, PagemapId, Place, Run, WalkRun};

@@ -2,14 +2,14 @@
 //!
 //! | step | by | what it does to the object |
 //! |---|---|---|
-//! | [`claim`](crate::HostMm::claim) | host mm | empties it, gives it an id, adds a leg for each run that it collected |
-//! | | engine | takes legs out that shall stay; towards VRAM, sets [`to`](Leg::to) |
-//! | [`stage`](crate::HostMm::stage) | host mm | towards RAM, sets `to`; may split legs |
-//! | | engine | writes the device's report to [`outcome`](Leg::outcome), by a [`Reporter`]; a hole is `Zeroed` |
-//! | [`commit`](crate::HostMm::commit) | host mm | `Failed` where a leg does not stay at its destination; may split legs |
+//! | [`claim`](crate::HostMm::claim) | host mm | empties it, gives it an id, adds a part for each run that it collected |
+//! | | engine | takes parts out that shall stay; towards VRAM, sets [`to`](Part::to) |
+//! | [`stage`](crate::HostMm::stage) | host mm | towards RAM, sets `to`; may split parts |
+//! | | engine | writes the device's report to [`outcome`](Part::outcome), by a [`Reporter`]; a hole is `Zeroed` |
+//! | [`commit`](crate::HostMm::commit) | host mm | `Failed` where a part does not stay at its destination; may split parts |
 //! | [`finish`](crate::HostMm::finish) | host mm | takes the id |
 //!
-//! A page that was not collected is in no leg. The buffers are kept from one migration to the next: whoever migrates
+//! A page that was not collected is in no part. The buffers are kept from one migration to the next: whoever migrates
 //! again with the same object allocates nothing.
 
 use crate::place::{DevicePage, Place, Run, further};
@@ -22,7 +22,7 @@ pub struct ClaimId(pub u64);
 
 /// One run of a migration: where it was, where it goes, and how that ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Leg {
+pub struct Part {
     /// Which pages of the program.
     pub range: HostRange,
     /// Where they are. `None`: a hole of an anonymous VMA, which arrives as zeros.
@@ -33,7 +33,7 @@ pub struct Leg {
     pub outcome: Outcome,
 }
 
-impl Leg {
+impl Part {
     /// How many pages.
     pub const fn pages(&self) -> usize {
         self.range.pages()
@@ -73,80 +73,80 @@ pub struct Migration {
     /// Its name, from `claim` to `finish`.
     pub id: Option<ClaimId>,
     /// What was collected, in the order in which it was asked for.
-    pub legs: Vec<Leg>,
+    pub parts: Vec<Part>,
 }
 
 impl Migration {
     /// A migration begins (host mm).
     pub fn begin(&mut self, id: ClaimId) {
-        self.legs.clear();
+        self.parts.clear();
         self.id = Some(id);
     }
-    /// A run is collected (host mm); it is added to the last leg where it only goes on.
+    /// A run is collected (host mm); it is added to the last part where it only goes on.
     pub fn collect(&mut self, run: Run) {
-        self.add(Leg { range: run.range, from: run.place, to: None, outcome: Outcome::Pending });
+        self.add(Part { range: run.range, from: run.place, to: None, outcome: Outcome::Pending });
     }
-    /// Adds a leg, to the last one where it only goes on.
-    pub fn add(&mut self, leg: Leg) {
-        match self.legs.last_mut() {
-            Some(last) if last.goes_on(&leg) => last.range.end = leg.range.end,
-            _ => self.legs.push(leg),
+    /// Adds a part, to the last one where it only goes on.
+    pub fn add(&mut self, part: Part) {
+        match self.parts.last_mut() {
+            Some(last) if last.goes_on(&part) => last.range.end = part.range.end,
+            _ => self.parts.push(part),
         }
     }
-    /// Pages of all legs.
+    /// Pages of all parts.
     pub fn pages(&self) -> usize {
-        self.legs.iter().map(Leg::pages).sum()
+        self.parts.iter().map(Part::pages).sum()
     }
-    /// Pages of the legs that the device reports carried; after `commit`, of those that live at their destinations.
+    /// Pages of the parts that the device reports carried; after `commit`, of those that live at their destinations.
     pub fn carried(&self) -> usize {
-        self.legs.iter().filter(|leg| leg.carried()).map(Leg::pages).sum()
+        self.parts.iter().filter(|part| part.carried()).map(Part::pages).sum()
     }
-    /// Aims every leg at VRAM: the page at `origin` goes to `base`, and each other one to where it stands from there.
+    /// Aims every part at VRAM: the page at `origin` goes to `base`, and each other one to where it stands from there.
     pub fn aim(&mut self, origin: HostRange, base: DevicePage) {
-        for leg in &mut self.legs {
-            leg.to = Some(Place::Device(base.add(origin.page_index(leg.range.start) as u64)));
+        for part in &mut self.parts {
+            part.to = Some(Place::Device(base.add(origin.page_index(part.range.start) as u64)));
         }
     }
-    /// Splits leg `index` behind its first `pages` pages.
+    /// Splits part `index` behind its first `pages` pages.
     pub fn split(&mut self, index: usize, pages: usize) {
-        let (first, rest) = self.legs[index].split_at(pages);
-        self.legs[index] = first;
-        self.legs.insert(index + 1, rest);
+        let (first, rest) = self.parts[index].split_at(pages);
+        self.parts[index] = first;
+        self.parts.insert(index + 1, rest);
     }
-    /// Takes reports from leg `leg` on.
-    pub fn report_from(&mut self, leg: usize) -> Reporter<'_> {
-        Reporter { migration: self, leg }
+    /// Takes reports from part `part` on.
+    pub fn report_from(&mut self, part: usize) -> Reporter<'_> {
+        Reporter { migration: self, part }
     }
 }
 
-/// Writes to the legs of a migration how they travelled, in their order. Legs that have an outcome already are passed
+/// Writes to the parts of a migration how they travelled, in their order. Parts that have an outcome already are passed
 /// over.
 pub struct Reporter<'a> {
     migration: &'a mut Migration,
-    leg: usize,
+    part: usize,
 }
 
 impl Reporter<'_> {
-    /// The next `pages` pages travelled so. What comes behind the last leg is ignored.
+    /// The next `pages` pages travelled so. What comes behind the last part is ignored.
     pub fn note(&mut self, mut pages: usize, outcome: Outcome) {
-        while let Some(leg) = self.migration.legs.get_mut(self.leg).filter(|_| pages > 0) {
-            if leg.outcome != Outcome::Pending {
-                self.leg += 1;
+        while let Some(part) = self.migration.parts.get_mut(self.part).filter(|_| pages > 0) {
+            if part.outcome != Outcome::Pending {
+                self.part += 1;
                 continue;
             }
-            let whole = leg.pages();
+            let whole = part.pages();
             if pages < whole {
-                self.migration.split(self.leg, pages);
+                self.migration.split(self.part, pages);
                 continue;
             }
-            leg.outcome = outcome;
+            part.outcome = outcome;
             pages -= whole;
-            self.leg += 1;
+            self.part += 1;
         }
     }
-    /// The leg that is reported next.
-    pub fn leg(&self) -> usize {
-        self.leg
+    /// The part that is reported next.
+    pub fn part(&self) -> usize {
+        self.part
     }
 }
 
@@ -168,10 +168,10 @@ mod tests {
         for run in [run(0, 1, Some(10)), run(1, 2, Some(11)), run(3, 1, None), run(4, 1, None), run(6, 1, None)] {
             migration.collect(run);
         }
-        assert_eq!(migration.legs.iter().map(Leg::pages).collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!(migration.parts.iter().map(Part::pages).collect::<Vec<_>>(), [3, 2, 1]);
         let base = DevicePage { pagemap: PagemapId(0), frame: 64 };
         migration.aim(HostRange::new(HostVa(0), HostVa(bytes_of(7))), base);
-        assert_eq!(migration.legs[2].to, Some(Place::Device(base.add(6))));
+        assert_eq!(migration.parts[2].to, Some(Place::Device(base.add(6))));
     }
 
     #[test]
@@ -184,10 +184,10 @@ mod tests {
         for (pages, outcome) in [(3, Outcome::Moved), (1, Outcome::Failed), (4, Outcome::Moved), (4, Outcome::Zeroed)] {
             report.note(pages, outcome);
         }
-        let seen: Vec<_> = migration.legs.iter().map(|leg| (leg.pages(), leg.outcome)).collect();
+        let seen: Vec<_> = migration.parts.iter().map(|part| (part.pages(), part.outcome)).collect();
         let expected = [(3, Outcome::Moved), (1, Outcome::Failed), (4, Outcome::Moved), (4, Outcome::Zeroed)];
         assert_eq!(seen, expected);
-        assert_eq!(migration.legs[2].from, Some(Place::Host(HostFrame(14))));
+        assert_eq!(migration.parts[2].from, Some(Place::Host(HostFrame(14))));
         assert_eq!((migration.pages(), migration.carried()), (12, 11));
     }
 }

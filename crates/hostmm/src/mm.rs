@@ -156,31 +156,31 @@ pub trait HostMm: Send + Sync {
     /// at again.
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError>;
 
-    /// Starts a migration: tells the notifiers, and collects runs as legs of `migration`, by address. A page that is
-    /// pinned, foreign, shared, absent in a way that cannot migrate, or in another migration is in no leg. `Stale`
+    /// Starts a migration: tells the notifiers, and collects runs as parts of `migration`, by address. A page that is
+    /// pinned, foreign, shared, absent in a way that cannot migrate, or in another migration is in no part. `Stale`
     /// where the VMA changed meanwhile. On [`Claimed::Begun`] the caller owes a [`finish`](HostMm::finish).
     fn claim(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError>;
 
     /// Starts a migration home by device pages, wherever they are mapped, for eviction (`migrate_device_pfns`). The
-    /// legs come in the order of `pages`; what was not collected is in none. On `Ok` the caller owes a `finish`.
+    /// parts come in the order of `pages`; what was not collected is in none. On `Ok` the caller owes a `finish`.
     fn claim_device(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError>;
 
-    /// Names the destinations: from now on exactly these pairs may move. Pages of legs that the caller took out, or
+    /// Names the destinations: from now on exactly these pairs may move. Pages of parts that the caller took out, or
     /// that have no destination, stay.
     ///
-    /// Towards VRAM the caller has set `to`, frames of VRAM that are empty, and may have split legs. Home, the host mm
-    /// sets `to` of each leg (live: the page's own place; simulated: a fresh frame) and splits those whose frames do
-    /// not follow each other. A leg that the host mm cannot stage loses its `to`. `NoMemory` leaves nothing staged.
+    /// Towards VRAM the caller has set `to`, frames of VRAM that are empty, and may have split parts. Home, the host mm
+    /// sets `to` of each part (live: the page's own place; simulated: a fresh frame) and splits those whose frames do
+    /// not follow each other. A part that the host mm cannot stage loses its `to`. `NoMemory` leaves nothing staged.
     fn stage(&self, migration: &mut Migration) -> Result<(), MmError>;
 
-    /// Makes the destinations of what was [carried](crate::Leg::carried) the pages' homes. A hole is carried without a
+    /// Makes the destinations of what was [carried](crate::Part::carried) the pages' homes. A hole is carried without a
     /// transfer: the caller sets its outcome to `Zeroed`. Afterwards the outcome is `Failed` where a run does not live
-    /// at its destination, and a leg of which only a part does is split. A destination that is reported carried, but
+    /// at its destination, and a part of which only a part does is split. A destination that is reported carried, but
     /// that nothing was carried to, holds zeros.
     fn commit(&self, migration: &mut Migration);
 
     /// Ends the migration, if it has one to end: frees the sources of what committed (through
     /// [`PagemapOps::folio_free`] for device pages), restores the rest, wakes the waiters. Destination frames of pages
-    /// that did not move are empty again, and belong to the caller. The legs stay readable.
+    /// that did not move are empty again, and belong to the caller. The parts stay readable.
     fn finish(&self, migration: &mut Migration);
 }

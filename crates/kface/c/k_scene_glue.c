@@ -167,7 +167,7 @@ static void hmm(struct k_stage *stage)
 		kface_give_up("the block does not come to VRAM");
 	check(!look_at(addr, 0, &pfn) && !(pfn & HMM_PFN_VALID), "hmm shows nobody a device's page but its owner");
 	check(!look_at(addr, HMM_PFN_REQ_FAULT, &pfn) && pfn & HMM_PFN_VALID, "hmm brings a device's page home for others");
-	check(k_page_is(addr, &pfn) == 'r' && first_word(addr) == word, "a page that comes home is what it was");
+	check(k_page_is(addr, &pfn) == 'r' && first_word(addr) == word, "a page that migrates back is what it was");
 }
 
 static void play(long tiles)

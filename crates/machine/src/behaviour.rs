@@ -45,14 +45,14 @@ pub const VARIANTS: &[Variant] = &[
     Variant {
         key: "a",
         name: "upstream",
-        about: "the copy's far side is written as system memory whatever it is (build_pt_update_batch_sram)",
-        apply: Some(|to| to.driver.copy_far_side = upstream::copy::far_side),
+        about: "the copy's remote side is written as system memory whatever it is (build_pt_update_batch_sram)",
+        apply: Some(|to| to.driver.copy_remote_side = upstream::copy::remote_side),
     },
     Variant {
         key: "a",
         name: "skip",
-        about: "the far side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
-        apply: Some(|to| to.driver.copy_far_side = upstream::copy::skipped),
+        about: "the remote side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
+        apply: Some(|to| to.driver.copy_remote_side = upstream::copy::skipped),
     },
     Variant {
         key: "a",
@@ -69,7 +69,7 @@ pub const VARIANTS: &[Variant] = &[
     Variant {
         key: "a",
         name: "peer",
-        about: "the far side is reached over the bus, through the device's own window (peer_map, as posted)",
+        about: "the remote side is reached over the bus, through the device's own window (peer_map, as posted)",
         apply: Some(|to| to.driver.map_for_push = upstream::copy::through_bar),
     },
     Variant {
@@ -263,7 +263,7 @@ impl Variant {
 
 /// Upstream, which the posted patch is put on.
 fn without_patch(to: &mut Behaviours) {
-    to.driver.copy_far_side = upstream::copy::far_side;
+    to.driver.copy_remote_side = upstream::copy::remote_side;
     to.driver.unfit_vram = upstream::unfit::UPSTREAM;
     to.driver.bind_fence_slots = upstream::fence::counted_by_tile;
 }

@@ -158,18 +158,18 @@ impl HostMm for NullMm {
         Ok(())
     }
     fn stage(&self, migration: &mut Migration) -> Result<(), MmError> {
-        for leg in migration.legs.iter_mut().filter(|leg| leg.to.is_none()) {
-            leg.to = Some(Place::Host(HostFrame(leg.range.start.page_number())));
+        for part in migration.parts.iter_mut().filter(|part| part.to.is_none()) {
+            part.to = Some(Place::Host(HostFrame(part.range.start.page_number())));
         }
         Ok(())
     }
     fn commit(&self, migration: &mut Migration) {
         let mut blocks = self.blocks.lock();
-        for leg in migration.legs.iter().filter(|leg| leg.carried()) {
-            let (first, last) = (self.index(leg.range.start), self.index(HostVa(leg.range.end.0 - 1)));
+        for part in migration.parts.iter().filter(|part| part.carried()) {
+            let (first, last) = (self.index(part.range.start), self.index(HostVa(part.range.end.0 - 1)));
             for index in first..=last {
-                let at = leg.range.page_index(self.block(index).start);
-                blocks[index] = leg.to_at(at).and_then(Place::device);
+                let at = part.range.page_index(self.block(index).start);
+                blocks[index] = part.to_at(at).and_then(Place::device);
             }
         }
     }
@@ -177,11 +177,11 @@ impl HostMm for NullMm {
         if migration.id.take().is_none() {
             return;
         }
-        for leg in migration.legs.iter().filter(|leg| leg.carried()) {
-            let Some(page) = leg.from.and_then(Place::device) else { continue };
+        for part in migration.parts.iter().filter(|part| part.carried()) {
+            let Some(page) = part.from.and_then(Place::device) else { continue };
             let ops = self.pagemaps.lock().get(&page.pagemap).cloned();
             if let Some(ops) = ops {
-                ops.folio_free(page, leg.pages());
+                ops.folio_free(page, part.pages());
             }
         }
     }

@@ -126,9 +126,9 @@ impl LiveMm {
         let occupied = self.books.lock().stage(id, migration);
         self.counters.occupied.add(occupied);
         let mut last = None;
-        let legs = || migration.legs.iter().filter(|leg| matches!(leg.to, Some(Place::Device(_))));
+        let parts = || migration.parts.iter().filter(|part| matches!(part.to, Some(Place::Device(_))));
         let mut refused = Vec::new();
-        for chunk in legs().flat_map(|leg| chunks_of(leg.range)) {
+        for chunk in parts().flat_map(|part| chunks_of(part.range)) {
             if last.replace(chunk) == Some(chunk) {
                 continue;
             }
@@ -274,17 +274,17 @@ impl Books {
         let Some(claim) = self.claims.get_mut(id) else { return 0 };
         let mut claim = core::mem::replace(claim, Claim { entries: Vec::new(), ..*claim });
         let (mut next, mut occupied) = (0, 0);
-        for leg in &mut migration.legs {
-            match (claim.toward, leg.to) {
+        for part in &mut migration.parts {
+            match (claim.toward, part.to) {
                 (Toward::Ram, _) => {
-                    leg.to = Some(Place::Host(HostFrame(leg.range.start.page_number())));
-                    next = claim.update_named(next, leg.range, |entry| {
+                    part.to = Some(Place::Host(HostFrame(part.range.start.page_number())));
+                    next = claim.update_named(next, part.range, |entry| {
                         entry.to = Some(Place::Host(HostFrame(entry.va.page_number())));
                     });
                 }
-                (Toward::Vram(_), Some(Place::Device(first))) if self.is_empty_run(first, leg.pages()) => {
-                    next = claim.update_named(next, leg.range, |entry| {
-                        let page = first.add(leg.range.page_index(entry.claimed) as u64);
+                (Toward::Vram(_), Some(Place::Device(first))) if self.is_empty_run(first, part.pages()) => {
+                    next = claim.update_named(next, part.range, |entry| {
+                        let page = first.add(part.range.page_index(entry.claimed) as u64);
                         if !entry.cancelled {
                             entry.to = Some(Place::Device(page));
                             self.set_frames(page, entry.pages, Frame::Staged(entry.va));
@@ -292,8 +292,8 @@ impl Books {
                     });
                 }
                 (Toward::Vram(_), Some(_)) => {
-                    occupied += leg.pages() as u64;
-                    leg.to = None;
+                    occupied += part.pages() as u64;
+                    part.to = None;
                 }
                 (Toward::Vram(_), None) => {}
             }
@@ -318,11 +318,11 @@ impl Books {
     /// Takes destinations back: those of one chunk, or all.
     fn unstage(&mut self, id: u64, migration: &mut Migration, chunk: Option<HostVa>) {
         let concerns = |va: HostVa| chunk.is_none_or(|chunk| va.align_down(SZ_2M) == chunk);
-        for leg in migration.legs.iter_mut().filter(|leg| chunks_of(leg.range).any(concerns)) {
-            leg.to = None;
+        for part in migration.parts.iter_mut().filter(|part| chunks_of(part.range).any(concerns)) {
+            part.to = None;
             let mut frames = Vec::new();
             if let Some(claim) = self.claims.get_mut(id) {
-                claim.update_named(0, leg.range, |entry| {
+                claim.update_named(0, part.range, |entry| {
                     frames.extend(entry.target_page().map(|page| (page, entry.pages)));
                     entry.to = None;
                 });

@@ -149,8 +149,8 @@ impl Books {
     fn want(&mut self, id: u64, migration: &Migration) -> bool {
         let Some(claim) = self.claims.get_mut(id) else { return false };
         let (mut next, mut empty) = (0, false);
-        for leg in migration.legs.iter().filter(|leg| leg.to.is_some() && leg.carried()) {
-            next = claim.update_named(next, leg.range, |entry| {
+        for part in migration.parts.iter().filter(|part| part.to.is_some() && part.carried()) {
+            next = claim.update_named(next, part.range, |entry| {
                 entry.wanted = true;
                 empty |= entry.to.is_some() && !entry.is_carried();
             });
@@ -208,26 +208,26 @@ impl Books {
     }
 }
 
-/// Says of each leg whether it lives at its destination now.
+/// Says of each part whether it lives at its destination now.
 fn answer(entries: &[Entry], migration: &mut Migration) {
-    let legs = core::mem::take(&mut migration.legs);
+    let parts = core::mem::take(&mut migration.parts);
     let mut next = 0;
-    for leg in legs {
-        let mut at = leg.range.start;
-        while at < leg.range.end {
+    for part in parts {
+        let mut at = part.range.start;
+        while at < part.range.end {
             while entries.get(next).is_some_and(|entry| !entry.name().contains(at)) {
                 next += 1;
             }
-            let end = entries.get(next).map_or(leg.range.end, |entry| entry.name().end.min(leg.range.end));
+            let end = entries.get(next).map_or(part.range.end, |entry| entry.name().end.min(part.range.end));
             let stays = entries.get(next).is_some_and(|entry| entry.committed);
-            let (_, part) = leg.split_at(leg.range.page_index(at));
-            let (mut part, _) = part.split_at(HostRange::new(at, end).pages());
-            part.outcome = match (stays, leg.carried()) {
-                (true, true) => leg.outcome,
+            let (_, rest) = part.split_at(part.range.page_index(at));
+            let (mut here, _) = rest.split_at(HostRange::new(at, end).pages());
+            here.outcome = match (stays, part.carried()) {
+                (true, true) => part.outcome,
                 (true, false) => Outcome::Moved,
                 (false, _) => Outcome::Failed,
             };
-            migration.add(part);
+            migration.add(here);
             at = end;
         }
     }

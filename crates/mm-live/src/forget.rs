@@ -193,9 +193,9 @@ mod tests {
         let request = ClaimRequest { range, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
         mm.claim(&request, &mut migration).expect("memory of one mapping");
         let mut out = vec![Seen::No; range.pages()];
-        for leg in &migration.legs {
-            let seen = if matches!(leg.from, Some(Place::Host(_))) { Seen::System } else { Seen::Hole };
-            out[range.page_index(leg.range.start)..][..leg.pages()].fill(seen);
+        for part in &migration.parts {
+            let seen = if matches!(part.from, Some(Place::Host(_))) { Seen::System } else { Seen::Hole };
+            out[range.page_index(part.range.start)..][..part.pages()].fill(seen);
         }
         mm.finish(&mut migration);
         out

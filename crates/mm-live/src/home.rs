@@ -5,7 +5,7 @@ use crate::LiveMm;
 use crate::books::{Books, Frame, Home, chunk_range};
 use crate::transfer::{Purpose, Transfer};
 use hostmm::{
-    AccessError, ClaimRequest, DevicePage, EventKind, Leg, Migration, MmError, MmEvent, OwnerId, PagemapId, Place,
+    AccessError, ClaimRequest, DevicePage, EventKind, Migration, MmError, MmEvent, OwnerId, PagemapId, Part, Place,
     Toward,
 };
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl LiveMm {
     /// Brings every page of `range` back and unregisters its chunks: what a wrapper of mremap calls first, because
     /// registration splits VMAs and mremap refuses to go across two. Migrations may begin again at once.
     /// False where some page would not come, or migrations of it kept beginning.
-    pub fn bring_home(&self, range: HostRange) -> bool {
+    pub fn migrate_back(&self, range: HostRange) -> bool {
         let end = now_ns() + TIMEOUT_NS;
         let mut tries = self.refusals();
         while self.bring_pages_home_by(range, end) {
@@ -80,7 +80,7 @@ impl LiveMm {
         // A chunk stays registered while any page of it is away.
         let chunks = HostRange::new(range.start.align_down(SZ_2M), range.end.align_up(SZ_2M));
         let hold = self.books.lock().quarantine.hold(chunks);
-        self.bring_home(chunks);
+        self.migrate_back(chunks);
         let result = match told {
             Some(kind) => self.while_told(range, kind, change),
             None => change(),
@@ -142,8 +142,8 @@ impl LiveMm {
         }
         let carried = migration.carried();
         let pages_of = |id: PagemapId| {
-            let from_it = |leg: &&Leg| matches!(leg.from, Some(Place::Device(page)) if page.pagemap == id);
-            migration.legs.iter().filter(from_it).filter(|leg| leg.carried()).map(Leg::pages).sum::<usize>()
+            let from_it = |part: &&Part| matches!(part.from, Some(Place::Device(page)) if page.pagemap == id);
+            migration.parts.iter().filter(from_it).filter(|part| part.carried()).map(Part::pages).sum::<usize>()
         };
         let count = self.books.lock().arenas.len();
         for id in (0..count).map(|id| PagemapId(id as u16)) {
@@ -158,9 +158,9 @@ impl LiveMm {
     /// What a device's copy engine does otherwise.
     fn carry_home(&self, migration: &mut Migration) {
         let Some(id) = migration.id else { return };
-        let legs: Vec<HostRange> = migration.legs.iter().map(|leg| leg.range).collect();
+        let parts: Vec<HostRange> = migration.parts.iter().map(|part| part.range).collect();
         let mut report = migration.report_from(0);
-        for name in legs {
+        for name in parts {
             let transfer = Transfer { claim: id.0, name, purpose: Purpose::Migrate };
             self.carry(transfer, &mut |pages, outcome: Outcome| report.note(pages, outcome));
         }
@@ -174,7 +174,7 @@ impl LiveMm {
         self.books.lock().frozen += 1;
         loop {
             let chunks: Vec<u64> = self.books.lock().chunks.iter().map(|(number, _)| number).collect();
-            let all = chunks.iter().all(|&number| self.bring_home(chunk_range(number)));
+            let all = chunks.iter().all(|&number| self.migrate_back(chunk_range(number)));
             let deferred = self.has_deferred();
             let mut books = self.books.lock();
             let quiet = books.claims.is_empty() && !deferred && books.chunks.iter().all(|(_, chunk)| chunk.is_idle());

@@ -80,7 +80,7 @@ impl HostMm for LiveMm {
         if self.alive().is_ok() {
             self.commit_claim(migration);
         } else {
-            migration.legs.iter_mut().for_each(|leg| leg.outcome = Outcome::Failed);
+            migration.parts.iter_mut().for_each(|part| part.outcome = Outcome::Failed);
         }
     }
 

@@ -340,7 +340,7 @@ mod tests {
             let mut migration = Migration::default();
             let request = ClaimRequest { range, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
             mm.claim(&request, &mut migration).expect("memory of one mapping");
-            let places: Vec<_> = migration.legs.iter().map(|leg| leg.range).collect();
+            let places: Vec<_> = migration.parts.iter().map(|part| part.range).collect();
             mm.finish(&mut migration);
             places
         };

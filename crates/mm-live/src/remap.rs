@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(claim().err(), Some(MmError::Stale), "its old place has translations");
         let mut nothing = Migration::default();
         mm.claim_device(&[DeviceRun { first: frame(1), pages: 1 }], &mut nothing).expect("a claim");
-        assert!(nothing.legs.is_empty());
+        assert!(nothing.parts.is_empty());
         mm.finish(&mut nothing);
         drop(alone);
 
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(*slow.told.lock(), [a.start, g.start]);
         assert_eq!(*freed.0.lock(), [2]);
         let mut migration = claim().expect("a claim");
-        assert_eq!(migration.legs[0].from, Some(Place::Device(frame(1))));
+        assert_eq!(migration.parts[0].from, Some(Place::Device(frame(1))));
         mm.finish(&mut migration);
         end(&mm, [a, g, t]);
     }

@@ -144,7 +144,7 @@ fn across(mm: &Arc<LiveMm>, vram0: &Vram, vram1: &Vram) {
     assert_eq!(migration.pages(), 496);
     mm.finish(&mut migration);
     assert_eq!(in_vram(mm, range), 496);
-    assert!(mm.bring_home(range));
+    assert!(mm.migrate_back(range));
     (0..512).for_each(|i| assert_eq!(load(page(range, i)), 1000 + i as u64));
     unmap(range);
 }
@@ -250,7 +250,7 @@ fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let (mut migration, mut second) = (Migration::default(), Migration::default());
     mm.claim(&request, &mut migration).unwrap();
     mm.claim(&request, &mut second).unwrap();
-    assert!(second.legs.is_empty());
+    assert!(second.parts.is_empty());
     mm.finish(&mut second);
     let device = DevicePage { pagemap: vram.id, frame: frames[0] };
     migration.aim(range, device);
@@ -264,7 +264,7 @@ fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     report.note(5, Outcome::Failed);
     report.note(1, Outcome::Moved);
     mm.commit(&mut migration);
-    let moved: Vec<_> = migration.legs.iter().filter(|leg| leg.carried()).map(|leg| leg.range).collect();
+    let moved: Vec<_> = migration.parts.iter().filter(|part| part.carried()).map(|part| part.range).collect();
     assert_eq!(moved, [HostRange::sized(page(range, 5), SZ_4K)]);
     mm.finish(&mut migration);
     assert_eq!(in_vram(mm, range), 1);
@@ -286,14 +286,14 @@ fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let mut migration = Migration::default();
     mm.claim(&request, &mut migration).expect("a claim");
     mm.stage(&mut migration).expect("a destination");
-    let home = migration.legs[0].to.expect("a frame");
+    let home = migration.parts[0].to.expect("a frame");
     let mut how = Outcome::Failed;
     mm.transfer(Place::Device(from), home, 1, &mut |_, outcome| how = outcome);
     assert_ne!(how, Outcome::Failed);
     let ring = pin(range.start);
     // The engine was told nothing, and wants nothing.
     mm.commit(&mut migration);
-    let moved = migration.legs[0].carried();
+    let moved = migration.parts[0].carried();
     assert_eq!(moved, mm.device_page(range.start).is_none(), "what is said is what is so");
     mm.finish(&mut migration);
     match ring {
@@ -381,7 +381,7 @@ fn syscalls(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
         unsafe { libc::close(fd) };
     });
     let mut word = [0; 8];
-    assert!(mm.bring_home(range));
+    assert!(mm.migrate_back(range));
     assert_eq!(migrate_to(mm, vram, range), 16);
     mm.copy_from_user(page(range, 3), &mut word).unwrap();
     assert_eq!(u64::from_le_bytes(word), 1003);
@@ -406,7 +406,7 @@ fn unstaged(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let from = Place::Host(HostFrame(other.start.page_number()));
     let mut report = migration.report_from(0);
     mm.transfer(from, Place::Device(device), 1, &mut |pages, how| report.note(pages, how));
-    assert_eq!(migration.legs[0].outcome, Outcome::Copied);
+    assert_eq!(migration.parts[0].outcome, Outcome::Copied);
     mm.commit(&mut migration);
     mm.finish(&mut migration);
     store(page(other, 0), 5);
@@ -426,7 +426,7 @@ fn pinned_huge(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
         eprintln!("of {} pages of a huge page with a pin, {moved} moved", part.pages());
         assert!(mm.device_page(page(range, 3)).is_none(), "the pinned page stays");
         (0..512).for_each(|i| assert_eq!(load(page(range, i)), i as u64));
-        assert!(mm.bring_home(range));
+        assert!(mm.migrate_back(range));
     }
     unpin(ring);
     settled(vram);

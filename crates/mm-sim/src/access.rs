@@ -189,7 +189,7 @@ impl Sim {
                 }
                 Found::Protected(frame) => self.break_cow(state, page, frame),
                 Found::InMigration => self.changed.wait(&mut state),
-                Found::InVram(page, mapped) => match self.bring_home(state, at, page, &mapped, touch) {
+                Found::InVram(page, mapped) => match self.migrate_back(state, at, page, &mapped, touch) {
                     FaultOutcome::Retry => sync::yield_now(),
                     FaultOutcome::Defer => time::sleep_ns(DEFER_NS),
                     FaultOutcome::Fatal => return Err(CpuError::Bus),
@@ -215,7 +215,7 @@ impl Sim {
 
     /// Has a touched page of VRAM brought back: calls its pagemap, with the page locked and the mmap lock held for
     /// reading.
-    fn bring_home(
+    fn migrate_back(
         &self,
         mut state: Locked<'_>,
         addr: HostVa,

@@ -2,7 +2,7 @@
 //!
 //! Entries of both sides are write-protected and the notifiers are called; pages of VRAM are shared too, by read-only
 //! device-private entries on both sides, and the child reads them where they are (the model's shortcut: the kernel has them
-//! brought home). When such a page leaves its frame, the child keeps what it held. What `MADV_DONTFORK` names is not in the
+//! brought back to system memory). When such a page leaves its frame, the child keeps what it held. What `MADV_DONTFORK` names is not in the
 //! child, and nobody watches it.
 
 use crate::access::CpuError;

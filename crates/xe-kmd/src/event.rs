@@ -93,7 +93,7 @@ pub enum Event {
         /// Of these, how many the device reports carried.
         carried: u32,
         /// Where the first page of the other side is, as the job addresses it.
-        far: OtherSide,
+        remote: OtherSide,
         /// How often each page crosses the system's bus.
         crossings: u32,
         /// Nanoseconds.

@@ -89,5 +89,5 @@ pub use event::{CopyDirection, Event, Observer, OtherSide, RetryStep, Serviced};
 pub use file::File;
 pub use port::{Hw, HwJob, Interconnect};
 pub use ranks::lock_name;
-pub use rules::{FarSide, Mapped, Rules, UnfitVram, WhenMet};
+pub use rules::{Mapped, RemoteSide, Rules, UnfitVram, WhenMet};
 pub use shared::MigrateLock;

@@ -4,14 +4,14 @@
 //!
 //! - **The identity window**: the VRAM of *all* tiles, at 256 GiB plus the distance from the device's first
 //!   address, in 2M leaves that carry DM. A job reaches its own tile's side there, always.
-//! - **Slots**: tables of 512 entries whose leaves a job writes for its far side. A far side of 2M that is one
+//! - **Slots**: tables of 512 entries whose leaves a job writes for its remote side. A remote side of 2M that is one
 //!   aligned run takes a single leaf of 2M in the table's place, for as long as the job runs. A slot belongs to one
 //!   job at a time; a job that finds none free makes another, so that a CPU fault's job never waits for one.
 //!
-//! Which of the two the far side uses is a rule ([`Rules::copy_far_side`](crate::Rules::copy_far_side)). The
-//! correct one is [`far_side`](crate::rules::far_side): what lies in VRAM has its memory type from the window; slots are for system memory.
+//! Which of the two the remote side uses is a rule ([`Rules::copy_remote_side`](crate::Rules::copy_remote_side)). The
+//! correct one is [`remote_side`](crate::rules::remote_side): what lies in VRAM has its memory type from the window; slots are for system memory.
 //!
-//! A job takes as many runs as follow each other in the tile's VRAM, at most 2M: on the far side, what stands in a slot
+//! A job takes as many runs as follow each other in the tile's VRAM, at most 2M: on the remote side, what stands in a slot
 //! may scatter. Jobs run on the calling thread; the device's copy engine reports runs.
 //!
 //! Locking: the slot lock, for a push or a pop of a slot, above the table pool only. Reader class may call
@@ -36,7 +36,7 @@ use crate::port::Hw;
 use crate::pt::build::own_run;
 use crate::pt::{NoTable, PageTable, TablePool, index_of};
 use crate::ranks;
-use crate::rules::{FarSide, Mapped, slot_leaf};
+use crate::rules::{Mapped, RemoteSide, slot_leaf};
 
 /// Start of the identity window.
 const IDENTITY: GpuVa = GpuVa(256 * SZ_1G);
@@ -70,7 +70,7 @@ struct Slots {
     made: u64,
 }
 
-/// A table of 512 entries for the far side of one job. While idle, it is linked.
+/// A table of 512 entries for the remote side of one job. While idle, it is linked.
 struct Slot {
     va: GpuVa,
     table: Dpa,
@@ -94,20 +94,20 @@ enum Shows {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoSlot;
 
-/// What one job carries: contiguous in the tile's VRAM, and of one kind on the far side.
+/// What one job carries: contiguous in the tile's VRAM, and of one kind on the remote side.
 struct Job<'a> {
     pieces: Pieces<'a>,
     pages: usize,
-    near: DevicePage,
-    far: FarSide,
+    local: DevicePage,
+    remote: RemoteSide,
 }
 
 impl Job<'_> {
     /// How often each page crosses the system's bus: the device's own window there is out and back.
     fn crossings(&self) -> u32 {
-        match self.far {
-            FarSide::Slot(_) => 1 + u32::from(self.pieces.next().is_some_and(|run| run.addr.proto == Proto::P2p)),
-            FarSide::Identity(_) | FarSide::Nowhere => 0,
+        match self.remote {
+            RemoteSide::Slot(_) => 1 + u32::from(self.pieces.next().is_some_and(|run| run.addr.proto == Proto::P2p)),
+            RemoteSide::Identity(_) | RemoteSide::Nowhere => 0,
         }
     }
 }
@@ -177,7 +177,7 @@ impl Migrate {
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let mut rest = Pieces { runs, over: 0 };
-        while let Some(job) = next_job(&mut rest, chip.rules.copy_far_side) {
+        while let Some(job) = next_job(&mut rest, chip.rules.copy_remote_side) {
             self.run_job(chip, pool, direction, &job, report)?;
         }
         Ok(())
@@ -192,21 +192,21 @@ impl Migrate {
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let start = now_ns();
-        let near = self.identity(self.base.add(job.near.frame << PAGE_SHIFT));
-        let (far, slot, told) = match job.far {
-            FarSide::Identity(dpa) => (self.identity(dpa), None, OtherSide::Vram(dpa)),
-            FarSide::Slot(leaf) => {
+        let local = self.identity(self.base.add(job.local.frame << PAGE_SHIFT));
+        let (remote, slot, told) = match job.remote {
+            RemoteSide::Identity(dpa) => (self.identity(dpa), None, OtherSide::Vram(dpa)),
+            RemoteSide::Slot(leaf) => {
                 let slot = self.fill_slot(chip, pool, job)?;
                 (slot.va, Some(slot), OtherSide::Bus(Iova(leaf.addr)))
             }
-            FarSide::Nowhere => {
+            RemoteSide::Nowhere => {
                 report(job.pages, Outcome::Dropped);
                 return Ok(());
             }
         };
         let (src, dst) = match direction {
-            CopyDirection::ToVram => (far, near),
-            CopyDirection::FromVram => (near, far),
+            CopyDirection::ToVram => (remote, local),
+            CopyDirection::FromVram => (local, remote),
         };
         let mut carried = 0;
         chip.hw.copy(self.tile, migrate_asid(self.tile), src, dst, job.pages, &mut |pages, outcome| {
@@ -219,7 +219,7 @@ impl Migrate {
         }
         let (tile, pages, crossings) = (self.tile, job.pages as u32, job.crossings());
         let ns = now_ns() - start;
-        chip.tell(Event::Copy { tile, direction, pages, carried, far: told, crossings, ns });
+        chip.tell(Event::Copy { tile, direction, pages, carried, remote: told, crossings, ns });
         Ok(())
     }
 
@@ -228,14 +228,14 @@ impl Migrate {
         IDENTITY.add(dpa.0.wrapping_sub(self.origin.0))
     }
 
-    /// A slot whose entries map the far side of a job, and no TLB knows better.
+    /// A slot whose entries map the remote side of a job, and no TLB knows better.
     fn fill_slot(&self, chip: &Chip, pool: &TablePool, job: &Job<'_>) -> Result<Slot, NoSlot> {
         let mut slot = {
             let mut slots = self.slots.lock();
             let idle = slots.idle.pop();
             idle.or_else(|| slots.make(&*chip.hw, pool)).ok_or(NoSlot)?
         };
-        slot.show(&*chip.hw, job, chip.rules.copy_far_side);
+        slot.show(&*chip.hw, job, chip.rules.copy_remote_side);
         let used = std::mem::replace(&mut slot.used, bytes_of(job.pages));
         if used > 0 {
             chip.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, used));
@@ -258,12 +258,12 @@ impl Slots {
 }
 
 impl Slot {
-    /// Maps the far side of a job: by one leaf where that can be, by entries of the table else.
-    fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> FarSide) {
+    /// Maps the remote side of a job: by one leaf where that can be, by entries of the table else.
+    fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> RemoteSide) {
         let (mut pieces, mut entries, mut filled) = (job.pieces.clone(), [0; ENTRIES], 0);
         while let Some(piece) = pieces.next().filter(|_| filled < job.pages) {
             let pages = piece.addr.pages().min(job.pages - filled);
-            let FarSide::Slot(leaf) = rule(mapped(piece.addr)) else { break };
+            let RemoteSide::Slot(leaf) = rule(mapped(piece.addr)) else { break };
             if pages == ENTRIES && leaf.addr.is_multiple_of(SZ_2M) {
                 hw.table_write(self.link.0, self.link.1, leaf.encode(1));
                 self.shows = Shows::Leaf;
@@ -291,36 +291,36 @@ impl Slot {
 }
 
 /// Takes from `rest` what one job can carry.
-fn next_job<'a>(rest: &mut Pieces<'a>, rule: fn(Mapped) -> FarSide) -> Option<Job<'a>> {
+fn next_job<'a>(rest: &mut Pieces<'a>, rule: fn(Mapped) -> RemoteSide) -> Option<Job<'a>> {
     let pieces = rest.clone();
     let first = rest.next()?;
-    let (near, far) = (first.page, rule(mapped(first.addr)));
+    let (local, remote) = (first.page, rule(mapped(first.addr)));
     let mut pages = 0;
     while let Some(piece) = rest.next().filter(|_| pages < ENTRIES) {
-        if piece.page != near.add(pages as u64) || !continues(far, rule(mapped(piece.addr)), pages) {
+        if piece.page != local.add(pages as u64) || !continues(remote, rule(mapped(piece.addr)), pages) {
             break;
         }
         let here = piece.addr.pages().min(ENTRIES - pages);
         rest.skip(here);
         pages += here;
     }
-    Some(Job { pieces, pages, near, far })
+    Some(Job { pieces, pages, local, remote })
 }
 
-/// Whether `side` can be page `n` of a job whose first page has `first` on its far side.
-fn continues(first: FarSide, side: FarSide, n: usize) -> bool {
+/// Whether `side` can be page `n` of a job whose first page has `first` on its remote side.
+fn continues(first: RemoteSide, side: RemoteSide, n: usize) -> bool {
     match (first, side) {
-        (FarSide::Slot(_), FarSide::Slot(_)) => true,
-        (FarSide::Identity(first), FarSide::Identity(dpa)) => dpa == first.add(n as u64 * SZ_4K),
-        (FarSide::Nowhere, FarSide::Nowhere) => true,
-        (FarSide::Slot(_) | FarSide::Identity(_) | FarSide::Nowhere, _) => false,
+        (RemoteSide::Slot(_), RemoteSide::Slot(_)) => true,
+        (RemoteSide::Identity(first), RemoteSide::Identity(dpa)) => dpa == first.add(n as u64 * SZ_4K),
+        (RemoteSide::Nowhere, RemoteSide::Nowhere) => true,
+        (RemoteSide::Slot(_) | RemoteSide::Identity(_) | RemoteSide::Nowhere, _) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::far_side;
+    use crate::rules::remote_side;
     use crate::testing::FakeHw;
     use gpusvm::Direction;
     use hostmm::PagemapId;
@@ -338,23 +338,23 @@ mod tests {
         CopyRun { page: DevicePage { pagemap: PagemapId(0), frame }, addr }
     }
     /// First frame and length of each job.
-    fn jobs(runs: &[CopyRun], rule: fn(Mapped) -> FarSide) -> Vec<(u64, usize)> {
+    fn jobs(runs: &[CopyRun], rule: fn(Mapped) -> RemoteSide) -> Vec<(u64, usize)> {
         let mut rest = Pieces { runs, over: 0 };
-        std::iter::from_fn(|| next_job(&mut rest, rule)).map(|job| (job.near.frame, job.pages)).collect()
+        std::iter::from_fn(|| next_job(&mut rest, rule)).map(|job| (job.local.frame, job.pages)).collect()
     }
 
     #[test]
     fn a_job_ends_where_vram_does_and_bus_addresses_may_scatter() {
         let runs =
             [run(1, system(0x9000, 2)), run(3, system(0x4000, 1)), run(5, system(0x0, 1)), run(6, system(0x7000, 3))];
-        assert_eq!(jobs(&runs, far_side), [(1, 3), (5, 4)]);
+        assert_eq!(jobs(&runs, remote_side), [(1, 3), (5, 4)]);
     }
 
     #[test]
     fn tile_to_tile_needs_both_sides_contiguous() {
         let runs = [run(1, vram(0x9000, 1)), run(2, vram(0xa000, 1)), run(3, vram(0x20000, 1))];
-        assert_eq!(jobs(&runs, far_side), [(1, 2), (3, 1)]);
-        assert_eq!(jobs(&runs, crate::upstream::copy::far_side), [(1, 3)]);
+        assert_eq!(jobs(&runs, remote_side), [(1, 2), (3, 1)]);
+        assert_eq!(jobs(&runs, crate::upstream::copy::remote_side), [(1, 3)]);
     }
 
     #[test]
@@ -363,25 +363,25 @@ mod tests {
         let migrate = Migrate::new(&PVC, &hw, &pool, TileId(0)).unwrap();
         let mut slot = migrate.slots.lock().idle.pop().unwrap();
         let at = |va: GpuVa| hw.walk(TileId(0), migrate_asid(TileId(0)), va).map(|(level, leaf)| (level, leaf.addr));
-        let show = |slot: &mut Slot, runs: &[CopyRun], rule: fn(Mapped) -> FarSide| {
+        let show = |slot: &mut Slot, runs: &[CopyRun], rule: fn(Mapped) -> RemoteSide| {
             let job = next_job(&mut Pieces { runs, over: 0 }, rule).expect("a job");
             slot.show(&hw, &job, rule);
         };
 
-        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES))], far_side);
+        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES))], remote_side);
         assert_eq!(at(slot.va.add(0x5000)), Some((1, 4 * SZ_2M)));
         slot.link_table(&hw);
         assert_eq!(at(slot.va), None, "no entry was written");
-        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES - 1))], far_side);
+        show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES - 1))], remote_side);
         assert_eq!(at(slot.va.add(0x5000)), Some((0, 4 * SZ_2M + 0x5000)), "one page less");
-        show(&mut slot, &[run(0, system(SZ_2M + SZ_4K, ENTRIES))], far_side);
+        show(&mut slot, &[run(0, system(SZ_2M + SZ_4K, ENTRIES))], remote_side);
         assert_eq!(at(slot.va), Some((0, SZ_2M + SZ_4K)), "not aligned");
-        show(&mut slot, &[run(0, system(SZ_2M, 300)), run(300, system(0, 212))], far_side);
+        show(&mut slot, &[run(0, system(SZ_2M, 300)), run(300, system(0, 212))], remote_side);
         assert_eq!(at(slot.va.add(bytes_of(299))), Some((0, SZ_2M + bytes_of(299))));
         assert_eq!(at(slot.va.add(bytes_of(300))), Some((0, 0)), "not one run");
 
         let other = PVC.tiles[1].vram_base.0;
-        show(&mut slot, &[run(0, vram(other, ENTRIES))], crate::upstream::copy::far_side);
+        show(&mut slot, &[run(0, vram(other, ENTRIES))], crate::upstream::copy::remote_side);
         assert_eq!(at(slot.va), Some((1, other)));
         let leaf = hw.walk(TileId(0), migrate_asid(TileId(0)), slot.va).map(|(_, leaf)| leaf);
         assert_eq!(leaf, Some(slot_leaf(other)), "system memory by mistake, at 2M too");
@@ -390,11 +390,11 @@ mod tests {
     #[test]
     fn a_job_has_at_most_a_tables_entries() {
         let whole = [run(0, system(0, 700))];
-        assert_eq!(jobs(&whole, far_side), [(0, 512), (512, 188)]);
+        assert_eq!(jobs(&whole, remote_side), [(0, 512), (512, 188)]);
         let single: Vec<_> = (0..700).map(|n| run(n, system(n << 13, 1))).collect();
-        assert_eq!(jobs(&single, far_side), [(0, 512), (512, 188)]);
+        assert_eq!(jobs(&single, remote_side), [(0, 512), (512, 188)]);
         let mut rest = Pieces { runs: &whole, over: 0 };
-        next_job(&mut rest, far_side);
+        next_job(&mut rest, remote_side);
         assert_eq!(rest.next().map(|run| (run.page.frame, run.addr.addr)), Some((512, 512 << 12)));
     }
 }

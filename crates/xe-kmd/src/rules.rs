@@ -24,7 +24,7 @@ pub enum Mapped {
 
 /// Where a migration's copy job finds the side that is not its own tile's VRAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FarSide {
+pub enum RemoteSide {
     /// VRAM of the device, through the identity window, whose leaves carry DM.
     Identity(Dpa),
     /// Whatever this leaf says, in a slot of page-table entries.
@@ -83,8 +83,8 @@ impl UnfitVram {
 /// The table.
 #[derive(Clone, Copy)]
 pub struct Rules {
-    /// How a copy job addresses its far side. Upstream: `build_pt_update_batch_sram`.
-    pub copy_far_side: fn(Mapped) -> FarSide,
+    /// How a copy job addresses its remote side. Upstream: `build_pt_update_batch_sram`.
+    pub copy_remote_side: fn(Mapped) -> RemoteSide,
     /// What a migration does with pages in the VRAM of another tile. Upstream: `drm_pagemap_migrate_to_devmem`.
     pub from_peers: FromPeers,
     /// For how long pages that a fault took from another VRAM stay where they are, milliseconds, unless an atomic wants them: a
@@ -114,7 +114,7 @@ pub(crate) const SLOTS_OF_A_TILE: usize = 3;
 impl Rules {
     /// Every rule as it should be.
     pub const CORRECT: Self = Self {
-        copy_far_side: far_side,
+        copy_remote_side: remote_side,
         from_peers: FromPeers::Push,
         settle_ms: 0,
         map_for_push: |_, dpa, _, _| Some(Mapped::Vram(dpa)),
@@ -137,12 +137,12 @@ impl Default for Rules {
     }
 }
 
-/// The correct rule for a copy's far side: VRAM of any tile through the identity window, so that both ends
+/// The correct rule for a copy's remote side: VRAM of any tile through the identity window, so that both ends
 /// carry DM; system memory in slots.
-pub(crate) fn far_side(addr: Mapped) -> FarSide {
+pub(crate) fn remote_side(addr: Mapped) -> RemoteSide {
     match addr {
-        Mapped::System(iova) => FarSide::Slot(slot_leaf(iova.0)),
-        Mapped::Vram(dpa) => FarSide::Identity(dpa),
+        Mapped::System(iova) => RemoteSide::Slot(slot_leaf(iova.0)),
+        Mapped::Vram(dpa) => RemoteSide::Identity(dpa),
     }
 }
 

@@ -61,9 +61,9 @@ impl Names<'_> {
                 format!("TLB of tile {} flushed for {}", tile.0, self.gpu(span.start, span.end)?),
                 "xe_tlb_inval_range",
             ),
-            DriverEvent::Copy { tile, direction, pages, carried, far, .. } => {
+            DriverEvent::Copy { tile, direction, pages, carried, remote, .. } => {
                 let way = if direction == CopyDirection::ToVram { "into its VRAM from" } else { "out of its VRAM to" };
-                let side = other_side(far);
+                let side = other_side(remote);
                 let text = format!("tile {}'s copy engine carries {carried} of {pages} pages {way} {side}", tile.0);
                 (text, "xe_svm_copy")
             }

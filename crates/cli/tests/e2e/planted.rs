@@ -19,7 +19,7 @@ fn nothing_planted_nothing_wrong() {
 }
 
 #[test]
-fn upstreams_far_side_loses_the_data_by_stray_writes() {
+fn upstreams_remote_side_loses_the_data_by_stray_writes() {
     let Some(run) = peek(&["--behaviour", "a=upstream"]) else { return };
     assert_ne!(run.code, Some(0));
     assert!(run.out.contains("PEEK BAD pages=16") || run.err.contains("run:"), "{}{}", run.out, run.err);

@@ -1,4 +1,4 @@
-/* A fork whose memory cannot come home: the thread that forks has forbidden itself the calls that would bring it (a page that is
+/* A fork whose memory cannot migrate back: the thread that forks has forbidden itself the calls that would bring it (a page that is
  * pinned for ten seconds does the same). fork fails with EAGAIN, no child runs, nobody is left behind, and all goes on; so do its
  * handlers. stuck IOCTL (in hex): the call that is refused. */
 #include "gpu.h"

@@ -14,12 +14,12 @@ use crate::device::{Device, Direction, MapError, PagemapAddr};
 use crate::devmem::{CopyError, CopyRun, DevmemOps};
 use crate::event::Where;
 use alloc::vec::Vec;
-use hostmm::{DevicePage, Leg, Migration, Place};
+use hostmm::{DevicePage, Migration, Part, Place};
 use units::{HostFrame, Iova, Outcome, Report};
 
-/// Where the pages of a leg are; holes are in system memory.
-pub(super) fn source(leg: &Leg) -> Where {
-    match leg.from {
+/// Where the pages of a part are; holes are in system memory.
+pub(super) fn source(part: &Part) -> Where {
+    match part.from {
         None | Some(Place::Host(_)) => Where::System,
         Some(Place::Device(page)) => Where::Vram(page.pagemap),
     }
@@ -27,27 +27,27 @@ pub(super) fn source(leg: &Leg) -> Where {
 
 /// Decides what needs no engine: a hole is carried by saying so, and what has no destination stays.
 pub(super) fn settle_holes(migration: &mut Migration) {
-    for leg in &mut migration.legs {
-        match (leg.from, leg.to) {
-            (_, None) => leg.outcome = Outcome::Failed,
-            (None, Some(_)) => leg.outcome = Outcome::Zeroed,
+    for part in &mut migration.parts {
+        match (part.from, part.to) {
+            (_, None) => part.outcome = Outcome::Failed,
+            (None, Some(_)) => part.outcome = Outcome::Zeroed,
             (Some(_), Some(_)) => {}
         }
     }
 }
 
-/// The legs that are still to be carried from the first one at `at` or behind, as far as they have one source: the
-/// source, and their places in the migration. Legs in between that need no engine are passed over.
-pub(super) fn next_batch(legs: &[Leg], at: usize) -> Option<(Where, core::ops::Range<usize>)> {
-    let pending = |leg: &&Leg| leg.outcome == Outcome::Pending;
-    let first = at + legs[at..].iter().position(|leg| pending(&leg))?;
-    let from = source(&legs[first]);
-    let same = |leg: &&Leg| !pending(leg) || source(leg) == from;
-    Some((from, first..first + legs[first..].iter().take_while(same).count()))
+/// The parts that are still to be carried from the first one at `at` or behind, as far as they have one source: the
+/// source, and their places in the migration. Parts in between that need no engine are passed over.
+pub(super) fn next_batch(parts: &[Part], at: usize) -> Option<(Where, core::ops::Range<usize>)> {
+    let pending = |part: &&Part| part.outcome == Outcome::Pending;
+    let first = at + parts[at..].iter().position(|part| pending(&part))?;
+    let from = source(&parts[first]);
+    let same = |part: &&Part| !pending(part) || source(part) == from;
+    Some((from, first..first + parts[first..].iter().take_while(same).count()))
 }
 
-/// Runs one copy and writes its report to the legs from `first` on. What the engine says nothing of has failed. Gives
-/// the leg behind.
+/// Runs one copy and writes its report to the parts from `first` on. What the engine says nothing of has failed. Gives
+/// the part behind.
 pub(super) fn report(
     migration: &mut Migration,
     first: usize,
@@ -62,7 +62,7 @@ pub(super) fn report(
         reporter.note(pages, outcome);
     })?;
     reporter.note(left, Outcome::Failed);
-    Ok(reporter.leg())
+    Ok(reporter.part())
 }
 
 /// System memory mapped for a device, one mapping for each run.
@@ -154,11 +154,11 @@ mod tests {
         }
         migration.aim(HostRange::new(HostVa(0), HostVa(bytes_of(6))), DevicePage { pagemap: PagemapId(0), frame: 0 });
         settle_holes(&mut migration);
-        assert_eq!(migration.legs[1].outcome, Outcome::Zeroed);
+        assert_eq!(migration.parts[1].outcome, Outcome::Zeroed);
         let expected =
             vec![(Where::System, 0..3), (Where::Vram(PagemapId(1)), 3..5), (Where::Vram(PagemapId(2)), 5..6)];
         let mut at = 0;
-        let batches = core::iter::from_fn(|| next_batch(&migration.legs, at).inspect(|(_, batch)| at = batch.end));
+        let batches = core::iter::from_fn(|| next_batch(&migration.parts, at).inspect(|(_, batch)| at = batch.end));
         assert_eq!(batches.collect::<Vec<_>>(), expected);
     }
 
@@ -176,7 +176,7 @@ mod tests {
             Ok(())
         });
         assert_eq!(behind, Ok(4));
-        let seen: Vec<_> = migration.legs.iter().map(|leg| (leg.pages(), leg.outcome)).collect();
+        let seen: Vec<_> = migration.parts.iter().map(|part| (part.pages(), part.outcome)).collect();
         let (moved, zeroed, failed) = (Outcome::Moved, Outcome::Zeroed, Outcome::Failed);
         assert_eq!(seen, [(2, moved), (2, zeroed), (1, moved), (1, failed)]);
     }

@@ -12,7 +12,7 @@ use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
 use crate::scratch::Buffers;
 use crate::zdd::ZddView;
-use hostmm::{DevicePage, HostMm, Leg};
+use hostmm::{DevicePage, HostMm, Part};
 use units::HostRange;
 
 /// How often an allocation is tried to be emptied.
@@ -51,7 +51,7 @@ impl Pagemap {
         let claim = Claim::by_page(mm, &work.live, migration)?;
         self.carry_home(claim, work)?;
         let pages = migration.carried();
-        if let Some(range) = hull(&migration.legs)
+        if let Some(range) = hull(&migration.parts)
             && pages > 0
         {
             let (from, to) = (Where::Vram(self.id), Where::System);
@@ -62,9 +62,9 @@ impl Pagemap {
     }
 }
 
-/// The smallest range around all `legs`.
-fn hull(legs: &[Leg]) -> Option<HostRange> {
-    let first = legs.iter().map(|leg| leg.range.start).min()?;
-    let last = legs.iter().map(|leg| leg.range.end).max()?;
+/// The smallest range around all `parts`.
+fn hull(parts: &[Part]) -> Option<HostRange> {
+    let first = parts.iter().map(|part| part.range.start).min()?;
+    let last = parts.iter().map(|part| part.range.end).max()?;
     Some(HostRange::new(first, last))
 }

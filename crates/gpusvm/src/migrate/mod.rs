@@ -1,6 +1,6 @@
 //! Migration: pages change their home, and their bytes travel with them.
 //!
-//! The host mm's protocol is claim → stage → (copy) → commit → finish, over one [`Migration`] whose legs are runs.
+//! The host mm's protocol is claim → stage → (copy) → commit → finish, over one [`Migration`] whose parts are runs.
 //! Each step here is a token that the next one consumes: [`Claim`] → [`Staged`] → [`Committed`]. Whatever happens in
 //! between, dropping the token at hand finishes the migration, and what was not committed is where it was. DMA
 //! mappings are guards too (`batch`), so they end before the migration does.
@@ -19,7 +19,7 @@ mod evict;
 mod to_devmem;
 mod to_ram;
 
-use hostmm::{ClaimRequest, Claimed, DeviceRun, HostMm, Leg, Migration, MmError};
+use hostmm::{ClaimRequest, Claimed, DeviceRun, HostMm, Migration, MmError, Part};
 
 /// A migration between claim and finish; dropping it puts everything back.
 struct Claim<'a> {
@@ -81,8 +81,8 @@ impl Committed<'_> {
 }
 
 /// Pages that live at their destination, and those of them that were holes.
-fn arrived<'a>(legs: impl Iterator<Item = &'a Leg>) -> (usize, usize) {
-    legs.filter(|leg| leg.carried()).fold((0, 0), |(pages, holes), leg| {
-        (pages + leg.pages(), holes + if leg.from.is_none() { leg.pages() } else { 0 })
+fn arrived<'a>(parts: impl Iterator<Item = &'a Part>) -> (usize, usize) {
+    parts.filter(|part| part.carried()).fold((0, 0), |(pages, holes), part| {
+        (pages + part.pages(), holes + if part.from.is_none() { part.pages() } else { 0 })
     })
 }

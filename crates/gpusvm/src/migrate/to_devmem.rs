@@ -22,7 +22,7 @@ use crate::pagemap::{Pagemap, PagemapSet};
 use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddKey;
 use core::ops::Range;
-use hostmm::{ClaimRequest, DevicePage, HostMm, Leg, Migration, MmError, Toward};
+use hostmm::{ClaimRequest, DevicePage, HostMm, Migration, MmError, Part, Toward};
 use units::{HostRange, Outcome, SZ_4K};
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -100,12 +100,12 @@ impl Pagemap {
         let target = Target { zdd: self.zdds.create(devmem), base, range, start_ns };
         let migrated = self.migrate_into(claim, &target, details, work, &set);
         if migrated.is_ok() {
-            self.put_what_stayed(&target, &migration.legs);
+            self.put_what_stayed(&target, &migration.parts);
         }
         self.release(self.zdds.put(target.zdd));
         migrated?;
-        self.report(&target, &migration.legs);
-        if migration.legs.iter().all(Leg::carried) { Ok(()) } else { Err(MigrateError::Busy) }
+        self.report(&target, &migration.parts);
+        if migration.parts.iter().all(Part::carried) { Ok(()) } else { Err(MigrateError::Busy) }
     }
 
     /// Whether the allocation is this pagemap's and holds the range.
@@ -117,11 +117,11 @@ impl Pagemap {
 
     /// Whether what was claimed shall move: all of it, and none of it from here.
     fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet, from_peers: FromPeers) -> bool {
-        let movable = |leg: &Leg| match source(leg) {
+        let movable = |part: &Part| match source(part) {
             Where::System => true,
             Where::Vram(id) => from_peers == FromPeers::Push && id != self.id && set.find(id).is_some(),
         };
-        migration.pages() == range.pages() && migration.legs.iter().all(movable)
+        migration.pages() == range.pages() && migration.parts.iter().all(movable)
     }
 
     fn migrate_into(
@@ -137,14 +137,14 @@ impl Pagemap {
         let migration = &mut *staged.0.migration;
         settle_holes(migration);
         let mut at = 0;
-        while let Some((from, batch)) = next_batch(&migration.legs, at) {
+        while let Some((from, batch)) = next_batch(&migration.parts, at) {
             at = self.carry(from, batch, migration, work, set)?;
         }
 
         // From here on nothing fails as a whole, only run by run.
         let now_ns = sync::time::now_ns();
         self.zdds.set_timeslice_end(target.zdd, now_ns.saturating_add(u64::from(details.timeslice_ms) * NS_PER_MS));
-        if details.settle_ms > 0 && migration.legs.iter().any(|leg| source(leg) != Where::System) {
+        if details.settle_ms > 0 && migration.parts.iter().any(|part| source(part) != Where::System) {
             self.zdds.settle(target.zdd, now_ns.saturating_add(u64::from(details.settle_ms) * NS_PER_MS));
         }
         self.zdds.populate(target.zdd, target.range.pages());
@@ -153,13 +153,13 @@ impl Pagemap {
     }
 
     /// Frames that nothing arrived in: nothing lives there.
-    fn put_what_stayed(&self, target: &Target, legs: &[Leg]) {
-        for leg in legs.iter().filter(|leg| !leg.carried()) {
-            self.pages_put(target.base.add(target.range.page_index(leg.range.start) as u64), leg.pages());
+    fn put_what_stayed(&self, target: &Target, parts: &[Part]) {
+        for part in parts.iter().filter(|part| !part.carried()) {
+            self.pages_put(target.base.add(target.range.page_index(part.range.start) as u64), part.pages());
         }
     }
 
-    /// Carries one batch: pulled from system memory, or pushed by the tile that has it. Gives the leg behind.
+    /// Carries one batch: pulled from system memory, or pushed by the tile that has it. Gives the part behind.
     fn carry(
         &self,
         from: Where,
@@ -169,18 +169,18 @@ impl Pagemap {
         set: &PagemapSet,
     ) -> Result<usize, MigrateError> {
         let first = batch.start;
-        let legs = migration.legs[batch].iter().filter(|leg| leg.outcome == Outcome::Pending);
-        let pages = legs.clone().map(Leg::pages).sum();
+        let parts = migration.parts[batch].iter().filter(|part| part.outcome == Outcome::Pending);
+        let pages = parts.clone().map(Part::pages).sum();
         let behind = match from {
             Where::System => {
-                let pairs = legs.filter_map(|leg| Some((leg.to?.device()?, leg.from?.host()?, leg.pages())));
+                let pairs = parts.filter_map(|part| Some((part.to?.device()?, part.from?.host()?, part.pages())));
                 let Work { runs, dma, .. } = work;
                 let _mapped = DmaMapped::new(self.ops.device(), pairs, Direction::ToDevice, dma, runs)?;
                 report(migration, first, pages, |told| self.ops.copy_to_devmem(runs, told))?
             }
             Where::Vram(id) => {
                 let peer = set.find(id).ok_or(MigrateError::Busy)?;
-                let pairs = legs.filter_map(|leg| Some((leg.from?.device()?, leg.to?.device()?, leg.pages())));
+                let pairs = parts.filter_map(|part| Some((part.from?.device()?, part.to?.device()?, part.pages())));
                 let mapped = DeviceMapped::new(&*self.ops, peer.ops.device(), pairs, &mut work.runs)?;
                 report(migration, first, pages, |told| peer.ops.copy_to_ram(mapped.runs(), told))?
             }
@@ -189,11 +189,11 @@ impl Pagemap {
     }
 
     /// Tells of what moved, source by source.
-    fn report(&self, target: &Target, legs: &[Leg]) {
+    fn report(&self, target: &Target, parts: &[Part]) {
         let ns = sync::time::now_ns().saturating_sub(target.start_ns);
-        let is_first = |at: &usize| legs[..*at].iter().all(|leg| source(leg) != source(&legs[*at]));
-        for from in (0..legs.len()).filter(is_first).map(|at| source(&legs[at])) {
-            let (pages, holes) = arrived(legs.iter().filter(|leg| source(leg) == from));
+        let is_first = |at: &usize| parts[..*at].iter().all(|part| source(part) != source(&parts[*at]));
+        for from in (0..parts.len()).filter(is_first).map(|at| source(&parts[at])) {
+            let (pages, holes) = arrived(parts.iter().filter(|part| source(part) == from));
             if pages > 0 {
                 let ns = ns * pages as u64 / target.range.pages() as u64;
                 let (range, to, carried) = (target.range, Where::Vram(self.id), pages - holes);
@@ -205,12 +205,12 @@ impl Pagemap {
 
 /// Whether a claim got all of `range`, and all of it from VRAM.
 fn all_in_vram(migration: &Migration, range: HostRange) -> bool {
-    migration.pages() == range.pages() && migration.legs.iter().all(|leg| source(leg) != Where::System)
+    migration.pages() == range.pages() && migration.parts.iter().all(|part| source(part) != Where::System)
 }
 
 /// Whether any of the pages is to stay in the VRAM where it is, for now.
 fn is_settling(migration: &Migration, set: &PagemapSet, now_ns: u64) -> bool {
-    let in_vram = migration.legs.iter().filter_map(|leg| leg.from?.device());
+    let in_vram = migration.parts.iter().filter_map(|part| part.from?.device());
     in_vram.filter_map(|page| set.find(page.pagemap)?.zdds.find(page)).any(|zdd| now_ns < zdd.settled_ns)
 }
 

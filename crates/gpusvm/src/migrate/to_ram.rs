@@ -16,12 +16,12 @@ use crate::event::{Event, Where};
 use crate::pagemap::Pagemap;
 use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddView;
-use hostmm::{ClaimRequest, CpuFault, FaultOutcome, HostMm, Leg, Migration, Place, Toward};
+use hostmm::{ClaimRequest, CpuFault, FaultOutcome, HostMm, Migration, Part, Place, Toward};
 use units::{HostRange, Outcome, bytes_of};
 
 /// What migrated back.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Homecoming {
+pub(super) struct MigratedBack {
     pub(super) pages: usize,
 }
 
@@ -38,9 +38,9 @@ impl Pagemap {
             self.observer.event(&Event::CpuFaultDeferred { addr: fault.addr });
             return FaultOutcome::Defer;
         }
-        match self.bring_home(mm, fault, &zdd, window) {
-            Ok(Homecoming { pages: 0 }) => FaultOutcome::Retry,
-            Ok(Homecoming { pages }) => {
+        match self.migrate_back(mm, fault, &zdd, window) {
+            Ok(MigratedBack { pages: 0 }) => FaultOutcome::Retry,
+            Ok(MigratedBack { pages }) => {
                 let now_ns = sync::time::now_ns();
                 self.turns().served(window, now_ns);
                 let ns = now_ns.saturating_sub(start_ns);
@@ -59,40 +59,40 @@ impl Pagemap {
         }
     }
 
-    fn bring_home(
+    fn migrate_back(
         &self,
         mm: &dyn HostMm,
         fault: &CpuFault,
         zdd: &ZddView,
         window: HostRange,
-    ) -> Result<Homecoming, MigrateError> {
+    ) -> Result<MigratedBack, MigrateError> {
         let mut buffers = self.scratch.take();
         let Buffers { migration, work } = &mut *buffers;
         let request =
             ClaimRequest { range: window, owner: self.owner, toward: Toward::Ram, fault: Some(fault.addr.page()) };
-        let Some(claim) = Claim::by_address(mm, &request, migration)? else { return Ok(Homecoming::default()) };
+        let Some(claim) = Claim::by_address(mm, &request, migration)? else { return Ok(MigratedBack::default()) };
         keep_within(claim.migration, zdd);
         // The frames may be another allocation's by now. Claimed pages keep theirs, so one of them tells for all.
-        let first = claim.migration.legs.first().and_then(|leg| leg.from?.device());
+        let first = claim.migration.parts.first().and_then(|part| part.from?.device());
         if first.and_then(|page| self.zdds.find(page)).is_none_or(|found| found.key != zdd.key) {
-            return Ok(Homecoming::default());
+            return Ok(MigratedBack::default());
         }
         self.carry_home(claim, work)?;
-        Ok(Homecoming { pages: migration.carried() })
+        Ok(MigratedBack { pages: migration.carried() })
     }
 
     /// Carries all pages of a claim to system memory.
     pub(super) fn carry_home(&self, claim: Claim<'_>, work: &mut Work) -> Result<(), MigrateError> {
-        if claim.migration.legs.is_empty() {
+        if claim.migration.parts.is_empty() {
             return Ok(());
         }
         let staged = claim.stage()?;
         {
             let migration = &mut *staged.0.migration;
             settle_holes(migration);
-            let legs = migration.legs.iter().filter(|leg| leg.outcome == Outcome::Pending);
-            let pages = legs.clone().map(Leg::pages).sum();
-            let pairs = legs.filter_map(|leg| Some((leg.from?.device()?, leg.to?.host()?, leg.pages())));
+            let parts = migration.parts.iter().filter(|part| part.outcome == Outcome::Pending);
+            let pages = parts.clone().map(Part::pages).sum();
+            let pairs = parts.filter_map(|part| Some((part.from?.device()?, part.to?.host()?, part.pages())));
             let Work { runs, dma, .. } = work;
             let _mapped = DmaMapped::new(self.ops.device(), pairs, Direction::FromDevice, dma, runs)?;
             report(migration, 0, pages, |told| self.ops.copy_to_ram(runs, told))?;
@@ -105,18 +105,18 @@ impl Pagemap {
 /// Takes out what is not of one allocation. A run may reach over its border: frames of neighbours follow each other.
 fn keep_within(migration: &mut Migration, zdd: &ZddView) {
     let mut index = 0;
-    while let Some(leg) = migration.legs.get(index) {
-        let Some(first) = leg.from.and_then(Place::device) else {
-            migration.legs.remove(index);
+    while let Some(part) = migration.parts.get(index) {
+        let Some(first) = part.from.and_then(Place::device) else {
+            migration.parts.remove(index);
             continue;
         };
         let inside = if zdd.contains(first) { zdd.pages_from(first) } else { 0 };
         let outside = zdd.base.frame.saturating_sub(first.frame) as usize;
-        match (inside, leg.pages()) {
+        match (inside, part.pages()) {
             (0, pages) if first.pagemap == zdd.base.pagemap && 0 < outside && outside < pages => {
                 migration.split(index, outside);
             }
-            (0, _) => _ = migration.legs.remove(index),
+            (0, _) => _ = migration.parts.remove(index),
             (inside, pages) => {
                 if inside < pages {
                     migration.split(index, inside);
@@ -159,7 +159,7 @@ mod tests {
         }
         keep_within(&mut migration, &zdd);
         let kept: Vec<_> =
-            migration.legs.iter().map(|leg| (leg.range.start.page_number(), leg.pages(), leg.from)).collect();
+            migration.parts.iter().map(|part| (part.range.start.page_number(), part.pages(), part.from)).collect();
         assert_eq!(kept, [(12, 8, Some(Place::Device(page(16)))), (60, 2, Some(Place::Device(page(20))))]);
         assert!(zdds.put(key).is_some());
     }

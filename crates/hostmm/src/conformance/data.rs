@@ -90,7 +90,7 @@ pub(super) fn device_writes_reach_the_cpu(world: &dyn World) {
     bench.to_tile(Bench::page(range, 0), 1, 5);
     let mut migration = bench.claim(Bench::page(range, 1), 0);
     bench.mm.finish(&mut migration);
-    let Some(host @ Place::Host(_)) = migration.legs[0].from else { panic!("a system page is collected") };
+    let Some(host @ Place::Host(_)) = migration.parts[0].from else { panic!("a system page is collected") };
     for (i, place) in [Place::Device(bench.frame(1, 5)), host].into_iter().enumerate() {
         bench.memory.write(place, 16, &11u64.to_le_bytes()).expect("a device can write");
         let first = 600 + i as u64;

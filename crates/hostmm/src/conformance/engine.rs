@@ -76,27 +76,27 @@ impl PagemapOps for BringHome {
     }
 }
 
-/// Does what a device does for the legs of a migration that have a destination: transfers each, and reports. A hole
+/// Does what a device does for the parts of a migration that have a destination: transfers each, and reports. A hole
 /// needs no transfer: it counts as carried.
 pub fn transfer(memory: &dyn HostMemory, migration: &mut Migration) {
     let mut index = 0;
-    while let Some(leg) = migration.legs.get(index).copied() {
+    while let Some(part) = migration.parts.get(index).copied() {
         let mut report = migration.report_from(index);
-        match (leg.from, leg.to) {
+        match (part.from, part.to) {
             (Some(from), Some(to)) => {
-                memory.transfer(from, to, leg.pages(), &mut |pages, outcome| report.note(pages, outcome));
+                memory.transfer(from, to, part.pages(), &mut |pages, outcome| report.note(pages, outcome));
             }
-            (None, Some(_)) => report.note(leg.pages(), Outcome::Zeroed),
-            (_, None) => report.note(leg.pages(), Outcome::Failed),
+            (None, Some(_)) => report.note(part.pages(), Outcome::Zeroed),
+            (_, None) => report.note(part.pages(), Outcome::Failed),
         }
-        index = report.leg();
+        index = report.part();
     }
 }
 
 /// Of each page of `range`, whether it lives at the destination that a migration had for it.
 pub fn moved(migration: &Migration, range: HostRange) -> Vec<bool> {
-    let legs = || migration.legs.iter().filter(|leg| leg.carried());
-    (0..range.pages()).map(|i| legs().any(|leg| leg.range.contains(range.page_at(i)))).collect()
+    let parts = || migration.parts.iter().filter(|part| part.carried());
+    (0..range.pages()).map(|i| parts().any(|part| part.range.contains(range.page_at(i)))).collect()
 }
 
 /// A whole migration of `range` to the frames from `to` on; says of each page whether it moved. A page that is
@@ -114,7 +114,7 @@ pub fn carry(
         return Ok(vec![false; range.pages()]);
     }
     migration.aim(range, to);
-    migration.legs.retain(|leg| leg.from != leg.to);
+    migration.parts.retain(|part| part.from != part.to);
     carry_legs(mm, memory, range, &mut migration)
 }
 

@@ -40,7 +40,7 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     let range = bench.filled(1, 30);
     let at = word(range, 0, 1);
     let mut migration = bench.claim(range, 0);
-    assert!(matches!(migration.legs[0].from, Some(Place::Host(_))), "a written page is collected");
+    assert!(matches!(migration.parts[0].from, Some(Place::Host(_))), "a written page is collected");
     let done = Arc::new(AtomicU64::new(0));
     let flag = done.clone();
     let writer = world.spawn(Box::new(move |cpu| {
@@ -55,7 +55,7 @@ pub(super) fn a_claimed_page_and_its_writer(world: &dyn World) {
     }
     bench.stage(&mut migration, range, 0, 0);
     transfer(&*bench.memory, &mut migration);
-    assert!(matches!(migration.legs[0].outcome, Outcome::Moved | Outcome::Copied));
+    assert!(matches!(migration.parts[0].outcome, Outcome::Moved | Outcome::Copied));
     for _ in 0..world.rounds() {
         world.pause();
     }
@@ -80,7 +80,7 @@ pub(super) fn a_touch_of_a_claimed_page_waits(world: &dyn World) {
     bench.to_tile(range, 0, 0);
     let at = range.start;
     let mut migration = bench.claim_device(&[DeviceRun { first: bench.frame(0, 0), pages: 1 }]);
-    assert_eq!(migration.legs[0].range.start, at);
+    assert_eq!(migration.parts[0].range.start, at);
     let seen = Arc::new(AtomicU64::new(0));
     let loaded = seen.clone();
     let toucher = world.spawn(Box::new(move |cpu| loaded.store(cpu.load(at))));

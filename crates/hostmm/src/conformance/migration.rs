@@ -2,7 +2,7 @@
 
 use super::engine::{Bench, carry, moved};
 use super::{ClaimedCpu, FailureKnown, FrameName, Mapping, Recorder, World};
-use crate::{AccessError, ClaimRequest, Claimed, DeviceRun, Leg, Migration, MmError, Outcome, Place, Toward};
+use crate::{AccessError, ClaimRequest, Claimed, DeviceRun, Migration, MmError, Outcome, Part, Place, Toward};
 use alloc::vec::Vec;
 use units::{HostRange, ORDER_2M, SZ_2M, SZ_4K, bytes_of, pages_of};
 
@@ -17,8 +17,8 @@ pub(super) fn claim_collects_pages_and_holes(world: &dyn World) {
     bench.to_tile(Bench::page(range, 3), 0, 3);
     let mut migration = bench.claim(range, 1);
     let from = |i: usize| {
-        let leg = migration.legs.iter().find(|leg| leg.range.contains(range.page_at(i))).expect("collected");
-        leg.from_at(leg.range.page_index(range.page_at(i)))
+        let part = migration.parts.iter().find(|part| part.range.contains(range.page_at(i))).expect("collected");
+        part.from_at(part.range.page_index(range.page_at(i)))
     };
     assert!(matches!(from(0), Some(Place::Host(_))), "a written page: {:?}", from(0));
     assert_eq!([from(1), from(3)], [None, Some(Place::Device(bench.frame(0, 3)))]);
@@ -27,7 +27,7 @@ pub(super) fn claim_collects_pages_and_holes(world: &dyn World) {
     }
     bench.mm.finish(&mut migration);
     let mut migration = bench.claim_home(range);
-    let device: Vec<_> = migration.legs.iter().map(|leg| leg.range).collect();
+    let device: Vec<_> = migration.parts.iter().map(|part| part.range).collect();
     assert_eq!(device, [Bench::page(range, 3)], "only device pages were asked for");
     bench.mm.finish(&mut migration);
     for (i, value) in [(0, 10), (1, 0), (2, 12), (3, 13)] {
@@ -71,7 +71,10 @@ pub(super) fn a_hole_filled_meanwhile_keeps_its_write(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(2, Mapping::Anonymous);
     let mut migration = bench.claim(range, 0);
-    assert!(matches!(migration.legs[..], [Leg { range: all, from: None, .. }] if all == range), "two holes, one leg");
+    assert!(
+        matches!(migration.parts[..], [Part { range: all, from: None, .. }] if all == range),
+        "two holes, one part"
+    );
     bench.stage(&mut migration, range, 0, 0);
     world.store(range.page_at(0), 41);
     bench.complete(&mut migration);
@@ -88,13 +91,13 @@ pub(super) fn abort_restores_the_sources(world: &dyn World) {
     bench.to_tile(Bench::page(range, 2), 1, 2);
     let mut migration = bench.claim(range, 0);
     bench.stage(&mut migration, range, 0, 0);
-    for leg in migration.legs.clone() {
-        for i in (0..leg.pages()).filter(|i| leg.range.page_at(*i) != range.page_at(1)) {
-            let (Some(from), Some(to)) = (leg.from_at(i), leg.to_at(i)) else {
-                panic!("{leg:?} is collected and aimed")
+    for part in migration.parts.clone() {
+        for i in (0..part.pages()).filter(|i| part.range.page_at(*i) != range.page_at(1)) {
+            let (Some(from), Some(to)) = (part.from_at(i), part.to_at(i)) else {
+                panic!("{part:?} is collected and aimed")
             };
             let how = bench.transfer(from, to);
-            assert!(matches!(how, Outcome::Moved | Outcome::Copied), "page {i} of {leg:?}: {how:?}");
+            assert!(matches!(how, Outcome::Moved | Outcome::Copied), "page {i} of {part:?}: {how:?}");
         }
     }
     bench.mm.commit(&mut migration);
@@ -121,7 +124,7 @@ pub(super) fn a_second_claim_gets_nothing(world: &dyn World) {
         Ok(claimed) => {
             assert_eq!(claimed, Claimed::Begun);
             assert_eq!(second.pages(), 2, "{second:?}");
-            assert!(second.legs.iter().all(|leg| leg.range.start >= range.page_at(2)), "{second:?}");
+            assert!(second.parts.iter().all(|part| part.range.start >= range.page_at(2)), "{second:?}");
             bench.mm.finish(&mut second);
         }
         Err(error) => assert_eq!(error, MmError::Stale),
@@ -139,7 +142,7 @@ pub(super) fn a_pinned_page_fails_alone(world: &dyn World) {
     world.pin(range.page_at(1));
     if world.contract().failure == FailureKnown::AtClaim {
         let mut migration = bench.claim(range, 0);
-        assert!(migration.legs.iter().all(|leg| !leg.range.contains(range.page_at(1))), "{migration:?}");
+        assert!(migration.parts.iter().all(|part| !part.range.contains(range.page_at(1))), "{migration:?}");
         bench.mm.finish(&mut migration);
     }
     let moved = bench.try_to_tile(range, 0, 0);
@@ -158,11 +161,11 @@ pub(super) fn claim_device_finds_the_address(world: &dyn World) {
     bench.to_tile(range, 0, 7);
     let run = |frame, pages| DeviceRun { first: bench.frame(0, frame), pages };
     let mut migration = bench.claim_device(&[run(8, 1), run(100, 2), run(7, 1)]);
-    let found: Vec<_> = migration.legs.iter().map(|leg| (leg.range, leg.from)).collect();
-    let leg = |i, frame| (Bench::page(range, i), Some(Place::Device(bench.frame(0, frame))));
-    assert_eq!(found, [leg(1, 8), leg(0, 7)]);
+    let found: Vec<_> = migration.parts.iter().map(|part| (part.range, part.from)).collect();
+    let part = |i, frame| (Bench::page(range, i), Some(Place::Device(bench.frame(0, frame))));
+    assert_eq!(found, [part(1, 8), part(0, 7)]);
     bench.mm.stage(&mut migration).expect("staged");
-    assert!(migration.legs.iter().all(|leg| matches!(leg.to, Some(Place::Host(_)))), "{migration:?}");
+    assert!(migration.parts.iter().all(|part| matches!(part.to, Some(Place::Host(_)))), "{migration:?}");
     bench.complete(&mut migration);
     assert_eq!(migration.carried(), 2);
     assert_eq!([7, 8].map(|frame| bench.tiles[0].freed(bench.frame(0, frame))), [1, 1]);
@@ -233,7 +236,7 @@ pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
     recorder.take();
     for (tile, pages) in [(0, 3), (1, 3)] {
         assert_eq!(bench.mm.claim(&request(range, tile), &mut migration), Ok(Claimed::Begun));
-        assert_eq!((migration.pages(), migration.legs.len()), (pages, 3), "{migration:?}");
+        assert_eq!((migration.pages(), migration.parts.len()), (pages, 3), "{migration:?}");
         bench.mm.finish(&mut migration);
     }
     assert_eq!(bench.mm.claim(&request(Bench::page(range, 1), 1), &mut migration), Ok(Claimed::There));
@@ -242,18 +245,18 @@ pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *claim*: each source is a leg of its own, in the order of the addresses; all of it moves, and arrives as it was.
+/// Row *claim*: each source is a part of its own, in the order of the addresses; all of it moves, and arrives as it was.
 pub(super) fn a_mixed_range_is_a_leg_each(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(6, Mapping::Anonymous);
     [0, 1, 2, 5].into_iter().for_each(|i| world.store(range.page_at(i), 40 + i as u64));
     bench.to_tile(Bench::page(range, 2), 1, 7);
     let mut migration = bench.claim(range, 0);
-    let legs: Vec<_> = migration.legs.iter().map(|leg| (range.page_index(leg.range.start), leg.from)).collect();
-    assert!(matches!(legs[0], (0, Some(Place::Host(_)))), "{legs:?}");
+    let parts: Vec<_> = migration.parts.iter().map(|part| (range.page_index(part.range.start), part.from)).collect();
+    assert!(matches!(parts[0], (0, Some(Place::Host(_)))), "{parts:?}");
     let vram = Some(Place::Device(bench.frame(1, 7)));
-    assert!(legs.contains(&(2, vram)) && legs.contains(&(3, None)), "{legs:?}");
-    assert!(matches!(legs.last(), Some((5, Some(Place::Host(_))))), "{legs:?}");
+    assert!(parts.contains(&(2, vram)) && parts.contains(&(3, None)), "{parts:?}");
+    assert!(matches!(parts.last(), Some((5, Some(Place::Host(_))))), "{parts:?}");
     bench.stage(&mut migration, range, 0, 16);
     bench.complete(&mut migration);
     assert_eq!(moved(&migration, range), [true; 6]);
@@ -262,17 +265,17 @@ pub(super) fn a_mixed_range_is_a_leg_each(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *failure known*: where a part of a run does not commit, the rest of it does, and the leg says which.
+/// Row *failure known*: where a part of a run does not commit, the rest of it does, and the part says which.
 pub(super) fn a_commit_fails_in_the_middle_of_a_run(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(5, Mapping::Anonymous);
     let mut migration = bench.claim(range, 1);
-    assert_eq!(migration.legs.len(), 1, "{migration:?}");
+    assert_eq!(migration.parts.len(), 1, "{migration:?}");
     bench.stage(&mut migration, range, 1, 0);
     world.store(range.page_at(2), 9);
     bench.complete(&mut migration);
     assert_eq!(moved(&migration, range), [true, true, false, true, true]);
-    assert_eq!(migration.legs.len(), 3, "{migration:?}");
+    assert_eq!(migration.parts.len(), 3, "{migration:?}");
     assert_eq!(bench.place(range, 3), Some(Place::Device(bench.frame(1, 3))));
     assert_eq!([1, 2, 3].map(|i| world.load(range.page_at(i))), [0, 9, 0]);
     bench.audit();
@@ -291,7 +294,7 @@ pub(super) fn a_part_of_a_claim_is_dropped(world: &dyn World) {
     bench.audit();
 }
 
-/// Rows *claim*, *order*: a huge page is one run of a walk, one leg of a claim, and one run at home again.
+/// Rows *claim*, *order*: a huge page is one run of a walk, one part of a claim, and one run at home again.
 pub(super) fn a_huge_page_is_one_run(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(pages_of(SZ_2M), Mapping::Huge);
@@ -300,10 +303,10 @@ pub(super) fn a_huge_page_is_one_run(world: &dyn World) {
     if looked.iter().all(|run| run.order == ORDER_2M) {
         assert_eq!(looked.len(), 1, "{looked:?}");
         let mut migration = bench.claim(range, 0);
-        assert_eq!(migration.legs.len(), 1, "{migration:?}");
+        assert_eq!(migration.parts.len(), 1, "{migration:?}");
         bench.stage(&mut migration, range, 0, 512);
         bench.complete(&mut migration);
-        assert_eq!((migration.legs.len(), migration.carried()), (1, 512));
+        assert_eq!((migration.parts.len(), migration.carried()), (1, 512));
         assert_eq!(bench.look(range).len(), 1);
     }
     world.munmap(HostRange::new(range.page_at(100), range.page_at(101)));

@@ -86,15 +86,15 @@ fn a_device_maps_what_is_in_a_peers_vram() {
             let block = block(&checked);
             let programs = checked.open_all();
             let hand = |n: usize| Hand::new(&checked, checked.thread_of(programs[n].file().clone()), 0);
-            let (near, far) = (hand(0), hand(1));
-            near.program.madvise_peer(near.vm, block, programs[1].file(), TileId(1)).expect("a peer");
-            near.write(block, 7);
+            let (first, second) = (hand(0), hand(1));
+            first.program.madvise_peer(first.vm, block, programs[1].file(), TileId(1)).expect("a peer");
+            first.write(block, 7);
             let flow =
                 |device: usize, from, to| checked.cores().nth(device).expect("a device").ledger().flow(from, to).pages;
             assert_eq!(flow(1, Where::System, vram(3)), 16, "the peer's VRAM has it");
-            far.write(block, 8);
+            second.write(block, 8);
             assert_eq!(flow(1, vram(3), vram(2)), 16, "a tile of the peer takes it to its own");
-            near.write(block, 9);
+            first.write(block, 9);
             for n in 0..block.pages() {
                 assert_eq!(checked.sim.load_u64(block.page_at(n)).expect("mapped"), 9);
             }

@@ -96,15 +96,15 @@ fn evict(stage: &Stage, random: &mut Random) {
     if stage.mm.stage(&mut migration).is_ok() {
         hostmm::conformance::transfer(&*stage.mm, &mut migration);
         // Some are wanted back: abort must be exact too.
-        for index in (0..migration.legs.len()).rev() {
-            let leg = migration.legs[index];
-            let odd = leg.from.and_then(Place::device).is_some_and(|page| page.frame % 7 == 0);
-            match leg.pages() {
-                1 if odd => migration.legs[index].outcome = Outcome::Failed,
+        for index in (0..migration.parts.len()).rev() {
+            let part = migration.parts[index];
+            let odd = part.from.and_then(Place::device).is_some_and(|page| page.frame % 7 == 0);
+            match part.pages() {
+                1 if odd => migration.parts[index].outcome = Outcome::Failed,
                 1 => {}
                 pages => {
                     migration.split(index, pages / 2);
-                    migration.legs[index + usize::from(odd)].outcome = Outcome::Failed;
+                    migration.parts[index + usize::from(odd)].outcome = Outcome::Failed;
                 }
             }
         }
@@ -123,14 +123,14 @@ fn lossy(stage: &Stage, range: HostRange) {
     let mut migration = Migration::default();
     if stage.mm.claim(&request, &mut migration) == Ok(Claimed::Begun) {
         migration.aim(range, device);
-        let source = migration.legs.first().and_then(|leg| leg.from);
+        let source = migration.parts.first().and_then(|part| part.from);
         if let Some(source @ Place::Host(_)) = source
             && stage.mm.stage(&mut migration).is_ok()
         {
             let mut bytes = [0; SZ_4K as usize];
             if stage.mm.read(source, 0, &mut bytes).is_ok() {
                 std::thread::yield_now();
-                migration.legs.iter_mut().for_each(|leg| leg.outcome = Outcome::Copied);
+                migration.parts.iter_mut().for_each(|part| part.outcome = Outcome::Copied);
                 stage.mm.commit(&mut migration);
                 if migration.carried() > 0 {
                     let _ = stage.mm.write(Place::Device(device), 0, &bytes);

@@ -117,7 +117,7 @@ pub(super) fn remapper(stage: &Stage) {
         while !done {
             // A piece of it is registered and a piece is not.
             stage.counts.raw_remaps_refused.fetch_add(1, SeqCst);
-            stage.mm.bring_home(area);
+            stage.mm.migrate_back(area);
             done = go();
         }
         stage.areas[2].start.store(target.start.0, SeqCst);

@@ -235,14 +235,14 @@ pub fn migrate_home(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange)
 pub fn carry(mm: &dyn HostMm, memory: &dyn HostMemory, migration: &mut Migration) {
     if mm.stage(migration).is_ok() {
         let mut index = 0;
-        while let Some(leg) = migration.legs.get(index).copied() {
+        while let Some(part) = migration.parts.get(index).copied() {
             let mut report = migration.report_from(index);
-            let from = leg.from.unwrap_or(Place::Host(HostFrame(leg.range.start.page_number())));
-            match leg.to {
-                Some(to) => memory.transfer(from, to, leg.pages(), &mut |pages, how| report.note(pages, how)),
-                None => report.note(leg.pages(), Outcome::Failed),
+            let from = part.from.unwrap_or(Place::Host(HostFrame(part.range.start.page_number())));
+            match part.to {
+                Some(to) => memory.transfer(from, to, part.pages(), &mut |pages, how| report.note(pages, how)),
+                None => report.note(part.pages(), Outcome::Failed),
             }
-            index = report.leg();
+            index = report.part();
         }
         mm.commit(migration);
     }
@@ -258,20 +258,20 @@ pub fn migrate_to(mm: &LiveMm, vram: &Vram, window: HostRange) -> usize {
         vram.release(frames);
         return 0;
     }
-    for leg in std::mem::take(&mut migration.legs) {
-        for n in 0..leg.pages() {
-            let range = HostRange::sized(leg.range.page_at(n), SZ_4K);
+    for part in std::mem::take(&mut migration.parts) {
+        for n in 0..part.pages() {
+            let range = HostRange::sized(part.range.page_at(n), SZ_4K);
             let frame = frames[window.page_index(range.start)];
-            let there = leg.from.and_then(Place::device).is_some_and(|page| page.pagemap == vram.id);
+            let there = part.from.and_then(Place::device).is_some_and(|page| page.pagemap == vram.id);
             let to = (!there).then_some(Place::Device(DevicePage { pagemap: vram.id, frame }));
-            migration.add(Leg { range, from: leg.from_at(n), to, ..leg });
+            migration.add(Part { range, from: part.from_at(n), to, ..part });
         }
     }
     carry(mm, mm, &mut migration);
     let arrived = |frame: &u64| {
-        migration.legs.iter().filter(|leg| leg.carried()).any(|leg| {
-            let first = leg.to.and_then(Place::device).expect("carried to VRAM");
-            (first.frame..first.frame + leg.pages() as u64).contains(frame)
+        migration.parts.iter().filter(|part| part.carried()).any(|part| {
+            let first = part.to.and_then(Place::device).expect("carried to VRAM");
+            (first.frame..first.frame + part.pages() as u64).contains(frame)
         })
     };
     frames.retain(|frame| !arrived(frame));

@@ -77,8 +77,8 @@ impl Sim {
         let (owner, wanted) = {
             let mut state = self.lock();
             let claim = state.claims.held(id);
-            let legs = migration.legs.iter().filter(|leg| leg.carried());
-            let indices = legs.flat_map(|leg| claim.indices(leg));
+            let parts = migration.parts.iter().filter(|part| part.carried());
+            let indices = parts.flat_map(|part| claim.indices(part));
             let wanted: Vec<_> = indices.map(|index| (index, claim.pages[index])).collect();
             (claim.owner, wanted)
         };

@@ -9,7 +9,7 @@ pub(crate) mod transfer;
 
 use crate::sorted::Sorted;
 use crate::state::State;
-use hostmm::{ClaimId, DevicePage, Leg, Migration, MmError, OwnerId, Place, Toward};
+use hostmm::{ClaimId, DevicePage, Migration, MmError, OwnerId, Part, Place, Toward};
 use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
 
 /// How far a page of a claim has come.
@@ -26,7 +26,7 @@ pub(crate) enum Carry {
 pub(crate) struct ClaimPage {
     /// Where it is mapped (follows an mremap).
     pub(crate) at: HostVa,
-    /// Where it was mapped at the claim: how its leg names it.
+    /// Where it was mapped at the claim: how its part names it.
     pub(crate) asked: HostVa,
     /// Where its bytes are; nowhere for a hole.
     pub(crate) source: Option<Place>,
@@ -57,7 +57,7 @@ pub(crate) struct Claim {
     toward: Toward,
     /// Whether it holds the mmap lock for reading.
     pub(crate) holds_mmap: bool,
-    /// Page by the address that its leg names.
+    /// Page by the address that its part names.
     by_asked: Sorted<HostVa, usize>,
 }
 
@@ -71,9 +71,9 @@ impl Claim {
     pub(crate) fn source_at(&self, at: HostVa) -> Option<Place> {
         self.pages.iter().find(|page| page.at == at.page())?.source
     }
-    /// The pages that a leg names, by their place in the claim.
-    pub(crate) fn indices(&self, leg: &Leg) -> impl Iterator<Item = usize> {
-        self.by_asked.range(leg.range.start..leg.range.end).iter().map(|(_, index)| *index)
+    /// The pages that a part names, by their place in the claim.
+    pub(crate) fn indices(&self, part: &Part) -> impl Iterator<Item = usize> {
+        self.by_asked.range(part.range.start..part.range.end).iter().map(|(_, index)| *index)
     }
 }
 
@@ -181,16 +181,16 @@ impl Claims {
 pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), MmError> {
     let id = migration.id.ok_or(MmError::Gone)?;
     let home = state.claims.held(id).toward == Toward::Ram;
-    if home && state.shortages > 0 && !migration.legs.is_empty() {
+    if home && state.shortages > 0 && !migration.parts.is_empty() {
         state.shortages -= 1;
         return Err(MmError::NoMemory);
     }
-    let legs = core::mem::take(&mut migration.legs);
-    for leg in legs {
-        let indices: Vec<_> = state.claims.held(id).indices(&leg).collect();
+    let parts = core::mem::take(&mut migration.parts);
+    for part in parts {
+        let indices: Vec<_> = state.claims.held(id).indices(&part).collect();
         for (n, index) in indices.into_iter().enumerate() {
             let page = state.claims.held(id).pages[index];
-            let to = match leg.to_at(n) {
+            let to = match part.to_at(n) {
                 _ if home => Some(Place::Host(state.frames.alloc(crate::content::Content::default()))),
                 Some(Place::Device(dst)) => {
                     assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
@@ -201,22 +201,22 @@ pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), 
             if let Some(to) = to {
                 state.claims.aim(id, index, to);
             }
-            migration.add(Leg { range: HostRange::sized(page.asked, SZ_4K), from: leg.from_at(n), to, ..leg });
+            migration.add(Part { range: HostRange::sized(page.asked, SZ_4K), from: part.from_at(n), to, ..part });
         }
     }
     Ok(())
 }
 
-/// Writes to the legs of a migration which of its pages moved.
+/// Writes to the parts of a migration which of its pages moved.
 pub(crate) fn tell_moved(state: &mut State, id: ClaimId, migration: &mut Migration) {
-    let legs = core::mem::take(&mut migration.legs);
-    for leg in legs {
+    let parts = core::mem::take(&mut migration.parts);
+    for part in parts {
         let claim = state.claims.held(id);
-        for (n, index) in claim.indices(&leg).enumerate() {
+        for (n, index) in claim.indices(&part).enumerate() {
             let page = claim.pages[index];
-            let outcome = if page.moved { leg.outcome } else { Outcome::Failed };
+            let outcome = if page.moved { part.outcome } else { Outcome::Failed };
             let range = HostRange::sized(page.asked, SZ_4K);
-            migration.add(Leg { range, from: leg.from_at(n), to: leg.to_at(n), outcome });
+            migration.add(Part { range, from: part.from_at(n), to: part.to_at(n), outcome });
         }
     }
 }

@@ -177,7 +177,7 @@ impl HostMm for Mm {
         let refused = self.refused.load();
         if refused > 0 && claimed == Claimed::Begun {
             self.refused.store(refused - 1);
-            migration.legs.retain(|leg| !matches!(leg.from, Some(Place::Host(_))));
+            migration.parts.retain(|part| !matches!(part.from, Some(Place::Host(_))));
         }
         Ok(claimed)
     }

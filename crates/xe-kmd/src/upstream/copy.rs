@@ -3,8 +3,8 @@
 //!
 //! | variant | entry | what happens |
 //! |---|---|---|
-//! | `upstream` | `copy_far_side`: [`far_side`] | the engine that pushes writes to a *bus* address of the destination's number |
-//! | `skip` | `copy_far_side`: [`skipped`] | nothing is copied |
+//! | `upstream` | `copy_remote_side`: [`remote_side`] | the engine that pushes writes to a *bus* address of the destination's number |
+//! | `skip` | `copy_remote_side`: [`skipped`] | nothing is copied |
 //! | `bounce` | `from_peers`: [`Refuse`](gpusvm::FromPeers::Refuse) | the range is evicted, then migrated from system memory |
 //! | `stay` | `from_peers`: [`Stay`](gpusvm::FromPeers::Stay) | it stays where it is, and is mapped there |
 //! | `peer` | `map_for_push`: [`through_bar`] | the engine writes over the bus, to the device's own window |
@@ -21,23 +21,23 @@
 use units::{Dpa, HostFrame};
 
 use crate::port::Hw;
-use crate::rules::{FarSide, Mapped, slot_leaf};
+use crate::rules::{Mapped, RemoteSide, slot_leaf};
 
-/// The far side always stands in slots, its memory type forgotten.
-pub fn far_side(addr: Mapped) -> FarSide {
+/// The remote side always stands in slots, its memory type forgotten.
+pub fn remote_side(addr: Mapped) -> RemoteSide {
     let number = match addr {
         Mapped::System(iova) => iova.0,
         Mapped::Vram(dpa) => dpa.0,
     };
-    FarSide::Slot(slot_leaf(number))
+    RemoteSide::Slot(slot_leaf(number))
 }
 
 /// The one `if` of the map helper asks for the device and not for the pagemap, and nothing else does: so a page of another
 /// tile counts as the tile's own, has no address, and `xe_svm_copy` takes that for nothing to copy.
-pub fn skipped(addr: Mapped) -> FarSide {
+pub fn skipped(addr: Mapped) -> RemoteSide {
     match addr {
-        Mapped::System(iova) => FarSide::Slot(slot_leaf(iova.0)),
-        Mapped::Vram(_) => FarSide::Nowhere,
+        Mapped::System(iova) => RemoteSide::Slot(slot_leaf(iova.0)),
+        Mapped::Vram(_) => RemoteSide::Nowhere,
     }
 }
 

@@ -37,8 +37,8 @@ fn tile_to_tile_copies_carry_dm_on_both_sides() {
 }
 
 #[test]
-fn upstreams_far_side_writes_to_the_bus_and_says_nothing() {
-    let rules = Rules { copy_far_side: upstream::copy::far_side, ..Rules::CORRECT };
+fn upstreams_remote_side_writes_to_the_bus_and_says_nothing() {
+    let rules = Rules { copy_remote_side: upstream::copy::remote_side, ..Rules::CORRECT };
     let (rig, _, copies) = cross(rules, Access::Read);
     assert!(all(&copies, Outcome::Dropped));
     assert_eq!(copies[3].dst, Some((dpa(1, 3), false)), "a device address on the bus");
@@ -47,7 +47,7 @@ fn upstreams_far_side_writes_to_the_bus_and_says_nothing() {
 
 #[test]
 fn what_is_skipped_is_written_nowhere_and_counts_as_carried() {
-    let rules = Rules { copy_far_side: upstream::copy::skipped, ..Rules::CORRECT };
+    let rules = Rules { copy_remote_side: upstream::copy::skipped, ..Rules::CORRECT };
     let (rig, asid, copies) = cross(rules, Access::Read);
     assert!(copies.is_empty(), "no copy job, so no stray write");
     assert_eq!((pagemap(&rig, DATA), rig.device.vram_used(TileId(0))), (T1, 0), "the source is gone");
