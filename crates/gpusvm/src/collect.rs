@@ -59,17 +59,17 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             match self.try_get_pages(&located, ctx, &mut walked) {
                 Ok(Got::Mapped { system, device }) => {
                     let ns = sync::time::now_ns().saturating_sub(start_ns);
-                    self.tell(Event::PagesMapped { range: located.span, system, device, ns });
+                    self.emit(Event::PagesMapped { range: located.span, system, device, ns });
                     return Ok(());
                 }
                 Ok(Got::Reused) => {
-                    self.tell(Event::PagesReused { range: located.span });
+                    self.emit(Event::PagesReused { range: located.span });
                     return Ok(());
                 }
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::Raced) => {}
                 Err(Attempt::Stale) => {
-                    self.tell(Event::Retried { range: located.span });
+                    self.emit(Event::Retried { range: located.span });
                     if !retry.wait() {
                         return Err(SvmError::Busy);
                     }

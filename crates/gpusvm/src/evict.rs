@@ -31,7 +31,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             let walk = Walk { range: span, valid_since, vma: None, fault: true, write: false, owner: None };
             match self.mm.walk(&walk, &mut runs) {
                 Ok(()) => {
-                    self.tell(Event::Evicted { range: span, ns: sync::time::now_ns().saturating_sub(start_ns) });
+                    self.emit(Event::Evicted { range: span, ns: sync::time::now_ns().saturating_sub(start_ns) });
                     return Ok(());
                 }
                 Err(MmError::Stale) if retry.wait() => {}

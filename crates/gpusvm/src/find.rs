@@ -82,7 +82,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                 Err(Attempt::Stale) if retry.wait() => {}
                 Err(failed) => return Err(failed),
                 Ok((key, range)) => {
-                    self.tell(Event::RangeCreated { range });
+                    self.emit(Event::RangeCreated { range });
                     return Ok(key);
                 }
             }
@@ -171,6 +171,6 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             removed
         };
         self.notifier_remove_if_empty(removed.notifier);
-        self.tell(Event::RangeRemoved { range: removed.span });
+        self.emit(Event::RangeRemoved { range: removed.span });
     }
 }

@@ -96,7 +96,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             let ranges = notifier.ranges.values().filter_map(|&key| tree.ranges.remove(key));
             ranges.map(unmap).collect::<Vec<_>>()
         };
-        removed.into_iter().for_each(|range| self.tell(Event::RangeRemoved { range }));
+        removed.into_iter().for_each(|range| self.emit(Event::RangeRemoved { range }));
     }
 }
 
@@ -115,7 +115,7 @@ impl<O: GpuSvmOps> NotifierOps for Hook<O> {
         locked.invalidate(self.notifier, event);
         drop(locked);
         if let Some(range) = span.intersect(event.range) {
-            svm.tell(Event::Invalidated { range, kind: event.kind });
+            svm.emit(Event::Invalidated { range, kind: event.kind });
         }
     }
 }

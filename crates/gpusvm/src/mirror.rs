@@ -178,7 +178,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         self.tree.lock().ranges_in(span).next().is_some()
     }
 
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         self.observer.event(&event);
     }
 }

@@ -94,7 +94,7 @@ impl BindQueue {
         let slots = (shared.gpu.rules.bind_fence_slots)(self.tiles, self.is_default);
         let (count, filled) = (slots.len() as u32, slots.iter().flatten().count() as u32);
         if filled < count {
-            shared.gpu.tell(Event::FenceArrayHole { count, filled });
+            shared.gpu.emit(Event::FenceArrayHole { count, filled });
             return Err(Errno::EFAULT);
         }
         Ok(Fence::all(slots.into_iter().flatten().map(|tile| self.line(tile).last())))

@@ -361,7 +361,7 @@ impl Bo {
             self.shared.system.must_take(self.config.size);
             state.in_system = true;
             self.purge_if_unneeded(&mut state);
-            self.shared.gpu.tell(Event::BoEvicted { tile, bytes: self.config.size });
+            self.shared.gpu.emit(Event::BoEvicted { tile, bytes: self.config.size });
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Chip {
 
 impl Chip {
     /// Tells the observer.
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         self.observer.event(&event);
     }
 
@@ -36,6 +36,6 @@ impl Chip {
     pub(crate) fn flush(&self, tile: TileId, asid: Asid, span: GpuRange) {
         let start = now_ns();
         (self.rules.flush)(&*self.hw, tile, asid, span);
-        self.tell(Event::TlbFlush { asid, tile, span, ns: now_ns() - start });
+        self.emit(Event::TlbFlush { asid, tile, span, ns: now_ns() - start });
     }
 }

@@ -150,7 +150,7 @@ impl Device {
 
     /// Job `seqno` of a context is done and its fence is written. Takes leaf locks only.
     pub fn job_done(&self, context: ContextId, seqno: u64) {
-        self.shared.gpu.tell(Event::JobDone { context, seqno });
+        self.shared.gpu.emit(Event::JobDone { context, seqno });
         if let Some(queue) = self.queues.of(context) {
             queue.job_done(seqno);
         }
@@ -163,7 +163,7 @@ impl Device {
 
     /// A context was killed while job `seqno` ran: its queue is banned. Takes leaf locks only.
     pub fn context_killed(&self, context: ContextId, seqno: u64) {
-        self.shared.gpu.tell(Event::Banned { context, seqno });
+        self.shared.gpu.emit(Event::Banned { context, seqno });
         if let Some(queue) = self.queues.of(context) {
             queue.ban();
         }

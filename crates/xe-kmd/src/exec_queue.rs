@@ -243,7 +243,7 @@ impl ExecQueue {
                 return Err(Errno::ECANCELED);
             }
             let (seqno, is_first) = begun?;
-            gpu.tell(Event::JobSubmitted { context: queue.context, seqno });
+            gpu.emit(Event::JobSubmitted { context: queue.context, seqno });
             gpu.hw.submit(queue.context, HwJob { seqno, batch: Some(batch), fence: user });
             is_first
         };
@@ -292,7 +292,7 @@ impl ExecQueue {
             self.end_context(queue, &mut ring);
         }
         let seqno = queue.jobs.lock().done + 1;
-        shared.gpu.tell(Event::Banned { context: queue.context, seqno });
+        shared.gpu.emit(Event::Banned { context: queue.context, seqno });
         queue.cancel(why);
         shared.waiters.wake(Happened::Ended(self.id));
     }

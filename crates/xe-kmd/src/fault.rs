@@ -109,7 +109,7 @@ fn ack(shared: &Shared, fault: &Queued, outcome: Result<Serviced, Errno>) {
         Ok(outcome) => (FaultAck::Replay, outcome),
         Err(errno) => (FaultAck::Kill, Serviced::Refused(errno)),
     };
-    shared.gpu.tell(Event::Fault {
+    shared.gpu.emit(Event::Fault {
         asid: record.asid,
         tile: record.slot.engine.tile,
         addr: record.addr,

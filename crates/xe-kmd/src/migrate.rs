@@ -219,7 +219,7 @@ impl Migrate {
         }
         let (tile, pages, crossings) = (self.tile, job.pages as u32, job.crossings());
         let ns = now_ns() - start;
-        chip.tell(Event::Copy { tile, direction, pages, carried, remote: told, crossings, ns });
+        chip.emit(Event::Copy { tile, direction, pages, carried, remote: told, crossings, ns });
         Ok(())
     }
 

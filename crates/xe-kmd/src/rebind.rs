@@ -144,7 +144,7 @@ impl Vm {
             self.shared.gpu.flush(tile, self.asid, span);
         }
         let (asid, leaves, ns) = (self.asid, done.leaves, now_ns() - start);
-        self.shared.gpu.tell(Event::Bind { asid, tile, span, leaves, ns });
+        self.shared.gpu.emit(Event::Bind { asid, tile, span, leaves, ns });
         Ok(())
     }
 

@@ -184,7 +184,7 @@ impl Vm {
         } else {
             None
         };
-        shared.gpu.tell(Event::VmCreated { asid });
+        shared.gpu.emit(Event::VmCreated { asid });
         let (state, faults) = (rwlock(ranks::VM, VmState::default()), mutex(ranks::LEAF, Vec::new()));
         let (shared, vms, sweep, binds) =
             (shared.clone(), vms.clone(), Sweep::default(), BindQueue::new(&shared.gpu, true));
@@ -217,7 +217,7 @@ impl Vm {
         }
         self.binds.cancel();
         self.vms.free(self.asid);
-        self.shared.gpu.tell(Event::VmClosed { asid: self.asid });
+        self.shared.gpu.emit(Event::VmClosed { asid: self.asid });
     }
 
     /// Removes the ranges that are known to be gone, and resets the VMAs that they leave behind.

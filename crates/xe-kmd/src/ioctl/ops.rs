@@ -133,7 +133,7 @@ pub(super) fn change(
         written.map(|()| work)
     })?;
     for op in ops {
-        vm.shared.gpu.tell(Event::VmBind { asid: vm.asid, span: op.span(), op: op.args.op });
+        vm.shared.gpu.emit(Event::VmBind { asid: vm.asid, span: op.span(), op: op.args.op });
     }
     if let Some(mirror) = vm.mirror() {
         work.gone.iter().for_each(|old| refresh(vm, mirror.svm, vmas, old));
@@ -267,5 +267,5 @@ fn prefetch_mirror(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, region: u32) -
         CONSULT_MEM_ADVISE_PREF_LOC => policy::resolve_pagemap(&mirror.shared.gpu, vma, first_tile.id),
         region => policy::region_pagemap(&mirror.shared.gpu, region),
     };
-    prefetch::prefetch(mirror, vma, part, &policy::Want::prefetch(&mirror.shared.gpu, vma, target))
+    prefetch::prefetch(mirror, vma, part, &policy::Placement::prefetch(&mirror.shared.gpu, vma, target))
 }

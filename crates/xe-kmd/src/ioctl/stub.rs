@@ -9,7 +9,7 @@ use crate::file::File;
 
 /// Tells the observer that a program asked for `what`; the answer is `EOPNOTSUPP`.
 pub(super) fn missing(file: &File, ioctl: u32, what: &'static str) -> Errno {
-    file.shared.gpu.tell(Event::Stub { ioctl: ioctl as u8, what });
+    file.shared.gpu.emit(Event::Stub { ioctl: ioctl as u8, what });
     Errno::EOPNOTSUPP
 }
 

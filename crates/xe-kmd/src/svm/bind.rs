@@ -68,7 +68,7 @@ pub(crate) fn bind_range(
     for segment in segments.iter().filter(|segment| segment.memory == Memory::Vram) {
         space.gpu.vram_touch(Dpa(segment.addr), segment.bytes);
     }
-    space.gpu.tell(Event::Bind { asid: space.asid, tile, span, leaves, ns: now_ns() - start });
+    space.gpu.emit(Event::Bind { asid: space.asid, tile, span, leaves, ns: now_ns() - start });
     Ok(())
 }
 

@@ -192,5 +192,5 @@ pub(crate) fn remove(space: &Space, svm: &Svm, key: RangeKey) {
     };
     svm.range_remove(key);
     space.prune(span);
-    space.gpu.tell(Event::Collected { asid: space.asid, span });
+    space.gpu.emit(Event::Collected { asid: space.asid, span });
 }

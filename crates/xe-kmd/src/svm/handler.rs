@@ -23,7 +23,7 @@ use xe_spec::fault::Access;
 use super::bind::{BindError, bind_range};
 use super::devmem::{self, Stay};
 use super::garbage::{self, Collected};
-use super::policy::{Need, Want, leaf_access};
+use super::policy::{Need, Placement, leaf_access};
 use super::{Mirror, RangeView};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
@@ -56,9 +56,9 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Ha
             return Ok(Handled::CollectFirst);
         }
         let vma = vmas.find(fault.addr).filter(|vma| vma.kind == Kind::Mirror).ok_or(Errno::EINVAL)?;
-        let want = Want::of(&shared.gpu, &vma, fault.tile, access)?;
+        let placement = Placement::of(&shared.gpu, &vma, fault.tile, access)?;
         let bounds = if tries.losing() { shrink(at, &vma, fault.addr) } else { vma.span.mirrored() };
-        let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &want.find_ctx()) {
+        let key = match svm.range_find_or_insert(fault.addr.mirrored(), bounds, &placement.find_ctx()) {
             Ok(key) => key,
             Err(SvmError::Busy) => {
                 tries.spend(Errno::EBUSY)?;
@@ -66,26 +66,26 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Ha
             }
             Err(error) => return Err(error.into()),
         };
-        match work_on(at, &vma, fault.tile, &want, key, &mut tries) {
+        match work_on(at, &vma, fault.tile, &placement, key, &mut tries) {
             Worked::Served(outcome) => return Ok(Handled::Served(outcome)),
             Worked::Moved => {}
-            Worked::TooSmall if tries.grow() && grow(at, &vma, fault.addr, &want) => {}
+            Worked::TooSmall if tries.grow() && grow(at, &vma, fault.addr, &placement) => {}
             Worked::TooSmall => return Err(Errno::EACCES),
             Worked::Not(Unserved::Refused(errno)) => return Err(errno),
             Worked::Not(Unserved::Again(step, errno)) => {
                 tries.spend(errno)?;
-                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step });
+                shared.gpu.emit(Event::Retry { asid: space.asid, addr: fault.addr, step });
             }
             Worked::Not(Unserved::CpuTurn) => {
                 tries.give_way()?;
-                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
+                shared.gpu.emit(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Migrate });
             }
             Worked::Not(Unserved::Unfit(answer)) => {
                 tries.met(answer, shared.gpu.rules.unfit_vram.errno)?;
                 if answer == WhenMet::EvictForEver && access == Access::Atomic {
                     access = Access::Write;
                 }
-                shared.gpu.tell(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Pages });
+                shared.gpu.emit(Event::Retry { asid: space.asid, addr: fault.addr, step: RetryStep::Pages });
             }
         }
     }
@@ -102,7 +102,7 @@ enum Worked {
 }
 
 /// One round on a range, with its lock held. Whoever had it before may have served this fault too.
-fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, want: &Want, key: RangeKey, tries: &mut Tries) -> Worked {
+fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, placement: &Placement, key: RangeKey, tries: &mut Tries) -> Worked {
     let _held = at.space.hold(key);
     let Some(view) = RangeView::of(at.svm, key) else { return Worked::Moved };
     if view.unmapped {
@@ -110,16 +110,16 @@ fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, want: &Want, key: RangeKey, 
         at.space.list_garbage(key);
         return Worked::Moved;
     }
-    if want.impossible(&view) {
+    if placement.impossible(&view) {
         return Worked::TooSmall;
     }
-    if want.satisfied(&view, tile) {
+    if placement.satisfied(&view, tile) {
         return Worked::Served(tries.outcome());
     }
     // Devices and VMs whose atomics want one block take it from each other until it is bound, so one that loses does all of a
     // round alone.
     let alone = tries.losing().then(|| at.shared.migrate_lock.write());
-    let round = Round { at, tile, vma, want, key, view: &view, met: tries.met, is_alone: alone.is_some() };
+    let round = Round { at, tile, vma, placement, key, view: &view, met: tries.met, is_alone: alone.is_some() };
     match round.migrate(tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
         Ok(()) => Worked::Served(Serviced::Resolved),
         Err(unserved) => Worked::Not(unserved),
@@ -138,8 +138,8 @@ fn shrink(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> Host
 
 /// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it; whether they do. A
 /// smaller range may be there because pages were absent when it was made.
-fn grow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, want: &Want) -> bool {
-    let window = HostRange::around(addr.mirrored(), want.min_page);
+fn grow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, placement: &Placement) -> bool {
+    let window = HostRange::around(addr.mirrored(), placement.min_page);
     let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
     let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
     if possible {
@@ -166,7 +166,7 @@ pub(crate) struct Round<'a> {
     pub at: Mirror<'a>,
     pub tile: TileId,
     pub vma: &'a Vma,
-    pub want: &'a Want,
+    pub placement: &'a Placement,
     pub key: RangeKey,
     pub view: &'a RangeView,
     /// Earlier binds that met pages in VRAM which no leaf can map.
@@ -178,10 +178,10 @@ pub(crate) struct Round<'a> {
 impl Round<'_> {
     /// Brings the pages to the VRAM they should be in. Where VRAM is only better, failing is no error.
     pub(crate) fn migrate(&self, tries: &mut Tries) -> Result<(), Unserved> {
-        let Some(target) = self.want.migration(self.view) else { return Ok(()) };
+        let Some(target) = self.placement.migration(self.view) else { return Ok(()) };
         let rules = &self.at.shared.gpu.rules;
-        let Some(timeslice_ms) = tries.migration(self.want, &rules.unfit_vram) else { return Ok(()) };
-        let settle_ms = if self.want.need == Need::Anywhere { rules.settle_ms } else { 0 };
+        let Some(timeslice_ms) = tries.migration(self.placement, &rules.unfit_vram) else { return Ok(()) };
+        let settle_ms = if self.placement.need == Need::Anywhere { rules.settle_ms } else { 0 };
         let stay = Stay { timeslice_ms, settle_ms };
         let to_vram = if self.is_alone { devmem::to_vram_alone } else { devmem::to_vram };
         match to_vram(self.at.shared, self.at.svm, self.key, self.view, target, stay) {
@@ -190,7 +190,7 @@ impl Round<'_> {
                 tries.migrations = 0;
                 Err(Unserved::Again(RetryStep::Migrate, error.into()))
             }
-            Err(_) if self.want.need == Need::Anywhere => Ok(()),
+            Err(_) if self.placement.need == Need::Anywhere => Ok(()),
             Err(MigrateError::CpuTurn) => {
                 tries.migrations -= 1;
                 Err(Unserved::CpuTurn)
@@ -202,7 +202,7 @@ impl Round<'_> {
 
     /// Collects the pages wherever they are now.
     pub(crate) fn collect(&self) -> Result<(), Unserved> {
-        let ctx = self.want.pages_ctx(self.view, &self.at.shared.gpu.rules.unfit_vram, self.met);
+        let ctx = self.placement.pages_ctx(self.view, &self.at.shared.gpu.rules.unfit_vram, self.met);
         let Err(error) = self.at.svm.get_pages(self.key, &ctx) else { return Ok(()) };
         match error {
             SvmError::Mixed => self.evict(&ctx),
@@ -219,7 +219,7 @@ impl Round<'_> {
     /// which has its pages in VRAM again before they are collected, a write fault makes them the process' own first.
     fn evict(&self, ctx: &Ctx) {
         let _ = self.at.svm.range_evict(self.key);
-        if self.want.need == Need::Vram {
+        if self.placement.need == Need::Vram {
             let _ = self.at.svm.get_pages(self.key, &Ctx { owner: None, devmem_only: false, ..*ctx });
         }
     }
@@ -245,7 +245,7 @@ impl Round<'_> {
         let rule = &gpu.rules.unfit_vram;
         let answer = (rule.when_met)(rule.errno, self.met);
         match answer {
-            WhenMet::Refuse => gpu.tell(Event::UnfitVram { asid, tile: self.tile, span: self.view.span.mirror() }),
+            WhenMet::Refuse => gpu.emit(Event::UnfitVram { asid, tile: self.tile, span: self.view.span.mirror() }),
             WhenMet::Evict | WhenMet::EvictForEver => {
                 let _ = self.at.svm.range_evict(self.key);
                 if rule.unmaps {
@@ -310,11 +310,11 @@ impl Tries {
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
     /// pages were lost again before they were bound.
-    fn migration(&mut self, want: &Want, rule: &UnfitVram) -> Option<u32> {
+    fn migration(&mut self, placement: &Placement, rule: &UnfitVram) -> Option<u32> {
         let before = self.migrations;
         self.migrations += 1;
         let doubled = before.min(2) + if rule.doubles_residency { self.met.min(2) } else { 0 };
-        (want.need == Need::Vram || before == 0).then_some(want.timeslice_ms << doubled)
+        (placement.need == Need::Vram || before == 0).then_some(placement.timeslice_ms << doubled)
     }
 
     /// A migration failed that must be.

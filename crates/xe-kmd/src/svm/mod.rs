@@ -236,7 +236,7 @@ impl Space {
             && let Some(table) = tables.table.as_mut()
         {
             table.zap(&*self.gpu.hw, span);
-            self.gpu.tell(Event::Zap { asid: self.asid, tile, span });
+            self.gpu.emit(Event::Zap { asid: self.asid, tile, span });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where the pages of a fault should live.
 //!
-//! A [`Want`] is made from the VMA's attributes and the fault before the range is known; with the range it says
+//! A [`Placement`] is made from the VMA's attributes and the fault before the range is known; with the range it says
 //! whether the mapping that is there will do, and whether a migration is worth a try.
 //!
 //! Two rules of devices that need 64K in VRAM: a smaller range is never migrated; and as its pages may be in
@@ -40,9 +40,9 @@ pub(crate) enum Need {
     Vram,
 }
 
-/// What a fault wants.
+/// Where the pages of a fault or a prefetch should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Want {
+pub(crate) struct Placement {
     /// VRAM that the pages should be in; `None`: system memory.
     pub target: Option<PagemapId>,
     pub need: Need,
@@ -57,8 +57,8 @@ pub(crate) struct Want {
     check_pages_threshold: u64,
 }
 
-impl Want {
-    /// What an access of `tile` to `vma` wants. `EACCES` where the VMA's attribute forbids the device's atomics.
+impl Placement {
+    /// Of an access of `tile` to `vma`. `EACCES` where the VMA's attribute forbids the device's atomics.
     pub(crate) fn of(gpu: &Gpu, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
         let platform = gpu.platform;
         let need = need_vram_for_atomic(platform, vma, access)?;
@@ -70,7 +70,7 @@ impl Want {
         Ok(Self { need, timeslice_ms, check_pages_threshold, ..prefetch })
     }
 
-    /// What a prefetch to `target` wants.
+    /// Of a prefetch to `target`.
     pub(crate) fn prefetch(gpu: &Gpu, vma: &Vma, target: Option<PagemapId>) -> Self {
         let (owner, read_only, min_page) = (gpu.interconnect.owner(), vma.read_only, gpu.platform.min_vram_page());
         Self { target, need: Need::Anywhere, timeslice_ms: 0, owner, read_only, min_page, check_pages_threshold: 0 }
@@ -180,13 +180,13 @@ mod tests {
         RangeView { span: HostRange::sized(HostVa(0), bytes), data, migrate_devmem: true, pagemap, unmapped: false }
     }
 
-    fn want(vma: &Vma, tile: u8, access: Access) -> Result<Want, Errno> {
-        Want::of(&Rig::new().device.shared.gpu, vma, TileId(tile), access)
+    fn placement(vma: &Vma, tile: u8, access: Access) -> Result<Placement, Errno> {
+        Placement::of(&Rig::new().device.shared.gpu, vma, TileId(tile), access)
     }
 
     #[test]
     fn the_faulting_tile_is_the_default_target() {
-        let read = want(&vma(|_| ()), 1, Access::Read).unwrap();
+        let read = placement(&vma(|_| ()), 1, Access::Read).unwrap();
         assert_eq!((read.target, read.need, read.timeslice_ms), (T1, Need::Anywhere, 0));
         assert_eq!(read.migration(&view(SZ_64K, None, 0)), T1);
         assert_eq!(read.migration(&view(SZ_64K, T0, 1)), T1, "another tile's VRAM is not this tile's");
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn small_ranges_stay_home_and_their_pages_come_home() {
-        let read = want(&vma(|_| ()), 0, Access::Write).unwrap();
+        let read = placement(&vma(|_| ()), 0, Access::Write).unwrap();
         let (small, large) = (view(SZ_4K, None, 0), view(SZ_64K, None, 0));
         let owner = |view, met| read.pages_ctx(view, &UnfitVram::OURS, met).owner;
         assert_eq!((read.migration(&small), owner(&small, 0)), (None, None));
@@ -207,24 +207,24 @@ mod tests {
 
     #[test]
     fn atomics_need_vram_unless_the_attribute_says_otherwise() {
-        let atomic = want(&vma(|_| ()), 1, Access::Atomic).unwrap();
+        let atomic = placement(&vma(|_| ()), 1, Access::Atomic).unwrap();
         assert_eq!((atomic.target, atomic.need, atomic.timeslice_ms), (T1, Need::Vram, 5));
         assert!(!atomic.satisfied(&view(SZ_64K, T0, 0b10), TileId(1)));
         assert!(atomic.satisfied(&view(SZ_64K, T1, 0b10), TileId(1)));
         assert!(atomic.impossible(&view(SZ_4K, None, 0)), "4K cannot live in VRAM: refused, not retried");
         let denied = vma(|vma| vma.attr.atomic = attr::ATOMIC_CPU);
-        assert_eq!(want(&denied, 0, Access::Atomic), Err(Errno::EACCES));
+        assert_eq!(placement(&denied, 0, Access::Atomic), Err(Errno::EACCES));
         assert!(!leaf_access(&PVC, &denied).atomic_vram);
         let device = vma(|vma| vma.attr.atomic = attr::ATOMIC_DEVICE);
-        assert_eq!(want(&device, 0, Access::Atomic).unwrap().need, Need::Vram, "no atomics on system memory here");
+        assert_eq!(placement(&device, 0, Access::Atomic).unwrap().need, Need::Vram, "no atomics on system memory here");
     }
 
     #[test]
     fn preferred_locations_are_obeyed() {
         let system = vma(|vma| vma.attr.devmem_fd = attr::PREFERRED_LOC_DEFAULT_SYSTEM);
-        let read = want(&system, 0, Access::Read).unwrap();
+        let read = placement(&system, 0, Access::Read).unwrap();
         assert_eq!((read.target, read.pages_ctx(&view(SZ_2M, T0, 0), &UnfitVram::OURS, 0).owner), (None, None));
         let far = vma(|vma| (vma.attr.devmem_fd, vma.attr.pagemap) = (7, T1));
-        assert_eq!(want(&far, 0, Access::Read).unwrap().target, T1);
+        assert_eq!(placement(&far, 0, Access::Read).unwrap().target, T1);
     }
 }

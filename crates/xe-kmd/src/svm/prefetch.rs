@@ -11,7 +11,7 @@ use gpusvm::RangeKey;
 use units::{GpuRange, GpuVa, SZ_4K};
 
 use super::handler::{Round, Tries, Unserved};
-use super::policy::Want;
+use super::policy::Placement;
 use super::{Mirror, RangeView, devmem};
 use crate::errno::Errno;
 use crate::rules::WhenMet;
@@ -22,16 +22,16 @@ const ROUNDS: u32 = 4;
 
 /// Prefetches `span`, which lies in the mirror `vma`. An error says that pages in VRAM were met which no leaf can map, and
 /// that the rule for them refuses the ioctl (a variant's does).
-pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Want) -> Result<(), Errno> {
+pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, placement: &Placement) -> Result<(), Errno> {
     let mut at = span.start;
     while let Some(cpu) = mirror.svm.mm().next_vma(at.mirrored()) {
         at = at.max(cpu.range.start.mirror());
         if at >= span.end {
             return Ok(());
         }
-        let key = mirror.svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &want.find_ctx());
+        let key = mirror.svm.range_find_or_insert(at.mirrored(), vma.span.mirrored(), &placement.find_ctx());
         at = match key {
-            Ok(key) => prefetch_range(mirror, vma, key, want)?.max(at.add(SZ_4K)),
+            Ok(key) => prefetch_range(mirror, vma, key, placement)?.max(at.add(SZ_4K)),
             // No range can be had there.
             Err(_) => cpu.range.end.mirror(),
         };
@@ -40,32 +40,38 @@ pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, want: &Wan
 }
 
 /// Prefetches a range, unless it is gone; its end.
-fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, want: &Want) -> Result<GpuVa, Errno> {
+fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, placement: &Placement) -> Result<GpuVa, Errno> {
     let _held = mirror.space.hold(key);
     match RangeView::of(mirror.svm, key) {
         Some(view) if view.unmapped => Ok(view.span.end.mirror()),
-        Some(view) => bring(mirror, vma, key, &view, want),
+        Some(view) => bring(mirror, vma, key, &view, placement),
         None => Ok(GpuVa(0)),
     }
 }
 
 /// Brings a range where it is wanted, and binds it; its end.
-fn bring(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, view: &RangeView, want: &Want) -> Result<GpuVa, Errno> {
+fn bring(
+    mirror: Mirror<'_>,
+    vma: &Vma,
+    key: RangeKey,
+    view: &RangeView,
+    placement: &Placement,
+) -> Result<GpuVa, Errno> {
     let Mirror { shared, svm, .. } = mirror;
     let end = view.span.end.mirror();
     let tiles = shared.gpu.tiles.iter().map(|tile| tile.id);
-    if view.pagemap == want.target && tiles.clone().all(|tile| view.data.bound_on(tile)) {
+    if view.pagemap == placement.target && tiles.clone().all(|tile| view.data.bound_on(tile)) {
         return Ok(end);
     }
-    if want.target.is_none() && view.pagemap.is_some() {
+    if placement.target.is_none() && view.pagemap.is_some() {
         let _ = svm.range_evict(key);
     }
-    if let Some(target) = want.migration(view) {
-        let stay = devmem::Stay { timeslice_ms: want.timeslice_ms, ..Default::default() };
+    if let Some(target) = placement.migration(view) {
+        let stay = devmem::Stay { timeslice_ms: placement.timeslice_ms, ..Default::default() };
         let _ = devmem::to_vram(shared, svm, key, view, target, stay);
     }
     for tile in tiles {
-        if !bind_on(Round { at: mirror, tile, vma, want, key, view, met: 0, is_alone: false })? {
+        if !bind_on(Round { at: mirror, tile, vma, placement, key, view, met: 0, is_alone: false })? {
             // The range is gone, or its pages cannot be had: the first fault will say so.
             break;
         }
