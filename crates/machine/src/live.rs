@@ -109,6 +109,7 @@ impl Live {
         };
         let mm = LiveMm::start(mm_live::Config { transport: config.travel, rules: mm, ..Default::default() })
             .map_err(StartError::Refused)?;
+        config.shared.iter().for_each(|words| mm.own(words.range()));
         let plan = Plan {
             platforms,
             rules: driver,

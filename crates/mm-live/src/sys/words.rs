@@ -42,6 +42,11 @@ impl SharedWords {
         }
     }
 
+    /// Where they are: memory of the library.
+    pub fn range(&self) -> HostRange {
+        self.at
+    }
+
     /// The descriptor's number.
     pub fn descriptor(&self) -> i32 {
         self.file.raw()
