@@ -50,6 +50,13 @@ impl Default for Registry {
     }
 }
 
+impl Registry {
+    /// The pagemap of that name, of whatever device.
+    pub fn find(&self, id: PagemapId) -> Option<Arc<Pagemap>> {
+        self.sets.read().iter().find_map(|set| set.upgrade()?.get(id).cloned())
+    }
+}
+
 /// The pagemaps of one device, one a tile.
 pub struct PagemapSet {
     maps: Vec<Arc<Pagemap>>,
@@ -87,7 +94,7 @@ impl PagemapSet {
     /// The pagemap of that name, of whatever device of the machine.
     pub fn find(&self, id: PagemapId) -> Option<Arc<Pagemap>> {
         let own = self.get(id).cloned();
-        own.or_else(|| self.registry.sets.read().iter().find_map(|set| set.upgrade()?.get(id).cloned()))
+        own.or_else(|| self.registry.find(id))
     }
 
     /// All of them.

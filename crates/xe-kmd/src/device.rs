@@ -31,7 +31,7 @@ use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
 use crate::shared::{MigrateLock, Shared};
-use crate::svm::devmem::{Stay, SvmOwner, TileMemory, populate};
+use crate::svm::devmem::{Stay, TileMemory, populate};
 use crate::svm::policy;
 use crate::vm::Vms;
 
@@ -93,13 +93,10 @@ impl Device {
             id: tile.pagemap,
             owner: gpu.interconnect.owner(),
             frames: pages_of(facts.vram_size) as u64,
-            ops: Arc::new(TileMemory::new(&gpu, tile.id)),
+            ops: Arc::new(TileMemory::new(&gpu, tile, &registry)),
         };
         let tiles = gpu.tiles.iter().zip(platform.tiles);
         let pagemaps = PagemapSet::new(&mm, &svm_observer, &registry, tiles.map(pagemap).collect());
-        for (tile, pagemap) in gpu.tiles.iter().zip(pagemaps.iter()) {
-            let _ = tile.svm_owner.set(SvmOwner::of(pagemap));
-        }
         let shared = Shared::new(gpu, mm, memory, pagemaps, svm_observer, migrate_lock);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);

@@ -7,7 +7,7 @@
 //! Upstream: the parts of `struct xe_device` and `struct xe_tile` that `xe_pt`, `xe_migrate` and `xe_svm` use.
 
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gpusvm::Proto;
 use hostmm::PagemapId;
@@ -18,7 +18,7 @@ use crate::errno::Errno;
 use crate::migrate::Migrate;
 use crate::pt::TablePool;
 use crate::pt::build::VramGranule;
-use crate::vram::{Owner, Vram};
+use crate::vram::Vram;
 
 /// One tile's memory.
 pub(crate) struct Tile {
@@ -30,8 +30,6 @@ pub(crate) struct Tile {
     pub tables: TablePool,
     pub migrate: Migrate,
     pub vram: Vram,
-    /// Who owns the blocks of VRAM that hold pages of SVM; since the device was probed.
-    pub svm_owner: OnceLock<Arc<dyn Owner>>,
 }
 
 /// The device, for the inner layers. What its [`Chip`] has, it has.
@@ -112,6 +110,6 @@ impl Tile {
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, &*chip.hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let vram = Vram::new(id, facts.vram_size, platform.min_vram_page(), chip.budget.clone());
-        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram, svm_owner: OnceLock::new() })
+        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
     }
 }

@@ -112,8 +112,10 @@ mod tests {
     fn stack_end() -> u64 {
         // SAFETY: attributes are plain data, which libc fills.
         let mut with: pthread_attr_t = unsafe { core::mem::zeroed() };
+        // SAFETY: no precondition.
+        let this = unsafe { libc::pthread_self() };
         // SAFETY: the calling thread's own, and room for its attributes.
-        assert_eq!(unsafe { libc::pthread_getattr_np(libc::pthread_self(), &raw mut with) }, 0);
+        assert_eq!(unsafe { libc::pthread_getattr_np(this, &raw mut with) }, 0);
         // SAFETY: they were just filled.
         let end = unsafe { end_of_own_stack(&raw const with) };
         // SAFETY: they are not used again.
@@ -123,12 +125,16 @@ mod tests {
 
     #[test]
     fn nothing_behind_a_threads_stack_is_kept() {
-        let kept = std::thread::spawn(|| {
+        static SEEN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+        let thread = sync::spawn("kept", || {
             // SAFETY: no precondition.
             let block = block_of(unsafe { libc::pthread_self() });
-            (block.end.align_up(SZ_4K).0, stack_end())
+            SEEN[0].store(block.end.align_up(SZ_4K).0, Ordering::Release);
+            SEEN[1].store(stack_end(), Ordering::Release);
         });
-        let (end, stack) = kept.join().expect("it ends");
+        thread.join();
+        let [end, stack] = [0, 1].map(|n| SEEN[n].load(Ordering::Acquire));
+        assert!(stack > 0, "the thread ended early");
         assert!(end <= stack, "{end:#x} is behind {stack:#x}");
     }
 }

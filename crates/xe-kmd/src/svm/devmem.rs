@@ -11,18 +11,18 @@
 //! Upstream: `xe_svm_alloc_vram`, `xe_drm_pagemap_populate_mm`, `xe_svm_devmem_release`, `xe_svm_copy_to_devmem`,
 //! `xe_svm_copy_to_ram`, `xe_drm_pagemap_device_map`, `xe_svm_bo_evict`.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use gpusvm::{
-    CopyError, CopyRun, Devmem, DevmemOps, Direction, FromPeers, MapError, MigrateDetails, MigrateError, Pagemap,
-    PagemapAddr, Proto, RangeKey,
+    CopyError, CopyRun, Devmem, DevmemOps, Direction, FromPeers, MapError, MigrateDetails, MigrateError, PagemapAddr,
+    Proto, RangeKey, Registry,
 };
 use hostmm::{DevicePage, PagemapId};
 use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
 
 use super::{RangeView, Svm};
 use crate::event::CopyDirection;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Tile};
 use crate::migrate::NoSlot;
 use crate::rules::Mapped;
 use crate::shared::Shared;
@@ -64,12 +64,15 @@ pub(crate) struct TileMemory {
     gpu: Arc<Gpu>,
     tile: TileId,
     dma: Dma,
+    /// Of the blocks that hold its pages.
+    owner: Arc<dyn Owner>,
 }
 
 impl TileMemory {
     /// For the pagemap of `tile`.
-    pub(crate) fn new(gpu: &Arc<Gpu>, tile: TileId) -> Self {
-        Self { gpu: gpu.clone(), tile, dma: Dma::new(gpu.clone()) }
+    pub(crate) fn new(gpu: &Arc<Gpu>, tile: &Tile, registry: &Arc<Registry>) -> Self {
+        let owner = Arc::new(SvmOwner { registry: registry.clone(), pagemap: tile.pagemap });
+        Self { gpu: gpu.clone(), tile: tile.id, dma: Dma::new(gpu.clone()), owner }
     }
 
     fn dpa(&self, page: DevicePage) -> Option<Dpa> {
@@ -117,7 +120,7 @@ impl DevmemOps for TileMemory {
 
     fn devmem_alloc(&self, pages: usize) -> Option<Devmem> {
         let tile = self.gpu.tile(self.tile)?;
-        let offset = tile.vram.alloc(bytes_of(pages), tile.svm_owner.get()?)?;
+        let offset = tile.vram.alloc(bytes_of(pages), &self.owner)?;
         let base = DevicePage { pagemap: tile.pagemap, frame: offset >> PAGE_SHIFT };
         Some(Devmem { base, pages, cookie: 0 })
     }
@@ -198,19 +201,15 @@ pub(crate) fn to_vram_alone(
 }
 
 /// Owns the blocks of VRAM that hold allocations of one pagemap.
-pub(crate) struct SvmOwner(Weak<Pagemap>);
-
-impl SvmOwner {
-    /// Of this pagemap.
-    pub(crate) fn of(pagemap: &Arc<Pagemap>) -> Arc<dyn Owner> {
-        Arc::new(Self(Arc::downgrade(pagemap)))
-    }
+struct SvmOwner {
+    registry: Arc<Registry>,
+    pagemap: PagemapId,
 }
 
 impl Owner for SvmOwner {
     fn evict(&self, offset: u64) {
-        if let Some(pagemap) = self.0.upgrade() {
-            let _ = pagemap.evict_to_ram(DevicePage { pagemap: pagemap.id(), frame: offset >> PAGE_SHIFT });
+        if let Some(pagemap) = self.registry.find(self.pagemap) {
+            let _ = pagemap.evict_to_ram(DevicePage { pagemap: self.pagemap, frame: offset >> PAGE_SHIFT });
         }
     }
 }
