@@ -6,7 +6,7 @@ use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -33,8 +33,9 @@ enum What {
     Explain(Explain),
 }
 
+/// What is run under schedules.
 #[derive(Args)]
-struct Explore {
+struct Subject {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
@@ -44,42 +45,43 @@ struct Explore {
     /// Tiles of the device
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=2))]
     tiles: u64,
+    /// An mbox, a patch, or a folder of patches: all of them applied first
+    #[arg(long, value_name = "MBOX")]
+    series: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Explore {
+    #[command(flatten)]
+    of: Subject,
     /// Seeds, the last one not among them
     #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: Range<u64>,
     /// Go on behind the first finding
     #[arg(long)]
     all: bool,
-    /// An mbox, a patch, or a folder of patches: all of them applied first
-    #[arg(long, value_name = "MBOX")]
-    series: Option<PathBuf>,
 }
 
 #[derive(Args)]
 struct Explain {
-    /// A kernel tree; nothing is written into it
-    #[arg(long, value_name = "DIR")]
-    tree: PathBuf,
-    /// faults, munmap, evict, cpufault, gc, or glue (what the glue promises)
-    #[arg(long, value_name = "SCENE")]
-    scene: String,
-    /// Tiles of the device
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=2))]
-    tiles: u64,
+    #[command(flatten)]
+    of: Subject,
     /// The schedule
     #[arg(long, value_name = "N")]
     seed: u64,
-    /// An mbox, a patch, or a folder of patches: all of them applied first
-    #[arg(long, value_name = "MBOX")]
-    series: Option<PathBuf>,
 }
 
-/// A runner with scheduling points, of the tree as it is or with a series applied.
-fn watched(shop: &Workshop, series: Option<&Path>) -> Result<Built> {
-    shop.build()?;
-    match series.map(series::read).transpose()? {
-        Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
-        None => shop.link_watched(),
+impl Subject {
+    /// A runner with scheduling points, of the tree as it is or with a series applied, and where it was made.
+    fn built(&self, stop: &Interrupt) -> Result<(Workshop, Built)> {
+        scene(&self.scene)?;
+        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
+        shop.build()?;
+        let built = match self.series.as_deref().map(series::read).transpose()? {
+            Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
+            None => shop.link_watched(),
+        }?;
+        Ok((shop, built))
     }
 }
 
@@ -128,18 +130,15 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 impl Explore {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
-        scene(&self.scene)?;
-        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
-        let built = watched(&shop, self.series.as_deref())?;
+        let (shop, built) = self.of.built(stop)?;
+        let Subject { tree, scene, tiles, series } = &self.of;
         let begun = Instant::now();
-        let search = Search { scene: &self.scene, tiles: self.tiles, seeds: self.seeds.clone(), all: self.all };
+        let search = Search { scene, tiles: *tiles, seeds: self.seeds.clone(), all: self.all };
         let explored = shop.explore(&built, &search)?;
         let seconds = begun.elapsed().as_secs_f64();
         say!(
-            "{}  {}, {} tile(s): {} schedules, {} points each, {:.0} schedules/s     evidence: {GRADE}",
+            "{}  {scene}, {tiles} tile(s): {} schedules, {} points each, {:.0} schedules/s     evidence: {GRADE}",
             shop.title(),
-            self.scene,
-            self.tiles,
             explored.runs,
             explored.points / explored.runs.max(1),
             explored.runs as f64 / seconds
@@ -147,11 +146,9 @@ impl Explore {
         for finding in &explored.found {
             say!("    FOUND in {} runs: {}", finding.runs, finding.text);
             say!(
-                "        pontoon kernel explain --tree {}{} --scene {} --tiles {} --seed {}",
-                self.tree.display(),
-                self.series.as_ref().map_or(String::new(), |series| format!(" --series {}", series.display())),
-                self.scene,
-                self.tiles,
+                "        pontoon kernel explain --tree {}{} --scene {scene} --tiles {tiles} --seed {}",
+                tree.display(),
+                series.as_ref().map_or(String::new(), |series| format!(" --series {}", series.display())),
                 finding.seed
             );
         }
@@ -182,11 +179,9 @@ const LIMITS_EXPLORED: &str = "GPU reset, firmware, weak memory, allocations tha
 
 impl Explain {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
-        scene(&self.scene)?;
-        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
-        let built = watched(&shop, self.series.as_deref())?;
-        let told = shop.explain(&built, &self.scene, self.tiles, self.seed)?;
-        say!("{}  {} seed {}", shop.title(), self.scene, self.seed);
+        let (shop, built) = self.of.built(stop)?;
+        let told = shop.explain(&built, &self.of.scene, self.of.tiles, self.seed)?;
+        say!("{}  {} seed {}", shop.title(), self.of.scene, self.seed);
         say!("{}", told.actors.iter().map(|actor| format!("{actor:34}")).collect::<String>());
         for line in &told.lines {
             say!("{line}");
@@ -206,7 +201,7 @@ impl Judge {
         let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
         shop.build()?;
         let built = shop.link()?;
-        let mut worst = Worst::default();
+        let mut worst = Outcome::Clean;
         if !self.json {
             let ready = begun.elapsed().as_secs_f32();
             say!(
@@ -228,7 +223,7 @@ impl Judge {
                     self.tell(&shop, state, &verdicts, &mut worst);
                 }
                 Err(error) => {
-                    worst.not_judged = true;
+                    worst = worst.max(Outcome::NotJudged);
                     say!("{state}\n    NOT JUDGED: {error:#}");
                 }
             })?;
@@ -236,34 +231,17 @@ impl Judge {
         if !self.json {
             say!("not judged by any of this: {LIMITS}");
         }
-        Ok(worst.exit())
+        Ok(exit_of(worst))
     }
 
-    fn tell(&self, shop: &Workshop, state: &str, verdicts: &[Verdict], worst: &mut Worst) {
+    fn tell(&self, shop: &Workshop, state: &str, verdicts: &[Verdict], worst: &mut Outcome) {
         for verdict in verdicts {
-            worst.found |= verdict.outcome == Outcome::Found;
-            worst.not_judged |= verdict.outcome == Outcome::NotJudged;
+            *worst = (*worst).max(verdict.outcome);
             if self.json {
                 say!("{}", verdict.json(&shop.title(), state));
             } else {
                 say!("    {}", verdict.line());
             }
         }
-    }
-}
-
-#[derive(Default)]
-struct Worst {
-    found: bool,
-    not_judged: bool,
-}
-
-impl Worst {
-    fn exit(&self) -> ExitCode {
-        ExitCode::from(match (self.found, self.not_judged) {
-            (true, _) => 1,
-            (false, true) => 2,
-            (false, false) => 0,
-        })
     }
 }

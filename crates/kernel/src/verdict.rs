@@ -3,15 +3,15 @@
 
 use crate::facts::Facts;
 
-/// What a scene found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a scene found; of several the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
-    /// The defect shows itself.
-    Found,
     /// The run came to the place, and all was right.
     Clean,
     /// The run says nothing: something that is not modelled was reached, or the place was not.
     NotJudged,
+    /// The defect shows itself.
+    Found,
 }
 
 /// An outcome, and why.

@@ -116,7 +116,7 @@ impl Schedule for Seeded {
 /// Plays all that was asked for, each in a copy of this process, in which this returns. Without a plan there is one run, here.
 pub(crate) fn begin() {
     let Some(plan) = PLAN.get() else { return };
-    let (mut runs, mut found, mut not_judged, mut died) = (0u64, 0u64, 0u64, 0u64);
+    let mut runs = 0u64;
     let _ = counts();
     for seed in (plan.first..plan.end).step_by(plan.stride as usize) {
         let Some(ended) = copy() else {
@@ -126,13 +126,8 @@ pub(crate) fn begin() {
         runs += 1;
         match ended {
             Ended::With(CLEAN) => continue,
-            Ended::With(FOUND) => found += 1,
-            Ended::With(NOT_JUDGED) => not_judged += 1,
-            Ended::With(_) => died += 1,
-            Ended::By(signal) => {
-                died += 1;
-                Line::new("killed").with("seed", seed).with("signal", signal).write();
-            }
+            Ended::With(_) => {}
+            Ended::By(signal) => Line::new("killed").with("seed", seed).with("signal", signal).write(),
         }
         if plan.stop {
             break;
@@ -142,9 +137,6 @@ pub(crate) fn begin() {
         counts().places().map(|(place, runs)| (place, serde_json::Value::from(runs))).collect();
     Line::new("explored")
         .with("runs", runs)
-        .with("found", found)
-        .with("not_judged", not_judged)
-        .with("died", died)
         .with("points", counts().points.load(Ordering::Relaxed))
         .with("reached", reached)
         .write();

@@ -194,6 +194,11 @@ impl Stats {
         self.tiles.values().flat_map(|tile| tile.refused.values()).sum()
     }
 
+    /// Rounds of the fault handler that began again because of a step.
+    pub fn retries_of(&self, step: RetryStep) -> u64 {
+        self.retries.get(step_name(step)).copied().unwrap_or_default()
+    }
+
     pub(crate) fn svm(&mut self, event: &SvmEvent) {
         match *event {
             SvmEvent::Migrated { from, to, pages, ns, .. } => {
@@ -242,14 +247,7 @@ impl Stats {
                 self.tiles.entry(tile.0).or_default().binds.count(span.end.0 - span.start.0);
             }
             DriverEvent::TlbFlush { tile, .. } => self.tiles.entry(tile.0).or_default().flushes += 1,
-            DriverEvent::Retry { step, .. } => {
-                let name = match step {
-                    RetryStep::Migrate => "migrate",
-                    RetryStep::Pages => "pages",
-                    RetryStep::Bind => "bind",
-                };
-                count(&mut self.retries, name);
-            }
+            DriverEvent::Retry { step, .. } => count(&mut self.retries, step_name(step)),
             _ => {}
         }
     }
@@ -277,6 +275,15 @@ impl Stats {
         add(&mut self.retries, &other.retries);
         self.evictions += other.evictions;
         add(&mut self.failed, &other.failed);
+    }
+}
+
+/// What a step of the fault handler is called.
+const fn step_name(step: RetryStep) -> &'static str {
+    match step {
+        RetryStep::Migrate => "migrate",
+        RetryStep::Pages => "pages",
+        RetryStep::Bind => "bind",
     }
 }
 

@@ -148,8 +148,11 @@ impl LiveMm {
         let count = self.books.lock().arenas.len();
         for id in (0..count).map(|id| PagemapId(id as u16)) {
             let pages = pages_of(id);
+            if pages == 0 {
+                continue;
+            }
             let ops = self.books.lock().arena(id).map(|arena| Arc::clone(&arena.ops));
-            if let (Some(ops), true) = (ops, pages > 0) {
+            if let Some(ops) = ops {
                 ops.brought_back(range, pages, ns * pages as u64 / carried.max(1) as u64);
             }
         }

@@ -129,7 +129,7 @@ pub use rules::Rules;
 pub use stats::Stats;
 pub use sys::access::fix_up;
 pub use sys::descriptor::high_numbers;
-pub use sys::words::SharedWords;
+pub use sys::words::{SharedWords, Words};
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;

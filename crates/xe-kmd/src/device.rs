@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use gpusvm::{MigrateError, PagemapConfig, PagemapSet, Registry};
+use gpusvm::{MigrateDetails, MigrateError, PagemapConfig, PagemapSet, Registry};
 use hostmm::{HostMemory, HostMm};
 use units::{HostRange, SZ_2M, TileId, pages_of};
 use xe_spec::fault::{ContextId, EngineClass, FaultRecord};
@@ -31,7 +31,7 @@ use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
 use crate::shared::{MigrateLock, Shared};
-use crate::svm::devmem::{Stay, TileMemory, populate};
+use crate::svm::devmem::{TileMemory, populate};
 use crate::svm::policy;
 use crate::vm::Vms;
 
@@ -178,7 +178,7 @@ impl Device {
             let whole = at.is_aligned(SZ_2M) && end.offset_from(at) >= SZ_2M;
             let block = HostRange::sized(at, if whole { SZ_2M } else { min });
             let _shared = self.shared.migrate_lock.read();
-            populate(&self.shared, target, block, Stay::default())?;
+            populate(&self.shared, target, block, MigrateDetails::default())?;
             at = block.end;
         }
         Ok(())

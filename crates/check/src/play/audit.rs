@@ -9,7 +9,7 @@
 
 use super::stage::Stage;
 use crate::finding::Finding;
-use crate::script::{Action, Phase, Script, VmKind};
+use crate::script::{Action, Script, VmKind};
 use machine::checked::Checked;
 use machine::ledger::Book;
 use machine::{Proto, RangeBook, SpaceBook, Translation};
@@ -51,11 +51,7 @@ pub(super) fn forgotten(stage: &Stage, span: HostRange) -> Result<(), Finding> {
 
 /// VMs with jobs that are begun and not waited for.
 fn begun(script: &Script) -> impl Iterator<Item = usize> {
-    let steps = script.phases.iter().flat_map(|phase| match phase {
-        Phase::Alone(steps) => vec![steps],
-        Phase::Together(threads) => threads.iter().map(|thread| &thread.steps).collect(),
-    });
-    steps.flatten().filter_map(|step| match step.action {
+    script.steps().filter_map(|step| match step.action {
         Action::Job { vm, waits: false, .. } if script.vms[vm].kind != VmKind::Plain => Some(vm),
         _ => None,
     })

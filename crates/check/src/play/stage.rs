@@ -10,7 +10,7 @@ use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
 use machine::program::{BindFlags, Class, Order, Program};
 use machine::stats::Way;
 use machine::story::{Story, Where};
-use machine::{Errno, Injection, behaviour::Behaviours};
+use machine::{Errno, Injection, RetryStep, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of, pages_of};
@@ -357,7 +357,7 @@ impl Stage {
         let pages = |meant: fn(Way) -> bool| book.stats.flow_of(meant).pages;
         let name = |index: &usize| self.script.memories[*index].name.clone();
         Reached {
-            stale_binds: book.stats.retries.get("bind").copied().unwrap_or_default(),
+            stale_binds: book.stats.retries_of(RetryStep::Bind),
             pages_between_tiles: pages(|way| way.from != Where::System && way.to != Where::System),
             pages_to_system: pages(|way| way.to == Where::System),
             pages_to_vram: pages(|way| way.to != Where::System),

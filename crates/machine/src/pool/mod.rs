@@ -37,6 +37,7 @@ pub use server::{Evict, Server};
 
 use crate::interconnect::DeviceId;
 use crate::profile::MAX_DEVICES;
+use mm_live::Words;
 use std::sync::Arc;
 use sync::Mutex;
 use sync::atomic::AtomicU64;
@@ -45,63 +46,6 @@ use sync::time::{after_ns, now_ns, sleep_ns};
 use units::TileId;
 use xe_kmd::Room;
 use xe_spec::platform::Platform;
-
-/// Words that all processes see, and locks that end with who has them.
-pub trait Words: Send + Sync + 'static {
-    /// Reads a word.
-    fn load(&self, word: usize) -> u64;
-    /// Stores a word, and gives the old one.
-    fn swap(&self, word: usize, value: u64) -> u64;
-    /// Adds to a word (wrapping), and gives the old one.
-    fn add(&self, word: usize, value: u64) -> u64;
-    /// Stores `new` where the word is `old`; gives what it was.
-    fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64;
-    /// Sleeps while the lower half of a word is as `seen`, at most until that time.
-    fn wait(&self, word: usize, seen: u64, until_ns: u64);
-    /// Wakes who sleeps on a word.
-    fn wake(&self, word: usize);
-    /// Takes a lock for this process; false where another one has it.
-    fn try_lock(&self, lock: usize) -> bool;
-    /// Gives it back.
-    fn unlock(&self, lock: usize);
-    /// The number of this process.
-    fn process(&self) -> u32;
-    /// Whether a process is stopped.
-    fn is_stopped(&self, process: u32) -> bool;
-}
-
-impl Words for mm_live::SharedWords {
-    fn load(&self, word: usize) -> u64 {
-        self.load(word)
-    }
-    fn swap(&self, word: usize, value: u64) -> u64 {
-        self.swap(word, value)
-    }
-    fn add(&self, word: usize, value: u64) -> u64 {
-        self.add(word, value)
-    }
-    fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64 {
-        self.compare_exchange(word, old, new)
-    }
-    fn wait(&self, word: usize, seen: u64, until_ns: u64) {
-        self.wait(word, seen, until_ns);
-    }
-    fn wake(&self, word: usize) {
-        self.wake(word);
-    }
-    fn try_lock(&self, lock: usize) -> bool {
-        self.try_lock(lock)
-    }
-    fn unlock(&self, lock: usize) {
-        self.unlock(lock);
-    }
-    fn process(&self) -> u32 {
-        std::process::id()
-    }
-    fn is_stopped(&self, process: u32) -> bool {
-        Self::is_stopped(process)
-    }
-}
 
 /// Nothing is taken under it but what simulated words are kept by.
 const CLEARING: Rank = Rank::level(62);

@@ -2,8 +2,9 @@
 //!
 //! Locking: one leaf around all of it.
 
-use super::{Budget, Evict, Pool, Server, WORDS, Words};
+use super::{Budget, Evict, Pool, Server, WORDS};
 use crate::interconnect::DeviceId;
+use mm_live::Words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use sync::rank::{self, Rank};

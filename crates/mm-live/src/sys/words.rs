@@ -11,6 +11,30 @@ use hostmm::AtomicOp;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use units::HostRange;
 
+/// Words that all processes see, and locks that end with who has them.
+pub trait Words: Send + Sync + 'static {
+    /// Reads a word.
+    fn load(&self, word: usize) -> u64;
+    /// Stores a word, and gives the old one.
+    fn swap(&self, word: usize, value: u64) -> u64;
+    /// Adds to a word (wrapping), and gives the old one.
+    fn add(&self, word: usize, value: u64) -> u64;
+    /// Stores `new` where the word is `old`; gives what it was.
+    fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64;
+    /// Sleeps while the lower half of a word is as `seen`, at most until that time; returns early for no reason now and then.
+    fn wait(&self, word: usize, seen: u64, until_ns: u64);
+    /// Wakes all who sleep on a word.
+    fn wake(&self, word: usize);
+    /// Takes a lock for this process; false where another one has it.
+    fn try_lock(&self, lock: usize) -> bool;
+    /// Gives it back.
+    fn unlock(&self, lock: usize);
+    /// The number of this process.
+    fn process(&self) -> u32;
+    /// Whether a process is stopped: by a signal, or by a tracer. Where that cannot be known it is not.
+    fn is_stopped(&self, process: u32) -> bool;
+}
+
 /// The words of a file, the first at 0.
 pub struct SharedWords {
     file: Fd,
@@ -56,70 +80,6 @@ impl SharedWords {
         self.at.start.0 + 8 * word as u64
     }
 
-    /// Reads a word.
-    pub fn load(&self, word: usize) -> u64 {
-        let mut bytes = [0; 8];
-        let _ = access::read(self.address(word), &mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Stores a word, and gives the old one.
-    pub fn swap(&self, word: usize, value: u64) -> u64 {
-        access::atomic(self.address(word), 8, AtomicOp::Exchange(value)).unwrap_or(0)
-    }
-
-    /// Adds to a word (wrapping), and gives the old one.
-    pub fn add(&self, word: usize, value: u64) -> u64 {
-        access::atomic(self.address(word), 8, AtomicOp::Add(value)).unwrap_or(0)
-    }
-
-    /// Stores `new` where the word is `old`; gives what it was.
-    pub fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64 {
-        access::atomic(self.address(word), 8, AtomicOp::CompareExchange { expected: old, new }).unwrap_or(new)
-    }
-
-    /// Sleeps while the lower half of a word is as `seen`, at most until that time; returns early for no reason now and then.
-    pub fn wait(&self, word: usize, seen: u64, until_ns: u64) {
-        const WAIT_BITSET: usize = 9;
-        const NS_PER_S: u64 = 1_000_000_000;
-        let until = [until_ns / NS_PER_S, until_ns % NS_PER_S];
-        let until = if until_ns == u64::MAX { 0 } else { core::ptr::from_ref(&until) as usize };
-        let all = u32::MAX as usize;
-        let args = [self.address(word) as usize, WAIT_BITSET, seen as u32 as usize, until, 0, all];
-        // SAFETY: the kernel reads the word, of which it says EFAULT where there is none, and a time of two words.
-        let _ = unsafe { call(libc::SYS_futex, args) };
-    }
-
-    /// Wakes all who sleep on a word.
-    pub fn wake(&self, word: usize) {
-        const WAKE: usize = 1;
-        // SAFETY: the word is a number to the kernel.
-        let _ = unsafe { call(libc::SYS_futex, [self.address(word) as usize, WAKE, i32::MAX as usize, 0, 0, 0]) };
-    }
-
-    /// Locks a byte of the file for this process, unless another one has it locked.
-    pub fn try_lock(&self, byte: usize) -> bool {
-        self.set_lock(byte, libc::F_WRLCK)
-    }
-
-    /// Unlocks it.
-    pub fn unlock(&self, byte: usize) {
-        self.set_lock(byte, libc::F_UNLCK);
-    }
-
-    /// Whether a process is stopped: by a signal, or by a tracer. Where that cannot be known it is not.
-    pub fn is_stopped(process: u32) -> bool {
-        let path = format!("/proc/{process}/stat\0");
-        let path = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or_default();
-        let mut text = [0; 128];
-        let length = super::open(path, super::Access::Read).and_then(|file| super::read_at(&file, &mut text, 0));
-        let text = &text[..length.unwrap_or(0)];
-        // The state follows the name, which ends with the last parenthesis and may have others in it.
-        let name_end = text.iter().rposition(|byte| *byte == b')');
-        let state = name_end.and_then(|end| text.get(end + 2));
-        matches!(state, Some(b'T' | b't'))
-    }
-
     fn set_lock(&self, byte: usize, kind: i32) -> bool {
         const OFD_SETLK: usize = 37;
         let lock = libc::flock {
@@ -132,6 +92,67 @@ impl SharedWords {
         let args = [self.file.raw() as usize, OFD_SETLK, core::ptr::from_ref(&lock) as usize, 0, 0, 0];
         // SAFETY: the kernel reads one `struct flock`.
         check(unsafe { call(libc::SYS_fcntl, args) }).is_ok()
+    }
+}
+
+impl Words for SharedWords {
+    fn load(&self, word: usize) -> u64 {
+        let mut bytes = [0; 8];
+        let _ = access::read(self.address(word), &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn swap(&self, word: usize, value: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::Exchange(value)).unwrap_or(0)
+    }
+
+    fn add(&self, word: usize, value: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::Add(value)).unwrap_or(0)
+    }
+
+    fn compare_exchange(&self, word: usize, old: u64, new: u64) -> u64 {
+        access::atomic(self.address(word), 8, AtomicOp::CompareExchange { expected: old, new }).unwrap_or(new)
+    }
+
+    fn wait(&self, word: usize, seen: u64, until_ns: u64) {
+        const WAIT_BITSET: usize = 9;
+        const NS_PER_S: u64 = 1_000_000_000;
+        let until = [until_ns / NS_PER_S, until_ns % NS_PER_S];
+        let until = if until_ns == u64::MAX { 0 } else { core::ptr::from_ref(&until) as usize };
+        let all = u32::MAX as usize;
+        let args = [self.address(word) as usize, WAIT_BITSET, seen as u32 as usize, until, 0, all];
+        // SAFETY: the kernel reads the word, of which it says EFAULT where there is none, and a time of two words.
+        let _ = unsafe { call(libc::SYS_futex, args) };
+    }
+
+    fn wake(&self, word: usize) {
+        const WAKE: usize = 1;
+        // SAFETY: the word is a number to the kernel.
+        let _ = unsafe { call(libc::SYS_futex, [self.address(word) as usize, WAKE, i32::MAX as usize, 0, 0, 0]) };
+    }
+
+    fn try_lock(&self, lock: usize) -> bool {
+        self.set_lock(lock, libc::F_WRLCK)
+    }
+
+    fn unlock(&self, lock: usize) {
+        self.set_lock(lock, libc::F_UNLCK);
+    }
+
+    fn process(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn is_stopped(&self, process: u32) -> bool {
+        let path = format!("/proc/{process}/stat\0");
+        let path = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or_default();
+        let mut text = [0; 128];
+        let length = super::open(path, super::Access::Read).and_then(|file| super::read_at(&file, &mut text, 0));
+        let text = &text[..length.unwrap_or(0)];
+        // The state follows the name, which ends with the last parenthesis and may have others in it.
+        let name_end = text.iter().rposition(|byte| *byte == b')');
+        let state = name_end.and_then(|end| text.get(end + 2));
+        matches!(state, Some(b'T' | b't'))
     }
 }
 
@@ -199,12 +220,13 @@ mod tests {
     #[test]
     fn a_stopped_process_is_told_from_one_that_runs() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
-        let is_stopped = || SharedWords::is_stopped(child.id());
+        let words = SharedWords::map(memfd(), 8).expect("a file");
+        let is_stopped = || words.is_stopped(child.id());
         let signal = |signal: &str| {
             let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
             assert!(sent.expect("kill").success());
         };
-        assert!(!is_stopped() && !SharedWords::is_stopped(u32::MAX));
+        assert!(!is_stopped() && !words.is_stopped(u32::MAX));
         for (name, stops) in [("-STOP", true), ("-CONT", false)] {
             signal(name);
             while is_stopped() != stops {

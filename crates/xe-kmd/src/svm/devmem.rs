@@ -1,10 +1,10 @@
 //! VRAM for migrations: where it comes from, and how pages travel.
 //!
 //! [`TileMemory`] is what the engine asks for one tile's pagemap: addresses of its pages, copies in and out, and
-//! the end of an allocation. [`to_vram`] is the driver's side of one migration: the engine's call, and a block when the
+//! the end of an allocation. [`ToVram`] is the driver's side of one migration: the engine's call, and a block when the
 //! engine asks for one, with the one retry that a race with another migration deserves.
 //!
-//! Locking: [`TileMemory`]'s calls take leaf locks only, and may run in reader class. [`to_vram`] holds the VM's
+//! Locking: [`TileMemory`]'s calls take leaf locks only, and may run in reader class. [`ToVram`] holds the VM's
 //! lock and takes the migrate lock: shared for a first try, alone for the second, so that two VMs that fight
 //! for the same pages do not undo each other's work for ever.
 //!
@@ -140,64 +140,59 @@ impl DevmemOps for TileMemory {
     }
 }
 
-/// How long pages stay where a migration brings them, milliseconds.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Stay {
-    /// Whatever CPUs touch.
-    pub timeslice_ms: u32,
-    /// Whatever other tiles and devices fault on; where it is 0, the migration does not respect it either.
-    pub settle_ms: u32,
+/// A migration of a range's pages to some VRAM.
+pub(crate) struct ToVram<'a> {
+    pub shared: &'a Shared,
+    pub svm: &'a Svm,
+    pub key: RangeKey,
+    pub view: &'a RangeView,
+    pub target: PagemapId,
+    /// What it asks for; who pushes is decided here.
+    pub details: MigrateDetails,
 }
 
-/// Moves a range's pages to the VRAM of `target`.
-pub(crate) fn to_vram(
-    shared: &Shared,
-    svm: &Svm,
-    key: RangeKey,
-    view: &RangeView,
-    target: PagemapId,
-    stay: Stay,
-) -> Result<(), MigrateError> {
-    let apart = |from: PagemapId| shared.gpu.tile_of(from).is_some_and(|from| !shared.gpu.reaches(from.id, target));
-    if view.pagemap.is_some_and(apart) {
-        // No copy engine has both sides.
-        let _ = svm.range_evict(key);
-    }
-    let first = {
-        let _shared = shared.migrate_lock.read();
-        populate(shared, target, view.span, stay)
-    };
-    if first != Err(MigrateError::Busy) {
-        return first;
-    }
-    let _alone = shared.migrate_lock.write();
-    to_vram_alone(shared, svm, key, view, target, stay)
-}
-
-/// The same for who holds the migrate lock alone.
-pub(crate) fn to_vram_alone(
-    shared: &Shared,
-    svm: &Svm,
-    key: RangeKey,
-    view: &RangeView,
-    target: PagemapId,
-    stay: Stay,
-) -> Result<(), MigrateError> {
-    let mut in_the_way = true;
-    for _ in 0..TURN_WAITS {
-        match populate(shared, target, view.span, stay) {
-            // Whatever is in the way is in system memory then, or it will be in the way again.
-            Err(MigrateError::Busy) if in_the_way => {
-                in_the_way = false;
-                let _ = svm.range_evict(key);
-            }
-            // An eviction is a CPU's fault, which has its turn where residency deferred it. Whoever gave the lock back meanwhile
-            // would begin anew.
-            Err(MigrateError::CpuTurn) => sync::time::sleep_ns(TURN_WAIT_NS),
-            ended => return ended,
+impl ToVram<'_> {
+    /// Does it, beside other migrations; where one is in the way, alone.
+    pub(crate) fn run(&self) -> Result<(), MigrateError> {
+        let gpu = &self.shared.gpu;
+        let apart = |from: PagemapId| gpu.tile_of(from).is_some_and(|from| !gpu.reaches(from.id, self.target));
+        if self.view.pagemap.is_some_and(apart) {
+            // No copy engine has both sides.
+            let _ = self.svm.range_evict(self.key);
         }
+        let first = {
+            let _shared = self.shared.migrate_lock.read();
+            self.populate()
+        };
+        if first != Err(MigrateError::Busy) {
+            return first;
+        }
+        let _alone = self.shared.migrate_lock.write();
+        self.run_alone()
     }
-    Err(MigrateError::Busy)
+
+    /// The same for who holds the migrate lock alone.
+    pub(crate) fn run_alone(&self) -> Result<(), MigrateError> {
+        let mut in_the_way = true;
+        for _ in 0..TURN_WAITS {
+            match self.populate() {
+                // Whatever is in the way is in system memory then, or it will be in the way again.
+                Err(MigrateError::Busy) if in_the_way => {
+                    in_the_way = false;
+                    let _ = self.svm.range_evict(self.key);
+                }
+                // An eviction is a CPU's fault, which has its turn where residency deferred it. Whoever gave the lock back meanwhile
+                // would begin anew.
+                Err(MigrateError::CpuTurn) => sync::time::sleep_ns(TURN_WAIT_NS),
+                ended => return ended,
+            }
+        }
+        Err(MigrateError::Busy)
+    }
+
+    fn populate(&self) -> Result<(), MigrateError> {
+        populate(self.shared, self.target, self.view.span, self.details)
+    }
 }
 
 /// Owns the blocks of VRAM that hold allocations of one pagemap.
@@ -215,11 +210,15 @@ impl Owner for SvmOwner {
 }
 
 /// Migrates `range` to a block of VRAM, of this device or of a peer, which is allocated only once the range is claimed.
-pub(crate) fn populate(shared: &Shared, target: PagemapId, range: HostRange, stay: Stay) -> Result<(), MigrateError> {
+pub(crate) fn populate(
+    shared: &Shared,
+    target: PagemapId,
+    range: HostRange,
+    details: MigrateDetails,
+) -> Result<(), MigrateError> {
     let pagemap = shared.pagemaps.find(target).ok_or(MigrateError::Gone)?;
     // Each tile's engine pushes what lies in its VRAM, as far as it reaches.
     let reached = shared.gpu.tiles.iter().all(|from| shared.gpu.reaches(from.id, target));
     let from_peers = if reached { shared.gpu.rules.from_peers } else { FromPeers::Refuse };
-    pagemap
-        .populate_mm(range, &MigrateDetails { timeslice_ms: stay.timeslice_ms, from_peers, settle_ms: stay.settle_ms })
+    pagemap.populate_mm(range, &MigrateDetails { from_peers, ..details })
 }

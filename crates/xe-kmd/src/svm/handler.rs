@@ -16,12 +16,12 @@
 //!
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
-use gpusvm::{Ctx, MigrateError, RangeKey, SvmError};
+use gpusvm::{Ctx, MigrateDetails, MigrateError, RangeKey, SvmError};
 use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
 use super::bind::{BindError, bind_range};
-use super::devmem::{self, Stay};
+use super::devmem::ToVram;
 use super::garbage::{self, Collected};
 use super::policy::{Need, Placement, leaf_access};
 use super::{Mirror, RangeView};
@@ -182,9 +182,10 @@ impl Round<'_> {
         let rules = &self.at.shared.gpu.rules;
         let Some(timeslice_ms) = tries.migration(self.placement, &rules.unfit_vram) else { return Ok(()) };
         let settle_ms = if self.placement.need == Need::Anywhere { rules.settle_ms } else { 0 };
-        let stay = Stay { timeslice_ms, settle_ms };
-        let to_vram = if self.is_alone { devmem::to_vram_alone } else { devmem::to_vram };
-        match to_vram(self.at.shared, self.at.svm, self.key, self.view, target, stay) {
+        let details = MigrateDetails { timeslice_ms, settle_ms, ..Default::default() };
+        let Mirror { shared, svm, .. } = self.at;
+        let migration = ToVram { shared, svm, key: self.key, view: self.view, target, details };
+        match if self.is_alone { migration.run_alone() } else { migration.run() } {
             Ok(()) => Ok(()),
             Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
                 tries.migrations = 0;

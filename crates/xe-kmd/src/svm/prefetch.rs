@@ -7,12 +7,13 @@
 //!
 //! Upstream: `vm_bind_ioctl_ops_create` (the PREFETCH branch), `prefetch_ranges`.
 
-use gpusvm::RangeKey;
+use gpusvm::{MigrateDetails, RangeKey};
 use units::{GpuRange, GpuVa, SZ_4K};
 
+use super::devmem::ToVram;
 use super::handler::{Round, Tries, Unserved};
 use super::policy::Placement;
-use super::{Mirror, RangeView, devmem};
+use super::{Mirror, RangeView};
 use crate::errno::Errno;
 use crate::rules::WhenMet;
 use crate::vma::Vma;
@@ -67,8 +68,8 @@ fn bring(
         let _ = svm.range_evict(key);
     }
     if let Some(target) = placement.migration(view) {
-        let stay = devmem::Stay { timeslice_ms: placement.timeslice_ms, ..Default::default() };
-        let _ = devmem::to_vram(shared, svm, key, view, target, stay);
+        let details = MigrateDetails { timeslice_ms: placement.timeslice_ms, ..Default::default() };
+        let _ = ToVram { shared, svm, key, view, target, details }.run();
     }
     for tile in tiles {
         if !bind_on(Round { at: mirror, tile, vma, placement, key, view, met: 0, is_alone: false })? {
