@@ -53,14 +53,11 @@ impl Mmu {
         walk(&mut chip.reader(), space, root(chip.platform, space), addr, drop).ok().map(|page| page.leaf)
     }
 
-    /// A translation in the TLB that leads to a bus address of `pages` pages from `first` on.
+    /// A translation in the TLB that leads to one of the `bytes` bus addresses from `first` on.
     pub(crate) fn leads_to_bus(&self, first: u64, bytes: u64) -> Option<(Asid, GpuVa)> {
         let state = self.state.lock();
-        let leads = |page: &Page| {
-            let leaf = page.leaf;
-            !leaf.device && !leaf.null && leaf.addr < first + bytes && first < leaf.addr + (1 << page.shift)
-        };
-        state.tlb.entries().find(|(_, page)| leads(page)).map(|(asid, page)| (asid, page.base))
+        let leads = |page: &Page| page.leaf.addr < first + bytes && first < page.leaf.addr + (1 << page.shift);
+        state.tlb.to_bus().find(|(_, page)| leads(page)).map(|(asid, page)| (asid, page.base))
     }
 }
 

@@ -77,7 +77,11 @@ impl WalkCache {
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
         for (level, slots) in self.levels.iter_mut().enumerate() {
             let covers = |slot: &Slot| slot.asid == asid && GpuRange::sized(slot.start, bytes(level)).overlaps(range);
-            slots.iter_mut().filter(|slot| slot.as_ref().is_some_and(covers)).for_each(|slot| *slot = None);
+            let (first, last) = (range.start.0 / bytes(level), range.end.0.saturating_sub(1) / bytes(level));
+            for table in first..=last.min(first + SLOTS as u64 - 1) {
+                let slot = &mut slots[table as usize & (SLOTS - 1)];
+                *slot = slot.filter(|slot| !covers(slot));
+            }
         }
     }
 }
