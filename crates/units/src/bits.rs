@@ -16,9 +16,24 @@ pub fn bit_words(bits: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
+/// The numbers of the bits that are set, in order.
+pub fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(bit)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_come_in_order() {
+        assert_eq!(core::array::from_fn(|n| set_bits(1 | 1 << 7 | 1 << 63).nth(n)), [Some(0), Some(7), Some(63)]);
+        assert_eq!(set_bits(0).next(), None);
+    }
 
     #[test]
     fn every_bit_is_in_one_mask() {

@@ -22,7 +22,7 @@ mod range;
 mod spans;
 
 pub use addr::{Dpa, GpuVa, HostFrame, HostVa, Iova};
-pub use bits::bit_words;
+pub use bits::{bit_words, set_bits};
 pub use outcome::{Joined, Outcome, Report};
 pub use range::{AddrRange, DpaRange, GpuRange, HostRange};
 pub use spans::Spans;

@@ -45,12 +45,15 @@ pub(crate) struct Iommu {
 struct Space {
     /// By first page number.
     mappings: BTreeMap<u64, Mapping>,
+    /// Behind the last one given out.
     next: u64,
+    /// Whether the end was reached once: until then nothing lies behind `next`.
+    wrapped: bool,
 }
 
 impl Iommu {
     pub(crate) fn new() -> Self {
-        Self { space: rank::rwlock(Rank::LEAF, Space { mappings: BTreeMap::new(), next: FIRST }) }
+        Self { space: rank::rwlock(Rank::LEAF, Space { mappings: BTreeMap::new(), next: FIRST, wrapped: false }) }
     }
 
     /// Maps `pages` contiguous frames; aligned to their size up to 2M, so that large leaves are possible.
@@ -84,7 +87,7 @@ impl Iommu {
     pub(crate) fn lookup(&self, iova: Iova) -> Option<Mapped> {
         let page = iova.page_number();
         let space = self.space.read();
-        let (&at, mapping) = space.mappings.range(..=page).next_back()?;
+        let (at, mapping) = space.around(page)?;
         let inside = page - at;
         let pages = mapping.pages.checked_sub(inside).filter(|pages| *pages > 0)?;
         Some(Mapped { frame: mapping.frame.add(inside), pages, write: mapping.write })
@@ -97,13 +100,22 @@ impl Iommu {
 }
 
 impl Space {
+    /// The last mapping that begins at `page` or before it: at it, mostly.
+    fn around(&self, page: u64) -> Option<(u64, Mapping)> {
+        let exact = self.mappings.get(&page).map(|mapping| (page, *mapping));
+        exact.or_else(|| self.mappings.range(..page).next_back().map(|(&at, &mapping)| (at, mapping)))
+    }
+
     /// A place for `pages` pages behind the last one given out; from the start again at the end of the space.
     fn find_hole(&mut self, pages: u64) -> u64 {
         let align = pages.next_power_of_two().min(SZ_2M >> PAGE_SHIFT);
         let mut at = self.next.next_multiple_of(align);
         loop {
             if at + pages >= END {
-                at = FIRST.next_multiple_of(align);
+                (at, self.wrapped) = (FIRST.next_multiple_of(align), true);
+            }
+            if !self.wrapped {
+                return at;
             }
             match self.mappings.range(..=at + pages).next_back() {
                 Some((&start, mapping)) if start + mapping.pages >= at => {
@@ -116,7 +128,7 @@ impl Space {
 
     /// Removes what `[page, end)` shares with the mapping around `page`; the first page behind the part removed.
     fn cut(&mut self, page: u64, end: u64) -> Option<u64> {
-        let (&at, &mapping) = self.mappings.range(..=page).next_back()?;
+        let (at, mapping) = self.around(page)?;
         let behind = at + mapping.pages;
         if page >= behind {
             return None;

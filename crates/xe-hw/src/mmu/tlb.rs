@@ -7,7 +7,7 @@
 //! nothing, and each migration does some.
 
 use super::walker::Page;
-use units::{GpuRange, GpuVa, SZ_2M, SZ_4K};
+use units::{GpuRange, GpuVa, SZ_2M, SZ_4K, set_bits};
 use xe_spec::fault::Asid;
 
 /// log2 of the page size and number of sets (a power of two, and with the ways at most 64 slots).
@@ -76,7 +76,7 @@ impl Tlb {
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
         for (of_size, (shift, sets)) in self.sizes.iter_mut().zip(SIZES) {
             let inside = of_size.used & slots_of(range, shift, sets);
-            for slot in bits(inside) {
+            for slot in set_bits(inside) {
                 if of_size.slots[slot].is_some_and(|(owner, page)| owner == asid && overlaps(&page, range)) {
                     of_size.forget(slot);
                 }
@@ -101,17 +101,8 @@ impl Slots {
     }
 
     fn among(&self, slots: u64) -> impl Iterator<Item = (Asid, Page)> {
-        bits(slots).filter_map(|slot| self.slots[slot])
+        set_bits(slots).filter_map(|slot| self.slots[slot])
     }
-}
-
-/// Numbers of the bits that are set.
-fn bits(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
-        set &= set - 1;
-        Some(bit)
-    })
 }
 
 /// The first slot of the set that a page belongs to.

@@ -138,7 +138,13 @@ pub(crate) fn plan(segments: &[Segment], access: Access, granule: VramGranule) -
             at = end;
         }
     }
-    Ok(if runs.iter().any(|run| run.first.ps64) { with_compact(&runs) } else { runs })
+    Ok(if may_be_compact(&runs) { with_compact(&runs) } else { runs })
+}
+
+/// Whether there are PS64 leaves, and room for a whole table of them.
+fn may_be_compact(runs: &[Run]) -> bool {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return false };
+    last.end().offset_from(first.va) >= SZ_2M && runs.iter().any(|run| run.first.ps64)
 }
 
 /// The same, with compact tables where they can be: every aligned 2M that PS64 leaves cover from end to end.

@@ -30,7 +30,7 @@ mod zap;
 
 use std::ops::Range;
 
-use units::{Dpa, GpuRange, GpuVa, SZ_64K, bit_words};
+use units::{Dpa, GpuRange, GpuVa, SZ_64K, bit_words, set_bits};
 use xe_spec::pte::{COMPACT_ENTRIES, ENTRIES, LEVEL_SHIFT, Leaf, table_entry};
 
 pub(crate) use alloc::TablePool;
@@ -103,20 +103,13 @@ impl EntrySet {
     const fn remove(&mut self, index: usize) {
         self.0[index / 64] &= !(1 << (index % 64));
     }
-    /// How many entries below `index` are in the set.
-    fn below(&self, index: usize) -> usize {
-        bit_words(0..index).map(|(word, mask)| (self.0[word] & mask).count_ones() as usize).sum()
+    /// How many entries below `index` in its word are in the set.
+    const fn below_in_word(&self, index: usize) -> usize {
+        (self.0[index / 64] & ((1 << (index % 64)) - 1)).count_ones() as usize
     }
     /// Those among `entries`, in order.
     fn among(&self, entries: Range<usize>) -> impl Iterator<Item = usize> {
-        bit_words(entries).flat_map(|(word, mask)| {
-            let mut bits = self.0[word] & mask;
-            core::iter::from_fn(move || {
-                let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-                bits &= bits - 1;
-                Some(word * 64 + bit)
-            })
-        })
+        bit_words(entries).flat_map(|(word, mask)| set_bits(self.0[word] & mask).map(move |bit| word * 64 + bit))
     }
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
@@ -167,13 +160,19 @@ struct Below {
 #[derive(Default)]
 struct Children {
     present: EntrySet,
+    /// How many of them lie before each word of the set.
+    before: [u16; ENTRIES / 64],
     nodes: Vec<Node>,
 }
 
 impl Children {
+    /// Where the child of an index lies, or would lie.
+    fn rank(&self, index: usize) -> usize {
+        usize::from(self.before[index / 64]) + self.present.below_in_word(index)
+    }
     /// Where the child of an index lies, if there is one.
     fn place(&self, index: usize) -> Option<usize> {
-        self.present.contains(index).then(|| self.present.below(index))
+        self.present.contains(index).then(|| self.rank(index))
     }
     fn get(&self, index: usize) -> Option<&Node> {
         self.place(index).map(|place| &self.nodes[place])
@@ -183,21 +182,23 @@ impl Children {
     }
     /// The child of an index; where there is none, what `make` makes.
     fn get_or_make<E>(&mut self, index: usize, make: impl FnOnce() -> Result<Node, E>) -> Result<&mut Node, E> {
-        let place = self.present.below(index);
+        let place = self.rank(index);
         if !self.present.contains(index) {
             self.nodes.insert(place, make()?);
             self.present.insert(index);
+            self.before[index / 64 + 1..].iter_mut().for_each(|before| *before += 1);
         }
         Ok(&mut self.nodes[place])
     }
     /// Those among `entries`, by index.
     fn among(&mut self, entries: Range<usize>) -> impl Iterator<Item = (usize, &mut Node)> {
-        let first = self.present.below(entries.start);
+        let first = if entries.start < ENTRIES { self.rank(entries.start) } else { self.nodes.len() };
         self.present.among(entries).zip(&mut self.nodes[first..])
     }
     fn take(&mut self, index: usize) -> Option<Node> {
         let place = self.place(index)?;
         self.present.remove(index);
+        self.before[index / 64 + 1..].iter_mut().for_each(|before| *before -= 1);
         Some(self.nodes.remove(place))
     }
     const fn is_empty(&self) -> bool {
