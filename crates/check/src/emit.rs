@@ -7,8 +7,9 @@
 
 use crate::script::{
     Action, Agent, Home, Memory, MemoryKind, Order, Phase, Piece, Script, Span, Step, Thread, Touch, Verb, VmKind,
-    Writer,
+    VmOn, Writer,
 };
+use machine::topology::Topology;
 use std::fmt::Write;
 
 const HEADERS: [&str; 3] = [
@@ -29,6 +30,9 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     }
     if script.queues > 1 {
         return Err(format!("{}: more than one queue a tile cannot be written in C yet", script.name));
+    }
+    if script.devices != Topology::Two.platforms(&[]) {
+        return Err(format!("{}: devices other than one of two tiles cannot be written in C yet", script.name));
     }
     let mut c = format!("/*\n * {}: {}.\n *\n", script.name, script.shows.trim_end_matches('.'));
     c += " * cc -O1 -pthread FILE.c; then run it on a device with two tiles, or by `pontoon run`. Exit status: 0 ok, 1 data lost,\n";
@@ -206,7 +210,7 @@ impl Program<'_> {
         Ok(match &step.action {
             Action::Job { vm, tile, touches, order, .. } if self.script.vms[*vm].kind == VmKind::Plain => {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
-                let (tile, order, fails) = (tile.0, order_of(*order), u8::from(step.fails));
+                let (tile, order, fails) = (tile.tile.0, order_of(*order), u8::from(step.fails));
                 let job = format!("plain_job(&v{vm}, {tile}, {writer}, {touches}, {count}, {order})");
                 let mut calls = vec![format!("must({job}, {fails}, \"{}\");", step.text)];
                 calls.extend(step.fails.then(|| format!("plain_replace(&v{vm}, {tile});")));
@@ -220,27 +224,27 @@ impl Program<'_> {
                 vec![format!("unbind_buffer(&v{vm}, {buffer}, {});", order_of(*order))]
             }
             Action::Wait(fence) => vec![format!("wait_for(f{fence}, \"wait for {}\");", self.script.fences[*fence])],
-            Action::Fill(tile) => vec![format!("fill({});", tile.0)],
-            Action::Drain(tile) => vec![format!("drain({});", tile.0)],
+            Action::Fill(tile) => vec![format!("fill({});", tile.tile.0)],
+            Action::Drain(tile) => vec![format!("drain({});", tile.tile.0)],
             Action::Holds(..) => Vec::new(),
             Action::Process { .. } => return Err("another process takes VRAM: start two programs".into()),
             Action::Pin(span) => each(span, &|run| format!("pin({run});")),
             Action::Unpin(span) => each(span, &|run| format!("unpin({run});")),
-            Action::Prefer(vm, span, home) => {
+            Action::Prefer(VmOn { vm, .. }, span, home) => {
                 let (value, region) = match home {
                     Home::System => ("PREFER_SYSTEM".to_owned(), 0),
                     Home::Default => ("PREFER_DEVICE".to_owned(), 0),
-                    Home::Vram(tile) => (format!("scene_vms[{vm}].fd"), 1 + tile.0),
+                    Home::Vram(node) => (format!("scene_vms[{vm}].fd"), 1 + node.tile.0),
                 };
                 let advice = format!("ADVISE_PREFERRED_LOC, (uint32_t){value}, {region}");
                 each(span, &|run| format!("gpu_advise(&scene_vms[{vm}], {run}, {advice});"))
             }
-            Action::Pat(vm, span, index) => {
+            Action::Pat(VmOn { vm, .. }, span, index) => {
                 each(span, &|run| format!("gpu_advise(&scene_vms[{vm}], {run}, ADVISE_PAT, {index}, 0);"))
             }
             Action::Job { vm, tile, touches, waits: true, .. } => {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
-                let (alone, tile) = (u8::from(self.thread == 0), tile.0);
+                let (alone, tile) = (u8::from(self.thread == 0), tile.tile.0);
                 let job = format!("job(&scene_vms[{vm}], {tile}, {writer}, {alone}, {touches}, {count})");
                 vec![format!("must({job}, {}, \"{}\");", u8::from(step.fails), step.text)]
             }
@@ -258,10 +262,10 @@ impl Program<'_> {
                 each(from, &|run| format!("move({run}, &p{to}, \"{name}\", {shift}, {});", u8::from(*keep)))
             }
             Action::Fork { late: false } => vec!["fork_and_look(pieces, sizeof pieces / sizeof *pieces);".into()],
-            Action::Prefetch(vm, span, home) => {
+            Action::Prefetch(VmOn { vm, .. }, span, home) => {
                 let region = match home {
                     Home::System => "0".to_owned(),
-                    Home::Vram(tile) => (1 + tile.0).to_string(),
+                    Home::Vram(node) => (1 + node.tile.0).to_string(),
                     Home::Default => "REGION_OF_DEFAULT".to_owned(),
                 };
                 each(span, &|run| format!("prefetch(&scene_vms[{vm}], {run}, {region});"))

@@ -8,8 +8,9 @@ use crate::finding::Finding;
 use crate::plan::{Counting, Explore, Plan};
 use crate::play::{self, How, Reached};
 use crate::script::Script;
-use machine::checked::{Manner, SmallDevice};
+use machine::checked::Manner;
 use machine::story::Story;
+use machine::topology::Topology;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -132,8 +133,8 @@ pub struct Setting {
     pub manner: Manner,
     /// Behaviours, as on the command line.
     pub behaviours: String,
-    /// On which device.
-    pub device: SmallDevice,
+    /// On which machine.
+    pub topology: Topology,
     explore: Explore,
     /// Choices of a run in which nobody is preempted.
     choices: u64,
@@ -155,12 +156,12 @@ impl Setting {
     /// Makes one run, to know how long they are.
     pub fn new(script: Arc<Script>, manner: Manner, behaviours: String, explore: Explore) -> Self {
         keep_the_heap();
-        Self { script, manner, behaviours, device: SmallDevice::default(), explore, choices: 1 }.counted()
+        Self { script, manner, behaviours, topology: Topology::default(), explore, choices: 1 }.counted()
     }
 
-    /// The same on another device.
-    pub fn on(self, device: SmallDevice) -> Self {
-        if device == self.device { self } else { Self { device, ..self }.counted() }
+    /// The same on another machine.
+    pub fn on(self, topology: Topology) -> Self {
+        if topology == self.topology { self } else { Self { topology, ..self }.counted() }
     }
 
     fn counted(mut self) -> Self {
@@ -207,7 +208,7 @@ impl Setting {
     fn run_with(&self, schedule: &mut dyn sim::Schedule, time: TimeRule, story: Option<Arc<Story>>) -> Ran {
         let (send, ended) = mpsc::channel();
         let script = self.script.clone();
-        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, device: self.device, story };
+        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, topology: self.topology, story };
         let limits = Limits { time, ..Limits::default() };
         let report = sim::run(schedule, limits, move || {
             let mut reached = Reached::default();

@@ -24,4 +24,5 @@ pub mod shrink;
 pub mod speed;
 
 pub use machine::behaviour;
-pub use machine::checked::{Manner, SmallDevice};
+pub use machine::checked::Manner;
+pub use machine::topology::Topology;

@@ -4,7 +4,7 @@
 //! pontoon-run 2
 //! scene block
 //! manner linux
-//! device two
+//! device scene
 //! behaviour a=upstream
 //! time idle
 //! schedule 17>3 21=1
@@ -17,7 +17,8 @@ use crate::explore::{Ran, Setting};
 use crate::plan::Explore;
 use crate::script::Script;
 use machine::behaviour;
-use machine::checked::{Manner, SmallDevice};
+use machine::checked::Manner;
+use machine::topology::Topology;
 use std::fmt;
 use std::sync::Arc;
 pub use sync::sim::{Deviation, TimeRule};
@@ -67,9 +68,7 @@ impl Record {
             "userfaultfd" => Manner::Userfaultfd,
             other => return Err(format!("manner is linux or userfaultfd, not '{other}'")),
         };
-        let device = field("device")?;
-        let device =
-            SmallDevice::named(&device).ok_or_else(|| format!("device is two, one, four or apart, not '{device}'"))?;
+        let topology = Topology::named(&field("device")?)?;
         let behaviours = field("behaviour")?;
         behaviour::parse(&behaviours)?;
         let time = match field("time")?.as_str() {
@@ -82,17 +81,17 @@ impl Record {
         let deviations = schedule.split_whitespace().map(deviation).collect::<Result<_, _>>()?;
         let finding = field("finding")?;
         let script = Script::parse(&name, scene).map_err(|error| error.to_string())?;
-        let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct).on(device);
+        let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct).on(topology);
         Ok(Self { setting, time, deviations, finding })
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setting { script, manner, behaviours, device, .. } = &self.setting;
+        let Setting { script, manner, behaviours, topology, .. } = &self.setting;
         let time = if self.time == TimeRule::Racing { "racing" } else { "idle" };
         let schedule: Vec<String> = self.deviations.iter().map(ToString::to_string).collect();
-        writeln!(f, "{HEAD}\nscene {}\nmanner {}\ndevice {}", script.name, manner_name(*manner), device.name())?;
+        writeln!(f, "{HEAD}\nscene {}\nmanner {}\ndevice {}", script.name, manner_name(*manner), topology.name())?;
         writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}", schedule.join(" "))?;
         write!(f, "finding {}\n{SEPARATOR}\n{}", self.finding.replace('\n', " "), script.source)
     }

@@ -3,7 +3,7 @@
 use check::judge::orders::{self, MergeOrder};
 use check::judge::patch;
 use check::judge::{self, Cell, Grade, Question, SUBJECTS};
-use check::{Manner, SmallDevice, scenes};
+use check::{Manner, Topology, scenes};
 
 /// By behaviour and scene: every cell that is not `ok`.
 const NOT_OK: &[(&str, &str, &str)] = &[
@@ -35,13 +35,13 @@ const NOT_OK: &[(&str, &str, &str)] = &[
 
 fn question(seeds: u64) -> Question {
     let script = scenes::named("a-1").unwrap();
-    let (manner, device) = (Manner::Linux, SmallDevice::Two);
-    Question { script, behaviours: String::new(), manner, device, seeds: 0..seeds, tick: |_, _| () }
+    let (manner, topology) = (Manner::Linux, Topology::Two);
+    Question { script, behaviours: String::new(), manner, topology, seeds: 0..seeds, tick: |_, _| () }
 }
 
-fn cell(scene: &str, behaviours: &str, device: SmallDevice) -> Cell {
+fn cell(scene: &str, behaviours: &str, topology: Topology) -> Cell {
     let script = scenes::named(scene).unwrap();
-    judge::cell(&Question { script, behaviours: behaviours.into(), device, ..question(6) })
+    judge::cell(&Question { script, behaviours: behaviours.into(), topology, ..question(6) })
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn remedies_for_a_differ_in_what_they_cost() {
 #[test]
 fn a_failing_cell_has_a_run_that_can_be_made_again() {
     for (scene, behaviours, device) in [
-        ("a-1", "a=upstream", SmallDevice::Two),
-        ("c-2", "c=posted", SmallDevice::Two),
-        ("c-1", "c=upstream", SmallDevice::Four),
+        ("a-1", "a=upstream", Topology::Two),
+        ("c-2", "c=posted", Topology::Two),
+        ("c-1", "c=upstream", Topology::Four),
     ] {
         let failure = cell(scene, behaviours, device).failure.expect("it fails");
         let again = check::replay::Record::parse(&failure.record.to_string()).expect("a record").run();
@@ -90,8 +90,10 @@ fn a_failing_cell_has_a_run_that_can_be_made_again() {
 /// Where there is one pagemap nothing goes from one to another, and default queues have one list; B needs one tile only.
 #[test]
 fn what_a_defect_needs_of_a_device() {
-    let grade = |scene, behaviours, device| cell(scene, behaviours, device).grade();
-    let grades = |scene, behaviours| SmallDevice::ALL.map(|device| grade(scene, behaviours, device));
+    let grade = |scene, behaviours, machine| cell(scene, behaviours, machine).grade();
+    let grades = |scene, behaviours| {
+        [Topology::Two, Topology::One, Topology::Four, Topology::Apart].map(|machine| grade(scene, behaviours, machine))
+    };
     use Grade::{Ok, Refused, Wrong};
     assert_eq!(grades("a-1", "a=upstream"), [Wrong, Ok, Wrong, Ok], "two, one, four, apart");
     assert_eq!(grades("b-1", "b=upstream"), [Refused; 4]);

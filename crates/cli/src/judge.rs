@@ -7,7 +7,7 @@ use check::judge::orders::{self, MergeOrder};
 use check::judge::patch::{self, Role, Verdicts};
 use check::judge::{self, Cell, Cost, Question, SUBJECTS, Subject};
 use check::replay::manner_name;
-use check::{Manner, SmallDevice, scenes};
+use check::{Manner, Topology, scenes};
 use clap::Args;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value, json};
@@ -56,12 +56,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let start = Instant::now();
     let script = scenes::named("a-1").map_err(anyhow::Error::msg)?;
-    let (behaviours, device) = (String::new(), SmallDevice::default());
+    let (behaviours, topology) = (String::new(), Topology::Two);
     let like = Question {
         script,
         behaviours,
         manner: options.manner,
-        device,
+        topology,
         seeds: options.seeds.clone(),
         tick: progress::cells,
     };
@@ -126,11 +126,11 @@ fn subject_tables(subject: &Subject, like: &Question) -> Vec<Cell> {
         rows.iter().zip(&cells).filter(|(_, row)| row.iter().all(passes)).map(|(name, _)| name.as_str()).collect();
     say!("  nothing found in any scene: {}", holding.join(", "));
     let mut all: Vec<Cell> = cells.iter().flatten().cloned().collect();
-    for device in SmallDevice::ALL.into_iter().filter(|device| *device != like.device) {
+    for topology in [Topology::One, Topology::Four, Topology::Apart] {
         let seeds = 0..FEWER.min(like.seeds.end - like.seeds.start);
-        let others = judge::cells(&rows, &scripts, &Question { device, seeds, ..like.clone() });
+        let others = judge::cells(&rows, &scripts, &Question { topology, seeds, ..like.clone() });
         progress::end();
-        tell_device(device, &cells, &others);
+        tell_machine(topology, &cells, &others);
         all.extend(others.into_iter().flatten());
     }
     say!();
@@ -159,8 +159,8 @@ fn per_fault(cost: Cost) -> [Option<f64>; 3] {
     [cost.copied, cost.evicted, cost.crossings].map(|n| (cost.faults > 0).then(|| n as f64 / cost.faults as f64))
 }
 
-/// What is otherwise on another device.
-fn tell_device(device: SmallDevice, usual: &[Vec<Cell>], others: &[Vec<Cell>]) {
+/// What is otherwise on another machine.
+fn tell_machine(topology: Topology, usual: &[Vec<Cell>], others: &[Vec<Cell>]) {
     let mut changed: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
     for (usual, other) in usual.iter().flatten().zip(others.iter().flatten()) {
         if usual.grade() != other.grade() {
@@ -168,18 +168,9 @@ fn tell_device(device: SmallDevice, usual: &[Vec<Cell>], others: &[Vec<Cell>]) {
             changed.entry(row).or_default().push(&other.scene);
         }
     }
-    say!("  device {}:{}", about(device), if changed.is_empty() { " the same verdicts" } else { "" });
+    say!("  {}:{}", topology.about(), if changed.is_empty() { " the same verdicts" } else { "" });
     for ((behaviours, grade), scenes) in changed {
         say!("    {behaviours} is {grade} in {}", scenes.join(", "));
-    }
-}
-
-const fn about(device: SmallDevice) -> &'static str {
-    match device {
-        SmallDevice::Two => "of two tiles",
-        SmallDevice::One => "of one tile, one pagemap",
-        SmallDevice::Four => "of four tiles, four pagemaps",
-        SmallDevice::Apart => "of two tiles that do not reach each other's VRAM",
     }
 }
 
@@ -241,7 +232,7 @@ fn cell_json(cell: &Cell) -> Value {
         "scene": cell.scene,
         "behaviour": cell.behaviours,
         "manner": manner_name(cell.manner),
-        "device": cell.device.name(),
+        "device": cell.topology.name(),
         "runs": cell.runs,
         "verdict": cell.verdict(),
         "pages_between_tiles": cell.reached.pages_between_tiles,

@@ -2,19 +2,21 @@
 
 use crate::behaviour::Behaviours;
 use crate::bus::SystemAccess;
+use crate::interconnect::{DeviceId, Node};
 use crate::pool::simulated::{Neighbour, World};
 use crate::pool::{Cores, Pool, Server};
 use crate::program::Program;
 use crate::story::Story;
+use crate::topology::Topology;
 use crate::wiring::{Core, Plan};
 use hostmm::{AccessError, DevicePage, EventKind, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
 use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
-use units::{Dpa, HostFrame, HostRange, PAGE_SHIFT, SZ_1G, SZ_2M};
+use units::{Dpa, HostFrame, HostRange, PAGE_SHIFT};
 use xe_hw::Injection;
 use xe_kmd::Errno;
-use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Reach, Tile};
+use xe_spec::platform::Platform;
 
 pub use mm_sim::{Advice as MemoryAdvice, ChildId, Config, CpuError, Injection as MmInjection, MapKind, Remap};
 
@@ -26,66 +28,6 @@ pub enum Manner {
     Linux,
     /// mm-live, as it ships, on the kernel's userfaultfd.
     Userfaultfd,
-}
-
-/// A PVC with little memory, so that thousands of them can be built in a second. All rules are PVC's.
-pub const PVC_SMALL: Platform =
-    Platform { name: "pvc-small", system_bytes: 32 * SZ_2M, tiles: &[small_tile(0), small_tile(1)], ..PVC };
-
-const fn small_tile(n: u64) -> Tile {
-    let vram_base = Dpa(DEVICE_DPA_BASE.0 + 2 * n * SZ_1G);
-    Tile { vram_base, vram_size: 8 * SZ_2M, tables_base: Dpa(vram_base.0 + SZ_1G), tables_size: SZ_2M }
-}
-
-/// Devices that a run can have: how many pagemaps, and who reaches whom.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum SmallDevice {
-    /// Two tiles, each with a pagemap; both reach all VRAM.
-    #[default]
-    Two,
-    /// One tile, one pagemap.
-    One,
-    /// Four tiles, each with a pagemap.
-    Four,
-    /// Two tiles that reach their own VRAM only.
-    Apart,
-}
-
-impl SmallDevice {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Two, Self::One, Self::Four, Self::Apart];
-
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Two => "two",
-            Self::One => "one",
-            Self::Four => "four",
-            Self::Apart => "apart",
-        }
-    }
-
-    /// The device of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|device| device.name() == name)
-    }
-
-    /// What the driver and the hardware are told.
-    pub const fn platform(self) -> &'static Platform {
-        static ONE: Platform = Platform { name: "pvc-small-1t", tiles: &[small_tile(0)], ..PVC_SMALL };
-        static FOUR: Platform = Platform {
-            name: "pvc-small-4t",
-            tiles: &[small_tile(0), small_tile(1), small_tile(2), small_tile(3)],
-            ..PVC_SMALL
-        };
-        static APART: Platform = Platform { name: "pvc-small-apart", reach: Reach::OwnTile, ..PVC_SMALL };
-        match self {
-            Self::Two => &PVC_SMALL,
-            Self::One => &ONE,
-            Self::Four => &FOUR,
-            Self::Apart => &APART,
-        }
-    }
 }
 
 /// A machine and the simulated process that it stands in.
@@ -115,9 +57,10 @@ pub enum Company {
 const READERS: u32 = 2;
 
 impl Checked {
-    /// A fresh process with a fresh device.
+    /// A fresh process with a fresh device of two tiles.
     pub fn new(config: Config, manner: Manner, behaviours: Behaviours, injection: Injection) -> Result<Self, Errno> {
-        Self::on(SmallDevice::default(), config, manner, behaviours, injection, Company::Alone, None)
+        let platforms = Topology::Two.platforms(&[]);
+        Self::on(&platforms, config, manner, behaviours, injection, Company::Alone, None)
     }
 
     /// A fresh process with these devices.
@@ -127,23 +70,11 @@ impl Checked {
         platforms: &[&'static Platform],
         behaviours: Behaviours,
     ) -> Result<Self, Errno> {
-        Self::build(platforms, config, manner, behaviours, Injection::default(), Company::Alone, None)
+        Self::on(platforms, config, manner, behaviours, Injection::default(), Company::Alone, None)
     }
 
-    /// The same on another device; where somebody writes down what happens, the ledger stays empty.
+    /// The same with faults of the hardware and of company; where somebody writes down what happens, the ledgers stay empty.
     pub fn on(
-        device: SmallDevice,
-        config: Config,
-        manner: Manner,
-        behaviours: Behaviours,
-        injection: Injection,
-        company: Company,
-        story: Option<&Arc<Story>>,
-    ) -> Result<Self, Errno> {
-        Self::build(&[device.platform()], config, manner, behaviours, injection, company, story)
-    }
-
-    fn build(
         platforms: &[&'static Platform],
         config: Config,
         manner: Manner,
@@ -171,7 +102,7 @@ impl Checked {
         let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system, pool };
         let cores = match story {
             None => Core::all(&plan)?,
-            Some(story) => Core::all_watched(&plan, story)?,
+            Some(story) => Core::all_watched(&plan, |device| Story::of(story, device))?,
         };
         let shared = match (&world, &plan.pool) {
             (Some(world), Some(pool)) => {
@@ -181,11 +112,11 @@ impl Checked {
             }
             _ => None,
         };
+        if let Some(story) = story {
+            cores.iter().for_each(|core| story.watch(core.gpu()));
+        }
         let mut cores = cores.into_iter();
         let core = cores.next().ok_or(Errno::EINVAL)?;
-        if let Some(story) = story {
-            story.watch(core.gpu());
-        }
         Ok(Self { core, others: cores.collect(), sim, live, shared })
     }
 
@@ -194,10 +125,21 @@ impl Checked {
         self.live.as_ref()
     }
 
-    /// The device's address of a page of its own VRAM.
-    pub fn dpa(&self, page: DevicePage) -> Option<Dpa> {
-        let tile = self.core.device().platform().tiles.get(page.pagemap.0 as usize)?;
-        Some(tile.vram_base.add(page.frame << PAGE_SHIFT))
+    /// Whose VRAM a page is in, and its address there.
+    pub fn vram(&self, page: DevicePage) -> Option<(DeviceId, Dpa)> {
+        let Node { device, tile } = self.core.interconnect().node(page.pagemap)?;
+        let tile = self.device(device)?.device().platform().tiles.get(tile.index())?;
+        Some((device, tile.vram_base.add(page.frame << PAGE_SHIFT)))
+    }
+
+    /// All tiles of all devices, in their order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> + '_ {
+        self.core.interconnect().nodes()
+    }
+
+    /// Driver and hardware of a device.
+    pub fn device(&self, device: DeviceId) -> Option<&Arc<Core>> {
+        self.cores().nth(device.0.into())
     }
 
     /// Waits until the driver was told of every change of mappings so far.

@@ -16,11 +16,11 @@ use units::{Dpa, HostFrame, PAGE_SHIFT, TileId};
 use xe_spec::platform::{Platform, VRAM_BAR, VRAM_BAR_STRIDE};
 
 /// A device of the machine, by its number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DeviceId(pub u8);
 
 /// A tile of a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Node {
     /// The device.
     pub device: DeviceId,
@@ -71,6 +71,11 @@ impl Interconnect {
     /// Whose VRAM a pagemap is.
     pub fn node(&self, pagemap: PagemapId) -> Option<Node> {
         self.nodes.get(pagemap.index()).copied()
+    }
+
+    /// All nodes, in their order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> + '_ {
+        self.nodes.iter().copied()
     }
 
     /// All pagemaps.

@@ -5,6 +5,7 @@
 //!
 //! Locking: one leaf lock.
 
+use crate::interconnect::DeviceId;
 use std::sync::{Arc, Weak};
 use sync::Mutex;
 use sync::rank::{self, Rank};
@@ -20,12 +21,12 @@ pub use xe_kmd::{CopyDirection, Event as DriverEvent, OtherSide, RetryStep, Serv
 pub enum Told {
     /// A step of the scene begins.
     Step(String),
-    /// The driver did something.
-    Driver(DriverEvent),
+    /// The driver of a device did something.
+    Driver(DeviceId, DriverEvent),
     /// The engine did.
     Svm(SvmEvent),
-    /// The device noticed something that must not happen.
-    Noticed(Record),
+    /// A device noticed something that must not happen.
+    Noticed(DeviceId, Record),
 }
 
 /// A line of the story.
@@ -47,9 +48,8 @@ pub struct Story {
 #[derive(Default)]
 struct Lines {
     all: Vec<Line>,
-    /// Whose records are lines, too.
-    gpu: Weak<Gpu>,
-    records: usize,
+    /// Whose records are lines, too, and how many of them are: by device.
+    watched: Vec<(Weak<Gpu>, usize)>,
 }
 
 impl Default for Story {
@@ -59,9 +59,14 @@ impl Default for Story {
 }
 
 impl Story {
-    /// From now on, what this device notices is told too.
+    /// From now on, what the next device notices is told too.
     pub(crate) fn watch(&self, gpu: &Arc<Gpu>) {
-        sync::unscheduled(|| self.lines.lock().gpu = Arc::downgrade(gpu));
+        sync::unscheduled(|| self.lines.lock().watched.push((Arc::downgrade(gpu), 0)));
+    }
+
+    /// Who writes down what happens in a device.
+    pub(crate) fn of(this: &Arc<Self>, device: DeviceId) -> Arc<Scribe> {
+        Arc::new(Scribe { story: this.clone(), device })
     }
 
     /// A step of the scene begins.
@@ -78,14 +83,15 @@ impl Story {
         let Some(here) = sim::here() else { return };
         let held = held_by_others(here.serial);
         sync::unscheduled(|| {
-            let gpu = self.lines.lock().gpu.upgrade();
-            let noticed = gpu.map(|gpu| gpu.first_records(usize::MAX)).unwrap_or_default();
+            let watched = self.lines.lock().watched.clone();
+            let noticed: Vec<Vec<Record>> = watched.iter().map(|(gpu, told)| records(gpu, *told)).collect();
             let mut lines = self.lines.lock();
             let line = |told| Line { here, told, held: held.clone() };
-            let new: Vec<Line> =
-                noticed.iter().skip(lines.records).map(|record| line(Told::Noticed(*record))).collect();
-            lines.all.extend(new);
-            lines.records = noticed.len();
+            for (device, records) in noticed.into_iter().enumerate() {
+                lines.watched[device].1 += records.len();
+                let device = DeviceId(device as u8);
+                lines.all.extend(records.into_iter().map(|record| line(Told::Noticed(device, record))));
+            }
             lines.all.push(line(told));
         });
     }
@@ -98,14 +104,26 @@ fn held_by_others(serial: u32) -> Vec<(u32, Vec<&'static str>)> {
     others.map(|holder| (holder.serial, named(holder.ranks))).filter(|(_, names)| !names.is_empty()).collect()
 }
 
-impl gpusvm::Observer for Story {
+/// What a device has noticed since so many records were told.
+fn records(gpu: &Weak<Gpu>, told: usize) -> Vec<Record> {
+    let all = gpu.upgrade().map(|gpu| gpu.first_records(usize::MAX)).unwrap_or_default();
+    all.into_iter().skip(told).collect()
+}
+
+/// A device's place in a story.
+pub(crate) struct Scribe {
+    story: Arc<Story>,
+    device: DeviceId,
+}
+
+impl gpusvm::Observer for Scribe {
     fn event(&self, event: &SvmEvent) {
-        self.tell(Told::Svm(*event));
+        self.story.tell(Told::Svm(*event));
     }
 }
 
-impl xe_kmd::Observer for Story {
+impl xe_kmd::Observer for Scribe {
     fn event(&self, event: &DriverEvent) {
-        self.tell(Told::Driver(*event));
+        self.story.tell(Told::Driver(self.device, *event));
     }
 }

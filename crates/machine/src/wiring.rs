@@ -84,26 +84,24 @@ pub struct Core {
 impl Core {
     /// Powers all devices of a machine on and probes them, in order.
     pub fn all(plan: &Plan) -> Result<Vec<Arc<Self>>, Errno> {
-        Self::each(plan, || {
+        Self::each(plan, |_| {
             let ledger = Arc::new(Ledger::default());
             Watchers { observer: ledger.clone(), svm_observer: ledger.clone(), ledger }
         })
     }
 
-    /// The same, with another observer in the ledgers' place: these stay empty.
-    pub fn all_watched<W>(plan: &Plan, watcher: &Arc<W>) -> Result<Vec<Arc<Self>>, Errno>
+    /// The same, with other observers, one of each device, in the ledgers' place: these stay empty.
+    pub fn all_watched<W>(plan: &Plan, watcher: impl Fn(DeviceId) -> Arc<W>) -> Result<Vec<Arc<Self>>, Errno>
     where
         W: xe_kmd::Observer + gpusvm::Observer + 'static,
     {
-        let (observer, svm_observer) = (watcher.clone(), watcher.clone());
-        Self::each(plan, || Watchers {
-            observer: observer.clone(),
-            svm_observer: svm_observer.clone(),
-            ledger: Arc::default(),
+        Self::each(plan, |device| {
+            let watcher = watcher(device);
+            Watchers { observer: watcher.clone(), svm_observer: watcher, ledger: Arc::default() }
         })
     }
 
-    fn each(plan: &Plan, watchers: impl Fn() -> Watchers) -> Result<Vec<Arc<Self>>, Errno> {
+    fn each(plan: &Plan, watchers: impl Fn(DeviceId) -> Watchers) -> Result<Vec<Arc<Self>>, Errno> {
         let interconnect = Interconnect::new(&plan.platforms);
         let devices = || (0..).map(DeviceId).zip(&plan.platforms);
         let backing = |(id, platform): (_, &&'static _)| Backing::arenas(platform, id, &interconnect);
@@ -113,7 +111,7 @@ impl Core {
             migrate_lock: MigrateLock::new(),
             registry: Arc::default(),
         };
-        devices().map(|(id, platform)| Self::build(plan, id, platform, &machine, watchers())).collect()
+        devices().map(|(id, platform)| Self::build(plan, id, platform, &machine, watchers(id))).collect()
     }
 
     fn build(

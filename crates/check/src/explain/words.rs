@@ -1,7 +1,9 @@
 //! What a line of a story says, in words, and the kernel's function that it stands for.
 
 use super::{NOTICED, Names};
+use crate::script::Script;
 use machine::Record;
+use machine::interconnect::{DeviceId, Node};
 use machine::story::{CopyDirection, DriverEvent, EventKind, OtherSide, RetryStep, Serviced, SvmEvent, Told, Where};
 use std::fmt::Write;
 use units::{GpuVa, HostRange, SZ_4K};
@@ -23,13 +25,14 @@ impl Names<'_> {
     pub(super) fn words(&self, told: &Told) -> Option<(String, &'static str)> {
         match told {
             Told::Step(text) => Some((format!("> {text}"), "")),
-            Told::Driver(event) => self.driver(event),
+            Told::Driver(device, event) => self.driver(*device, event),
             Told::Svm(event) => self.svm(event),
-            Told::Noticed(record) => Some((format!("!! {}", noticed(record)), NOTICED)),
+            Told::Noticed(device, record) => Some((format!("!! {}", noticed(*device, record)), NOTICED)),
         }
     }
 
-    fn driver(&self, event: &DriverEvent) -> Option<(String, &'static str)> {
+    fn driver(&self, device: DeviceId, event: &DriverEvent) -> Option<(String, &'static str)> {
+        let name = |tile| Script::tile_name(Node { device, tile });
         Some(match *event {
             DriverEvent::Fault { tile, addr, access, outcome, .. } => {
                 let answer = match outcome {
@@ -38,7 +41,7 @@ impl Names<'_> {
                     Serviced::Refused(errno) => format!("refused with {errno}, the queue is banned"),
                 };
                 let access = format!("{access:?}").to_lowercase();
-                let text = format!("fault of tile {} at {} ({access}): {answer}", tile.0, self.at(addr.0)?);
+                let text = format!("fault of {} at {} ({access}): {answer}", name(tile), self.at(addr.0)?);
                 (text, "xe_pagefault_service")
             }
             DriverEvent::Retry { addr, step, .. } => {
@@ -51,20 +54,19 @@ impl Names<'_> {
             }
             DriverEvent::Bind { tile, span, leaves, .. } => {
                 let at = self.span(span.start.0, span.end.0)?;
-                (format!("{at} bound on tile {}, {leaves} leaves", tile.0), "xe_vm_range_rebind")
+                (format!("{at} bound on {}, {leaves} leaves", name(tile)), "xe_vm_range_rebind")
             }
             DriverEvent::Zap { tile, span, .. } => (
-                format!("{} cleared in tile {}'s table", self.gpu(span.start, span.end)?, tile.0),
+                format!("{} cleared in {}'s table", self.gpu(span.start, span.end)?, name(tile)),
                 "xe_pt_zap_ptes_range",
             ),
-            DriverEvent::TlbFlush { tile, span, .. } => (
-                format!("TLB of tile {} flushed for {}", tile.0, self.gpu(span.start, span.end)?),
-                "xe_tlb_inval_range",
-            ),
+            DriverEvent::TlbFlush { tile, span, .. } => {
+                (format!("TLB of {} flushed for {}", name(tile), self.gpu(span.start, span.end)?), "xe_tlb_inval_range")
+            }
             DriverEvent::Copy { tile, direction, pages, carried, remote, .. } => {
                 let way = if direction == CopyDirection::ToVram { "into its VRAM from" } else { "out of its VRAM to" };
                 let side = other_side(remote);
-                let text = format!("tile {}'s copy engine carries {carried} of {pages} pages {way} {side}", tile.0);
+                let text = format!("{}'s copy engine carries {carried} of {pages} pages {way} {side}", name(tile));
                 (text, "xe_svm_copy")
             }
             DriverEvent::Collected { span, .. } => {
@@ -74,7 +76,7 @@ impl Names<'_> {
                 (format!("an array of {count} fences has {filled} filled"), "xe_sync_in_fence_get")
             }
             DriverEvent::BoEvicted { tile, bytes } => {
-                (format!("a buffer of {bytes} bytes leaves the VRAM of tile {}", tile.0), "xe_bo_evict")
+                (format!("a buffer of {bytes} bytes leaves the VRAM of {}", name(tile)), "xe_bo_evict")
             }
             DriverEvent::Banned { .. } => ("a queue is banned".into(), "xe_exec_queue_kill"),
             DriverEvent::VmBind { op: 0, .. } => ("a VM_BIND maps".into(), "xe_vm_bind_ioctl"),
@@ -151,18 +153,19 @@ const fn event_kind(kind: EventKind) -> &'static str {
     }
 }
 
-fn noticed(record: &Record) -> String {
+fn noticed(device: DeviceId, record: &Record) -> String {
+    let name = |tile| Script::tile_name(Node { device, tile });
     match record {
         Record::StrayWrite { tile, iova, bytes } => {
-            format!("tile {} wrote {bytes} bytes to bus address {:#x}, which nothing maps", tile.0, iova.0)
+            format!("{} wrote {bytes} bytes to bus address {:#x}, which nothing maps", name(*tile), iova.0)
         }
         Record::StrayRead { tile, iova, bytes } => {
-            format!("tile {} read {bytes} bytes of bus address {:#x}, which nothing maps", tile.0, iova.0)
+            format!("{} read {bytes} bytes of bus address {:#x}, which nothing maps", name(*tile), iova.0)
         }
         Record::StaleVram { engine, access, dpa, .. } => {
-            format!("tile {}: a stale {access:?} of VRAM {:#x}, which its page has left", engine.tile.0, dpa.0)
+            format!("{}: a stale {access:?} of VRAM {:#x}, which its page has left", name(engine.tile), dpa.0)
         }
-        Record::Malformed { tile, violation, .. } => format!("tile {} walked into {violation:?}", tile.0),
+        Record::Malformed { tile, violation, .. } => format!("{} walked into {violation:?}", name(*tile)),
         other => format!("the device noticed {other:?}"),
     }
 }

@@ -17,7 +17,8 @@ use crate::replay::Record;
 use crate::scenes;
 use crate::script::Script;
 use machine::behaviour::VARIANTS;
-use machine::checked::{Manner, SmallDevice};
+use machine::checked::Manner;
+use machine::topology::Topology;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{AddAssign, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,8 +111,8 @@ pub struct Question {
     pub behaviours: String,
     /// Who manages the memory.
     pub manner: Manner,
-    /// On which device.
-    pub device: SmallDevice,
+    /// On which machine.
+    pub topology: Topology,
     /// Schedules.
     pub seeds: Range<u64>,
     /// Who is told how many cells of a table are done, of how many.
@@ -127,8 +128,8 @@ pub struct Cell {
     pub behaviours: String,
     /// Who managed the memory.
     pub manner: Manner,
-    /// On which device.
-    pub device: SmallDevice,
+    /// On which machine.
+    pub topology: Topology,
     /// Runs made.
     pub runs: u64,
     /// The first failing run.
@@ -198,13 +199,13 @@ pub fn all_triggers() -> Vec<Arc<Script>> {
 
 /// One cell: runs until one fails.
 pub fn cell(question: &Question) -> Cell {
-    let Question { script, behaviours, manner, device, seeds, .. } = question;
-    let setting = Setting::new(script.clone(), *manner, behaviours.clone(), Explore::Pct).on(*device);
+    let Question { script, behaviours, manner, topology, seeds, .. } = question;
+    let setting = Setting::new(script.clone(), *manner, behaviours.clone(), Explore::Pct).on(*topology);
     let mut cell = Cell {
         scene: script.name.clone(),
         behaviours: behaviours.clone(),
         manner: *manner,
-        device: *device,
+        topology: *topology,
         runs: 0,
         failure: None,
         reached: Reached::default(),

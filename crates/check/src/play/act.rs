@@ -6,10 +6,10 @@ use super::hand::Hand;
 use super::job::{self, Job};
 use super::oracle;
 use super::plain;
-use super::stage::{Stage, refused, signal};
+use super::stage::{Stage, of, refused, signal};
 use super::words::{Page, step_of};
 use crate::finding::Finding;
-use crate::script::{Action, Agent, Home, Piece, Span, Step, Touch, Verb, VmKind};
+use crate::script::{Action, Agent, Piece, Span, Step, Touch, Verb, VmKind};
 use machine::checked::{MapKind, MemoryAdvice, Remap};
 use machine::program::{Advice, Order};
 use machine::story::EventKind;
@@ -25,7 +25,7 @@ pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<()
             (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
             // The fence of a job that was refused is over, and what it was to write is not there.
             (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. } | Finding::TooEarly { .. })) => {
-                stage.replace_queue(&hand.program, vm, hand.lane(&stage.script), tile)?;
+                stage.replace_queue(&hand.programs, vm, hand.lane(&stage.script), tile)?;
             }
             (_, true, Err(Finding::Refused { .. } | Finding::Signal { .. })) => {}
             (_, true, Err(other)) => return Err(other),
@@ -52,17 +52,19 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
             stage.unpin(at);
             Ok(())
         }),
-        Action::Prefer(vm, span, home) => prefer(stage, hand, *vm, span, *home),
-        Action::Pat(vm, span, index) => {
-            let (vm, range) = (stage.vm(*vm)?.id, gpu_range(stage, span)?);
-            hand.program.madvise(vm, range, Advice::Pat(*index)).map_err(|e| refused("MADVISE", e))
+        Action::Prefer(on, span, home) => stage.prefer(&hand.programs, *on, gpu_range(stage, span)?, *home),
+        Action::Pat(on, span, index) => {
+            let (vm, range, program) = (stage.vm(*on)?, gpu_range(stage, span)?, of(&hand.programs, on.device)?);
+            program.madvise(vm, range, Advice::Pat(*index)).map_err(|e| refused("MADVISE", e))
         }
-        Action::Prefetch(vm, span, home) => {
-            let (vm, range) = (stage.vm(*vm)?.id, range(stage, span)?);
-            hand.program.prefetch(vm, range, stage.region(*home)).map_err(|e| refused("VM_BIND of a prefetch", e))
+        Action::Prefetch(on, span, home) => {
+            let on = stage.prefetcher(*on, *home);
+            let (vm, range, program) = (stage.vm(on)?, range(stage, span)?, of(&hand.programs, on.device)?);
+            program.prefetch(vm, range, stage.region(*home)).map_err(|e| refused("VM_BIND of a prefetch", e))
         }
-        Action::Open(vm) => stage.open_vm(&hand.program, *vm, VmKind::MirrorLater),
-        Action::Close(vm) => stage.close_vm(&hand.program, *vm),
+        Action::Open(vm) => stage.open_vm(&hand.programs, *vm, VmKind::MirrorLater),
+        Action::Close(vm) => stage.close_vm(&hand.programs, *vm),
+        Action::CloseDevice(device) => stage.close_device(*device),
         Action::Bind { vm, buffer, over, apart, order } => {
             if let Some(over) = over {
                 stage.place_buffer(*buffer, range(stage, over)?);
@@ -74,26 +76,22 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
             let order = plain::order(stage, hand, *vm, *order, *apart)?;
             plain::unbind(stage, hand, *vm, *buffer, order)
         }
-        Action::Show(vm, span) => {
-            let (vm, memory) = (stage.vm(*vm)?.id, range(stage, span)?);
-            hand.program
-                .bind_userptr(vm, memory, gpu_range(stage, span)?)
-                .map_err(|e| refused("VM_BIND of a userptr", e))
+        Action::Show(on, span) => {
+            let (vm, memory, program) = (stage.vm(*on)?, range(stage, span)?, of(&hand.programs, on.device)?);
+            program.bind_userptr(vm, memory, gpu_range(stage, span)?).map_err(|e| refused("VM_BIND of a userptr", e))
         }
-        Action::Hide(vm, span, beside) => {
-            let (vm, at) = (stage.vm(*vm)?.id, gpu_range(stage, span)?);
+        Action::Hide(on, span, beside) => {
+            let (vm, at, program) = (stage.vm(*on)?, gpu_range(stage, span)?, of(&hand.programs, on.device)?);
             let hidden = match beside {
-                None => hand.program.unbind(vm, at, Order::default()),
-                Some((span, home)) => {
-                    hand.program.unbind_and_prefetch(vm, at, range(stage, span)?, stage.region(*home))
-                }
+                None => program.unbind(vm, at, Order::default()),
+                Some((span, home)) => program.unbind_and_prefetch(vm, at, range(stage, span)?, stage.region(*home)),
             };
             hidden.map_err(|e| refused("VM_BIND that unmaps a userptr", e))
         }
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
-        Action::Fill(tile) => stage.fill(&hand.program, *tile),
-        Action::Drain(tile) => stage.drain(&hand.program, *tile),
-        Action::Holds(tile, bytes) => oracle::holds(&stage.checked, *tile, *bytes),
+        Action::Fill(tile) => stage.fill(&hand.programs, *tile),
+        Action::Drain(tile) => stage.drain(&hand.programs, *tile),
+        Action::Holds(tile, bytes) => oracle::holds(&stage.checked, stage.vram_node(*tile), *bytes),
         Action::Counts(expected) if !stage.is_told() => stage.tally().judge(expected),
         Action::Counts(_) => Ok(()),
         Action::Rest => audit::all(stage),
@@ -233,14 +231,4 @@ fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
     newer.map_or(Ok(()), |(page, found)| {
         Err(Finding::Books(format!("page {page} of a child holds {found:#x}, which was begun after the fork")))
     })
-}
-
-fn prefer(stage: &Stage, hand: &Hand<'_>, vm: usize, span: &Span, home: Home) -> Result<(), Finding> {
-    let (vm, range) = (stage.vm(vm)?.id, gpu_range(stage, span)?);
-    let advice = match home {
-        Home::System => Advice::SystemMemory,
-        Home::Default => Advice::FaultingTile,
-        Home::Vram(tile) => Advice::Tile(stage.tile(tile)),
-    };
-    hand.program.madvise(vm, range, advice).map_err(|e| refused("MADVISE", e))
 }

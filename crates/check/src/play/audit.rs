@@ -11,13 +11,20 @@ use super::stage::Stage;
 use crate::finding::Finding;
 use crate::script::{Action, Script, VmKind};
 use machine::checked::Checked;
+use machine::interconnect::{DeviceId, Interconnect, Node};
 use machine::ledger::Book;
-use machine::{Proto, RangeBook, SpaceBook, Translation};
+use machine::wiring::Core;
+use machine::{Place, Proto, RangeBook, SpaceBook, Translation};
 use std::collections::BTreeSet;
-use units::{GpuRange, HostRange, Iova, SZ_4K, TileId, pages_of};
+use units::{Dpa, GpuRange, HostFrame, HostRange, Iova, SZ_4K, TileId, pages_of};
 
-fn tiles(checked: &Checked) -> impl Iterator<Item = TileId> + Clone {
-    (0..checked.core.device().platform().tiles.len()).map(|tile| TileId(tile as u8))
+fn tiles(core: &Core) -> impl Iterator<Item = TileId> + Clone + use<> {
+    (0..core.device().platform().tiles.len()).map(|tile| TileId(tile as u8))
+}
+
+/// A tile of a device in words.
+fn name(core: &Core, tile: TileId) -> String {
+    Script::tile_name(Node { device: core.id(), tile })
 }
 
 /// VMs that mirror the process; nothing where a job may still run that nobody waited for.
@@ -34,15 +41,17 @@ pub(super) fn all(stage: &Stage) -> Result<(), Finding> {
 /// No VM has a range in `span`, and none translates an address of it.
 pub(super) fn forgotten(stage: &Stage, span: HostRange) -> Result<(), Finding> {
     stage.checked.settle();
-    for book in stage.checked.core.device().books() {
+    for (core, book) in
+        stage.checked.cores().flat_map(|core| core.device().books().into_iter().map(move |book| (core, book)))
+    {
         if let Some(range) = book.ranges.iter().find(|range| range.span.overlaps(span)) {
             return wrong(&book, format!("a range at {:?} is kept for memory that is gone", range.span));
         }
         let leaf = |tile: TileId| {
-            let leaves = stage.checked.core.gpu().leaves(tile, book.asid);
+            let leaves = core.gpu().leaves(tile, book.asid);
             leaves.into_iter().find(|leaf| leaf.span.overlaps(span.mirror()))
         };
-        if let Some(leaf) = tiles(&stage.checked).find_map(leaf) {
+        if let Some(leaf) = tiles(core).find_map(leaf) {
             return wrong(&book, format!("a leaf at {:?} is kept for memory that is gone", leaf.span));
         }
     }
@@ -62,37 +71,41 @@ fn wrong<T>(book: &SpaceBook, what: String) -> Result<T, Finding> {
 }
 
 fn look(stage: &Stage, with_plain: bool) -> Result<(), Finding> {
-    let checked = &stage.checked;
-    checked.settle();
-    let books = checked.core.device().books();
-    if let Some(pagemap) = checked.core.device().pagemaps().iter().find(|pagemap| !pagemap.is_sound()) {
+    stage.checked.settle();
+    stage.checked.cores().try_for_each(|core| device(&stage.checked, core, with_plain))
+}
+
+/// One device.
+fn device(checked: &Checked, core: &Core, with_plain: bool) -> Result<(), Finding> {
+    let books = core.device().books();
+    if let Some(pagemap) = core.device().pagemaps().iter().find(|pagemap| !pagemap.is_sound()) {
         return Err(Finding::Audit(format!("an allocation of {:?} names other pages than it counts", pagemap.id())));
     }
-    tiles(checked).try_for_each(|tile| spaces(checked, &books, tile))?;
+    tiles(core).try_for_each(|tile| spaces(core, &books, tile))?;
     let looked: Vec<&SpaceBook> = books.iter().filter(|book| with_plain || book.mirrors).collect();
-    tiles(checked).try_for_each(|tile| cached(checked, &looked, tile))?;
+    tiles(core).try_for_each(|tile| cached(core, &looked, tile))?;
     for book in looked {
         kept(book)?;
         book.ranges.iter().try_for_each(|range| sound(checked, book, range))?;
-        tiles(checked).try_for_each(|tile| leaves(checked, book, tile))?;
+        tiles(core).try_for_each(|tile| leaves(checked, core, book, tile))?;
     }
     let still = |book: &Book| book.stats.directions.keys().find(|way| way.from == way.to).copied();
-    match checked.core.ledger().look(still) {
+    match core.ledger().look(still) {
         Some(way) => Err(Finding::Audit(format!("pages of {:?} migrated to where they were", way.to))),
         None => Ok(()),
     }
 }
 
 /// A tile walks the tables of the VMs that live, and those of migrations.
-fn spaces(checked: &Checked, books: &[SpaceBook], tile: TileId) -> Result<(), Finding> {
+fn spaces(core: &Core, books: &[SpaceBook], tile: TileId) -> Result<(), Finding> {
     let live: BTreeSet<u32> = books.iter().map(|book| book.asid.0).collect();
-    let walked = checked.core.gpu().spaces(tile).into_iter().map(|asid| asid.0);
-    let walked: BTreeSet<u32> = walked.filter(|asid| *asid as usize > tiles(checked).count()).collect();
+    let walked = core.gpu().spaces(tile).into_iter().map(|asid| asid.0);
+    let walked: BTreeSet<u32> = walked.filter(|asid| *asid as usize > tiles(core).count()).collect();
     match walked.symmetric_difference(&live).next() {
         None => Ok(()),
         Some(asid) => Err(Finding::Audit(format!(
-            "tile {} has a root for address space {asid}: {}, and its VM lives: {}",
-            tile.0,
+            "{} has a root for address space {asid}: {}, and its VM lives: {}",
+            name(core, tile),
             walked.contains(asid),
             live.contains(asid)
         ))),
@@ -100,21 +113,23 @@ fn spaces(checked: &Checked, books: &[SpaceBook], tile: TileId) -> Result<(), Fi
 }
 
 /// What a TLB holds is what the tables say.
-fn cached(checked: &Checked, books: &[&SpaceBook], tile: TileId) -> Result<(), Finding> {
-    let gpu = checked.core.gpu();
+fn cached(core: &Core, books: &[&SpaceBook], tile: TileId) -> Result<(), Finding> {
+    let gpu = core.gpu();
     let spaces = gpu.spaces(tile);
     for entry in gpu.cached(tile) {
         if !spaces.contains(&entry.asid) {
             return Err(Finding::Audit(format!(
-                "the TLB of tile {} translates {:?} of address space {}, which ended",
-                tile.0, entry.span, entry.asid.0
+                "the TLB of {} translates {:?} of address space {}, which ended",
+                name(core, tile),
+                entry.span,
+                entry.asid.0
             )));
         }
         let Some(book) = books.iter().find(|book| book.asid == entry.asid) else { continue };
         if gpu.look(tile, entry.asid, entry.span.start) != Some(entry.leaf) {
             return wrong(
                 book,
-                format!("the TLB of tile {} translates {:?}, which has another leaf", tile.0, entry.span),
+                format!("the TLB of {} translates {:?}, which has another leaf", name(core, tile), entry.span),
             );
         }
     }
@@ -149,27 +164,36 @@ fn sound(checked: &Checked, book: &SpaceBook, range: &RangeBook) -> Result<(), F
 
 /// Every leaf is of a range that is bound there, and leads where the process has the page; every bound range has all of its
 /// leaves.
-fn leaves(checked: &Checked, book: &SpaceBook, tile: TileId) -> Result<(), Finding> {
-    let leaves = checked.core.gpu().leaves(tile, book.asid);
+fn leaves(checked: &Checked, core: &Core, book: &SpaceBook, tile: TileId) -> Result<(), Finding> {
+    let leaves = core.gpu().leaves(tile, book.asid);
     for leaf in &leaves {
         let of_range = |range: &&RangeBook| range.bound_on(tile) && range.span.mirror().overlaps(leaf.span);
         match book.ranges.iter().find(of_range) {
-            Some(range) => leads_there(checked, book, range, leaf)?,
+            Some(range) => leads_there(checked, core, book, range, leaf)?,
             None if book.bound.iter().any(|bind| bind.overlaps(leaf.span)) => {}
-            None => return wrong(book, format!("tile {} has a leaf at {:?} that is of no range", tile.0, leaf.span)),
+            None => {
+                return wrong(book, format!("{} has a leaf at {:?} that is of no range", name(core, tile), leaf.span));
+            }
         }
     }
     for range in book.ranges.iter().filter(|range| range.bound_on(tile)) {
         let inside = |leaf: &&Translation| range.span.mirror().overlaps(leaf.span);
         let pages: usize = leaves.iter().filter(inside).map(|leaf| pages_of(leaf.span.len())).sum();
         if pages != range.span.pages() {
-            return wrong(book, format!("the range at {:?} is bound on tile {} by {pages} pages", range.span, tile.0));
+            let (span, tile) = (range.span, name(core, tile));
+            return wrong(book, format!("the range at {span:?} is bound on {tile} by {pages} pages"));
         }
     }
     Ok(())
 }
 
-fn leads_there(checked: &Checked, book: &SpaceBook, range: &RangeBook, leaf: &Translation) -> Result<(), Finding> {
+fn leads_there(
+    checked: &Checked,
+    core: &Core,
+    book: &SpaceBook,
+    range: &RangeBook,
+    leaf: &Translation,
+) -> Result<(), Finding> {
     let at = |page: usize| leaf.span.start.add(page as u64 * SZ_4K).mirrored();
     let process = checked.live().is_none().then(|| checked.sim.pages(mirrored(leaf.span)));
     for page in 0..pages_of(leaf.span.len()) {
@@ -179,16 +203,11 @@ fn leads_there(checked: &Checked, book: &SpaceBook, range: &RangeBook, leaf: &Tr
             return wrong(book, format!("the leaf of {:?} leads to {target:#x}, not to {collected:x?}", at(page)));
         }
         let Some((place, protected)) = process.as_ref().map(|pages| pages[page]) else { continue };
-        let leads = match place {
-            Some(machine::Place::Device(vram)) => {
-                leaf.leaf.device && Some(target) == checked.dpa(vram).map(|dpa| dpa.0)
-            }
-            Some(machine::Place::Host(frame)) => {
-                !leaf.leaf.device && checked.core.gpu().bus_frame(Iova(target)) == Some(frame)
-            }
-            None => false,
+        let leads = match leaf.leaf.device {
+            true => Behind::Vram(core.id(), Dpa(target)),
+            false => core.gpu().bus_frame(Iova(target)).map_or(Behind::Nothing, behind),
         };
-        if !leads {
+        if place.is_none_or(|place| expected(checked, place) != leads) {
             return wrong(book, format!("the leaf of {:?} leads to {target:#x}, the process has {place:?}", at(page)));
         }
         if leaf.leaf.write && protected {
@@ -196,6 +215,27 @@ fn leads_there(checked: &Checked, book: &SpaceBook, range: &RangeBook, leaf: &Tr
         }
     }
     Ok(())
+}
+
+/// What a leaf leads to.
+#[derive(PartialEq, Eq)]
+enum Behind {
+    System(HostFrame),
+    Vram(DeviceId, Dpa),
+    Nothing,
+}
+
+/// What a frame of the bus is: system memory, or VRAM in a device's window.
+fn behind(frame: HostFrame) -> Behind {
+    Interconnect::behind_window(frame).map_or(Behind::System(frame), |(device, dpa)| Behind::Vram(device, dpa))
+}
+
+/// What a leaf must lead to for a page of the process.
+fn expected(checked: &Checked, place: Place) -> Behind {
+    match place {
+        Place::Host(frame) => Behind::System(frame),
+        Place::Device(page) => checked.vram(page).map_or(Behind::Nothing, |(device, dpa)| Behind::Vram(device, dpa)),
+    }
 }
 
 fn mirrored(span: GpuRange) -> HostRange {

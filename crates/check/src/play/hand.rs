@@ -8,7 +8,8 @@ use machine::program::Program;
 
 /// A thread.
 pub(super) struct Hand<'m> {
-    pub program: Program,
+    /// Its files, a device each.
+    pub programs: Vec<Program>,
     pub view: View<'m>,
     pub desk: Option<Desk>,
     /// Number of the thread in the scene.
@@ -19,7 +20,7 @@ pub(super) struct Hand<'m> {
 
 impl<'m> Hand<'m> {
     pub fn new(stage: &Stage, thread: usize, view: View<'m>) -> Self {
-        Self { program: stage.thread(), view, desk: None, thread, seq: 0 }
+        Self { programs: stage.thread(), view, desk: None, thread, seq: 0 }
     }
 
     /// An agent of this thread begins a step: the number of its writer, where it ever writes.

@@ -2,12 +2,12 @@
 
 use super::desk::{Desk, offset};
 use super::hand::Hand;
-use super::stage::{OpenVm, Stage, refused, signal};
+use super::stage::{Stage, of, refused, signal};
 use super::words::Page;
 use crate::finding::Finding;
 use crate::script::{Agent, Order as Fences, Touch, Verb};
+use machine::interconnect::Node;
 use machine::program::Batch;
-use units::TileId;
 
 /// For ever: time may race with work that is merely slow, and a job that hangs is a deadlock of the run.
 const PATIENCE_NS: i64 = -1;
@@ -18,7 +18,7 @@ const DONE: u64 = 0x600d_f00d;
 #[derive(Clone, Copy)]
 pub(super) struct Job<'s> {
     pub vm: usize,
-    pub tile: TileId,
+    pub tile: Node,
     pub touches: &'s [Touch],
     /// Whether its end is waited for.
     pub waits: bool,
@@ -35,7 +35,6 @@ impl Job<'_> {
 
 /// A job of a VM that mirrors the process. What it read is judged where its end is waited for.
 pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<(), Finding> {
-    let vm = stage.vm(job.vm)?;
     let reads = pages(job, true) * stage.script.words().count();
     let bytes = (pages(job, false) * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64;
     let desk = match hand.desk.filter(|desk| desk.holds(bytes, reads)) {
@@ -47,7 +46,7 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     let batch = batch(stage, hand, job, desk)?;
     stage.checked.sim.store(desk.batch(), &batch).map_err(|e| signal("writing a batch", e))?;
     stage.checked.sim.store_u64(desk.fence(), 0).map_err(|e| signal("a fence", e))?;
-    let done = submit_and_wait(stage, hand, vm, job, desk);
+    let done = submit_and_wait(stage, hand, job, desk);
     if !job.waits || done.is_err() {
         wrote(stage, hand, job, false);
         return done;
@@ -55,14 +54,15 @@ pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<()
     judge(stage, hand, job, desk)
 }
 
-fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, vm: OpenVm, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
-    let queue = vm.queue(hand.lane(&stage.script), job.tile);
+fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, job: Job<'_>, desk: Desk) -> Result<(), Finding> {
+    let (device, queue) = stage.queue_of(job.vm, hand.lane(&stage.script), job.tile)?;
+    let program = of(&hand.programs, device)?;
     let (batch, fence) = (desk.batch().mirror(), desk.fence().mirror());
-    hand.program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
+    program.exec(queue, batch, fence, DONE).map_err(|e| refused("EXEC", e))?;
     if !job.waits {
         return Ok(());
     }
-    let done = hand.program.wait(desk.fence(), DONE, PATIENCE_NS, queue);
+    let done = program.wait(desk.fence(), DONE, PATIENCE_NS, queue);
     done.map_err(|e| refused(&format!("a job of {}", stage.script.agent_name(job.agent())), e))
 }
 

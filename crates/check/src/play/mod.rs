@@ -1,6 +1,6 @@
 //! Plays a scene inside a checked run, and judges what it leaves.
 //!
-//! `stage` is the process that the scene runs in; `hand` a thread of it, with its `desk`; `act`, `job` and `plain` do the steps; `words` says
+//! `stage` is the process that the scene runs in, with its `vms`; `hand` a thread of it, with its `desk`; `act`, `job` and `plain` do the steps; `words` says
 //! what memory must hold; `oracle` judges everything else.
 
 mod act;
@@ -13,14 +13,16 @@ mod plain;
 mod shelf;
 mod stage;
 mod tally;
+mod vms;
 mod words;
 
 use crate::finding::{Finding, Lost};
 use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb};
 use hand::Hand;
 use machine::behaviour;
-use machine::checked::{Manner, SmallDevice};
+use machine::checked::Manner;
 use machine::story::Story;
+use machine::topology::Topology;
 use shelf::Shelf;
 use stage::Stage;
 use std::collections::BTreeSet;
@@ -56,8 +58,8 @@ pub struct How {
     pub behaviours: String,
     /// Who manages the memory.
     pub manner: Manner,
-    /// On which device.
-    pub device: SmallDevice,
+    /// On which machine.
+    pub topology: Topology,
     /// Who writes down what happens; [`Reached`] has no counts then.
     pub story: Option<Arc<Story>>,
 }
@@ -226,7 +228,7 @@ impl Stage {
             reader: reader.into(),
             expected: first.expected,
             found: first.found,
-            stray_writes: self.checked.core.gpu().counters().stray_writes,
+            stray_writes: oracle::stray_writes(&self.checked),
             first_stray: oracle::first_stray_write(&self.checked),
         })))
     }
@@ -242,8 +244,8 @@ impl Script {
     fn agent_name(&self, agent: Agent) -> String {
         match agent {
             Agent::Cpu => "the CPU".into(),
-            Agent::Tile { vm: 0, tile } => format!("tile {}", tile.0),
-            Agent::Tile { vm, tile } => format!("tile {} in {}", tile.0, self.vms[vm].name),
+            Agent::Tile { vm: 0, tile } => Self::tile_name(tile),
+            Agent::Tile { vm, tile } => format!("{} in {}", Self::tile_name(tile), self.vms[vm].name),
         }
     }
 

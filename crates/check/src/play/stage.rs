@@ -3,20 +3,23 @@
 use super::oracle;
 use super::shelf::Shelf;
 use super::tally::Tally;
+use super::vms::{OpenVm, tile_of_first};
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Action, Home, Injected, MOST_QUEUES, Memory, MemoryKind, Piece, Script, VmKind};
+use crate::script::{Action, Injected, Memory, MemoryKind, Piece, Script, VmKind};
 use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
-use machine::program::{BindFlags, Class, Order, Program};
+use machine::interconnect::{DeviceId, Node};
+use machine::ledger::Book;
+use machine::program::Program;
 use machine::stats::Way;
 use machine::story::{Story, Where};
 use machine::{Errno, Injection, RetryStep, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of, pages_of};
+use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, bytes_of, pages_of};
 
 /// Where the batches of plain VMs are bound.
-const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
+pub(super) const CODE: HostRange = HostRange::new(HostVa(0x10_0000), HostVa(0x11_0000));
 /// Where the first buffer is bound; the others follow, each aligned to its size, so that small ones share a page table.
 const BUFFERS: HostVa = HostVa(0x4000_0000);
 /// What a notifier has of the process' addresses.
@@ -27,15 +30,18 @@ const USERPTR_ROOM: u64 = 8 << 20;
 /// Where no buffer is ever bound.
 pub(super) const NOTHING: HostRange = HostRange::new(HostVa(0x8000_0000), HostVa(0x8001_0000));
 
-/// A process that has opened the device.
+/// A process that has opened the devices.
 pub(super) struct Stage {
     pub script: Arc<Script>,
     pub checked: Checked,
-    pub main: Program,
+    /// Its files, a device each.
+    pub main: Vec<Program>,
+    /// All tiles of the machine, counted through its devices.
+    pub nodes: Vec<Node>,
     /// Page tables in use before there was a VM.
     pub tables: u64,
     story: Option<Arc<Story>>,
-    now: Shelf<Now>,
+    pub now: Shelf<Now>,
 }
 
 /// A buffer object.
@@ -48,36 +54,20 @@ pub(super) struct BufferObject {
 
 /// What changes while the scene is played.
 #[derive(Default)]
-struct Now {
+pub(super) struct Now {
     places: BTreeMap<usize, HostRange>,
     buffers: Vec<BufferObject>,
     /// What had happened at the last `counts`.
     counted: Tally,
     /// A VM's other queue of binds, by VM.
-    bind_queues: BTreeMap<usize, u32>,
-    vms: BTreeMap<usize, OpenVm>,
+    pub bind_queues: BTreeMap<usize, u32>,
+    pub vms: BTreeMap<usize, OpenVm>,
     fences: BTreeMap<usize, u32>,
-    fillers: BTreeMap<TileId, Vec<u32>>,
+    fillers: BTreeMap<Node, Vec<u32>>,
     plain_jobs: u64,
     seqs: BTreeMap<usize, u32>,
     pinned: BTreeSet<HostVa>,
     failed: bool,
-}
-
-/// A VM, with its queues, and the bytes of its batches where it is a plain one.
-#[derive(Clone, Copy)]
-pub(super) struct OpenVm {
-    pub id: u32,
-    /// By lane and tile; lanes that the scene does not have are as the first.
-    queues: [[u32; 2]; MOST_QUEUES],
-    pub code: Option<HostFrame>,
-}
-
-impl OpenVm {
-    /// The queue of a thread, by its lane.
-    pub fn queue(&self, lane: usize, tile: TileId) -> u32 {
-        self.queues[lane][tile.index()]
-    }
 }
 
 impl Stage {
@@ -87,12 +77,14 @@ impl Stage {
         let config = Config::default();
         let has_neighbour = script.steps().any(|step| matches!(step.action, Action::Process { .. }));
         let company = if has_neighbour { Company::Shared } else { Company::Alone };
-        let checked = Checked::on(how.device, config, how.manner, behaviours, device, company, how.story.as_ref());
+        let platforms = how.topology.platforms(&script.devices);
+        let checked = Checked::on(&platforms, config, how.manner, behaviours, device, company, how.story.as_ref());
         let checked = checked.map_err(|e| refused("probe", e))?;
-        let (main, tables) = (checked.open(), oracle::tables_used(&checked));
-        let buffers = buffers(script, &checked, &main)?;
+        let (main, tables) = (checked.open_all(), oracle::tables_used(&checked));
+        let buffers = buffers(script, &checked, first(&main)?)?;
         let (story, now) = (how.story.clone(), Shelf::new(Now { buffers, ..Now::default() }));
-        let stage = Self { script: script.clone(), checked, main, tables, story, now };
+        let nodes = checked.nodes().collect();
+        let stage = Self { script: script.clone(), checked, main, nodes, tables, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
         }
@@ -124,73 +116,6 @@ impl Stage {
         Ok(())
     }
 
-    /// A VM with its queues.
-    pub fn open_vm(&self, program: &Program, index: usize, kind: VmKind) -> Result<(), Finding> {
-        let (id, code) = if kind == VmKind::Plain {
-            let made =
-                if self.script.vms[index].scratch { program.vm_create_scratch() } else { program.vm_create_plain() };
-            let id = made.map_err(|e| refused("VM_CREATE", e))?;
-            let code = program.bo_create(CODE.len(), 1).map_err(|e| refused("GEM_CREATE", e))?;
-            program.bind_bo(id, code, CODE, Order::default()).map_err(|e| refused("VM_BIND", e))?;
-            (id, Some(program.bo_frame(code).map_err(|e| refused("GEM_MMAP_OFFSET", e))?))
-        } else {
-            let id = program.vm_create().map_err(|e| refused("VM_CREATE", e))?;
-            let flags = if kind == VmKind::AutoReset { BindFlags::MADVISE_AUTORESET } else { BindFlags::empty() };
-            program.bind_mirror_with(id, 57, flags, None).map_err(|e| refused("VM_BIND", e))?;
-            (id, None)
-        };
-        let lane = |lane| Ok([self.queue(program, id, lane, TileId(0))?, self.queue(program, id, lane, TileId(1))?]);
-        let mut queues = [lane(0)?; MOST_QUEUES];
-        for (number, queues) in queues.iter_mut().enumerate().take(self.script.queues).skip(1) {
-            *queues = lane(number)?;
-        }
-        self.now.with(|now| now.vms.insert(index, OpenVm { id, queues, code }));
-        Ok(())
-    }
-
-    /// Ends a VM and its queues.
-    pub fn close_vm(&self, program: &Program, index: usize) -> Result<(), Finding> {
-        let Some(vm) = self.now.with(|now| now.vms.remove(&index)) else { return Ok(()) };
-        let binds = self.now.with(|now| now.bind_queues.remove(&index));
-        for queue in vm.queues[..self.script.queues].iter().flatten().copied().chain(binds) {
-            program.queue_destroy(queue).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))?;
-        }
-        program.vm_destroy(vm.id).map_err(|e| refused("VM_DESTROY", e))
-    }
-
-    /// Which tile of the device does the work of a scene's tile.
-    pub fn tile(&self, tile: TileId) -> TileId {
-        tile_of(&self.checked, tile)
-    }
-
-    fn queue(&self, program: &Program, vm: u32, lane: usize, tile: TileId) -> Result<u32, Finding> {
-        let created = program.queue_create_on(vm, Class::Compute, lane as u16, self.tile(tile));
-        created.map_err(|e| refused("EXEC_QUEUE_CREATE", e))
-    }
-
-    /// The region of a place, as PREFETCH counts them.
-    pub fn region(&self, home: Home) -> u32 {
-        match home {
-            Home::System => 0,
-            Home::Vram(tile) => 1 + u32::from(self.tile(tile).0),
-            Home::Default => u32::MAX,
-        }
-    }
-
-    /// The queue of a tile was banned: the next job finds another one.
-    pub fn replace_queue(&self, program: &Program, index: usize, lane: usize, tile: TileId) -> Result<(), Finding> {
-        let vm = self.vm(index)?;
-        let new = self.queue(program, vm.id, lane, tile)?;
-        self.now.with(|now| now.vms.get_mut(&index).map(|vm| vm.queues[lane][tile.index()] = new));
-        program.queue_destroy(vm.queue(lane, tile)).map_err(|e| refused("EXEC_QUEUE_DESTROY", e))
-    }
-
-    /// An open VM.
-    pub fn vm(&self, index: usize) -> Result<OpenVm, Finding> {
-        let vm = self.now.with(|now| now.vms.get(&index).copied());
-        vm.ok_or_else(|| Finding::Scene(format!("VM {} is not open here", self.script.vms[index].name)))
-    }
-
     /// A buffer.
     pub fn buffer(&self, index: usize) -> BufferObject {
         self.now.with(|now| now.buffers[index])
@@ -206,7 +131,7 @@ impl Stage {
         if let Some(queue) = self.now.with(|now| now.bind_queues.get(&index).copied()) {
             return Ok(queue);
         }
-        let made = program.bind_queue_create(self.vm(index)?.id).map_err(|e| refused("EXEC_QUEUE_CREATE", e))?;
+        let made = program.bind_queue_create(self.plain_vm(index)?).map_err(|e| refused("EXEC_QUEUE_CREATE", e))?;
         self.now.with(|now| now.bind_queues.insert(index, made));
         Ok(made)
     }
@@ -303,19 +228,21 @@ impl Stage {
     }
 
     /// Fills the VRAM of a tile with buffers of 2M.
-    pub fn fill(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
-        let size = self.checked.core.device().platform().tiles.get(tile.index()).map_or(0, |tile| tile.vram_size);
+    pub fn fill(&self, programs: &[Program], node: Node) -> Result<(), Finding> {
+        let Node { device, tile } = self.vram_node(node);
+        let (program, core) = (of(programs, device)?, self.checked.device(device));
+        let size = core.and_then(|core| core.device().vram(tile)).map_or(0, |vram| vram.size);
         for _ in 0..size / SZ_2M {
-            let filler = program.bo_create(SZ_2M, 2 << self.tile(tile).0).map_err(|e| refused("GEM_CREATE", e))?;
-            self.now.with(|now| now.fillers.entry(tile).or_default().push(filler));
+            let filler = program.bo_create(SZ_2M, 2 << tile.0).map_err(|e| refused("GEM_CREATE", e))?;
+            self.now.with(|now| now.fillers.entry(node).or_default().push(filler));
         }
         Ok(())
     }
 
     /// Another process takes VRAM, or gives some back.
-    pub fn neighbour(&self, takes: bool, tile: TileId, bytes: u64) -> Result<(), Finding> {
+    pub fn neighbour(&self, takes: bool, node: Node, bytes: u64) -> Result<(), Finding> {
         let Some(neighbour) = self.checked.neighbour() else { return Ok(()) };
-        let tile = self.tile(tile);
+        let tile = self.vram_node(node).tile;
         if !takes {
             neighbour.give(tile, bytes);
         } else if !neighbour.take(tile, bytes) {
@@ -339,9 +266,11 @@ impl Stage {
     }
 
     /// Gives these buffers back.
-    pub fn drain(&self, program: &Program, tile: TileId) -> Result<(), Finding> {
-        let fillers = self.now.with(|now| now.fillers.remove(&tile)).unwrap_or_default();
-        fillers.into_iter().try_for_each(|filler| program.bo_close(filler).map_err(|e| refused("GEM_CLOSE", e)))
+    pub fn drain(&self, programs: &[Program], node: Node) -> Result<(), Finding> {
+        let (fillers, device) = (self.now.with(|now| now.fillers.remove(&node)), self.vram_node(node).device);
+        let program = of(programs, device)?;
+        let mut fillers = fillers.unwrap_or_default().into_iter();
+        fillers.try_for_each(|filler| program.bo_close(filler).map_err(|e| refused("GEM_CLOSE", e)))
     }
 
     /// A step begins.
@@ -353,17 +282,18 @@ impl Stage {
 
     /// What the run came upon so far.
     pub fn reached(&self) -> Reached {
-        let book = self.checked.core.ledger().read();
-        let pages = |meant: fn(Way) -> bool| book.stats.flow_of(meant).pages;
+        let books: Vec<_> = self.checked.cores().map(|core| core.ledger().read()).collect();
+        let sum = |count: &dyn Fn(&Book) -> u64| books.iter().map(count).sum();
+        let pages = |meant: fn(Way) -> bool| sum(&|book| book.stats.flow_of(meant).pages);
         let name = |index: &usize| self.script.memories[*index].name.clone();
         Reached {
-            stale_binds: book.stats.retries_of(RetryStep::Bind),
+            stale_binds: sum(&|book| book.stats.retries_of(RetryStep::Bind)),
             pages_between_tiles: pages(|way| way.from != Where::System && way.to != Where::System),
             pages_to_system: pages(|way| way.to == Where::System),
             pages_to_vram: pages(|way| way.to != Where::System),
-            gpu_faults: book.stats.gpu_faults(),
-            copied_pages: book.copied_pages,
-            bus_pages: book.bus_pages,
+            gpu_faults: sum(&|book| book.stats.gpu_faults()),
+            copied_pages: sum(&|book| book.copied_pages),
+            bus_pages: sum(&|book| book.bus_pages),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
     }
@@ -379,8 +309,8 @@ impl Stage {
     }
 
     /// Another thread of the program.
-    pub fn thread(&self) -> Program {
-        self.checked.thread_of(self.main.file().clone())
+    pub fn thread(&self) -> Vec<Program> {
+        self.main.iter().map(|program| self.checked.thread_of(program.file().clone())).collect()
     }
 
     /// Ends everything, so that the run ends with nothing held.
@@ -388,18 +318,29 @@ impl Stage {
         for index in 0..self.script.vms.len() {
             let _ = self.close_vm(&self.main, index);
         }
-        for tile in [TileId(0), TileId(1)] {
-            let _ = self.drain(&self.main, tile);
+        for node in self.script.nodes() {
+            let _ = self.drain(&self.main, node);
         }
-        self.main.file().close();
-        self.checked.core.engines().stop();
+        self.main.iter().for_each(|program| program.file().close());
+        self.checked.cores().for_each(|core| core.engines().stop());
     }
+}
+
+/// The program's file of a device.
+pub(super) fn of(programs: &[Program], device: DeviceId) -> Result<&Program, Finding> {
+    let program = programs.get(usize::from(device.0));
+    program.ok_or_else(|| Finding::Scene(format!("the machine has no card{}", device.0)))
+}
+
+/// That of the first one.
+pub(super) fn first(programs: &[Program]) -> Result<&Program, Finding> {
+    of(programs, DeviceId(0))
 }
 
 fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<BufferObject>, Finding> {
     let mut next = BUFFERS;
     let create = |buffer: &crate::script::Buffer| {
-        let placement = buffer.vram.map_or(1, |tile| 2 << tile_of(checked, tile).0);
+        let placement = buffer.vram.map_or(1, |tile| 2 << tile_of_first(checked, tile).0);
         let size = bytes_of(buffer.pages).next_multiple_of(SZ_64K);
         let handle = main.bo_create(size, placement).map_err(|e| refused("GEM_CREATE", e))?;
         let frame = main.bo_frame(handle).map_err(|e| refused("GEM_MMAP_OFFSET", e))?;
@@ -430,11 +371,6 @@ fn injections(script: &Script) -> (MmInjection, Injection) {
         }
     }
     (mm, device)
-}
-
-/// Which tile of a device does the work of a scene's tile: of one with fewer tiles the last one.
-fn tile_of(checked: &Checked, tile: TileId) -> TileId {
-    TileId(tile.0.min((checked.core.device().platform().tiles.len() - 1) as u8))
 }
 
 pub(super) fn refused(what: &str, error: Errno) -> Finding {

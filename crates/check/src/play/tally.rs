@@ -3,6 +3,7 @@
 use crate::finding::Finding;
 use crate::script::Counted;
 use machine::checked::Checked;
+use machine::wiring::Core;
 use std::ops::RangeInclusive;
 
 /// A count for each [`Counted`].
@@ -12,8 +13,15 @@ pub(super) struct Tally([u64; Counted::ALL.len()]);
 impl Tally {
     /// All that happened so far.
     pub fn of(checked: &Checked) -> Self {
-        let device = checked.core.gpu().counters();
-        checked.core.ledger().look(|book| {
+        checked
+            .cores()
+            .map(|core| Self::of_device(core))
+            .fold(Self::default(), |sum, one| Self(std::array::from_fn(|index| sum.0[index] + one.0[index])))
+    }
+
+    fn of_device(core: &Core) -> Self {
+        let device = core.gpu().counters();
+        core.ledger().look(|book| {
             let stats = &book.stats;
             Self(Counted::ALL.map(|(_, what)| match what {
                 Counted::Faults => stats.gpu_faults(),

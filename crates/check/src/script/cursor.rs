@@ -2,6 +2,7 @@
 
 use super::ScriptError;
 use super::lex::{Word, words};
+use machine::interconnect::{DeviceId, Node};
 use units::TileId;
 
 /// A line and how far it was read.
@@ -68,11 +69,6 @@ impl<'a> Cursor<'a> {
         times.ok_or_else(|| self.error_before("expected x1 to x200".into()))
     }
 
-    /// The tile of a word such as `tile1` or `vram1`.
-    pub fn tile(&self, word: &str, prefix: &str) -> Option<TileId> {
-        word.strip_prefix(prefix).and_then(|digits| digits.parse().ok()).filter(|tile| *tile < 2).map(TileId)
-    }
-
     /// Nothing is left.
     pub fn end(&self) -> Result<(), ScriptError> {
         self.peek().map_or(Ok(()), |word| Err(self.error(format!("'{word}' is too much here"))))
@@ -91,4 +87,22 @@ impl<'a> Cursor<'a> {
     fn error_at(&self, column: usize, message: String) -> ScriptError {
         ScriptError { name: self.name.into(), line: self.line, column, message }
     }
+}
+
+/// The device of a word such as `card1`.
+pub(super) fn card(word: &str) -> Option<DeviceId> {
+    word.strip_prefix("card").and_then(number).map(DeviceId)
+}
+
+/// The tile of a word such as `tile1` or `vram1`, and in front of that its device, as in `card1.tile0`; else of the first one.
+pub(super) fn node(word: &str, prefix: &str) -> Option<Node> {
+    let (device, tile) = match word.split_once('.') {
+        Some((device, tile)) => (card(device)?, tile),
+        None => (DeviceId(0), word),
+    };
+    Some(Node { device, tile: TileId(number(tile.strip_prefix(prefix)?)?) })
+}
+
+fn number(digits: &str) -> Option<u8> {
+    digits.parse().ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()))
 }

@@ -28,6 +28,8 @@ mod steps;
 
 pub(crate) use parse::MOST_QUEUES;
 
+use machine::interconnect::{DeviceId, Node};
+use machine::profile::Platform;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use units::TileId;
@@ -41,6 +43,8 @@ pub struct Script {
     pub source: String,
     /// One sentence: what it shows.
     pub shows: String,
+    /// The devices that it is written for; one of two tiles where it says nothing.
+    pub devices: Vec<&'static Platform>,
     /// Pieces of memory, the mappings before their parts.
     pub memories: Vec<Memory>,
     /// VMs; the first one is there without being declared.
@@ -106,7 +110,7 @@ pub enum MemoryKind {
     },
 }
 
-/// A VM, with queues on each tile.
+/// A VM, with queues on each tile. Of several devices each has its own, and a step means one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
     /// Its name.
@@ -137,7 +141,7 @@ pub struct Buffer {
     pub name: String,
     /// Pages.
     pub pages: usize,
-    /// In this tile's VRAM; else in system memory.
+    /// In this tile's VRAM, of the first device; else in system memory.
     pub vram: Option<TileId>,
 }
 
@@ -150,6 +154,15 @@ pub struct Writer {
     pub thread: usize,
 }
 
+/// A VM as a device has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmOn {
+    /// Which VM.
+    pub vm: usize,
+    /// Of which device.
+    pub device: DeviceId,
+}
+
 /// Who touches memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
@@ -159,8 +172,8 @@ pub enum Agent {
     Tile {
         /// Which VM.
         vm: usize,
-        /// Which tile.
-        tile: TileId,
+        /// Which tile of which device.
+        tile: Node,
     },
 }
 
@@ -265,7 +278,7 @@ pub enum Home {
     /// In system memory.
     System,
     /// In the VRAM of a tile.
-    Vram(TileId),
+    Vram(Node),
     /// Where it is used.
     Default,
 }
@@ -305,7 +318,7 @@ pub enum Action {
         /// Its VM.
         vm: usize,
         /// Its tile.
-        tile: TileId,
+        tile: Node,
         /// What it touches.
         touches: Vec<Touch>,
         /// Whether its end is waited for.
@@ -353,15 +366,17 @@ pub enum Action {
     /// And let go.
     Unpin(Span),
     /// MADVISE: the preferred location.
-    Prefer(usize, Span, Home),
+    Prefer(VmOn, Span, Home),
     /// MADVISE: an entry of the PAT table.
-    Pat(usize, Span, u32),
+    Pat(VmOn, Span, u32),
     /// VM_BIND: prefetch.
-    Prefetch(usize, Span, Home),
-    /// VM_CREATE and its mirror.
+    Prefetch(VmOn, Span, Home),
+    /// VM_CREATE and its mirror, on each device.
     Open(usize),
-    /// VM_DESTROY, with its queues.
+    /// VM_DESTROY, with its queues, on each device.
     Close(usize),
+    /// A device's file is closed, with all that it has.
+    CloseDevice(DeviceId),
     /// VM_BIND of a buffer.
     Bind {
         /// In which VM.
@@ -387,23 +402,23 @@ pub enum Action {
         order: Order,
     },
     /// VM_BIND of a userptr.
-    Show(usize, Span),
+    Show(VmOn, Span),
     /// VM_BIND: unmap a userptr; in the same call a prefetch.
-    Hide(usize, Span, Option<(Span, Home)>),
+    Hide(VmOn, Span, Option<(Span, Home)>),
     /// The wait for a fence.
     Wait(usize),
     /// The VRAM of a tile is filled with buffers, which evicts others.
-    Fill(TileId),
+    Fill(Node),
     /// They are given back.
-    Drain(TileId),
+    Drain(Node),
     /// So many bytes of a tile's VRAM are taken, when all that changed has been settled.
-    Holds(TileId, u64),
+    Holds(Node, u64),
     /// Another process takes so many bytes of a tile's VRAM, or gives them back.
     Process {
         /// It takes them.
         takes: bool,
         /// Which tile's.
-        tile: TileId,
+        tile: Node,
         /// How many.
         bytes: u64,
     },
@@ -491,6 +506,23 @@ impl Script {
             };
             alone.iter().chain(threads.iter().flat_map(|thread: &Thread| &thread.steps))
         })
+    }
+
+    /// All tiles of its devices, in their order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> + '_ {
+        let tiles = |(device, platform): (u8, &&Platform)| {
+            let device = DeviceId(device);
+            (0..platform.tiles.len()).map(move |tile| Node { device, tile: TileId(tile as u8) })
+        };
+        (0..).zip(&self.devices).flat_map(tiles)
+    }
+
+    /// A tile in words: `tile 1`, and of another device than the first `card1.tile0`.
+    pub fn tile_name(node: Node) -> String {
+        match node.device {
+            DeviceId(0) => format!("tile {}", node.tile.0),
+            DeviceId(card) => format!("card{card}.tile{}", node.tile.0),
+        }
     }
 
     /// The mapping that a page of a piece lies in, and its page there.

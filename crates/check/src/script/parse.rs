@@ -1,8 +1,11 @@
 //! The lines of a scene: declarations, and the heads of phases and threads. Indented lines are steps.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, card, node};
 use super::lex::without_comment;
 use super::{Buffer, Injected, Memory, MemoryKind, Phase, Script, ScriptError, Thread, Vm, VmKind, steps};
+use machine::interconnect::DeviceId;
+use machine::profile::MAX_DEVICES;
+use machine::topology::{Topology, small};
 use units::SZ_4K;
 
 /// The most pages of one piece: that of 4M.
@@ -17,7 +20,7 @@ const MOST_THREADS: usize = 24;
 /// Reads a scene.
 pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
     let mut script = empty(name, text);
-    let mut threads = 0;
+    let mut count = Count::default();
     let (mut last, mut races) = (0, None);
     for (index, raw) in text.lines().enumerate() {
         let line = without_comment(raw);
@@ -27,7 +30,7 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
             continue;
         }
         if line.starts_with(char::is_whitespace) {
-            let thread = threads_now(&script, threads);
+            let thread = threads_now(&script, count.threads);
             let step = steps::step(&mut at, &mut script, thread)?.with_text(line);
             match script.phases.last_mut() {
                 Some(Phase::Alone(steps)) => steps.push(step),
@@ -35,7 +38,7 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
                 None => return Err(at.error_before("a step belongs below 'first' or 'thread NAME'".into())),
             }
         } else {
-            head(&mut at, line, &mut script, &mut threads)?;
+            head(&mut at, line, &mut script, &mut count)?;
             races = races.or(script.races_time.then_some(last));
         }
     }
@@ -50,11 +53,19 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
     Ok(script)
 }
 
+/// What was declared so far.
+#[derive(Default)]
+struct Count {
+    devices: usize,
+    threads: usize,
+}
+
 fn empty(name: &str, text: &str) -> Script {
     Script {
         name: name.into(),
         source: text.into(),
         shows: String::new(),
+        devices: Topology::Two.platforms(&[]),
         memories: Vec::new(),
         vms: vec![Vm { name: "vm".into(), kind: VmKind::Mirror, scratch: false }],
         buffers: Vec::new(),
@@ -72,12 +83,13 @@ fn threads_now(script: &Script, threads: usize) -> usize {
     if matches!(script.phases.last(), Some(Phase::Together(_))) { threads } else { 0 }
 }
 
-fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usize) -> Result<(), ScriptError> {
+fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, count: &mut Count) -> Result<(), ScriptError> {
     match at.word("a word")? {
         "shows" => {
             script.shows = line.trim_start_matches("shows").trim().into();
             return Ok(());
         }
+        "device" => device(at, script, count)?,
         "memory" => memory(at, script)?,
         "userptr" => userptr(at, script)?,
         "vm" => {
@@ -109,24 +121,42 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, threads: &mut usiz
         }
         "first" | "then" => script.phases.push(Phase::Alone(Vec::new())),
         "thread" => {
-            *threads += 1;
-            if *threads > MOST_THREADS {
+            count.threads += 1;
+            if count.threads > MOST_THREADS {
                 return Err(at.error_before(format!("a scene has at most {MOST_THREADS} threads")));
             }
             let name = Box::leak(at.word("the thread's name")?.to_owned().into_boxed_str());
-            let thread = Thread { name, number: *threads, times: at.times()?, steps: Vec::new() };
+            let thread = Thread { name, number: count.threads, times: at.times()?, steps: Vec::new() };
             match script.phases.last_mut() {
                 Some(Phase::Together(group)) => group.push(thread),
                 _ => script.phases.push(Phase::Together(vec![thread])),
             }
         }
         word => {
-            let known =
-                "shows, memory, userptr, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
+            let known = "shows, device, memory, userptr, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
             return Err(at.error_before(format!("'{word}' begins no line of a scene; there are: {known}")));
         }
     }
     at.end()
+}
+
+/// `device pvc-1t [no-p2p] [xN]`
+fn device(at: &mut Cursor<'_>, script: &mut Script, count: &mut Count) -> Result<(), ScriptError> {
+    let name = at.word("the device's name")?;
+    let known = small(name, true).map_err(|error| at.error_before(error))?;
+    let platform = if at.take("no-p2p") { small(name, false).unwrap_or(known) } else { known };
+    if !script.phases.is_empty() || !script.buffers.is_empty() {
+        return Err(at.error_before("devices stand before buffers and steps".into()));
+    }
+    if count.devices == 0 {
+        script.devices.clear();
+    }
+    count.devices += at.times()? as usize;
+    if count.devices > MAX_DEVICES {
+        return Err(at.error_before(format!("a scene has at most {MAX_DEVICES} devices")));
+    }
+    script.devices.resize(count.devices, platform);
+    Ok(())
 }
 
 fn memory(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
@@ -192,9 +222,12 @@ fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
         None => None,
         Some("system") => at.word("a place").map(|_| None)?,
         Some(word) => {
-            let tile = at.tile(word, "vram");
+            let tile = node(word, "vram").filter(|node| node.device == DeviceId(0));
             at.word("a place")?;
-            Some(tile.ok_or_else(|| at.error_before("a buffer is in system, vram0 or vram1".into()))?)
+            let known = tile.filter(|node| script.nodes().any(|other| other == *node));
+            let wrong =
+                || at.error_before("a buffer is in system memory, or in vram0 or vram1 of the first device".into());
+            Some(known.ok_or_else(wrong)?.tile)
         }
     };
     if !pages.is_multiple_of(16) {
@@ -235,7 +268,7 @@ fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptErro
     let mut all = (script.memories.iter().map(|memory| &memory.name))
         .chain(script.vms.iter().map(|vm| &vm.name))
         .chain(script.buffers.iter().map(|buffer| &buffer.name));
-    if fits && !all.any(|other| other == name) && !steps::WORDS.contains(&name) {
+    if fits && !all.any(|other| other == name) && !steps::WORDS.contains(&name) && card(name).is_none() {
         return Ok(());
     }
     Err(at.error_before(format!("'{name}' is taken, or no name: a name begins with a letter and has no dot")))
@@ -243,8 +276,10 @@ fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptErro
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Script};
+    use super::super::{Action, Home, Script, VmOn};
     use super::*;
+    use machine::interconnect::Node;
+    use units::TileId;
 
     fn error(text: &str) -> String {
         Script::parse("s", text).expect_err(text).to_string()
@@ -265,7 +300,7 @@ mod tests {
             ("memory b 64K\n    fork", "s:2:5: a step belongs below 'first'"),
             ("memory b 64K\nfirst\n  tile0 write b[16]", "s:3:17: no such pages: there are 16"),
             ("memory b 64K\nfirst\n  tile0 write b[3..2]", "s:3:20: no such pages"),
-            ("memory b 64K\nfirst\n  tile2 write b", "s:3:3: 'tile2' is no step"),
+            ("memory b 64K\nfirst\n  tile2 write b", "s:3:3: there is no 'tile2'"),
             ("memory b 64K\nfirst\n  w.tile0 write b", "s:3:3: there is no VM 'w'"),
             ("memory b 64K\nfirst\n  munmap b[0,5]", "s:3:15: this step takes one run"),
             ("memory b 64K\nfirst\n  cpu write b x0", "s:3:15: expected x1 to x200"),
@@ -273,6 +308,14 @@ mod tests {
             ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
             ("buffer d 64K\nfirst\n  cpu write d", "s:3:13: this step takes memory"),
             ("vm p plain\nraces time\nfirst\n  fork", "s:2:1: jobs of a plain VM have a timeout"),
+            ("device bmg", "s:1:8: 'bmg' is no device of the checker: there are pvc-2t, pvc-1t, pvc-4t"),
+            ("device pvc-1t x5", "s:1:15: a scene has at most 4 devices"),
+            ("first\n  rest\ndevice pvc-1t", "s:3:8: devices stand before buffers and steps"),
+            ("memory b 64K\nfirst\n  card1.tile0 write b", "s:3:3: there is no 'card1.tile0'"),
+            ("device pvc-1t x2\nmemory b 64K\nfirst\n  card1.tile1 read b", "s:4:3: there is no 'card1.tile1'"),
+            ("device pvc-1t x2\nmemory b 64K\nfirst\n  prefer b card2.vram0", "s:4:12: there is no 'card2.vram0'"),
+            ("device pvc-1t x2\nvm p plain\nbuffer d 64K\nfirst\n  p.card1.tile0 write d", "s:5:3: a plain VM"),
+            ("device pvc-1t x2\nfirst\n  close card2", "s:3:9: there is no 'card2'"),
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
             ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
@@ -282,6 +325,26 @@ mod tests {
             let error = error(text);
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn steps_name_the_devices_that_a_scene_has() {
+        let text = "device pvc-2t\ndevice pvc-1t no-p2p\nmemory b 64K\nvm g\nfirst\n  tile1 read b\n  \
+                    g.card1.tile0 read b\n  prefer g.card1 b card0.vram1\n  close card1\n";
+        let script = Script::parse("s", text).unwrap();
+        assert_eq!(
+            script.devices.iter().map(|device| (device.tiles.len(), device.p2p)).collect::<Vec<_>>(),
+            [(2, true), (1, false)]
+        );
+        let at = |device, tile| Node { device: DeviceId(device), tile: TileId(tile) };
+        let steps: Vec<&Action> = script.steps().map(|step| &step.action).collect();
+        assert!(matches!(steps[0], Action::Job { vm: 0, tile, .. } if *tile == at(0, 1)));
+        assert!(matches!(steps[1], Action::Job { vm: 1, tile, .. } if *tile == at(1, 0)));
+        let on = VmOn { vm: 1, device: DeviceId(1) };
+        assert!(matches!(steps[2], Action::Prefer(vm, _, Home::Vram(home)) if *vm == on && *home == at(0, 1)));
+        assert_eq!(*steps[3], Action::CloseDevice(DeviceId(1)));
+        let three = Script::parse("s", "device pvc-1t x3\nfirst\n  rest").unwrap();
+        assert_eq!(three.nodes().collect::<Vec<_>>(), [at(0, 0), at(1, 0), at(2, 0)]);
     }
 
     #[test]

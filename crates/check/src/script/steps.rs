@@ -1,12 +1,12 @@
 //! Steps: one line each.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, card, node};
 use super::{
-    Action, Agent, Counted, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind,
+    Action, Agent, Counted, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind, VmOn,
     Writer,
 };
+use machine::interconnect::{DeviceId, Node};
 use std::ops::{Range, RangeInclusive};
-use units::TileId;
 
 /// Words that begin a step or stand in one: nothing may be called so.
 pub(super) const WORDS: [&str; 41] = [
@@ -99,11 +99,17 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "fork" => Action::Fork { late: at.take("late") },
         "pin" => Action::Pin(pages_of_memory(at, script)?),
         "unpin" => Action::Unpin(pages_of_memory(at, script)?),
-        "prefer" => Action::Prefer(vm(at, script)?, run(at, script)?, home(at)?),
-        "pat" => Action::Pat(vm(at, script)?, run(at, script)?, at.number("an entry of the PAT table")? as u32),
-        "prefetch" => Action::Prefetch(vm(at, script)?, run(at, script)?, home(at)?),
+        "prefer" => Action::Prefer(vm_on(at, script)?, run(at, script)?, home(at, script)?),
+        "pat" => Action::Pat(vm_on(at, script)?, run(at, script)?, at.number("an entry of the PAT table")? as u32),
+        "prefetch" => Action::Prefetch(vm_on(at, script)?, run(at, script)?, home(at, script)?),
         "open" => Action::Open(named_vm(at, script, VmKind::MirrorLater)?),
-        "close" => Action::Close(vm(at, script)?),
+        "close" => match at.peek().and_then(card) {
+            Some(device) => {
+                at.word("a device")?;
+                Action::CloseDevice(known_card(at, script, device)?)
+            }
+            None => Action::Close(vm(at, script)?),
+        },
         "bind" => {
             let (vm, buffer) = (named_vm(at, script, VmKind::Plain)?, buffer(at, script)?);
             let over = if at.take("over") { Some(place_for(at, script, buffer)?) } else { None };
@@ -117,14 +123,14 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "show" => Action::Show(mirror(at, script)?, userptr(at, script)?),
         "hide" => {
             let (vm, span) = (mirror(at, script)?, userptr(at, script)?);
-            let beside = if at.take("prefetch") { Some((run(at, script)?, home(at)?)) } else { None };
+            let beside = if at.take("prefetch") { Some((run(at, script)?, home(at, script)?)) } else { None };
             Action::Hide(vm, span, beside)
         }
         "wait" => Action::Wait(fence(at, script)?),
-        "fill" => Action::Fill(vram(at)?),
-        "drain" => Action::Drain(vram(at)?),
-        "holds" => Action::Holds(vram(at)?, at.size()?),
-        "process" => process(at)?,
+        "fill" => Action::Fill(vram(at, script)?),
+        "drain" => Action::Drain(vram(at, script)?),
+        "holds" => Action::Holds(vram(at, script)?, at.size()?),
+        "process" => process(at, script)?,
         "counts" => Action::Counts(counts(at)?),
         "rest" => Action::Rest,
         "forgotten" => Action::Forgotten(run(at, script)?),
@@ -140,30 +146,54 @@ fn verbs() -> String {
 }
 
 /// What another process does with VRAM.
-fn process(at: &mut Cursor<'_>) -> Result<Action, ScriptError> {
+fn process(at: &mut Cursor<'_>, script: &Script) -> Result<Action, ScriptError> {
     let takes = match at.word("takes or gives")? {
         "takes" => true,
         "gives" => false,
         other => return Err(at.error_before(format!("expected takes or gives, not '{other}'"))),
     };
-    Ok(Action::Process { takes, tile: vram(at)?, bytes: at.size()? })
+    let tile = vram(at, script)?;
+    if tile.device != DeviceId(0) {
+        return Err(at.error_before("another process uses the first device only".into()));
+    }
+    Ok(Action::Process { takes, tile, bytes: at.size()? })
 }
 
-/// `tile0`, or `NAME.tile0` in another VM.
-fn agent(at: &Cursor<'_>, script: &Script, word: &str) -> Result<Option<(usize, TileId)>, ScriptError> {
-    let (vm, tile) = word.split_once('.').unwrap_or(("vm", word));
-    let Some(tile) = at.tile(tile, "tile") else { return Ok(None) };
+/// `tile0`, `card1.tile0`, or with `NAME.` in front in another VM.
+fn agent(at: &Cursor<'_>, script: &Script, word: &str) -> Result<Option<(usize, Node)>, ScriptError> {
+    let (vm, place) = match node(word, "tile") {
+        Some(_) => ("vm", word),
+        None => word.split_once('.').unwrap_or(("vm", word)),
+    };
+    let Some(tile) = node(place, "tile") else { return Ok(None) };
     let index = script.vms.iter().position(|other| other.name == vm);
-    index.map(|vm| Some((vm, tile))).ok_or_else(|| at.error_before(format!("there is no VM '{vm}'")))
+    let index = index.ok_or_else(|| at.error_before(format!("there is no VM '{vm}'")))?;
+    if script.vms[index].kind == VmKind::Plain && tile.device != DeviceId(0) {
+        return Err(at.error_before("a plain VM is one of the first device".into()));
+    }
+    known(at, script, place, tile).map(|tile| Some((index, tile)))
 }
 
-fn job(
-    at: &mut Cursor<'_>,
-    script: &mut Script,
-    thread: usize,
-    vm: usize,
-    tile: TileId,
-) -> Result<Action, ScriptError> {
+/// A tile that the scene's devices have.
+fn known(at: &Cursor<'_>, script: &Script, word: &str, node: Node) -> Result<Node, ScriptError> {
+    if script.nodes().any(|known| known == node) {
+        return Ok(node);
+    }
+    let devices: Vec<&str> = script.devices.iter().map(|device| device.name).collect();
+    Err(at.error_before(format!("there is no '{word}': the devices are {}", devices.join(", "))))
+}
+
+fn known_card(at: &Cursor<'_>, script: &Script, device: DeviceId) -> Result<DeviceId, ScriptError> {
+    match usize::from(device.0) < script.devices.len() {
+        true => Ok(device),
+        false => {
+            let (card, count) = (device.0, script.devices.len());
+            Err(at.error_before(format!("there is no 'card{card}': the scene has {count} devices, counted from 0")))
+        }
+    }
+}
+
+fn job(at: &mut Cursor<'_>, script: &mut Script, thread: usize, vm: usize, tile: Node) -> Result<Action, ScriptError> {
     let begins = at.take("begin");
     let is_plain = script.vms[vm].kind == VmKind::Plain;
     let is_empty = matches!(at.peek(), None | Some("->" | "behind"));
@@ -314,10 +344,29 @@ fn named_vm(at: &mut Cursor<'_>, script: &Script, kind: VmKind) -> Result<usize,
     index.ok_or_else(|| at.error_before(format!("this step takes a VM that was declared as 'vm {name} {needed}'")))
 }
 
-/// A VM that was named, else the first one; it mirrors the process.
-fn mirror(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
-    match vm(at, script)? {
-        vm if script.vms[vm].kind != VmKind::Plain => Ok(vm),
+/// `NAME`, `NAME.card1` or `card1`; else the first VM, of the first device.
+fn vm_on(at: &mut Cursor<'_>, script: &Script) -> Result<VmOn, ScriptError> {
+    let word = at.peek().unwrap_or_default();
+    let (name, device) = match (card(word), word.split_once('.')) {
+        (Some(device), _) => (None, Some(device)),
+        (None, Some((name, device))) => (Some(name), card(device)),
+        (None, None) => (Some(word), None),
+    };
+    let index = name.and_then(|name| script.vms.iter().position(|vm| vm.name == name));
+    if index.is_some() || device.is_some() {
+        at.word("a VM")?;
+    }
+    if let (Some(name), Some(_), None) = (name, device, index) {
+        return Err(at.error_before(format!("there is no VM '{name}'")));
+    }
+    let device = device.map_or(Ok(DeviceId(0)), |device| known_card(at, script, device))?;
+    Ok(VmOn { vm: index.unwrap_or(0), device })
+}
+
+/// A VM likewise; it mirrors the process.
+fn mirror(at: &mut Cursor<'_>, script: &Script) -> Result<VmOn, ScriptError> {
+    match vm_on(at, script)? {
+        on if script.vms[on.vm].kind != VmKind::Plain => Ok(on),
         _ => Err(at.error_before("this step takes a VM with faults".into())),
     }
 }
@@ -396,18 +445,20 @@ fn fence(at: &mut Cursor<'_>, script: &Script) -> Result<usize, ScriptError> {
     index.ok_or_else(|| at.error_before(format!("no step before this one signals '{name}': write '-> {name}' there")))
 }
 
-fn home(at: &mut Cursor<'_>) -> Result<Home, ScriptError> {
+fn home(at: &mut Cursor<'_>, script: &Script) -> Result<Home, ScriptError> {
     match at.word("system, default, vram0 or vram1")? {
         "system" => Ok(Home::System),
         "default" => Ok(Home::Default),
-        word => at
-            .tile(word, "vram")
-            .map(Home::Vram)
-            .ok_or_else(|| at.error_before(format!("expected system, default, vram0 or vram1, not '{word}'"))),
+        word => vram_named(at, script, word, "system, default, vram0 or vram1").map(Home::Vram),
     }
 }
 
-fn vram(at: &mut Cursor<'_>) -> Result<TileId, ScriptError> {
+fn vram(at: &mut Cursor<'_>, script: &Script) -> Result<Node, ScriptError> {
     let word = at.word("vram0 or vram1")?;
-    at.tile(word, "vram").ok_or_else(|| at.error_before(format!("expected vram0 or vram1, not '{word}'")))
+    vram_named(at, script, word, "vram0 or vram1")
+}
+
+fn vram_named(at: &Cursor<'_>, script: &Script, word: &str, expected: &str) -> Result<Node, ScriptError> {
+    let node = node(word, "vram").ok_or_else(|| at.error_before(format!("expected {expected}, not '{word}'")))?;
+    known(at, script, word, node)
 }

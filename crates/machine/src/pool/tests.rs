@@ -2,7 +2,7 @@
 
 use super::simulated::World;
 use super::*;
-use crate::checked::PVC_SMALL;
+use crate::topology::PVC_SMALL;
 use sync::atomic::AtomicU64;
 use sync::sim::{Limits, Outcome, Random, run};
 use units::SZ_2M;

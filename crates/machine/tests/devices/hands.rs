@@ -1,9 +1,10 @@
 //! Threads of a program with queues on tiles of several devices, which all take one block.
 
 use machine::behaviour;
-use machine::checked::{Checked, Config, Manner, MapKind, PVC_SMALL};
+use machine::checked::{Checked, Config, Manner, MapKind};
 use machine::profile::Platform;
 use machine::program::{Batch, Class, Program};
+use machine::topology::PVC_SMALL;
 use std::sync::Arc;
 use sync::sim::{self, Limits, Random};
 use units::{HostRange, HostVa, SZ_64K, TileId};
