@@ -1,5 +1,6 @@
 //! The verdicts on A, B and C: what upstream does, what the review's remedies do, what ours does, in cells that were computed.
 
+use check::judge::machines::{MACHINES, Machines};
 use check::judge::orders::{self, MergeOrder};
 use check::judge::patch;
 use check::judge::{self, Cell, Grade, Question, SUBJECTS};
@@ -101,6 +102,36 @@ fn what_a_defect_needs_of_a_device() {
     for scene in ["a-1", "a-3", "a-5", "b-1", "b-5", "c-1", "c-2"] {
         assert_eq!(grades(scene, ""), [Ok; 4], "{scene}");
     }
+}
+
+/// By device or by pagemap? Each cell is computed; what is written here is what the analysis says.
+#[test]
+fn a_over_machines_answers_what_a_driver_should_compare() {
+    use Topology::{Four, One, Parts, Peers, Two, Whole};
+    let subject = SUBJECTS.iter().find(|subject| subject.letter == 'A').expect("A");
+    let machines = Machines::judge(subject, &question(1));
+    let row = |name: &str| machines.rows.iter().position(|row| row == name).expect("a row");
+    let sum = |name: &str, machine| {
+        machines.sum(row(name), MACHINES.iter().position(|known| *known == machine).expect("a machine"))
+    };
+    assert_eq!(machines.defective(), [Two, Four, Parts], "several pagemaps that one device's engines reach");
+    let right: Vec<&str> = machines.right_everywhere().into_iter().map(|row| machines.rows[row].as_str()).collect();
+    assert_eq!(right, ["a=ours", "a=bounce", "a=bounce-all", "a=stay", "a=peer"]);
+    for name in ["a=ours", "a=skip", "a=bounce", "a=stay", "a=peer"] {
+        assert_eq!(machines.not_neutral(row(name)), [], "{name}");
+    }
+    assert_eq!(machines.not_neutral(row("a=bounce-all")), [Peers]);
+    assert_eq!(machines.differ("bounce", "bounce-all"), [Peers]);
+    // One pagemap: nothing goes from tile to tile, whatever the rule.
+    for machine in [One, Whole] {
+        assert!(machines.rows.iter().all(|name| sum(name, machine) == sum("a=ours", machine)), "{machine:?}");
+        assert_eq!(sum("a=ours", machine).between, 0, "{machine:?}");
+    }
+    // What one copy engine carries for several partitions goes as from tile to tile.
+    assert_eq!(sum("a=ours", Parts), sum("a=ours", Two));
+    assert!(sum("a=ours", Peers).between > 0 && sum("a=bounce-all", Peers).between == 0);
+    // Advice for a stranger's VRAM cannot be asked for.
+    assert_eq!(sum("a=ours", Topology::Strangers).scenes, sum("a=ours", Peers).scenes - 1);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `pontoon judge`: every variant of A, B and C against every trigger and device, the posted patch switch by switch, and the
 //! orders in which fixes may be merged.
 
-use crate::progress;
+use crate::{judge_machines, progress};
 use anyhow::{Result, bail};
+use check::judge::machines::Machines;
 use check::judge::orders::{self, MergeOrder};
 use check::judge::patch::{self, Role, Verdicts};
 use check::judge::{self, Cell, Cost, Question, SUBJECTS, Subject};
@@ -18,6 +19,8 @@ use std::time::Instant;
 
 /// Schedules of a cell of the posted patch, which has many, of the other devices, and of the orders.
 const FEWER: u64 = 40;
+/// Schedules of a scene on each machine: those of A are steps of one thread.
+const ON_MACHINES: u64 = 10;
 
 /// Options of `judge`.
 #[derive(Args)]
@@ -66,13 +69,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         tick: progress::cells,
     };
     legend();
-    let (mut ours_holds, mut all_cells) = (true, Vec::new());
+    let (mut ours_holds, mut all_cells, mut json) = (true, Vec::new(), json!({}));
     for subject in &chosen {
-        let cells = subject_tables(subject, &like);
-        ours_holds &= cells.iter().filter(|cell| cell.behaviours == subject.variants()[0]).all(passes);
+        let mut cells = subject_tables(subject, &like);
+        if subject.letter == 'A' {
+            let seeds = 0..ON_MACHINES.min(like.seeds.end - like.seeds.start);
+            let machines = Machines::judge(subject, &Question { seeds: seeds.clone(), ..like.clone() });
+            progress::end();
+            judge_machines::tell(&machines, seeds.end);
+            say!();
+            cells.extend(machines.cells().cloned());
+            json["machines"] = judge_machines::json(&machines);
+        }
+        let ours = &subject.variants()[0];
+        ours_holds &= cells.iter().filter(|cell| cell.behaviours == *ours).all(judge_machines::holds);
         all_cells.extend(cells);
     }
-    let mut json = json!({});
     if all {
         let fewer = Question { seeds: 0..FEWER, ..like };
         let verdicts = patch::judge(&judge::all_triggers(), &fewer);
@@ -83,7 +95,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         progress::end();
         tell_orders("our fixes", &ours);
         tell_orders("the parts of the posted patch", &posted);
-        json = json!({ "patch": patch_json(&verdicts), "orders": orders_json(&ours), "posted_orders": orders_json(&posted) });
+        json["patch"] = patch_json(&verdicts);
+        json["orders"] = orders_json(&ours);
+        json["posted_orders"] = orders_json(&posted);
         all_cells.extend(verdicts.cells.into_iter().flatten());
     }
     say!(
@@ -126,7 +140,10 @@ fn subject_tables(subject: &Subject, like: &Question) -> Vec<Cell> {
         rows.iter().zip(&cells).filter(|(_, row)| row.iter().all(passes)).map(|(name, _)| name.as_str()).collect();
     say!("  nothing found in any scene: {}", holding.join(", "));
     let mut all: Vec<Cell> = cells.iter().flatten().cloned().collect();
-    for topology in [Topology::One, Topology::Four, Topology::Apart] {
+    // A has a table of its own over machines.
+    let others: &[Topology] =
+        if subject.letter == 'A' { &[] } else { &[Topology::One, Topology::Four, Topology::Apart] };
+    for &topology in others {
         let seeds = 0..FEWER.min(like.seeds.end - like.seeds.start);
         let others = judge::cells(&rows, &scripts, &Question { topology, seeds, ..like.clone() });
         progress::end();

@@ -21,6 +21,7 @@ mod exhaust;
 mod explain;
 mod inside;
 mod judge;
+mod judge_machines;
 mod kernel;
 mod merge;
 mod page;

@@ -65,27 +65,30 @@ pub struct MigrateDetails {
     /// Minimum residency: how long CPU touches leave the pages alone, in milliseconds. A touch that was deferred
     /// once is served when that residency ends, whatever migration follows.
     pub timeslice_ms: u32,
-    /// What happens to pages that lie in another pagemap, of this device or a peer.
-    pub from_peers: FromPeers,
+    /// What happens to pages that lie in another pagemap.
+    pub from_others: FromOthers,
     /// For how long pages that come from another pagemap stay against migrations that name such a time, too, in milliseconds:
     /// against thrash between tiles and devices. 0: no time, and none is respected.
     pub settle_ms: u32,
 }
 
-/// What a migration to VRAM does with pages that lie in another pagemap of its set: one answer for every place that asks.
+/// What a migration to VRAM does with pages that lie in another pagemap: one answer for every place that asks. A *sibling* is a pagemap of
+/// the same device; one of another device is a peer's.
 ///
 /// Upstream has four such places, which disagree for two pagemaps of one device (defect A): the count of own pages, the
 /// shortcut beside it, what is skipped page by page, and how a destination is mapped.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum FromPeers {
-    /// Their engine pushes them to the destination.
+pub enum FromOthers {
+    /// Their engine pushes them to the destination, where it reaches that.
     #[default]
     Push,
-    /// The migration is [`Busy`](MigrateError::Busy), as if they were in the destination already beside others that are
-    /// not: the driver evicts the range and tries again.
-    Refuse,
-    /// The same; but where all pages of the range are in VRAM of the set, nothing moves, and that is success.
-    Stay,
+    /// Those of a sibling make the migration [`Busy`](MigrateError::Busy), as if they were in the destination already beside others that
+    /// are not: the driver evicts the range and tries again. A peer pushes.
+    RefuseSiblings,
+    /// The same, whosever the other pagemap is.
+    RefuseAll,
+    /// As siblings are refused; but where all pages of the range are in VRAM of this device, nothing moves, and that is success.
+    SiblingsStay,
 }
 
 /// How a migration failed.

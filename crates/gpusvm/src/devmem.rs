@@ -3,7 +3,7 @@
 //! Upstream: `struct drm_pagemap_devmem`, `struct drm_pagemap_devmem_ops`, `struct drm_pagemap_ops`.
 
 use crate::device::{Device, Direction, MapError, PagemapAddr};
-use hostmm::DevicePage;
+use hostmm::{DevicePage, PagemapId};
 use units::Report;
 
 /// One allocation of VRAM: a contiguous run of one pagemap (`struct drm_pagemap_devmem`).
@@ -55,6 +55,8 @@ pub struct CopyRun {
 pub trait DevmemOps: Send + Sync + 'static {
     /// The device whose VRAM this is.
     fn device(&self) -> &dyn Device;
+    /// Whether this device's engine of this VRAM reaches that of `target`, to push pages there (`pci_p2pdma_distance` for a peer).
+    fn pushes_to(&self, target: PagemapId) -> bool;
     /// The address of `pages` pages from `page`, as the device that will reach them, `by`, sees it: this one, or a peer
     /// (`drm_pagemap_ops.device_map`). What is reached through the bus is a DMA mapping of `by`, which whoever asked ends by
     /// [`unmap`](crate::PagemapAddr::unmap). May be called with the notifier lock held.

@@ -65,7 +65,7 @@ mod tree;
 mod turn;
 mod zdd;
 
-pub use call::{Ctx, FromPeers, MigrateDetails, MigrateError, SvmError};
+pub use call::{Ctx, FromOthers, MigrateDetails, MigrateError, SvmError};
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where};

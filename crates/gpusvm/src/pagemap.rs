@@ -97,7 +97,7 @@ impl PagemapSet {
         own.or_else(|| self.registry.find(id))
     }
 
-    /// All of them.
+    /// All of the device's own.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Pagemap>> {
         self.maps.iter()
     }

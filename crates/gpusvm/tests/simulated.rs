@@ -95,6 +95,9 @@ impl DevmemOps for Tile {
     fn device(&self) -> &dyn Device {
         &*self.dma
     }
+    fn pushes_to(&self, _target: PagemapId) -> bool {
+        true
+    }
     fn device_map(
         &self,
         _by: &dyn Device,

@@ -8,7 +8,7 @@
 //! Upstream: none, silicon has the memory itself.
 
 use crate::interconnect::{DeviceId, Interconnect, Node};
-use hostmm::{DevicePage, PagemapId, Place};
+use hostmm::{DevicePage, Place};
 use sync::atomic::AtomicU64;
 use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_64K, TileId};
 use xe_spec::platform::Platform;
@@ -21,7 +21,8 @@ const ARENA: u64 = 0;
 /// A tile's VRAM.
 struct Extent {
     base: Dpa,
-    pagemap: PagemapId,
+    /// Its first page, as the host knows it.
+    first: DevicePage,
     /// Of each block one more than its first frame, where an object backs it.
     blocks: Vec<AtomicU64>,
 }
@@ -35,9 +36,11 @@ impl Backing {
     /// All VRAM of a device backed by the arenas of its pagemaps.
     pub fn arenas(platform: &Platform, device: DeviceId, interconnect: &Interconnect) -> Self {
         let extent = |(n, tile): (usize, &xe_spec::platform::Tile)| {
-            let pagemap = interconnect.pagemap(Node { device, tile: TileId(n as u8) })?;
+            let id = TileId(n as u8);
+            let pagemap = interconnect.pagemap(Node { device, tile: id })?;
+            let first = DevicePage { pagemap, frame: platform.first_frame(id) };
             let blocks = (0..tile.vram_size / SZ_64K).map(|_| AtomicU64::new(ARENA)).collect();
-            Some(Extent { base: tile.vram_base, pagemap, blocks })
+            Some(Extent { base: tile.vram_base, first, blocks })
         };
         Self { extents: platform.tiles.iter().enumerate().filter_map(extent).collect() }
     }
@@ -47,7 +50,7 @@ impl Backing {
         let (extent, offset) = self.find(dpa)?;
         let page = offset >> PAGE_SHIFT;
         Some(match extent.blocks.get((offset / SZ_64K) as usize)?.load() {
-            ARENA => Place::Device(DevicePage { pagemap: extent.pagemap, frame: page }),
+            ARENA => Place::Device(extent.first.add(page)),
             first => Place::Host(HostFrame(first - 1).add(page % BLOCK_PAGES)),
         })
     }
@@ -73,6 +76,7 @@ impl Backing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hostmm::PagemapId;
     use xe_spec::platform::PVC;
 
     #[test]

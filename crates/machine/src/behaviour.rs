@@ -4,7 +4,7 @@
 //! does; `patch` is a switch of the posted patch, of which a list may have several; `plant` switches on a mistake made on
 //! purpose, where a programmer would make it.
 
-use gpusvm::FromPeers;
+use gpusvm::FromOthers;
 use std::fmt::Write;
 use xe_kmd::{planted, upstream};
 
@@ -39,7 +39,7 @@ pub const VARIANTS: &[Variant] = &[
     Variant {
         key: "a",
         name: "ours",
-        about: "tile to tile: both ends of the copy through the identity window, with DM (default)",
+        about: "A-v: both ends of a copy from tile to tile through the identity window, with DM (default)",
         apply: None,
     },
     Variant {
@@ -51,25 +51,31 @@ pub const VARIANTS: &[Variant] = &[
     Variant {
         key: "a",
         name: "skip",
-        about: "the remote side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
+        about: "A-i: the remote side counts as the tile's own and is not copied (the if of drm_pagemap_migrate_map_device_private_pages)",
         apply: Some(|to| to.driver.copy_remote_side = upstream::copy::skipped),
     },
     Variant {
         key: "a",
         name: "bounce",
-        about: "pages of another tile migrate back first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
-        apply: Some(|to| to.driver.from_peers = FromPeers::Refuse),
+        about: "A-ii, A-iv: pages of another tile of the device migrate back first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
+        apply: Some(|to| to.driver.from_others = FromOthers::RefuseSiblings),
+    },
+    Variant {
+        key: "a",
+        name: "bounce-all",
+        about: "the same by pagemap and not by device: pages of a peer migrate back first, too",
+        apply: Some(|to| to.driver.from_others = FromOthers::RefuseAll),
     },
     Variant {
         key: "a",
         name: "stay",
-        about: "pages of another tile stay and are mapped there (own_pages == npages of drm_pagemap_migrate_to_devmem)",
-        apply: Some(|to| to.driver.from_peers = FromPeers::Stay),
+        about: "A-iii: pages of another tile of the device stay and are mapped there (own_pages == npages of drm_pagemap_migrate_to_devmem)",
+        apply: Some(|to| to.driver.from_others = FromOthers::SiblingsStay),
     },
     Variant {
         key: "a",
         name: "peer",
-        about: "the remote side is reached over the bus, through the device's own window (peer_map, as posted)",
+        about: "A-vi: the remote side is reached over the bus, through the device's own window (peer_map, as posted)",
         apply: Some(|to| to.driver.map_for_push = upstream::copy::through_bar),
     },
     Variant {

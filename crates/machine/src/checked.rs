@@ -13,7 +13,7 @@ use hostmm::{AccessError, DevicePage, EventKind, HostMemory, HostMm, Place};
 use mm_live::LiveMm;
 use mm_sim::{Sim, SimKernel};
 use std::sync::Arc;
-use units::{Dpa, HostFrame, HostRange, PAGE_SHIFT};
+use units::{Dpa, HostFrame, HostRange};
 use xe_hw::Injection;
 use xe_kmd::Errno;
 use xe_spec::platform::Platform;
@@ -127,9 +127,7 @@ impl Checked {
 
     /// Whose VRAM a page is in, and its address there.
     pub fn vram(&self, page: DevicePage) -> Option<(DeviceId, Dpa)> {
-        let Node { device, tile } = self.core.interconnect().node(page.pagemap)?;
-        let tile = self.device(device)?.device().platform().tiles.get(tile.index())?;
-        Some((device, tile.vram_base.add(page.frame << PAGE_SHIFT)))
+        self.core.interconnect().locate(page).map(|(node, dpa)| (node.device, dpa))
     }
 
     /// All tiles of all devices, in their order.

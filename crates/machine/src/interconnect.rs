@@ -1,7 +1,7 @@
 //! Which VRAM a machine has, and who reaches it: the registry that names pagemaps, and the one predicate.
 //!
-//! A [`Node`] is a tile of a device. The registry gives each node's VRAM a pagemap, in the order of the devices; nobody
-//! computes one from a tile's number. Who reaches whom is data: inside a device what its platform says
+//! A [`Node`] is a tile of a device. The registry gives each node's VRAM a pagemap, in the order of the devices, or that of all nodes
+//! of a device one ([`Platform::pagemaps`]); nobody computes one from a tile's number. Who reaches whom is data: inside a device what its platform says
 //! ([`Platform::reaches`], which the hardware obeys, too), from device to device the windows on the bus of all whose
 //! [platforms](Platform::p2p) say so.
 //!
@@ -10,10 +10,10 @@
 //! Upstream: `xe_pagemap_create`, `xe_drm_pagemap_device_map`, `drm_pagemap_acquire_owner`, `pci_p2pdma_distance`.
 
 use gpusvm::Proto;
-use hostmm::{OwnerId, PagemapId};
+use hostmm::{DevicePage, OwnerId, PagemapId};
 use std::sync::Arc;
 use units::{Dpa, HostFrame, PAGE_SHIFT, TileId};
-use xe_spec::platform::{Platform, VRAM_BAR, VRAM_BAR_STRIDE};
+use xe_spec::platform::{Pagemaps, Platform, VRAM_BAR, VRAM_BAR_STRIDE};
 
 /// A device of the machine, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -31,8 +31,10 @@ pub struct Node {
 /// All nodes of a machine.
 pub struct Interconnect {
     platforms: Vec<&'static Platform>,
-    /// By pagemap.
+    /// In their order.
     nodes: Vec<Node>,
+    /// Each one's first node.
+    pagemaps: Vec<Node>,
     /// By device.
     owners: Vec<OwnerId>,
 }
@@ -43,7 +45,9 @@ impl Interconnect {
         let nodes = (0..).zip(platforms).flat_map(|(device, platform)| {
             (0..platform.tiles.len()).map(move |tile| Node { device: DeviceId(device), tile: TileId(tile as u8) })
         });
-        let mut this = Self { nodes: nodes.collect(), platforms: platforms.to_vec(), owners: Vec::new() };
+        let (nodes, platforms): (Vec<Node>, _) = (nodes.collect(), platforms.to_vec());
+        let mut this = Self { pagemaps: Vec::new(), nodes, platforms, owners: Vec::new() };
+        this.pagemaps = this.nodes().filter(|&node| this.first_of(node) == node).collect();
         this.owners = this.groups();
         Arc::new(this)
     }
@@ -65,12 +69,31 @@ impl Interconnect {
 
     /// The pagemap of a node's VRAM.
     pub fn pagemap(&self, node: Node) -> Option<PagemapId> {
-        self.nodes.iter().position(|known| *known == node).map(|index| PagemapId(index as u16))
+        let node = self.nodes().find(|known| *known == node)?;
+        let index = self.pagemaps.iter().position(|first| *first == self.first_of(node))?;
+        Some(PagemapId(index as u16))
     }
 
-    /// Whose VRAM a pagemap is.
+    /// Whose VRAM a pagemap is: that of this node, or all of its device.
     pub fn node(&self, pagemap: PagemapId) -> Option<Node> {
-        self.nodes.get(pagemap.index()).copied()
+        self.pagemaps.get(pagemap.index()).copied()
+    }
+
+    /// Where a page lies: the node, and the address there.
+    pub fn locate(&self, page: DevicePage) -> Option<(Node, Dpa)> {
+        let of = self.nodes().filter(|&node| self.pagemap(node) == Some(page.pagemap));
+        let offset = |node: Node| page.frame.checked_sub(self.platform(node.device)?.first_frame(node.tile));
+        let (node, frame) = of.filter_map(|node| Some((node, offset(node)?))).last()?;
+        let tile = self.platform(node.device)?.tiles.get(node.tile.index())?;
+        Some((node, tile.vram_base.add(frame << PAGE_SHIFT)))
+    }
+
+    /// The first node of the pagemap of one.
+    fn first_of(&self, node: Node) -> Node {
+        match self.platform(node.device).map(|platform| platform.pagemaps) {
+            Some(Pagemaps::Device) => Node { tile: TileId(0), ..node },
+            Some(Pagemaps::Tile) | None => node,
+        }
     }
 
     /// All nodes, in their order.
@@ -80,7 +103,7 @@ impl Interconnect {
 
     /// All pagemaps.
     pub fn pagemaps(&self) -> impl Iterator<Item = PagemapId> {
-        (0..self.nodes.len()).map(|index| PagemapId(index as u16))
+        (0..self.pagemaps.len()).map(|index| PagemapId(index as u16))
     }
 
     /// Who may see the pages in a device's VRAM: the device, and its peers.
@@ -176,6 +199,22 @@ mod tests {
         assert_eq!(reached(node(0, 1)), [(0, 0, vram), (0, 1, vram), (1, 0, p2p), (1, 1, p2p)]);
         assert_eq!(reached(node(1, 1)), [(0, 0, p2p), (0, 1, p2p), (1, 1, vram)]);
         assert_eq!(reached(node(2, 0)), [(2, 0, vram), (2, 1, vram)]);
+    }
+
+    #[test]
+    fn a_device_may_have_one_pagemap_for_all_of_its_tiles() {
+        static WHOLE: Platform = Platform { pagemaps: Pagemaps::Device, ..PVC };
+        let machine = Interconnect::new(&[&WHOLE, &PVC]);
+        let of = |device, tile| machine.pagemap(node(device, tile)).map(|id| id.0);
+        assert_eq!([of(0, 0), of(0, 1), of(1, 0), of(1, 1)], [Some(0), Some(0), Some(1), Some(2)]);
+        let second = WHOLE.first_frame(TileId(1));
+        let page = |pagemap, frame| DevicePage { pagemap: PagemapId(pagemap), frame };
+        let base = |n: usize| PVC.tiles[n].vram_base;
+        assert_eq!(machine.locate(page(0, 3)), Some((node(0, 0), base(0).add(0x3000))));
+        assert_eq!(machine.locate(page(0, second + 3)), Some((node(0, 1), base(1).add(0x3000))));
+        assert_eq!(machine.locate(page(2, 1)), Some((node(1, 1), base(1).add(0x1000))));
+        assert_eq!(machine.locate(page(3, 1)), None);
+        assert!(second << PAGE_SHIFT > WHOLE.tiles[0].vram_size, "no run of frames is of two tiles");
     }
 
     #[test]

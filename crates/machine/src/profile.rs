@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use units::{SZ_1G, SZ_2M};
 pub use xe_spec::platform::Platform;
-use xe_spec::platform::{PVC, Tile};
+use xe_spec::platform::{Copiers, PVC, Pagemaps, Reach, Tile};
 
 /// Ids that Linux and user-mode drivers know as PVC.
 const DEVICE_IDS: [u16; 13] =
@@ -42,8 +42,34 @@ pub struct Profile {
     pub device_id: i64,
     /// PCI revision.
     pub revision: i64,
+    /// Which VRAM is one pagemap.
+    pub pagemaps: Layout,
+    /// Whose VRAM a tile's engines reach.
+    pub reach: Reaching,
     /// Whether devices that say so, too, reach its VRAM through the bus.
     pub p2p: bool,
+}
+
+/// Which VRAM of a device is one pagemap, and whose copy engine carries its pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Each tile's, carried by its own engine.
+    Tile,
+    /// All of the device's.
+    Device,
+    /// Each tile's, and tiles are partitions: the first one's engine carries the pages of all.
+    Partition,
+}
+
+/// Whose VRAM the engines of a tile reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reaching {
+    /// Its own.
+    Tile,
+    /// That of all tiles of the device.
+    Device,
 }
 
 impl Default for Profile {
@@ -94,6 +120,12 @@ impl Profile {
             compute_engines: platform.compute_engines.into(),
             device_id: platform.devid.into(),
             revision: platform.revid.into(),
+            pagemaps: match (platform.pagemaps, platform.copiers) {
+                (Pagemaps::Device, _) => Layout::Device,
+                (Pagemaps::Tile, Copiers::FirstTile) => Layout::Partition,
+                (Pagemaps::Tile, Copiers::Tile) => Layout::Tile,
+            },
+            reach: if platform.reach == Reach::Device { Reaching::Device } else { Reaching::Tile },
             p2p: platform.p2p,
         }
     }
@@ -116,6 +148,7 @@ impl Profile {
         let revid = within("revision", self.revision, 0..=255)?;
         let devid = self.known_id()?;
         let vram = self.vram.of_a_tile()?;
+        let (pagemaps, copiers, reach) = self.layout()?;
         let tiles: Vec<_> = (0..tiles as u8).map(|n| Tile::nth(n, vram)).collect();
         Ok(Box::leak(Box::new(Platform {
             name: Box::leak(self.name.clone().into_boxed_str()),
@@ -123,10 +156,30 @@ impl Profile {
             revid: revid as u8,
             copy_engines,
             compute_engines,
+            pagemaps,
+            copiers,
+            reach,
             p2p: self.p2p,
             tiles: Box::leak(tiles.into_boxed_slice()),
             ..PVC
         })))
+    }
+
+    /// Pagemaps, and who carries pages from one to another, which must reach both.
+    fn layout(&self) -> Result<(Pagemaps, Copiers, Reach), String> {
+        let reach = match self.reach {
+            Reaching::Device => Reach::Device,
+            Reaching::Tile if self.pagemaps == Layout::Tile => Reach::OwnTile,
+            Reaching::Tile => {
+                let why = "one pagemap, or one copy engine, for the VRAM of all tiles is of use where engines reach it";
+                return Err(format!("reach = \"tile\": {why}; write pagemaps = \"tile\" or reach = \"device\""));
+            }
+        };
+        Ok(match self.pagemaps {
+            Layout::Tile => (Pagemaps::Tile, Copiers::Tile, reach),
+            Layout::Device => (Pagemaps::Device, Copiers::Tile, reach),
+            Layout::Partition => (Pagemaps::Tile, Copiers::FirstTile, reach),
+        })
     }
 
     fn known_id(&self) -> Result<u16, String> {
@@ -141,7 +194,7 @@ impl Profile {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision, p2p: _ } = self;
+        let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision, .. } = self;
         let tiles = if *tiles == 1 { "1 tile with".into() } else { format!("{tiles} tiles, each with") };
         write!(
             f,
@@ -217,6 +270,7 @@ impl fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use units::TileId;
 
     #[test]
     fn built_in_devices_can_be_and_the_default_is_pvc() {
@@ -227,6 +281,20 @@ mod tests {
         }
         assert_eq!(Profile::default().platform(), Ok(&PVC));
         assert_eq!(Profile::named("bmg"), Err("no built-in device 'bmg': there are pvc-2t, pvc-1t, pvc-4t".into()));
+    }
+
+    #[test]
+    fn layouts_are_what_the_driver_asks_for() {
+        for (pagemaps, copier, first) in [(Layout::Tile, 1, 0), (Layout::Device, 1, 5 * 512), (Layout::Partition, 0, 0)]
+        {
+            let profile = Profile { pagemaps, vram: Size(4 * SZ_2M), ..Profile::default() };
+            let platform = profile.platform().expect("a device");
+            assert_eq!(Profile::of(platform), profile);
+            assert_eq!(platform.copier(TileId(1)), TileId(copier));
+            assert_eq!(platform.first_frame(TileId(1)), first);
+        }
+        let apart = Profile { reach: Reaching::Tile, ..Profile::default() }.platform().expect("a device");
+        assert!(!apart.reaches(TileId(0), TileId(1)));
     }
 
     #[test]
@@ -258,6 +326,8 @@ mod tests {
             (Profile { revision: 256, ..Profile::default() }, "revision = 256: there can be 0 to 255"),
             (Profile { device_id: 0xe20b, ..Profile::default() }, "device_id = 0xe20b"),
             (Profile { name: "a b".into(), ..Profile::default() }, "name = \"a b\""),
+            (Profile { pagemaps: Layout::Device, reach: Reaching::Tile, ..Profile::default() }, "reach = \"tile\""),
+            (Profile { pagemaps: Layout::Partition, reach: Reaching::Tile, ..Profile::default() }, "reach = \"tile\""),
         ];
         for (profile, text) in cases {
             let error = profile.platform().unwrap_err();

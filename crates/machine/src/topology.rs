@@ -5,7 +5,7 @@
 //! reaches whom. [`small`] is the device that a scene names itself.
 
 use units::{Dpa, SZ_1G, SZ_2M};
-use xe_spec::platform::{DEVICE_DPA_BASE, PVC, Platform, Reach, Tile};
+use xe_spec::platform::{Copiers, DEVICE_DPA_BASE, PVC, Pagemaps, Platform, Reach, Tile};
 
 /// Two tiles, each with a pagemap.
 pub const PVC_SMALL: Platform = device("pvc-2t", 2, true);
@@ -17,6 +17,8 @@ static DEVICES: [[Platform; 2]; 3] = [
     [device("pvc-1t", 1, false), device("pvc-1t", 1, true)],
     [device("pvc-4t", 4, false), device("pvc-4t", 4, true)],
 ];
+static WHOLE: Platform = Platform { name: "pvc-2t-whole", pagemaps: Pagemaps::Device, ..PVC_SMALL };
+static PARTS: Platform = Platform { name: "pvc-1t-parts", copiers: Copiers::FirstTile, ..PVC_SMALL };
 static APART: Platform = Platform { name: "pvc-2t-apart", reach: Reach::OwnTile, ..PVC_SMALL };
 
 const fn device(name: &'static str, tiles: usize, p2p: bool) -> Platform {
@@ -52,6 +54,10 @@ pub enum Topology {
     One,
     /// Four tiles, each with a pagemap.
     Four,
+    /// Two tiles with one pagemap.
+    Whole,
+    /// Two partitions of memory, each with a pagemap and engines for programs; one copy engine carries the pages of both.
+    Parts,
     /// Two tiles that reach their own VRAM only.
     Apart,
     /// Two devices of one tile, which reach each other through the bus.
@@ -62,8 +68,17 @@ pub enum Topology {
 
 impl Topology {
     /// All of them, the scene's own first.
-    pub const ALL: [Self; 7] =
-        [Self::Scene, Self::Two, Self::One, Self::Four, Self::Apart, Self::Peers, Self::Strangers];
+    pub const ALL: [Self; 9] = [
+        Self::Scene,
+        Self::Two,
+        Self::One,
+        Self::Four,
+        Self::Whole,
+        Self::Parts,
+        Self::Apart,
+        Self::Peers,
+        Self::Strangers,
+    ];
 
     /// Its name on the command line and in files.
     pub const fn name(self) -> &'static str {
@@ -72,6 +87,8 @@ impl Topology {
             Self::Two => "two",
             Self::One => "one",
             Self::Four => "four",
+            Self::Whole => "whole",
+            Self::Parts => "parts",
             Self::Apart => "apart",
             Self::Peers => "peers",
             Self::Strangers => "strangers",
@@ -85,6 +102,8 @@ impl Topology {
             Self::Two => "one device of two tiles, a pagemap each",
             Self::One => "one device of one tile, one pagemap",
             Self::Four => "one device of four tiles, a pagemap each",
+            Self::Whole => "one device of two tiles, one pagemap",
+            Self::Parts => "one device of two partitions, a pagemap each, one copy engine",
             Self::Apart => "one device of two tiles that do not reach each other's VRAM",
             Self::Peers => "two devices of one tile, which reach each other through the bus",
             Self::Strangers => "two devices of one tile, which do not reach each other",
@@ -109,6 +128,8 @@ impl Topology {
             Self::Two => vec![&DEVICES[0][1]],
             Self::One => vec![&DEVICES[1][1]],
             Self::Four => vec![&DEVICES[2][1]],
+            Self::Whole => vec![&WHOLE],
+            Self::Parts => vec![&PARTS],
             Self::Apart => vec![&APART],
             Self::Peers => vec![&DEVICES[1][1]; 2],
             Self::Strangers => vec![&DEVICES[1][0]; 2],
@@ -125,7 +146,9 @@ mod tests {
         for topology in Topology::ALL {
             assert_eq!(Topology::named(topology.name()), Ok(topology));
         }
-        assert!(Topology::named("three").unwrap_err().contains("two, one, four, apart, peers, strangers"));
+        assert!(
+            Topology::named("three").unwrap_err().contains("two, one, four, whole, parts, apart, peers, strangers")
+        );
         for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4)] {
             let [alone, peer] = [false, true].map(|p2p| small(name, p2p).expect("a device"));
             assert_eq!((alone.name, alone.tiles.len(), alone.p2p, peer.p2p), (name, tiles, false, true));

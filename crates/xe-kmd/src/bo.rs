@@ -349,7 +349,7 @@ impl Bo {
     }
 
     fn dpas<'a>(&self, tile: TileId, blocks: &'a [Block]) -> impl Iterator<Item = (Dpa, &'a Block)> {
-        let base = self.shared.gpu.tile(tile).map(|tile| tile.base);
+        let base = self.shared.gpu.tile(tile).map(|tile| tile.extent.base);
         blocks.iter().filter_map(move |block| Some((base?.add(block.offset), block)))
     }
 

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use hostmm::DevicePage;
 use sync::time::now_ns;
-use units::{GpuRange, TileId};
+use units::{Dpa, GpuRange, PAGE_SHIFT, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 
@@ -37,5 +38,26 @@ impl Chip {
         let start = now_ns();
         (self.rules.flush)(&*self.hw, tile, asid, span);
         self.emit(Event::TlbFlush { asid, tile, span, ns: now_ns() - start });
+    }
+}
+
+/// Where a tile's VRAM lies: in the device's addresses, and in its pagemap, which may be of several tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Its first address.
+    pub base: Dpa,
+    /// Its first page, as the host knows it.
+    pub first: DevicePage,
+}
+
+impl Extent {
+    /// The address of a page of it.
+    pub(crate) const fn dpa(&self, page: DevicePage) -> Dpa {
+        self.base.add((page.frame - self.first.frame) << PAGE_SHIFT)
+    }
+
+    /// The page that begins at an offset in it.
+    pub(crate) const fn page(&self, offset: u64) -> DevicePage {
+        self.first.add(offset >> PAGE_SHIFT)
     }
 }

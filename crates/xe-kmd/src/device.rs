@@ -89,14 +89,16 @@ impl Device {
             registry,
         } = parts;
         let gpu = Gpu::new(Chip { platform, hw, interconnect, budget, rules, observer })?;
-        let pagemap = |(tile, facts): (&Tile, &xe_spec::platform::Tile)| PagemapConfig {
-            id: tile.pagemap,
+        let end = |tile: &Tile| tile.extent.first.frame + pages_of(platform.tiles[tile.id.index()].vram_size) as u64;
+        let pagemap = |tile: &Tile| PagemapConfig {
+            id: tile.extent.first.pagemap,
             owner: gpu.interconnect.owner(),
-            frames: pages_of(facts.vram_size) as u64,
-            ops: Arc::new(TileMemory::new(&gpu, tile, &registry)),
+            frames: gpu.tiles_of(tile.extent.first.pagemap).map(end).max().unwrap_or(0),
+            ops: Arc::new(TileMemory::new(&gpu, tile.extent.first.pagemap, &registry)),
         };
-        let tiles = gpu.tiles.iter().zip(platform.tiles);
-        let pagemaps = PagemapSet::new(&mm, &svm_observer, &registry, tiles.map(pagemap).collect());
+        // A pagemap of several tiles is that of the first of them.
+        let firsts = gpu.tiles.iter().filter(|tile| tile.extent.first.frame == 0);
+        let pagemaps = PagemapSet::new(&mm, &svm_observer, &registry, firsts.map(pagemap).collect());
         let shared = Shared::new(gpu, mm, memory, pagemaps, svm_observer, migrate_lock);
         // The first address spaces are those of the tiles' migration contexts.
         let vms = Vms::new(1 + platform.tiles.len() as u32);

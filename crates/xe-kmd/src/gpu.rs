@@ -10,10 +10,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use gpusvm::Proto;
-use hostmm::PagemapId;
+use hostmm::{DevicePage, PagemapId};
 use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_2M, TileId};
 
-use crate::chip::Chip;
+use crate::chip::{Chip, Extent};
 use crate::errno::Errno;
 use crate::migrate::Migrate;
 use crate::pt::TablePool;
@@ -23,10 +23,8 @@ use crate::vram::Vram;
 /// One tile's memory.
 pub(crate) struct Tile {
     pub id: TileId,
-    /// First address of its VRAM.
-    pub base: Dpa,
-    /// It, as the host knows it.
-    pub pagemap: PagemapId,
+    /// Where its VRAM lies.
+    pub extent: Extent,
     pub tables: TablePool,
     pub migrate: Migrate,
     pub vram: Vram,
@@ -59,9 +57,19 @@ impl Gpu {
         self.tiles.get(id.index())
     }
 
-    /// The tile whose VRAM a pagemap is.
-    pub(crate) fn tile_of(&self, pagemap: PagemapId) -> Option<&Tile> {
-        self.tiles.iter().find(|tile| tile.pagemap == pagemap)
+    /// The tiles whose VRAM a pagemap is.
+    pub(crate) fn tiles_of(&self, pagemap: PagemapId) -> impl Iterator<Item = &Tile> {
+        self.tiles.iter().filter(move |tile| tile.extent.first.pagemap == pagemap)
+    }
+
+    /// The tile whose VRAM a page is in.
+    pub(crate) fn tile_at(&self, page: DevicePage) -> Option<&Tile> {
+        self.tiles_of(page.pagemap).filter(|tile| tile.extent.first.frame <= page.frame).last()
+    }
+
+    /// Whether the engine that carries the pages of `tile` reaches the VRAM of `pagemap`, to push them there.
+    pub(crate) fn pushes(&self, tile: &Tile, pagemap: PagemapId) -> bool {
+        self.reaches(self.platform.copier(tile.id), pagemap)
     }
 
     /// Whether engines of `tile` reach the VRAM of `pagemap`, by its device address or through the bus.
@@ -81,7 +89,7 @@ impl Gpu {
 
     /// The pagemap of a tile.
     pub(crate) fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
-        Some(self.tile(tile)?.pagemap)
+        Some(self.tile(tile)?.extent.first.pagemap)
     }
 
     /// Whether VRAM must be mapped by leaves of 64K or more.
@@ -91,10 +99,10 @@ impl Gpu {
 
     /// VRAM from `dpa` on was used just now.
     pub(crate) fn vram_touch(&self, dpa: Dpa, bytes: u64) {
-        let offset = |tile: &Tile| dpa.0.checked_sub(tile.base.0);
-        let tile = self.tiles.iter().filter(|tile| offset(tile).is_some()).max_by_key(|tile| tile.base);
+        let offset = |tile: &Tile| dpa.0.checked_sub(tile.extent.base.0);
+        let tile = self.tiles.iter().filter(|tile| offset(tile).is_some()).max_by_key(|tile| tile.extent.base);
         if let Some(tile) = tile {
-            tile.vram.touch(dpa.offset_from(tile.base), bytes);
+            tile.vram.touch(dpa.offset_from(tile.extent.base), bytes);
         }
     }
 }
@@ -110,6 +118,7 @@ impl Tile {
         let tables = TablePool::new(facts.tables_base, facts.tables_size);
         let migrate = Migrate::new(platform, &*chip.hw, &tables, id).map_err(|_| Errno::ENOMEM)?;
         let vram = Vram::new(id, facts.vram_size, platform.min_vram_page(), chip.budget.clone());
-        Ok(Self { id, base: facts.vram_base, pagemap, tables, migrate, vram })
+        let first = DevicePage { pagemap, frame: platform.first_frame(id) };
+        Ok(Self { id, extent: Extent { base: facts.vram_base, first }, tables, migrate, vram })
     }
 }

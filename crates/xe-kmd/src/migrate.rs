@@ -25,12 +25,12 @@ use hostmm::DevicePage;
 use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
-use units::{Dpa, GpuRange, GpuVa, Iova, Outcome, PAGE_SHIFT, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
+use units::{Dpa, GpuRange, GpuVa, Iova, Outcome, Report, SZ_1G, SZ_2M, SZ_4K, SZ_64K, TileId, bytes_of};
 use xe_spec::fault::Asid;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, Leaf, table_entry};
 
-use crate::chip::Chip;
+use crate::chip::{Chip, Extent};
 use crate::event::{CopyDirection, Event, OtherSide};
 use crate::port::Hw;
 use crate::pt::build::own_run;
@@ -57,8 +57,6 @@ const fn migrate_asid(tile: TileId) -> Asid {
 /// A tile's migration context.
 pub(crate) struct Migrate {
     tile: TileId,
-    /// Where the tile's VRAM starts.
-    base: Dpa,
     /// The device's first address: the window's origin.
     origin: Dpa,
     slots: Mutex<Slots>,
@@ -147,7 +145,6 @@ fn mapped(addr: PagemapAddr) -> Mapped {
 impl Migrate {
     /// Builds the address space.
     pub(crate) fn new(platform: &Platform, hw: &dyn Hw, pool: &TablePool, tile: TileId) -> Result<Self, NoTable> {
-        let base = platform.tiles[tile.index()].vram_base;
         let origin = platform.tiles.iter().map(|tile| tile.vram_base).min().unwrap_or_default();
         let mut pt = PageTable::new(pool, platform.root_level)?;
         for tile in platform.tiles {
@@ -163,22 +160,23 @@ impl Migrate {
             let slot = slots.make(hw, pool).ok_or(NoTable)?;
             slots.idle.push(slot);
         }
-        Ok(Self { tile, base, origin, slots: mutex(ranks::SLOTS, slots) })
+        Ok(Self { tile, origin, slots: mutex(ranks::SLOTS, slots) })
     }
 
-    /// Copies runs between this tile's VRAM and wherever their other sides are; reports how the pages travelled, in
+    /// Copies runs between the VRAM of `of`, which is this tile or one whose pages it carries, and wherever their other sides are; reports how the pages travelled, in
     /// order. More slots take tables of `pool`.
     pub(crate) fn copy(
         &self,
         chip: &Chip,
         pool: &TablePool,
         direction: CopyDirection,
+        of: Extent,
         runs: &[CopyRun],
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let mut rest = Pieces { runs, over: 0 };
         while let Some(job) = next_job(&mut rest, chip.rules.copy_remote_side) {
-            self.run_job(chip, pool, direction, &job, report)?;
+            self.run_job(chip, pool, direction, of, &job, report)?;
         }
         Ok(())
     }
@@ -188,11 +186,12 @@ impl Migrate {
         chip: &Chip,
         pool: &TablePool,
         direction: CopyDirection,
+        of: Extent,
         job: &Job<'_>,
         report: &mut Report<'_>,
     ) -> Result<(), NoSlot> {
         let start = now_ns();
-        let local = self.identity(self.base.add(job.local.frame << PAGE_SHIFT));
+        let local = self.identity(of.dpa(job.local));
         let (remote, slot, told) = match job.remote {
             RemoteSide::Identity(dpa) => (self.identity(dpa), None, OtherSide::Vram(dpa)),
             RemoteSide::Slot(leaf) => {

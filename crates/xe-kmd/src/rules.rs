@@ -4,7 +4,7 @@
 //! mistakes made on purpose (for the checker to find) in [`planted`](crate::planted). Nothing else in the driver
 //! knows which variant runs: the code calls through the table.
 
-use gpusvm::FromPeers;
+use gpusvm::FromOthers;
 use units::{Dpa, GpuRange, HostFrame, Iova, TileId};
 use xe_spec::fault::Asid;
 use xe_spec::pat;
@@ -85,8 +85,8 @@ impl UnfitVram {
 pub struct Rules {
     /// How a copy job addresses its remote side. Upstream: `build_pt_update_batch_sram`.
     pub copy_remote_side: fn(Mapped) -> RemoteSide,
-    /// What a migration does with pages in the VRAM of another tile. Upstream: `drm_pagemap_migrate_to_devmem`.
-    pub from_peers: FromPeers,
+    /// What a migration does with pages in the VRAM of another tile, or of a peer. Upstream: `drm_pagemap_migrate_to_devmem`.
+    pub from_others: FromOthers,
     /// For how long pages that a fault took from another VRAM stay where they are, milliseconds, unless an atomic wants them: a
     /// tile or device that reaches them maps them there. 0: for no time. Upstream has no such rule (defect D8).
     pub settle_ms: u32,
@@ -115,7 +115,7 @@ impl Rules {
     /// Every rule as it should be.
     pub const CORRECT: Self = Self {
         copy_remote_side: remote_side,
-        from_peers: FromPeers::Push,
+        from_others: FromOthers::Push,
         settle_ms: 0,
         map_for_push: |_, dpa, _, _| Some(Mapped::Vram(dpa)),
         encode_leaf: Leaf::encode,

@@ -3,7 +3,7 @@
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
 
-use units::{Dpa, HostFrame, SZ_1G, SZ_64K, TileId};
+use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_1G, SZ_2M, SZ_64K, TileId};
 
 /// Facts of one tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,24 @@ pub enum Reach {
     Device,
 }
 
+/// Which VRAM of a device is one pagemap (`struct dev_pagemap`), and so where a driver can tell its pages apart by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pagemaps {
+    /// A tile's, as Xe has it.
+    Tile,
+    /// All of the device, as amdkfd has it.
+    Device,
+}
+
+/// Which copy engine carries the pages of a tile's VRAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copiers {
+    /// The tile's own.
+    Tile,
+    /// The first tile's: the others are partitions of memory, with engines for programs and a pagemap each.
+    FirstTile,
+}
+
 /// Facts of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Platform {
@@ -68,6 +86,10 @@ pub struct Platform {
     pub compute_engines: u16,
     /// Whose VRAM an engine reaches by its device address.
     pub reach: Reach,
+    /// Which VRAM is one pagemap.
+    pub pagemaps: Pagemaps,
+    /// Whose copy engine carries pages.
+    pub copiers: Copiers,
     /// Other devices of the machine that say so too reach its VRAM through its window on the bus, and it theirs
     /// (`pci_p2pdma_distance`).
     pub p2p: bool,
@@ -81,6 +103,26 @@ impl Platform {
     /// The smallest page of VRAM, in bytes.
     pub const fn min_vram_page(&self) -> u64 {
         if self.needs_64k { SZ_64K } else { units::SZ_4K }
+    }
+
+    /// The tile whose copy engine carries the pages of a tile's VRAM.
+    pub const fn copier(&self, tile: TileId) -> TileId {
+        match self.copiers {
+            Copiers::Tile => tile,
+            Copiers::FirstTile => TileId(0),
+        }
+    }
+
+    /// The number that the first frame of a tile's VRAM has in its pagemap. Two tiles of one pagemap have a gap between them, so that no run
+    /// of frames is of both.
+    pub fn first_frame(&self, tile: TileId) -> u64 {
+        match self.pagemaps {
+            Pagemaps::Tile => 0,
+            Pagemaps::Device => {
+                let before = self.tiles.iter().take(tile.index());
+                before.map(|tile| (tile.vram_size + SZ_2M) >> PAGE_SHIFT).sum()
+            }
+        }
     }
 
     /// Whether engines of tile `from` reach the VRAM of tile `to`.
@@ -111,6 +153,8 @@ pub const PVC: Platform = Platform {
     copy_engines: 4,
     compute_engines: 2,
     reach: Reach::Device,
+    pagemaps: Pagemaps::Tile,
+    copiers: Copiers::Tile,
     p2p: true,
     system_bytes: 16 * SZ_1G,
     tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],

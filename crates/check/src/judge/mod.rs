@@ -4,8 +4,9 @@
 //! verdict the kind of it; where nothing is found the verdict says what that cost: pages that went from tile to tile, and
 //! pages that went to system memory on the way.
 //!
-//! [`patch`] judges the posted patch switch by switch; [`orders`] asks in which order fixes may be merged.
+//! [`machines`] judges A on every layout of tiles, pagemaps and devices; [`patch`] the posted patch switch by switch; [`orders`] asks in which order fixes may be merged.
 
+pub mod machines;
 pub mod orders;
 pub mod patch;
 
@@ -159,6 +160,12 @@ impl Cell {
     /// How bad it is.
     pub fn grade(&self) -> Grade {
         Grade::of(self.failure.as_ref().map(|failure| &failure.finding))
+    }
+
+    /// Whether it asks of the machine what it says that it cannot do: memory in the VRAM of a device that nobody reaches.
+    pub fn is_out_of_reach(&self) -> bool {
+        let finding = self.failure.as_ref().map(|failure| &failure.finding);
+        matches!(finding, Some(Finding::Refused { what }) if what.ends_with("ENOLINK"))
     }
 
     /// In a few words: `ok N/M` with pages that went from tile to tile and to system memory, `skips` where fewer went to VRAM than

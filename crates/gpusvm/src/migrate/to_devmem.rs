@@ -3,8 +3,8 @@
 //! The claim comes first: it says whether there is anything to move and whether all of it can, and only then is VRAM
 //! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles and of peers; each source is a
 //! batch. Where all pages are in the destination pagemap already, nothing happens; where some of them are, the
-//! migration ends as busy: the driver sends the range home first, then tries again. A driver may ask for the same
-//! where pages are in a *sibling* of the destination ([`FromPeers`]).
+//! migration ends as busy: the driver sends the range home first, then tries again. So it does where an engine does not reach the
+//! destination. A driver may ask for the same where pages are in a *sibling* of the destination ([`FromOthers`]).
 //!
 //! The allocation belongs to a zdd from its first moment here on, so every way out puts it, and the last put
 //! releases it, exactly once.
@@ -14,7 +14,7 @@
 
 use super::batch::{DeviceMapped, DmaMapped, next_batch, report, settle_holes, source};
 use super::{Claim, arrived};
-use crate::call::{FromPeers, MigrateDetails, MigrateError};
+use crate::call::{FromOthers, MigrateDetails, MigrateError};
 use crate::device::Direction;
 use crate::devmem::Devmem;
 use crate::event::{Event, Where};
@@ -22,7 +22,7 @@ use crate::pagemap::{Pagemap, PagemapSet};
 use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddKey;
 use core::ops::Range;
-use hostmm::{ClaimRequest, DevicePage, HostMm, Migration, MmError, Part, Toward};
+use hostmm::{ClaimRequest, DevicePage, HostMm, Migration, MmError, PagemapId, Part, Toward};
 use units::{HostRange, Outcome, SZ_4K};
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -81,8 +81,10 @@ impl Pagemap {
         let request = ClaimRequest { range, owner: self.owner, toward: Toward::Vram(self.id), fault: None };
         let claim = match Claim::by_address(&*mm, &request, migration) {
             Ok(None) => return Ok(()),
-            Ok(Some(claim)) if self.movable(claim.migration, range, &set, details.from_peers) => claim,
-            Ok(Some(claim)) if details.from_peers == FromPeers::Stay && all_in_vram(claim.migration, range) => {
+            Ok(Some(claim)) if self.movable(claim.migration, range, &set, details.from_others) => claim,
+            Ok(Some(claim))
+                if details.from_others == FromOthers::SiblingsStay && stays(claim.migration, range, &set, self) =>
+            {
                 return Ok(());
             }
             Ok(Some(_)) | Err(MmError::Stale) => return Err(why_not(&*mm, range)),
@@ -116,12 +118,22 @@ impl Pagemap {
     }
 
     /// Whether what was claimed shall move: all of it, and none of it from here.
-    fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet, from_peers: FromPeers) -> bool {
+    fn movable(&self, migration: &Migration, range: HostRange, set: &PagemapSet, from_others: FromOthers) -> bool {
         let movable = |part: &Part| match source(part) {
             Where::System => true,
-            Where::Vram(id) => from_peers == FromPeers::Push && id != self.id && set.find(id).is_some(),
+            Where::Vram(id) => id != self.id && self.is_pushed(id, set, from_others),
         };
         migration.pages() == range.pages() && migration.parts.iter().all(movable)
+    }
+
+    /// Whether pages of another pagemap come by its engine.
+    fn is_pushed(&self, from: PagemapId, set: &PagemapSet, from_others: FromOthers) -> bool {
+        let may = match from_others {
+            FromOthers::Push => true,
+            FromOthers::RefuseSiblings | FromOthers::SiblingsStay => set.get(from).is_none(),
+            FromOthers::RefuseAll => false,
+        };
+        may && set.find(from).is_some_and(|from| from.ops.pushes_to(self.id))
     }
 
     fn migrate_into(
@@ -203,9 +215,10 @@ impl Pagemap {
     }
 }
 
-/// Whether a claim got all of `range`, and all of it from VRAM.
-fn all_in_vram(migration: &Migration, range: HostRange) -> bool {
-    migration.pages() == range.pages() && migration.parts.iter().all(|part| source(part) != Where::System)
+/// Whether a claim got all of `range`, and all of it from VRAM of the same device, which the tile of `to` reaches.
+fn stays(migration: &Migration, range: HostRange, set: &PagemapSet, to: &Pagemap) -> bool {
+    let here = |part: &Part| matches!(source(part), Where::Vram(id) if set.get(id).is_some() && to.ops.pushes_to(id));
+    migration.pages() == range.pages() && migration.parts.iter().all(here)
 }
 
 /// Whether any of the pages is to stay in the VRAM where it is, for now.

@@ -178,6 +178,9 @@ impl DevmemOps for FakeTile {
     fn device(&self) -> &dyn Device {
         &*self.device
     }
+    fn pushes_to(&self, _target: PagemapId) -> bool {
+        true
+    }
     fn device_map(
         &self,
         _by: &dyn Device,

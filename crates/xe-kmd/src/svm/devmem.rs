@@ -1,6 +1,6 @@
 //! VRAM for migrations: where it comes from, and how pages travel.
 //!
-//! [`TileMemory`] is what the engine asks for one tile's pagemap: addresses of its pages, copies in and out, and
+//! [`TileMemory`] is what the engine asks for one pagemap, of a tile or of all: addresses of its pages, copies in and out, and
 //! the end of an allocation. [`ToVram`] is the driver's side of one migration: the engine's call, and a block when the
 //! engine asks for one, with the one retry that a race with another migration deserves.
 //!
@@ -14,11 +14,11 @@
 use std::sync::Arc;
 
 use gpusvm::{
-    CopyError, CopyRun, Devmem, DevmemOps, Direction, FromPeers, MapError, MigrateDetails, MigrateError, PagemapAddr,
-    Proto, RangeKey, Registry,
+    CopyError, CopyRun, Devmem, DevmemOps, Direction, MapError, MigrateDetails, MigrateError, PagemapAddr, Proto,
+    RangeKey, Registry,
 };
 use hostmm::{DevicePage, PagemapId};
-use units::{Dpa, HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
+use units::{HostFrame, HostRange, Iova, PAGE_SHIFT, Report, TileId, bytes_of};
 
 use super::{RangeView, Svm};
 use crate::event::CopyDirection;
@@ -59,39 +59,48 @@ impl gpusvm::Device for Dma {
     }
 }
 
-/// What the engine asks of one tile's VRAM.
+/// What the engine asks of one pagemap's VRAM, which is that of a tile or of several.
 pub(crate) struct TileMemory {
     gpu: Arc<Gpu>,
-    tile: TileId,
+    pagemap: PagemapId,
     dma: Dma,
-    /// Of the blocks that hold its pages.
-    owner: Arc<dyn Owner>,
+    /// Of the blocks that hold its pages, by tile.
+    owners: Vec<(TileId, Arc<dyn Owner>)>,
 }
 
 impl TileMemory {
-    /// For the pagemap of `tile`.
-    pub(crate) fn new(gpu: &Arc<Gpu>, tile: &Tile, registry: &Arc<Registry>) -> Self {
-        let owner = Arc::new(SvmOwner { registry: registry.clone(), pagemap: tile.pagemap });
-        Self { gpu: gpu.clone(), tile: tile.id, dma: Dma::new(gpu.clone()), owner }
+    /// For a pagemap.
+    pub(crate) fn new(gpu: &Arc<Gpu>, pagemap: PagemapId, registry: &Arc<Registry>) -> Self {
+        let owner = |tile: &Tile| -> (TileId, Arc<dyn Owner>) {
+            (tile.id, Arc::new(SvmOwner { registry: registry.clone(), first: tile.extent.first }))
+        };
+        let owners = gpu.tiles_of(pagemap).map(owner).collect();
+        Self { gpu: gpu.clone(), pagemap, dma: Dma::new(gpu.clone()), owners }
     }
 
-    fn dpa(&self, page: DevicePage) -> Option<Dpa> {
-        let tile = self.gpu.tile(self.tile).filter(|tile| tile.pagemap == page.pagemap)?;
-        Some(tile.base.add(page.frame << PAGE_SHIFT))
+    fn tile_at(&self, page: DevicePage) -> Option<&Tile> {
+        self.gpu.tile_at(page).filter(|_| page.pagemap == self.pagemap)
     }
 
     fn copy(&self, direction: CopyDirection, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
-        let tile = self.gpu.tile(self.tile).ok_or(CopyError::Reset)?;
-        if runs.iter().any(|run| run.page.pagemap != tile.pagemap) {
-            return Err(CopyError::Fault);
+        let place = |run: &CopyRun| self.tile_at(run.page).map(|tile| tile.id);
+        for runs in runs.chunk_by(|one, next| place(one) == place(next)) {
+            let of = self.tile_at(runs[0].page).ok_or(CopyError::Fault)?;
+            let by = self.gpu.tile(self.gpu.platform.copier(of.id)).ok_or(CopyError::Reset)?;
+            let copied = by.migrate.copy(&self.gpu, &by.tables, direction, of.extent, runs, report);
+            copied.map_err(|NoSlot| CopyError::NoMemory)?;
         }
-        tile.migrate.copy(&self.gpu, &tile.tables, direction, runs, report).map_err(|NoSlot| CopyError::NoMemory)
+        Ok(())
     }
 }
 
 impl DevmemOps for TileMemory {
     fn device(&self) -> &dyn gpusvm::Device {
         &self.dma
+    }
+
+    fn pushes_to(&self, target: PagemapId) -> bool {
+        self.gpu.tiles_of(self.pagemap).all(|tile| self.gpu.pushes(tile, target))
     }
 
     fn device_map(
@@ -101,7 +110,7 @@ impl DevmemOps for TileMemory {
         pages: usize,
         dir: Direction,
     ) -> Result<PagemapAddr, MapError> {
-        let dpa = self.dpa(page).ok_or(MapError::Unreachable)?;
+        let dpa = self.tile_at(page).ok_or(MapError::Unreachable)?.extent.dpa(page);
         let window = self.gpu.window(dpa);
         let mapped = match (by.path(page.pagemap).ok_or(MapError::Unreachable)?, dir) {
             // Only a push writes what the other end of it maps.
@@ -118,11 +127,17 @@ impl DevmemOps for TileMemory {
         Ok(PagemapAddr { addr, proto, pages: pages as u32, dir })
     }
 
+    /// Of several tiles, that of which least is used has most room: the pagemap does not say where pages are wanted.
     fn devmem_alloc(&self, pages: usize) -> Option<Devmem> {
-        let tile = self.gpu.tile(self.tile)?;
-        let offset = tile.vram.alloc(bytes_of(pages), &self.owner)?;
-        let base = DevicePage { pagemap: tile.pagemap, frame: offset >> PAGE_SHIFT };
-        Some(Devmem { base, pages, cookie: 0 })
+        let (tile, owner) = match self.owners.as_slice() {
+            [(tile, owner)] => (self.gpu.tile(*tile)?, owner),
+            owners => {
+                let tiles = owners.iter().filter_map(|(tile, owner)| Some((self.gpu.tile(*tile)?, owner)));
+                tiles.min_by_key(|(tile, _)| tile.vram.used())?
+            }
+        };
+        let offset = tile.vram.alloc(bytes_of(pages), owner)?;
+        Some(Devmem { base: tile.extent.page(offset), pages, cookie: 0 })
     }
 
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
@@ -134,8 +149,8 @@ impl DevmemOps for TileMemory {
     }
 
     fn devmem_release(&self, devmem: Devmem) {
-        if let Some(tile) = self.gpu.tile(self.tile) {
-            tile.vram.free(devmem.base.frame << PAGE_SHIFT);
+        if let Some(tile) = self.tile_at(devmem.base) {
+            tile.vram.free(tile.extent.dpa(devmem.base).offset_from(tile.extent.base));
         }
     }
 }
@@ -155,7 +170,7 @@ impl ToVram<'_> {
     /// Does it, beside other migrations; where one is in the way, alone.
     pub(crate) fn run(&self) -> Result<(), MigrateError> {
         let gpu = &self.shared.gpu;
-        let apart = |from: PagemapId| gpu.tile_of(from).is_some_and(|from| !gpu.reaches(from.id, self.target));
+        let apart = |from: PagemapId| gpu.tiles_of(from).any(|from| !gpu.pushes(from, self.target));
         if self.view.pagemap.is_some_and(apart) {
             // No copy engine has both sides.
             let _ = self.svm.range_evict(self.key);
@@ -195,16 +210,17 @@ impl ToVram<'_> {
     }
 }
 
-/// Owns the blocks of VRAM that hold allocations of one pagemap.
+/// Owns the blocks of a tile's VRAM that hold allocations of its pagemap.
 struct SvmOwner {
     registry: Arc<Registry>,
-    pagemap: PagemapId,
+    /// The tile's first page.
+    first: DevicePage,
 }
 
 impl Owner for SvmOwner {
     fn evict(&self, offset: u64) {
-        if let Some(pagemap) = self.registry.find(self.pagemap) {
-            let _ = pagemap.evict_to_ram(DevicePage { pagemap: self.pagemap, frame: offset >> PAGE_SHIFT });
+        if let Some(pagemap) = self.registry.find(self.first.pagemap) {
+            let _ = pagemap.evict_to_ram(self.first.add(offset >> PAGE_SHIFT));
         }
     }
 }
@@ -217,8 +233,5 @@ pub(crate) fn populate(
     details: MigrateDetails,
 ) -> Result<(), MigrateError> {
     let pagemap = shared.pagemaps.find(target).ok_or(MigrateError::Gone)?;
-    // Each tile's engine pushes what lies in its VRAM, as far as it reaches.
-    let reached = shared.gpu.tiles.iter().all(|from| shared.gpu.reaches(from.id, target));
-    let from_peers = if reached { shared.gpu.rules.from_peers } else { FromPeers::Refuse };
-    pagemap.populate_mm(range, &MigrateDetails { from_peers, ..details })
+    pagemap.populate_mm(range, &MigrateDetails { from_others: shared.gpu.rules.from_others, ..details })
 }

@@ -138,7 +138,7 @@ pub(crate) fn resolve_pagemap(gpu: &Gpu, vma: &Vma, tile: TileId) -> Option<Page
 
 /// The pagemap of a memory region: region 0 is system memory, 1 + n is tile n.
 pub(crate) fn region_pagemap(gpu: &Gpu, region: u32) -> Option<PagemapId> {
-    Some(gpu.tiles.get(region.checked_sub(1)? as usize)?.pagemap)
+    Some(gpu.tiles.get(region.checked_sub(1)? as usize)?.extent.first.pagemap)
 }
 
 /// A memory region, as advice of another file names it.

@@ -5,11 +5,12 @@
 //! |---|---|---|
 //! | `upstream` | `copy_remote_side`: [`remote_side`] | the engine that pushes writes to a *bus* address of the destination's number |
 //! | `skip` | `copy_remote_side`: [`skipped`] | nothing is copied |
-//! | `bounce` | `from_peers`: [`Refuse`](gpusvm::FromPeers::Refuse) | the range is evicted, then migrated from system memory |
-//! | `stay` | `from_peers`: [`Stay`](gpusvm::FromPeers::Stay) | it stays where it is, and is mapped there |
+//! | `bounce` | `from_others`: [`RefuseSiblings`](gpusvm::FromOthers::RefuseSiblings) | the range is evicted, then migrated from system memory |
+//! | `bounce-all` | `from_others`: [`RefuseAll`](gpusvm::FromOthers::RefuseAll) | so is a range in a peer's VRAM |
+//! | `stay` | `from_others`: [`SiblingsStay`](gpusvm::FromOthers::SiblingsStay) | it stays where it is, and is mapped there |
 //! | `peer` | `map_for_push`: [`through_bar`] | the engine writes over the bus, to the device's own window |
 //!
-//! `from_peers` is also what a flag of `drm_pagemap_migrate_details` would be, by which a driver chooses between bounce and
+//! `from_others` is also what a flag of `drm_pagemap_migrate_details` would be, by which a driver chooses between bounce and
 //! stay: the same two behaviours.
 //!
 //! Under the first two the destination keeps its zeros, and the migration reports success.

@@ -1,7 +1,7 @@
 //! Pages go from tile to tile (defect A): how each variant of it carries them, or does not.
 
 use super::*;
-use gpusvm::FromPeers;
+use gpusvm::FromOthers;
 
 /// 64K in tile 0's VRAM, which tile 1 touches next: the address space, and what copy jobs carried for tile 1's fault.
 fn cross(rules: Rules, access: Access) -> (Rig, Asid, Vec<Copied>) {
@@ -56,7 +56,7 @@ fn what_is_skipped_is_written_nowhere_and_counts_as_carried() {
 
 #[test]
 fn a_bounce_goes_through_system_memory() {
-    let rules = Rules { from_peers: FromPeers::Refuse, ..Rules::CORRECT };
+    let rules = Rules { from_others: FromOthers::RefuseSiblings, ..Rules::CORRECT };
     let (rig, asid, copies) = cross(rules, Access::Read);
     let (home, back) = copies.split_at(16);
     assert!(all(home, Outcome::Copied) && all(back, Outcome::Copied));
@@ -69,7 +69,7 @@ fn a_bounce_goes_through_system_memory() {
 
 #[test]
 fn what_stays_is_mapped_where_it_is() {
-    let rules = Rules { from_peers: FromPeers::Stay, ..Rules::CORRECT };
+    let rules = Rules { from_others: FromOthers::SiblingsStay, ..Rules::CORRECT };
     for access in [Access::Read, Access::Atomic] {
         let (rig, asid, copies) = cross(rules, access);
         assert!(copies.is_empty());
@@ -82,7 +82,7 @@ fn what_stays_is_mapped_where_it_is() {
 
 #[test]
 fn what_is_on_two_tiles_cannot_stay_and_goes_home() {
-    let rig = Rig::with(&PVC, Rules { from_peers: FromPeers::Stay, ..Rules::CORRECT });
+    let rig = Rig::with(&PVC, Rules { from_others: FromOthers::SiblingsStay, ..Rules::CORRECT });
     let asid = start(&rig, SZ_2M);
     for tile in 0..2u8 {
         let half = HostRange::sized(HostVa(DATA + u64::from(tile) * SZ_2M / 2), SZ_2M / 2);
