@@ -2,10 +2,12 @@
  * Stress: three CPU threads and two queues on each of two tiles add to the same pages and rewrite words of their own in them,
  * in memory that is mirrored and in buffer objects, while another thread changes the mappings beside and forks.
  *
- *     stress SECONDS       or      stress -l LOOPS
+ *     stress [-p PROCESSES] SECONDS       or      stress [-p PROCESSES] -l LOOPS
  *
  * It touches twice the VRAM there is: give it little, `pontoon run --vram 16M -- stress 60`. With LOOPS each queue runs so
- * many batches, however long that takes. Each page has a counter that all add to, a word for each actor, and words that
+ * many batches, however long that takes. Where there are two devices, each has a queue on each of its tiles, both over the same
+ * memory, and buffers are the first one's. With several PROCESSES each does all of this in memory of its own, and they have the
+ * devices' VRAM together. In both cases they touch three times the VRAM there is. Each page has a counter that all add to, a word for each actor, and words that
  * nobody changes. In the end every counter is the sum of what was added, every own word the last that was written.
  *
  * CPU threads do not add to counters of buffer objects: an atomic of the CPU and one of a device are none together there.
@@ -23,7 +25,8 @@
 #define MB (1ul << 20)
 #define CHUNK (2 * MB)
 #define NEIGHBOUR (256ul << 10) /* the end of each chunk is the mapper's */
-enum { CPUS = 3, QUEUES = 2 * TILES, ACTORS = CPUS + QUEUES, BUFFERS = 6, OPERATIONS = 8, FORK_EVERY = 16 };
+enum { CPUS = 3, QUEUES = 2 * TILES, ACTORS = CPUS + QUEUES, BUFFERS = 6, OPERATIONS = 8, FORK_EVERY = 16, MAX_PROCESSES = 8 };
+#define SECOND_NODE "/dev/dri/renderD129"
 enum { COUNTER = 0, OWN = 1, FIXED = OWN + ACTORS, WORDS = PAGE / 4 };
 
 struct page {
@@ -43,7 +46,7 @@ static struct mark *marks[ACTORS];
 static char *chunks;
 static size_t chunk_count;
 static unsigned tiles;
-static unsigned long loops;
+static unsigned long loops, processes = 1;
 static time_t deadline;
 static atomic_int working, failed;
 static atomic_ulong batches, adds, rewrites, children, changes;
@@ -59,9 +62,9 @@ static uint64_t next(uint64_t *state) {
     return *state >> 33;
 }
 
-/* Any page; every other time one of a tenth, which so goes from tile to tile and is not evicted first. */
-static size_t any_page(uint64_t *random) {
-    size_t from = next(random) % 2 ? page_count : page_count / 10;
+/* Any of the first pages; every other time one of a tenth, which so goes from tile to tile and is not evicted first. */
+static size_t any_page(uint64_t *random, size_t count) {
+    size_t from = next(random) % 2 ? count : count / 10;
     return next(random) % from;
 }
 
@@ -77,12 +80,14 @@ static int is_over(unsigned long done) {
 static void *queue(void *argument) {
     unsigned number = (unsigned)(uintptr_t)argument, actor = CPUS + number;
     uint64_t random = 77 + number;
+    /* Another device than the first one has no buffers. */
+    size_t reached = gpus[number / TILES].fd == gpus[0].fd ? page_count : mirrored;
     for (unsigned long done = 0; !is_over(done); done++) {
         struct batch batch = {0};
         size_t at[OPERATIONS];
         uint32_t add[OPERATIONS];
         for (int i = 0; i < OPERATIONS; i++) {
-            at[i] = any_page(&random);
+            at[i] = any_page(&random, reached);
             add[i] = 1 + (uint32_t)next(&random) % 9;
             uint64_t gpu = pages[at[i]].gpu;
             atomic_add32(&batch, (void *)gpu, add[i]);
@@ -114,7 +119,7 @@ static void *cpu(void *argument) {
     uint64_t random = 7 + actor;
     while (working && !failed) {
         for (int i = 0; i < 3; i++) {
-            size_t at = any_page(&random);
+            size_t at = any_page(&random, page_count);
             struct mark *mark = &marks[actor][at];
             _Atomic uint32_t *words = pages[at].cpu, *own = &words[OWN + actor];
             if (at < mirrored) {
@@ -226,14 +231,21 @@ static void add_buffer(struct gpu *gpu, unsigned number, size_t size) {
 static void set_up(void) {
     struct gpu *gpu = &gpus[0];
     gpu_open(gpu);
-    gpus[1] = *gpu;
     tiles = gpu->tiles < TILES ? gpu->tiles : TILES;
-    for (unsigned tile = 0; tile < tiles; tile++) {
+    int two = !access(SECOND_NODE, F_OK);
+    if (two) {
+        gpu_open_node(&gpus[1], SECOND_NODE);
+        tiles = gpus[1].tiles < tiles ? gpus[1].tiles : tiles;
+    } else {
+        gpus[1] = *gpu;
+    }
+    for (unsigned tile = 0; tile < tiles && !two; tile++) {
         struct engine_instance second = engine_of(gpu->fd, tile);
         second.instance = 1;
         gpus[1].queues[tile] = queue_open(gpu, second);
     }
-    size_t vram = vram_of_a_tile(gpu->fd), buffers = vram / 4 & -(64ul << 10), all = 2 * tiles * vram;
+    size_t vram = vram_of_a_tile(gpu->fd), buffers = vram / 4 & -(64ul << 10);
+    size_t all = (two || processes > 1 ? 3 : 2) * (1 + two) * tiles * vram / processes;
     chunk_count = (all - BUFFERS * buffers) / (CHUNK - NEIGHBOUR);
     pages = calloc(all / PAGE, sizeof *pages);
     char *room = mmap(NULL, (chunk_count + 1) * CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -268,15 +280,40 @@ static void check_all(void) {
     }
 }
 
+/* All but the first process; each goes on as that does. */
+static pid_t others[MAX_PROCESSES];
+
+static void be_several(void) {
+    for (unsigned long n = 1; n < processes; n++) {
+        pid_t other = fork();
+        if (other < 0)
+            die("fork");
+        if (!other) {
+            memset(others, 0, sizeof others);
+            return;
+        }
+        others[n] = other;
+    }
+}
+
+static void wait_for_the_others(void) {
+    for (unsigned long n = 1; n < processes; n++) {
+        int status = 0;
+        if (others[n])
+            must(waitpid(others[n], &status, 0) == others[n] && status == 0, "another process");
+    }
+}
+
 int main(int argc, char **argv) {
-    if (argc == 3 && !strcmp(argv[1], "-l"))
-        loops = strtoul(argv[2], NULL, 0);
-    else if (argc == 2)
-        deadline = time(NULL) + strtol(argv[1], NULL, 0);
-    if (!loops && !deadline) {
-        fprintf(stderr, "stress SECONDS, or stress -l LOOPS\n");
+    for (int option; (option = getopt(argc, argv, "l:p:")) != -1;)
+        *(option == 'l' ? &loops : &processes) = option == '?' ? 0 : strtoul(optarg, NULL, 0);
+    if (optind < argc)
+        deadline = time(NULL) + strtol(argv[optind], NULL, 0);
+    if ((!loops && !deadline) || !processes || processes > MAX_PROCESSES) {
+        fprintf(stderr, "stress [-p PROCESSES] SECONDS, or stress [-p PROCESSES] -l LOOPS\n");
         return 2;
     }
+    be_several();
     set_up();
     pthread_t threads[ACTORS + 1];
     working = QUEUES;
@@ -288,6 +325,7 @@ int main(int argc, char **argv) {
     for (int n = 0; n <= ACTORS; n++)
         pthread_join(threads[n], NULL);
     check_all();
+    wait_for_the_others();
     printf("%lu batches, %lu adds and %lu rewrites of %zu pages, %lu changes of mappings, %lu children\n", batches, adds, rewrites,
            page_count, changes, children);
     printf("STRESS %s\n", failed ? "failed" : "ok");
