@@ -1,7 +1,8 @@
 //! A recorded run as a Perfetto trace: opens in ui.perfetto.dev, or any tool that reads its protobuf.
 //!
-//! A process of the run is a process of the trace. Each tile has a track for faults, for binds and for TLB flushes; CPU faults,
-//! migrations, invalidations and evictions have tracks of their own. What overlaps on a track goes to a second one of that name, as
+//! A process of the run is a process of the trace. Each tile has a track for binds and for TLB flushes, and one for the faults of each
+//! engine; each queue has one for its jobs, and each thread for its CPU faults. Migrations, invalidations and evictions have tracks of
+//! their own. What overlaps on a track goes to a second one of that name, as
 //! slices of a track must nest. A flow leads from a fault to the migrations that it asked for and to its bind.
 
 use machine::report::Report;
@@ -167,11 +168,12 @@ impl<'a> Process<'a> {
 
 fn track_name(item: &Item) -> String {
     match (item.what.as_str(), item.tile) {
-        ("fault", Some(tile)) => format!("tile{tile} faults"),
+        ("fault", Some(tile)) => format!("tile{tile} {} faults", item.who),
         ("bind", Some(tile)) => format!("tile{tile} binds"),
         ("flush", Some(tile)) => format!("tile{tile} TLB flushes"),
         ("migrate", _) => format!("migrations {}", item.how),
-        ("cpu fault", _) => "CPU faults".into(),
+        ("cpu fault", _) => format!("{} CPU faults", item.who).trim_start().into(),
+        ("job", _) => format!("{} jobs", item.who),
         (what, _) => format!("{what}s"),
     }
 }
@@ -182,9 +184,15 @@ fn name(item: &Item) -> String {
 
 fn annotations(item: &Item) -> Vec<DebugAnnotation> {
     let of = |name: &str, value| DebugAnnotation { name: name.into(), value: Some(value) };
-    let mut all = vec![of("address", Value::Pointer(item.addr))];
+    let mut all = Vec::new();
+    if item.what != "job" {
+        all.push(of("address", Value::Pointer(item.addr)));
+    }
     if item.bytes > 0 {
         all.push(of("bytes", Value::Uint(item.bytes)));
+    }
+    if let Some(queue) = item.queue {
+        all.push(of("queue", Value::Uint(queue.into())));
     }
     if !item.outcome.is_empty() {
         all.push(of("outcome", Value::Text(item.outcome.clone())));
@@ -242,7 +250,8 @@ mod tests {
     use super::*;
 
     fn item(what: &str, tile: Option<u8>, start: u64, ns: u64, bytes: u64) -> Item {
-        Item { what: what.into(), tile, start, ns, addr: 0x10000, bytes, ..Item::default() }
+        let who = if what == "fault" { "ccs0" } else { "" }.into();
+        Item { what: what.into(), who, tile, start, ns, addr: 0x10000, bytes, ..Item::default() }
     }
 
     #[test]
@@ -259,7 +268,7 @@ mod tests {
         let trace = trace.expect("what was encoded");
         let tracks: Vec<&str> =
             trace.packet.iter().filter_map(|packet| Some(packet.track_descriptor.as_ref()?.name.as_str())).collect();
-        assert_eq!(tracks, ["", "tile0 faults", "migrations ", "tile0 faults", "tile0 binds", "tile1 binds"]);
+        assert_eq!(tracks, ["", "tile0 ccs0 faults", "migrations ", "tile0 ccs0 faults", "tile0 binds", "tile1 binds"]);
         let events: Vec<&TrackEvent> = trace.packet.iter().filter_map(|packet| packet.track_event.as_ref()).collect();
         let begins = events.iter().filter(|event| event.kind == BEGIN).count();
         assert_eq!((begins, events.len()), (6, 12));

@@ -86,6 +86,8 @@ pub enum Event {
     CpuFault {
         /// The address touched.
         addr: HostVa,
+        /// The thread that touched, by the kernel's number; 0 where that is not known.
+        thread: u32,
         /// Pages that migrated back.
         pages: usize,
         /// Time it took.

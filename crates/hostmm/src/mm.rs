@@ -99,6 +99,8 @@ pub struct CpuFault {
     pub vma: HostRange,
     /// Whether the touch is a write.
     pub write: bool,
+    /// The thread that touches, by the kernel's number, for whoever tells of it; 0 where that is not known.
+    pub thread: u32,
 }
 
 /// How an attempt to serve a CPU fault ended. In each case the toucher looks again.

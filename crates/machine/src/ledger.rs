@@ -125,7 +125,7 @@ impl gpusvm::Observer for Ledger {
                 Event::Migrated { range, from, to, pages, ns, .. } => {
                     keep(&mut book.migrations, Migration { range, from, to, pages, ns });
                 }
-                Event::CpuFault { addr, pages, ns } => keep(&mut book.cpu_faults, (addr.0, pages, ns)),
+                Event::CpuFault { addr, pages, ns, .. } => keep(&mut book.cpu_faults, (addr.0, pages, ns)),
                 _ => {}
             }
         });

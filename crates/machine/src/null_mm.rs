@@ -65,7 +65,7 @@ impl NullMm {
         let Some(page) = self.blocks.lock()[index] else { return false };
         let Some(ops) = self.pagemaps.lock().get(&page.pagemap).cloned() else { return false };
         let vma = self.block(index);
-        ops.migrate_to_ram(self, &CpuFault { addr: vma.start, page, vma, write: true });
+        ops.migrate_to_ram(self, &CpuFault { addr: vma.start, page, vma, write: true, thread: 0 });
         true
     }
     /// Whether a block is in VRAM.

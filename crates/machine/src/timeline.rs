@@ -8,7 +8,10 @@ use crate::ledger::place_name;
 use crate::stats::{access_name, kind_name};
 use gpusvm::Event as SvmEvent;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use sync::time::now_ns;
 use xe_kmd::{Event as DriverEvent, Serviced};
+use xe_spec::fault::ContextId;
 
 /// The list.
 #[derive(Clone, Default, Debug)]
@@ -16,15 +19,23 @@ pub struct Timeline {
     items: Vec<Item>,
     room: usize,
     lost: u64,
+    /// Jobs that were handed to the device and are not over, with the time of that.
+    jobs: VecDeque<(ContextId, u64, u64)>,
 }
 
 /// Something that happened.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Item {
-    /// What: "fault", "cpu fault", "migrate", "bind", "flush", "invalidate" or "evict".
+    /// What: "fault", "cpu fault", "migrate", "bind", "flush", "invalidate", "evict" or "job".
     pub what: String,
-    /// Which of that kind: the access, "SYSTEM->VRAM0", or what happened to the memory.
+    /// Which of that kind: the access, "SYSTEM->VRAM0", what happened to the memory, or the job's number.
     pub how: String,
+    /// Whose it is, where that is known: "ccs0" of the tile, "thread 4711", "queue 3".
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub who: String,
+    /// The queue that a fault stopped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queue: Option<u32>,
     /// Nanoseconds on the clock of the machine when it began.
     pub start: u64,
     /// Nanoseconds that it took.
@@ -56,7 +67,7 @@ impl Timeline {
     /// `item` makes what ended now, and how long it took.
     fn add(&mut self, ns: u64, item: impl FnOnce() -> Item) {
         if self.items.len() < self.room {
-            let start = sync::time::now_ns().saturating_sub(ns);
+            let start = now_ns().saturating_sub(ns);
             self.items.push(Item { start, ns, ..item() });
         } else if self.room > 0 {
             self.lost += 1;
@@ -76,9 +87,10 @@ impl Timeline {
                 let way = format!("{}->{}", place_name(from), place_name(to));
                 of("migrate", way, range.start.0, units::bytes_of(pages))
             }),
-            SvmEvent::CpuFault { addr, pages, ns } => {
-                self.add(ns, || of("cpu fault", "touch".into(), addr.0, units::bytes_of(pages)));
-            }
+            SvmEvent::CpuFault { addr, thread, pages, ns } => self.add(ns, || Item {
+                who: if thread == 0 { String::new() } else { format!("thread {thread}") },
+                ..of("cpu fault", "touch".into(), addr.0, units::bytes_of(pages))
+            }),
             SvmEvent::Invalidated { range, kind } => {
                 self.add(0, || of("invalidate", kind_name(kind).into(), range.start.0, range.len()));
             }
@@ -91,9 +103,11 @@ impl Timeline {
 
     pub(crate) fn driver(&mut self, event: &DriverEvent) {
         match *event {
-            DriverEvent::Fault { tile, addr, access, outcome, ns, .. } => self.add(ns, || Item {
+            DriverEvent::Fault { tile, engine, context, addr, access, outcome, ns, .. } => self.add(ns, || Item {
                 what: "fault".into(),
                 how: access_name(access).into(),
+                who: format!("{}{}", engine.class.name(), engine.instance),
+                queue: Some(context.0),
                 tile: Some(tile.0),
                 addr: addr.0,
                 outcome: match outcome {
@@ -117,7 +131,32 @@ impl Timeline {
                 bytes: span.len(),
                 ..Item::default()
             }),
+            DriverEvent::JobSubmitted { context, seqno } if self.room > 0 => {
+                self.jobs.push_back((context, seqno, now_ns()));
+            }
+            DriverEvent::JobDone { context, seqno } => self.ended(context, seqno, ""),
+            DriverEvent::Banned { context, .. } => self.ended(context, u64::MAX, "banned"),
             _ => {}
         }
+    }
+
+    /// The jobs of a context up to `last` are over.
+    fn ended(&mut self, context: ContextId, last: u64, outcome: &str) {
+        let now = now_ns();
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.retain(|&(of, seqno, since)| {
+            let is_over = of == context && seqno <= last;
+            if is_over {
+                self.add(now - since, || Item {
+                    what: "job".into(),
+                    how: seqno.to_string(),
+                    who: format!("queue {}", context.0),
+                    outcome: outcome.into(),
+                    ..Item::default()
+                });
+            }
+            !is_over
+        });
+        self.jobs = jobs;
     }
 }

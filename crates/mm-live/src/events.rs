@@ -34,6 +34,8 @@ pub(crate) struct Fault {
     pub addr: HostVa,
     pub write: bool,
     pub protected: bool,
+    /// Of this thread, by the kernel's number.
+    pub thread: u32,
     /// How often it was taken up.
     pub tries: u32,
     /// Its turn, once it was postponed.
@@ -111,9 +113,9 @@ impl LiveMm {
                 let got = self.kernel.read_messages(&mut batch);
                 for &message in batch.iter().take(got) {
                     match message {
-                        Message::Fault { addr, write, protected } => {
+                        Message::Fault { addr, write, protected, thread } => {
                             faults += 1;
-                            let fault = Fault { addr, write, protected, tries: 0, turn: None };
+                            let fault = Fault { addr, write, protected, thread, tries: 0, turn: None };
                             self.queue.faults.lock().push_back(fault);
                         }
                         event => {

@@ -79,6 +79,8 @@ pub enum Message {
         write: bool,
         /// Whether the page is there and write-protected.
         protected: bool,
+        /// The thread, by the kernel's number; 0 where that is not known.
+        thread: u32,
     },
     /// What lay in `from` now lies at `to`.
     Remap {

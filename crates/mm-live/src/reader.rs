@@ -68,6 +68,15 @@ pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
     mm.kernel.kick();
 }
 
+/// An access to a device page.
+#[derive(Clone, Copy)]
+pub(crate) struct Touch {
+    pub addr: HostVa,
+    pub write: bool,
+    /// Whose it is, by the kernel's number; 0 where that is not known.
+    pub thread: u32,
+}
+
 impl LiveMm {
     /// How long a reader may wait for messages (ms, -1: for ever).
     fn timeout_ms(&self) -> i32 {
@@ -222,7 +231,7 @@ impl LiveMm {
 
     fn serve_device(&self, fault: &Fault, page: DevicePage, watched: Option<HostRange>) -> Served {
         self.counters.device_faults.add(1);
-        match self.fault_device(fault.addr, page, fault.write, watched) {
+        match self.fault_device(Touch { addr: fault.addr, write: fault.write, thread: fault.thread }, page, watched) {
             None => self.wake_page(fault.addr),
             Some(FaultOutcome::Retry) => {
                 if self.books.lock().is_still(fault.addr, page) {
@@ -244,18 +253,18 @@ impl LiveMm {
     /// page lies in is the mapping, as far as its chunk goes.
     pub(crate) fn fault_device(
         &self,
-        addr: HostVa,
+        touch: Touch,
         page: DevicePage,
-        write: bool,
         watched: Option<HostRange>,
     ) -> Option<FaultOutcome> {
+        let Touch { addr, write, thread } = touch;
         let vma = match watched {
             Some(part) => part,
             None => self.vma_at(addr)?.range,
         };
         let ops = self.books.lock().arena(page.pagemap).map(|arena| Arc::clone(&arena.ops))?;
         let mm: &dyn HostMm = self;
-        Some(ops.migrate_to_ram(mm, &CpuFault { addr: addr.page(), page, vma, write }))
+        Some(ops.migrate_to_ram(mm, &CpuFault { addr: addr.page(), page, vma, write, thread }))
     }
 
     fn wake_page(&self, addr: HostVa) {
@@ -344,7 +353,7 @@ mod tests {
             mm.finish(&mut migration);
             places
         };
-        let fault = Fault { addr: range.start, write: true, protected: true, tries: 0, turn: None };
+        let fault = Fault { addr: range.start, write: true, protected: true, thread: 0, tries: 0, turn: None };
         let look = mm.look(&fault);
         assert_eq!(claimed(), [HostRange::sized(range.page_at(1), SZ_4K)]);
         let Look::Protected { turn } = look else { panic!("a page that is protected") };

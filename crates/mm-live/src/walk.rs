@@ -9,6 +9,7 @@
 use crate::LiveMm;
 use crate::books::{Books, Home, Mark, Page};
 use crate::kernel::{Held, Populate};
+use crate::reader::Touch;
 use crate::residency::NOTHING;
 use hostmm::{AtomicOp, DevicePage, FaultOutcome, MmError, Place, Run, Vma, Walk, WalkRun};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M};
@@ -42,11 +43,13 @@ impl LiveMm {
                     self.await_claims();
                     return Err(MmError::Stale);
                 }
-                Some(Hurdle::Foreign(va, page)) => match self.fault_device(va, page, walk.write, None) {
-                    Some(FaultOutcome::Fatal) => return Err(MmError::NoVma),
-                    Some(FaultOutcome::Defer) => return Err(MmError::Stale),
-                    Some(FaultOutcome::Retry) | None => {}
-                },
+                Some(Hurdle::Foreign(va, page)) => {
+                    match self.fault_device(Touch { addr: va, write: walk.write, thread: 0 }, page, None) {
+                        Some(FaultOutcome::Fatal) => return Err(MmError::NoVma),
+                        Some(FaultOutcome::Defer) => return Err(MmError::Stale),
+                        Some(FaultOutcome::Retry) | None => {}
+                    }
+                }
                 Some(Hurdle::Absent) => {
                     let absent = runs.iter().filter(|run| run.run.place.is_none()).map(|run| run.run.range);
                     absent.collect::<Vec<_>>().into_iter().try_for_each(|range| self.populate(range, walk.write))?;

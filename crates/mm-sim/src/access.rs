@@ -223,7 +223,7 @@ impl Sim {
         mapped: &Mapped,
         touch: Touch,
     ) -> FaultOutcome {
-        let fault = &CpuFault { addr, page, vma: mapped.vma.range, write: touch == Touch::Store };
+        let fault = &CpuFault { addr, page, vma: mapped.vma.range, write: touch == Touch::Store, thread: 0 };
         let busy = state.mmap_lock.writer || state.claims.involves(fault.page);
         let lockable = state.vram.cell_mut(fault.page).filter(|cell| !busy && !cell.faulted);
         let Some(cell) = lockable else {

@@ -17,8 +17,7 @@ use xe_spec::platform::Platform;
 use crate::bo::Bo;
 use crate::exec_queue::ExecQueue;
 
-/// Classes of engines, with their names.
-const CLASSES: [(EngineClass, &str); 2] = [(EngineClass::Copy, "bcs"), (EngineClass::Compute, "ccs")];
+const CLASSES: [EngineClass; 2] = [EngineClass::Copy, EngineClass::Compute];
 
 /// An open file's number and the time of its queues that ended.
 pub(crate) struct Client {
@@ -83,7 +82,7 @@ impl Client {
 
     /// Keeps the time of a queue that is about to end.
     pub(crate) fn note(&self, queue: &ExecQueue) {
-        for ((class, _), ended) in CLASSES.iter().zip(&self.ended_ns) {
+        for (class, ended) in CLASSES.iter().zip(&self.ended_ns) {
             ended.fetch_add(queue.ran_ns(*class));
         }
     }
@@ -93,14 +92,14 @@ impl Client {
         let hz = u128::from(platform.reference_clock);
         let ticks = |ns: u64| (u128::from(ns) * hz / 1_000_000_000) as u64;
         let now = ticks(now_ns());
-        let engines = CLASSES.iter().zip(&self.ended_ns).map(|(&(class, name), ended)| {
+        let engines = CLASSES.iter().zip(&self.ended_ns).map(|(&class, ended)| {
             let ran: u64 = queues.iter().map(|queue| queue.ran_ns(class)).sum();
             let of_tile = match class {
                 EngineClass::Copy => platform.copy_engines,
                 EngineClass::Compute => platform.compute_engines,
             };
             let capacity = u64::from(of_tile) * platform.tiles.len() as u64;
-            EngineUse { name, cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
+            EngineUse { name: class.name(), cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
         });
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
         let is_active =

@@ -7,7 +7,7 @@
 //! Upstream: the counters of `xe_gt_stats.c` and the tracepoints of `xe_trace*.h` are folds over this.
 
 use units::{Dpa, GpuRange, GpuVa, Iova, TileId};
-use xe_spec::fault::{Access, Asid, ContextId};
+use xe_spec::fault::{Access, Asid, ContextId, EngineId};
 
 use crate::errno::Errno;
 
@@ -31,6 +31,10 @@ pub enum Event {
         asid: Asid,
         /// Tile that faulted.
         tile: TileId,
+        /// Its engine.
+        engine: EngineId,
+        /// The context that ran there.
+        context: ContextId,
         /// Where.
         addr: GpuVa,
         /// How it was meant.

@@ -112,6 +112,8 @@ fn ack(shared: &Shared, fault: &Queued, outcome: Result<Serviced, Errno>) {
     shared.gpu.emit(Event::Fault {
         asid: record.asid,
         tile: record.slot.engine.tile,
+        engine: record.slot.engine,
+        context: record.slot.context,
         addr: record.addr,
         access: record.access,
         outcome,

@@ -57,6 +57,16 @@ pub enum EngineClass {
     Compute,
 }
 
+impl EngineClass {
+    /// What the kernel calls it, in sysfs and fdinfo.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "bcs",
+            Self::Compute => "ccs",
+        }
+    }
+}
+
 /// Names one fault of one context, and no other fault of it: an answer that comes late answers nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FaultSlot {

@@ -29,7 +29,10 @@ fn a_record_becomes_a_page_and_a_trace_elsewhere() {
     assert!(!html.contains("<script src") && !html.contains("http://www.example"), "it needs nothing else");
     let trace = fs::read(&trace).expect("a trace");
     assert_eq!(trace, fs::read(&direct).expect("a trace"), "the same from the run itself");
-    for name in ["tile0 faults", "tile1 binds", "migrations VRAM0->VRAM1", "CPU faults", "fault write"] {
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&record).expect("a record")).expect("one process");
+    // The program has one thread, and a queue on each tile.
+    let thread = format!("thread {} CPU faults", kept["process"]);
+    for name in ["tile0 ccs1 faults", "tile1 binds", "migrations VRAM0->VRAM1", &thread, "fault write", "job 1"] {
         assert!(trace.windows(name.len()).any(|part| part == name.as_bytes()), "{name} is in the trace");
     }
 

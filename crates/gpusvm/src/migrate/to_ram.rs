@@ -46,7 +46,7 @@ impl Pagemap {
                 let ns = now_ns.saturating_sub(start_ns);
                 let (from, to) = (Where::Vram(self.id), Where::System);
                 self.observer.event(&Event::Migrated { range: window, from, to, pages, carried: pages, ns });
-                self.observer.event(&Event::CpuFault { addr: fault.addr, pages, ns });
+                self.observer.event(&Event::CpuFault { addr: fault.addr, thread: fault.thread, pages, ns });
                 FaultOutcome::Retry
             }
             // The address space changed under the fault: whoever touches sees what is there now.

@@ -30,8 +30,8 @@ impl Linux {
     pub fn open(wanted: Transport) -> Result<Opened, Refused> {
         let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
         let (features, can_move) = match wanted {
-            Transport::Move => (feature::EVENTS | feature::MOVE | feature::POISON, feature::MOVE),
-            Transport::Copy => (feature::EVENTS | feature::WP, 0),
+            Transport::Move => (feature::EVENTS | feature::THREAD | feature::MOVE | feature::POISON, feature::MOVE),
+            Transport::Copy => (feature::EVENTS | feature::THREAD | feature::WP, 0),
         };
         let (program, source) = Uffd::open(features).map_err(|errno| {
             let cannot_move = wanted == Transport::Move && errno == Errno::INVAL;

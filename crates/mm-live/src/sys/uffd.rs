@@ -12,6 +12,8 @@ pub(crate) mod feature {
     /// munmap, mremap and DONTNEED are reported.
     pub const EVENTS: u64 =
         (raw::UFFD_FEATURE_EVENT_REMAP | raw::UFFD_FEATURE_EVENT_REMOVE | raw::UFFD_FEATURE_EVENT_UNMAP) as u64;
+    /// A fault says which thread it is of.
+    pub const THREAD: u64 = raw::UFFD_FEATURE_THREAD_ID as u64;
     /// A missing page raises SIGBUS at once instead of a message.
     pub const SIGBUS: u64 = raw::UFFD_FEATURE_SIGBUS as u64;
     /// UFFDIO_MOVE (Linux 6.8).
@@ -204,6 +206,7 @@ impl RawMessage {
                 addr: HostVa(b & !0xfff),
                 write: a & raw::UFFD_PAGEFAULT_FLAG_WRITE as u64 != 0,
                 protected: a & raw::UFFD_PAGEFAULT_FLAG_WP as u64 != 0,
+                thread: c as u32,
             },
             raw::UFFD_EVENT_REMAP => Message::Remap { from: HostRange::sized(HostVa(a), c), to: HostVa(b) },
             raw::UFFD_EVENT_REMOVE => Message::Remove(HostRange::new(HostVa(a), HostVa(b))),

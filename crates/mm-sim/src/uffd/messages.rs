@@ -129,7 +129,7 @@ impl Sim {
         let ticket = state.uffd.ticket();
         let (write, protected) = (touch == Touch::Store, miss == Miss::Protected);
         if let Some(context) = state.uffd.map.get_mut(&by) {
-            let message = Message::Fault { addr: at, write, protected };
+            let message = Message::Fault { addr: at, write, protected, thread: 0 };
             context.faults.push_back(Waiting { ticket, message });
         }
         self.messages.notify_all();

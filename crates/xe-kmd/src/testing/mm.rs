@@ -134,7 +134,7 @@ impl Mm {
         let Some(page) = self.home(va.0) else { return };
         let vma = self.vma_lookup(va).expect("mapped").range;
         let ops = self.pagemaps.lock()[&page.pagemap].clone();
-        ops.migrate_to_ram(&*self.sim, &CpuFault { addr: va, page, vma, write: true });
+        ops.migrate_to_ram(&*self.sim, &CpuFault { addr: va, page, vma, write: true, thread: 0 });
     }
 }
 
