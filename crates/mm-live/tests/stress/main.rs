@@ -324,19 +324,23 @@ fn play(stage: &Arc<Stage>) {
     threads.into_iter().for_each(|thread| thread.join().expect("a role ends well"));
 }
 
-/// Whether the run has reached what it must. A loaded machine takes longer; only who stands still is at fault.
-fn is_enough(stage: &Stage) -> bool {
+/// Whether the run, which began then, has reached what it must. A loaded machine takes longer; only who stands still is at fault.
+fn is_enough(stage: &Stage, begun: Instant) -> bool {
     let (stats, plan) = (stage.mm.stats(), &stage.plan);
+    if plan.lossy {
+        return stage.counts.lost.load(SeqCst) > 0 || begun.elapsed() > STALL;
+    }
     let owners = stage.counts.owners.load(SeqCst) >= ENOUGH_OWNERS || plan.transport == Transport::Copy;
     let moved = owners && stats.to_device >= ENOUGH && stats.to_home >= ENOUGH && stats.across > 0;
-    plan.lossy || moved && plan.short.as_ref().is_none_or(|short| short.refused.is_enough(plan.transport))
+    moved && plan.short.as_ref().is_none_or(|short| short.refused.is_enough(plan.transport))
 }
 
 fn watch(stage: &Stage, threads: &[std::thread::JoinHandle<()>]) {
-    let end = Instant::now() + Duration::from_secs(stage.plan.seconds);
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(stage.plan.seconds);
     let mut seen = [(0, Instant::now()); ROLES.len()];
     let mut report = Instant::now();
-    while Instant::now() < end || !is_enough(stage) {
+    while Instant::now() < end || !is_enough(stage, begun) {
         std::thread::sleep(Duration::from_millis(100));
         for (role, (beat, since)) in seen.iter_mut().enumerate() {
             let now = stage.beats[role].load(SeqCst);
