@@ -34,7 +34,8 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 use world::*;
 
 const COUNTERS: u64 = 8;
-const STALL: Duration = Duration::from_secs(10);
+/// Longer than any load makes a thread wait.
+const STALL: Duration = Duration::from_secs(120);
 const ROLES: [&str; 14] = [
     "cpu0", "cpu1", "cpu2", "gpu0", "gpu1", "mapper", "dropper", "remapper", "forker", "loader", "grower", "owner0",
     "owner1", "objects",
