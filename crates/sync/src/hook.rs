@@ -151,12 +151,12 @@ pub struct Holder {
 
 /// What drives a thread in the place of the system.
 pub(crate) trait Hook {
-    /// Takes a lock.
-    fn acquire(&self, word: &dyn Word, access: Access);
+    /// Takes a lock, whose tag this is.
+    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access);
     /// Takes a lock if it is free.
     fn try_acquire(&self, word: &dyn Word, access: Access) -> bool;
     /// Gives a lock back. Never unwinds, so it can be called by a guard that is dropped.
-    fn release(&self, word: &dyn Word, access: Access);
+    fn release(&self, word: &dyn Word, tag: &Tag, access: Access);
     /// Turns exclusive into shared access.
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn());
     /// Tells what the current task does under a mutex that it holds.

@@ -39,7 +39,7 @@ impl RawMutex {
 
     #[inline]
     pub(crate) fn acquire(&self) {
-        checked!(|s| s.acquire(self, Access::Exclusive));
+        checked!(|s| s.acquire(self, &self.tag, Access::Exclusive));
         self.acquire_live();
     }
 
@@ -51,7 +51,7 @@ impl RawMutex {
 
     #[inline]
     pub(crate) fn release(&self) {
-        checked!(|s| s.release(self, Access::Exclusive));
+        checked!(|s| s.release(self, &self.tag, Access::Exclusive));
         self.release_live();
     }
 

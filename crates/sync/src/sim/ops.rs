@@ -4,7 +4,8 @@ use super::UnlockRule;
 use super::op::Op;
 use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
-use super::task::Wait;
+use super::state::Next;
+use super::task::{Task, Wait};
 use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Told, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
@@ -16,39 +17,40 @@ const YIELD_NS: u64 = 1_000;
 
 impl Hook for Scheduler<'_> {
     #[inline]
-    fn acquire(&self, word: &dyn Word, access: Access) {
+    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access) {
         if self.mode() == Mode::Quiet {
             let object = self.state().lock(word);
             return self.acquire_quietly(word, object, access);
         }
         let mut state = self.state();
-        let object = state.lock(word);
-        let (kind, rank) = state.facts(object);
+        let object = state.lock_with(word, tag);
+        let (kind, rank, admitted) = state.find(object, access);
         let kind = match (kind, access) {
             (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
             (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
             _ => OpKind::Lock,
         };
-        let (held, floor) = (state.current().held_ranks, state.current().floor);
+        let Task { held_ranks: held, floor, .. } = *state.current();
         if breaks_rank(rank, held, floor) {
             drop(state);
             blame_rank(rank, held, floor);
         }
         state.set_pending(Op::new(kind, object));
-        let admitted = state.admits(object, access);
-        if admitted && state.goes_on_alone() {
-            if word.take(access) {
-                return state.taken(object, access);
+        // A writer can always go on: it queues up, which others see.
+        if !admitted && kind != OpKind::Write {
+            state.set_wait(Wait::Lock { object, access }, false);
+        }
+        match state.decide() {
+            Next::Stay if admitted && word.take(access) => return state.taken(object, access),
+            Next::Stay => drop(state),
+            next => {
+                // Others may take it meanwhile.
+                if admitted && kind != OpKind::Write {
+                    state.set_wait(Wait::Lock { object, access }, true);
+                }
+                drop(state);
+                self.follow_or_unwind(next);
             }
-            drop(state);
-        } else {
-            // A writer can always go on: it queues up, which others see.
-            if kind != OpKind::Write {
-                state.set_wait(Wait::Lock { object, access }, admitted);
-            }
-            let next = state.decide();
-            drop(state);
-            self.follow_or_unwind(next);
         }
         self.take(word, object, access);
     }
@@ -68,9 +70,9 @@ impl Hook for Scheduler<'_> {
     }
 
     #[inline]
-    fn release(&self, word: &dyn Word, access: Access) {
+    fn release(&self, word: &dyn Word, tag: &Tag, access: Access) {
         let mut state = self.state();
-        let object = state.lock(word);
+        let object = state.lock_with(word, tag);
         if state.limits.unlock == UnlockRule::Point && self.is_scheduling() {
             state.set_pending(Op::new(OpKind::Unlock, object));
             drop(state);

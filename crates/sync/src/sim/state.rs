@@ -26,6 +26,8 @@ struct Object {
     readers: u32,
     /// How many queue up to hold it alone, and thereby hold up new readers.
     queued: u32,
+    /// Live tasks with [`Wait::Lock`] for it.
+    wanted: u32,
 }
 
 impl Object {
@@ -54,6 +56,8 @@ pub(super) struct State<'s> {
     schedule: &'s mut dyn Schedule,
     /// Whether the schedule sees everything.
     watched: bool,
+    /// Whether it is asked only who of those that can run goes on.
+    plain: bool,
     pub(super) limits: Limits,
     pub(super) current: TaskId,
     pub(super) tasks: Vec<Task>,
@@ -81,10 +85,27 @@ pub(super) struct State<'s> {
     pub(super) outcome: Option<Outcome>,
 }
 
+/// What a schedule is asked; a macro, because it borrows fields beside the schedule itself.
+macro_rules! decision {
+    ($state:ident, $sleeping:expr) => {
+        Decision {
+            step: $state.steps,
+            current: $state.current,
+            runnable: $state.runnable,
+            sleeping: $sleeping,
+            default_task: $state.default_task(),
+            live: $state.live,
+            pending: &$state.pending,
+        }
+    };
+}
+
 impl<'s> State<'s> {
     pub(super) fn new(schedule: &'s mut dyn Schedule, limits: Limits) -> Self {
+        let watched = schedule.watches();
         Self {
-            watched: schedule.watches(),
+            watched,
+            plain: !watched && limits.time == TimeRule::WhenIdle,
             schedule,
             limits,
             current: TaskId(0),
@@ -170,18 +191,27 @@ impl<'s> State<'s> {
     /// The current task waits; it is runnable only where it waits for its turn, or `admitted` by the lock.
     pub(super) fn set_wait(&mut self, wait: Wait, admitted: bool) {
         let task = self.current;
-        self.current().wait = wait;
-        match wait {
-            Wait::Lock { .. } => self.locking.insert(task),
-            Wait::Notification { .. } => {
-                self.waits += 1;
-                self.current().waiting_since = self.waits;
-                self.waiting.insert(task);
-            }
-            _ => {}
+        self.waits_for(task, wait);
+        if let Wait::Notification { .. } = wait {
+            self.waits += 1;
+            self.current().waiting_since = self.waits;
+            self.waiting.insert(task);
         }
         if !admitted {
             self.runnable.remove(task);
+        }
+    }
+
+    /// What a task waits for from now on.
+    fn waits_for(&mut self, task: TaskId, wait: Wait) {
+        let before = core::mem::replace(&mut self.tasks[task.index()].wait, wait);
+        if let Wait::Lock { object, .. } = before {
+            self.of(object).wanted -= 1;
+            self.locking.remove(task);
+        }
+        if let Wait::Lock { object, .. } = wait {
+            self.of(object).wanted += 1;
+            self.locking.insert(task);
         }
     }
 
@@ -194,8 +224,7 @@ impl<'s> State<'s> {
 
     /// The task waits for its turn only.
     pub(super) fn wake(&mut self, task: TaskId) {
-        self.tasks[task.index()].wait = Wait::Turn;
-        self.locking.remove(task);
+        self.waits_for(task, Wait::Turn);
         self.waiting.remove(task);
         self.timed.remove(task);
         self.runnable.insert(task);
@@ -207,9 +236,8 @@ impl<'s> State<'s> {
         self.touch(Touch::Woke(task));
         self.wake(task);
         if let Wait::Notification { mutex, .. } = wait {
-            self.tasks[task.index()].wait = Wait::Lock { object: mutex, access: Access::Exclusive };
+            self.waits_for(task, Wait::Lock { object: mutex, access: Access::Exclusive });
             self.pending[task.index()] = Op::new(OpKind::Lock, mutex);
-            self.locking.insert(task);
             if self.seen(mutex).owner.is_some() {
                 self.runnable.remove(task);
             }
@@ -267,13 +295,18 @@ impl<'s> State<'s> {
     /// The same, of a lock.
     #[inline]
     pub(super) fn lock(&mut self, word: &dyn Word) -> u32 {
-        let tag = word.tag();
+        self.lock_with(word, word.tag())
+    }
+
+    /// The same, by its tag.
+    #[inline]
+    pub(super) fn lock_with(&mut self, word: &dyn Word, tag: &Tag) -> u32 {
         tag.get(self.epoch).unwrap_or_else(|| self.new_object(tag, word.kind(), word.rank()))
     }
 
     #[cold]
     fn new_object(&mut self, tag: &Tag, kind: ObjectKind, rank: Rank) -> u32 {
-        self.objects.push(Object { kind, rank, owner: None, readers: 0, queued: 0 });
+        self.objects.push(Object { kind, rank, owner: None, readers: 0, queued: 0, wanted: 0 });
         let number = self.objects.len() as u32;
         assert!(number <= Tag::MAX, "too many objects in one run");
         tag.set(self.epoch, number);
@@ -288,15 +321,12 @@ impl<'s> State<'s> {
         &self.objects[object as usize - 1]
     }
 
-    /// What a lock is, and its rank.
-    pub(super) fn facts(&self, object: u32) -> (ObjectKind, Rank) {
+    /// A lock, as who wants it finds it: what it is, its rank, and whether it can be taken, as far as tasks of this run hold it
+    /// or hold it up.
+    #[inline]
+    pub(super) fn find(&self, object: u32, access: Access) -> (ObjectKind, Rank, bool) {
         let seen = self.seen(object);
-        (seen.kind, seen.rank)
-    }
-
-    /// Whether a lock can be taken, as far as tasks of this run hold it or hold it up.
-    pub(super) fn admits(&self, object: u32, access: Access) -> bool {
-        self.seen(object).admits(access)
+        (seen.kind, seen.rank, seen.admits(access))
     }
 
     /// Whether a task of this run holds that lock, or holds it up.
@@ -324,9 +354,11 @@ impl<'s> State<'s> {
             Access::Exclusive => taken.owner = Some(task),
             Access::Shared => taken.readers += 1,
         }
-        let rank = taken.rank.bit();
+        let (rank, wanted) = (taken.rank.bit(), taken.wanted);
         self.current().held_ranks |= rank;
-        self.refresh(object);
+        if wanted > 0 {
+            self.refresh(object);
+        }
     }
 
     /// A lock was given back; by its owner, or by whoever the guard was sent to.
@@ -341,24 +373,26 @@ impl<'s> State<'s> {
                 None
             }
         };
-        let rank = given.rank.bit();
+        let (rank, wanted) = (given.rank.bit(), given.wanted);
         self.tasks[holder.unwrap_or(self.current).index()].held_ranks &= !rank;
-        self.refresh(object);
+        if wanted > 0 {
+            self.refresh(object);
+        }
     }
 
     /// A lock changed: those who want it are runnable as far as it admits them now.
-    #[inline]
     fn refresh(&mut self, object: u32) {
+        let seen = self.seen(object);
+        let (shared, exclusive) = (seen.admits(Access::Shared), seen.admits(Access::Exclusive));
         for task in self.locking {
-            match self.tasks[task.index()].wait {
-                Wait::Lock { object: wanted, access } if wanted == object => {
-                    if self.seen(object).admits(access) {
-                        self.runnable.insert(task);
-                    } else {
-                        self.runnable.remove(task);
-                    }
-                }
-                _ => {}
+            let Wait::Lock { object: wanted, access } = self.tasks[task.index()].wait else { continue };
+            if wanted != object {
+                continue;
+            }
+            if if access == Access::Shared { shared } else { exclusive } {
+                self.runnable.insert(task);
+            } else {
+                self.runnable.remove(task);
             }
         }
     }
@@ -370,23 +404,16 @@ impl<'s> State<'s> {
         self.steps >= self.limits.steps
     }
 
-    /// Where the current task can go on, nobody else can, and nobody asks: decides that it does, and says so.
-    #[inline]
-    pub(super) fn goes_on_alone(&mut self) -> bool {
-        let races = self.limits.time == TimeRule::Racing && !self.timed.is_empty();
-        let nobody_else = self.runnable.0 == 1 << self.current.0 && !races;
-        let alone = nobody_else && !self.watched && !self.is_out_of_steps();
-        if alone {
-            self.steps += 1;
-            self.record(self.current);
-        }
-        alone
-    }
-
     /// Decides who goes on, the current task having come to a point, a wait or its end.
     #[inline]
     pub(super) fn decide(&mut self) -> Next {
-        if self.goes_on_alone() { Next::Stay } else { self.decide_among() }
+        // Nobody asks where the current task can go on and nobody else can.
+        if self.plain && self.runnable.0 == 1 << self.current.0 && !self.is_out_of_steps() {
+            self.steps += 1;
+            self.record(self.current);
+            return Next::Stay;
+        }
+        self.decide_among()
     }
 
     fn decide_among(&mut self) -> Next {
@@ -396,30 +423,9 @@ impl<'s> State<'s> {
             return Next::Abandon;
         }
         self.steps += 1;
-        let next = loop {
-            while self.runnable.is_empty() {
-                if !self.pass_time() {
-                    self.outcome = Some(Outcome::Deadlock { waiting: self.blocked() });
-                    return Next::Abandon;
-                }
-            }
-            let Some(next) = self.pick() else {
-                self.outcome = Some(Outcome::Cut);
-                return Next::Abandon;
-            };
-            if self.runnable.contains(next) {
-                break next;
-            }
-            // A sleeper was picked: its time comes now, and with it that of all before it. It runs at once, unless
-            // it needs a lock first that another one has.
-            self.pass_time_to(self.tasks[next.index()].deadline_ns);
-            if self.runnable.contains(next) {
-                break next;
-            }
-            if !self.runnable.is_empty() {
-                break self.default_task();
-            }
-        };
+        let next =
+            if self.plain && self.runnable.len() > 1 { Some(self.ask(TaskSet::EMPTY)) } else { self.settle_next() };
+        let Some(next) = next else { return Next::Abandon };
         self.record(next);
         if next == self.current {
             Next::Stay
@@ -429,34 +435,61 @@ impl<'s> State<'s> {
         }
     }
 
+    /// Who goes on, after time has passed where it must or is made to; `None` where the run ends.
+    fn settle_next(&mut self) -> Option<TaskId> {
+        loop {
+            while self.runnable.is_empty() {
+                if !self.pass_time() {
+                    self.outcome = Some(Outcome::Deadlock { waiting: self.blocked() });
+                    return None;
+                }
+            }
+            let Some(next) = self.pick() else {
+                self.outcome = Some(Outcome::Cut);
+                return None;
+            };
+            if self.runnable.contains(next) {
+                return Some(next);
+            }
+            // A sleeper was picked: its time comes now, and with it that of all before it. It runs at once, unless
+            // it needs a lock first that another one has.
+            self.pass_time_to(self.tasks[next.index()].deadline_ns);
+            if self.runnable.contains(next) {
+                return Some(next);
+            }
+            if !self.runnable.is_empty() {
+                return Some(self.default_task());
+            }
+        }
+    }
+
     /// Who goes on, or whose time comes; `None` where the schedule ends the run.
     fn pick(&mut self) -> Option<TaskId> {
-        let default_task = self.default_task();
         let sleeping = match self.limits.time {
             TimeRule::WhenIdle => TaskSet::EMPTY,
             TimeRule::Racing => self.timed.without(self.runnable),
         };
-        let candidates = self.runnable.union(sleeping);
-        if candidates.len() == 1 && !self.watched {
-            return Some(default_task);
+        if self.watched {
+            // A schedule may use locks and atomics of this crate: for it they are live.
+            if without(|| self.schedule.cuts(&decision!(self, sleeping))) {
+                return None;
+            }
+        } else if self.runnable.union(sleeping).len() == 1 {
+            return Some(self.default_task());
         }
-        let at = Decision {
-            step: self.steps,
-            current: self.current,
-            runnable: self.runnable,
-            sleeping,
-            default_task,
-            live: self.live,
-            pending: &self.pending,
-        };
-        // A schedule may use locks and atomics of this crate: for it they are live.
-        let (watched, schedule) = (self.watched, &mut *self.schedule);
-        let picked = without(|| (!watched || !schedule.cuts(&at)).then(|| schedule.pick(&at)))?;
-        if picked == default_task || !candidates.contains(picked) {
-            return Some(default_task);
+        Some(self.ask(sleeping))
+    }
+
+    /// Asks the schedule.
+    #[inline(always)]
+    fn ask(&mut self, sleeping: TaskSet) -> TaskId {
+        let at = decision!(self, sleeping);
+        let picked = without(|| self.schedule.pick(&at));
+        if picked == at.default_task || !at.candidates().contains(picked) {
+            return at.default_task;
         }
         self.deviations.push(Deviation { step: self.steps, to: Taken::Task(picked) });
-        Some(picked)
+        picked
     }
 
     /// Tells the schedule what the current task does, where it watches.
