@@ -83,20 +83,41 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// One entry; `None` where there is no such table.
     pub(crate) fn entry(&mut self, table: Dpa, index: usize) -> Option<u64> {
-        let here = self.held.as_ref().and_then(|(pool, written)| Some((pool.number(table)?, written)));
-        let (number, written) = match here {
-            Some(here) => here,
+        match self.words(table) {
+            Some(Some(words)) => words.get(index).copied(),
+            Some(None) => (index < ENTRIES).then_some(0),
+            None => (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten(),
+        }
+    }
+
+    /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
+    pub(crate) fn next_entry(&mut self, table: Dpa, index: usize, end: usize) -> Option<(usize, u64)> {
+        match self.words(table) {
+            Some(Some(words)) => {
+                let rest = words.get(index..end)?;
+                let empty = rest.chunks_exact(8).take_while(|words| words.iter().fold(0, |all, word| all | word) == 0);
+                let skipped = 8 * empty.count();
+                let place = skipped + rest[skipped..].iter().position(|word| *word != 0)?;
+                Some((index + place, rest[place]))
+            }
+            Some(None) => None,
+            None => (index..end).find_map(|at| Some((at, self.bus.table_entry(table, at).filter(|word| *word != 0)?))),
+        }
+    }
+
+    /// The words of a table of a pool, which is held from now on; `Some(None)` where nobody wrote it, `None` where it is in no pool.
+    fn words(&mut self, table: Dpa) -> Option<Option<&[u64; ENTRIES]>> {
+        let here = self.held.as_ref().and_then(|(pool, _)| pool.number(table));
+        let number = match here {
+            Some(number) => number,
             None => {
                 self.held = None;
-                let Some((pool, number)) = self.tables.find(table) else {
-                    return (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten();
-                };
-                (number, &self.held.insert((pool, pool.written.read())).1)
+                let (pool, number) = self.tables.find(table)?;
+                self.held = Some((pool, pool.written.read()));
+                number
             }
         };
-        match written.get(number) {
-            Some(Some(words)) => words.get(index).copied(),
-            _ => (index < ENTRIES).then_some(0),
-        }
+        let (_, written) = self.held.as_ref()?;
+        Some(written.get(number).and_then(Option::as_deref))
     }
 }

@@ -282,8 +282,7 @@ impl Stage {
 
     /// What the run came upon so far.
     pub fn reached(&self) -> Reached {
-        let books: Vec<_> = self.checked.cores().map(|core| core.ledger().read()).collect();
-        let sum = |count: &dyn Fn(&Book) -> u64| books.iter().map(count).sum();
+        let sum = |count: &dyn Fn(&Book) -> u64| self.checked.cores().map(|core| core.ledger().look(count)).sum();
         let pages = |meant: fn(Way) -> bool| sum(&|book| book.stats.flow_of(meant).pages);
         let name = |index: &usize| self.script.memories[*index].name.clone();
         Reached {

@@ -63,15 +63,16 @@ impl Mmu {
 
 /// Leaves below a table, by address.
 fn collect(tables: &mut Reader<'_>, asid: Asid, stop: Stop, start: GpuVa, leaves: &mut Vec<Translation>) {
-    let shift = stop.shift();
-    for index in 0..stop.entries() {
+    let (shift, mut next) = (stop.shift(), 0);
+    while let Some((index, entry)) = tables.next_entry(stop.table, next, stop.entries()) {
         let span = GpuRange::sized(start.add((index as u64) << shift), 1 << shift);
-        match Entry::decode(tables.entry(stop.table, index).unwrap_or(0), stop.level) {
+        match Entry::decode(entry, stop.level) {
             Entry::Absent => {}
             Entry::Table { table, compact } => {
                 collect(tables, asid, Stop { level: stop.level - 1, table, compact }, span.start, leaves);
             }
             Entry::Leaf(leaf) => leaves.push(Translation { asid, span, leaf }),
         }
+        next = index + 1;
     }
 }

@@ -48,11 +48,13 @@ struct Slot {
 /// The caches of one tile.
 pub(crate) struct WalkCache {
     levels: [[Option<Slot>; SLOTS]; LEVELS],
+    /// Levels that may have a slot taken.
+    used: [bool; LEVELS],
 }
 
 impl WalkCache {
     pub(crate) const fn new() -> Self {
-        Self { levels: [[None; SLOTS]; LEVELS] }
+        Self { levels: [[None; SLOTS]; LEVELS], used: [false; LEVELS] }
     }
 
     /// The lowest table that is known for `addr`.
@@ -70,12 +72,13 @@ impl WalkCache {
         if let Some(slots) = self.levels.get_mut(level) {
             let start = addr.align_down(bytes(level));
             slots[set(start, level)] = Some(Slot { asid, start, stop });
+            self.used[level] = true;
         }
     }
 
     /// Forgets the tables of `asid` that cover an address of `range`.
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
-        for (level, slots) in self.levels.iter_mut().enumerate() {
+        for (level, slots) in self.levels.iter_mut().enumerate().filter(|(level, _)| self.used[*level]) {
             let covers = |slot: &Slot| slot.asid == asid && GpuRange::sized(slot.start, bytes(level)).overlaps(range);
             let (first, last) = (range.start.0 / bytes(level), range.end.0.saturating_sub(1) / bytes(level));
             for table in first..=last.min(first + SLOTS as u64 - 1) {
