@@ -17,6 +17,12 @@ pub(super) const fn offset(writer: Option<usize>) -> u64 {
     }
 }
 
+/// The word at an offset of bytes that were read.
+pub(super) fn word_at(bytes: &[u8], offset: u64) -> u64 {
+    let word = bytes.iter().skip(offset as usize).take(WORD as usize);
+    word.rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
 /// Memory of a thread for its jobs: the batch, and from a page boundary on the fence and the results.
 #[derive(Clone, Copy)]
 pub(super) struct Desk {

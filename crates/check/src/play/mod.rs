@@ -202,10 +202,10 @@ fn last_look(stage: &Stage, model: &Model) -> Result<(), Finding> {
     for (piece, page) in hand.view.pages() {
         wrong.extend(match piece {
             Piece::Memory(_) => {
-                let at = stage.page_at(piece, page)?;
-                let load =
-                    |offset| stage.checked.sim.load_u64(at.add(offset)).map_err(|e| stage::signal("the last look", e));
-                all_words(stage, &hand, (piece, page), load)?
+                let mut words = vec![0; (desk::offset(stage.script.words().last().flatten()) + desk::WORD) as usize];
+                let loaded = stage.checked.sim.load(stage.page_at(piece, page)?, &mut words);
+                loaded.map_err(|e| stage::signal("the last look", e))?;
+                all_words(stage, &hand, (piece, page), |offset| Ok(desk::word_at(&words, offset)))?
             }
             Piece::Buffer(_) => {
                 all_words(stage, &hand, (piece, page), |offset| plain::word(stage, piece, page, offset))?

@@ -37,6 +37,8 @@ use crate::record::Counters;
 use exec::Progress;
 use schedule::{Context, Schedule, Taken};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
@@ -72,18 +74,25 @@ pub enum Step {
 
 /// One engine.
 pub(crate) struct Engine {
+    number: usize,
     id: EngineId,
     slot: usize,
     schedule: Mutex<Schedule>,
     /// A running context was put back.
     returned: Condvar,
+    pausing: Arc<Pausing>,
 }
+
+/// Engines with contexts that may pause, a bit each (there are 64 at most): nobody else needs to be told of a change in
+/// memory. A bit is changed under its engine's lock.
+type Pausing = AtomicU64;
 
 /// All engines of the device, and which context belongs to which.
 pub(crate) struct Engines {
     all: Vec<Engine>,
     owners: RwLock<Owners>,
     per_tile: usize,
+    pausing: Arc<Pausing>,
 }
 
 #[derive(Default)]
@@ -100,21 +109,23 @@ struct Owner {
 
 impl Engines {
     pub(crate) fn new(platform: &Platform) -> Self {
-        let mut all = Vec::new();
+        let (mut all, pausing) = (Vec::new(), Arc::new(Pausing::new(0)));
         for tile in 0..platform.tiles.len() as u8 {
             let copy = (0..platform.copy_engines).map(|instance| (EngineClass::Copy, instance));
             let compute = (0..platform.compute_engines).map(|instance| (EngineClass::Compute, instance));
             for (slot, (class, instance)) in copy.chain(compute).enumerate() {
                 all.push(Engine {
+                    number: all.len(),
                     id: EngineId { tile: TileId(tile), class, instance },
                     slot,
                     schedule: rank::mutex(Rank::LEAF, Schedule::default()),
                     returned: Condvar::new(),
+                    pausing: pausing.clone(),
                 });
             }
         }
         let per_tile = (platform.copy_engines + platform.compute_engines) as usize;
-        Self { all, owners: rank::rwlock(Rank::LEAF, Owners::default()), per_tile }
+        Self { all, owners: rank::rwlock(Rank::LEAF, Owners::default()), per_tile, pausing }
     }
 
     pub(crate) fn per_tile(&self) -> usize {
@@ -184,7 +195,9 @@ impl Engines {
 
     /// Ends all pauses; which engines have something to do now.
     pub(crate) fn look_again(&self) -> impl Iterator<Item = EngineId> + '_ {
-        self.all.iter().filter(|engine| engine.schedule.lock().look_again()).map(|engine| engine.id)
+        let pausing = self.pausing.load();
+        let engines = self.all.iter().filter(move |engine| pausing & engine.bit() != 0);
+        engines.filter(|engine| engine.look_again()).map(|engine| engine.id)
     }
 
     pub(crate) fn count(&self, counters: &mut Counters) {
@@ -237,7 +250,13 @@ impl Engine {
         let by = Initiator { chip, mmu, engine: self.id, slot: self.slot, asid };
         let progress = if doomed { Progress::Hang } else { run.advance(&by, context) };
         let (seqno, interrupt) = (run.seqno(), run.take_interrupt());
-        self.schedule.lock().put_back(context, run, progress);
+        {
+            let mut schedule = self.schedule.lock();
+            schedule.put_back(context, run, progress);
+            if schedule.pauses() {
+                self.pausing.fetch_or(self.bit());
+            }
+        }
         self.returned.notify_all();
         match progress {
             Progress::Command | Progress::Waits(_) if interrupt => Happened::Interrupt(context),
@@ -250,6 +269,17 @@ impl Engine {
             Progress::Done => Happened::Done(context, seqno),
             Progress::Hang => Happened::Killed(context, seqno),
         }
+    }
+
+    const fn bit(&self) -> u64 {
+        1 << self.number
+    }
+
+    /// Ends all pauses; whether there were any.
+    fn look_again(&self) -> bool {
+        let mut schedule = self.schedule.lock();
+        self.pausing.fetch_and(!self.bit());
+        schedule.look_again()
     }
 
     /// Takes a context away; waits for the one command that it is executing.

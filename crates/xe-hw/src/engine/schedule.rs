@@ -183,6 +183,11 @@ impl Schedule {
         }
     }
 
+    /// Whether a context pauses.
+    pub(super) fn pauses(&self) -> bool {
+        !self.sleepers.is_empty()
+    }
+
     /// Ends all pauses; whether there were any.
     pub(super) fn look_again(&mut self) -> bool {
         if self.sleepers.is_empty() {

@@ -38,8 +38,8 @@ pub(crate) struct Mmu {
     tile: TileId,
     spaces: RwLock<BTreeMap<Asid, Space>>,
     state: Mutex<State>,
-    /// For each engine of the tile, the stamp of the access in flight; 0: none.
-    windows: Vec<AtomicU64>,
+    /// Engines of the tile with an access in flight; a bit each. Set under the lock.
+    open: AtomicU64,
     /// Flushes that wait.
     draining: AtomicU32,
     closed: Condvar,
@@ -55,6 +55,8 @@ struct State {
     lost: Option<(Asid, GpuVa)>,
     /// Counts accesses: the last stamp given out.
     stamp: u64,
+    /// The stamp of each engine's last access.
+    stamps: Vec<u64>,
     hits: u64,
     walks: u64,
     /// Flushes that were done: a walk that saw another number is not kept.
@@ -100,7 +102,7 @@ pub(crate) struct Window<'a> {
 
 impl Drop for Window<'_> {
     fn drop(&mut self) {
-        self.mmu.windows[self.engine].store(0);
+        self.mmu.open.fetch_and(!(1 << self.engine));
         if self.mmu.draining.load() > 0 {
             // A drain either has not looked yet, or waits: with the lock taken once, it cannot be in between.
             drop(self.mmu.state.lock());
@@ -113,13 +115,24 @@ impl Mmu {
     /// The MMU of a tile with `engines` engines.
     pub(crate) fn new(tile: TileId, engines: usize) -> Self {
         let (tlb, copies, tables) = (Tlb::new(), Tlb::new(), WalkCache::new());
-        let state =
-            State { tlb, copies, tables, found: 0, lost: None, stamp: 0, hits: 0, walks: 0, flushes: 0, drains: 0 };
+        let state = State {
+            tlb,
+            copies,
+            tables,
+            found: 0,
+            lost: None,
+            stamp: 0,
+            stamps: vec![0; engines],
+            hits: 0,
+            walks: 0,
+            flushes: 0,
+            drains: 0,
+        };
         Self {
             tile,
             spaces: rank::rwlock(Rank::LEAF, BTreeMap::new()),
             state: rank::mutex(Rank::LEAF, state),
-            windows: (0..engines).map(|_| AtomicU64::new(0)).collect(),
+            open: AtomicU64::new(0),
             draining: AtomicU32::new(0),
             closed: Condvar::new(),
         }
@@ -227,7 +240,8 @@ impl Mmu {
     fn open(&self, engine: usize, asid: Asid, addr: GpuVa) -> (Window<'_>, Seen) {
         let mut state = self.state.lock();
         state.stamp += 1;
-        self.windows[engine].store(state.stamp);
+        state.stamps[engine] = state.stamp;
+        self.open.fetch_or(1 << engine);
         let seen = state.look(&state.tlb, asid, addr);
         state.hits += seen.hit.is_some() as u64;
         state.walks += seen.hit.is_none() as u64;
@@ -247,13 +261,20 @@ impl Mmu {
             return;
         }
         let last = state.stamp;
-        let in_flight = || self.windows.iter().any(|window| (1..=last).contains(&window.load()));
         self.draining.fetch_add(1);
-        state.drains += in_flight() as u64;
-        while in_flight() {
-            self.closed.wait(&mut state);
+        if self.in_flight(&state, last) {
+            state.drains += 1;
+            while self.in_flight(&state, last) {
+                self.closed.wait(&mut state);
+            }
         }
         self.draining.fetch_sub(1);
+    }
+
+    /// Whether an access is in flight that has this stamp or an earlier one.
+    fn in_flight(&self, state: &State, last: u64) -> bool {
+        let open = self.open.load();
+        (0..state.stamps.len()).any(|engine| open >> engine & 1 != 0 && state.stamps[engine] <= last)
     }
 
     pub(crate) fn counts(&self) -> MmuCounts {
