@@ -1,6 +1,6 @@
 //! The simulated mm itself: its lock, its invalidations, and the joint's trait.
 
-use crate::config::{Config, Injection};
+use crate::config::{Config, Injection, Log};
 use crate::event::{Counters, Event};
 use crate::notifier::Invalidation;
 use crate::space::Entry;
@@ -121,11 +121,12 @@ impl Sim {
     }
     /// Runs the callbacks of an invalidation that has begun. Call without the lock.
     pub(crate) fn call(&self, touched: &[NotifierId], event: &MmEvent) {
+        // How many callbacks run is asked by who removes a notifier, under more than a look.
         for id in touched.iter().copied() {
-            let ops = self.lock().notifiers.call(id);
+            let ops = self.looking().notifiers.call(id);
             if let Some(ops) = ops {
                 ops.invalidate(event);
-                self.lock().notifiers.called(id);
+                self.looking().notifiers.called(id);
                 self.changed.notify_all();
             }
         }
@@ -140,6 +141,9 @@ impl Sim {
         for run in pages.chunk_by(|page, next| *next == page.add(1)) {
             let mut state = self.lock();
             run.iter().for_each(|&page| state.note(Event::Freed(page)));
+            if state.config.log != Log::Keep {
+                sync::tell(&state, Told::Looks);
+            }
             let ops = state.vram.pagemap(run[0].pagemap).map(|map| map.ops.clone());
             drop(state);
             if let Some(ops) = ops {

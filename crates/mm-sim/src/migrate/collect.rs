@@ -11,6 +11,7 @@ use hostmm::{
     ClaimId, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, Migration, MmError, MmEvent, OwnerId, Place, Run,
     Toward,
 };
+use sync::Told;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 impl Sim {
@@ -19,6 +20,8 @@ impl Sim {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
         let mut state = self.read_mappings();
         let begins = still_mapped(&state, request.range).map(|()| !all_there(&state, request));
+        // One reader of mappings more is no matter to others that look.
+        sync::tell(&state, Told::Looks);
         if begins != Ok(true) {
             self.leave(&mut state);
             return begins.map(|_| Claimed::There);

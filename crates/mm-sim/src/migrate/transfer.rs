@@ -2,6 +2,7 @@
 
 use super::Carry;
 use crate::State;
+use crate::access::part_of;
 use crate::content::Content;
 use crate::sim::{Locked, Sim};
 use hostmm::{AccessError, ClaimId, HostMemory, Place};
@@ -13,7 +14,12 @@ impl Sim {
         let mut state = self.lock();
         let aimed = state.claims.aimed_at(dst);
         match aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src)) {
-            Some((id, index)) => state.carry_copy(id, index, src, dst),
+            Some((id, index)) => {
+                // How far the claim's page is goes with its destination: who asks holds the lock for more than a look.
+                sync::tell(&state, part_of(src, false));
+                sync::tell(&state, part_of(dst, true));
+                state.carry_copy(id, index, src, dst)
+            }
             None => self.copy_page(state, aimed, src, dst),
         }
     }
