@@ -171,6 +171,11 @@ impl Setting {
         self
     }
 
+    /// Choices of a run in which nobody is preempted: decisions with more than one candidate.
+    pub const fn choices(&self) -> u64 {
+        self.choices
+    }
+
     /// One run of what a seed stands for.
     pub fn run_seed(&self, seed: u64) -> Ran {
         let plan = Plan::of(&self.script, self.explore, seed);

@@ -41,6 +41,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A Ponte Vecchio made of software: GPU shared virtual memory on a two-tile device that does not exist.
 #[derive(Parser)]
 #[command(
