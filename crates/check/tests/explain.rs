@@ -61,7 +61,7 @@ fn a_file_that_is_no_run_is_refused_with_its_reason() {
     let cases = [
         ("pontoon-run 2", "pontoon-run 7", "the first line must be"),
         ("manner linux", "manner windows", "manner is linux or userfaultfd"),
-        ("device two", "device nine", "device is two, one, four or apart"),
+        ("device scene", "device nine", "'nine' is no machine of the checker"),
         ("behaviour c=upstream", "behaviour c=nonsense", "unknown behaviour"),
         ("schedule ", "schedule 5<4 ", "'5<4' in the schedule"),
         ("time idle", "time flies", "time is idle or racing"),
