@@ -119,7 +119,8 @@ impl Gpu {
 
     /// The same; `None` where it is injected that this one fails.
     pub fn try_iommu_map(&self, frame: HostFrame, pages: usize, write: bool) -> Option<Iova> {
-        let fails = self.chip.injection.fail_map.is_some_and(|number| self.maps.fetch_add(1) == number);
+        let failing = &self.chip.injection.fail_maps;
+        let fails = !failing.is_empty() && failing.contains(&self.maps.fetch_add(1));
         (!fails).then(|| self.iommu_map(frame, pages, write))
     }
 

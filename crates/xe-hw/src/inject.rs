@@ -25,8 +25,8 @@ pub struct Injection {
     pub fail_copy: Option<u64>,
     /// The page copy of this number ends its job, which says nothing of that page and of those behind it.
     pub stop_copy: Option<u64>,
-    /// The bus mapping of this number, counted from 0, is refused.
-    pub fail_map: Option<u64>,
+    /// The bus mappings of these numbers, counted from 0, are refused.
+    pub fail_maps: Vec<u64>,
     /// The page that the walk of this number finds, counted from 0 over a tile's walks that find one, is found no more:
     /// its walks end as if nothing were there, for good.
     pub lose_page: Option<u64>,

@@ -59,7 +59,7 @@ fn an_observer_sees_leaves_and_what_the_tlb_keeps() {
 #[test]
 fn a_lost_page_and_a_failed_mapping_are_what_was_asked_for() {
     // The batch is the page that is found first.
-    let mut rig = Rig::with(&PVC, Injection { lose_page: Some(1), fail_map: Some(1), ..Injection::default() }, true);
+    let mut rig = Rig::with(&PVC, Injection { lose_page: Some(1), fail_maps: vec![1], ..Injection::default() }, true);
     let gpu = rig.gpu.clone();
     let mapped = [(); 3].map(|()| gpu.try_iommu_map(HostFrame(3), 1, true));
     assert!(mapped[0].is_some() && mapped[1].is_none() && mapped[2].is_some());

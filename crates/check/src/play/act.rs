@@ -76,9 +76,10 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
             let order = plain::order(stage, hand, *vm, *order, *apart)?;
             plain::unbind(stage, hand, *vm, *buffer, order)
         }
-        Action::Show(on, span) => {
+        Action::Show { on, span, write } => {
             let (vm, memory, program) = (stage.vm(*on)?, range(stage, span)?, of(&hand.programs, on.device)?);
-            program.bind_userptr(vm, memory, gpu_range(stage, span)?).map_err(|e| refused("VM_BIND of a userptr", e))
+            let shown = program.bind_userptr(vm, memory, gpu_range(stage, span)?, *write);
+            shown.map_err(|e| refused("VM_BIND of a userptr", e))
         }
         Action::Hide(on, span, beside) => {
             let (vm, at, program) = (stage.vm(*on)?, gpu_range(stage, span)?, of(&hand.programs, on.device)?);

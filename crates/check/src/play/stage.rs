@@ -358,7 +358,7 @@ fn injections(script: &Script) -> (MmInjection, Injection) {
         match what {
             Injected::CopyFails => device.fail_copy = Some(count),
             Injected::CopyStops => device.stop_copy = Some(count),
-            Injected::MapFails => device.fail_map = Some(count),
+            Injected::MapFails => device.fail_maps.push(count),
             Injected::LosePage => device.lose_page = Some(count),
             Injected::Slow => mm.slow_ns = count,
             Injected::Strangers => mm.strangers = times,

@@ -28,6 +28,7 @@ impl Tally {
                 Counted::Refusals => stats.gpu_faults_refused(),
                 Counted::Violations => device.faults_write + device.faults_atomic,
                 Counted::Retries => stats.retries.values().sum(),
+                Counted::Stranded => stats.retries.get("migrate").copied().unwrap_or(0),
                 Counted::Deferrals => stats.cpu_faults_deferred,
                 Counted::Migrations => stats.flow_of(|_| true).times,
                 Counted::Flushes => stats.tiles.values().map(|tile| tile.flushes).sum(),

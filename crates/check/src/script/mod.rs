@@ -402,7 +402,14 @@ pub enum Action {
         order: Order,
     },
     /// VM_BIND of a userptr.
-    Show(VmOn, Span),
+    Show {
+        /// In which VM.
+        on: VmOn,
+        /// What of it.
+        span: Span,
+        /// Whether tiles may write there.
+        write: bool,
+    },
     /// VM_BIND: unmap a userptr; in the same call a prefetch.
     Hide(VmOn, Span, Option<(Span, Home)>),
     /// The wait for a fence.
@@ -441,6 +448,8 @@ pub enum Counted {
     Violations,
     /// Rounds of faults that did not serve.
     Retries,
+    /// Those of them in which pages could not be brought to the VRAM that an atomic needs.
+    Stranded,
     /// Touches of a CPU that were told to come later.
     Deferrals,
     /// Migrations.
@@ -451,11 +460,12 @@ pub enum Counted {
 
 impl Counted {
     /// Each with its name.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("faults", Self::Faults),
         ("refusals", Self::Refusals),
         ("violations", Self::Violations),
         ("retries", Self::Retries),
+        ("stranded", Self::Stranded),
         ("deferrals", Self::Deferrals),
         ("migrations", Self::Migrations),
         ("flushes", Self::Flushes),

@@ -120,7 +120,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
             let buffer = if at.take("nothing") { None } else { Some(buffer(at, script)?) };
             Action::Unbind { vm, buffer, apart: at.take("apart"), order: order(at, script)? }
         }
-        "show" => Action::Show(mirror(at, script)?, userptr(at, script)?),
+        "show" => Action::Show { on: mirror(at, script)?, span: userptr(at, script)?, write: !at.take("ro") },
         "hide" => {
             let (vm, span) = (mirror(at, script)?, userptr(at, script)?);
             let beside = if at.take("prefetch") { Some((run(at, script)?, home(at, script)?)) } else { None };

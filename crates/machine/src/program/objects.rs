@@ -8,7 +8,7 @@ use xe_uapi::exec::{self, Exec, Sync};
 use xe_uapi::gem::{CACHING_WB, CACHING_WC, GemCreate, GemMmapOffset};
 use xe_uapi::ioctl;
 use xe_uapi::syncobj::{SyncobjCreate, SyncobjWait};
-use xe_uapi::vm::{self, CreateFlags, VmBind, VmBindOp, VmCreate};
+use xe_uapi::vm::{self, BindFlags, CreateFlags, VmBind, VmBindOp, VmCreate};
 
 /// Syncobjs that a call waits for and signals.
 #[derive(Clone, Copy, Default, Debug)]
@@ -63,10 +63,11 @@ impl Program {
         self.bind(vm_id, prefetch_op(span, region), Order::default())
     }
 
-    /// Shows memory of the process at another address.
-    pub fn bind_userptr(&self, vm_id: u32, memory: HostRange, at: HostRange) -> Result<(), Errno> {
+    /// Shows memory of the process at another address; to be read only, where nobody may write there.
+    pub fn bind_userptr(&self, vm_id: u32, memory: HostRange, at: HostRange, write: bool) -> Result<(), Errno> {
         let (addr, range, obj_offset) = (at.start.0, at.len(), memory.start.0);
-        let op = VmBindOp { addr, range, obj_offset, op: vm::BIND_OP_MAP_USERPTR, ..Default::default() };
+        let flags = if write { BindFlags::empty() } else { BindFlags::READONLY }.bits();
+        let op = VmBindOp { addr, range, obj_offset, flags, op: vm::BIND_OP_MAP_USERPTR, ..Default::default() };
         self.bind(vm_id, op, Order::default())
     }
 
