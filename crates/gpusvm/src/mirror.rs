@@ -16,7 +16,7 @@ use crate::event::{Event, Observer};
 use crate::pagemap::PagemapSet;
 use crate::pages::Pages;
 use crate::scratch::Pool;
-use crate::tree::{NotifierKey, Range, RangeKey, Tree};
+use crate::tree::{Notifier, NotifierKey, Range, RangeKey, Tree};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hostmm::{HostMm, MmEvent, WalkRun};
@@ -170,7 +170,9 @@ impl<O: GpuSvmOps> GpuSvm<O> {
 
     /// Notifiers that have no range: none, where nobody is just making the first one. For an observer.
     pub fn idle_notifiers(&self) -> usize {
-        self.tree.lock().notifiers.values().filter(|notifier| notifier.ranges.is_empty()).count()
+        let tree = self.tree.lock();
+        let has_ranges = |notifier: &&Notifier| notifier.ranges.values().any(|key| tree.ranges.contains_key(*key));
+        tree.notifiers.values().filter(|notifier| !has_ranges(notifier)).count()
     }
 
     /// Whether there is any (`drm_gpusvm_has_mapping`).

@@ -69,7 +69,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Ha
         match work_on(at, &vma, fault.tile, &placement, key, &mut tries) {
             Worked::Served(outcome) => return Ok(Handled::Served(outcome)),
             Worked::Moved => {}
-            Worked::TooSmall if tries.grow() && grow(at, &vma, fault.addr, &placement) => {}
+            Worked::TooSmall if grow(at, &vma, fault.addr, &placement) => tries.grow(Errno::EACCES)?,
             Worked::TooSmall => return Err(Errno::EACCES),
             Worked::Not(Unserved::Refused(errno)) => return Err(errno),
             Worked::Not(Unserved::Again(step, errno)) => {
@@ -136,12 +136,12 @@ fn shrink(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa) -> Host
     window.intersect(vma.span.mirrored()).unwrap_or(window)
 }
 
-/// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it; whether they do. A
-/// smaller range may be there because pages were absent when it was made.
+/// Makes room for a range of a page of VRAM around `addr`, where CPU and GPU mappings have it, and what is mapped may be in VRAM;
+/// whether they do. A smaller range may be there because pages were absent when it was made.
 fn grow(Mirror { space, svm, .. }: Mirror<'_>, vma: &Vma, addr: GpuVa, placement: &Placement) -> bool {
     let window = HostRange::around(addr.mirrored(), placement.min_page);
-    let cpu = svm.mm().vma_lookup(addr.mirrored()).map(|cpu| cpu.range);
-    let possible = cpu.is_some_and(|cpu| cpu.covers(window)) && vma.span.mirrored().covers(window);
+    let cpu = svm.mm().vma_lookup(addr.mirrored()).filter(|cpu| cpu.anonymous);
+    let possible = cpu.is_some_and(|cpu| cpu.range.covers(window)) && vma.span.mirrored().covers(window);
     if possible {
         svm.ranges_in(window).into_iter().for_each(|key| garbage::remove_beside(space, svm, key, |_| true));
     }
@@ -283,7 +283,7 @@ pub(crate) struct Tries {
     gave_way: u32,
     /// When the first one began.
     since_ns: u64,
-    /// A range was too small for VRAM, and room was made for a larger one.
+    /// Ranges were too small for VRAM, and room was made for a larger one.
     grown: bool,
     /// Binds that met pages in VRAM which no leaf can map.
     pub(crate) met: u32,
@@ -356,9 +356,9 @@ impl Tries {
         Ok(())
     }
 
-    /// Takes the one time that a larger range may be tried.
-    fn grow(&mut self) -> bool {
-        !std::mem::replace(&mut self.grown, true)
+    /// Room was made for a larger range. Where it was made before, another fault has found a small one there since: a race is lost.
+    fn grow(&mut self, errno: Errno) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.grown, true) { self.spend(errno) } else { Ok(()) }
     }
 
     /// Whether races are lost more often than by chance.
