@@ -24,6 +24,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("b-8", include_str!("../../../scenes/b-8.scene")),
     ("b-not", include_str!("../../../scenes/b-not.scene")),
     ("barred", include_str!("../../../scenes/barred.scene")),
+    ("behind", include_str!("../../../scenes/behind.scene")),
     ("block", include_str!("../../../scenes/block.scene")),
     ("both-tiles", include_str!("../../../scenes/both-tiles.scene")),
     ("bound", include_str!("../../../scenes/bound.scene")),

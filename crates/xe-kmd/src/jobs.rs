@@ -1,9 +1,8 @@
 //! Jobs that wait for fences, in order: what is between an ioctl and what it asked for.
 //!
-//! A [`JobQueue`] runs its jobs one after the other, each once the fences that it depends on are over. Where nothing is
-//! ahead of a job and nothing is to be waited for, the submitter runs it itself before it returns: programs count on a bind
-//! without unsignalled in-fences being there when VM_BIND returns. All others are run by the device's [`Worker`], one
-//! thread, which also keeps the device's [timers](Worker::at). It starts with the first job that has to wait; where the
+//! A [`JobQueue`] runs its jobs one after the other, each once the fences that it depends on are over. What need not wait is no
+//! job: an ioctl does it itself before it returns. Jobs are run by the device's [`Worker`], one
+//! thread, which also keeps the device's [timers](Worker::at). It starts with the first job; where the
 //! system gives no thread, that job's ioctl is told.
 //!
 //! A fence that ended with an error lets its dependents run, as upstream.
@@ -42,8 +41,6 @@ struct Line {
 
 struct LineState {
     waiting: VecDeque<Job>,
-    /// Somebody runs a job of it.
-    running: bool,
     cancelled: Option<Errno>,
     /// Of the job that was submitted last.
     last: Arc<Fence>,
@@ -59,30 +56,19 @@ impl JobQueue {
     /// An empty queue.
     pub(crate) fn new() -> Self {
         let last = Fence::over(Ok(()));
-        let state = LineState { waiting: VecDeque::new(), running: false, cancelled: None, last };
+        let state = LineState { waiting: VecDeque::new(), cancelled: None, last };
         Self { line: Arc::new(Line { state: mutex(ranks::LEAF, state) }) }
     }
 
-    /// Runs `body` after all jobs so far and all of `deps`: before this returns, where they are over. The fence ends with
-    /// the body's result, or with the reason why the queue was cancelled. `ENOMEM`: it must wait, and
-    /// there is no thread; `ENODEV`: not any more.
+    /// Runs `body` after all jobs so far and all of `deps`. The fence ends with the body's result, or with the reason why the queue
+    /// was cancelled. `ENOMEM`: there is no thread; `ENODEV`: not any more.
     pub(crate) fn submit(&self, worker: &Worker, deps: Vec<Arc<Fence>>, body: Body) -> Result<Arc<Fence>, Errno> {
+        worker.start()?;
         let job = Job { after: Fence::all(deps), body, done: Fence::new() };
-        let done = job.done.clone();
-        match self.line.begin(job) {
-            Begun::Cancelled(errno) => done.signal(Err(errno)),
-            Begun::Now(job) => {
-                job.run();
-                if self.line.finish() {
-                    worker.inner.add(&self.line);
-                }
-            }
-            Begun::MustWait(job) => {
-                worker.start()?;
-                let after = job.after.clone();
-                if let Err((errno, job)) = self.line.push(job) {
-                    job.done.signal(Err(errno));
-                }
+        let (after, done) = (job.after.clone(), job.done.clone());
+        match self.line.push(job) {
+            Err((errno, job)) => job.done.signal(Err(errno)),
+            Ok(()) => {
                 let (line, worker) = (Arc::downgrade(&self.line), Arc::downgrade(&worker.inner));
                 after.on_signal(move |_| {
                     if let (Some(line), Some(worker)) = (line.upgrade(), worker.upgrade()) {
@@ -119,14 +105,6 @@ impl Drop for JobQueue {
     }
 }
 
-/// What becomes of a job that is submitted.
-enum Begun {
-    /// Its turn is now.
-    Now(Job),
-    MustWait(Job),
-    Cancelled(Errno),
-}
-
 impl Job {
     fn run(self) {
         let result = (self.body)();
@@ -135,20 +113,6 @@ impl Job {
 }
 
 impl Line {
-    fn begin(&self, job: Job) -> Begun {
-        let ready = job.after.is_over();
-        let mut state = self.state.lock();
-        if let Some(errno) = state.cancelled {
-            return Begun::Cancelled(errno);
-        }
-        if !ready || state.running || !state.waiting.is_empty() {
-            return Begun::MustWait(job);
-        }
-        state.running = true;
-        state.last = job.done.clone();
-        Begun::Now(job)
-    }
-
     /// Behind all others; back, where the queue is cancelled.
     fn push(&self, job: Job) -> Result<(), (Errno, Job)> {
         let mut state = self.state.lock();
@@ -160,36 +124,26 @@ impl Line {
         Ok(())
     }
 
-    /// Runs the first job, if its turn is now; whether to look again.
+    /// Runs the first job, if its turn is now; whether to look again. The worker's only.
     fn step(&self) -> bool {
         let Some(after) = self.first() else { return false };
         let job = if after.is_over() { self.take(&after) } else { None };
         job.is_some_and(|job| {
             job.run();
-            self.finish()
+            self.first().is_some()
         })
     }
 
-    /// What the first job waits for, unless one is running.
+    /// What the first job waits for.
     fn first(&self) -> Option<Arc<Fence>> {
-        let state = self.state.lock();
-        let first = state.waiting.front().filter(|_| !state.running)?;
-        Some(first.after.clone())
+        self.state.lock().waiting.front().map(|job| job.after.clone())
     }
 
-    /// Takes the first job, if it is the one that waited for `after` and none is running.
+    /// Takes the first job, if it is the one that waited for `after`: the queue may have been cancelled since.
     fn take(&self, after: &Arc<Fence>) -> Option<Job> {
         let mut state = self.state.lock();
-        state.waiting.front().filter(|job| !state.running && Arc::ptr_eq(&job.after, after))?;
-        state.running = true;
+        state.waiting.front().filter(|job| Arc::ptr_eq(&job.after, after))?;
         state.waiting.pop_front()
-    }
-
-    /// A job has run; whether others wait.
-    fn finish(&self) -> bool {
-        let mut state = self.state.lock();
-        state.running = false;
-        !state.waiting.is_empty()
     }
 }
 

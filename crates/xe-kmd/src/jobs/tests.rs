@@ -23,13 +23,16 @@ fn checked(scene: fn()) {
 }
 
 #[test]
-fn a_job_that_need_not_wait_has_run_when_it_is_submitted() {
-    let (worker, queue, log) = (Worker::new(), JobQueue::new(), Log::default());
-    let after = vec![Fence::over(Ok(())), Fence::over(Err(Errno::EIO))];
-    assert_eq!(queue.submit(&worker, after, note(&log, 1)).expect("no thread is needed").result(), Some(Ok(())));
-    let failed = queue.submit(&worker, Vec::new(), Box::new(|| Err(Errno::ENOMEM))).expect("no thread is needed");
-    assert_eq!((failed.result(), queue.last().result()), (Some(Err(Errno::ENOMEM)), Some(Err(Errno::ENOMEM))));
-    assert_eq!((&log.lock()[..], worker.thread.lock().is_none()), (&[1][..], true));
+fn a_jobs_fence_ends_as_the_job_does() {
+    checked(|| {
+        let (worker, queue, log) = (Worker::new(), JobQueue::new(), Log::default());
+        let after = vec![Fence::over(Ok(())), Fence::over(Err(Errno::EIO))];
+        let done = queue.submit(&worker, after, note(&log, 1)).expect("a task");
+        let failed = queue.submit(&worker, Vec::new(), Box::new(|| Err(Errno::ENOMEM))).expect("a task");
+        assert_eq!((done.wait(None), failed.wait(None)), (Some(Ok(())), Some(Err(Errno::ENOMEM))));
+        assert_eq!((queue.last().result(), &log.lock()[..]), (Some(Err(Errno::ENOMEM)), &[1][..]));
+        worker.stop();
+    });
 }
 
 #[test]
@@ -69,13 +72,16 @@ fn queues_do_not_wait_for_each_other() {
 
 #[test]
 fn a_queue_that_is_cancelled_takes_no_job() {
-    let (worker, queue, log) = (Worker::new(), JobQueue::new(), Log::default());
-    queue.cancel(Errno::EIO);
-    for after in [vec![], vec![Fence::new()]] {
-        let done = queue.submit(&worker, after, note(&log, 1)).expect("no thread is needed");
-        assert_eq!(done.result(), Some(Err(Errno::EIO)));
-    }
-    assert!(log.lock().is_empty());
+    checked(|| {
+        let (worker, queue, log) = (Worker::new(), JobQueue::new(), Log::default());
+        queue.cancel(Errno::EIO);
+        for after in [vec![], vec![Fence::new()]] {
+            let done = queue.submit(&worker, after, note(&log, 1)).expect("a task");
+            assert_eq!(done.result(), Some(Err(Errno::EIO)));
+        }
+        worker.stop();
+        assert!(log.lock().is_empty());
+    });
 }
 
 #[test]
