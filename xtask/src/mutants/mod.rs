@@ -1,8 +1,10 @@
 //! Planted mistakes: how many of them does the check alone find?
 //!
 //! `crates/check/mutants.txt` lists the mutants, one a section: a file, a text that stands there once, and what a careless
-//! programmer writes in its place. Each is applied to a copy of the tree below `target/`, built incrementally there, and
-//! searched as `pontoon check` does: all built-in scenes, both manners, a fixed number of seeds, a limit of time.
+//! programmer writes in its place. All of them are put into a copy of the tree below `target/`, each behind a [`switch`], and built
+//! once; the few that cannot be switched are put there and built one by one. Each is
+//! searched as `pontoon check` does: all built-in scenes, both manners, a fixed number of seeds, a limit of time. Where a race is known
+//! to need more seeds, the list names the scene, which is played first, with as many as `pontoon check` plays.
 //!
 //! Nothing of it is in what ships. docs/mutants.md has the results.
 #![allow(
@@ -10,6 +12,8 @@
     clippy::disallowed_methods,
     reason = "chores are outside of what the checker controls"
 )]
+
+mod switch;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -29,8 +33,12 @@ const COPIED: [&str; 6] = ["Cargo.toml", "Cargo.lock", "clients", "crates", "sce
 const PROFILE: [&str; 4] = ["opt-level=1", "debug=0", "debug-assertions=false", "overflow-checks=false"];
 /// Seeds of each scene in each manner.
 const SEEDS: u64 = 150;
-/// Copies that are at work at the same time: a build has long stretches in which one crate waits for another.
-const LANES: [&str; 2] = ["", "-2"];
+/// Those of the scene that a mutant names: as many as `pontoon check` plays.
+const SEEDS_OF_ITS_SCENE: u64 = 1000;
+/// Those that are played to an equivalent one, which has a proof.
+const SEEDS_OF_EQUIVALENT: u64 = 40;
+/// Searches at the same time.
+const LANES: usize = 2;
 /// How long a search may say nothing: a few seeds take a second, so it has no end then.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -40,6 +48,8 @@ struct Mutant {
     name: String,
     file: String,
     what: String,
+    /// The scene that finds it, if that is known to be one of many seeds.
+    scene: Option<String>,
     /// Why the check does not find it.
     survives: Option<String>,
     /// Why nothing could find it: a proof that it changes nothing.
@@ -68,20 +78,33 @@ enum Verdict {
 pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     let mutants = read(&fs::read_to_string(root.join(LIST)).with_context(|| format!("cannot read {LIST}"))?)?;
     let names: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--list").collect();
-    let named = |mutant: &&Mutant| names.is_empty() || names.iter().any(|name| mutant.is(name));
-    let chosen: Vec<&Mutant> = mutants.iter().filter(named).collect();
+    let is_named = |mutant: &Mutant| names.is_empty() || names.iter().any(|name| mutant.is(name));
+    let chosen: Vec<usize> = (0..mutants.len()).filter(|number| is_named(&mutants[*number])).collect();
     ensure!(!chosen.is_empty(), "no mutant has such a name");
-    let changed: Vec<String> = chosen.iter().map(|mutant| mutant.applied(root)).collect::<Result<_>>()?;
+    mutants.iter().try_for_each(|mutant| mutant.applied(root).map(drop))?;
     if args.contains(&"--list") {
-        chosen.iter().for_each(|mutant| println!("{}: {}", mutant.name, mutant.what));
+        chosen.iter().for_each(|number| println!("{}: {}", mutants[*number].name, mutants[*number].what));
         return Ok(());
     }
-    let todo: Vec<_> = chosen.into_iter().zip(changed).collect();
-    let (next, counts) = (AtomicUsize::new(0), Mutex::new(Counts::default()));
+    let counts = Mutex::new(Counts::default());
+    let bench = Bench::new(root)?;
+    let apart = switch::plant(root, &bench.tree, &mutants)?;
+    ensure!(bench.build()?, "the tree with all mutants does not build: try one of them");
+    if let Verdict::Found(finding) = bench.search(SEEDS, None, None)? {
+        bail!("the check finds something without a mutant: {finding}");
+    }
+    let (alone, switched): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(|number| apart.contains(number));
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let lanes: Vec<_> = LANES.iter().map(|lane| scope.spawn(|| work(root, lane, &todo, &next, &counts))).collect();
+        let work = || bench.work(&mutants, &switched, &next, &counts);
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(work)).collect();
         lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane that does not panic"))
     })?;
+    bench.mirror()?;
+    for number in alone {
+        let verdict = bench.judge_alone(&mutants[number])?;
+        counts.lock().expect("no lane panicked").note(&mutants[number], verdict);
+    }
     let Counts { found, survived, equivalent, unbuilt } = counts.into_inner().expect("no lane panicked");
     println!(
         "mutants: {found} of {} found, {found} of {} that are not equivalent; {survived} survived, {unbuilt} do not build",
@@ -89,20 +112,6 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
         found + survived
     );
     ensure!(unbuilt == 0, "a mutant that does not build is none");
-    Ok(())
-}
-
-/// What one lane does: takes the next mutant, until there is none.
-fn work(root: &Path, lane: &str, todo: &[(&Mutant, String)], next: &AtomicUsize, counts: &Mutex<Counts>) -> Result<()> {
-    let bench = Bench::new(root, lane)?;
-    ensure!(bench.build()?, "the tree without a mutant does not build");
-    if let Verdict::Found(finding) = bench.search()? {
-        bail!("the check finds something without a mutant: {finding}");
-    }
-    while let Some((mutant, changed)) = todo.get(next.fetch_add(1, Relaxed)) {
-        let verdict = bench.judge(mutant, changed)?;
-        counts.lock().expect("no lane panicked").note(mutant, verdict);
-    }
     Ok(())
 }
 
@@ -136,8 +145,8 @@ impl Counts {
     }
 }
 
-/// Reads the list: sections of `== NAME`, lines `file`, `what`, `survives` and `equivalent`, then the text behind `---`, and what takes
-/// its place behind `+++`.
+/// Reads the list: sections of `== NAME`, lines `file`, `what`, `scene`, `survives` and `equivalent`, then the text behind `---`, and what
+/// takes its place behind `+++`.
 fn read(text: &str) -> Result<Vec<Mutant>> {
     let sections = text.split("\n== ").skip(1);
     let mutants: Vec<Mutant> = sections.map(section).collect::<Result<_>>()?;
@@ -161,6 +170,7 @@ fn section(text: &str) -> Result<Mutant> {
         name: name.into(),
         file: needed("file")?,
         what: needed("what")?,
+        scene: fact("scene"),
         survives: fact("survives"),
         equivalent: fact("equivalent"),
         old: old.into(),
@@ -197,20 +207,33 @@ struct Bench {
 
 impl Bench {
     /// Brings the copy up to date.
-    fn new(root: &Path, lane: &str) -> Result<Self> {
-        let place = |what: &str| root.join(format!("target/mutants/{what}{lane}"));
+    fn new(root: &Path) -> Result<Self> {
+        let place = |what: &str| root.join(format!("target/mutants/{what}"));
         let bench = Self { tree: place("tree"), target: place("target"), root: root.into() };
-        fs::create_dir_all(&bench.tree)?;
-        COPIED.iter().try_for_each(|name| mirror(&root.join(name), &bench.tree.join(name)))?;
+        bench.mirror()?;
         Ok(bench)
     }
 
-    /// Applies a mutant, searches, and takes it back.
-    fn judge(&self, mutant: &Mutant, changed: &str) -> Result<Verdict> {
+    fn mirror(&self) -> Result<()> {
+        fs::create_dir_all(&self.tree)?;
+        COPIED.iter().try_for_each(|name| mirror(&self.root.join(name), &self.tree.join(name)))
+    }
+
+    /// What one lane does: takes the next mutant, until there is none.
+    fn work(&self, mutants: &[Mutant], todo: &[usize], next: &AtomicUsize, counts: &Mutex<Counts>) -> Result<()> {
+        while let Some(number) = todo.get(next.fetch_add(1, Relaxed)) {
+            let verdict = self.search_for(&mutants[*number], Some(*number))?;
+            counts.lock().expect("no lane panicked").note(&mutants[*number], verdict);
+        }
+        Ok(())
+    }
+
+    /// Applies a mutant to the copy as it is, searches, and takes it back.
+    fn judge_alone(&self, mutant: &Mutant) -> Result<Verdict> {
         let place = self.tree.join(&mutant.file);
-        fs::write(&place, changed)?;
+        fs::write(&place, mutant.applied(&self.root)?)?;
         let verdict = match self.build() {
-            Ok(true) => self.search(),
+            Ok(true) => self.search_for(mutant, None),
             Ok(false) => Ok(Verdict::DoesNotBuild),
             Err(error) => Err(error),
         };
@@ -223,15 +246,26 @@ impl Bench {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--offline", "--package", "pontoon-check", "--example", "mutant"]);
         cargo.args(PROFILE.iter().flat_map(|entry| ["--config".into(), format!("profile.dev.{entry}")]));
-        cargo.arg("--target-dir").arg(&self.target).current_dir(&self.tree);
+        cargo.arg("--target-dir").arg(&self.target).current_dir(&self.tree).env("RUSTFLAGS", "--cap-lints=warn");
         let status = cargo.stderr(Stdio::null()).status().context("cannot start cargo")?;
         Ok(status.success())
     }
 
-    /// Searches until something is found, all seeds are through, or time is up.
-    fn search(&self) -> Result<Verdict> {
+    /// Searches the scene that is known to find it, then all of them.
+    fn search_for(&self, mutant: &Mutant, number: Option<usize>) -> Result<Verdict> {
+        if let Some(scene) = &mutant.scene
+            && let found @ Verdict::Found(_) = self.search(SEEDS_OF_ITS_SCENE, Some(scene), number)?
+        {
+            return Ok(found);
+        }
+        self.search(if mutant.equivalent.is_some() { SEEDS_OF_EQUIVALENT } else { SEEDS }, None, number)
+    }
+
+    /// Searches one scene or all, with the mutant of that number, until something is found, all seeds are through, or time is up.
+    fn search(&self, seeds: u64, scene: Option<&str>, number: Option<usize>) -> Result<Verdict> {
         let mut search = Command::new(self.target.join("debug/examples/mutant"));
-        search.arg(SEEDS.to_string()).stdout(Stdio::piped()).stderr(Stdio::null());
+        search.arg(seeds.to_string()).args(scene).stdout(Stdio::piped()).stderr(Stdio::null());
+        search.envs(number.map(|number| (switch::VARIABLE, number.to_string())));
         let mut child = search.spawn().context("cannot start the search")?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let (send, told) = channel();
@@ -244,7 +278,7 @@ impl Bench {
                     _ => break Verdict::Found(line.trim_start_matches("found\t").replace('\t', ", ")),
                 },
                 Err(RecvTimeoutError::Timeout) => break Verdict::Found("no end of a run".into()),
-                Err(RecvTimeoutError::Disconnected) if clean >= SEEDS => {
+                Err(RecvTimeoutError::Disconnected) if clean >= seeds => {
                     break Verdict::Survived(format!("{clean} seeds"));
                 }
                 Err(RecvTimeoutError::Disconnected) => break Verdict::Found("the death of the search".into()),
@@ -292,6 +326,8 @@ mod tests {
         for mutant in &mutants {
             let changed = mutant.applied(root).unwrap();
             assert!(changed.contains(&mutant.new) && !mutant.what.is_empty(), "{}", mutant.name);
+            let is_there = |scene: &String| root.join(format!("scenes/{scene}.scene")).exists();
+            assert!(mutant.scene.as_ref().is_none_or(is_there), "{}: there is no such scene", mutant.name);
         }
         let gone = Mutant {
             old: "no such text".into(),
