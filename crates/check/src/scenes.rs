@@ -51,6 +51,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("d-6", include_str!("../../../scenes/d-6.scene")),
     ("d-7", include_str!("../../../scenes/d-7.scene")),
     ("d-8", include_str!("../../../scenes/d-8.scene")),
+    ("dies-late", include_str!("../../../scenes/dies-late.scene")),
     ("dropped", include_str!("../../../scenes/dropped.scene")),
     ("emptied", include_str!("../../../scenes/emptied.scene")),
     ("evict", include_str!("../../../scenes/evict.scene")),
