@@ -5,6 +5,7 @@
 //! Upstream: `xe_gt_stats`, tracepoints.
 
 use crate::call::MigrateError;
+use core::panic::Location;
 use hostmm::{EventKind, PagemapId};
 use units::{HostRange, HostVa};
 
@@ -111,6 +112,10 @@ pub enum Event {
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
+    /// The same, and where in the code it was told.
+    fn event_at(&self, event: &Event, _at: &'static Location<'static>) {
+        self.event(event);
+    }
 }
 
 /// Nobody wants to know.

@@ -180,8 +180,9 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         self.tree.lock().ranges_in(span).next().is_some()
     }
 
+    #[track_caller]
     pub(crate) fn emit(&self, event: Event) {
-        self.observer.event(&event);
+        self.observer.event_at(&event, core::panic::Location::caller());
     }
 }
 

@@ -23,6 +23,7 @@ pub mod pool;
 pub mod profile;
 pub mod program;
 pub mod report;
+pub mod serial;
 pub mod stats;
 pub mod story;
 pub mod timeline;

@@ -6,6 +6,7 @@
 //! Locking: one leaf lock.
 
 use crate::interconnect::DeviceId;
+use std::panic::Location;
 use std::sync::{Arc, Weak};
 use sync::Mutex;
 use sync::rank::{self, Rank};
@@ -36,6 +37,8 @@ pub struct Line {
     pub here: Here,
     /// What.
     pub told: Told,
+    /// Where in the code of the engine or the driver.
+    pub at: Option<&'static Location<'static>>,
     /// Who else holds locks meanwhile, by number, and what the kernel calls them.
     pub held: Vec<(u32, Vec<&'static str>)>,
 }
@@ -71,7 +74,7 @@ impl Story {
 
     /// A step of the scene begins.
     pub fn step(&self, text: &str) {
-        self.tell(Told::Step(text.into()));
+        self.tell(Told::Step(text.into()), None);
     }
 
     /// All lines so far.
@@ -79,20 +82,20 @@ impl Story {
         sync::unscheduled(|| self.lines.lock().all.clone())
     }
 
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: Told, at: Option<&'static Location<'static>>) {
         let Some(here) = sim::here() else { return };
         let held = held_by_others(here.serial);
         sync::unscheduled(|| {
             let watched = self.lines.lock().watched.clone();
             let noticed: Vec<Vec<Record>> = watched.iter().map(|(gpu, told)| records(gpu, *told)).collect();
             let mut lines = self.lines.lock();
-            let line = |told| Line { here, told, held: held.clone() };
+            let line = |told, at| Line { here, told, at, held: held.clone() };
             for (device, records) in noticed.into_iter().enumerate() {
                 lines.watched[device].1 += records.len();
                 let device = DeviceId(device as u8);
-                lines.all.extend(records.into_iter().map(|record| line(Told::Noticed(device, record))));
+                lines.all.extend(records.into_iter().map(|record| line(Told::Noticed(device, record), None)));
             }
-            lines.all.push(line(told));
+            lines.all.push(line(told, at));
         });
     }
 }
@@ -118,12 +121,18 @@ pub(crate) struct Scribe {
 
 impl gpusvm::Observer for Scribe {
     fn event(&self, event: &SvmEvent) {
-        self.story.tell(Told::Svm(*event));
+        self.story.tell(Told::Svm(*event), None);
+    }
+    fn event_at(&self, event: &SvmEvent, at: &'static Location<'static>) {
+        self.story.tell(Told::Svm(*event), Some(at));
     }
 }
 
 impl xe_kmd::Observer for Scribe {
     fn event(&self, event: &DriverEvent) {
-        self.story.tell(Told::Driver(self.device, *event));
+        self.story.tell(Told::Driver(self.device, *event), None);
+    }
+    fn event_at(&self, event: &DriverEvent, at: &'static Location<'static>) {
+        self.story.tell(Told::Driver(self.device, *event), Some(at));
     }
 }

@@ -29,11 +29,13 @@ pub(crate) struct Chip {
 
 impl Chip {
     /// Tells the observer.
+    #[track_caller]
     pub(crate) fn emit(&self, event: Event) {
-        self.observer.event(&event);
+        self.observer.event_at(&event, std::panic::Location::caller());
     }
 
     /// Flushes a span from a tile's TLB, as the rule says. Reader class.
+    #[track_caller]
     pub(crate) fn flush(&self, tile: TileId, asid: Asid, span: GpuRange) {
         let start = now_ns();
         (self.rules.flush)(&*self.hw, tile, asid, span);

@@ -6,6 +6,8 @@
 //!
 //! Upstream: the counters of `xe_gt_stats.c` and the tracepoints of `xe_trace*.h` are folds over this.
 
+use std::panic::Location;
+
 use units::{Dpa, GpuRange, GpuVa, Iova, TileId};
 use xe_spec::fault::{Access, Asid, ContextId, EngineId};
 
@@ -215,6 +217,10 @@ pub enum OtherSide {
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
+    /// The same, and where in the code it was told.
+    fn event_at(&self, event: &Event, _at: &'static Location<'static>) {
+        self.event(event);
+    }
 }
 
 impl Observer for () {
