@@ -1,5 +1,6 @@
 //! `pontoon kernel`: a kernel tree's own code, judged.
 
+use crate::kernel_diff::Diff;
 use ::kernel::explore::{Search, scene};
 use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen};
 use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
@@ -31,6 +32,8 @@ enum What {
     Explore(Explore),
     /// Tell one schedule step by step, in columns by actor
     Explain(Explain),
+    /// Compare the tree's engine with the project's own: the first thing that differs
+    Diff(Diff),
 }
 
 /// What is run under schedules.
@@ -85,7 +88,7 @@ impl Subject {
     }
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
+pub(crate) fn seeds(text: &str) -> Result<Range<u64>, String> {
     let range = text.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
     range.filter(|range: &Range<u64>| !range.is_empty()).ok_or_else(|| "give A..B, as 0..1000".to_owned())
 }
@@ -125,6 +128,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         What::Judge(judge) => judge.run(&stop),
         What::Explore(explore) => explore.run(&stop),
         What::Explain(explain) => explain.run(&stop),
+        What::Diff(diff) => diff.run(&stop),
     }
 }
 

@@ -23,6 +23,7 @@ mod inside;
 mod judge;
 mod judge_machines;
 mod kernel;
+mod kernel_diff;
 mod merge;
 mod page;
 mod picture;

@@ -23,8 +23,15 @@ pub struct Told {
 impl Workshop {
     /// Plays one seed and tells it. Steps that repeat the one before are left out.
     pub fn explain(&self, built: &Built, name: &str, tiles: u64, seed: u64) -> Result<Told> {
-        let words = [tiles.to_string(), seed.to_string(), (seed + 1).to_string(), "1".to_owned(), "trace".to_owned()];
-        let facts = play_with(&built.runner, scene(name)?.name, &words, self.stop())?;
+        self.explain_behind(built, name, tiles, seed, seed)
+    }
+
+    /// The same after all seeds from `first` on, in the process that they were played in.
+    pub fn explain_behind(&self, built: &Built, name: &str, tiles: u64, first: u64, seed: u64) -> Result<Told> {
+        let numbers = [tiles, first, seed + 1, 1].map(|number| number.to_string());
+        let words = [&numbers[..], &["trace".to_owned()]].concat();
+        let mut facts = play_with(&built.runner, scene(name)?.name, &words, self.stop())?;
+        facts.events.retain(|event| event["seed"] == seed);
         let places = Places::of(&built.runner);
         places.learn(facts.events.iter().filter_map(|event| event["ip"].as_u64()));
         Ok(tell(&facts.events, &places))
@@ -34,7 +41,7 @@ impl Workshop {
 fn tell(events: &[Value], places: &Places) -> Told {
     let mut told = Told { actors: Vec::new(), lines: Vec::new(), run: None };
     let mut last = String::new();
-    for event in events.iter().filter(|event| event["seed"].is_u64()) {
+    for event in events {
         let text = |field: &str| event[field].as_str().unwrap_or("").to_owned();
         match event["event"].as_str() {
             Some("point") => {

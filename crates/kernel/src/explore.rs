@@ -145,7 +145,7 @@ impl Explored {
     }
 }
 
-fn why_not_judged(event: &Value) -> Option<String> {
+pub(crate) fn why_not_judged(event: &Value) -> Option<String> {
     match event["event"].as_str()? {
         "not_modelled" => Some(format!("not modelled: {}", event["symbol"].as_str()?)),
         "gave_up" => Some(event["why"].as_str()?.to_owned()),
@@ -199,19 +199,30 @@ impl Drop for Worker {
     }
 }
 
+/// Schedules for a runner: a scene, a number for it, seeds, and more words.
+pub(crate) struct Played<'a> {
+    pub(crate) scene: &'a str,
+    pub(crate) number: u64,
+    pub(crate) seeds: &'a Range<u64>,
+    pub(crate) words: &'a [&'a str],
+}
+
 impl Workshop {
-    /// Explores.
-    pub fn explore(&self, built: &Built, search: &Search<'_>) -> Result<Explored> {
-        let scene = scene(search.scene)?;
-        let places = Places::of(&built.runner);
+    /// Plays seeds in as many processes as there are processors, and gives away what they tell.
+    pub(crate) fn play_seeds(
+        &self,
+        built: &Built,
+        played: &Played<'_>,
+        mut take: impl FnMut(Value) -> Result<()>,
+    ) -> Result<()> {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let (lines, all_lines) = std::sync::mpsc::channel();
         let mut workers = Vec::new();
-        for job in 0..jobs.min(search.seeds.end.saturating_sub(search.seeds.start)) {
+        let Range { start, end } = *played.seeds;
+        for job in 0..jobs.min(end.saturating_sub(start)) {
             let mut command = Command::new(&built.runner);
-            let numbers = [search.tiles, search.seeds.start + job, search.seeds.end, jobs];
-            command.arg(scene.name).args(numbers.map(|number| number.to_string()));
-            command.args((!search.all).then_some("stop"));
+            let numbers = [played.number, start + job, end, jobs];
+            command.arg(played.scene).args(numbers.map(|number| number.to_string())).args(played.words);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
             let mut child = command.spawn().with_context(|| format!("cannot start {}", built.runner.display()))?;
             let output = child.stdout.take().context("the runner has an output")?;
@@ -225,14 +236,26 @@ impl Workshop {
             });
         }
         drop(lines);
-        let mut explored = Explored::default();
         loop {
             match all_lines.recv_timeout(Duration::from_millis(100)) {
-                Ok(event) => explored.add(&event, &places),
+                Ok(event) => take(event)?,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.stop().check()?,
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
+    }
+
+    /// Explores.
+    pub fn explore(&self, built: &Built, search: &Search<'_>) -> Result<Explored> {
+        let scene = scene(search.scene)?;
+        let places = Places::of(&built.runner);
+        let words: &[&str] = if search.all { &[] } else { &["stop"] };
+        let played = Played { scene: scene.name, number: search.tiles, seeds: &search.seeds, words };
+        let mut explored = Explored::default();
+        self.play_seeds(built, &played, |event| {
+            explored.add(&event, &places);
+            Ok(())
+        })?;
         let missed = |place: &&&str| explored.reached.get(**place).copied().unwrap_or(0) == 0;
         explored.missed = scene.places.iter().filter(missed).copied().collect();
         Ok(explored)

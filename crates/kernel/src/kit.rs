@@ -51,7 +51,7 @@ impl Kit {
             watched: WATCHED,
             watch_flags: "-fsanitize=thread --param tsan-distinguish-volatile=1 --param tsan-instrument-func-entry-exit=0 -Wno-tsan",
             probes: PROBES,
-            wraps: &["dma_fence_array_create"],
+            wraps: &["dma_fence_array_create", "__mmu_notifier_invalidate_range_start"],
             needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
         }
     }
@@ -185,6 +185,10 @@ const OPTIONAL: &[&str] =
     &["drivers/gpu/buddy.o", "drivers/gpu/drm/drm_buddy.o", "drivers/gpu/drm/xe/xe_page_reclaim.o"];
 
 const PROBES: &[(&str, &str)] = &[
+    (
+        "HAS_RANGE_FLAGS",
+        "#include <drm/drm_gpusvm.h>\nvoid probe(struct drm_gpusvm_range *range);\nvoid probe(struct drm_gpusvm_range *range) { range->flags.unmapped = 1; }\n",
+    ),
     (
         "HAS_PAGING_MASK",
         "#include \"xe_gt_types.h\"\nvoid probe(struct xe_gt *gt);\nvoid probe(struct xe_gt *gt) { gt->usm.paging_logical_mask = 1; }\n",

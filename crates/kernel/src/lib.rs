@@ -7,6 +7,7 @@
 //! | patch | `series.rs`, `overlay.rs` | private copies with a series applied, compiled with the same commands |
 //! | link | `glue.rs`, `symbols.rs`, `library.rs`, `link.rs` | the C half of `kface`, a trap for every symbol that is not modelled, a runner |
 //! | explore | `explore.rs`, `explain.rs`, `places.rs` | scenes of several tasks under seeded schedules; one of them, told |
+//! | compare | `diff.rs` | the same acts by the tree's engine and by another one |
 //! | judge | `runner.rs`, `facts.rs`, `verdict.rs`, `judge.rs` | scenes, their evidence, what it says |
 //!
 //! Nothing is ever written into the tree: `cache.rs` says where things go. What is compiled comes from the user's folder; no kernel
@@ -24,6 +25,7 @@ mod build;
 mod cache;
 mod command;
 mod config;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod explore;

@@ -174,6 +174,19 @@ fn as_it_is(shop: &Workshop) {
     }
 }
 
+/// A seed plays the same after all seeds before it, in the process that they left, as it does alone.
+fn plays_the_same_behind_others(shop: &Workshop) {
+    let built = shop.link_watched().expect("linked");
+    for scene in ["faults", "munmap", "evict", "cpufault", "gc"] {
+        for seed in [1, 40, 41] {
+            let alone = shop.explain(&built, scene, 1, seed).expect("told");
+            let behind = shop.explain_behind(&built, scene, 1, 0, seed).expect("told");
+            assert!(alone.run.is_some(), "{scene} {seed} comes to its end");
+            assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
+        }
+    }
+}
+
 /// Whether the mutant is found, and its seed plays twice the same.
 fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
     let patch = patch(tree, mutant.name, mutant.edits);
@@ -198,6 +211,7 @@ fn each_mutant_is_found_and_the_tree_as_it_is_is_clean() {
     };
     let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
     shop.build().expect("built");
+    plays_the_same_behind_others(&shop);
     as_it_is(&shop);
     let missed: Vec<&str> =
         MUTANTS.iter().filter(|mutant| !is_found(&shop, &tree, mutant)).map(|mutant| mutant.name).collect();

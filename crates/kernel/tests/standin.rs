@@ -2,6 +2,9 @@
 //! Linux; `tree.rs` does, where there is a kernel tree.
 #![allow(clippy::disallowed_types, reason = "outside of what the checker controls")]
 
+use kernel::diff::Comparison;
+use kernel::diff::acts::{self, Act};
+use kernel::diff::stream::Stream;
 use kernel::explore::Search;
 use kernel::judge::{Outcome, Verdict, chosen};
 use kernel::{Interrupt, Kit, Source, Workshop, doctor, series};
@@ -314,6 +317,78 @@ fn a_race_is_found_and_its_seed_plays_the_same_again() {
     assert_eq!((&once.run, &once.lines), (&again.run, &again.lines));
     assert!(once.lines.iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines);
     assert!(once.lines.iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines);
+}
+
+#[test]
+fn a_run_behind_others_is_what_it_is_alone() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let built = shop.link_watched().expect("linked");
+    for scene in ["faults", "munmap"] {
+        for seed in 1..24 {
+            let alone = shop.explain(&built, scene, 1, seed).expect("told");
+            let behind = shop.explain_behind(&built, scene, 1, 0, seed).expect("told");
+            assert!(alone.run.is_some() || !alone.lines.is_empty(), "{scene} {seed}");
+            assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_taken_back_ends_its_process_and_no_seed_is_lost() {
+    let Some(bench) = Bench::new() else { return };
+    let explored = explored(&bench.shop(), "cpufault");
+    assert_eq!((explored.outcome(), explored.runs), (Outcome::Clean, 64));
+    assert_eq!(explored.reached["a CPU fault migrated a page home"], 64);
+}
+
+/// An engine that does what the stand-in's does, but for writes of CPUs to pages from `until` on.
+fn other(until: u64, acts: &[Act]) -> Stream {
+    let mut stream = Stream::default();
+    for act in acts {
+        let page = match *act {
+            Act::Tile { page, .. } => {
+                stream.answered(0, "ours.rs:1".to_owned());
+                page.into()
+            }
+            Act::Cpu { page, write } if !write || u64::from(page) < until => {
+                let addr = acts::BLOCK + 4096 * u64::from(page);
+                stream.noticed("clear", addr, addr + 4096, "ours.rs:2".to_owned());
+                page.into()
+            }
+            Act::Cpu { page, .. } => page.into(),
+            _ => 0,
+        };
+        stream.act(*act, page);
+        stream.is("pages", "rrrrrrrrrrrrrrrr");
+        stream.ranges(&[]);
+    }
+    stream
+}
+
+#[test]
+fn two_engines_are_compared_and_the_first_difference_is_told_with_both_places() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let built = shop.link().expect("linked");
+    let compare = |until, all| {
+        let asked = Comparison { scene: "faults", tiles: 1, seeds: 0..40, all };
+        shop.compare(&built, &asked, &|acts| Ok(other(until, acts))).expect("compared")
+    };
+    let same = compare(acts::PAGES, true);
+    assert_eq!((same.seeds, same.different), (40, 0), "{:?}", same.differences);
+    let different = compare(12, true);
+    assert_eq!(different.seeds, 40);
+    assert!(0 < different.different && different.different < 40);
+    assert_eq!(different.differences.len(), 1, "differences that are alike are one");
+    let difference = &different.differences[0];
+    let theirs = difference.theirs.as_ref().expect("a line");
+    assert!(theirs.text.starts_with("  notice clear 1"), "{theirs:?}");
+    assert!(difference.ours.as_ref().is_some_and(|line| line.text == "  pages: rrrrrrrrrrrrrrrr"));
+    assert!(difference.before[0].text.starts_with("the CPU writes page 1"), "{:?}", difference.before);
+    assert_eq!(compare(12, false).different, 1, "the first is enough");
 }
 
 #[test]

@@ -20,6 +20,7 @@ struct k_scene {
 };
 extern const struct k_scene k_scene_a, k_scene_b, k_scene_c, k_scene_d1, k_scene_d2;
 extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc, k_scene_glue;
+extern const struct k_scene k_scene_diff_faults, k_scene_diff_munmap, k_scene_diff_evict;
 bool k_faults_served(void);
 
 /* k_print.c: what printk would print, for the kernel's own formats. */
@@ -83,7 +84,19 @@ extern long k_fail_countdown;
 extern const char *k_fail_what;
 void k_mem_init(void);
 void *k_must_alloc(size_t size);
-bool k_is_freed(unsigned long addr);
+/* The slab's memory, and a byte about each 16 of it: what was freed is not given out again, so who still uses it is found. */
+#define K_HEAP_BASE 0x200000000UL
+#define K_HEAP_BYTES (256UL << 20)
+#define K_SHADOW_BASE 0x240000000UL
+enum { K_NEVER_USED, K_IN_USE, K_FREED };
+static __always_inline unsigned char *k_shadow(unsigned long addr)
+{
+	return (unsigned char *)(K_SHADOW_BASE + ((addr - K_HEAP_BASE) >> 4));
+}
+static __always_inline bool k_is_freed(unsigned long addr)
+{
+	return addr - K_HEAP_BASE < K_HEAP_BYTES && *k_shadow(addr) == K_FREED;
+}
 int k_freed_pages_written(void);
 struct page *k_page_new(void);
 

@@ -14,10 +14,6 @@
 #define RAM_BYTES (64UL << 20)
 #define VMEMMAP_BASE 0x400000000000UL
 #define VMEMMAP_BYTES (16UL << 30)
-/* The slab's memory, and a byte about each 16 of it: what was freed is not given out again, so who still uses it is found. */
-#define HEAP_BASE 0x200000000UL
-#define HEAP_BYTES (256UL << 20)
-#define SHADOW_BASE 0x240000000UL
 
 unsigned long vmemmap_base;
 unsigned long page_offset_base;
@@ -44,55 +40,45 @@ void k_mem_init(void)
 	k_preempt_count = (unsigned long)PREEMPT_ENABLED;
 	vmemmap_base = (unsigned long)kface_reserve(VMEMMAP_BASE, VMEMMAP_BYTES);
 	kface_reserve(RAM_BASE, RAM_BYTES);
-	kface_reserve(HEAP_BASE, HEAP_BYTES);
-	kface_reserve(SHADOW_BASE, HEAP_BYTES >> 4);
+	kface_reserve(K_HEAP_BASE, K_HEAP_BYTES);
+	kface_reserve(K_SHADOW_BASE, K_HEAP_BYTES >> 4);
 	zero_page_pfn = page_to_pfn(k_page_new());
 }
 
 /* What stands in front of an allocation says how long it is. */
 #define HEAD 16
 
-enum { NEVER_USED, IN_USE, FREED };
-
 static unsigned long heap_used = HEAD;
 
 static void shade(const void *memory, size_t size, int what)
 {
-	memset((void *)(SHADOW_BASE + (((unsigned long)memory - HEAP_BASE) >> 4)), what, DIV_ROUND_UP(size, 16));
+	memset(k_shadow((unsigned long)memory), what, DIV_ROUND_UP(size, 16));
 }
 
-bool k_is_freed(unsigned long addr)
+static void *must_alloc(size_t size, int fill)
 {
-	return addr - HEAP_BASE < HEAP_BYTES && *(unsigned char *)(SHADOW_BASE + ((addr - HEAP_BASE) >> 4)) == FREED;
-}
-
-void *k_must_alloc(size_t size)
-{
-	unsigned char *memory = (unsigned char *)HEAP_BASE + heap_used + HEAD;
+	unsigned char *memory = (unsigned char *)K_HEAP_BASE + heap_used + HEAD;
 
 	heap_used += HEAD + ALIGN(size, 16);
-	if (heap_used > HEAP_BYTES)
+	if (heap_used > K_HEAP_BYTES)
 		kface_give_up("the glue has no memory left");
 	*(size_t *)(memory - HEAD) = size;
-	shade(memory, size, IN_USE);
-	memset(memory, 0, size);
+	shade(memory, size, K_IN_USE);
+	memset(memory, fill, size);
 	return memory;
 }
 
+void *k_must_alloc(size_t size) { return must_alloc(size, 0); }
+
 static void *allocate(size_t size, gfp_t flags)
 {
-	void *memory;
-
 	if (k_fail_countdown >= 0 && k_fail_countdown-- == 0) {
 		kface_event("allocation_failed");
 		kface_number("bytes", size);
 		kface_event_end();
 		return NULL;
 	}
-	memory = k_must_alloc(size);
-	if (!(flags & __GFP_ZERO))
-		memset(memory, K_POISON_NEW, size);
-	return memory;
+	return must_alloc(size, flags & __GFP_ZERO ? 0 : K_POISON_NEW);
 }
 
 static void release(const void *memory)
@@ -108,7 +94,7 @@ static void release(const void *memory)
 	}
 	size = *(size_t *)((unsigned char *)memory - HEAD);
 	memset((void *)memory, K_POISON_FREED, size);
-	shade(memory, size, FREED);
+	shade(memory, size, K_FREED);
 }
 
 /*

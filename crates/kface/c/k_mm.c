@@ -98,10 +98,39 @@ static struct vm_area_struct *area_new(unsigned long start, unsigned long end, v
 	return areas[i];
 }
 
+/* The area that ends at `addr`, or that begins there, if its rights are these. */
+static struct vm_area_struct *neighbour(unsigned long addr, bool ends, vm_flags_t flags)
+{
+	struct vm_area_struct *area = find_vma_intersection(mm, ends ? addr - 1 : addr, ends ? addr : addr + 1);
+
+	return area && area->vm_flags == flags && (ends ? area->vm_end : area->vm_start) == addr ? area : NULL;
+}
+
+static void area_gone(struct vm_area_struct *area)
+{
+	int i;
+
+	for (i = 0; i < AREAS; i++)
+		areas[i] = areas[i] == area ? NULL : areas[i];
+}
+
+/* Neighbours that agree are one area, as in the kernel. */
 void k_vma_add(unsigned long start, unsigned long end)
 {
+	vm_flags_t flags = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE;
+	struct vm_area_struct *before, *behind;
+
 	mmap_write_lock(mm);
-	area_new(start, end, VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE);
+	before = neighbour(start, true, flags);
+	behind = neighbour(end, false, flags);
+	if (behind) {
+		end = behind->vm_end;
+		area_gone(behind);
+	}
+	if (before)
+		area_is(before, before->vm_start, end);
+	else
+		area_new(start, end, flags);
 	mmap_write_unlock(mm);
 }
 
@@ -471,7 +500,6 @@ void k_munmap(unsigned long start, unsigned long end)
 {
 	struct mmu_notifier_range range;
 	struct vm_area_struct *vma;
-	int i;
 
 	mmap_write_lock(mm);
 	vma = find_vma_intersection(mm, start, end);
@@ -484,8 +512,7 @@ void k_munmap(unsigned long start, unsigned long end)
 	if (end < vma->vm_end)
 		area_new(end, vma->vm_end, vma->vm_flags);
 	area_is(vma, start, end);
-	for (i = 0; i < AREAS; i++)
-		areas[i] = areas[i] == vma ? NULL : areas[i];
+	area_gone(vma);
 	mmap_write_downgrade(mm);
 	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
 	notice(&range);

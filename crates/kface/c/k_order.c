@@ -11,6 +11,7 @@
 static const void *class_keys[CLASSES];
 static int class_subs[CLASSES];
 static const char *class_names[CLASSES];
+/* Of each class, those that were taken under it, or under one of these. */
 static u64 below[CLASSES][(CLASSES + 63) / 64];
 static int classes;
 
@@ -41,41 +42,37 @@ static int class_of(const struct lockdep_map *map, int sub)
 	return i;
 }
 
-static bool is_below(int a, int b)
+/* Whether `to` has been taken under `from`, or under what was taken under it. */
+static bool leads(int from, int to)
 {
-	return below[a][b / 64] >> b % 64 & 1;
+	return below[from][to / 64] >> to % 64 & 1;
 }
 
-/* Whether `to` has been taken under `from`, or under what was taken under it. */
-static bool leads(int from, int to, u64 *seen)
+/* From now on all that leads to `before` leads to `class`, and to what that leads to. */
+static void join(int before, int class)
 {
-	int i;
+	int i, word;
 
-	if (is_below(from, to))
-		return true;
 	for (i = 0; i < classes; i++) {
-		if (!is_below(from, i) || seen[i / 64] >> i % 64 & 1)
+		if (i != before && !leads(i, before))
 			continue;
-		seen[i / 64] |= 1ULL << i % 64;
-		if (leads(i, to, seen))
-			return true;
+		for (word = 0; word < ARRAY_SIZE(below[i]); word++)
+			below[i][word] |= below[class][word];
+		below[i][class / 64] |= 1ULL << class % 64;
 	}
-	return false;
 }
 
 static void ordered(int before, int class)
 {
-	u64 seen[(CLASSES + 63) / 64] = {};
-
-	if (before == class || is_below(before, class))
+	if (before == class || leads(before, class))
 		return;
-	if (leads(class, before, seen)) {
+	if (leads(class, before)) {
 		kface_event("lock_order");
 		kface_text("taken", class_names[class]);
 		kface_text("under", class_names[before]);
 		kface_event_end();
 	}
-	below[before][class / 64] |= 1ULL << class % 64;
+	join(before, class);
 }
 
 void k_hold(const struct lockdep_map *map, int mode, int sub, bool orders)

@@ -98,6 +98,8 @@ static void say(const char *event, const char *format, va_list args)
 {
 	char text[512];
 
+	if (!kface_is_told(event))
+		return;
 	k_format(text, sizeof(text), format, args);
 	kface_event(event);
 	kface_text("text", text);

@@ -109,22 +109,27 @@ static int tile_of(unsigned long pfn)
 	return container_of(pagemap, struct xe_pagemap, pagemap)->vr->id;
 }
 
+char k_stage_place(unsigned long addr)
+{
+	unsigned long pfn;
+	int what = k_page_is(addr, &pfn);
+
+	return what == 'd' ? '0' + tile_of(pfn) : what;
+}
+
 void k_stage_where(unsigned long from, int pages, const char *step)
 {
 	int ram = 0, vram[K_TILES] = {}, nowhere = 0, i;
-	unsigned long pfn;
 
 	for (i = 0; i < pages; i++) {
-		switch (k_page_is(from + i * PAGE_SIZE, &pfn)) {
-		case 'r':
+		char place = k_stage_place(from + i * PAGE_SIZE);
+
+		if (place == 'r')
 			ram++;
-			break;
-		case 'd':
-			vram[tile_of(pfn)]++;
-			break;
-		default:
+		else if (place == '0' || place == '1')
+			vram[place - '0']++;
+		else
 			nowhere++;
-		}
 	}
 	kface_event("where");
 	kface_text("step", step);

@@ -21,6 +21,8 @@ int k_stage_fault(struct k_stage *stage, int tile, unsigned long addr, const cha
 void k_stage_read_by_tile(struct k_stage *stage, int tile, unsigned long from, int pages, const char *step);
 void k_stage_read_by_cpu(unsigned long from, int pages, const char *step);
 void k_stage_where(unsigned long from, int pages, const char *step);
+/* A tile's number for a page in its VRAM, r for system memory, n for nothing, m for one that moves. */
+char k_stage_place(unsigned long addr);
 void k_step(const char *step);
 
 #endif

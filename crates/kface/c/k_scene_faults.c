@@ -192,7 +192,7 @@ static void evict(void *arg)
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		struct xe_bo *bo = k_xe_devmem_get();
+		struct xe_bo *bo = k_xe_devmem_get(-1);
 
 		k_point("evict", "a buffer", 0);
 		/* As the memory manager: what somebody else has locked is left alone. */

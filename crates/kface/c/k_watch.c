@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * What the compiler puts in front of each access of the files that are watched: a marked one (READ_ONCE, WRITE_ONCE) is a
- * scheduling point, and every one is looked at whether it is to memory that was freed.
+ * What the compiler puts in front of each access of the files that are watched. Every one is looked at whether it is to memory that
+ * was freed. A marked one (READ_ONCE, WRITE_ONCE) is a scheduling point, if the run's seed has drawn it: most are in loops over
+ * pages, and a run that asks the schedule at each of them is five times as long and no richer.
  */
 #include "k.h"
 
+/* Marked accesses up to the next that is a point. */
+static unsigned long k_passed_by = 1;
+
 #define HERE ((unsigned long)__builtin_return_address(0))
 
-static void look(const void *addr, const char *what, unsigned long ip)
+static noinline void used_after_free(const void *addr, const char *what, unsigned long ip)
 {
-	if (!k_is_freed((unsigned long)addr))
-		return;
 	kface_event("use_after_free");
 	kface_text("what", what);
 	kface_number("address", (unsigned long)addr);
@@ -18,11 +20,18 @@ static void look(const void *addr, const char *what, unsigned long ip)
 	kface_event_end();
 }
 
-static void mark(const void *addr, const char *what, unsigned long ip)
+static __always_inline void look(const void *addr, const char *what, unsigned long ip)
 {
-	if (!k_self)
-		return;
-	k_point(what, "", ip);
+	if (unlikely(k_is_freed((unsigned long)addr)))
+		used_after_free(addr, what, ip);
+}
+
+static __always_inline void mark(const void *addr, const char *what, unsigned long ip)
+{
+	if (k_self && !--k_passed_by) {
+		k_passed_by = kface_pass_by();
+		k_point(what, "", ip);
+	}
 	look(addr, what, ip);
 }
 

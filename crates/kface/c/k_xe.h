@@ -27,8 +27,8 @@ extern unsigned char *k_vram[K_TILES];
 void k_xe_vram_new(struct xe_device *xe, int tile);
 void k_xe_bos_init(struct xe_device *xe);
 int k_xe_bos_in_vram(int tile);
-/* A buffer of the process' own memory in VRAM, with a reference; none, where there is none. */
-struct xe_bo *k_xe_devmem_get(void);
+/* A buffer of the process' own memory in VRAM of a tile (-1: of any), with a reference; none, where there is none. */
+struct xe_bo *k_xe_devmem_get(int tile);
 
 /* k_xe_job.c */
 void k_xe_queues_init(struct xe_gt *gt);

@@ -38,12 +38,17 @@ void k_xe_vram_new(struct xe_device *xe, int id)
 /* Buffers with pages of the process, which the driver makes without a VM. */
 static struct xe_bo *devmem[16];
 
-struct xe_bo *k_xe_devmem_get(void)
+static bool is_of(const struct xe_bo *bo, int tile)
+{
+	return tile < 0 || bo->ttm.resource->mem_type == XE_PL_VRAM0 + tile;
+}
+
+struct xe_bo *k_xe_devmem_get(int tile)
 {
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(devmem); i++) {
-		if (devmem[i] && kref_get_unless_zero(&devmem[i]->ttm.base.refcount))
+		if (devmem[i] && is_of(devmem[i], tile) && kref_get_unless_zero(&devmem[i]->ttm.base.refcount))
 			return devmem[i];
 	}
 	return NULL;

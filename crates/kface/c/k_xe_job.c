@@ -15,6 +15,8 @@
 #include "xe_tlb_inval_types.h"
 #include "k_xe.h"
 
+#define HERE ((unsigned long)__builtin_return_address(0))
+
 int k_jobs;
 
 /* The submission back end of a queue. */
@@ -138,8 +140,10 @@ static void run_dep_job(struct xe_dep_job *dep)
 /* Lines of jobs, each served by a task of its own: one for each tile's copy engine, one for jobs that flush. */
 struct line {
 	struct drm_sched_job *jobs[16];
+	/* Who pushed them. */
+	unsigned long from[16];
 	int first, last;
-	void (*run)(struct drm_sched_job *job);
+	void (*run)(struct drm_sched_job *job, unsigned long from);
 };
 
 static struct line lines[K_TILES + 1];
@@ -149,22 +153,26 @@ static void serve(void *arg)
 	struct line *line = arg;
 
 	for (;;) {
+		int at;
+
 		while (line->first == line->last)
 			k_block(line, "a job");
-		line->run(line->jobs[line->first++ % ARRAY_SIZE(line->jobs)]);
+		at = line->first++ % ARRAY_SIZE(line->jobs);
+		line->run(line->jobs[at], line->from[at]);
 	}
 }
 
-static void stand_in_line(struct line *line, struct drm_sched_job *job)
+static void stand_in_line(struct line *line, struct drm_sched_job *job, unsigned long from)
 {
 	if (line->last - line->first == ARRAY_SIZE(line->jobs))
 		kface_give_up("more jobs wait than the glue has room for");
+	line->from[line->last % ARRAY_SIZE(line->jobs)] = from;
 	line->jobs[line->last++ % ARRAY_SIZE(line->jobs)] = job;
 	k_wake(line);
 }
 
-void drm_sched_entity_push_job(struct drm_sched_job *job) { stand_in_line(&lines[K_TILES], job); }
-static void run_flush(struct drm_sched_job *job) { run_dep_job(container_of(job, struct xe_dep_job, drm)); }
+void drm_sched_entity_push_job(struct drm_sched_job *job) { stand_in_line(&lines[K_TILES], job, HERE); }
+static void run_flush(struct drm_sched_job *job, unsigned long from) { run_dep_job(container_of(job, struct xe_dep_job, drm)); }
 
 bool xe_sched_job_is_migration(struct xe_exec_queue *q)
 {
@@ -211,7 +219,7 @@ int xe_sched_job_add_deps(struct xe_sched_job *job, struct dma_resv *resv, enum 
 	return err;
 }
 
-static void run_job(struct drm_sched_job *drm)
+static void run_job(struct drm_sched_job *drm, unsigned long from)
 {
 	struct xe_sched_job *job = container_of(drm, struct xe_sched_job, drm);
 	struct xe_tile *tile = gt_to_tile(job->q->gt);
@@ -228,6 +236,7 @@ static void run_job(struct drm_sched_job *drm)
 		kface_gpu_flush(tile->id, space, 0, 1ULL << 48);
 		failed = kface_gpu_batch(tile->id, space, job->ptrs[i].batch_addr);
 	}
+	kface_saw_copies(tile->id, from);
 	kface_event("job");
 	kface_number("tile", tile->id);
 	kface_number("failed", failed != 0);
@@ -241,7 +250,7 @@ static void run_job(struct drm_sched_job *drm)
 void xe_sched_job_push(struct xe_sched_job *job)
 {
 	k_jobs++;
-	stand_in_line(&lines[gt_to_tile(job->q->gt)->id], &job->drm);
+	stand_in_line(&lines[gt_to_tile(job->q->gt)->id], &job->drm, HERE);
 }
 
 void k_engines_start(int tiles)
@@ -271,6 +280,7 @@ static int flush_all(struct xe_tlb_inval *inval, u32 seqno)
 static int flush_range(struct xe_tlb_inval *inval, u32 seqno, u64 start, u64 end, u32 asid, struct drm_suballoc *pages)
 {
 	kface_gpu_flush(flushed_tile(inval)->id, asid, start, end);
+	kface_saw_flush(flushed_tile(inval)->id, start, end, HERE);
 	xe_tlb_inval_done_handler(inval, seqno);
 	return 0;
 }

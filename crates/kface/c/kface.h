@@ -29,6 +29,8 @@ void kface_number(const char *field, kface_u64 value);
 void kface_signed(const char *field, long value);
 void kface_text(const char *field, const char *value);
 void kface_event_end(void);
+/* Whether an event of this name is told now, for who must put together what it says. */
+int kface_is_told(const char *event);
 /* Ends the process: a symbol that is not modelled was reached, or the glue does not hold. */
 void kface_give_up(const char *why) __attribute__((noreturn));
 void kface_not_modelled(const char *symbol) __attribute__((noreturn));
@@ -39,6 +41,8 @@ void kface_not_modelled(const char *symbol) __attribute__((noreturn));
  */
 void kface_spawn(const char *name, void (*body)(void *), void *arg, int daemon);
 void kface_point(const char *what, const char *object, unsigned long ip);
+/* How many marked accesses there are to the next that is a point, which the run's seed says. */
+unsigned long kface_pass_by(void);
 void kface_yield(void);
 /* Waits until somebody wakes the channel. */
 void kface_block(unsigned long channel, const char *what);
@@ -48,6 +52,25 @@ void kface_wake(unsigned long channel);
 void kface_runs_begin(void);
 /* The run came to a place that its scene is about. */
 void kface_reached(const char *place);
+
+/*
+ * Comparing: acts by the run's seed (acts.rs), what is seen of them where it happens, and how things are after each. Pages are
+ * numbers in the block. Nothing is written down while no act is under way.
+ */
+enum { KFACE_TILE, KFACE_CPU, KFACE_UNMAP, KFACE_MAP, KFACE_EVICT };
+struct kface_act {
+	int what, tile, first, pages, write;
+};
+/* The next act; 0 behind the last. */
+int kface_act(const char *scene, int tiles, struct kface_act *act);
+void kface_saw_answer(long err);
+void kface_saw_notice(const char *kind, kface_u64 start, kface_u64 end, unsigned long ip);
+void kface_saw_flush(int tile, kface_u64 start, kface_u64 end, unsigned long ip);
+/* What the engine of a tile copied since the last call. */
+void kface_saw_copies(int tile, unsigned long ip);
+void kface_has_range(kface_u64 start, kface_u64 end, int tiles, int unmapped, int mapped);
+/* `places` has a letter for each page: r, n, m, or a tile's number. */
+void kface_act_done(kface_u64 value, const char *places, unsigned int asid);
 
 /* Memory that holds nothing yet; zero where it is read first. */
 void *kface_reserve(unsigned long address, unsigned long bytes);

@@ -7,8 +7,11 @@
 //!
 //! Locking: none of its own.
 
+use crate::compare;
 use crate::evidence::Line;
 use crate::ffi::Memory;
+use crate::runs::is_told;
+use crate::stream::{Stream, owner};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::Mutex;
@@ -32,6 +35,17 @@ pub(crate) struct Vram {
 /// The bus: VRAM by address, system memory by frame, which lies at its own address.
 struct Flat {
     vram: Vec<Vram>,
+    /// What a comparison sees of copies.
+    copied: Mutex<Copied>,
+}
+
+/// Whole pages that engines copied since somebody asked.
+#[derive(Default)]
+struct Copied {
+    /// Where the last page that was read is.
+    last: String,
+    /// By where from and where to.
+    pages: BTreeMap<(String, String), u64>,
 }
 
 impl Flat {
@@ -39,6 +53,14 @@ impl Flat {
         match page {
             BusAddr::Vram(dpa) => self.vram(dpa).ok_or(BusError::Fault),
             BusAddr::System(frame) => Memory::system(frame.0 * SZ_4K).map(|memory| (memory, 0)).ok_or(BusError::Fault),
+        }
+    }
+
+    /// What a comparison calls a place of the bus.
+    fn owner(&self, page: BusAddr) -> String {
+        match page {
+            BusAddr::Vram(dpa) => owner(self.vram.iter().map(|vram| vram.base.0), dpa.0),
+            BusAddr::System(_) => "ram".to_owned(),
         }
     }
 
@@ -60,12 +82,20 @@ impl Bus for Flat {
     fn read(&self, page: BusAddr, offset: usize, buf: &mut [u8]) -> Result<(), BusError> {
         let (memory, at) = self.bytes(page)?;
         memory.read(at + offset, buf);
+        if buf.len() == PAGE && compare::is_under_way() {
+            self.copied.lock().last = self.owner(page);
+        }
         Ok(())
     }
 
     fn write(&self, page: BusAddr, offset: usize, bytes: &[u8]) -> Result<(), BusError> {
         let (memory, at) = self.bytes(page)?;
         memory.write(at + offset, bytes);
+        if bytes.len() == PAGE && compare::is_under_way() {
+            let mut copied = self.copied.lock();
+            let way = (copied.last.clone(), self.owner(page));
+            *copied.pages.entry(way).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -134,6 +164,7 @@ impl Interrupts for Irq {
 pub(crate) struct Device {
     gpu: Arc<Gpu>,
     said: Arc<Mutex<Said>>,
+    bus: Arc<Flat>,
 }
 
 impl Device {
@@ -149,13 +180,10 @@ impl Device {
             .collect();
         let platform = Platform { name: "kernel", va_bits, needs_64k, tiles: Box::leak(tiles.into()), ..PVC };
         let said = Arc::new(rank::mutex(Rank::LEAF, Said::default()));
-        let gpu = Gpu::new(
-            Box::leak(Box::new(platform)),
-            Arc::new(Flat { vram }),
-            Arc::new(Irq(said.clone())),
-            Injection::default(),
-        );
-        Self { gpu, said }
+        let bus = Arc::new(Flat { vram, copied: rank::mutex(Rank::LEAF, Copied::default()) });
+        let irq = Arc::new(Irq(said.clone()));
+        let gpu = Gpu::new(Box::leak(Box::new(platform)), bus.clone(), irq, Injection::default());
+        Self { gpu, said, bus }
     }
 
     pub(crate) fn root(&self, tile: TileId, asid: Asid, root: Dpa, needs_64k: bool) {
@@ -204,6 +232,20 @@ impl Device {
         self.gpu.iommu_unmap(iova, pages);
     }
 
+    /// Pages that were copied since the last call, by where from and where to.
+    pub(crate) fn take_copies(&self) -> BTreeMap<(String, String), u64> {
+        std::mem::take(&mut self.bus.copied.lock().pages)
+    }
+
+    /// How things are, for a comparison.
+    pub(crate) fn tell(&self, stream: &mut Stream, asid: Asid) {
+        let bases = || self.bus.vram.iter().map(|vram| vram.base.0);
+        for tile in 0..self.bus.vram.len() as u8 {
+            stream.leaves(tile, &self.gpu.leaves(TileId(tile), asid), |dpa| owner(bases(), dpa));
+        }
+        stream.is("mapped for the device", &format!("{} pages", self.gpu.iommu_mapped_pages()));
+    }
+
     /// What the device noticed since the last call: one line a kind of event and tile, with the first place and the pages.
     pub(crate) fn tell_records(&self) {
         let mut kinds: BTreeMap<(&str, u8), (u64, u64)> = BTreeMap::new();
@@ -219,7 +261,9 @@ impl Device {
                 }
                 Record::BadUnmap { iova, pages } => ("bad_unmap", 0, iova.0, pages as u64 * SZ_4K),
                 other => {
-                    Line::new("device").with("text", format!("{other:?}")).write();
+                    if is_told("device") {
+                        Line::new("device").with("text", format!("{other:?}")).write();
+                    }
                     continue;
                 }
             };

@@ -5,7 +5,8 @@
 //! as a shared library: the device itself (`xe-hw`: page tables walked, batches executed, an IOMMU that refuses), and evidence,
 //! one JSON line an event. Between them stand plain integers and byte pointers (`c/kface.h`).
 //!
-//! Nothing of a kernel is here: no text, no layout, no number of a structure. [`source`] is the C half for who compiles it.
+//! Nothing of a kernel is here: no text, no layout, no number of a structure. [`source`] is the C half for who compiles it; [`acts`] and
+//! [`stream`] are what another engine needs that is to be compared.
 //!
 //! Key types: `device::Device`, `evidence::Line`. `ffi` is all there is of `unsafe` (docs/soundness.md).
 //!
@@ -14,9 +15,12 @@
 //! Upstream: none, this is what lies around upstream's code.
 #![deny(unsafe_code)]
 
+pub mod acts;
+mod compare;
 mod device;
 mod evidence;
 mod ffi;
 mod runs;
 pub mod source;
+pub mod stream;
 mod tasks;

@@ -1,18 +1,20 @@
 //! Runs under schedules: which, what they found, and what all of them together came to.
 //!
-//! A scene is set up once; then each seed runs in a copy of the process (`ffi::runs`). What a run notices is written at once, with
-//! its seed, step and task; a run that notices nothing writes nothing.
+//! A scene is set up once, in a process that never runs it. A copy of it (`ffi::runs`) plays one seed after the other, each from the
+//! memory that the first began with (`ffi::snapshot`), up to one that is not clean: that ends the copy, and the next seed is another's.
+//! What a run notices is written at once, with its seed, step and task; a run that notices nothing writes nothing.
 //!
 //! Key types: [`Plan`], what was asked for.
 //!
 //! Locking: none; one thread.
 
 use crate::evidence::Line;
-use crate::ffi::runs::{Ended, copy, counts, end};
+use crate::ffi::runs::{Counts, Ended, be_patient, copy, counts, end};
+use crate::ffi::snapshot;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use sync::sim::{Decision, Pct, Random, Schedule, TaskId};
+use sync::sim::{Decision, Pct, Random, Rng, Schedule, TaskId};
 
 /// Exit statuses of a run.
 pub(crate) const CLEAN: i32 = 0;
@@ -24,8 +26,13 @@ pub(crate) const DIED: i32 = 4;
 
 /// More points than this are a livelock.
 const MOST_POINTS: u64 = 200_000;
+/// Tasks and bytes that there is room for in every run.
+const ROOM_TASKS: usize = 12;
+const ROOM_BYTES: usize = 16 << 20;
 /// Points among which priorities change.
-const PCT_POINTS: u64 = 2_000;
+const PCT_POINTS: u64 = 500;
+/// Of so many marked accesses one is a point, on average.
+const PASSED_BY: u64 = 8;
 
 /// Which schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +46,17 @@ pub(crate) struct Plan {
     pub(crate) trace: bool,
     /// Whether the first that finds something is the last.
     pub(crate) stop: bool,
+    /// Whether nobody is stopped: who runs goes on until he waits.
+    pub(crate) serial: bool,
 }
 
 impl Plan {
-    /// Reads `FIRST END STRIDE [trace] [stop]`.
+    /// Reads `FIRST END STRIDE [trace] [stop] [serial]`.
     pub(crate) fn read(words: &[String]) -> Option<Self> {
         let number = |at: usize| words.get(at)?.parse().ok();
         let has = |word: &str| words.iter().any(|have| have == word);
-        Some(Self { first: number(0)?, end: number(1)?, stride: number(2)?, trace: has("trace"), stop: has("stop") })
+        let [trace, stop, serial] = ["trace", "stop", "serial"].map(has);
+        Some(Self { first: number(0)?, end: number(1)?, stride: number(2)?, trace, stop, serial })
             .filter(|plan| plan.stride > 0)
     }
 }
@@ -58,7 +68,15 @@ struct Run {
     trace: bool,
     points: u64,
     hash: u64,
+    /// How often [`pass_by`] has drawn.
+    drawn: u64,
     found: bool,
+}
+
+impl Run {
+    fn new(seed: u64, trace: bool) -> Self {
+        Self { seed, trace, points: 0, hash: 0xcbf2_9ce4_8422_2325, drawn: 0, found: false }
+    }
 }
 
 thread_local! {
@@ -83,7 +101,7 @@ pub(crate) struct Seeded {
 impl Seeded {
     /// The schedule of the run that is under way; every other one is by priorities, the rest uniform.
     fn now(&mut self) -> Option<&mut dyn Schedule> {
-        let run = RUN.get()?;
+        let run = RUN.get().filter(|_| PLAN.get().is_some_and(|plan| !plan.serial))?;
         if self.seeded.is_none() {
             let mut schedule: Box<dyn Schedule> = match run.seed % 2 {
                 0 => Box::new(Pct::new(run.seed, 3 + (run.seed / 2 % 4) as u32, PCT_POINTS)),
@@ -113,25 +131,30 @@ impl Schedule for Seeded {
     }
 }
 
-/// Plays all that was asked for, each in a copy of this process, in which this returns. Without a plan there is one run, here.
+/// Whether a copy ended in clean runs; where a signal ended it, it says so.
+fn is_clean(seed: u64, ended: &Ended) -> bool {
+    if let Ended::By(signal) = *ended {
+        Line::new("killed").with("seed", seed).with("signal", signal).write();
+    }
+    matches!(ended, Ended::With(CLEAN))
+}
+
+/// Plays all that was asked for in copies of this process, in which this returns once a run. Without a plan there is one run, here.
 pub(crate) fn begin() {
     let Some(plan) = PLAN.get() else { return };
-    let mut runs = 0u64;
-    let _ = counts();
-    for seed in (plan.first..plan.end).step_by(plan.stride as usize) {
-        let Some(ended) = copy() else {
-            RUN.set(Some(Run { seed, trace: plan.trace, points: 0, hash: 0xcbf2_9ce4_8422_2325, found: false }));
-            return;
-        };
-        runs += 1;
-        match ended {
-            Ended::With(CLEAN) => continue,
-            Ended::With(_) => {}
-            Ended::By(signal) => Line::new("killed").with("seed", seed).with("signal", signal).write(),
-        }
-        if plan.stop {
+    make_room();
+    let (mut next, mut runs) = (plan.first, 0u64);
+    while next < plan.end {
+        let Counts { seed, next: to_begin, .. } = counts();
+        seed.store(next, Ordering::Relaxed);
+        to_begin.store(next, Ordering::Relaxed);
+        let Some(ended) = copy() else { return begin_run(plan) };
+        let last = seed.load(Ordering::Relaxed);
+        runs += 1 + (last - next) / plan.stride;
+        if !is_clean(last, &ended) && plan.stop {
             break;
         }
+        next = last.saturating_add(plan.stride);
     }
     let reached: serde_json::Map<_, _> =
         counts().places().map(|(place, runs)| (place, serde_json::Value::from(runs))).collect();
@@ -141,6 +164,24 @@ pub(crate) fn begin() {
         .with("reached", reached)
         .write();
     end(CLEAN)
+}
+
+/// Returns once a run of this copy.
+fn begin_run(plan: Plan) {
+    snapshot::take();
+    be_patient();
+    let seed = counts().next.load(Ordering::Relaxed);
+    counts().seed.store(seed, Ordering::Relaxed);
+    RUN.set(Some(Run::new(seed, plan.trace)));
+}
+
+/// What a run takes for itself, stacks and memory of the allocator, is there before the first: a run that had to ask the system
+/// for more could not be taken back.
+fn make_room() {
+    let tasks: Vec<_> = (0..ROOM_TASKS).map(|_| sync::spawn("room", || ())).collect();
+    tasks.into_iter().for_each(sync::JoinHandle::join);
+    // Freed memory of this size stays with the allocator from the second time on.
+    (0..2).for_each(|_| drop(std::hint::black_box(Vec::<u8>::with_capacity(ROOM_BYTES))));
 }
 
 /// Whether the scene has come to its end.
@@ -158,7 +199,14 @@ pub(crate) fn finish() -> ! {
         let hash = format!("{:016x}", run.hash);
         Line::new("run").with("seed", run.seed).with("points", run.points).with("hash", hash).write();
     }
-    end(if run.found { FOUND } else { CLEAN })
+    let next = PLAN.get().and_then(|plan| Some(run.seed.checked_add(plan.stride)?).filter(|next| *next < plan.end));
+    match next {
+        Some(next) if !run.found => {
+            counts().next.store(next, Ordering::Relaxed);
+            snapshot::back()
+        }
+        _ => end(if run.found { FOUND } else { CLEAN }),
+    }
 }
 
 /// The scene has played to its end.
@@ -178,6 +226,19 @@ pub(crate) fn reached(place: &str) {
             }
         });
     }
+}
+
+/// The seed of the run.
+pub(crate) fn seed() -> u64 {
+    RUN.get().map_or(0, |run| run.seed)
+}
+
+/// How many marked accesses there are to the next that is a point. All are while no run is under way.
+pub(crate) fn pass_by() -> u64 {
+    let Some(mut run) = RUN.get() else { return 1 };
+    run.drawn += 1;
+    RUN.set(Some(run));
+    1 + Rng::new(run.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ run.drawn).below(2 * PASSED_BY - 1)
 }
 
 /// A task comes to a point.
@@ -218,17 +279,21 @@ const FINDINGS: &[&str] = &[
     "bad_unmap",
     "finding",
 ];
-const ALWAYS: &[&str] = &["not_modelled", "gave_up"];
+const ALWAYS: &[&str] = &["not_modelled", "gave_up", "stream"];
+
+/// Whether an event of this name is written now: who would have to put it together asks first.
+pub(crate) fn is_told(event: &str) -> bool {
+    RUN.get().is_none_or(|run| run.trace || FINDINGS.contains(&event) || ALWAYS.contains(&event))
+}
 
 /// Whether an event is written, and with what else: called before each.
 pub(crate) fn witness(event: &str) -> Option<Vec<(&'static str, serde_json::Value)>> {
     let Some(mut run) = RUN.get() else { return Some(Vec::new()) };
-    let is_finding = FINDINGS.contains(&event);
-    if is_finding {
+    if FINDINGS.contains(&event) {
         run.found = true;
         RUN.set(Some(run));
     }
-    if !is_finding && !run.trace && !ALWAYS.contains(&event) {
+    if !is_told(event) {
         return None;
     }
     let mut more = vec![("seed", run.seed.into()), ("at", run.points.into())];
@@ -247,7 +312,7 @@ mod tests {
     #[test]
     fn a_plan_is_read_and_nonsense_is_none() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let plan = Plan { first: 3, end: 9, stride: 2, trace: false, stop: true };
+        let plan = Plan { first: 3, end: 9, stride: 2, trace: false, stop: true, serial: false };
         assert_eq!(Plan::read(&words("3 9 2 stop")), Some(plan));
         assert_eq!(Plan::read(&words("3 9 0")), None);
         assert_eq!(Plan::read(&words("3 x 1")), None);

@@ -17,7 +17,9 @@ use sync::sim::Limits;
 use units::{Dpa, GpuVa, HostFrame, Iova, SZ_4K, TileId};
 use xe_spec::fault::Asid;
 
+mod compare;
 pub(crate) mod runs;
+pub(crate) mod snapshot;
 mod tasks;
 
 /// Bytes that C reserved and never gives back.
@@ -83,6 +85,10 @@ fn device<R>(then: impl FnOnce(&Device) -> R) -> R {
     })
 }
 
+fn has_device() -> bool {
+    DEVICE.with_borrow(Option::is_some)
+}
+
 fn give_up(why: &str) -> ! {
     Line::new("gave_up").with("why", why).write();
     runs::end(NOT_JUDGED)
@@ -142,15 +148,20 @@ fn trapped(address: u64) -> Option<String> {
 extern "C" fn kface_event(event: *const c_char) {
     // SAFETY: C passes strings that stay for the call.
     let event = unsafe { text(event) };
-    LINE.set(Some(Line::new(&event)));
+    LINE.set(plans::is_told(&event).then(|| Line::new(&event)));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kface_is_told(event: *const c_char) -> c_int {
+    // SAFETY: C passes strings that stay for the call.
+    plans::is_told(&unsafe { text(event) }).into()
 }
 
 fn field(field: *const c_char, value: serde_json::Value) {
-    // SAFETY: C passes strings that stay for the call.
-    let field = unsafe { text(field) };
     LINE.with_borrow_mut(|line| {
         if let Some(line) = line {
-            line.set(&field, value);
+            // SAFETY: C passes strings that stay for the call.
+            line.set(&unsafe { text(field) }, value);
         }
     });
 }
@@ -167,6 +178,9 @@ extern "C" fn kface_signed(name: *const c_char, value: c_long) {
 
 #[unsafe(no_mangle)]
 extern "C" fn kface_text(name: *const c_char, value: *const c_char) {
+    if LINE.with_borrow(Option::is_none) {
+        return;
+    }
     // SAFETY: C passes strings that stay for the call.
     let value = unsafe { text(value) };
     field(name, value.into_owned().into());
@@ -301,6 +315,9 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     let info = unsafe { &*info };
     // SAFETY: a signal of this kind has an address.
     let address = unsafe { info.si_addr() } as u64;
+    if signal == libc::SIGSEGV && snapshot::saved(address as usize) {
+        return;
+    }
     if let Some(symbol) = trapped(address) {
         not_modelled(&symbol);
     }
@@ -312,13 +329,13 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     runs::end(DIED)
 }
 
-/// Installs [`refused`], on a stack of its own, so that an overflow of the stack is told, too.
+/// Installs [`refused`]. Where there is a snapshot it has a stack of its own: then an overflow of a task's stack is told, too.
 fn catch_refusals() {
     for signal in [libc::SIGILL, libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: all zero is a valid sigaction.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = refused as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK;
         // SAFETY: the handler is of the form that SA_SIGINFO asks for.
         unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
     }

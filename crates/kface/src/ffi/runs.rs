@@ -1,9 +1,9 @@
-//! A process a run: a copy of this one, made where the scene is set up and nothing has been scheduled yet. So a run leaves
-//! nothing behind for the next, whatever it does to the kernel's state, and may end anywhere.
+//! Copies of this process, made where the scene is set up and nothing has been scheduled yet, and what they count together. A run
+//! may end its copy anywhere, whatever it has done to the kernel's state.
 
 use super::text;
 use crate::runs;
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_ulong};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -16,6 +16,10 @@ const NAME: usize = 64;
 #[repr(C)]
 pub(crate) struct Counts {
     pub(crate) points: AtomicU64,
+    /// The seed of the run that is under way, or was the last: a copy that cannot go back ends between two.
+    pub(crate) seed: AtomicU64,
+    /// The seed of the run that begins next.
+    pub(crate) next: AtomicU64,
     names: [[AtomicU8; NAME]; PLACES],
     runs: [AtomicU64; PLACES],
 }
@@ -43,15 +47,16 @@ impl Counts {
 
     /// Counts a run that came to `place`. One run is at work at a time.
     pub(crate) fn reached(&self, place: &str) {
-        for at in 0..PLACES {
-            let name = self.name(at);
-            if name.is_empty() {
-                place.bytes().take(NAME).zip(&self.names[at]).for_each(|(byte, to)| to.store(byte, Ordering::Relaxed));
-            } else if name != place {
-                continue;
+        let place = || place.bytes().take(NAME - 1);
+        for (name, runs) in self.names.iter().zip(&self.runs) {
+            if name[0].load(Ordering::Relaxed) == 0 {
+                place().zip(name).for_each(|(byte, to)| to.store(byte, Ordering::Relaxed));
             }
-            self.runs[at].fetch_add(1, Ordering::Relaxed);
-            return;
+            let known = name.iter().map(|byte| byte.load(Ordering::Relaxed)).take_while(|byte| *byte != 0);
+            if known.eq(place()) {
+                runs.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         }
     }
 
@@ -74,11 +79,7 @@ pub(crate) enum Ended {
 pub(crate) fn copy() -> Option<Ended> {
     // SAFETY: this process has one thread, so the copy is whole.
     match unsafe { libc::fork() } {
-        0 => {
-            // SAFETY: no memory is involved.
-            unsafe { libc::alarm(PATIENCE) };
-            None
-        }
+        0 => None,
         -1 => super::give_up("the system makes no process"),
         child => {
             let mut status = 0;
@@ -90,6 +91,12 @@ pub(crate) fn copy() -> Option<Ended> {
     }
 }
 
+/// A run that comes to no point for long is ended.
+pub(crate) fn be_patient() {
+    // SAFETY: no memory is involved.
+    unsafe { libc::alarm(PATIENCE) };
+}
+
 /// Ends this process as it is, in the middle of its tasks.
 pub(crate) fn end(status: c_int) -> ! {
     // SAFETY: it does not return, and runs nothing of this process.
@@ -99,6 +106,11 @@ pub(crate) fn end(status: c_int) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn kface_runs_begin() {
     runs::begin();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kface_pass_by() -> c_ulong {
+    runs::pass_by()
 }
 
 #[unsafe(no_mangle)]

@@ -174,10 +174,36 @@ static void scene_nowhere(void)
 	kface_runs_begin();
 }
 
+/* A run that cannot be taken back: it has mapped memory. */
+static void scene_maps(void)
+{
+	kface_runs_begin();
+	kface_reached("a CPU fault migrated a page home");
+	kface_reached("a fault waited for a page that moves");
+	memset(malloc(64 << 20), 0, 1 << 20);
+}
+
 static void scene_unmodelled(void)
 {
 	kface_runs_begin();
 	standin_pt();
+}
+
+/* An engine to compare with: it answers tiles, and tells of what CPUs do. */
+static void scene_diff(void)
+{
+	struct kface_act act;
+
+	kface_runs_begin();
+	while (kface_act("faults", 1, &act)) {
+		unsigned long addr = 0x7f0000000000UL + act.first * 4096UL;
+
+		if (act.what == KFACE_TILE)
+			kface_saw_answer(0);
+		else
+			kface_saw_notice("clear", addr, addr + 4096, (unsigned long)standin_count + 1);
+		kface_act_done(act.first, "rrrrrrrrrrrrrrrr", 1);
+	}
 }
 
 static int scene(const char *name, long parameter)
@@ -200,6 +226,10 @@ static int scene(const char *name, long parameter)
 		two(take_both);
 	else if (!strcmp(name, "evict"))
 		scene_nowhere();
+	else if (!strcmp(name, "cpufault"))
+		scene_maps();
+	else if (!strcmp(name, "diff-faults"))
+		scene_diff();
 	else if (!strcmp(name, "gc"))
 		scene_unmodelled();
 	else
