@@ -33,8 +33,8 @@ const COPIED: [&str; 6] = ["Cargo.toml", "Cargo.lock", "clients", "crates", "sce
 const PROFILE: [&str; 4] = ["opt-level=1", "debug=0", "debug-assertions=false", "overflow-checks=false"];
 /// Seeds of each scene in each manner.
 const SEEDS: u64 = 150;
-/// Those of the scene that a mutant names: as many as `pontoon check` plays.
-const SEEDS_OF_ITS_SCENE: u64 = 1000;
+/// Those of the scene that a mutant names: a race that is found by one seed in some thousands moves with the code.
+const SEEDS_OF_ITS_SCENE: u64 = 5000;
 /// Those that are played to an equivalent one, which has a proof.
 const SEEDS_OF_EQUIVALENT: u64 = 40;
 /// Searches at the same time.
