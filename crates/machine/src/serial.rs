@@ -8,9 +8,10 @@
 use crate::behaviour::Behaviours;
 use crate::checked::{Checked, Company, Config, Manner, MapKind};
 use crate::program::Program;
+use crate::stats::kind_name;
 use crate::story::{CopyDirection, DriverEvent, OtherSide, Serviced, Story, Told};
 use crate::topology::PVC_SMALL;
-use hostmm::{EventKind, Place};
+use hostmm::Place;
 use mm_sim::{Event, Log};
 use std::cell::Cell;
 use std::panic::Location;
@@ -181,7 +182,9 @@ impl Serial {
         // Workers of the driver do what they have to do first.
         (0..WORKERS_TURNS).for_each(|_| sync::yield_now());
         let notices = self.checked.sim.take_log().into_iter().filter_map(|event| match event {
-            Event::Told(told) => Some((Happened::Notice(kind(told.kind), told.range.start.0, told.range.end.0), None)),
+            Event::Told(told) => {
+                Some((Happened::Notice(kind_name(told.kind), told.range.start.0, told.range.end.0), None))
+            }
             _ => None,
         });
         let notices: Vec<_> = notices.collect();
@@ -271,16 +274,6 @@ fn platform(tiles: u8) -> &'static Platform {
     static PLAIN: Platform =
         Platform { name: "pvc-small-4k", needs_64k: false, tiles: &[PVC_SMALL.tiles[0]], ..PVC_SMALL };
     if tiles < 2 { &PLAIN } else { &PVC_SMALL }
-}
-
-fn kind(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Unmap => "unmap",
-        EventKind::Clear => "clear",
-        EventKind::Protection => "protection",
-        EventKind::Migrate(_) => "migrate",
-        EventKind::Release => "release",
-    }
 }
 
 #[cfg(test)]
