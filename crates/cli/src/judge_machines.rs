@@ -16,7 +16,8 @@ pub fn tell(machines: &Machines, schedules: u64) {
     }
     say!("{}", table(machines));
     say!("  upstream is wrong on: {}", names(&machines.defective()));
-    for (row, name) in machines.rows.iter().enumerate() {
+    for row in machines.right_everywhere() {
+        let name = &machines.rows[row];
         match machines.not_neutral(row).as_slice() {
             [] => say!("  {name} is neutral: where upstream is right it moves the same pages"),
             others => {
