@@ -145,10 +145,10 @@ fn subject_tables(subject: &Subject, like: &Question) -> Vec<Cell> {
         if subject.letter == 'A' { &[] } else { &[Topology::One, Topology::Four, Topology::Apart] };
     for &topology in others {
         let seeds = 0..FEWER.min(like.seeds.end - like.seeds.start);
-        let others = judge::cells(&rows, &scripts, &Question { topology, seeds, ..like.clone() });
+        let there = judge::cells(&rows, &scripts, &Question { topology, seeds, ..like.clone() });
         progress::end();
-        tell_machine(topology, &cells, &others);
-        all.extend(others.into_iter().flatten());
+        tell_machine(topology, &cells, &there);
+        all.extend(there.into_iter().flatten());
     }
     say!();
     all

@@ -16,7 +16,8 @@ pub fn tell(machines: &Machines, schedules: u64) {
     }
     say!("{}", table(machines));
     say!("  upstream is wrong on: {}", names(&machines.defective()));
-    for row in machines.right_everywhere() {
+    let right = machines.right_everywhere();
+    for &row in &right {
         let name = &machines.rows[row];
         match machines.not_neutral(row).as_slice() {
             [] => say!("  {name} is neutral: where upstream is right it moves the same pages"),
@@ -25,7 +26,7 @@ pub fn tell(machines: &Machines, schedules: u64) {
             }
         }
     }
-    let right: Vec<&str> = machines.right_everywhere().into_iter().map(|row| machines.rows[row].as_str()).collect();
+    let right: Vec<&str> = right.into_iter().map(|row| machines.rows[row].as_str()).collect();
     say!("  right on every machine: {}", right.join(", "));
     say!("  By device or by pagemap? {}", by_device_or_by_pagemap(machines));
     say!("  Neutral to a driver of another kind? {}", neutral(machines, &right));

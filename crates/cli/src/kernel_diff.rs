@@ -7,6 +7,7 @@ use ::kernel::{Interrupt, Kit, Workshop};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use machine::serial::{At, Happened, Serial};
+use machine::story::{CopyDirection, OtherSide};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -122,15 +123,15 @@ fn perform(machine: &Serial, stream: &mut Stream, act: Act, value: u64, tiles: u
             Ok(0)
         }
     };
-    machine.happened().into_iter().for_each(|(happened, at)| saw(stream, happened, at));
+    machine.happened().into_iter().for_each(|(happened, at)| saw(machine, stream, happened, at));
     stream.act(act, done.unwrap_or(0));
     stream.is("pages", &machine.places(BLOCK, PAGES));
     let ranges = machine.ranges().into_iter().map(|range| RangeState {
-        start: range.start,
-        end: range.end,
+        start: range.span.start.0,
+        end: range.span.end.0,
         tiles: range.tiles,
         unmapped: range.unmapped,
-        mapped: range.mapped,
+        mapped: !range.chunks.is_empty(),
     });
     stream.ranges(&ranges.collect::<Vec<_>>());
     for tile in 0..tiles {
@@ -139,13 +140,21 @@ fn perform(machine: &Serial, stream: &mut Stream, act: Act, value: u64, tiles: u
     stream.is("mapped for the device", &format!("{} pages", machine.mapped_pages()));
 }
 
-fn saw(stream: &mut Stream, happened: Happened, at: At) {
+fn saw(machine: &Serial, stream: &mut Stream, happened: Happened, at: At) {
     let at = at.map_or(String::new(), |at| format!("{}:{}", at.file(), at.line()));
     match happened {
         Happened::Answer(errno) => stream.answered(errno, at),
         Happened::Notice(kind, start, end) => stream.noticed(kind, start, end, at),
         Happened::Flush(tile, start, end) => stream.flushed(tile, start, end, at),
-        Happened::Copy(tile, from, to, pages) => stream.copied(tile, &from, &to, pages, at),
+        Happened::Copy(tile, direction, remote, pages) => {
+            let remote = match remote {
+                OtherSide::Bus(_) => "ram".to_owned(),
+                OtherSide::Vram(dpa) => owner(machine.bases(), dpa.0),
+            };
+            let own = format!("vram{tile}");
+            let (from, to) = if direction == CopyDirection::ToVram { (&remote, &own) } else { (&own, &remote) };
+            stream.copied(tile, from, to, pages, at);
+        }
     }
 }
 

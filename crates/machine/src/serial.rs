@@ -20,7 +20,7 @@ use sync::rank::{self, Rank};
 use sync::sim::{Limits, Outcome, Replay};
 use units::{GpuVa, HostRange, HostVa, SZ_64K, TileId};
 use xe_hw::{Injection, Translation};
-use xe_kmd::Errno;
+use xe_kmd::{Errno, RangeBook};
 use xe_spec::fault::{Access, Asid, ContextId, EngineClass, EngineId, FaultRecord, FaultSlot, FaultType};
 use xe_spec::platform::Platform;
 
@@ -41,20 +41,8 @@ pub enum Happened {
     Notice(&'static str, u64, u64),
     /// Translations of a tile were flushed.
     Flush(u8, u64, u64),
-    /// A tile's engine copied so many pages from a place to another.
-    Copy(u8, String, String, u64),
-}
-
-/// A range of the mirror: first address, the one behind the last, tiles that translate it, whether memory of it is gone, whether its
-/// pages are mapped for the device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
-pub struct Range {
-    pub start: u64,
-    pub end: u64,
-    pub tiles: u8,
-    pub unmapped: bool,
-    pub mapped: bool,
+    /// A tile's engine copied so many pages between the tile's VRAM and another place.
+    Copy(u8, CopyDirection, OtherSide, u64),
 }
 
 /// Where it comes from.
@@ -181,25 +169,21 @@ impl Serial {
     pub fn happened(&self) -> Vec<(Happened, At)> {
         // Workers of the driver do what they have to do first.
         (0..WORKERS_TURNS).for_each(|_| sync::yield_now());
+        let lines = self.story.lines();
+        let new = &lines[self.read.replace(lines.len())..];
+        let faulted = new.iter().any(|line| matches!(line.told, Told::Driver(_, DriverEvent::Fault { .. })));
+        self.watched.set(self.watched.get() || faulted);
         let notices = self.checked.sim.take_log().into_iter().filter_map(|event| match event {
-            Event::Told(told) => {
+            Event::Told(told) if self.watched.get() => {
                 Some((Happened::Notice(kind_name(told.kind), told.range.start.0, told.range.end.0), None))
             }
             _ => None,
         });
-        let notices: Vec<_> = notices.collect();
-        let lines = self.story.lines();
-        let new = || lines.iter().skip(self.read.get());
-        let faulted = new().any(|line| matches!(line.told, Told::Driver(_, DriverEvent::Fault { .. })));
-        self.watched.set(self.watched.get() || faulted);
-        let notices: Vec<_> = notices.into_iter().filter(|_| self.watched.get()).collect();
-        let told = new().filter_map(|line| match &line.told {
+        let told = new.iter().filter_map(|line| match &line.told {
             Told::Driver(_, event) => Some((self.translate(event)?, line.at)),
             _ => None,
         });
-        let all = notices.into_iter().chain(told).collect();
-        self.read.set(lines.len());
-        all
+        notices.chain(told).collect()
     }
 
     fn translate(&self, event: &DriverEvent) -> Option<Happened> {
@@ -210,21 +194,9 @@ impl Serial {
                 Some(Happened::Flush(tile.0, span.start.0, span.end.0))
             }
             DriverEvent::Copy { tile, direction, carried, remote, .. } if carried > 0 => {
-                let (own, remote) = (format!("vram{}", tile.0), self.side(remote));
-                let (from, to) = if direction == CopyDirection::ToVram { (remote, own) } else { (own, remote) };
-                Some(Happened::Copy(tile.0, from, to, carried.into()))
+                Some(Happened::Copy(tile.0, direction, remote, carried.into()))
             }
             _ => None,
-        }
-    }
-
-    fn side(&self, side: OtherSide) -> String {
-        match side {
-            OtherSide::Bus(_) => "ram".to_owned(),
-            OtherSide::Vram(dpa) => {
-                let tile = self.platform.tiles.iter().rposition(|tile| tile.vram_base.0 <= dpa.0);
-                tile.map_or_else(|| "nowhere".to_owned(), |tile| format!("vram{tile}"))
-            }
         }
     }
 
@@ -240,17 +212,9 @@ impl Serial {
     }
 
     /// Ranges of the mirror, by address.
-    pub fn ranges(&self) -> Vec<Range> {
+    pub fn ranges(&self) -> Vec<RangeBook> {
         let books = self.checked.core.device().books();
-        let own = books.iter().filter(|book| book.asid == self.asid).flat_map(|book| &book.ranges);
-        own.map(|range| Range {
-            start: range.span.start.0,
-            end: range.span.end.0,
-            tiles: range.tiles,
-            unmapped: range.unmapped,
-            mapped: !range.chunks.is_empty(),
-        })
-        .collect()
+        books.into_iter().filter(|book| book.asid == self.asid).flat_map(|book| book.ranges).collect()
     }
 
     /// Leaves of a tile.

@@ -8,7 +8,6 @@ use crate::ledger::place_name;
 use crate::stats::{access_name, kind_name};
 use gpusvm::Event as SvmEvent;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use sync::time::now_ns;
 use xe_kmd::{Event as DriverEvent, Serviced};
 use xe_spec::fault::ContextId;
@@ -20,7 +19,7 @@ pub struct Timeline {
     room: usize,
     lost: u64,
     /// Jobs that were handed to the device and are not over, with the time of that.
-    jobs: VecDeque<(ContextId, u64, u64)>,
+    jobs: Vec<(ContextId, u64, u64)>,
 }
 
 /// Something that happened.
@@ -132,7 +131,7 @@ impl Timeline {
                 ..Item::default()
             }),
             DriverEvent::JobSubmitted { context, seqno } if self.room > 0 => {
-                self.jobs.push_back((context, seqno, now_ns()));
+                self.jobs.push((context, seqno, now_ns()));
             }
             DriverEvent::JobDone { context, seqno } => self.ended(context, seqno, ""),
             DriverEvent::Banned { context, .. } => self.ended(context, u64::MAX, "banned"),
@@ -143,20 +142,15 @@ impl Timeline {
     /// The jobs of a context up to `last` are over.
     fn ended(&mut self, context: ContextId, last: u64, outcome: &str) {
         let now = now_ns();
-        let mut jobs = std::mem::take(&mut self.jobs);
-        jobs.retain(|&(of, seqno, since)| {
-            let is_over = of == context && seqno <= last;
-            if is_over {
-                self.add(now - since, || Item {
-                    what: "job".into(),
-                    how: seqno.to_string(),
-                    who: format!("queue {}", context.0),
-                    outcome: outcome.into(),
-                    ..Item::default()
-                });
-            }
-            !is_over
-        });
-        self.jobs = jobs;
+        let is_over = |&mut (of, seqno, _): &mut (ContextId, u64, u64)| of == context && seqno <= last;
+        for (_, seqno, since) in self.jobs.extract_if(.., is_over).collect::<Vec<_>>() {
+            self.add(now - since, || Item {
+                what: "job".into(),
+                how: seqno.to_string(),
+                who: format!("queue {}", context.0),
+                outcome: outcome.into(),
+                ..Item::default()
+            });
+        }
     }
 }

@@ -31,7 +31,7 @@ use crate::port::{Hw, Interconnect};
 use crate::rules::Rules;
 use crate::share::SharedBos;
 use crate::shared::{MigrateLock, Shared};
-use crate::svm::devmem::{TileMemory, populate};
+use crate::svm::devmem::{PagemapMemory, populate};
 use crate::svm::policy;
 use crate::vm::Vms;
 
@@ -94,7 +94,7 @@ impl Device {
             id: tile.extent.first.pagemap,
             owner: gpu.interconnect.owner(),
             frames: gpu.tiles_of(tile.extent.first.pagemap).map(end).max().unwrap_or(0),
-            ops: Arc::new(TileMemory::new(&gpu, tile.extent.first.pagemap, &registry)),
+            ops: Arc::new(PagemapMemory::new(&gpu, tile.extent.first.pagemap, &registry)),
         };
         // A pagemap of several tiles is that of the first of them.
         let firsts = gpu.tiles.iter().filter(|tile| tile.extent.first.frame == 0);

@@ -4,7 +4,7 @@
 //! programmer writes in its place. All of them are put into a copy of the tree below `target/`, each behind a [`switch`], and built
 //! once; the few that cannot be switched are put there and built one by one. Each is
 //! searched as `pontoon check` does: all built-in scenes, both manners, a fixed number of seeds, a limit of time. Where a race is known
-//! to need more seeds, the list names the scene, which is played first, with as many as `pontoon check` plays.
+//! to need more seeds, the list names the scene, which is played first, with some thousands.
 //!
 //! Nothing of it is in what ships. docs/mutants.md has the results.
 #![allow(

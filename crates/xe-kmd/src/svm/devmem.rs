@@ -1,10 +1,10 @@
 //! VRAM for migrations: where it comes from, and how pages travel.
 //!
-//! [`TileMemory`] is what the engine asks for one pagemap, of a tile or of all: addresses of its pages, copies in and out, and
+//! [`PagemapMemory`] is what the engine asks for one pagemap, of a tile or of all: addresses of its pages, copies in and out, and
 //! the end of an allocation. [`ToVram`] is the driver's side of one migration: the engine's call, and a block when the
 //! engine asks for one, with the one retry that a race with another migration deserves.
 //!
-//! Locking: [`TileMemory`]'s calls take leaf locks only, and may run in reader class. [`ToVram`] holds the VM's
+//! Locking: [`PagemapMemory`]'s calls take leaf locks only, and may run in reader class. [`ToVram`] holds the VM's
 //! lock and takes the migrate lock: shared for a first try, alone for the second, so that two VMs that fight
 //! for the same pages do not undo each other's work for ever.
 //!
@@ -60,7 +60,7 @@ impl gpusvm::Device for Dma {
 }
 
 /// What the engine asks of one pagemap's VRAM, which is that of a tile or of several.
-pub(crate) struct TileMemory {
+pub(crate) struct PagemapMemory {
     gpu: Arc<Gpu>,
     pagemap: PagemapId,
     dma: Dma,
@@ -68,7 +68,7 @@ pub(crate) struct TileMemory {
     owners: Vec<(TileId, Arc<dyn Owner>)>,
 }
 
-impl TileMemory {
+impl PagemapMemory {
     /// For a pagemap.
     pub(crate) fn new(gpu: &Arc<Gpu>, pagemap: PagemapId, registry: &Arc<Registry>) -> Self {
         let owner = |tile: &Tile| -> (TileId, Arc<dyn Owner>) {
@@ -94,7 +94,7 @@ impl TileMemory {
     }
 }
 
-impl DevmemOps for TileMemory {
+impl DevmemOps for PagemapMemory {
     fn device(&self) -> &dyn gpusvm::Device {
         &self.dma
     }
