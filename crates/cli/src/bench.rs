@@ -1,6 +1,6 @@
 //! The bench: what a fault costs, beside what nobody can avoid paying for it.
 //!
-//! A block of memory goes round: a CPU touch brings it home, tile 0 stores to it, then tile 1. Between these steps
+//! A block of memory goes round: a CPU touch migrates it back, tile 0 stores to it, then tile 1. Between these steps
 //! its floors are measured, so that whatever else the machine is busy with falls on both alike. What counts are the
 //! ratios: times move by a factor of two from run to run on a shared machine.
 //!
@@ -127,7 +127,7 @@ struct Samples {
     copy: Vec<u64>,
     bare_move: Vec<u64>,
     round_trip: Vec<u64>,
-    home: Vec<u64>,
+    back: Vec<u64>,
     faulting: Vec<u64>,
     mapped: Vec<u64>,
     first: Vec<u64>,
@@ -168,7 +168,7 @@ fn go_round(
             continue;
         }
         steps[0].push(&before, &touched);
-        samples.home.push(ns);
+        samples.back.push(ns);
         let before = stand.calls();
         samples.faulting.push(stand.store(0, memory, round)?);
         steps[1].push(&before, &stand.calls());
@@ -180,8 +180,8 @@ fn go_round(
         steps[2].push(&before, &stand.calls());
     }
     calls.extend(steps);
-    // The first touch found the block at home.
-    samples.home.remove(0);
+    // The first touch found the block in system memory.
+    samples.back.remove(0);
     Ok(rows_of(stand, block, memory, &samples))
 }
 
@@ -229,7 +229,7 @@ fn rows_of(stand: &Stand, block: &Block, memory: &Region, samples: &Samples) -> 
         ("  the fault, after a memcpy", after_copy),
         ("GPU fault, VRAM0->VRAM1", stand.services(memory, 1)),
         ("  of it, migration", stand.migrations(memory, "VRAM0", "VRAM1")),
-        ("CPU fault-back, touch of 4K", samples.home.clone()),
+        ("CPU fault-back, touch of 4K", samples.back.clone()),
         ("EXEC to fence, SYSTEM->VRAM0", samples.faulting.clone()),
         ("EXEC to fence, no fault", samples.mapped.clone()),
     ];

@@ -83,11 +83,11 @@ fn go_round(bare: &Bare, size: &'static str, ranges: usize, rounds: usize) -> Ve
         let phases = phases.map(|phases| PhaseTimes::median(phases));
         Row { what, size, ranges, median_ns: median(samples), phases }
     };
-    let [home, first, second] = &mut samples;
+    let [back, first, second] = &mut samples;
     vec![
         row("GPU fault, SYSTEM->VRAM0", first, Some(&phases[0])),
         row("GPU fault, VRAM0->VRAM1", second, Some(&phases[1])),
-        row("CPU fault, VRAM1->SYSTEM", home, None),
+        row("CPU fault, VRAM1->SYSTEM", back, None),
     ]
 }
 

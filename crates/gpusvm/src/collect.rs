@@ -199,7 +199,7 @@ impl<O: GpuSvmOps> Mapper<'_, O> {
     }
 
     fn map_device(&mut self, first: DevicePage, pages: usize, write: bool) -> Result<(), Attempt> {
-        // VRAM out of reach, or a page that only a CPU write fault makes writable: home with it first.
+        // VRAM out of reach, or a page that only a CPU write fault makes writable: it migrates back first.
         let pagemap = self.svm.pagemaps.find(first.pagemap).ok_or(SvmError::Mixed)?;
         let is_elsewhere = self.pages.pagemap().is_some_and(|seen| seen != first.pagemap);
         if is_elsewhere || !(write || self.ctx.read_only) {

@@ -59,7 +59,7 @@ pub enum Event {
         /// What.
         kind: EventKind,
     },
-    /// Pages found a new home. One event for each place that they came from.
+    /// Pages moved to a new place. One event for each place that they came from.
     Migrated {
         /// The range that the migration was asked for.
         range: HostRange,

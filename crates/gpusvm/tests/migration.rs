@@ -1,4 +1,4 @@
-//! Pages on their way to VRAM and home: data, references, and every way to fail.
+//! Pages on their way to VRAM and back: data, references, and every way to fail.
 
 mod world;
 

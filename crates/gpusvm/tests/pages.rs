@@ -77,7 +77,7 @@ fn vram_is_used_where_it_is() {
     assert_eq!(world.device_reads(key), (100..116).collect::<Vec<_>>());
     assert_eq!(world.device.mappings(), 0);
     world.assert_filled(range, 100);
-    assert!(!world.valid(key), "the CPU's touch took them home");
+    assert!(!world.valid(key), "the CPU's touch migrated them back");
     world.assert_empty();
 }
 
@@ -213,7 +213,7 @@ fn a_shared_page_in_vram_is_not_written_there() {
     world.to_tile(0, range).expect("all can move");
     let child = world.mm.sim.fork();
     assert_eq!(world.svm.get_pages(key, &Ctx { read_only: true, ..fault_ctx() }), Ok(()));
-    assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "home with it, where COW is broken");
+    assert_eq!(world.svm.get_pages(key, &fault_ctx()), Err(SvmError::Mixed), "it migrates back, where COW is broken");
     world.mm.sim.child_exit(child);
     world.svm.range_evict(key).expect("all can go back");
     assert_eq!(world.svm.get_pages(key, &fault_ctx()), Ok(()));

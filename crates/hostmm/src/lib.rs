@@ -20,7 +20,7 @@
 //!
 //! One [`Migration`] goes through all of it; each step reads and writes its parts.
 //!
-//! 1. [`HostMm::claim`] tells every notifier ([`EventKind::Migrate`]) and collects the pages of a range as parts.
+//! 1. [`HostMm::claim`] calls every notifier ([`EventKind::Migrate`]) and collects the pages of a range as parts.
 //!    A claimed page belongs to this migration until `finish`: no second claim gets it, a CPU fault on it waits.
 //!    Linux: `migrate_vma_setup` (migration entries, the CPU cannot touch the page).
 //!    Live: the CPU *goes on writing* a claimed system page until the very instant of its transfer.
@@ -28,7 +28,7 @@
 //! 3. The device's copy engine walks its page tables and asks [`HostMemory::transfer`] to carry what it
 //!    translated. A staged pair moves (live: `UFFDIO_MOVE`, no byte is copied) or is copied while the CPU is
 //!    kept out; any other pair is copied, just as the wrong page tables said.
-//! 4. [`HostMm::commit`] makes the destinations of what was carried the pages' homes, and says of each part whether that
+//! 4. [`HostMm::commit`] makes the destinations of what was carried the pages' places, and says of each part whether that
 //!    succeeded (Linux: `migrate_vma_pages`; a page may fail there on its own).
 //! 5. [`HostMm::finish`] frees the sources of what was committed, puts back what was not, and wakes every
 //!    CPU thread that waits (Linux: `migrate_vma_finalize`).

@@ -11,8 +11,8 @@ use units::{HostFrame, HostVa, Report};
 pub enum AccessError {
     /// A frame of VRAM that holds nothing: the translation that led here is stale, and should have been torn down.
     Empty,
-    /// A frame of VRAM that a change of mappings emptied, of which the notifiers have not been told to the end yet
-    /// (userfaultfd tells late). Nothing was done, and nobody is to blame: let go of what a flush waits for,
+    /// A frame of VRAM that a change of mappings emptied, for which the notifiers have not all been called yet
+    /// (userfaultfd's events come late). Nothing was done, and nobody is to blame: let go of what a flush waits for,
     /// translate again, retry.
     Again,
     /// No memory there (unmapped meanwhile), or permission is missing.

@@ -61,7 +61,7 @@ pub enum MmError {
 pub enum Toward {
     /// To the VRAM of this pagemap: system pages, holes, and device pages of the owner are collected.
     Vram(PagemapId),
-    /// Home: device pages of the owner only.
+    /// To system memory: device pages of the owner only.
     Ram,
 }
 
@@ -83,7 +83,7 @@ pub struct ClaimRequest {
 pub enum Claimed {
     /// A migration has begun, whatever was collected; it ends with [`HostMm::finish`].
     Begun,
-    /// Every page of the range is in the pagemap that it shall go to: nothing was collected, nobody was told, and there
+    /// Every page of the range is in the pagemap that it shall go to: nothing was collected, no notifier was called, and there
     /// is nothing to finish.
     There,
 }
@@ -99,14 +99,14 @@ pub struct CpuFault {
     pub vma: HostRange,
     /// Whether the touch is a write.
     pub write: bool,
-    /// The thread that touches, by the kernel's number, for whoever tells of it; 0 where that is not known.
+    /// The thread that touches, by the kernel's number, for whoever reports it; 0 where that is not known.
     pub thread: u32,
 }
 
 /// How an attempt to serve a CPU fault ended. In each case the toucher looks again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultOutcome {
-    /// The page is home, or somebody else is at it; the toucher tries again.
+    /// The page is back, or somebody else is at it; the toucher tries again.
     Retry,
     /// Not now: minimum residency has not passed. The toucher tries again later.
     Defer,
@@ -143,7 +143,7 @@ pub trait HostMm: Send + Sync {
     /// Introduces a pagemap of `frames` pages (`devm_memremap_pages`). Once per id.
     fn pagemap_insert(&self, id: PagemapId, owner: OwnerId, frames: u64, ops: Arc<dyn PagemapOps>);
 
-    /// Tells `ops` of changes inside `range` from now on (`mmu_interval_notifier_insert`).
+    /// Calls `ops` at changes inside `range` from now on (`mmu_interval_notifier_insert`).
     fn notifier_insert(&self, range: HostRange, ops: Arc<dyn NotifierOps>) -> Result<NotifierId, MmError>;
     /// Ends that; on return no callback of it runs any more. Not to be called from a callback.
     fn notifier_remove(&self, id: NotifierId);
@@ -158,12 +158,12 @@ pub trait HostMm: Send + Sync {
     /// at again.
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError>;
 
-    /// Starts a migration: tells the notifiers, and collects runs as parts of `migration`, by address. A page that is
+    /// Starts a migration: calls the notifiers, and collects runs as parts of `migration`, by address. A page that is
     /// pinned, foreign, shared, absent in a way that cannot migrate, or in another migration is in no part. `Stale`
     /// where the VMA changed meanwhile. On [`Claimed::Begun`] the caller owes a [`finish`](HostMm::finish).
     fn claim(&self, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError>;
 
-    /// Starts a migration home by device pages, wherever they are mapped, for eviction (`migrate_device_pfns`). The
+    /// Starts a migration to system memory by device pages, wherever they are mapped, for eviction (`migrate_device_pfns`). The
     /// parts come in the order of `pages`; what was not collected is in none. On `Ok` the caller owes a `finish`.
     fn claim_device(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError>;
 

@@ -1,4 +1,4 @@
-//! Interval notifiers: how a host tells that pages change (`mmu_interval_notifier`).
+//! Interval notifiers: the host calls them when pages change (`mmu_interval_notifier`).
 
 use super::OwnerId;
 use units::HostRange;
@@ -35,7 +35,7 @@ pub struct MmEvent {
     pub kind: EventKind,
 }
 
-/// What the engine does when told.
+/// What the engine does when a notifier is called.
 pub trait NotifierOps: Send + Sync {
     /// On return no device translates to the old pages any more, and none writes to them. The host has
     /// already moved the notifier's sequence on (it is odd now, and becomes the next even number afterwards).

@@ -171,7 +171,7 @@ impl Bare {
         now_ns() - start
     }
 
-    /// A CPU touches a block: nanoseconds until it is home.
+    /// A CPU touches a block: nanoseconds until it is back.
     pub fn touch(&self, block: usize) -> u64 {
         let start = now_ns();
         self.mm.touch(block);

@@ -23,7 +23,7 @@ pub use mm_sim::{Advice as MemoryAdvice, ChildId, Config, CpuError, Injection as
 /// Who manages the simulated process' memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Manner {
-    /// The kernel itself: told before each change, callers held, migration entries.
+    /// The kernel itself: notifiers before each change, callers held, migration entries.
     #[default]
     Linux,
     /// mm-live, as it ships, on the kernel's userfaultfd.
@@ -148,10 +148,10 @@ impl Checked {
     }
 
     /// A change of mappings that the preload library wraps (mremap, mprotect): where somebody moves the process' memory, it
-    /// migrates back before, and the driver is told of the change where the kernel tells nobody.
-    pub fn around_change<R>(&self, range: HostRange, told: Option<EventKind>, change: impl FnOnce() -> R) -> R {
+    /// migrates back before, and the driver is called where the kernel raises no event.
+    pub fn around_change<R>(&self, range: HostRange, kind: Option<EventKind>, change: impl FnOnce() -> R) -> R {
         match &self.live {
-            Some(live) => live.while_home(range, told, change),
+            Some(live) => live.while_in_system(range, kind, change),
             None => change(),
         }
     }
@@ -160,7 +160,7 @@ impl Checked {
     /// `EAGAIN` where some cannot: there is no child.
     pub fn fork(&self) -> Result<ChildId, Errno> {
         let Some(live) = &self.live else { return Ok(self.sim.fork()) };
-        let child = live.bring_all_home().then(|| self.sim.fork());
+        let child = live.migrate_all_back().then(|| self.sim.fork());
         live.thaw();
         child.ok_or(Errno::EAGAIN)
     }
@@ -177,13 +177,13 @@ impl Checked {
             neighbour.stop();
         }
         // The memory holds the pagemaps, and the device behind them holds the memory: it must let go of them.
-        let home = self.live.as_ref().is_none_or(|live| {
-            let home = live.stop();
+        let back = self.live.as_ref().is_none_or(|live| {
+            let back = live.stop();
             live.let_go();
-            home
+            back
         });
         self.sim.exit();
-        home
+        back
     }
 
     /// Driver and hardware of all devices, in their order.

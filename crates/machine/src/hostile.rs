@@ -131,7 +131,7 @@ impl Walker {
         // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
         let _ = core.device().migrate_range(*tile, piece);
         if self.pieces.is_multiple_of(HOME_EVERY) {
-            self.mm.bring_pages_home(piece);
+            self.mm.migrate_pages_back(piece);
         }
         // Each piece is sent to a tile, and at once to the next tile.
         Some(if self.pieces.is_multiple_of(2) { piece.end } else { piece.start })

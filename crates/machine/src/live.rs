@@ -191,20 +191,20 @@ impl Live {
     /// Never migrate this memory; what of it is in VRAM migrates back.
     pub fn exclude(&self, range: HostRange) {
         self.mm.exclude(range);
-        self.mm.bring_pages_home(range);
+        self.mm.migrate_pages_back(range);
     }
 
-    /// Runs a change of the program's mappings with `range` at home; the GPU is told where `told` says so.
-    pub fn around_change(&self, range: HostRange, told: Option<EventKind>, change: impl FnOnce()) {
-        self.mm.while_home(range, told, change);
+    /// Runs a change of the program's mappings with `range` in system memory; as an invalidation of that kind where there is one.
+    pub fn around_change(&self, range: HostRange, kind: Option<EventKind>, change: impl FnOnce()) {
+        self.mm.while_in_system(range, kind, change);
     }
 
     /// Runs a change after which nothing of `range` is mapped as it was; the GPU forgets it, wherever it is.
     pub fn around_unmap(&self, range: HostRange, change: impl FnOnce()) {
-        self.mm.while_told(range, EventKind::Unmap, change);
+        self.mm.while_invalidated(range, EventKind::Unmap, change);
     }
 
-    /// Runs a change that the kernel tells of, where it is to be told at all.
+    /// Runs a change for which the kernel raises an event, where it raises one at all.
     pub fn around_emptying(&self, change: impl FnOnce()) {
         self.mm.let_pass();
         change();
@@ -219,7 +219,7 @@ impl Live {
         }
         self.cores().for_each(|core| core.device().park_jobs());
         self.cores().for_each(|core| core.engines().park());
-        self.mm.bring_all_home()
+        self.mm.migrate_all_back()
     }
 
     /// Goes on after a fork, in the parent.

@@ -109,7 +109,7 @@ pub struct Fault {
     pub addr: u64,
     /// "resolved", "valid" or the error's name.
     pub outcome: String,
-    /// Nanoseconds from queue to answer (GPU) or of the migration home (CPU).
+    /// Nanoseconds from queue to answer (GPU) or of the migration back (CPU).
     pub ns: u64,
 }
 
@@ -181,8 +181,8 @@ impl Report {
         self.timeline_lost += lost;
         self.bans += book.bans;
         self.bo_evictions += book.bo_evictions;
-        let home = book.stats.flow_of(|way| way.to == Where::System).times;
-        self.evictions += home.saturating_sub(cpu_faults);
+        let back = book.stats.flow_of(|way| way.to == Where::System).times;
+        self.evictions += back.saturating_sub(cpu_faults);
         self.unfit_vram += book.unfit_vram;
         self.fence_array_holes += book.fence_array_holes;
         for (&(ioctl, what), &times) in &book.stubs {

@@ -247,7 +247,7 @@ mod tests {
     const BLOCK: u64 = 0x7f00_0000_0000;
 
     #[test]
-    fn a_block_goes_to_vram_at_a_fault_and_comes_home_at_a_touch() {
+    fn a_block_goes_to_vram_at_a_fault_and_back_at_a_touch() {
         let told = Serial::play(1, BLOCK, |machine| {
             assert_eq!(machine.cpu(BLOCK, Some(7)), Ok(7));
             assert_eq!(machine.tile(0, BLOCK, None), Ok(7));

@@ -77,7 +77,7 @@ impl Stand {
         let live = self.checked.live().expect("mm-live");
         let (calls, stats) = (live.calls(), live.stats());
         let calls = Calls { read: 0, probe: 0, wake: 0, poll: 0, eventfd: 0, ..calls };
-        Work { calls, pages: [stats.to_device, stats.to_home, stats.across, stats.copied, stats.put_back] }
+        Work { calls, pages: [stats.to_device, stats.to_system, stats.across, stats.copied, stats.put_back] }
     }
 
     fn done_by(&mut self, step: impl FnOnce(&mut Self)) -> Work {

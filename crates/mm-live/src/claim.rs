@@ -7,9 +7,9 @@
 //! A claim towards VRAM asks the kernel once, which pages hold something; a claim of pages in VRAM asks the books.
 
 use crate::LiveMm;
-use crate::books::{Books, Claim, Entry, Frame, From, Home, Mark, Page};
+use crate::books::{Books, Claim, Entry, Frame, From, Mark, Page, Residency};
+use crate::held::{NOTHING, overlapping};
 use crate::kernel::{Errno, Held};
-use crate::residency::{NOTHING, overlapping};
 use hostmm::{
     ClaimId, ClaimRequest, Claimed, DeviceRun, EventKind, Migration, MmError, MmEvent, PagemapId, Place, Run, Toward,
 };
@@ -105,7 +105,7 @@ impl LiveMm {
     pub(crate) fn claim_frames(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError> {
         let id = self.enter(Toward::Ram)?;
         migration.begin(ClaimId(id));
-        let places = self.books.lock().homes_of(pages);
+        let places = self.books.lock().mapped_at(pages);
         let begun: Vec<_> = places
             .into_iter()
             .map(|(range, _)| self.notifiers.begin(MmEvent { range, kind: EventKind::Clear }))
@@ -113,7 +113,7 @@ impl LiveMm {
             .collect();
         {
             let mut books = self.books.lock();
-            for (range, first) in books.homes_of(pages) {
+            for (range, first) in books.mapped_at(pages) {
                 books.collect_device(id, range, first, migration);
             }
         }
@@ -157,13 +157,13 @@ struct Seen<'a> {
 impl Books {
     /// Whether all of `range` lives in that pagemap, and nobody is at it.
     fn is_all_in(&self, range: HostRange, id: PagemapId) -> bool {
-        let is_there = |page: Page| matches!(page.home, Home::Device(page) if page.pagemap == id);
+        let is_there = |page: Page| matches!(page.residency, Residency::Device(page) if page.pagemap == id);
         self.runs(range).all(|(_, page)| is_there(page) && page.mark == Mark::Free)
     }
 
     /// Whether `range` has pages in system memory that nobody is at.
     fn has_free(&self, range: HostRange) -> bool {
-        self.runs(range).any(|(_, page)| page.home == Home::System && page.mark == Mark::Free)
+        self.runs(range).any(|(_, page)| page.residency == Residency::System && page.mark == Mark::Free)
     }
 
     /// Claims what can be claimed of `range`. Pages of system memory only where they were seen.
@@ -183,13 +183,13 @@ impl Books {
         while !rest.is_empty() {
             let (run, page) = self.run(rest);
             rest.start = run.end;
-            match (page.home, page.mark, seen) {
-                (Home::Device(first), Mark::Free, _)
+            match (page.residency, page.mark, seen) {
+                (Residency::Device(first), Mark::Free, _)
                     if self.arena(first.pagemap).is_some_and(|arena| arena.owner == request.owner) =>
                 {
                     self.add_entry(id, Entry::new(run, From::Device(first), false), migration);
                 }
-                (Home::System, Mark::Free, Some(Seen { held, .. })) => {
+                (Residency::System, Mark::Free, Some(Seen { held, .. })) => {
                     self.collect_system(id, run, held, &kept, migration);
                 }
                 _ => {}
@@ -238,12 +238,12 @@ impl Books {
     }
 
     /// Where pages of VRAM are mapped: runs, with the first frame of each.
-    fn homes_of(&self, pages: &[DeviceRun]) -> Vec<(HostRange, hostmm::DevicePage)> {
+    fn mapped_at(&self, pages: &[DeviceRun]) -> Vec<(HostRange, hostmm::DevicePage)> {
         let mut found = Vec::new();
         for DeviceRun { first, pages } in pages {
             let mut done = 0;
             while let Some((run, frame, _)) = self.frame_run(first.add(done as u64), pages - done) {
-                if let Frame::Home(va) = frame {
+                if let Frame::Backs(va) = frame {
                     found.push((HostRange::sized(va, bytes_of(run)), first.add(done as u64)));
                 }
                 done += run;
@@ -262,7 +262,7 @@ impl Books {
             let (run, page) = self.run(rest);
             rest.start = run.end;
             let expected = first.add(range.page_index(run.start) as u64);
-            let is_there = page == (Page { home: Home::Device(expected), mark: Mark::Free });
+            let is_there = page == (Page { residency: Residency::Device(expected), mark: Mark::Free });
             if is_there && !self.undelivered.meets(run) {
                 self.add_entry(id, Entry::new(run, From::Device(expected), false), migration);
             }

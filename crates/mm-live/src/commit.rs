@@ -1,11 +1,11 @@
 //! The commit of a migration (Linux: `migrate_vma_pages`).
 //!
-//! It makes destinations homes, run by run. What nothing was carried to becomes zeros: a hole that is still one, or a
+//! It makes the destinations the pages' places, run by run. What nothing was carried to becomes zeros: a hole that is still one, or a
 //! page that the device reported and forgot. What was carried and is not wanted goes back first: the engine is told of
 //! each page where it really is.
 
 use crate::LiveMm;
-use crate::books::{Books, Entry, Filling, Frame, From, Home};
+use crate::books::{Books, Entry, Filling, Frame, From, Residency};
 use crate::kernel::Errno;
 use crate::transfer::{Purpose, Transfer};
 use hostmm::{ClaimId, Migration, Place};
@@ -41,7 +41,7 @@ impl LiveMm {
             match entry.to {
                 Some(Place::Device(first)) if entry.outcome == Outcome::Zeroed => self.zero_frames(first, entry.pages),
                 Some(Place::Host(_)) if entry.outcome == Outcome::Zeroed => {
-                    (0..entry.pages).for_each(|index| self.zero_home(entry.range().page_at(index)));
+                    (0..entry.pages).for_each(|index| self.zero_in_system(entry.range().page_at(index)));
                 }
                 _ => {}
             }
@@ -191,16 +191,16 @@ impl Books {
         stranded
     }
 
-    /// The destination is the pages' home.
+    /// The destination is where the pages live.
     fn settle(&mut self, entry: &mut Entry) {
         if entry.cancelled || entry.committed {
             return;
         }
         match entry.to {
-            Some(Place::Host(_)) => self.set_home(entry.range(), Home::System),
+            Some(Place::Host(_)) => self.set_residency(entry.range(), Residency::System),
             Some(Place::Device(page)) => {
-                self.set_home(entry.range(), Home::Device(page));
-                self.set_frames(page, entry.pages, Frame::Home(entry.va));
+                self.set_residency(entry.range(), Residency::Device(page));
+                self.set_frames(page, entry.pages, Frame::Backs(entry.va));
             }
             None => return,
         }

@@ -205,8 +205,8 @@ mod tests {
         migration.aim(range, first);
         mm.stage(&mut migration).expect("empty frames");
         let mut outcomes = Vec::new();
-        let home = Place::Host(HostFrame(range.start.page_number()));
-        mm.transfer(home, Place::Device(first), 3, &mut |pages, outcome| outcomes.extend(vec![outcome; pages]));
+        let back = Place::Host(HostFrame(range.start.page_number()));
+        mm.transfer(back, Place::Device(first), 3, &mut |pages, outcome| outcomes.extend(vec![outcome; pages]));
         assert_eq!(outcomes, [Outcome::Copied, Outcome::Zeroed, Outcome::Copied]);
         assert!(mm.held(range).is_empty());
         mm.finish(&mut migration);

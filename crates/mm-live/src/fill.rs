@@ -1,7 +1,7 @@
-//! Filling and emptying frames, and homes that nothing was carried to.
+//! Filling and emptying frames, and pages of system memory that nothing was carried to.
 
 use crate::LiveMm;
-use crate::books::{Frame, Home, Mark, Page};
+use crate::books::{Frame, Mark, Page, Residency};
 use crate::kernel::{Descriptor, Errno};
 use hostmm::{DevicePage, DeviceRun, Place};
 use units::{HostRange, HostVa, PAGE_SHIFT, SZ_4K, bytes_of};
@@ -28,13 +28,13 @@ impl LiveMm {
         self.books.lock().note_bytes(first, pages, true);
     }
 
-    /// Gives a frame whose page the kernel took back zeros, as its page would have at home. False where nobody took
+    /// Gives a frame whose page the kernel took back zeros, as its page would have in system memory. False where nobody took
     /// it back. The page is marked meanwhile, so that no migration takes the frame for its own.
     pub(crate) fn refill(&self, page: DevicePage) -> bool {
         let (place, mark) = {
             let mut books = self.books.lock();
-            let Some(Frame::Home(va)) = books.frame(page).filter(|_| books.holds_bytes(page)) else { return false };
-            if books.page(va) != (Page { home: Home::Device(page), mark: Mark::Free }) {
+            let Some(Frame::Backs(va)) = books.frame(page).filter(|_| books.holds_bytes(page)) else { return false };
+            if books.page(va) != (Page { residency: Residency::Device(page), mark: Mark::Free }) {
                 return false;
             }
             let (place, mark) = (HostRange::sized(va, SZ_4K), books.next_turn());
@@ -62,8 +62,8 @@ impl LiveMm {
         absent
     }
 
-    /// A zero page at home, where a device reported a page carried and carried nothing.
-    pub(crate) fn zero_home(&self, va: HostVa) {
+    /// A zero page in system memory, where a device reported a page carried and carried nothing.
+    pub(crate) fn zero_in_system(&self, va: HostVa) {
         let mut tries = self.refusals();
         loop {
             let held = self.hold_events();

@@ -38,7 +38,7 @@ impl LiveMm {
     }
 
     /// Moves back what was carried and is not wanted. An mremap in the middle gives a page another address: then it
-    /// is tried again with that one. What cannot go back at all stays, and that becomes its home.
+    /// is tried again with that one. What cannot go back at all stays, and that becomes its place.
     pub(crate) fn undo(&self, id: u64, timeout_ns: u64) {
         let (mut end, mut tries) = (None, self.refusals());
         loop {

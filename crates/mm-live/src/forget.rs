@@ -2,7 +2,7 @@
 //!
 //! # Why a REMOVE drops nothing in system memory
 //!
-//! The kernel tells of DONTNEED and FREE before it touches the pages, and nothing tells when it has done so. A page that
+//! The kernel raises an event for DONTNEED and FREE before it touches the pages, and none when it has done so. A page that
 //! left for VRAM in between would survive a DONTNEED. One is tempted to drop the pages here, ahead of the madvise. That
 //! loses writes:
 //!
@@ -24,8 +24,8 @@
 //! patience before it drops its pages, and one of them migrates meanwhile. That page reads as before the DONTNEED.
 
 use crate::LiveMm;
-use crate::books::{Books, Frame, Home, Mark, Page};
-use crate::residency::NOTHING;
+use crate::books::{Books, Frame, Mark, Page, Residency};
+use crate::held::NOTHING;
 use hostmm::DeviceRun;
 use sync::time::now_ns;
 use units::HostRange;
@@ -40,7 +40,7 @@ pub(crate) enum Forget {
 }
 
 impl LiveMm {
-    /// Takes pages, or their mapping, out of the books. Gives frames to empty now, and to free when the engine was told.
+    /// Takes pages, or their mapping, out of the books. Gives frames to empty now, and to free when the notifiers were called.
     pub(crate) fn forget(&self, range: HostRange, what: Forget) -> Vec<DeviceRun> {
         let mut books = self.books.lock();
         let (lost, cancelled) = books.forget(range, what);
@@ -132,7 +132,7 @@ impl Books {
         let (mut lost, mut cancelled) = (Vec::new(), 0);
         let mut kept = Vec::new();
         for (run, page) in self.known(range) {
-            match (page.mark, page.home) {
+            match (page.mark, page.residency) {
                 (Mark::Claimed(id), _) => {
                     cancelled += run.pages() as u64;
                     if let Some(claim) = self.claims.get_mut(id) {
@@ -144,13 +144,13 @@ impl Books {
                         });
                     }
                 }
-                (_, Home::Device(first)) => {
+                (_, Residency::Device(first)) => {
                     self.set_frames(first, run.pages(), Frame::Cancelled);
                     lost.push(DeviceRun { first, pages: run.pages() });
                 }
                 _ => {}
             }
-            self.set(run, Page { home: Home::System, mark: Mark::Free });
+            self.set(run, Page { residency: Residency::System, mark: Mark::Free });
         }
         kept.into_iter().for_each(|(run, mark)| self.set_mark(run, mark));
         (lost, cancelled)

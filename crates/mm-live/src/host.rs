@@ -1,12 +1,12 @@
 //! The joint's traits, each method in a line or a few.
 
 use crate::LiveMm;
-use crate::books::{Arena, MAX_PAGEMAPS};
+use crate::books::{Arena, Frame, MAX_PAGEMAPS};
 use crate::kernel::{Descriptor, Fault, Watch};
 use core::ops::Range;
 use hostmm::{
-    AccessError, AtomicOp, ClaimRequest, Claimed, DeviceRun, EventKind, HostMemory, HostMm, Migration, MmError,
-    NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
+    AccessError, AtomicOp, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, HostMemory, HostMm, Migration,
+    MmError, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
 };
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K};
@@ -121,6 +121,21 @@ impl LiveMm {
         match (place, fault) {
             (Place::Device(page), Fault::Bus) => self.explain_empty(page),
             _ => AccessError::Fault,
+        }
+    }
+
+    /// Why a frame is empty: an event emptied it of which not all notifiers have been called, the kernel took
+    /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
+    /// notifiers, so the frame cannot be free again meanwhile.
+    fn explain_empty(&self, page: DevicePage) -> AccessError {
+        if self.books.lock().frame(page) == Some(Frame::Cancelled) {
+            self.counters.notified_late.add(1);
+            AccessError::Again
+        } else if self.refill(page) {
+            AccessError::Again
+        } else {
+            self.counters.stale.add(1);
+            AccessError::Empty
         }
     }
 }

@@ -24,7 +24,8 @@
 //! | `notifier` | the engine's notifiers and their sequences |
 //! | `barrier` | why no device runs on a page whose munmap has returned |
 //! | `turns` | why nobody starves where mappings change all the time |
-//! | `home` | fork, the end, wrappers: everything migrates back to system memory |
+//! | `migrate_back`, `life` | wrappers, fork, the end: pages migrate back to system memory |
+//! | `observe` | for observers: where a page lives, what is resident |
 //! | `rules`, `planted` | decisions as a table; mistakes on purpose, for the checker to find |
 //! | `kernel` | what is asked of a kernel, as a trait; `mm-sim` has a model of one |
 //! | `calls` | calls of a kernel, counted by kind |
@@ -67,7 +68,7 @@
 //! # Measured surprises (Linux 6.18)
 //!
 //! * SIGBUS and MOVE agree: a userfaultfd with UFFD_FEATURE_SIGBUS takes and gives pages by UFFDIO_MOVE.
-//! * `UFFDIO_COPY` of nothing tells whether an event is on its way: EAGAIN comes before EINVAL.
+//! * `UFFDIO_COPY` of nothing shows whether an event is on its way: EAGAIN comes before EINVAL.
 //! * UFFDIO_MOVE keeps a transient EAGAIN of its inner loop: pages that moved after it are not counted (met again:
 //!   EEXIST), and with ALLOW_SRC_HOLES a hole after it is met for ever, in the kernel. See `sys::uffd`.
 //! * The kernel gives an unmapped address to another thread before the event of the munmap is read. A move by a
@@ -79,8 +80,8 @@
 //! * A registered mapping that grows in place is registered where it grew, without an event.
 //! * A transfer that was translated before an mremap is not a pair of *wrong page tables*, and must not be copied as
 //!   one: both places may be other mappings' by then. See `unstaged`.
-//! * A REMOVE event tells the beginning of a DONTNEED and nothing tells its end. MADV_FREE raises the same event.
-//! * Mappings with nothing in VRAM are not registered, so nothing tells of their munmap but a wrapper.
+//! * A REMOVE event is raised when a DONTNEED begins, and none when it ends. MADV_FREE raises the same event.
+//! * Mappings with nothing in VRAM are not registered, so only a wrapper sees their munmap.
 //!
 //! [`PagemapOps`]: hostmm::PagemapOps
 
@@ -98,11 +99,14 @@ mod fill;
 mod finish;
 pub mod floor;
 mod forget;
-mod home;
+mod held;
 mod host;
 pub mod kernel;
+mod life;
+mod migrate_back;
 mod notifier;
 mod objects;
+mod observe;
 mod ours;
 mod places;
 pub mod planted;
@@ -111,7 +115,6 @@ mod reader;
 mod region;
 mod registration;
 mod remap;
-mod residency;
 mod rules;
 mod stats;
 #[allow(unsafe_code)]
@@ -143,7 +146,7 @@ use units::HostRange;
 pub enum Transport {
     /// UFFDIO_MOVE (Linux 6.8): the page itself.
     Move,
-    /// Write protection, copy, drop; home by UFFDIO_COPY. Slower, pinned pages are not noticed, and a write can be lost
+    /// Write protection, copy, drop; back by UFFDIO_COPY. Slower, pinned pages are not noticed, and a write can be lost
     /// where a program maps an address anew (`docs/soundness.md`): so it must be asked for.
     Copy,
 }
@@ -271,7 +274,7 @@ pub struct LiveMm {
     privilege: Privilege,
     quick_look_ups: bool,
     life: AtomicU32,
-    /// What is brought back is told nobody: it ends.
+    /// What migrates back is not reported: it ends.
     silent: AtomicBool,
     readers: Mutex<Vec<JoinHandle>>,
 }

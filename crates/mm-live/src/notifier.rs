@@ -63,7 +63,7 @@ pub(crate) struct Notifiers {
 pub(crate) struct Begun {
     number: u64,
     event: MmEvent,
-    told: Vec<(NotifierId, Arc<dyn NotifierOps>)>,
+    called: Vec<(NotifierId, Arc<dyn NotifierOps>)>,
 }
 
 impl Notifiers {
@@ -138,7 +138,7 @@ impl Notifiers {
         self.table.lock().notifiers.get(&id).is_none_or(|notifier| notifier.seq != seq.0)
     }
 
-    /// Whether nothing but migrations was told since `seq`, so that mappings are as they were.
+    /// Whether nothing but migrations was notified since `seq`, so that mappings are as they were.
     pub fn is_mapping_kept(&self, id: NotifierId, seq: Seq) -> bool {
         self.table.lock().notifiers.get(&id).is_some_and(|notifier| notifier.changed <= seq.0)
     }
@@ -147,23 +147,23 @@ impl Notifiers {
     pub fn begin(&self, event: MmEvent) -> Begun {
         let mut guard = self.table.lock();
         let table = &mut *guard;
-        let mut told = Vec::new();
+        let mut called = Vec::new();
         for (&id, notifier) in &mut table.notifiers {
             if notifier.range.overlaps(event.range) && !notifier.leaving {
                 notifier.count_in(event.kind);
                 notifier.calling += 1;
-                told.push((id, Arc::clone(&notifier.ops)));
+                called.push((id, Arc::clone(&notifier.ops)));
             }
         }
         table.last += 1;
-        let met = told.iter().map(|&(id, _)| id).collect();
+        let met = called.iter().map(|&(id, _)| id).collect();
         table.running.insert(table.last, Running { event, met });
-        Begun { number: table.last, event, told }
+        Begun { number: table.last, event, called }
     }
 
     /// Calls back. With no lock held.
     pub fn notify(&self, begun: &Begun) {
-        for (_, ops) in &begun.told {
+        for (_, ops) in &begun.called {
             ops.invalidate(&begun.event);
         }
     }
@@ -177,7 +177,7 @@ impl Notifiers {
             if let Some(notifier) = table.notifiers.get_mut(id) {
                 notifier.active -= 1;
                 notifier.seq += u64::from(notifier.active == 0);
-                notifier.calling -= u32::from(index < begun.told.len());
+                notifier.calling -= u32::from(index < begun.called.len());
             }
         }
         drop(guard);

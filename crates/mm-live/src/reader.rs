@@ -11,7 +11,7 @@
 //!   locks of this crate and what the engine's reader class allows.
 
 use crate::LiveMm;
-use crate::books::{Books, Filling, Frame, Home, Mark, Page};
+use crate::books::{Books, Filling, Frame, Mark, Page, Residency};
 use crate::events::Fault;
 use crate::kernel::{Descriptor, Errno, Progress};
 use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm};
@@ -51,7 +51,7 @@ pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
     mm.kernel.become_reader(number);
     mm.exclude_own_thread();
     while !mm.is_stopping() {
-        // The engine first: sequences stay odd, and frames unusable, until it was told.
+        // The engine first: sequences stay odd, and frames unusable, until its notifiers were called.
         mm.deliver_notices();
         mm.serve_next();
         let ready = mm.kernel.wait(mm.timeout_ms());
@@ -154,7 +154,7 @@ impl LiveMm {
             books.set_mark(HostRange::sized(addr, SZ_4K), turn);
             return Look::Protected { turn };
         }
-        if let Home::Device(page) = page.home {
+        if let Residency::Device(page) = page.residency {
             let watched = books.chunk(addr).and_then(|chunk| chunk.watched(addr));
             return Look::Device { page, watched };
         }
@@ -314,7 +314,7 @@ impl Books {
     fn fillable(&self, addr: HostVa) -> Option<HostRange> {
         let part = self.chunk(addr)?.registered.iter().map(|part| part.range).find(|range| range.contains(addr))?;
         let block = HostRange::around(addr, SZ_64K).intersect(part)?;
-        let is_free = |page: Page| page.home == Home::System && page.mark == Mark::Free;
+        let is_free = |page: Page| page.residency == Residency::System && page.mark == Mark::Free;
         let free = self.runs(block).filter(|(_, page)| is_free(*page)).map(|(run, _)| run);
         free.fold(None, |found: Option<HostRange>, run| match found {
             Some(before) if before.end == run.start => Some(HostRange::new(before.start, run.end)),
@@ -326,8 +326,8 @@ impl Books {
 
     /// Whether the page is where it was, and nobody is at it.
     fn is_still(&self, addr: HostVa, page: DevicePage) -> bool {
-        self.page(addr) == (Page { home: Home::Device(page), mark: Mark::Free })
-            && matches!(self.frame(page), Some(Frame::Home(_)))
+        self.page(addr) == (Page { residency: Residency::Device(page), mark: Mark::Free })
+            && matches!(self.frame(page), Some(Frame::Backs(_)))
     }
 }
 

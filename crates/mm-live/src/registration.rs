@@ -1,5 +1,5 @@
 //! Which parts of the program the first userfaultfd watches: chunks of 2M, clipped to their VMA, while they have pages
-//! in VRAM. Registered before the first page leaves, unregistered when the last is home.
+//! in VRAM. Registered before the first page leaves, unregistered when the last is back in system memory.
 //!
 //! A registration is the mapping's: mremap takes it along, and a mapping that grows in place takes what it grows by
 //! into it, without an event. So both are changed only while no event is on its way.
@@ -109,7 +109,7 @@ impl LiveMm {
                 continue;
             }
             let _unread = self.hold_events();
-            // From now on the kernel fills the places of dropped pages, and nobody tells.
+            // From now on the kernel fills the places of dropped pages, and no event says so.
             self.settle_dropped(chunk_range(number));
             let _one_at_a_time = self.registration.lock();
             if self.kernel.event_pending() {

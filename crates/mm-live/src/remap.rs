@@ -1,7 +1,7 @@
 //! mremap: pages in VRAM, their claims and their registration follow the mapping to its new place.
 
 use crate::LiveMm;
-use crate::books::{Books, Chunk, Frame, Home, Mark, Page, Watched};
+use crate::books::{Books, Chunk, Frame, Mark, Page, Residency, Watched};
 use crate::forget::Forget;
 use hostmm::{EventKind, Place};
 use units::{HostFrame, HostRange, HostVa, SZ_2M};
@@ -15,7 +15,7 @@ use units::{HostFrame, HostRange, HostVa, SZ_2M};
 /// Until then the kernel refuses every ioctl of ours on the program, so a fault there waits too.
 ///
 /// Not told apart is what happens when the remapping thread is through with yet another mremap *from* that place
-/// before the first thread has queued its event. Wrappers of mremap ([`LiveMm::while_home`]) leave no event at all.
+/// before the first thread has queued its event. Wrappers of mremap ([`LiveMm::while_in_system`]) leave no event at all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remap {
     /// Where it is kept meanwhile.
@@ -108,7 +108,7 @@ impl Books {
     pub fn is_kept(&self, range: HostRange) -> bool {
         let registered = |chunk: &Chunk| chunk.registered.iter().any(|part| part.range.overlaps(range));
         self.chunks_at(range).any(|(_, chunk)| registered(chunk))
-            || self.known(range).iter().any(|(_, page)| page.home != Home::System)
+            || self.known(range).iter().any(|(_, page)| page.residency != Residency::System)
     }
 
     /// mremap: what lay in `from` now lies at `to`, its claims and its registration with it.
@@ -122,19 +122,19 @@ impl Books {
         let runs = self.known(from);
         // A DONTNEED of before does not find them any more.
         self.quarantine.settle(from, u64::MAX);
-        self.set(from, Page { home: Home::System, mark: Mark::Free });
+        self.set(from, Page { residency: Residency::System, mark: Mark::Free });
         for (run, page) in runs {
             let place = HostRange::sized(moved(run.start), run.len());
-            match (page.home, page.mark) {
-                (home, Mark::Claimed(id)) => {
-                    self.set(place, Page { home, mark: page.mark });
+            match (page.residency, page.mark) {
+                (residency, Mark::Claimed(id)) => {
+                    self.set(place, Page { residency, mark: page.mark });
                     self.move_claimed(id, run, place.start);
                 }
-                (Home::Device(first), Mark::Free | Mark::Filling { .. }) => {
-                    self.set(place, Page { home: page.home, mark: Mark::Free });
-                    self.set_frames(first, run.pages(), Frame::Home(place.start));
+                (Residency::Device(first), Mark::Free | Mark::Filling { .. }) => {
+                    self.set(place, Page { residency: page.residency, mark: Mark::Free });
+                    self.set_frames(first, run.pages(), Frame::Backs(place.start));
                 }
-                (Home::System, _) => {}
+                (Residency::System, _) => {}
             }
         }
         if from.start.0 >= DEFERRED {
@@ -168,7 +168,7 @@ impl Books {
         }
         for (first, pages, va) in frames {
             match self.frame(first) {
-                Some(Frame::Home(_)) => self.set_frames(first, pages, Frame::Home(va)),
+                Some(Frame::Backs(_)) => self.set_frames(first, pages, Frame::Backs(va)),
                 Some(Frame::Staged(_)) => self.set_frames(first, pages, Frame::Staged(va)),
                 _ => {}
             }
@@ -207,7 +207,7 @@ mod tests {
         DevicePage { pagemap: PagemapId(0), frame }
     }
 
-    /// A world in whose books frame 1 is home at `a` and frame 2 at `g`, both registered; `t` is free.
+    /// A world in whose books frame 1 backs `a` and frame 2 `g`, both registered; `t` is free.
     fn world() -> Option<(Arc<LiveMm>, Arc<Freed>, [HostRange; 3])> {
         let mm = LiveMm::start_for_test()?;
         let freed = Arc::new(Freed::default());
@@ -215,8 +215,8 @@ mod tests {
         let places = [(); 3].map(|()| mem::map_arena(SZ_2M).expect("2M of addresses"));
         let mut books = mm.books.lock();
         for (place, page) in [(places[0], frame(1)), (places[1], frame(2))] {
-            books.set_home(HostRange::sized(place.start, SZ_4K), Home::Device(page));
-            books.set_frames(page, 1, Frame::Home(place.start));
+            books.set_residency(HostRange::sized(place.start, SZ_4K), Residency::Device(page));
+            books.set_frames(page, 1, Frame::Backs(place.start));
             books.chunk_mut(place.start).add_registered(Watched { range: place, sure: true });
         }
         drop(books);
@@ -272,18 +272,18 @@ mod tests {
     }
 
     #[test]
-    fn a_page_on_its_way_home_goes_where_its_mapping_is() {
+    fn a_page_on_its_way_back_goes_where_its_mapping_is() {
         let Some((mm, _, [a, g, t])) = world() else { return };
         let page = HostRange::sized(a.start, SZ_4K);
         let request = ClaimRequest { range: page, owner: OwnerId(1), toward: Toward::Ram, fault: None };
         let mut migration = Migration::default();
         mm.claim(&request, &mut migration).expect("a claim");
-        mm.stage(&mut migration).expect("a place at home");
-        let home = |va: HostVa| Some(Place::Host(HostFrame(va.page_number())));
+        mm.stage(&mut migration).expect("a place in system memory");
+        let system = |va: HostVa| Some(Place::Host(HostFrame(va.page_number())));
         let destination = || mm.entries(migration.id.map_or(0, |id| id.0)).first().and_then(|entry| entry.to);
-        assert_eq!(destination(), home(a.start));
+        assert_eq!(destination(), system(a.start));
         read(&mm, &[Message::Remap { from: a, to: t.start }]);
-        assert_eq!(destination(), home(t.start), "its old place is another mapping's by now");
+        assert_eq!(destination(), system(t.start), "its old place is another mapping's by now");
         mm.finish(&mut migration);
         end(&mm, [a, g, t]);
     }

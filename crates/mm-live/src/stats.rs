@@ -30,7 +30,7 @@ counters! {
     /// Pages moved or copied from system memory to VRAM.
     to_device,
     /// Pages moved or copied back.
-    to_home,
+    to_system,
     /// Pages moved or copied between VRAMs, or inside one.
     across,
     /// Pages of these that were copied and not moved.
@@ -65,14 +65,14 @@ counters! {
     unexpected,
     /// System calls refused because an event was unread or its raiser had not run again.
     again,
-    /// Pages on their way back that found another mapping in their place, of which no event had told (SHM_REMAP).
+    /// Pages on their way back that found another mapping in their place, for which no event was raised (SHM_REMAP).
     orphaned,
     /// Pages of VRAM that the kernel took back, as the program had allowed by MADV_FREE.
     reclaimed,
     /// Accesses of VRAM frames that are empty: the translation was stale.
     stale,
     /// Accesses of frames that an event had just emptied, before the notifiers were called: tried again.
-    told_late,
+    notified_late,
     /// Pages that could not move because they are pinned or shared copy-on-write.
     busy,
     /// Pages that could not move because of permissions, locks or VMAs.
@@ -89,7 +89,7 @@ counters! {
     refused,
     /// Destinations named for a page that were in use.
     occupied,
-    /// Pages found at home and in VRAM at once: must stay 0.
+    /// Pages found in system memory and in VRAM at once: must stay 0.
     conflicts,
     /// Pages that could be put back nowhere and stay at an uncommitted destination.
     stranded,

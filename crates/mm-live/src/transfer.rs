@@ -3,7 +3,7 @@
 //! | direction | descriptor | fails with |
 //! |---|---|---|
 //! | to the device | the program's into a buffer, the device's out of it | EBUSY: pinned or shared copy-on-write; EINVAL: not movable |
-//! | home | the program's: exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
+//! | to system memory | the program's: exact against munmap and DONTNEED, which make it EAGAIN | EINVAL: read-only meanwhile, so copied |
 //! | across | the device's | |
 //!
 //! Each step holds the events lock shared from the look at the books to the note of the result, so an event is
@@ -26,7 +26,7 @@ use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_2M, SZ_4K, bytes_
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
     ToDevice,
-    Home,
+    ToSystem,
     Across,
 }
 
@@ -259,7 +259,7 @@ impl LiveMm {
     /// The ioctl itself.
     fn push(&self, piece: &Piece, src: HostVa, dst: HostVa) -> (Step, Option<Stuck<'_>>) {
         let pages = piece.pages;
-        let by = if piece.direction == Direction::Home { Descriptor::Program } else { Descriptor::Device };
+        let by = if piece.direction == Direction::ToSystem { Descriptor::Program } else { Descriptor::Device };
         let (went, error) = match (self.transport, piece.direction) {
             (Transport::Move, Direction::ToDevice) => {
                 let passed = self.bounce(dst, src, pages, piece.huge);
@@ -291,7 +291,7 @@ impl LiveMm {
         match (errno, piece.direction) {
             // Both places hold something: a guard of MADV_GUARD_INSTALL, or a rule was broken. What the program sees
             // wins, and it is counted.
-            (Errno::EXIST, Direction::Home) => {
+            (Errno::EXIST, Direction::ToSystem) => {
                 self.counters.conflicts.add(1);
                 Step::Went(1, Outcome::Copied)
             }
@@ -300,12 +300,14 @@ impl LiveMm {
             (Errno::NOENT, Direction::ToDevice) => self.meet_hole(piece, src),
             (Errno::INVAL | Errno::NOENT | Errno::FAULT, _) if piece.pages > 1 => Step::Single,
             // Taken back by the kernel, after MADV_FREE: it is zeros now.
-            (Errno::NOENT | Errno::FAULT, Direction::Home | Direction::Across) if self.refill_if_absent(piece.from) => {
+            (Errno::NOENT | Errno::FAULT, Direction::ToSystem | Direction::Across)
+                if self.refill_if_absent(piece.from) =>
+            {
                 Step::Again
             }
-            (Errno::INVAL, Direction::Home) => self.copy_home(dst, src),
+            (Errno::INVAL, Direction::ToSystem) => self.copy_back(dst, src),
             // No mapping, and no event of its end.
-            (Errno::NOENT, Direction::Home) if self.vma_at(dst).is_none() => self.copy_home(dst, src),
+            (Errno::NOENT, Direction::ToSystem) if self.vma_at(dst).is_none() => self.copy_back(dst, src),
             (Errno::INVAL | Errno::NOENT, _) => self.count_invalid(),
             _ => {
                 self.counters.failed.add(1);
@@ -320,9 +322,9 @@ impl LiveMm {
         if held || self.kernel.event_pending() { Step::Again } else { Step::Went(pages, Outcome::Zeroed) }
     }
 
-    /// One page home by a copy: its mapping is read-only by now. Where it is another mapping, which only a change
+    /// One page back by a copy: its mapping is read-only by now. Where it is another mapping, which only a change
     /// without an event leaves behind, its page is of no use to anybody.
-    fn copy_home(&self, dst: HostVa, src: HostVa) -> Step {
+    fn copy_back(&self, dst: HostVa, src: HostVa) -> Step {
         let copied = self.kernel.copy(Descriptor::Program, dst, src, SZ_4K);
         match copied.error {
             None => {}
@@ -366,7 +368,7 @@ impl LiveMm {
     const fn direction_counter(&self, direction: Direction) -> &Counter {
         match direction {
             Direction::ToDevice => &self.counters.to_device,
-            Direction::Home => &self.counters.to_home,
+            Direction::ToSystem => &self.counters.to_system,
             Direction::Across => &self.counters.across,
         }
     }
@@ -378,7 +380,7 @@ impl Books {
         let va = match src {
             Place::Host(frame) => HostVa(frame.0 << PAGE_SHIFT),
             Place::Device(page) => match self.frame(page)? {
-                crate::books::Frame::Home(va) => va,
+                crate::books::Frame::Backs(va) => va,
                 _ => return None,
             },
         };
@@ -408,7 +410,7 @@ impl Books {
         let (from, to) = if transfer.purpose == Purpose::PutBack { (target, source) } else { (source, target) };
         let direction = match (from, to) {
             (Place::Host(_), Place::Device(_)) => Direction::ToDevice,
-            (Place::Device(_), Place::Host(_)) => Direction::Home,
+            (Place::Device(_), Place::Host(_)) => Direction::ToSystem,
             (Place::Device(_), Place::Device(_)) => Direction::Across,
             (Place::Host(_), Place::Host(_)) => return None,
         };

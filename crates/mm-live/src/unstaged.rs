@@ -3,7 +3,7 @@
 //! places is another page's by now.
 
 use crate::LiveMm;
-use crate::books::{Books, Frame, Home, Mark};
+use crate::books::{Books, Frame, Mark, Residency};
 use crate::kernel::Descriptor;
 use hostmm::Place;
 use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, SZ_4K};
@@ -62,8 +62,9 @@ impl Books {
             Some(entry.to.map(|to| to.add(entry.range().page_index(va) as u64)))
         };
         match self.frame(page) {
-            Some(Frame::Home(va)) => {
-                self.home(va) == Home::Device(page) && (self.mark(va) == Mark::Free || staged_for(va).is_some())
+            Some(Frame::Backs(va)) => {
+                self.residency(va) == Residency::Device(page)
+                    && (self.mark(va) == Mark::Free || staged_for(va).is_some())
             }
             Some(Frame::Staged(va)) => staged_for(va) == Some(Some(Place::Device(page))),
             // The access will say that it is empty.

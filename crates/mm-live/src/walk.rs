@@ -7,10 +7,10 @@
 //! Faulting in touches memory, so it waits for readers where a hole lies in a registered chunk: no reader walks.
 
 use crate::LiveMm;
-use crate::books::{Books, Home, Mark, Page};
+use crate::books::{Books, Mark, Page, Residency};
+use crate::held::NOTHING;
 use crate::kernel::{Held, Populate};
 use crate::reader::Touch;
-use crate::residency::NOTHING;
 use hostmm::{AtomicOp, DevicePage, FaultOutcome, MmError, Place, Run, Vma, Walk, WalkRun};
 use units::{HostFrame, HostRange, HostVa, ORDER_2M, SZ_2M};
 
@@ -147,7 +147,7 @@ impl LiveMm {
 impl Books {
     /// Up to where all pages of `range` live in VRAM.
     fn device_until(&self, range: HostRange) -> HostVa {
-        let lives = |(_, page): &(HostRange, Page)| matches!(page.home, Home::Device(_));
+        let lives = |(_, page): &(HostRange, Page)| matches!(page.residency, Residency::Device(_));
         self.runs(range).take_while(lives).last().map_or(range.start, |(run, _)| run.end)
     }
 
@@ -161,17 +161,17 @@ impl Books {
     ) -> Option<Hurdle> {
         for (run, page) in self.runs(range) {
             let claimed = matches!(page.mark, Mark::Claimed(_));
-            match page.home {
+            match page.residency {
                 _ if claimed && walk.fault => return Some(Hurdle::Claimed),
                 _ if claimed => push(runs, run, None, false, 0),
-                Home::Device(first) => {
+                Residency::Device(first) => {
                     let seen = self.arena(first.pagemap).is_some_and(|arena| Some(arena.owner) == walk.owner);
                     if !seen && walk.fault {
                         return Some(Hurdle::Foreign(run.start, first));
                     }
                     push(runs, run, seen.then_some(Place::Device(first)), seen && vma.write, 0);
                 }
-                Home::System => report_system(run, held, vma.write, runs),
+                Residency::System => report_system(run, held, vma.write, runs),
             }
         }
         None

@@ -134,7 +134,7 @@ fn across(mm: &Arc<LiveMm>, vram0: &Vram, vram1: &Vram) {
     assert_eq!(migrate_to(mm, vram1, range), 512);
     assert_eq!(vram0.free_frames(), 8 * SLOT);
     assert_eq!(mm.device_page(page(range, 3)).unwrap().pagemap, PagemapId(1));
-    // Tile 1 brings 64K home at a time.
+    // Tile 1 takes 64K back at a time.
     assert_eq!(load(page(range, 3)), 1003);
     assert_eq!(in_vram(mm, range), 496);
     let frames: Vec<_> = (0..512).filter_map(|i| mm.device_page(page(range, i))).collect();
@@ -225,7 +225,7 @@ fn read_only(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
 fn fork(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = filled(SZ_2M);
     assert_eq!(migrate_to(mm, vram, range), 512);
-    assert!(mm.bring_all_home());
+    assert!(mm.migrate_all_back());
     // SAFETY: the child only reads memory and exits.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -275,7 +275,7 @@ fn unwanted(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     unmap(range);
 }
 
-/// A page that is home already, and pinned there, cannot go back to VRAM: the engine is told that it moved.
+/// A page that is back already, and pinned there, cannot return to VRAM: the engine hears that it moved.
 fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let range = map(SZ_64K);
     store(range.start, 77);
@@ -286,12 +286,12 @@ fn stranded(mm: &Arc<LiveMm>, vram: &Vram, _: &Vram) {
     let mut migration = Migration::default();
     mm.claim(&request, &mut migration).expect("a claim");
     mm.stage(&mut migration).expect("a destination");
-    let home = migration.parts[0].to.expect("a frame");
+    let back = migration.parts[0].to.expect("a frame");
     let mut how = Outcome::Failed;
-    mm.transfer(Place::Device(from), home, 1, &mut |_, outcome| how = outcome);
+    mm.transfer(Place::Device(from), back, 1, &mut |_, outcome| how = outcome);
     assert_ne!(how, Outcome::Failed);
     let ring = pin(range.start);
-    // The engine was told nothing, and wants nothing.
+    // The notifiers were not called, and the engine wants nothing.
     mm.commit(&mut migration);
     let moved = migration.parts[0].carried();
     assert_eq!(moved, mm.device_page(range.start).is_none(), "what is said is what is so");

@@ -110,7 +110,7 @@ impl World for LiveWorld {
             unsafe { libc::mremap(range.start.0 as *mut _, len, len, 3, target.start.0 as *mut libc::c_void) }
         };
         // What the preload library's wrapper does.
-        let moved = self.mm.while_home(range, Some(hostmm::EventKind::Unmap), change);
+        let moved = self.mm.while_in_system(range, Some(hostmm::EventKind::Unmap), change);
         assert_eq!(moved as u64, target.start.0);
         self.forget(range);
         target
@@ -129,7 +129,7 @@ impl World for LiveWorld {
         let mut pipe = [0; 2];
         // SAFETY: two descriptors into an array of two.
         assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-        assert!(self.mm.bring_all_home());
+        assert!(self.mm.migrate_all_back());
         // SAFETY: the child reads memory, writes to a pipe and exits.
         let child = unsafe { libc::fork() };
         if child == 0 {

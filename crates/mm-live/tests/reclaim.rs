@@ -159,13 +159,13 @@ fn what_is_swapped_out_goes_along() {
     reads_back(range);
     assert_eq!((0..range.pages()).filter(|&i| load(page(range, i).add(8)) == 7).count(), moved);
 
-    // Home again, to a place whose neighbours are swapped out; and a look by a device.
+    // Back again, to a place whose neighbours are swapped out; and a look by a device.
     let range = paged_out(SZ_2M);
     let part = HostRange::sized(range.start, 16 * SZ_4K);
     migrate_to(&mm, &vram, part);
     madvise(range, MADV_PAGEOUT);
     group.empty();
-    migrate_home(&*mm, &*mm, range);
+    migrate_back(&*mm, &*mm, range);
     let walk = Walk { range, valid_since: None, vma: None, fault: true, write: true, owner: Some(OWNER) };
     let mut found = Vec::new();
     assert_eq!(mm.walk(&walk, &mut found), Ok(()));

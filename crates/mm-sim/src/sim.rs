@@ -85,7 +85,7 @@ impl Sim {
     pub fn inject(&self, injection: Injection) {
         self.lock().injection = injection;
     }
-    /// The next `count` migrations home find no memory at their `stage`.
+    /// The next `count` migrations back find no memory at their `stage`.
     pub fn inject_shortage(&self, count: u32) {
         self.lock().shortages += count;
     }

@@ -1,8 +1,8 @@
 //! The walk: what is mapped, page by page, with faults where the caller wants them.
 //!
 //! A fault drops the lock, so pages reported before it may have changed; the sequence tells, and the walk ends
-//! `Stale`. A hole makes it fault to the end of what was asked for, which brings the caller's own pages of VRAM behind
-//! the hole home too, as the kernel does.
+//! `Stale`. A hole makes it fault to the end of what was asked for, which migrates back the caller's own pages of VRAM behind
+//! the hole too, as the kernel does.
 //!
 //! Upstream: hmm_range_fault (mm/hmm.c).
 

@@ -90,7 +90,7 @@ pub fn is_alive(epoch: u32) -> bool {
     ACTIVE.load(Ordering::Acquire) && EPOCH.load(Ordering::Acquire) == epoch && in_own_process()
 }
 
-/// Makes a change of the program's mappings, by a function of libc: with that memory at home where a machine runs.
+/// Makes a change of the program's mappings, by a function of libc: with that memory migrated back where a machine runs.
 pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: impl FnMut() -> R) -> R {
     if !ACTIVE.load(Ordering::Acquire) || !in_own_process() {
         return make();

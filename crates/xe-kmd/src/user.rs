@@ -1,6 +1,6 @@
 //! The program's memory, as an ioctl reads and writes it.
 //!
-//! It may be in VRAM: reading it then migrates it home, on this very thread. So nothing here is called with a
+//! It may be in VRAM: reading it then migrates it back, on this very thread. So nothing here is called with a
 //! lock of the driver held.
 //!
 //! Upstream: `copy_from_user`, `copy_to_user`.

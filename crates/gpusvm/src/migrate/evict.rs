@@ -1,7 +1,7 @@
 //! To system memory, because VRAM is needed: a whole allocation, wherever its pages are mapped.
 //!
 //! Pages are claimed by device page, not by address, so no VMA and no mirror is asked; the host mm finds the
-//! mappings and tells their notifiers. Minimum residency does not count here.
+//! mappings and calls their notifiers. Minimum residency does not count here.
 //!
 //! Locking: no engine lock held; may be called from the driver's VRAM allocation path.
 //! Upstream: `drm_pagemap_evict_to_ram`.
@@ -49,7 +49,7 @@ impl Pagemap {
         let start_ns = sync::time::now_ns();
         let Buffers { migration, work } = buffers;
         let claim = Claim::by_page(mm, &work.live, migration)?;
-        self.carry_home(claim, work)?;
+        self.carry_back(claim, work)?;
         let pages = migration.carried();
         if let Some(range) = hull(&migration.parts)
             && pages > 0

@@ -1,4 +1,4 @@
-//! Migration: pages change their home, and their bytes travel with them.
+//! Migration: pages change their place, and their bytes travel with them.
 //!
 //! The host mm's protocol is claim → stage → (copy) → commit → finish, over one [`Migration`] whose parts are runs.
 //! Each step here is a token that the next one consumes: [`Claim`] → [`Staged`] → [`Committed`]. Whatever happens in

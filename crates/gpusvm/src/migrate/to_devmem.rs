@@ -3,7 +3,7 @@
 //! The claim comes first: it says whether there is anything to move and whether all of it can, and only then is VRAM
 //! asked for. What is claimed may lie in system memory, nowhere yet, or in the VRAM of other tiles and of peers; each source is a
 //! batch. Where all pages are in the destination pagemap already, nothing happens; where some of them are, the
-//! migration ends as busy: the driver sends the range home first, then tries again. So it does where an engine does not reach the
+//! migration ends as busy: the driver migrates the range back first, then tries again. So it does where an engine does not reach the
 //! destination. A driver may ask for the same where pages are in a *sibling* of the destination ([`FromOthers`]).
 //!
 //! The allocation belongs to a zdd from its first moment here on, so every way out puts it, and the last put

@@ -77,12 +77,12 @@ impl Pagemap {
         if first.and_then(|page| self.zdds.find(page)).is_none_or(|found| found.key != zdd.key) {
             return Ok(MigratedBack::default());
         }
-        self.carry_home(claim, work)?;
+        self.carry_back(claim, work)?;
         Ok(MigratedBack { pages: migration.carried() })
     }
 
     /// Carries all pages of a claim to system memory.
-    pub(super) fn carry_home(&self, claim: Claim<'_>, work: &mut Work) -> Result<(), MigrateError> {
+    pub(super) fn carry_back(&self, claim: Claim<'_>, work: &mut Work) -> Result<(), MigrateError> {
         if claim.migration.parts.is_empty() {
             return Ok(());
         }

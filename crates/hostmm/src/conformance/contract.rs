@@ -14,7 +14,7 @@ pub enum Told {
 pub enum Held {
     /// Until every notifier has returned.
     UntilDone,
-    /// Until the event is read; the notifiers may be told a moment later.
+    /// Until the event is read; the notifiers may be called a moment later.
     UntilRead,
 }
 
@@ -48,7 +48,7 @@ pub enum FailureKnown {
 /// What a host frame names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameName {
-    /// A physical page; a migration home takes a fresh one.
+    /// A physical page; a migration back takes a fresh one.
     Physical,
     /// The virtual page.
     ByAddress,

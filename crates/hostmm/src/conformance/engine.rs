@@ -64,7 +64,7 @@ impl PagemapOps for BringHome {
             return FaultOutcome::Retry;
         };
         let request = ClaimRequest { range: window, owner: self.owner, toward: Toward::Ram, fault: Some(fault.addr) };
-        match carry_home(mm, &*memory, &request) {
+        match carry_back(mm, &*memory, &request) {
             Ok(_) | Err(MmError::Stale | MmError::NoVma) => FaultOutcome::Retry,
             Err(MmError::Denied | MmError::NoMemory | MmError::Gone) => FaultOutcome::Fatal,
         }
@@ -118,8 +118,8 @@ pub fn carry(
     carry_legs(mm, memory, range, &mut migration)
 }
 
-/// A whole migration home of what `request` selects; says of each page whether it moved.
-pub fn carry_home(mm: &dyn HostMm, memory: &dyn HostMemory, request: &ClaimRequest) -> Result<Vec<bool>, MmError> {
+/// A whole migration back of what `request` selects; says of each page whether it moved.
+pub fn carry_back(mm: &dyn HostMm, memory: &dyn HostMemory, request: &ClaimRequest) -> Result<Vec<bool>, MmError> {
     let mut migration = Migration::default();
     mm.claim(request, &mut migration)?;
     carry_legs(mm, memory, request.range, &mut migration)
@@ -152,7 +152,7 @@ pub struct Seen {
     pub retry: Option<bool>,
 }
 
-/// A notifier that writes down what it is told.
+/// A notifier that writes down each call.
 pub struct Recorder {
     mm: Weak<dyn HostMm>,
     seen: Mutex<Vec<Seen>>,
@@ -289,10 +289,10 @@ impl<'w> Bench<'w> {
     pub fn try_to_tile(&self, range: HostRange, tile: u16, frame: u64) -> Vec<bool> {
         carry(&*self.mm, &*self.memory, range, Self::OWNER, self.frame(tile, frame)).expect("the migration is begun")
     }
-    /// Migrates what is in VRAM home.
-    pub fn home(&self, range: HostRange) -> Vec<bool> {
+    /// Migrates what is in VRAM back.
+    pub fn migrate_back(&self, range: HostRange) -> Vec<bool> {
         let request = ClaimRequest { range, owner: Self::OWNER, toward: Toward::Ram, fault: None };
-        carry_home(&*self.mm, &*self.memory, &request).expect("the migration is begun")
+        carry_back(&*self.mm, &*self.memory, &request).expect("the migration is begun")
     }
     /// An advisory walk, as the owner of the tiles.
     pub fn look(&self, range: HostRange) -> Vec<WalkRun> {

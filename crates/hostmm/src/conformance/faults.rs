@@ -140,7 +140,7 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
         let _ = carry(&*bench.mm, &*bench.memory, range, Bench::OWNER, next_frame(&bench, round));
         let range = Bench::page(range, 0);
         let request = ClaimRequest { range, owner: Bench::OWNER, toward: Toward::Ram, fault: None };
-        let _ = super::engine::carry_home(&*bench.mm, &*bench.memory, &request);
+        let _ = super::engine::carry_back(&*bench.mm, &*bench.memory, &request);
         world.pause();
     }
     for join in join {
@@ -152,7 +152,7 @@ pub(super) fn two_writers_and_two_tiles(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *fork*: the child sees what was in VRAM; the parent's pages are protected and told, or at home before.
+/// Row *fork*: the child sees what was in VRAM; the parent's pages are protected and notified, or migrated back before.
 pub(super) fn fork_shows_the_data(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(3, 60);

@@ -57,7 +57,7 @@ pub(super) fn the_books_balance(world: &dyn World) {
     world.store(range.page_at(7), 1);
     world.munmap(part(1, 3));
     world.settle();
-    assert!(bench.home(part(3, 5)).iter().all(|moved| *moved));
+    assert!(bench.migrate_back(part(3, 5)).iter().all(|moved| *moved));
     world.munmap(part(3, 8));
     world.munmap(part(0, 1));
     bench.audit();

@@ -36,7 +36,7 @@ pub(super) fn claim_collects_pages_and_holes(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *data*: system memory → tile 0 → tile 1 → home, and the bytes are the same at each station.
+/// Row *data*: system memory → tile 0 → tile 1 → system memory, and the bytes are the same at each station.
 pub(super) fn data_survives_every_home(world: &dyn World) {
     let bench = Bench::new(world);
     let range = bench.filled(8, 100);
@@ -46,7 +46,7 @@ pub(super) fn data_survives_every_home(world: &dyn World) {
     bench.to_tile(range, 1, 32);
     assert!((0..8).all(|i| at(1, 32 + i) == 100 + i), "tile 1 shows what tile 0 had");
     assert_eq!(bench.tiles[0].freed_in_all(), 8, "the frames of tile 0 are free again");
-    assert!(bench.home(range).iter().all(|moved| *moved));
+    assert!(bench.migrate_back(range).iter().all(|moved| *moved));
     bench.assert_filled(range, 100);
     assert!(bench.places(range).iter().all(|place| matches!(place, Some(Place::Host(_)))));
     assert_eq!(bench.freed(), 16);
@@ -188,7 +188,7 @@ pub(super) fn two_megabytes_travel(world: &dyn World) {
     bench.to_tile(range, 0, 512);
     assert_eq!(bench.peek(Place::Device(bench.frame(0, 512 + 300))), 1300);
     order(range);
-    assert!(bench.home(range).iter().all(|moved| *moved));
+    assert!(bench.migrate_back(range).iter().all(|moved| *moved));
     bench.assert_filled(range, 1000);
     world.munmap(HostRange::sized(range.start, bytes_of(1)));
     assert_eq!(bench.look(HostRange::new(range.start.add(SZ_4K), range.end))[0].order, 0, "a mapping cut is small");
@@ -216,7 +216,7 @@ pub(super) fn what_no_claim_takes(world: &dyn World) {
     bench.audit();
 }
 
-/// Row *all there*: a claim of what is at its destination pagemap already collects nothing, tells nobody, and owes no
+/// Row *all there*: a claim of what is at its destination pagemap already collects nothing, calls no notifier, and owes no
 /// finish; a claim of which one page is elsewhere is a claim.
 pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
     let bench = Bench::new(world);
@@ -231,7 +231,7 @@ pub(super) fn what_is_there_is_not_claimed(world: &dyn World) {
     };
     let mut migration = Migration::default();
     assert_eq!(bench.mm.claim(&request(range, 0), &mut migration), Ok(Claimed::There));
-    assert!(recorder.take().is_empty(), "nobody is told");
+    assert!(recorder.take().is_empty(), "no notifier was called");
     bench.to_tile(Bench::page(range, 1), 1, 0);
     recorder.take();
     for (tile, pages) in [(0, 3), (1, 3)] {
@@ -294,7 +294,7 @@ pub(super) fn a_part_of_a_claim_is_dropped(world: &dyn World) {
     bench.audit();
 }
 
-/// Rows *claim*, *order*: a huge page is one run of a walk, one part of a claim, and one run at home again.
+/// Rows *claim*, *order*: a huge page is one run of a walk, one part of a claim, and one run in system memory again.
 pub(super) fn a_huge_page_is_one_run(world: &dyn World) {
     let bench = Bench::new(world);
     let range = world.mmap(pages_of(SZ_2M), Mapping::Huge);

@@ -31,7 +31,7 @@ mod walks;
 mod world;
 
 pub use contract::{ClaimedCpu, Contract, FailureKnown, ForkWay, FrameName, Held, Protected, Told};
-pub use engine::{Bench, BringHome, Recorder, Seen, carry, carry_home, moved, transfer};
+pub use engine::{Bench, BringHome, Recorder, Seen, carry, carry_back, moved, transfer};
 pub use world::{Body, Cpu, Join, Mapping, World};
 
 /// A case: panics where the world breaks the contract.

@@ -96,7 +96,7 @@ impl Device {
         Ok([bound - start, unbound - bound])
     }
 
-    /// All blocks, each at home, are faulted on: by the first so many queues, to the last fence seen.
+    /// All blocks, each in system memory, are faulted on: by the first so many queues, to the last fence seen.
     pub fn fault(&mut self, queues: usize) -> Result<u64, Failed> {
         for block in &self.blocks {
             self.live.mm().copy_to_user(block.range().start, &[0; 4]).map_err(|_| Failed::Touch)?;

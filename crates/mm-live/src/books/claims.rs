@@ -47,7 +47,7 @@ pub(crate) struct Entry {
     pub cancelled: bool,
     /// The engine wants them at their destination.
     pub wanted: bool,
-    /// The destination is their home.
+    /// The destination is where they live.
     pub committed: bool,
     pub filling: Filling,
     /// The CPU has filled a hole of it since.

@@ -20,8 +20,8 @@ const SLOT_FRAMES: u64 = SZ_2M / SZ_4K;
 pub(crate) enum Frame {
     /// Nobody's; holds nothing.
     Empty,
-    /// Home of the page at this address.
-    Home(HostVa),
+    /// It backs the page at this address.
+    Backs(HostVa),
     /// Named as the destination of the page at this address.
     Staged(HostVa),
     /// Emptied by an event whose notifiers have not all been called.
@@ -38,7 +38,7 @@ impl Follow for State {
     const NOTHING: Self = Self { frame: Frame::Empty, bytes: false };
     fn further(self, pages: usize) -> Self {
         let frame = match self.frame {
-            Frame::Home(va) => Frame::Home(va.add(bytes_of(pages))),
+            Frame::Backs(va) => Frame::Backs(va.add(bytes_of(pages))),
             Frame::Staged(va) => Frame::Staged(va.add(bytes_of(pages))),
             Frame::Empty | Frame::Cancelled => self.frame,
         };

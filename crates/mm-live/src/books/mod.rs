@@ -4,7 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | `runs` | pages of a 2M block as runs |
-//! | `pages` | by address: home and mark; which parts are watched |
+//! | `pages` | by address: residency and mark; which parts are watched |
 //! | `frames` | by frame of VRAM: whose, and whether it holds bytes |
 //! | `claims` | migrations: a run of pages is one entry |
 //! | `quarantine` | pages that a DONTNEED is about to drop |
@@ -22,4 +22,4 @@ mod runs;
 
 pub(crate) use claims::{Claim, Entry, Filling, From};
 pub(crate) use frames::{Arena, Frame, MAX_PAGEMAPS};
-pub(crate) use pages::{Books, Chunk, Home, Mark, Page, Watched, chunk_of, chunk_range};
+pub(crate) use pages::{Books, Chunk, Mark, Page, Residency, Watched, chunk_of, chunk_range};

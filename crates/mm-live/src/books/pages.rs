@@ -14,7 +14,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// Where a page lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Home {
+pub(crate) enum Residency {
     /// In system memory, if anywhere.
     System,
     /// In VRAM.
@@ -35,18 +35,18 @@ pub(crate) enum Mark {
 /// One page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Page {
-    pub home: Home,
+    pub residency: Residency,
     pub mark: Mark,
 }
 
 impl Follow for Page {
-    const NOTHING: Self = Self { home: Home::System, mark: Mark::Free };
+    const NOTHING: Self = Self { residency: Residency::System, mark: Mark::Free };
     fn further(self, pages: usize) -> Self {
-        let home = match self.home {
-            Home::System => Home::System,
-            Home::Device(page) => Home::Device(page.add(pages as u64)),
+        let residency = match self.residency {
+            Residency::System => Residency::System,
+            Residency::Device(page) => Residency::Device(page.add(pages as u64)),
         };
-        Self { home, ..self }
+        Self { residency, ..self }
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Books {
     pub last_deferred: u64,
     /// Counts the readers' turns.
     pub last_turn: u32,
-    /// Places of which the engine has not been told yet what happened there.
+    /// Places for whose events the notifiers have not been called yet.
     pub undelivered: Undelivered,
     /// Pages that are not claimed for a while.
     pub quarantine: Quarantine,
@@ -210,8 +210,8 @@ impl Books {
         found
     }
 
-    pub fn home(&self, va: HostVa) -> Home {
-        self.page(va).home
+    pub fn residency(&self, va: HostVa) -> Residency {
+        self.page(va).residency
     }
 
     pub fn mark(&self, va: HostVa) -> Mark {
@@ -234,13 +234,13 @@ impl Books {
     }
 
     /// The first page of `range` lives there, the others behind it.
-    pub fn set_home(&mut self, range: HostRange, home: Home) {
+    pub fn set_residency(&mut self, range: HostRange, residency: Residency) {
         let mut rest = range;
         while !rest.is_empty() {
             let (run, page) = self.run(rest);
             let offset = range.page_index(run.start);
-            let home = Page { home, mark: Mark::Free }.further(offset).home;
-            self.set(run, Page { home, ..page });
+            let residency = Page { residency, mark: Mark::Free }.further(offset).residency;
+            self.set(run, Page { residency, ..page });
             rest.start = run.end;
         }
     }

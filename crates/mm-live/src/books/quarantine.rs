@@ -1,6 +1,6 @@
 //! Pages that are not claimed for a while: a DONTNEED of them has begun, or a wrapper changes their mapping.
 //!
-//! A REMOVE event tells that a madvise of the program is about to drop pages. Nothing tells that it has dropped them.
+//! A REMOVE event is raised before a madvise of the program drops pages, and none when it has dropped them.
 //! A page that was present when the event was read is *pending*, and stays in system memory until one of these:
 //!
 //! * it is seen absent, or a reader or a migration fills its place: the madvise has dropped it;

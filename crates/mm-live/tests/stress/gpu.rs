@@ -23,7 +23,7 @@ pub(super) fn gpu(stage: &Stage, number: usize) {
         match random.below(6) {
             0 | 1 if stage.plan.lossy => lossy(stage, part),
             0..3 => drop(migrate_to(&stage.mm, &stage.vram[random.below(2) as usize], part)),
-            3 => drop(migrate_home(&*stage.mm, &*stage.mm, part)),
+            3 => drop(migrate_back(&*stage.mm, &*stage.mm, part)),
             4 => evict(stage, &mut random),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! Everything at once, without an engine: nothing may be lost and nothing may hang.
 //!
-//! Two readers; two "GPUs" that migrate chunks system -> VRAM 0 -> VRAM 1 -> home and count in them; three CPU
+//! Two readers; two "GPUs" that migrate chunks system -> VRAM 0 -> VRAM 1 -> system and count in them; three CPU
 //! threads that count in the same pages and verify each word; and beside them, on memory of their own that the
 //! GPUs migrate as well: mmap at the same place, munmap, DONTNEED, mremap (moving and growing), two threads that use an
 //! address in turn, buffer objects that come and go, fork, dlopen, and a timer signal whose handler touches memory that may be in VRAM. A watchdog prints the state and aborts
@@ -332,7 +332,7 @@ fn is_enough(stage: &Stage, begun: Instant) -> bool {
         return stage.counts.lost.load(SeqCst) > 0 || begun.elapsed() > STALL;
     }
     let owners = stage.counts.owners.load(SeqCst) >= ENOUGH_OWNERS || plan.transport == Transport::Copy;
-    let moved = owners && stats.to_device >= ENOUGH && stats.to_home >= ENOUGH && stats.across > 0;
+    let moved = owners && stats.to_device >= ENOUGH && stats.to_system >= ENOUGH && stats.across > 0;
     moved && plan.short.as_ref().is_none_or(|short| short.refused.is_enough(plan.transport))
 }
 
@@ -409,7 +409,7 @@ fn nothing_is_lost_and_nothing_hangs() {
 
 fn judge(stage: &Stage) {
     let mm = &stage.mm;
-    assert!(mm.bring_all_home());
+    assert!(mm.migrate_all_back());
     mm.thaw();
     mm.settle();
     let stats = mm.stats();

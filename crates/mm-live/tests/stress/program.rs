@@ -144,7 +144,7 @@ pub(super) fn grower(stage: &Stage) {
         // As the C library's realloc does it, unseen by any wrapper, and as a wrapper does.
         let mut at = if round % 2 == 0 { go() } else { libc::MAP_FAILED };
         if at == libc::MAP_FAILED {
-            at = stage.mm.while_home(area, Some(EventKind::Unmap), go);
+            at = stage.mm.while_in_system(area, Some(EventKind::Unmap), go);
         }
         assert_ne!(at, libc::MAP_FAILED);
         let at = at as u64;
@@ -161,7 +161,7 @@ pub(super) fn forker(stage: &Stage) {
     guard(stage);
     while stage.beat(8) {
         std::thread::sleep(Duration::from_millis(100));
-        assert!(stage.mm.bring_all_home());
+        assert!(stage.mm.migrate_all_back());
         // SAFETY: the child reads memory and exits.
         let child = unsafe { libc::fork() };
         if child == 0 {

@@ -168,7 +168,7 @@ impl Vram {
 impl PagemapOps for Vram {
     fn migrate_to_ram(&self, mm: &dyn HostMm, fault: &CpuFault) -> FaultOutcome {
         let window = HostRange::around(fault.addr, self.window).intersect(fault.vma).unwrap();
-        with_memory(mm, |mm, memory| migrate_home(mm, memory, window));
+        with_memory(mm, |mm, memory| migrate_back(mm, memory, window));
         FaultOutcome::Retry
     }
 
@@ -223,7 +223,7 @@ fn allowed<T>(opened: Result<T, Refused>) -> Option<T> {
     opened.inspect_err(|refused| skipped(&format!("userfaultfd refused: {refused}"))).ok()
 }
 
-pub fn migrate_home(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange) -> usize {
+pub fn migrate_back(mm: &dyn HostMm, memory: &dyn HostMemory, window: HostRange) -> usize {
     let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Ram, fault: None };
     let mut migration = Migration::default();
     let Ok(_) = mm.claim(&request, &mut migration) else { return 0 };

@@ -2,8 +2,8 @@
 //!
 //! A claimed page's entry is a migration entry: CPUs wait. Transfers copy. `commit` decides page by page;
 //! holes are inserted there, with an invalidation of their own, unless a CPU filled them meanwhile. `finish`
-//! replaces the migration entries by the new home or the old one; a page whose entry was zapped meanwhile has
-//! no home and is freed where it is.
+//! replaces the migration entries by the new place or the old one; a page whose entry was zapped meanwhile has
+//! no place and is freed where it is.
 //!
 //! Upstream: migrate_vma_pages, migrate_vma_finalize (mm/migrate_device.c), remove_migration_ptes (mm/migrate.c).
 
@@ -128,7 +128,7 @@ fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<Devi
     }
     let mapped = state.space.entry(page.at) == Some(Entry::Migration { claim: id });
     let write = page.write && state.space.vma(page.at).is_some_and(|mapped| mapped.vma.write);
-    let (home, other) = if page.moved { (page.to, page.source) } else { (page.source, page.to) };
+    let (place, other) = if page.moved { (page.to, page.source) } else { (page.source, page.to) };
     if let Some(Place::Host(frame)) = other {
         state.frames.put(frame);
     }
@@ -138,7 +138,7 @@ fn settle(state: &mut State, id: ClaimId, page: &ClaimPage, freed: &mut Vec<Devi
     {
         freed.push(dropped);
     }
-    let event = match home {
+    let event = match place {
         Some(Place::Host(frame)) if mapped => {
             state.space.set(page.at, Entry::System { frame, write });
             Some(Place::Host(frame))

@@ -180,8 +180,8 @@ impl Claims {
 /// Names the destinations of a claim's pages; those on their way back get frames.
 pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), MmError> {
     let id = migration.id.ok_or(MmError::Gone)?;
-    let home = state.claims.held(id).toward == Toward::Ram;
-    if home && state.shortages > 0 && !migration.parts.is_empty() {
+    let to_system = state.claims.held(id).toward == Toward::Ram;
+    if to_system && state.shortages > 0 && !migration.parts.is_empty() {
         state.shortages -= 1;
         return Err(MmError::NoMemory);
     }
@@ -191,7 +191,7 @@ pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), 
         for (n, index) in indices.into_iter().enumerate() {
             let page = state.claims.held(id).pages[index];
             let to = match part.to_at(n) {
-                _ if home => Some(Place::Host(state.frames.alloc(crate::content::Content::default()))),
+                _ if to_system => Some(Place::Host(state.frames.alloc(crate::content::Content::default()))),
                 Some(Place::Device(dst)) => {
                     assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
                     Some(Place::Device(dst))

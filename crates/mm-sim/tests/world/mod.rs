@@ -62,13 +62,13 @@ impl Process {
     pub fn around_change<R>(&self, range: HostRange, change: impl FnOnce() -> R) -> R {
         match &self.live {
             None => change(),
-            Some(live) => live.while_home(range, Some(EventKind::Unmap), change),
+            Some(live) => live.while_in_system(range, Some(EventKind::Unmap), change),
         }
     }
     /// fork, as the preload library prepares it.
     pub fn fork(&self) -> mm_sim::ChildId {
         let Some(live) = &self.live else { return self.sim.fork() };
-        assert!(live.bring_all_home(), "everything migrates back");
+        assert!(live.migrate_all_back(), "everything migrates back");
         let child = self.sim.fork();
         live.thaw();
         child

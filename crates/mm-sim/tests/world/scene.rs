@@ -1,7 +1,7 @@
 //! A process with two tiles and parties that do something to it.
 
 use super::{Manager, Process};
-use hostmm::conformance::{BringHome, carry, carry_home};
+use hostmm::conformance::{BringHome, carry, carry_back};
 use hostmm::{ClaimRequest, DevicePage, HostMemory, HostMm, OwnerId, PagemapId, Toward};
 use mm_sim::{Config, MapKind, Sim};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Scene {
     }
     pub fn evict(&self, range: HostRange) {
         let request = ClaimRequest { range, owner: OWNER, toward: Toward::Ram, fault: None };
-        let _ = carry_home(&*self.mm, &*self.memory, &request);
+        let _ = carry_back(&*self.mm, &*self.memory, &request);
         self.check();
     }
     pub fn check(&self) {

@@ -61,7 +61,7 @@ pub trait Device: Send + Sync {
     fn exclude(&self, range: HostRange);
     /// This memory is the library's own: refuse it to every access.
     fn own(&self, range: HostRange);
-    /// Run `make`, which changes the mappings of `range`, with its memory at home and kept there if that matters for `change`.
+    /// Run `make`, which changes the mappings of `range`, with its memory migrated back and kept there if that matters for `change`.
     fn around_change(&self, range: HostRange, change: Change, make: &mut dyn FnMut());
     /// The kernel's mappings that `range` lies in, where they are one mapping for the program; else none.
     fn pieces(&self, range: HostRange) -> Vec<HostRange>;

@@ -1,4 +1,4 @@
-//! mmap of a node; mprotect, mremap, mlock and their kin, with their memory at home.
+//! mmap of a node; mprotect, mremap, mlock and their kin, with their memory migrated back before.
 //!
 //! munmap, mmap over something, and most of madvise need little here: the kernel tells of them where something is watched, also
 //! if libc calls them by itself. It tells when they are done; so jobs that may count on that memory are waited for here, before.

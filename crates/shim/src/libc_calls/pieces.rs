@@ -4,7 +4,7 @@
 //! refuses to resize across the two (EFAULT). Here such a range moves piece by piece, the last of them with the new length;
 //! where one does not go, the others go back.
 //!
-//! Locking: the caller keeps the memory at home and unwatched.
+//! Locking: the caller keeps the memory in system memory and unregistered.
 
 use super::{errno, real, set_errno};
 use crate::session;
