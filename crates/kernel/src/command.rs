@@ -1,18 +1,23 @@
-//! Starting tools: their output goes to a log, an interruption ends the work, a full disk is named.
+//! Starting tools: their output goes to a log, an interruption ends them and all that they started, a full disk is named.
+
+#![allow(clippy::disallowed_methods, reason = "it waits for other processes, and no checker schedules that")]
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Whether somebody wants this to end (Ctrl-C).
 #[derive(Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on SIGINT and SIGTERM set it; tools of the same terminal get them, too.
+    /// From now on SIGINT and SIGTERM set it.
     pub fn install() -> Result<Self> {
         let interrupt = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -41,7 +46,9 @@ pub(crate) fn run(command: &mut Command, log: &Path, what: &str, interrupt: &Int
     let output = File::options().create(true).append(true).open(log).with_context(|| full(log))?;
     command.env("LC_ALL", "C").stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let tool = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("cannot start {tool}"))?;
+    // A group of its own: make, and what it starts, end together.
+    let mut child = command.process_group(0).spawn().with_context(|| format!("cannot start {tool}"))?;
+    let status = wait(&mut child, interrupt)?;
     interrupt.check()?;
     if status.success() {
         return Ok(());
@@ -55,6 +62,30 @@ pub(crate) fn run(command: &mut Command, log: &Path, what: &str, interrupt: &Int
     let shown: Vec<&str> =
         if errors.is_empty() { last.into_iter().rev().collect() } else { errors.into_iter().take(8).collect() };
     bail!("{what} fails; {tool} says:\n  {}", shown.join("\n  "))
+}
+
+/// Waits for a tool, or ends it and what it started.
+fn wait(child: &mut Child, interrupt: &Interrupt) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if interrupt.check().is_err() {
+            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            group.map(|group| kill_process_group(group, Signal::KILL));
+            return Ok(child.wait()?);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An error of a full disk, with the remedy.
+pub(crate) fn explain_full(error: anyhow::Error, dir: &Path) -> anyhow::Error {
+    let is_full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_full)) {
+        return error.context(full(&dir.join("log")));
+    }
+    error
 }
 
 fn full(log: &Path) -> String {
@@ -86,6 +117,29 @@ mod tests {
     fn errors_are_shown_before_other_lines() {
         let text = failing("echo CC a.o; echo 'a.c:1: error: x'; echo CC b.o; exit 1");
         assert!(text.contains("a.c:1: error: x") && !text.contains("CC b.o"), "{text}");
+    }
+
+    #[test]
+    fn an_interruption_ends_a_tool_and_what_it_started() {
+        let interrupt = Interrupt::default();
+        let dir = tempfile::tempdir().expect("a folder");
+        let (started, end) = (dir.path().join("started"), interrupt.clone());
+        let script = format!("sleep 1000 & echo $! > '{0}.half'; mv '{0}.half' '{0}'; wait", started.display());
+        let begun = std::time::Instant::now();
+        let waits = started.clone();
+        let other = std::thread::spawn(move || {
+            while !waits.is_file() {
+                std::thread::yield_now();
+            }
+            end.set();
+        });
+        let outcome = run(Command::new("sh").args(["-c", &script]), &dir.path().join("log"), "it", &interrupt);
+        other.join().expect("ended");
+        assert_eq!(outcome.expect_err("ended").to_string(), "interrupted; nothing is left behind");
+        assert!(begun.elapsed() < Duration::from_secs(100), "it waited for nothing");
+        let sleeper = std::fs::read_to_string(started).expect("a number");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z"), "what it started has ended: {stat}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::build::{Make, Saved, dependencies};
 use crate::cache::{Entry, Hash, folder};
-use crate::command::{Interrupt, run};
+use crate::command::{Interrupt, explain_full, run};
 use crate::kit::{Kit, source_of};
 use crate::library::Library;
 use crate::link::{Linked, link};
@@ -76,7 +76,7 @@ impl Workshop {
         if built.is_err() && !self.entry.is_whole() {
             self.entry.remove()?;
         }
-        built
+        built.map_err(|error| explain_full(error, &self.entry.dir))
     }
 
     fn make(&self) -> Make<'_> {
@@ -159,7 +159,7 @@ impl Workshop {
         if linked.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
         }
-        let Linked { runner, trapped } = linked?;
+        let Linked { runner, trapped } = linked.map_err(|error| explain_full(error, &self.entry.dir))?;
         std::fs::write(count, trapped.to_string())?;
         Ok(Built { runner, trapped })
     }
@@ -177,7 +177,11 @@ impl Workshop {
             sources.map(|file| glue_dir.join(file.name).with_extension("o")).collect()
         } else {
             let first = headers.map_or(Vec::new(), Overlay::headers);
-            let objects = glue::compile(&self.kit, &saved, &glue_dir, &first, &self.stop)?;
+            let compiled = glue::compile(&self.kit, &saved, &glue_dir, &first, &self.stop);
+            if compiled.is_err() {
+                let _ = std::fs::remove_dir_all(&glue_dir);
+            }
+            let objects = compiled?;
             std::fs::write(done, "")?;
             objects
         };
