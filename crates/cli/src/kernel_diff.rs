@@ -3,9 +3,10 @@
 use ::kernel::diff::acts::{Act, BLOCK, PAGES};
 use ::kernel::diff::stream::{Line, RangeState, Stream, owner};
 use ::kernel::diff::{Comparison, Difference};
-use ::kernel::{Interrupt, Kit, Workshop};
+use ::kernel::{Interrupt, Kit, Workshop, series};
 use anyhow::{Result, anyhow};
 use clap::Args;
+use machine::behaviour::Behaviours;
 use machine::serial::{At, Happened, Serial};
 use machine::story::{CopyDirection, OtherSide};
 use std::ops::Range;
@@ -32,6 +33,12 @@ pub(crate) struct Diff {
     /// Go on behind the first difference, and tell one of each kind
     #[arg(long)]
     all: bool,
+    /// An mbox, a patch, or a folder of patches: all of them applied to the tree first
+    #[arg(long, value_name = "MBOX")]
+    series: Option<PathBuf>,
+    /// Variants of the project's own rules, for example a=upstream,b=upstream
+    #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
+    behaviour: String,
 }
 
 impl Diff {
@@ -39,7 +46,11 @@ impl Diff {
     pub(crate) fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
         shop.build()?;
-        let built = shop.link()?;
+        let built = match self.series.as_deref().map(series::read).transpose()? {
+            Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
+            None => shop.link(),
+        }?;
+        let behaviours = machine::behaviour::parse(&self.behaviour).map_err(|why| anyhow!(why))?;
         let all = ::kernel::diff::acts::SCENES;
         let scenes: Vec<&str> = self.scene.as_deref().map_or_else(|| all.to_vec(), |scene| vec![scene]);
         let (mut different, mut not_judged) = (false, false);
@@ -47,7 +58,7 @@ impl Diff {
             let begun = Instant::now();
             let asked = Comparison { scene, tiles: self.tiles, seeds: self.seeds.clone(), all: self.all };
             let tiles = self.tiles;
-            let compared = shop.compare(&built, &asked, &|acts| ours(tiles, acts))?;
+            let compared = shop.compare(&built, &asked, &|acts| ours(tiles, behaviours, acts))?;
             say!(
                 "{}  {scene}, {} tile(s): {} seeds, {} differ, {:.0} seeds/s",
                 shop.title(),
@@ -85,9 +96,9 @@ fn tell(difference: &Difference) {
 }
 
 /// What is seen of the project's own engine.
-fn ours(tiles: u8, acts: &[Act]) -> Result<Stream> {
+fn ours(tiles: u8, behaviours: Behaviours, acts: &[Act]) -> Result<Stream> {
     let acts = acts.to_vec();
-    let played = Serial::play(tiles, BLOCK, move |machine| {
+    let played = Serial::play(tiles, BLOCK, behaviours, move |machine| {
         for page in 0..PAGES {
             let addr = BLOCK + page * PAGE;
             // What the stage of the tree's scenes writes first.
@@ -168,7 +179,8 @@ mod tests {
         let mut placed = 0;
         for scene in SCENES {
             for seed in 0..8 {
-                let [once, again] = [(); 2].map(|()| ours(1, &acts(scene, 1, seed)).expect("played"));
+                let [once, again] =
+                    [(); 2].map(|()| ours(1, Behaviours::CORRECT, &acts(scene, 1, seed)).expect("played"));
                 assert_eq!(once.lines(), again.lines());
                 placed +=
                     once.lines().iter().filter(|line| line.text.contains("flushes") && !line.at.is_empty()).count();

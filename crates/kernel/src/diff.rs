@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use kface::acts::{Act, acts};
 use kface::stream::{Line, Stream};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 pub use kface::{acts, stream};
@@ -93,16 +93,19 @@ impl Workshop {
             bail!("there is no scene {:?} to compare; there are {}", asked.scene, acts::SCENES.join(", "));
         }
         let mut compared = Compared::default();
-        let mut kinds = BTreeMap::new();
+        let (mut kinds, mut said) = (BTreeMap::new(), BTreeMap::<String, BTreeSet<u64>>::new());
         let scene = format!("diff-{}", asked.scene);
         let played = Played { scene: &scene, number: asked.tiles.into(), seeds: &asked.seeds, words: &["serial"] };
         let done = self.play_seeds(built, &played, |event| {
-            let Some(seed) = event["seed"].as_u64() else { return Ok(()) };
+            // What ends a runner, and not a run, has no seed.
             if let Some(why) = why_not_judged(&event) {
                 *compared.not_judged.entry(why).or_default() += 1;
-            } else if event["event"] != "stream" {
+                return Ok(());
+            }
+            let Some(seed) = event["seed"].as_u64() else { return Ok(()) };
+            if event["event"] != "stream" {
                 let what = crate::explore::text_of(&event, &Places::default());
-                *compared.not_judged.entry(format!("the tree's run says: {what}")).or_default() += 1;
+                said.entry(format!("the tree's run says: {what}")).or_default().insert(seed);
             } else {
                 compared.seeds += 1;
                 let ours = other(&acts(asked.scene, asked.tiles, seed))?;
@@ -126,6 +129,7 @@ impl Workshop {
         if silent > 0 && (asked.all || compared.different == 0) {
             compared.not_judged.insert("the runner told nothing of these".to_owned(), silent);
         }
+        compared.not_judged.extend(said.into_iter().map(|(what, seeds)| (what, seeds.len() as u64)));
         compared.differences = kinds.into_values().collect();
         compared.differences.sort_by_key(|difference: &Difference| difference.seed);
         Ok(compared)

@@ -67,12 +67,15 @@ impl Serial {
     pub fn play<R: Send + 'static>(
         tiles: u8,
         block: u64,
+        behaviours: Behaviours,
         then: impl FnOnce(&Self) -> R + Send + 'static,
     ) -> Result<R, String> {
         let result = Arc::new(rank::mutex(Rank::LEAF, None));
         let to = result.clone();
         let report = sync::sim::run(&mut Replay::default(), Limits::default(), move || {
-            let played = Self::new(tiles, block).map(|machine| then(&machine)).map_err(|errno| errno.name().to_owned());
+            let played = Self::new(tiles, block, behaviours)
+                .map(|machine| then(&machine))
+                .map_err(|errno| errno.name().to_owned());
             *to.lock() = Some(played);
         });
         if report.outcome != Outcome::Finished {
@@ -82,7 +85,7 @@ impl Serial {
         played.unwrap_or_else(|| Err("it was not played".to_owned()))
     }
 
-    fn new(tiles: u8, block: u64) -> Result<Self, Errno> {
+    fn new(tiles: u8, block: u64, behaviours: Behaviours) -> Result<Self, Errno> {
         let story = Arc::new(Story::default());
         let platform = platform(tiles);
         let config = Config { log: Log::Keep, ..Config::default() };
@@ -90,7 +93,7 @@ impl Serial {
             &[platform],
             config,
             Manner::Linux,
-            Behaviours::CORRECT,
+            behaviours,
             Injection::default(),
             Company::Alone,
             Some(&story),
@@ -248,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_block_goes_to_vram_at_a_fault_and_back_at_a_touch() {
-        let told = Serial::play(1, BLOCK, |machine| {
+        let told = Serial::play(1, BLOCK, Behaviours::CORRECT, |machine| {
             assert_eq!(machine.cpu(BLOCK, Some(7)), Ok(7));
             assert_eq!(machine.tile(0, BLOCK, None), Ok(7));
             assert_eq!(machine.places(BLOCK, 1), "0");
