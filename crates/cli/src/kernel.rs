@@ -1,7 +1,7 @@
 //! `pontoon kernel`: a kernel tree's own code, judged.
 
 use crate::kernel_diff::Diff;
-use ::kernel::explore::{Search, scene};
+use ::kernel::explore::{Accesses, Search, scene};
 use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen};
 use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
 use anyhow::Result;
@@ -42,7 +42,7 @@ struct Subject {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// faults, munmap, evict, cpufault, gc, or glue (what the glue promises)
+    /// faults, munmap, evict, cpufault, gc, queue, close, or glue (what the glue promises)
     #[arg(long, value_name = "SCENE")]
     scene: String,
     /// Tiles of the device
@@ -51,6 +51,9 @@ struct Subject {
     /// An mbox, a patch, or a folder of patches: all of them applied first
     #[arg(long, value_name = "MBOX")]
     series: Option<PathBuf>,
+    /// A scheduling point at every access of the engine's files, not at marked ones that the seed draws
+    #[arg(long)]
+    every_access: bool,
 }
 
 #[derive(Args)]
@@ -85,6 +88,10 @@ impl Subject {
             None => shop.link_watched(),
         }?;
         Ok((shop, built))
+    }
+
+    fn points(&self) -> Accesses {
+        if self.every_access { Accesses::Every } else { Accesses::Marked }
     }
 }
 
@@ -135,9 +142,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 impl Explore {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
-        let Subject { tree, scene, tiles, series } = &self.of;
+        let Subject { tree, scene, tiles, series, every_access } = &self.of;
         let begun = Instant::now();
-        let search = Search { scene, tiles: *tiles, seeds: self.seeds.clone(), all: self.all };
+        let search =
+            Search { scene, tiles: *tiles, seeds: self.seeds.clone(), all: self.all, points: self.of.points() };
         let explored = shop.explore(&built, &search)?;
         let seconds = begun.elapsed().as_secs_f64();
         say!(
@@ -150,9 +158,10 @@ impl Explore {
         for finding in &explored.found {
             say!("    FOUND in {} runs: {}", finding.runs, finding.text);
             say!(
-                "        pontoon kernel explain --tree {}{} --scene {scene} --tiles {tiles} --seed {}",
+                "        pontoon kernel explain --tree {}{}{} --scene {scene} --tiles {tiles} --seed {}",
                 tree.display(),
                 series.as_ref().map_or(String::new(), |series| format!(" --series {}", series.display())),
+                if *every_access { " --every-access" } else { "" },
                 finding.seed
             );
         }
@@ -184,7 +193,8 @@ const LIMITS_EXPLORED: &str = "GPU reset, firmware, weak memory, allocations tha
 impl Explain {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
-        let told = shop.explain(&built, &self.of.scene, self.of.tiles, self.seed)?;
+        let seeds = self.seed..self.seed.saturating_add(1);
+        let told = shop.explain_points(&built, &self.of.scene, self.of.tiles, seeds, self.of.points())?;
         say!("{}  {} seed {}", shop.title(), self.of.scene, self.seed);
         say!("{}", told.actors.iter().map(|actor| format!("{actor:34}")).collect::<String>());
         for line in &told.lines {

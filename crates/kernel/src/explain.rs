@@ -1,11 +1,12 @@
 //! Explaining: one schedule, step by step, in columns by actor, each step with the kernel's own file and line.
 
-use crate::explore::{scene, text_of};
+use crate::explore::{Accesses, scene, text_of};
 use crate::places::Places;
 use crate::runner::play_with;
 use crate::workshop::{Built, Workshop};
 use anyhow::Result;
 use serde_json::Value;
+use std::ops::Range;
 
 /// Width of a column.
 const WIDTH: usize = 34;
@@ -23,13 +24,27 @@ pub struct Told {
 impl Workshop {
     /// Plays one seed and tells it. Steps that repeat the one before are left out.
     pub fn explain(&self, built: &Built, name: &str, tiles: u64, seed: u64) -> Result<Told> {
-        self.explain_behind(built, name, tiles, seed, seed)
+        self.explain_points(built, name, tiles, seed..seed + 1, Accesses::Marked)
     }
 
     /// The same after all seeds from `first` on, in the process that they were played in.
     pub fn explain_behind(&self, built: &Built, name: &str, tiles: u64, first: u64, seed: u64) -> Result<Told> {
-        let numbers = [tiles, first, seed + 1, 1].map(|number| number.to_string());
-        let words = [&numbers[..], &["trace".to_owned()]].concat();
+        self.explain_points(built, name, tiles, first..seed + 1, Accesses::Marked)
+    }
+
+    /// Tells the last of these seeds, after the others.
+    pub fn explain_points(
+        &self,
+        built: &Built,
+        name: &str,
+        tiles: u64,
+        seeds: Range<u64>,
+        points: Accesses,
+    ) -> Result<Told> {
+        let seed = seeds.end.saturating_sub(1);
+        let numbers = [tiles, seeds.start, seeds.end, 1].map(|number| number.to_string());
+        let more = ["trace"].into_iter().chain(points.word()).map(str::to_owned);
+        let words: Vec<String> = numbers.into_iter().chain(more).collect();
         let mut facts = play_with(&built.runner, scene(name)?.name, &words, self.stop())?;
         facts.events.retain(|event| event["seed"] == seed);
         let places = Places::of(&built.runner);

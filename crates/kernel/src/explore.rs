@@ -9,7 +9,7 @@ use crate::places::Places;
 use crate::verdict::Outcome;
 use crate::workshop::{Built, Workshop};
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "munmap",
         about: "the end of a block is unmapped while faults of its beginning are served",
-        places: &[CHANGED],
+        places: &[CHANGED, "a tile touched memory that is gone"],
     },
     Scene {
         name: "evict",
@@ -54,6 +54,20 @@ pub const SCENES: &[Scene] = &[
         name: "gc",
         about: "a whole block is unmapped and mapped again, ranges are collected, faults go on",
         places: &["two faults were served at once"],
+    },
+    Scene {
+        name: "queue",
+        about: "two VMs of a process, whose faults two workers of the driver's own queue serve, and a CPU writer",
+        places: &[HOME, "two workers served faults at once"],
+    },
+    Scene {
+        name: "close",
+        about: "a VM is closed while its faults wait and are served; what it took is counted behind it",
+        places: &[
+            "a VM was closed while a fault was served",
+            "a fault met a VM that is closed",
+            "what a VM took was counted when it was gone",
+        ],
     },
     Scene {
         name: "glue",
@@ -72,6 +86,25 @@ pub struct Search<'a> {
     pub seeds: Range<u64>,
     /// Whether to go on behind the first finding.
     pub all: bool,
+    /// What is a scheduling point beside the glue's calls.
+    pub points: Accesses,
+}
+
+/// Accesses of watched code that are scheduling points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Accesses {
+    /// Of those with READ_ONCE or WRITE_ONCE one in eight, drawn by the seed.
+    #[default]
+    Marked,
+    /// Each, marked or not.
+    Every,
+}
+
+impl Accesses {
+    /// The runner's word for it.
+    pub(crate) fn word(self) -> Option<&'static str> {
+        (self == Self::Every).then_some("every")
+    }
 }
 
 /// Runs that found the same.
@@ -124,10 +157,11 @@ impl Explored {
             }
             return;
         }
-        let Some(seed) = event["seed"].as_u64() else { return };
-        match why_not_judged(event) {
-            Some(why) => *self.not_judged.entry(why).or_default() += 1,
-            None => self.find(text_of(event, places), seed),
+        // What ends a runner, and not a run, has no seed.
+        match (why_not_judged(event), event["seed"].as_u64()) {
+            (Some(why), _) => *self.not_judged.entry(why).or_default() += 1,
+            (None, Some(seed)) => self.find(text_of(event, places), seed),
+            (None, None) => {}
         }
     }
 
@@ -173,11 +207,25 @@ pub(crate) fn text_of(event: &Value, places: &Places) -> String {
         "lock_order" => {
             format!("lock order: {} is taken under {}, and they were taken the other way", text("taken"), text("under"))
         }
+        "leak" if event["ip"].is_u64() => {
+            let how = match event["holder"].as_u64() {
+                Some(0) | None => "nothing leads there any more".to_owned(),
+                Some(holder) => format!("held by what was asked for at {}", places.at(holder)),
+            };
+            format!("leak: {} bytes that were asked for at {}, {how}", event["bytes"], place("ip"))
+        }
+        "leak" => format!("leak: {} {}", event["count"], text("what")),
+        "unfilled_fences" => {
+            format!("an array of {} fences has {} filled in, {}", event["counted"], event["filled"], place("ip"))
+        }
         "use_after_free" => format!("use after free: {} {}", place("ip"), text("what")),
+        "crash" if event["poison"].is_string() => {
+            format!("the kernel's code follows a pointer out of memory that is {}, at {}", text("poison"), place("ip"))
+        }
         "crash" => format!("the kernel's code dies of an access to {}, at {}", text("address"), place("ip")),
         "killed" => format!("the run ends by signal {}", event["signal"]),
         "finding" => match text("text") {
-            text if text.contains("is refused") => {
+            text if text.contains("is refused") || text.ends_with("is answered") => {
                 format!("{text}: errno {}", event["value"].as_u64().unwrap_or(0) as i64)
             }
             text => text,
@@ -240,17 +288,26 @@ impl Workshop {
             match all_lines.recv_timeout(Duration::from_millis(100)) {
                 Ok(event) => take(event)?,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => self.stop().check()?,
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
+        for worker in &mut workers {
+            let status = worker.0.wait()?;
+            // One that says why it gives up ends so, too.
+            if !status.success() {
+                take(json!({"event": "gave_up", "why": format!("a runner ends early, {status}")}))?;
+            }
+        }
+        Ok(())
     }
 
     /// Explores.
     pub fn explore(&self, built: &Built, search: &Search<'_>) -> Result<Explored> {
         let scene = scene(search.scene)?;
         let places = Places::of(&built.runner);
-        let words: &[&str] = if search.all { &[] } else { &["stop"] };
-        let played = Played { scene: scene.name, number: search.tiles, seeds: &search.seeds, words };
+        let stop = if search.all { None } else { Some("stop") };
+        let words: Vec<&str> = stop.into_iter().chain(search.points.word()).collect();
+        let played = Played { scene: scene.name, number: search.tiles, seeds: &search.seeds, words: &words };
         let mut explored = Explored::default();
         self.play_seeds(built, &played, |event| {
             explored.add(&event, &places);
@@ -276,7 +333,6 @@ pub fn scene(name: &str) -> Result<&'static Scene> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn explored(events: &[Value]) -> Explored {
         let mut explored = Explored::default();

@@ -88,8 +88,8 @@ impl Facts {
         }
         if let Some(event) = self.all("crash").next() {
             return Some(format!(
-                "the run died at {} of an access to {}",
-                event["instruction"].as_str().unwrap_or("?"),
+                "the run died at {:#x} of an access to {}",
+                event["ip"].as_u64().unwrap_or(0),
                 event["address"].as_str().unwrap_or("?")
             ));
         }

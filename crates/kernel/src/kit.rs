@@ -74,6 +74,7 @@ const CONFIG: &[&str] = &[
     "CONFIG_SMP=y",
     "CONFIG_NR_CPUS=2",
     "CONFIG_EXPERT=y",
+    "CONFIG_CC_OPTIMIZE_FOR_PERFORMANCE=y",
     "CONFIG_PRINTK=y",
     "CONFIG_BUG=y",
     "CONFIG_DEBUG_KERNEL=y",

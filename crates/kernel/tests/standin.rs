@@ -1,16 +1,17 @@
 //! The pipeline on a stand-in tree of our own: building, private copies, patches, traps, cache, messages. It says nothing about
 //! Linux; `tree.rs` does, where there is a kernel tree.
-#![allow(clippy::disallowed_types, reason = "outside of what the checker controls")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "outside of what the checker controls")]
 
 use kernel::diff::Comparison;
 use kernel::diff::acts::{self, Act};
 use kernel::diff::stream::Stream;
-use kernel::explore::Search;
+use kernel::explore::{Accesses, Search};
 use kernel::judge::{Outcome, Verdict, chosen};
 use kernel::{Interrupt, Kit, Source, Workshop, doctor, series};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 const CONFIG: &[&str] = &["CONFIG_64BIT=y", "CONFIG_STANDIN=y", "CONFIG_OTHER=n"];
@@ -19,7 +20,7 @@ fn kit(config: &'static [&'static str]) -> Kit {
     let kface = kface::source::FILES.iter().find(|file| file.name == "kface.h").expect("the joint's header");
     Kit {
         config,
-        flags: "-fno-pie -O1",
+        flags: "-fno-pie -O1 -g1",
         units: &[
             "drivers/gpu/drm/drm_pagemap.o",
             "drivers/gpu/drm/drm_gpusvm.o",
@@ -267,6 +268,49 @@ fn missing_tools_are_named() {
         bench.refusal(&bench.tree()),
         "no flex, bison here: install flex bison (building a kernel's files needs them)"
     );
+    std::fs::remove_file(bench.tools().join("gcc")).expect("removed");
+    assert!(bench.refusal(&bench.tree()).starts_with("no gcc, flex, bison here: install gcc flex bison"));
+}
+
+/// A file system of so many bytes, as a cache; unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(dir: PathBuf, bytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(&dir).expect("made");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(&dir).output();
+        if !mounted.is_ok_and(|said| said.status.success()) {
+            eprintln!("SKIPPED: no small file system can be mounted here; what a full disk says was not seen");
+            return None;
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_with_the_remedy_and_nothing_half_made_is_kept() {
+    let Some(bench) = Bench::new() else { return };
+    // The tree's objects do not fit; and where they do, a runner does not.
+    for (bytes, stage) in [(24 << 10, "the build"), (2 << 20, "the link")] {
+        let Some(small) = Small::mount(bench.cache(), bytes) else { return };
+        let shop = bench.shop();
+        let failed = shop.build().and_then(|()| shop.link().map(|_| ()));
+        let text = format!("{:#}", failed.expect_err("full"));
+        assert!(text.contains("is full") && text.contains("PONTOON_KERNEL_CACHE"), "{stage}: {text}");
+        let left = || shop.place().read_dir().into_iter().flatten().flatten();
+        let runners = left().filter(|file| file.file_name().to_string_lossy().starts_with("run-"));
+        assert_eq!(runners.count(), 0, "{stage}");
+        assert_eq!(left().count() == 0, stage == "the build", "what was built whole stays: {stage}");
+        drop(shop);
+        drop(small);
+    }
 }
 
 #[test]
@@ -297,10 +341,28 @@ fn an_interruption_leaves_nothing_behind() {
     assert!(!shop.place().exists());
 }
 
+#[test]
+fn an_interruption_in_the_middle_ends_make_and_leaves_nothing_behind() {
+    let Some(bench) = Bench::new() else { return };
+    std::fs::write(bench.tree().join("slow"), "").expect("written");
+    let shop = bench.shop();
+    let (prepared, stop) = (shop.place().join("o/include/prepared.h"), bench.stop.clone());
+    let other = std::thread::spawn(move || {
+        while !prepared.is_file() {
+            std::thread::yield_now();
+        }
+        stop.set();
+    });
+    assert_eq!(shop.build().expect_err("interrupted").to_string(), "interrupted; nothing is left behind");
+    other.join().expect("ended");
+    assert!(!shop.place().exists());
+}
+
 fn explored(shop: &Workshop, scene: &str) -> kernel::explore::Explored {
     shop.build().expect("built");
     let built = shop.link_watched().expect("linked");
-    shop.explore(&built, &Search { scene, tiles: 1, seeds: 0..64, all: true }).expect("explored")
+    shop.explore(&built, &Search { scene, tiles: 1, seeds: 0..64, all: true, points: Accesses::Marked })
+        .expect("explored")
 }
 
 #[test]
@@ -397,8 +459,9 @@ fn a_race_in_code_that_is_not_watched_is_not_seen() {
     let shop = bench.shop();
     shop.build().expect("built");
     let built = shop.link().expect("linked");
-    let explored =
-        shop.explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true }).expect("explored");
+    let explored = shop
+        .explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true, points: Accesses::Marked })
+        .expect("explored");
     assert_eq!(explored.outcome(), Outcome::Clean);
 }
 
@@ -409,6 +472,36 @@ fn a_deadlock_is_found_with_who_waits_for_what() {
     assert_eq!(found.len(), 1);
     assert!(found[0].text.starts_with("deadlock: "), "{found:?}");
     assert!(found[0].text.contains("waits for a word"), "{found:?}");
+}
+
+#[test]
+fn what_is_left_behind_is_found_with_who_asked_for_it() {
+    let Some(bench) = Bench::new() else { return };
+    let found = explored(&bench.shop(), "close").found;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].text.as_str(), found[0].runs),
+        ("leak: 24 bytes that were asked for at xe_svm.c:34, nothing leads there any more", 64)
+    );
+}
+
+#[test]
+fn an_array_of_fences_that_was_not_filled_in_is_found_where_it_is_made() {
+    let Some(bench) = Bench::new() else { return };
+    let found = explored(&bench.shop(), "queue").found;
+    let unfilled = found.iter().find(|finding| finding.text == "an array of 2 fences has 1 filled in, xe_sync.c:8");
+    assert_eq!(unfilled.map(|finding| finding.runs), Some(64), "{found:?}");
+}
+
+#[test]
+fn a_pointer_out_of_memory_that_was_freed_is_told_as_that() {
+    let Some(bench) = Bench::new() else { return };
+    let found = explored(&bench.shop(), "glue").found;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].text.as_str(), found[0].runs),
+        ("the kernel's code follows a pointer out of memory that is freed, at xe_svm.c:42", 64)
+    );
 }
 
 #[test]
@@ -436,7 +529,8 @@ fn a_series_can_be_explored() {
         #ifdef STANDIN_WATCHED\n-\tstandin_point();\n #endif\n \t*word = have + 1;\n }\n";
     let series = bench.series(&[("no point", fix)]);
     let built = shop.link_patched(&series.iter().collect::<Vec<_>>()).expect("linked");
-    let explored =
-        shop.explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true }).expect("explored");
+    let explored = shop
+        .explore(&built, &Search { scene: "faults", tiles: 1, seeds: 0..64, all: true, points: Accesses::Marked })
+        .expect("explored");
     assert_eq!(explored.outcome(), Outcome::Clean);
 }

@@ -19,9 +19,13 @@ struct k_scene {
 	void (*play)(long parameter);
 };
 extern const struct k_scene k_scene_a, k_scene_b, k_scene_c, k_scene_d1, k_scene_d2;
-extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc, k_scene_glue;
+extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc;
+extern const struct k_scene k_scene_queue, k_scene_close, k_scene_glue;
 extern const struct k_scene k_scene_diff_faults, k_scene_diff_munmap, k_scene_diff_evict;
 bool k_faults_served(void);
+
+/* k_watch.c: whether each access of what is watched is a scheduling point. */
+extern int k_every_access;
 
 /* k_print.c: what printk would print, for the kernel's own formats. */
 int k_format(char *out, size_t size, const char *format, va_list args);
@@ -73,6 +77,8 @@ void k_may_sleep(const char *where);
 /* k_wait.c */
 void k_workers_start(void);
 void k_work_run_all(void);
+/* How many workers of the driver's that serve a queue are at it. */
+int k_work_running(const struct workqueue_struct *queue);
 /* Waits for what somebody tells by k_changed(). */
 void k_wait_for(bool (*done)(void *), void *arg, const char *what);
 void k_changed(void);
@@ -84,6 +90,8 @@ extern long k_fail_countdown;
 extern const char *k_fail_what;
 void k_mem_init(void);
 void *k_must_alloc(size_t size);
+/* Zero, in the name of who is there. */
+void *k_alloc_for(size_t size, unsigned long from);
 /* The slab's memory, and a byte about each 16 of it: what was freed is not given out again, so who still uses it is found. */
 #define K_HEAP_BASE 0x200000000UL
 #define K_HEAP_BYTES (256UL << 20)
@@ -98,6 +106,10 @@ static __always_inline bool k_is_freed(unsigned long addr)
 	return addr - K_HEAP_BASE < K_HEAP_BYTES && *k_shadow(addr) == K_FREED;
 }
 int k_freed_pages_written(void);
+unsigned long k_pages_in_use(void);
+/* How far the slab's memory is used; what was asked for between two such marks and has not been given back is told. */
+unsigned long k_heap_mark(void);
+void k_leaks(unsigned long from, unsigned long behind);
 struct page *k_page_new(void);
 
 /* k_mm.c */
@@ -115,5 +127,9 @@ struct xe_device *k_xe_new(int tiles, bool needs_64k);
 struct xe_vm *k_xe_vm_new(struct xe_device *xe);
 int k_xe_bind_mirror(struct xe_vm *vm, u64 addr, u64 bytes, u64 fence, bool *reached);
 int k_xe_fault(struct xe_vm *vm, int tile, u64 addr, bool write);
+int k_xe_fault_by_queue(struct xe_device *xe, u32 asid, int tile, u64 addr, bool write);
+/* Parts of the pools of batches that are kept until somebody wants them are given back. */
+void k_xe_pools_settle(struct xe_device *xe);
+void k_xe_vm_close(struct xe_vm *vm);
 
 #endif

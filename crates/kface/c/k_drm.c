@@ -116,7 +116,13 @@ void drm_syncobj_add_point(struct drm_syncobj *object, struct dma_fence_chain *c
 	dma_fence_put(before);
 }
 
-void drm_syncobj_free(struct kref *kref) { }
+void drm_syncobj_free(struct kref *kref)
+{
+	struct drm_syncobj *object = container_of(kref, struct drm_syncobj, refcount);
+
+	dma_fence_put(rcu_dereference_protected(object->fence, true));
+	kfree(object);
+}
 
 /* Memory of user space. */
 unsigned long _copy_from_user(void *to, const void __user *from, unsigned long bytes)
@@ -166,6 +172,19 @@ unsigned long _find_next_bit(const unsigned long *words, unsigned long bits, uns
 	while (from < bits && !test_bit(from, words))
 		from++;
 	return from;
+}
+
+unsigned int k_weighted_or(unsigned long *to, const unsigned long *a, const unsigned long *b, unsigned int bits)
+	__asm__("__bitmap_weighted_or");
+unsigned int k_weighted_or(unsigned long *to, const unsigned long *a, const unsigned long *b, unsigned int bits)
+{
+	unsigned int i, weight = 0;
+
+	for (i = 0; i < BITS_TO_LONGS(bits); i++) {
+		to[i] = a[i] | b[i];
+		weight += k_weight64(to[i]);
+	}
+	return weight;
 }
 
 void memset_io(volatile void __iomem *to, int byte, size_t bytes) { memset((void __force *)to, byte, bytes); }

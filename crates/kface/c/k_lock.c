@@ -18,6 +18,8 @@ int oops_in_progress;
 
 #define HERE ((unsigned long)__builtin_return_address(0))
 
+struct lockdep_map rcu_lock_map = { .name = "rcu_read_lock" };
+
 /* Who cannot have a lock waits for whoever gives one back that lies there. */
 static void wait_while(bool taken, const void *lock, const struct lockdep_map *map)
 {
@@ -234,10 +236,22 @@ void ww_mutex_unlock(struct ww_mutex *lock)
 	mutex_unlock(&lock->base);
 }
 
-/* Sleeping where preemption is off. */
+/* Whether a task is in a section that reads, by what lockdep was told. */
+static bool k_rcu_reads(const struct k_task *task)
+{
+	int i;
+
+	for (i = 0; i < task->holding; i++) {
+		if (task->held[i].map == &rcu_lock_map)
+			return true;
+	}
+	return false;
+}
+
+/* Sleeping where preemption is off, or where others wait for this to end that reads. */
 void k_may_sleep(const char *where)
 {
-	if (preempt_count()) {
+	if (preempt_count() || (k_self && k_rcu_reads(k_self))) {
 		kface_event("sleep_in_atomic");
 		kface_text("where", where);
 		kface_event_end();
@@ -273,7 +287,6 @@ int __cond_resched_lock(spinlock_t *lock)
 }
 
 /* Read-copy-update: a grace period is over when nobody reads. */
-struct lockdep_map rcu_lock_map = { .name = "rcu_read_lock" };
 struct lockdep_map rcu_bh_lock_map = { .name = "rcu_read_lock_bh" };
 struct lockdep_map rcu_sched_lock_map = { .name = "rcu_read_lock_sched" };
 struct lockdep_map rcu_callback_map = { .name = "rcu_callback" };
@@ -290,18 +303,6 @@ void lockdep_rcu_suspicious(const char *file, const int line, const char *text)
 	kface_number("line", line);
 	kface_text("text", text);
 	kface_event_end();
-}
-
-/* Whether a task is in a section that reads, by what lockdep was told. */
-static bool k_rcu_reads(const struct k_task *task)
-{
-	int i;
-
-	for (i = 0; i < task->holding; i++) {
-		if (task->held[i].map == &rcu_lock_map)
-			return true;
-	}
-	return false;
 }
 
 /* Who waits for a grace period looks again whenever somebody went on. */

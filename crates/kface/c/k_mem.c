@@ -32,6 +32,7 @@ const char *k_fail_what;
 
 static unsigned long used_pages;
 static struct page *freed_pages;
+static unsigned long pages_in_use;
 
 extern unsigned long k_preempt_count __asm__("__preempt_count");
 
@@ -45,8 +46,15 @@ void k_mem_init(void)
 	zero_page_pfn = page_to_pfn(k_page_new());
 }
 
-/* What stands in front of an allocation says how long it is. */
-#define HEAD 16
+/* What stands in front of an allocation says how long it is, and who asked for it: nobody, where the glue did. */
+struct head {
+	size_t size;
+	unsigned long from;
+};
+#define HEAD sizeof(struct head)
+#define HERE ((unsigned long)__builtin_return_address(0))
+
+static struct head *head_of(const void *memory) { return (struct head *)((unsigned char *)memory - HEAD); }
 
 static unsigned long heap_used = HEAD;
 
@@ -55,30 +63,77 @@ static void shade(const void *memory, size_t size, int what)
 	memset(k_shadow((unsigned long)memory), what, DIV_ROUND_UP(size, 16));
 }
 
-static void *must_alloc(size_t size, int fill)
+static void *must_alloc(size_t size, int fill, unsigned long from)
 {
 	unsigned char *memory = (unsigned char *)K_HEAP_BASE + heap_used + HEAD;
 
 	heap_used += HEAD + ALIGN(size, 16);
 	if (heap_used > K_HEAP_BYTES)
 		kface_give_up("the glue has no memory left");
-	*(size_t *)(memory - HEAD) = size;
+	*head_of(memory) = (struct head){ size, from };
 	shade(memory, size, K_IN_USE);
 	memset(memory, fill, size);
 	return memory;
 }
 
-void *k_must_alloc(size_t size) { return must_alloc(size, 0); }
+void *k_must_alloc(size_t size) { return must_alloc(size, 0, 0); }
 
-static void *allocate(size_t size, gfp_t flags)
+static void *allocate(size_t size, gfp_t flags, unsigned long from)
 {
+	if (gfpflags_allow_blocking(flags))
+		k_may_sleep("an allocation that may wait");
 	if (k_fail_countdown >= 0 && k_fail_countdown-- == 0) {
 		kface_event("allocation_failed");
 		kface_number("bytes", size);
 		kface_event_end();
 		return NULL;
 	}
-	return must_alloc(size, flags & __GFP_ZERO ? 0 : K_POISON_NEW);
+	return must_alloc(size, flags & __GFP_ZERO ? 0 : K_POISON_NEW, from);
+}
+
+void *k_alloc_for(size_t size, unsigned long from) { return allocate(size, GFP_KERNEL | __GFP_ZERO, from); }
+
+unsigned long k_heap_mark(void)
+{
+	return heap_used;
+}
+
+/* Who asked for the memory that still leads to this; 0, where nothing does: then it is lost. */
+static unsigned long holder_of(const void *memory, size_t size)
+{
+	unsigned long at = HEAD, start = (unsigned long)memory;
+
+	while (at < heap_used) {
+		unsigned char *other = (unsigned char *)K_HEAP_BASE + at + HEAD;
+		const unsigned long *word = (const unsigned long *)other;
+		const unsigned long *end = word + head_of(other)->size / sizeof(*word);
+
+		if (other != memory && *k_shadow((unsigned long)other) == K_IN_USE) {
+			for (; word < end; word++) {
+				if (*word - start < size)
+					return head_of(other)->from ?: 1;
+			}
+		}
+		at += HEAD + ALIGN(head_of(other)->size, 16);
+	}
+	return 0;
+}
+
+void k_leaks(unsigned long from, unsigned long behind)
+{
+	while (from < behind) {
+		unsigned char *memory = (unsigned char *)K_HEAP_BASE + from + HEAD;
+		struct head *head = head_of(memory);
+
+		if (head->from && head->size && *k_shadow((unsigned long)memory) == K_IN_USE) {
+			kface_event("leak");
+			kface_number("bytes", head->size);
+			kface_number("ip", head->from);
+			kface_number("holder", holder_of(memory, head->size));
+			kface_event_end();
+		}
+		from += HEAD + ALIGN(head->size, 16);
+	}
 }
 
 static void release(const void *memory)
@@ -92,7 +147,7 @@ static void release(const void *memory)
 		kface_event_end();
 		return;
 	}
-	size = *(size_t *)((unsigned char *)memory - HEAD);
+	size = head_of(memory)->size;
 	memset((void *)memory, K_POISON_FREED, size);
 	shade(memory, size, K_FREED);
 }
@@ -103,21 +158,21 @@ static void release(const void *memory)
  */
 #define ENTRY(name, symbol, ...) void *name(__VA_ARGS__) __asm__(symbol); void *name(__VA_ARGS__)
 
-ENTRY(k_kmalloc, "__kmalloc_noprof", size_t size, gfp_t flags) { return allocate(size, flags); }
+ENTRY(k_kmalloc, "__kmalloc_noprof", size_t size, gfp_t flags) { return allocate(size, flags, HERE); }
 ENTRY(k_kmalloc_cache, "__kmalloc_cache_noprof", struct kmem_cache *cache, gfp_t flags, size_t size)
 {
-	return allocate(size, flags);
+	return allocate(size, flags, HERE);
 }
-ENTRY(k_kmalloc_large, "__kmalloc_large_noprof", size_t size, gfp_t flags) { return allocate(size, flags); }
+ENTRY(k_kmalloc_large, "__kmalloc_large_noprof", size_t size, gfp_t flags) { return allocate(size, flags, HERE); }
 ENTRY(k_kvmalloc, "__kvmalloc_node_noprof", size_t size, unsigned long align, gfp_t flags, int node)
 {
-	return allocate(size, flags);
+	return allocate(size, flags, HERE);
 }
 
-static void *again(const void *old, size_t size, gfp_t flags)
+static void *again(const void *old, size_t size, gfp_t flags, unsigned long from)
 {
-	void *memory = allocate(size, flags);
-	size_t had = ZERO_OR_NULL_PTR(old) ? 0 : *(size_t *)((unsigned char *)old - HEAD);
+	void *memory = allocate(size, flags, from);
+	size_t had = ZERO_OR_NULL_PTR(old) ? 0 : head_of(old)->size;
 
 	if (memory && had) {
 		memcpy(memory, old, min(had, size));
@@ -128,16 +183,16 @@ static void *again(const void *old, size_t size, gfp_t flags)
 
 ENTRY(k_krealloc, "krealloc_node_align_noprof", const void *old, size_t size, unsigned long align, gfp_t flags, int node)
 {
-	return again(old, size, flags);
+	return again(old, size, flags, HERE);
 }
 ENTRY(k_kvrealloc, "kvrealloc_node_align_noprof", const void *old, size_t size, unsigned long align, gfp_t flags, int node)
 {
-	return again(old, size, flags);
+	return again(old, size, flags, HERE);
 }
 
 ENTRY(k_kmemdup, "kmemdup_noprof", const void *from, size_t size, gfp_t flags)
 {
-	void *memory = allocate(size, flags);
+	void *memory = allocate(size, flags, HERE);
 
 	return memory ? memcpy(memory, from, size) : NULL;
 }
@@ -157,25 +212,30 @@ struct cache {
 ENTRY(k_cache_new, "__kmem_cache_create_args", const char *name, unsigned int size, struct kmem_cache_args *args,
       slab_flags_t flags)
 {
-	struct cache *cache = allocate(sizeof(*cache), __GFP_ZERO);
+	struct cache *cache = allocate(sizeof(*cache), __GFP_ZERO, HERE);
 
 	cache->size = size;
 	cache->ctor = args ? args->ctor : NULL;
 	return cache;
 }
 
-ENTRY(k_cache_alloc, "kmem_cache_alloc_noprof", struct cache *cache, gfp_t flags)
+static void *object_of(struct cache *cache, gfp_t flags, unsigned long from)
 {
-	void *object = allocate(cache->size, flags);
+	void *object = allocate(cache->size, flags, from);
 
 	if (object && cache->ctor)
 		cache->ctor(object);
 	return object;
 }
 
+ENTRY(k_cache_alloc, "kmem_cache_alloc_noprof", struct cache *cache, gfp_t flags)
+{
+	return object_of(cache, flags, HERE);
+}
+
 ENTRY(k_cache_alloc_lru, "kmem_cache_alloc_lru_noprof", struct cache *cache, void *lru, gfp_t flags)
 {
-	return k_cache_alloc(cache, flags);
+	return object_of(cache, flags, HERE);
 }
 
 void kmem_cache_free(struct kmem_cache *cache, void *object) { release(object); }
@@ -193,6 +253,7 @@ struct page *k_page_new(void)
 			return NULL;
 		page = pfn_to_page((RAM_BASE >> PAGE_SHIFT) + used_pages++);
 	}
+	pages_in_use++;
 	memset(page, 0, sizeof(*page));
 	set_page_links(page, ZONE_NORMAL, 0, page_to_pfn(page));
 	atomic_set(&page->_mapcount, -1);
@@ -228,6 +289,12 @@ static void page_gone(struct page *page)
 	memset(page_address(page), K_POISON_FREED, PAGE_SIZE);
 	page->private = (unsigned long)freed_pages;
 	freed_pages = page;
+	pages_in_use--;
+}
+
+unsigned long k_pages_in_use(void)
+{
+	return pages_in_use;
 }
 
 /* mm/internal.h, which is not for others. */
@@ -310,7 +377,7 @@ struct cpumask __cpu_online_mask = { .bits = { 1 } };
 
 void __percpu *pcpu_alloc_noprof(size_t size, size_t align, bool reserved, gfp_t flags)
 {
-	return (void __percpu *)allocate(size, __GFP_ZERO);
+	return (void __percpu *)allocate(size, __GFP_ZERO, HERE);
 }
 
 void free_percpu(void __percpu *memory)

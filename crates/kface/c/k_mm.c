@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * The memory of one process. Its page tables are real ones, in pages of k_mem.c; the tree's own hmm, pagewalk, migrate_device,
- * memremap and mmu_notifier work on them. Here is what lies around these: areas, faults of the CPU, munmap, mprotect, and the
- * reverse map, which for anonymous memory of one process is the page's index.
+ * memremap and mmu_notifier work on them. Here is what lies around these: faults of the CPU, munmap, mprotect, and the reverse
+ * map, which for anonymous memory of one process is the page's index.
  */
 #include <linux/hugetlb.h>
 #include <linux/swap.h>
@@ -13,16 +13,10 @@
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
-#include "k.h"
-
-#define AREAS 16
+#include "k_area.h"
 
 struct mm_struct init_mm;
 static struct mm_struct *mm;
-static struct vm_area_struct *areas[AREAS];
-/* Only its address is looked at. */
-static long the_anon_vma[32];
-
 struct mm_struct *k_mm(void)
 {
 	return mm;
@@ -44,94 +38,6 @@ struct mm_struct *mm_alloc(void)
 void k_mm_init(void)
 {
 	mm = mm_alloc();
-}
-
-/* Areas. */
-struct vm_area_struct *find_vma_intersection(struct mm_struct *of, unsigned long start, unsigned long end)
-{
-	struct vm_area_struct *first = NULL;
-	int i;
-
-	for (i = 0; i < AREAS; i++) {
-		struct vm_area_struct *area = areas[i];
-
-		if (area && area->vm_end > start && area->vm_start < end && (!first || area->vm_start < first->vm_start))
-			first = area;
-	}
-	return first;
-}
-
-struct vm_area_struct *find_vma(struct mm_struct *of, unsigned long addr)
-{
-	return find_vma_intersection(of, addr, ULONG_MAX);
-}
-
-/* The tree that the kernel keeps areas in is asked for them by inline code only. */
-void *mtree_load(struct maple_tree *tree, unsigned long addr)
-{
-	if (tree != &mm->mm_mt)
-		kface_give_up("a maple tree that is not the process' is asked");
-	return find_vma_intersection(mm, addr, addr + 1);
-}
-
-static void area_is(struct vm_area_struct *area, unsigned long start, unsigned long end)
-{
-	area->vm_start = start;
-	area->vm_end = end;
-	area->vm_pgoff = start >> PAGE_SHIFT;
-}
-
-static struct vm_area_struct *area_new(unsigned long start, unsigned long end, vm_flags_t flags)
-{
-	int i;
-
-	for (i = 0; i < AREAS && areas[i]; i++)
-		;
-	if (i == AREAS)
-		kface_give_up("more areas than the glue has room for");
-	areas[i] = kzalloc(sizeof(*areas[i]), GFP_KERNEL);
-	areas[i]->vm_mm = mm;
-	vm_flags_init(areas[i], flags);
-	areas[i]->vm_page_prot = PAGE_SHARED;
-	areas[i]->anon_vma = (void *)the_anon_vma;
-	area_is(areas[i], start, end);
-	return areas[i];
-}
-
-/* The area that ends at `addr`, or that begins there, if its rights are these. */
-static struct vm_area_struct *neighbour(unsigned long addr, bool ends, vm_flags_t flags)
-{
-	struct vm_area_struct *area = find_vma_intersection(mm, ends ? addr - 1 : addr, ends ? addr : addr + 1);
-
-	return area && area->vm_flags == flags && (ends ? area->vm_end : area->vm_start) == addr ? area : NULL;
-}
-
-static void area_gone(struct vm_area_struct *area)
-{
-	int i;
-
-	for (i = 0; i < AREAS; i++)
-		areas[i] = areas[i] == area ? NULL : areas[i];
-}
-
-/* Neighbours that agree are one area, as in the kernel. */
-void k_vma_add(unsigned long start, unsigned long end)
-{
-	vm_flags_t flags = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE;
-	struct vm_area_struct *before, *behind;
-
-	mmap_write_lock(mm);
-	before = neighbour(start, true, flags);
-	behind = neighbour(end, false, flags);
-	if (behind) {
-		end = behind->vm_end;
-		area_gone(behind);
-	}
-	if (before)
-		area_is(before, before->vm_start, end);
-	else
-		area_new(start, end, flags);
-	mmap_write_unlock(mm);
 }
 
 /* Page tables: made as they are needed, never given back. */
@@ -205,28 +111,23 @@ static pte_t mapping_of(struct folio *folio, struct vm_area_struct *vma, bool wr
 
 void remove_migration_ptes(struct folio *from, struct folio *to, enum ttu_flags flags)
 {
-	int i;
+	unsigned long addr = from->index << PAGE_SHIFT;
+	struct vm_area_struct *vma = find_vma_intersection(mm, addr, addr + 1);
+	softleaf_t leaf;
+	pte_t *pte;
 
-	for (i = 0; i < AREAS; i++) {
-		struct vm_area_struct *vma = areas[i];
-		unsigned long addr = vma ? vma->vm_start + ((from->index - vma->vm_pgoff) << PAGE_SHIFT) : 0;
-		softleaf_t leaf;
-		pte_t *pte;
-
-		if (!vma || from->index < vma->vm_pgoff || addr >= vma->vm_end)
-			continue;
-		pte = entry(addr);
-		spin_lock(tables_lock());
-		leaf = softleaf_from_pte(*pte);
-		if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(leaf) &&
-		    softleaf_to_pfn(leaf) == folio_pfn(from)) {
-			folio_get(to);
-			atomic_inc(&to->_mapcount);
-			SetPageAnonExclusive(&to->page);
-			set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
-		}
-		spin_unlock(tables_lock());
+	if (!vma)
+		return;
+	pte = entry(addr);
+	spin_lock(tables_lock());
+	leaf = softleaf_from_pte(*pte);
+	if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(leaf) && softleaf_to_pfn(leaf) == folio_pfn(from)) {
+		folio_get(to);
+		atomic_inc(&to->_mapcount);
+		SetPageAnonExclusive(&to->page);
+		set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
 	}
+	spin_unlock(tables_lock());
 }
 
 /* Whether an entry, which is not a migration's, leads to this folio. */
@@ -395,7 +296,7 @@ static vm_fault_t fault_hole(struct vm_area_struct *vma, unsigned long addr, pte
 {
 	struct page *page = k_page_new();
 
-	if (!page)
+	if (!page || (!vma->anon_vma && __anon_vma_prepare(vma)))
 		return VM_FAULT_OOM;
 	__folio_mark_uptodate(page_folio(page));
 	spin_lock(tables_lock());
@@ -474,7 +375,7 @@ int k_page_is(unsigned long addr, unsigned long *pfn)
 }
 
 /* Changes of mappings, each told as the kernel tells it: the area first, then the notice, then the entries. */
-static void zap(struct vm_area_struct *vma, unsigned long start, unsigned long end)
+static void zap(unsigned long start, unsigned long end)
 {
 	for (; start < end; start += PAGE_SIZE) {
 		pte_t *pte = entry(start);
@@ -487,7 +388,7 @@ static void zap(struct vm_area_struct *vma, unsigned long start, unsigned long e
 		set_pte(pte, __pte(0));
 		if (what == 'r' || what == 'd') {
 			page = pfn_to_page(pfn);
-			folio_remove_rmap_pte(page_folio(page), page, vma);
+			folio_remove_rmap_pte(page_folio(page), page, NULL);
 		}
 		spin_unlock(tables_lock());
 		if (page)
@@ -495,28 +396,21 @@ static void zap(struct vm_area_struct *vma, unsigned long start, unsigned long e
 	}
 }
 
-/* As munmap(2): the area goes with the memory locked for writing, its pages with the memory locked for reading. */
+/* As munmap(2): areas go with the memory locked for writing, their pages with the memory locked for reading, all told of at once. */
 void k_munmap(unsigned long start, unsigned long end)
 {
 	struct mmu_notifier_range range;
 	struct vm_area_struct *vma;
 
 	mmap_write_lock(mm);
-	vma = find_vma_intersection(mm, start, end);
-	if (!vma || vma->vm_start > start || end > vma->vm_end) {
-		mmap_write_unlock(mm);
-		return;
+	while ((vma = find_vma_intersection(mm, start, end))) {
+		k_area_split(vma, start, end);
+		k_area_gone(vma);
 	}
-	if (vma->vm_start < start)
-		area_new(vma->vm_start, start, vma->vm_flags);
-	if (end < vma->vm_end)
-		area_new(end, vma->vm_end, vma->vm_flags);
-	area_is(vma, start, end);
-	area_gone(vma);
 	mmap_write_downgrade(mm);
 	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
 	notice(&range);
-	zap(vma, start, end);
+	zap(start, end);
 	mmu_notifier_invalidate_range_end(&range);
 	mmap_read_unlock(mm);
 }
@@ -531,13 +425,8 @@ void k_mprotect(unsigned long start, unsigned long end, bool write)
 	vma = find_vma_intersection(mm, start, end);
 	if (vma) {
 		vm_flags_t flags = write ? vma->vm_flags | VM_WRITE : vma->vm_flags & ~VM_WRITE;
-		unsigned long from = vma->vm_start, behind = vma->vm_end;
 
-		if (from < start)
-			area_new(from, start, vma->vm_flags);
-		if (end < behind)
-			area_new(end, behind, vma->vm_flags);
-		area_is(vma, start, end);
+		k_area_split(vma, start, end);
 		vm_flags_reset(vma, flags);
 		mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
 		notice(&range);

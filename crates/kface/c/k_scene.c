@@ -139,3 +139,20 @@ void k_stage_where(unsigned long from, int pages, const char *step)
 	kface_number("nowhere", nowhere);
 	kface_event_end();
 }
+
+void k_stage_evict(int tile)
+{
+	int tries;
+
+	for (tries = 0; tries < K_PAGES; tries++) {
+		struct xe_bo *bo = k_xe_devmem_get(tile);
+
+		if (!bo)
+			return;
+		xe_bo_lock(bo, false);
+		xe_svm_bo_evict(bo);
+		xe_bo_unlock(bo);
+		xe_bo_put(bo);
+		k_work_run_all();
+	}
+}

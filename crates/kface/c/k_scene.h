@@ -23,6 +23,8 @@ void k_stage_read_by_cpu(unsigned long from, int pages, const char *step);
 void k_stage_where(unsigned long from, int pages, const char *step);
 /* A tile's number for a page in its VRAM, r for system memory, n for nothing, m for one that moves. */
 char k_stage_place(unsigned long addr);
+/* All buffers of a tile that hold pages of the process are evicted. */
+void k_stage_evict(int tile);
 void k_step(const char *step);
 
 #endif

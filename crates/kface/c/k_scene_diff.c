@@ -45,24 +45,6 @@ static u64 access_by_cpu(const struct kface_act *act, unsigned long addr, u64 va
 	return *(u64 *)byte;
 }
 
-/* All buffers of a tile that hold pages of the process. */
-static void evict(int tile)
-{
-	int tries;
-
-	for (tries = 0; tries < K_PAGES; tries++) {
-		struct xe_bo *bo = k_xe_devmem_get(tile);
-
-		if (!bo)
-			return;
-		xe_bo_lock(bo, false);
-		xe_svm_bo_evict(bo);
-		xe_bo_unlock(bo);
-		xe_bo_put(bo);
-		k_work_run_all();
-	}
-}
-
 static u64 perform(const struct kface_act *act, u64 value)
 {
 	unsigned long start = K_BLOCK + act->first * PAGE_SIZE, end = start + act->pages * PAGE_SIZE;
@@ -79,7 +61,7 @@ static u64 perform(const struct kface_act *act, u64 value)
 		k_vma_add(start, end);
 		return 0;
 	default:
-		evict(act->tile);
+		k_stage_evict(act->tile);
 		return 0;
 	}
 }

@@ -27,6 +27,7 @@ struct workqueue_struct *system_dfl_wq = &any_queue;
 #define WORKERS 3
 static struct { struct work_struct *work; struct workqueue_struct *queue; } queued[QUEUED];
 static struct work_struct *doing[WORKERS];
+static struct workqueue_struct *of_queue[WORKERS];
 static int waiting;
 
 static bool is_pending(struct work_struct *work)
@@ -77,10 +78,13 @@ static void serve(void *arg)
 		*mine = queued[at].work;
 		queue = queued[at].queue;
 		queue->running = *mine;
+		of_queue[mine - doing] = queue;
 		remove(at);
 		clear_bit(WORK_STRUCT_PENDING_BIT, work_data_bits(*mine));
 		k_point("work begins", "work", (unsigned long)(*mine)->func);
+		k_self->patience = K_PATIENCE;
 		(*mine)->func(*mine);
+		k_self->patience = 0;
 		*mine = NULL;
 		queue->running = NULL;
 		k_wake(queued);
@@ -141,6 +145,15 @@ void k_workers_start(void)
 	for (i = 0; i < WORKERS; i++)
 		k_spawn_daemon("kworker", serve, &doing[i]);
 	k_spawn_daemon("irq", interrupt, NULL);
+}
+
+int k_work_running(const struct workqueue_struct *queue)
+{
+	int i, running = 0;
+
+	for (i = 0; i < WORKERS; i++)
+		running += doing[i] && of_queue[i] == queue;
+	return running;
 }
 
 static bool all_done(void *arg)

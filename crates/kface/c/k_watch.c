@@ -2,12 +2,13 @@
 /*
  * What the compiler puts in front of each access of the files that are watched. Every one is looked at whether it is to memory that
  * was freed. A marked one (READ_ONCE, WRITE_ONCE) is a scheduling point, if the run's seed has drawn it: most are in loops over
- * pages, and a run that asks the schedule at each of them is five times as long and no richer.
+ * pages, and a run that asks the schedule at each of them is five times as long and no richer. Who wants it has every access as one.
  */
 #include "k.h"
 
 /* Marked accesses up to the next that is a point. */
 static unsigned long k_passed_by = 1;
+int k_every_access;
 
 #define HERE ((unsigned long)__builtin_return_address(0))
 
@@ -26,6 +27,13 @@ static __always_inline void look(const void *addr, const char *what, unsigned lo
 		used_after_free(addr, what, ip);
 }
 
+static __always_inline void pass(const void *addr, const char *what, unsigned long ip)
+{
+	if (unlikely(k_every_access) && k_self)
+		k_point(what, "", ip);
+	look(addr, what, ip);
+}
+
 static __always_inline void mark(const void *addr, const char *what, unsigned long ip)
 {
 	if (k_self && !--k_passed_by) {
@@ -36,7 +44,7 @@ static __always_inline void mark(const void *addr, const char *what, unsigned lo
 }
 
 #define PLAIN(name, what) \
-	void name(void *addr); void name(void *addr) { look(addr, what, HERE); }
+	void name(void *addr); void name(void *addr) { pass(addr, what, HERE); }
 #define MARKED(name, what) \
 	void name(void *addr); void name(void *addr) { mark(addr, what, HERE); }
 #define SIZE(n)							\

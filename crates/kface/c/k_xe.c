@@ -9,6 +9,8 @@
 #include <uapi/drm/xe_drm.h>
 #include "xe_migrate.h"
 #include "xe_module.h"
+#include "xe_pagefault.h"
+#include "xe_pagefault_types.h"
 #include "xe_pat.h"
 #include "xe_sa.h"
 #include "xe_svm.h"
@@ -59,6 +61,9 @@ static void tile_new(struct xe_device *xe, int id)
 	gt->tile = tile;
 	gt->info.id = id;
 	gt->info.type = XE_GT_TYPE_MAIN;
+	/* Execution units, by whose number the fault queue is as long as it is. */
+	__set_bit(0, gt->fuse_topo.g_dss_mask);
+	bitmap_set(gt->fuse_topo.eu_mask_per_dss, 0, 8);
 	gt->ordered_wq = alloc_ordered_workqueue("gt", 0);
 	tile->migrate = xe_migrate_alloc(tile);
 	must(!tile->migrate, "no memory for a tile's migration");
@@ -113,12 +118,12 @@ struct xe_device *k_xe_new(int tiles, bool needs_64k)
 	init_rwsem(&xe->usm.lock);
 	init_waitqueue_head(&xe->ufence_wq);
 	xe->unordered_wq = xe->ordered_wq = xe->destroy_wq = xe->preempt_fence_wq = alloc_ordered_workqueue("xe", 0);
-	xe->usm.pf_wq = alloc_workqueue("page faults", 0, 0);
 	xe_validation_device_init(&xe->val);
 	xe_pat_init_early(xe);
 	for (id = 0; id < tiles; id++)
 		tile_new(xe, id);
 	whole_vram(xe, tiles);
+	must(xe_pagefault_init(xe), "xe_pagefault_init fails");
 	must(xe_pagemap_shrinker_create(xe), "xe_pagemap_shrinker_create fails");
 	for (id = 0; id < tiles; id++)
 		migration_new(&xe->tiles[id]);
@@ -145,7 +150,7 @@ struct xe_vm *k_xe_vm_new(struct xe_device *xe)
 
 	if (IS_ERR(vm))
 		kface_give_up("xe_vm_create fails");
-	must(xa_store(&file->vm.xa, 1, vm, GFP_KERNEL) != NULL, "the VM cannot be named");
+	must(xa_store(&file->vm.xa, vm->usm.asid, vm, GFP_KERNEL) != NULL, "the VM cannot be named");
 	for (id = 0; id < xe->info.tile_count; id++)
 		kface_gpu_root(id, vm->usm.asid, xe_bo_addr(vm->pt_root[id]->bo, 0, SZ_4K), vm->flags & XE_VM_FLAG_64K);
 	return vm;
@@ -161,7 +166,7 @@ int k_xe_bind_mirror(struct xe_vm *vm, u64 addr, u64 bytes, u64 fence, bool *rea
 		.timeline_value = 0x600d600d,
 	};
 	struct drm_xe_vm_bind bind = {
-		.vm_id = 1,
+		.vm_id = vm->usm.asid,
 		.num_binds = 1,
 		.bind = {
 			.addr = addr,
@@ -192,7 +197,72 @@ int k_xe_fault(struct xe_vm *vm, int tile, u64 addr, bool write)
 	return err;
 }
 
-/* Names in the driver's texts: there is no stepping. */
+/* Through the tree's own queue, by a worker of its own, up to the answer that the hardware would get. */
+struct answer {
+	bool given;
+	int err;
+};
+
+static void acknowledge(struct xe_pagefault *fault, int err)
+{
+	struct answer *answer = fault->producer.private;
+
+	if (k_work_running(gt_to_xe(fault->gt)->usm.pf_wq) > 1)
+		kface_reached("two workers served faults at once");
+	*answer = (struct answer){ true, err };
+	k_changed();
+}
+
+static bool is_given(void *answer) { return ((struct answer *)answer)->given; }
+
+int k_xe_fault_by_queue(struct xe_device *xe, u32 asid, int tile, u64 addr, bool write)
+{
+	static const struct xe_pagefault_ops ops = { .ack_fault = acknowledge };
+	struct answer answer = {};
+	struct xe_pagefault fault = {
+		.gt = xe->tiles[tile].primary_gt,
+		.consumer = {
+			.page_addr = addr & PAGE_MASK,
+			.asid = asid,
+			.access_type = write ? XE_PAGEFAULT_ACCESS_TYPE_WRITE : XE_PAGEFAULT_ACCESS_TYPE_READ,
+		},
+		.producer = { .private = &answer, .ops = &ops },
+	};
+
+	must(xe_pagefault_handler(xe, &fault), "the fault queue is full");
+	k_wait_for(is_given, &answer, "the answer to a fault");
+	return answer.err;
+}
+
+static void pool_settle(struct xe_sa_manager *pool)
+{
+	/* All of it at once can only be had when nobody has any. */
+	struct drm_suballoc *part = xe_sa_bo_new(pool, pool->base.size);
+
+	must(IS_ERR(part), "a pool of batches is full");
+	xe_sa_bo_free(part, NULL);
+}
+
+void k_xe_pools_settle(struct xe_device *xe)
+{
+	int id;
+
+	for (id = 0; id < xe->info.tile_count; id++) {
+		pool_settle(xe->tiles[id].mem.kernel_bb_pool);
+		pool_settle(xe->tiles[id].primary_gt->usm.bb_pool);
+	}
+}
+
+/* As the ioctl that destroys a VM: it has no name any more, then it ends. */
+void k_xe_vm_close(struct xe_vm *vm)
+{
+	xa_erase(&file->vm.xa, vm->usm.asid);
+	xe_vm_close_and_put(vm);
+}
+
+/* Names in the driver's texts: there is no stepping, and who faults is one engine. */
+const char *k_class_name(int class) __asm__("xe_hw_engine_class_to_str");
+const char *k_class_name(int class) { return "ccs"; }
 const char *k_stepping(int step) __asm__("xe_step_name");
 const char *k_stepping(int step) { return "**"; }
 

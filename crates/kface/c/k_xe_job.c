@@ -55,6 +55,9 @@ void k_xe_queues_init(struct xe_gt *gt)
 struct xe_hw_engine *k_gt_engine(struct xe_gt *gt) __asm__("xe_gt_hw_engine");
 struct xe_hw_engine *k_gt_engine(struct xe_gt *gt) { return &gt->hw_engines[XE_HW_ENGINE_BCS0]; }
 
+bool k_not_reserved(struct xe_hw_engine *engine) __asm__("xe_hw_engine_is_reserved");
+bool k_not_reserved(struct xe_hw_engine *engine) { return false; }
+
 /* Contexts of the hardware: the device makes its own. Bound by name: what they take changes. */
 struct xe_lrc *k_lrc_new(void) __asm__("xe_lrc_create");
 struct xe_lrc *k_lrc_new(void)
@@ -72,7 +75,14 @@ u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) { return *old = 0; }
 
 /* Jobs. */
 static const char *fence_name(struct dma_fence *fence) { return "xe"; }
-static const struct dma_fence_ops job_fence_ops = { .get_driver_name = fence_name, .get_timeline_name = fence_name };
+static void fence_free(struct rcu_head *head) { kfree(container_of(head, struct drm_sched_fence, finished.rcu)); }
+static void fence_gone(struct dma_fence *fence) { call_rcu(&fence->rcu, fence_free); }
+
+static const struct dma_fence_ops job_fence_ops = {
+	.get_driver_name = fence_name,
+	.get_timeline_name = fence_name,
+	.release = fence_gone,
+};
 
 static void finished_init(struct drm_sched_job *job)
 {
@@ -91,11 +101,10 @@ void k_dep_scheduler_end(struct k_dep_scheduler *scheduler) { kfree(scheduler); 
 struct drm_sched_entity *k_dep_entity(struct k_dep_scheduler *scheduler) __asm__("xe_dep_scheduler_entity");
 struct drm_sched_entity *k_dep_entity(struct k_dep_scheduler *scheduler) { return &scheduler->entity; }
 
-int k_sched_job_init(struct drm_sched_job *job) __asm__("drm_sched_job_init");
-int k_sched_job_init(struct drm_sched_job *job)
+static int job_init(struct drm_sched_job *job, unsigned long from)
 {
 	memset(job, 0, sizeof(*job));
-	job->s_fence = kzalloc(sizeof(*job->s_fence), GFP_KERNEL);
+	job->s_fence = k_alloc_for(sizeof(*job->s_fence), from);
 	if (!job->s_fence)
 		return -ENOMEM;
 	spin_lock_init(&job->s_fence->lock);
@@ -103,14 +112,35 @@ int k_sched_job_init(struct drm_sched_job *job)
 	return 0;
 }
 
+int k_sched_job_init(struct drm_sched_job *job) __asm__("drm_sched_job_init");
+int k_sched_job_init(struct drm_sched_job *job) { return job_init(job, HERE); }
+
 void drm_sched_job_arm(struct drm_sched_job *job) { finished_init(job); }
-void drm_sched_job_cleanup(struct drm_sched_job *job) { xa_destroy(&job->dependencies); }
+
+/* A job that was never armed has a fence that nobody knows. */
+void drm_sched_job_cleanup(struct drm_sched_job *job)
+{
+	struct dma_fence *fence;
+	unsigned long index;
+
+	if (kref_read(&job->s_fence->finished.refcount))
+		dma_fence_put(&job->s_fence->finished);
+	else
+		kfree(job->s_fence);
+	job->s_fence = NULL;
+	xa_for_each(&job->dependencies, index, fence)
+		dma_fence_put(fence);
+	xa_destroy(&job->dependencies);
+}
 
 int drm_sched_job_add_dependency(struct drm_sched_job *job, struct dma_fence *fence)
 {
 	u32 id;
+	int err = fence ? xa_alloc(&job->dependencies, &id, fence, xa_limit_32b, GFP_KERNEL) : 0;
 
-	return fence ? xa_alloc(&job->dependencies, &id, fence, xa_limit_32b, GFP_KERNEL) : 0;
+	if (err)
+		dma_fence_put(fence);
+	return err;
 }
 
 static void wait_for_dependencies(struct drm_sched_job *job)
@@ -135,6 +165,7 @@ static void run_dep_job(struct xe_dep_job *dep)
 	dma_fence_get(finished);
 	dma_fence_signal(finished);
 	dep->ops->free_job(dep);
+	dma_fence_put(finished);
 }
 
 /* Lines of jobs, each served by a task of its own: one for each tile's copy engine, one for jobs that flush. */
@@ -182,11 +213,11 @@ bool xe_sched_job_is_migration(struct xe_exec_queue *q)
 struct xe_sched_job *xe_sched_job_create(struct xe_exec_queue *q, u64 *batch)
 {
 	int i, batches = xe_sched_job_is_migration(q) ? 2 : q->width;
-	struct xe_sched_job *job = kzalloc(sizeof(*job) + batches * sizeof(job->ptrs[0]), GFP_KERNEL);
+	struct xe_sched_job *job = k_alloc_for(sizeof(*job) + batches * sizeof(job->ptrs[0]), HERE);
 
 	if (!job)
 		return ERR_PTR(-ENOMEM);
-	if (k_sched_job_init(&job->drm)) {
+	if (job_init(&job->drm, HERE)) {
 		kfree(job);
 		return ERR_PTR(-ENOMEM);
 	}
@@ -321,5 +352,12 @@ struct dma_fence_array *__wrap_dma_fence_array_create(int count, struct dma_fenc
 	kface_number("counted", count);
 	kface_number("filled", filled);
 	kface_event_end();
+	if (filled < count) {
+		kface_event("unfilled_fences");
+		kface_number("counted", count);
+		kface_number("filled", filled);
+		kface_number("ip", HERE);
+		kface_event_end();
+	}
 	return __real_dma_fence_array_create(count, fences, context, seqno);
 }

@@ -43,6 +43,8 @@ void kface_spawn(const char *name, void (*body)(void *), void *arg, int daemon);
 void kface_point(const char *what, const char *object, unsigned long ip);
 /* How many marked accesses there are to the next that is a point, which the run's seed says. */
 unsigned long kface_pass_by(void);
+/* Whether every access is one, marked or not. */
+int kface_every_access(void);
 void kface_yield(void);
 /* Waits until somebody wakes the channel. */
 void kface_block(unsigned long channel, const char *what);
@@ -91,6 +93,7 @@ int kface_gpu_access(int tile, unsigned int asid, kface_u64 addr, int write, kfa
 /* Frames are numbers of system pages, which lie at their own address. */
 kface_u64 kface_iommu_map(kface_u64 frame, unsigned long pages, int write);
 void kface_iommu_unmap(kface_u64 iova, unsigned long pages);
+kface_u64 kface_iommu_mapped(void);
 /* Writes down as events what the device noticed since the last call. */
 void kface_gpu_records(void);
 

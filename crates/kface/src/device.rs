@@ -232,6 +232,11 @@ impl Device {
         self.gpu.iommu_unmap(iova, pages);
     }
 
+    /// Pages that device addresses lead to.
+    pub(crate) fn mapped_pages(&self) -> u64 {
+        self.gpu.iommu_mapped_pages()
+    }
+
     /// Pages that were copied since the last call, by where from and where to.
     pub(crate) fn take_copies(&self) -> BTreeMap<(String, String), u64> {
         std::mem::take(&mut self.bus.copied.lock().pages)
@@ -243,7 +248,7 @@ impl Device {
         for tile in 0..self.bus.vram.len() as u8 {
             stream.leaves(tile, &self.gpu.leaves(TileId(tile), asid), |dpa| owner(bases(), dpa));
         }
-        stream.is("mapped for the device", &format!("{} pages", self.gpu.iommu_mapped_pages()));
+        stream.is("mapped for the device", &format!("{} pages", self.mapped_pages()));
     }
 
     /// What the device noticed since the last call: one line a kind of event and tile, with the first place and the pages.

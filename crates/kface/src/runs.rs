@@ -48,15 +48,17 @@ pub(crate) struct Plan {
     pub(crate) stop: bool,
     /// Whether nobody is stopped: who runs goes on until he waits.
     pub(crate) serial: bool,
+    /// Whether each access of what is watched is a point.
+    pub(crate) every: bool,
 }
 
 impl Plan {
-    /// Reads `FIRST END STRIDE [trace] [stop] [serial]`.
+    /// Reads `FIRST END STRIDE [trace] [stop] [serial] [every]`.
     pub(crate) fn read(words: &[String]) -> Option<Self> {
         let number = |at: usize| words.get(at)?.parse().ok();
         let has = |word: &str| words.iter().any(|have| have == word);
-        let [trace, stop, serial] = ["trace", "stop", "serial"].map(has);
-        Some(Self { first: number(0)?, end: number(1)?, stride: number(2)?, trace, stop, serial })
+        let [trace, stop, serial, every] = ["trace", "stop", "serial", "every"].map(has);
+        Some(Self { first: number(0)?, end: number(1)?, stride: number(2)?, trace, stop, serial, every })
             .filter(|plan| plan.stride > 0)
     }
 }
@@ -233,9 +235,14 @@ pub(crate) fn seed() -> u64 {
     RUN.get().map_or(0, |run| run.seed)
 }
 
+/// Whether each access of what is watched is a point.
+pub(crate) fn every_access() -> bool {
+    PLAN.get().is_some_and(|plan| plan.every)
+}
+
 /// How many marked accesses there are to the next that is a point. All are while no run is under way.
 pub(crate) fn pass_by() -> u64 {
-    let Some(mut run) = RUN.get() else { return 1 };
+    let Some(mut run) = RUN.get().filter(|_| !every_access()) else { return 1 };
     run.drawn += 1;
     RUN.set(Some(run));
     1 + Rng::new(run.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ run.drawn).below(2 * PASSED_BY - 1)
@@ -272,6 +279,8 @@ const FINDINGS: &[&str] = &[
     "double_free",
     "use_after_free",
     "endless_retry",
+    "leak",
+    "unfilled_fences",
     "stray_write",
     "stray_read",
     "malformed_table",
@@ -312,7 +321,7 @@ mod tests {
     #[test]
     fn a_plan_is_read_and_nonsense_is_none() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let plan = Plan { first: 3, end: 9, stride: 2, trace: false, stop: true, serial: false };
+        let plan = Plan { first: 3, end: 9, stride: 2, trace: false, stop: true, serial: false, every: false };
         assert_eq!(Plan::read(&words("3 9 2 stop")), Some(plan));
         assert_eq!(Plan::read(&words("3 9 0")), None);
         assert_eq!(Plan::read(&words("3 x 1")), None);

@@ -292,6 +292,11 @@ extern "C" fn kface_iommu_unmap(iova: u64, pages: c_ulong) {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn kface_iommu_mapped() -> u64 {
+    device(Device::mapped_pages)
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn kface_gpu_records() {
     device(Device::tell_records);
 }
@@ -321,12 +326,24 @@ extern "C" fn refused(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     if let Some(symbol) = trapped(address) {
         not_modelled(&symbol);
     }
-    Line::new("crash")
-        .with("signal", signal)
-        .with("address", format!("{address:#x}"))
-        .with("instruction", format!("{:#x}", *ip))
-        .write();
+    // As a return address: behind where it is.
+    let at = *ip + 1;
+    let mut crash = Line::new("crash").with("signal", signal).with("address", format!("{address:#x}")).with("ip", at);
+    // An address that no memory can have: the processor does not say which, but registers do.
+    if let Some(poison) = poison(&context.uc_mcontext.gregs).or_else(|| poison(&[address as i64])) {
+        crash = crash.with("poison", poison);
+    }
+    crash.write();
     runs::end(DIED)
+}
+
+/// What memory that was freed holds, and memory that nobody has filled in: `K_POISON_FREED` and `K_POISON_NEW` of `k.h`.
+const POISON: &[(u64, &str)] = &[(0x6b6b_6b6b_6b6b_6b6b, "freed"), (0x5a5a_5a5a_5a5a_5a5a, "not filled in")];
+
+/// What a register holds that was read from such memory, give or take the place of a field.
+fn poison(registers: &[i64]) -> Option<&'static str> {
+    let near = |word: u64| registers.iter().any(|register| (*register as u64).wrapping_sub(word) < SZ_4K);
+    POISON.iter().find(|(word, _)| near(*word)).map(|(_, name)| *name)
 }
 
 /// Installs [`refused`]. Where there is a snapshot it has a stack of its own: then an overflow of a task's stack is told, too.

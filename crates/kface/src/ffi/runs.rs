@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Seconds of a run that comes to no scheduling point any more.
 const PATIENCE: u32 = 20;
+/// How often, and how long each time, a process waits for the system to make another.
+const PAUSES: u32 = 100;
+const PAUSE_US: u32 = 100_000;
 const PLACES: usize = 32;
 const NAME: usize = 64;
 
@@ -75,12 +78,19 @@ pub(crate) enum Ended {
     By(c_int),
 }
 
-/// Makes a copy of this process: `None` in the copy; here, how it ended.
+/// Makes a copy of this process: `None` in the copy; here, how it ended. A system that is short of something is asked again.
 pub(crate) fn copy() -> Option<Ended> {
     // SAFETY: this process has one thread, so the copy is whole.
-    match unsafe { libc::fork() } {
+    let fork = || unsafe { libc::fork() };
+    let again = |_| {
+        // SAFETY: it touches no memory.
+        unsafe { libc::usleep(PAUSE_US) };
+        fork()
+    };
+    let mut forks = std::iter::once(fork()).chain((0..PAUSES).map(again));
+    match forks.find(|made| *made >= 0).unwrap_or(-1) {
         0 => None,
-        -1 => super::give_up("the system makes no process"),
+        -1 => super::give_up(&format!("the system makes no process: {}", std::io::Error::last_os_error())),
         child => {
             let mut status = 0;
             // SAFETY: `status` is ours; the child is this process' own.
@@ -111,6 +121,11 @@ extern "C" fn kface_runs_begin() {
 #[unsafe(no_mangle)]
 extern "C" fn kface_pass_by() -> c_ulong {
     runs::pass_by()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kface_every_access() -> c_int {
+    runs::every_access().into()
 }
 
 #[unsafe(no_mangle)]

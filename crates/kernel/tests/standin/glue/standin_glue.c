@@ -20,15 +20,42 @@ extern const kface_u64 kface_trap_count, kface_trap_base;
 static long countdown = -1;
 static int looks;
 
+/* What was asked for, by whom, and not given back. */
+static struct { void *memory; unsigned long bytes, from; } taken[8];
+
+static int place_of(void *memory)
+{
+	int i;
+
+	for (i = 0; i < 7 && taken[i].memory != memory; i++)
+		;
+	return i;
+}
+
+void standin_free(void *memory)
+{
+	int at = place_of(memory);
+
+	memset(memory, 0x6b, taken[at].bytes);
+	taken[at].memory = 0;
+}
+
 void *standin_alloc(unsigned long bytes)
 {
+	void *memory;
+	int at = place_of(0);
+
 	if (countdown >= 0 && countdown-- == 0) {
 		kface_event("allocation_failed");
 		kface_number("bytes", bytes);
 		kface_event_end();
 		return 0;
 	}
-	return malloc(bytes);
+	memory = malloc(bytes);
+	taken[at].memory = memory;
+	taken[at].bytes = bytes;
+	taken[at].from = (unsigned long)__builtin_return_address(0);
+	return memory;
 }
 
 int standin_look(void)
@@ -61,6 +88,13 @@ struct standin_fence *__wrap_dma_fence_array_create(int count, struct standin_fe
 	kface_number("counted", count);
 	kface_number("filled", filled);
 	kface_event_end();
+	if (filled < count) {
+		kface_event("unfilled_fences");
+		kface_number("counted", count);
+		kface_number("filled", filled);
+		kface_number("ip", (unsigned long)__builtin_return_address(0));
+		kface_event_end();
+	}
 	return __real_dma_fence_array_create(count, fences);
 }
 
@@ -183,6 +217,38 @@ static void scene_maps(void)
 	memset(malloc(64 << 20), 0, 1 << 20);
 }
 
+/* What is left behind is told. */
+static void scene_close(void)
+{
+	int i;
+
+	kface_runs_begin();
+	standin_close();
+	for (i = 0; i < 8; i++) {
+		if (!taken[i].memory)
+			continue;
+		kface_event("leak");
+		kface_number("bytes", taken[i].bytes);
+		kface_number("ip", taken[i].from);
+		kface_number("holder", 0);
+		kface_event_end();
+	}
+}
+
+static void scene_queue(void)
+{
+	static struct standin_fence *fences[2];
+
+	kface_runs_begin();
+	standin_sync(fences);
+}
+
+static void scene_poison(void)
+{
+	kface_runs_begin();
+	standin_follow(standin_alloc(sizeof(struct standin_node)));
+}
+
 static void scene_unmodelled(void)
 {
 	kface_runs_begin();
@@ -230,6 +296,12 @@ static int scene(const char *name, long parameter)
 		scene_maps();
 	else if (!strcmp(name, "diff-faults"))
 		scene_diff();
+	else if (!strcmp(name, "close"))
+		scene_close();
+	else if (!strcmp(name, "queue"))
+		scene_queue();
+	else if (!strcmp(name, "glue"))
+		scene_poison();
 	else if (!strcmp(name, "gc"))
 		scene_unmodelled();
 	else

@@ -10,7 +10,13 @@
 
 struct standin_fence;
 
+struct standin_node {
+	struct standin_node *next;
+	int *word;
+};
+
 void *standin_alloc(unsigned long bytes);
+void standin_free(void *memory);
 int standin_look(void);
 void standin_warn(const char *file, int line);
 void standin_unmodelled(void);
@@ -21,6 +27,8 @@ void standin_migrate(const unsigned char *from, unsigned char *to, int pages);
 int standin_fault(int *mapped);
 void standin_handle(void);
 void standin_pt(void);
+void standin_close(void);
+int standin_follow(struct standin_node *node);
 int standin_sync(struct standin_fence **fences);
 struct standin_fence *dma_fence_array_create(int count, struct standin_fence **fences);
 

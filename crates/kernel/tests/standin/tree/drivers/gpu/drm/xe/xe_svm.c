@@ -27,3 +27,17 @@ void standin_pt(void)
 {
 	standin_unmodelled();
 }
+
+/* A planted leak: of two, one is given back. */
+void standin_close(void)
+{
+	standin_alloc(24);
+	standin_free(standin_alloc(40));
+}
+
+/* A planted use of what was given back: the next one is looked up in it. */
+int standin_follow(struct standin_node *node)
+{
+	standin_free(node);
+	return *node->next->word;
+}
