@@ -3,6 +3,7 @@
 //! A floor is measured in turn with what stands on it, so that whatever else the machine is busy with falls on both alike.
 //! A row without a floor is a count, or a share of a CPU.
 
+use crate::progress;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use machine::live::{Live, LiveConfig};
@@ -84,12 +85,22 @@ fn measure(live: &Arc<Live>) -> Result<Vec<Row>> {
     let mut device = Device::new(live.clone(), COPIED)?;
     // Before anything gives memory back: what queues take is seen by the growth of all.
     let queues = queues(&device)?;
-    let mut rows = copies(&mut device)?;
-    rows.push(exec(live)?);
-    rows.extend(binds(&device)?);
-    rows.push(faults(&mut device)?);
-    rows.extend(queues);
-    rows.push(ring(&mut device)?);
+    let mut rows = Vec::new();
+    type Part<'a> = &'a dyn Fn(&mut Device) -> Result<Vec<Row>>;
+    let parts: [Part<'_>; 5] = [
+        &copies,
+        &|_| Ok(vec![exec(live)?]),
+        &|device| binds(device),
+        &|device| Ok(vec![faults(device)?]),
+        &|device| Ok(vec![ring(device)?]),
+    ];
+    for (done, part) in parts.iter().enumerate() {
+        progress::parts(done + 1, parts.len() + 1);
+        rows.extend(part(&mut device)?);
+    }
+    progress::end();
+    let last = rows.len() - 1;
+    rows.splice(last..last, queues);
     Ok(rows)
 }
 

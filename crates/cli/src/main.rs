@@ -61,7 +61,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the whole way: a C program's memory goes to both tiles and home, then defect A twice (the default)
+    /// Show the whole way: a C program's memory goes to both tiles and home, then defects A, B and C as Linux has them and as Pontoon does (the default)
     Tour(tour::Options),
     /// Run a program on the software GPU
     Run(run::Options),

@@ -41,7 +41,7 @@ pub fn html(processes: &[Report]) -> Result<String> {
     }
     Ok(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Pontoon: a run</title><style>\
-         body{{font:15px sans-serif;margin:2em auto;max-width:75em;color:#111;background:#fff}}\
+         body{{font:15px sans-serif;margin:2em auto;padding:0 1em;max-width:75em;color:#111;background:#fff}}\
          table{{border-collapse:collapse}}td,th{{border:1px solid #999;padding:.2em .6em;text-align:right}}\
          td:first-child,td:last-child,th{{text-align:left}}svg{{max-width:100%;height:auto}}</style></head>\
          <body><h1>Pontoon: a run</h1>{body}</body></html>\n"
@@ -107,6 +107,12 @@ fn look(place: &str) -> (RGBColor, String) {
     }
 }
 
+/// Whether black is read more easily on it than white (the contrast of WCAG, roughly).
+fn is_light(shade: RGBColor) -> bool {
+    let RGBColor(red, green, blue) = shade;
+    299 * u32::from(red) + 587 * u32::from(green) + 114 * u32::from(blue) > 120_000
+}
+
 /// A band a range, over time: where it lay.
 fn map(ranges: &[Range<'_>]) -> Result<String> {
     let mut shown: Vec<&Range<'_>> = ranges.iter().collect();
@@ -169,7 +175,7 @@ fn map(ranges: &[Range<'_>]) -> Result<String> {
             let band = [Rectangle::new(corners, shade.filled()), Rectangle::new(corners, BLACK.stroke_width(1))];
             chart.draw_series(band).map_err(|error| failed(&error))?;
             if to - from > length / 60.0 {
-                let ink = if place == "SYSTEM" { BLACK } else { WHITE };
+                let ink = if is_light(shade) { BLACK } else { WHITE };
                 let text = Text::new(
                     letter,
                     (f64::midpoint(from, to), low + 0.75),

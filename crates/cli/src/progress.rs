@@ -30,17 +30,32 @@ pub fn rounds(done: usize, of: usize) {
     tell(done as u64, Some(of as u64), "rounds");
 }
 
+/// So many parts of a measurement are done, of which each takes seconds.
+pub fn parts(done: usize, of: usize) {
+    if std::io::stderr().is_terminal() {
+        show(&line(done as u64, Some(of as u64), "parts", elapsed_ms()));
+    }
+}
+
 fn tell(done: u64, of: Option<u64>, what: &str) {
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let ms = BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64;
+    let ms = elapsed_ms();
     let last = LAST_MS.load(Ordering::Relaxed);
     let due = ms >= last + EVERY_MS;
     if !due || LAST_MS.compare_exchange(last, ms, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         return;
     }
-    let _ = write!(std::io::stderr(), "\r\x1b[K{}", line(done, of, what, ms));
+    show(&line(done, of, what, ms));
+}
+
+fn elapsed_ms() -> u64 {
+    BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+fn show(line: &str) {
+    let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
 }
 
 fn line(done: u64, of: Option<u64>, what: &str, ms: u64) -> String {

@@ -4,6 +4,7 @@
 //!
 //! Seconds are those that the thread had a CPU: a machine that is busy with other things shows the same.
 
+use crate::progress;
 use anyhow::{Result, bail};
 use check::Manner;
 use check::explore::Setting;
@@ -77,7 +78,9 @@ fn measure(name: String, choices: Option<u64>, run: impl Fn(u64) -> Result<(u64,
         let (made, of_them) = run(runs)?;
         runs += made;
         steps += of_them;
+        progress::runs(runs, None);
     }
+    progress::end();
     Ok(Row { name, choices, runs, steps, seconds: cpu_seconds() - start })
 }
 

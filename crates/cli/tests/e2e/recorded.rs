@@ -102,8 +102,12 @@ fn a_debian_package_has_the_command_its_pages_and_its_completions() {
     assert!(unpacked.expect("dpkg-deb starts").success());
     let version = Command::new(root.join("usr/bin/pontoon")).arg("--version").output().expect("it starts");
     assert_eq!(String::from_utf8_lossy(&version.stdout), concat!("pontoon ", env!("CARGO_PKG_VERSION"), "\n"));
-    for file in ["man/man1/pontoon-run.1.gz", "bash-completion/completions/pontoon", "zsh/vendor-completions/_pontoon"]
-    {
+    for file in [
+        "man/man1/pontoon-run.1.gz",
+        "bash-completion/completions/pontoon",
+        "zsh/vendor-completions/_pontoon",
+        "doc/pontoon/examples/tour.c",
+    ] {
         assert!(root.join("usr/share").join(file).metadata().is_ok_and(|file| file.len() > 100), "{file}");
     }
 }
