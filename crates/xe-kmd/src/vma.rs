@@ -139,6 +139,13 @@ impl VmaTree {
         others.filter_map(move |vma| vma.span.intersect(blocks))
     }
 
+    /// What is left of the same bind on both sides of `gone`: it may have been under one leaf with it.
+    pub(crate) fn rest_of(&self, gone: &Vma) -> impl Iterator<Item = Vma> {
+        let before = gone.span.start.0.checked_sub(1).and_then(|last| self.find(GpuVa(last)));
+        let sides = before.into_iter().chain(self.find(gone.span.end));
+        sides.filter(|vma| vma.kind == gone.kind)
+    }
+
     /// The spans of a BO, in order.
     pub(crate) fn of_bo(&self, bo: &Arc<Bo>) -> Vec<GpuRange> {
         let is_its = |vma: &&Vma| matches!(&vma.kind, Kind::Bo(map) if Arc::ptr_eq(&map.bo, bo));

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use units::{GpuRange, GpuVa, HostVa};
+use units::{GpuRange, GpuVa, HostVa, SZ_64K};
 use xe_uapi::vm::{
     BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, BindFlags,
     CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
@@ -55,8 +55,10 @@ impl Op {
 pub(super) struct Work {
     /// What was taken: it has leaves to lose.
     gone: Vec<Vma>,
-    /// What of its pages of 64K is still there: it loses them, too, and gets leaves of its own at the next touch.
+    /// What of its pages of 64K is still there: it loses them, too, and gets leaves of its own at the next touch, or at once.
     cut: Vec<GpuRange>,
+    /// What gets them at once: without faults, jobs may touch it that came before the binds that take it away.
+    again: Vec<Vma>,
     /// What must have leaves now.
     eager: Vec<Vma>,
     /// Spans of these, before the binds behind them are known.
@@ -71,7 +73,13 @@ impl Work {
 
     /// Where.
     pub(super) fn spans(&self) -> Vec<GpuRange> {
-        self.gone.iter().chain(&self.eager).map(|vma| vma.span).chain(self.cut.iter().copied()).collect()
+        self.gone
+            .iter()
+            .chain(&self.eager)
+            .chain(&self.again)
+            .map(|vma| vma.span)
+            .chain(self.cut.iter().copied())
+            .collect()
     }
 
     /// Changes the page tables of `tiles`. The caller holds the VM's lock.
@@ -83,6 +91,8 @@ impl Work {
             (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, vma, *map, tiles),
             (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => Ok(()),
         };
+        // Without room or memory it stays unbound, and a fault will say so.
+        self.again.iter().for_each(|vma| _ = bind(vma));
         self.eager.iter().try_for_each(bind)
     }
 
@@ -117,7 +127,14 @@ pub(super) fn change(
         // A later bind of the same array may have replaced what an earlier one wanted.
         let eager = work.wanted.iter().flat_map(|span| vmas.overlapping(*span));
         let gone = work.gone.iter().filter(|vma| vma.kind != Kind::Mirror);
-        work.cut = gone.flat_map(|gone| vmas.blocks_of(gone.span)).collect();
+        let rest = |gone: &Vma| {
+            let blocks = GpuRange::new(gone.span.start.align_down(SZ_64K), gone.span.end.align_up(SZ_64K));
+            let rest = vmas.rest_of(gone).filter(|vma| vma.kind != Kind::Null);
+            rest.map(move |vma| (vma.span.intersect(blocks), vma)).collect::<Vec<_>>()
+        };
+        let (cut, again): (Vec<_>, Vec<Vma>) = gone.flat_map(rest).unzip();
+        work.cut = cut.into_iter().flatten().collect();
+        work.again = if vm.has_faults() { Vec::new() } else { again };
         work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
         let new = userptr_vmas(vmas, ops);
         // There are none where there is no mirror for them.

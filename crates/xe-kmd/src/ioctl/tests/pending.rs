@@ -178,3 +178,24 @@ fn a_vm_that_ends_ends_the_wait() {
     assert_eq!(test.rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id: test.vm, ..Default::default() }), OK);
     assert_eq!(done.wait(None), Some(Err(Errno::ECANCELED)));
 }
+
+/// An unmap takes a leaf of 64K whole, and of what is left of it a job may be under way whose own unmap waits for it.
+#[test]
+fn what_an_unmap_leaves_is_bound_when_it_is_done() {
+    let test = Pending::new();
+    let page = |bo: u32, n: u64| VmBindOp { addr: AT + n * SZ_4K, range: SZ_4K, ..test.map(bo, 0) };
+    let bound = |n: u64| test.rig.hw.walk(TileId(0), test.asid, GpuVa(AT + n * SZ_4K)).is_some();
+    let (one, other) = (test.bo(1), test.bo(1));
+    for op in [test.map(one, 0), page(other, 17)] {
+        assert!(test.bind(0, op, None).unwrap().is_over());
+    }
+    for (gone, left) in [(3, [0, 2, 4, 15, 17]), (15, [0, 2, 4, 14, 17])] {
+        let unmap = VmBindOp { op: BIND_OP_UNMAP, ..page(0, gone) };
+        assert!(test.bind(0, unmap, None).unwrap().is_over());
+        assert_eq!((left.map(bound), bound(gone)), ([true; 5], false), "page {gone}");
+    }
+    let unmap = VmBindOp { op: BIND_OP_UNMAP, ..page(0, 16) };
+    assert!(test.bind(0, VmBindOp { obj_offset: SZ_4K, ..page(one, 16) }, None).unwrap().is_over());
+    assert!(test.bind(0, unmap, None).unwrap().is_over());
+    assert_eq!([15, 16, 17].map(bound), [false, false, true], "another bind's leaf is its own");
+}
