@@ -20,6 +20,7 @@
 #define WORDS (BLOCK / PAGE)
 #define CPUS 3
 #define GPU_AT 0x100000000000ull
+enum { ATOMIC_DEVICE = 1 };
 
 static struct gpu gpus[MAX_DEVICES];
 static unsigned devices;
@@ -129,6 +130,24 @@ static void store_each(struct gpu *gpu, uint32_t value) {
     IS(run(gpu, 0, &batch), 0);
 }
 
+/* Atomics on pages that lie in another device's VRAM, by advice: no bus carries them, so the pages come to who does them. */
+static void atomics_elsewhere(void) {
+    struct madvise args = {
+        .start = (uintptr_t)shared, .range = BLOCK, .vm_id = gpus[0].vm, .attr = ATOMIC, .value = ATOMIC_DEVICE,
+    };
+    IS(answer(gpus[0].fd, IOC_MADVISE, &args), 0);
+    for (uint32_t value = 4000; value < 6000; value += 1000) {
+        store_each(&gpus[1], value);
+        store_each(&gpus[0], value + 100);
+        struct batch batch = {0};
+        for (unsigned n = 0; n < WORDS; n++)
+            atomic_inc32(&batch, word(n));
+        IS(run(&gpus[0], 0, &batch), 0);
+        for (unsigned n = 0; n < WORDS; n++)
+            IS(*word(n), value + 101 + n);
+    }
+}
+
 /* Advice that names another device: pages go to its VRAM, and this one stores there, if it reaches it. */
 static void advise_elsewhere(void) {
     struct madvise args = {
@@ -142,6 +161,7 @@ static void advise_elsewhere(void) {
         store_each(&gpus[1], value + 500);
         store_each(&gpus[0], value + 600);
     }
+    atomics_elsewhere();
     args.region = 9;
     IS(answer(gpus[0].fd, IOC_MADVISE, &args), strangers ? ENOLINK : ENOENT);
     args.value = gpus[0].fd;

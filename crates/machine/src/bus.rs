@@ -112,7 +112,12 @@ impl Bus for HostBus {
             Rmw::Sub(value) => AtomicOp::Sub(value),
             Rmw::CompareExchange { expected, new } => AtomicOp::CompareExchange { expected, new },
         };
-        self.memory.atomic(self.place(page)?, offset, size, op).map_err(bus_error)
+        // No bridge of a device does atomics that come by its window.
+        let target = match (page, self.target(page)) {
+            (BusAddr::System(_), Target::Vram(..)) => return Err(BusError::NoAtomics),
+            (_, target) => target,
+        };
+        self.memory.atomic(self.behind(target)?, offset, size, op).map_err(bus_error)
     }
 
     fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>) {

@@ -20,6 +20,8 @@ pub enum BusError {
     Empty,
     /// Nothing there.
     Fault,
+    /// A read-modify-write that what is there does not do: another device's memory, by its window.
+    NoAtomics,
     /// The host is changing what this VRAM holds, and the driver has not been told yet: nothing was done. The device
     /// lets go of the access (a flush may be waiting for it), translates again and retries.
     Again,

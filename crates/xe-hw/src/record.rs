@@ -87,6 +87,17 @@ pub enum Record {
         /// How it was meant.
         access: Access,
     },
+    /// An atomic that a leaf allows led to another device's memory, by its window, which does none. The access became an atomic violation.
+    PeerAtomic {
+        /// Which engine.
+        engine: EngineId,
+        /// Address space.
+        asid: Asid,
+        /// Address of the access.
+        addr: GpuVa,
+        /// The frame of the window.
+        frame: HostFrame,
+    },
     /// The driver's copy engine met an address that does not translate; the page failed.
     CopyFault {
         /// Whose copy engine.

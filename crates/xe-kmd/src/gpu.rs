@@ -82,6 +82,11 @@ impl Gpu {
         self.tiles.iter().find_map(|tile| self.interconnect.path(tile.id, pagemap))
     }
 
+    /// Whether VRAM is a peer's: the device reaches it by the bus, and atomics do not.
+    pub(crate) fn is_peers(&self, pagemap: PagemapId) -> bool {
+        self.path(pagemap) == Some(Proto::P2p)
+    }
+
     /// Where the bus shows VRAM of the device.
     pub(crate) fn window(&self, dpa: Dpa) -> HostFrame {
         self.interconnect.window().add(dpa.0 >> PAGE_SHIFT)

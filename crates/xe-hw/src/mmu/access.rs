@@ -142,7 +142,7 @@ impl Initiator<'_> {
             match self.perform(BusAddr::Vram(dpa), offset, part) {
                 Ok(()) => Ok(()),
                 Err(BusError::Again) => Err(()),
-                Err(BusError::Empty | BusError::Fault) => {
+                Err(BusError::Empty | BusError::Fault | BusError::NoAtomics) => {
                     part.unanswered(0xff);
                     let (engine, asid) = (self.engine, self.asid);
                     let addr = GpuVa(addr.page().0 + page * SZ_4K + offset as u64);
@@ -179,8 +179,12 @@ impl Initiator<'_> {
         });
         match done {
             Ok(bytes) | Err((bytes @ 1.., _)) => Ok(bytes),
-            Err((0, _)) => {
+            Err((0, error)) => {
                 let (engine, asid) = (self.engine, self.asid);
+                if error == BusError::NoAtomics {
+                    self.chip.log.record(Record::PeerAtomic { engine, asid, addr, frame });
+                    return Err(Refusal::plain(FaultType::AtomicViolation, 0));
+                }
                 self.chip.log.record(Record::SystemFault { engine, asid, addr, frame, access });
                 Err(Refusal::plain(FaultType::NotPresent, 0))
             }

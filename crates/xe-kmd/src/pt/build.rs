@@ -25,6 +25,8 @@ pub(crate) enum Memory {
     System,
     /// VRAM: device addresses.
     Vram,
+    /// A peer's VRAM in its window: bus addresses. Atomics do not go there.
+    Peer,
 }
 
 /// A piece of the span that is contiguous on both sides.
@@ -200,7 +202,11 @@ fn leaf(segment: &Segment, at: u64, access: Access, ps64: bool) -> Leaf {
         addr: segment.addr + at,
         device,
         write: access.write,
-        atomic: if device { access.atomic_vram } else { access.atomic_system },
+        atomic: match segment.memory {
+            Memory::Vram => access.atomic_vram,
+            Memory::System => access.atomic_system,
+            Memory::Peer => false,
+        },
         null: false,
         ps64,
         pat: access.pat,

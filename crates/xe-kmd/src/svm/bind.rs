@@ -89,7 +89,11 @@ fn segments(start: GpuVa, chunks: &[PagemapAddr]) -> Vec<Segment> {
     build::coalesce(chunks.iter().map(|chunk| {
         let va = start.add(page << PAGE_SHIFT);
         page += chunk.pages() as u64;
-        let memory = if chunk.proto == Proto::Vram { Memory::Vram } else { Memory::System };
+        let memory = match chunk.proto {
+            Proto::Vram => Memory::Vram,
+            Proto::System => Memory::System,
+            Proto::P2p => Memory::Peer,
+        };
         Segment { va, addr: chunk.addr, bytes: bytes_of(chunk.pages()), memory }
     }))
 }

@@ -62,7 +62,7 @@ pub(crate) enum Collected {
 pub(crate) fn collect_beside(space: &Space, svm: &Svm, vmas: &VmaTree) -> Collected {
     while let Some(key) = space.next_garbage() {
         let _held = space.hold(key);
-        let Some(view) = RangeView::of(svm, key) else { continue };
+        let Some(view) = RangeView::of(space, svm, key) else { continue };
         if vmas.resets(view.span.mirror()) {
             space.list_garbage(key);
             return Collected::NeedsAlone;
@@ -95,7 +95,7 @@ pub(crate) fn list_unmapped(space: &Space, svm: &Svm, span: HostRange) {
 /// alone.
 pub(crate) fn remove_replaced(space: &Space, svm: &Svm, vmas: &mut VmaTree, span: HostRange) {
     for key in svm.ranges_in(span) {
-        let Some(view) = RangeView::of(svm, key) else { continue };
+        let Some(view) = RangeView::of(space, svm, key) else { continue };
         let vma = svm.mm().next_vma(view.span.start).filter(|vma| vma.range.start < view.span.end);
         let is_other = vma.is_none_or(|vma| view.migrate_devmem && !vma.anonymous);
         if is_other || is_untouched(svm, space.gpu.interconnect.owner(), view.span) {
@@ -174,7 +174,7 @@ fn forget(space: &Space, svm: &Svm, vmas: &mut VmaTree, key: RangeKey) {
 /// lock and holds no range's.
 pub(super) fn remove_beside(space: &Space, svm: &Svm, key: RangeKey, wants: impl FnOnce(&RangeView) -> bool) {
     let _held = space.hold(key);
-    if RangeView::of(svm, key).is_some_and(|view| !view.unmapped && wants(&view)) {
+    if RangeView::of(space, svm, key).is_some_and(|view| !view.unmapped && wants(&view)) {
         remove(space, svm, key);
     }
 }

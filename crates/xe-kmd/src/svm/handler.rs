@@ -104,7 +104,7 @@ enum Worked {
 /// One round on a range, with its lock held. Whoever had it before may have served this fault too.
 fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, placement: &Placement, key: RangeKey, tries: &mut Tries) -> Worked {
     let _held = at.space.hold(key);
-    let Some(view) = RangeView::of(at.svm, key) else { return Worked::Moved };
+    let Some(view) = RangeView::of(at.space, at.svm, key) else { return Worked::Moved };
     if view.unmapped {
         // Whoever took it off the list may be slow.
         at.space.list_garbage(key);
@@ -263,7 +263,7 @@ impl Round<'_> {
         let vma = self.at.svm.mm().vma_lookup(self.view.span.start);
         let outgrown = !vma.is_some_and(|vma| vma.range.covers(self.view.span));
         // One whose memory is gone is the collector's.
-        if outgrown && RangeView::of(self.at.svm, self.key).is_some_and(|view| !view.unmapped) {
+        if outgrown && RangeView::of(self.at.space, self.at.svm, self.key).is_some_and(|view| !view.unmapped) {
             garbage::remove(self.at.space, self.at.svm, self.key);
         }
         outgrown

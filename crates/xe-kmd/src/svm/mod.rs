@@ -94,18 +94,21 @@ pub(crate) struct RangeView {
     pub migrate_devmem: bool,
     /// The VRAM that its mapped pages are in, if any are.
     pub pagemap: Option<PagemapId>,
+    /// That is a peer's.
+    pub at_peer: bool,
     /// Its memory is gone, or some of it: it is the collector's.
     pub unmapped: bool,
 }
 
 impl RangeView {
     /// Looks at a range; `None` where it was removed.
-    pub(crate) fn of(svm: &Svm, key: RangeKey) -> Option<Self> {
+    pub(crate) fn of(space: &Space, svm: &Svm, key: RangeKey) -> Option<Self> {
         let locked = svm.notifier_lock();
         let range = locked.range(key)?;
         let pagemap = range.pages().pagemap().filter(|_| range.pages().valid());
         let (span, data, migrate_devmem) = (range.span(), range.data, range.migrate_devmem());
-        Some(Self { span, data, migrate_devmem, pagemap, unmapped: range.unmapped() })
+        let at_peer = pagemap.is_some_and(|pagemap| space.gpu.is_peers(pagemap));
+        Some(Self { span, data, migrate_devmem, pagemap, at_peer, unmapped: range.unmapped() })
     }
 }
 

@@ -8,6 +8,9 @@
 //! them back: a rule with variants ([`UnfitVram`], defect B). An atomic on such a range cannot be served at all: so its range is made large enough whether all pages
 //! are there or not, and one that is too small gives way.
 //!
+//! An atomic does not go to a peer's VRAM: its bridge would have to do it. Where advice lets atomics of the device be anywhere, and the pages are
+//! there, or are to be there, they come to the tile's own VRAM, or home. (Upstream maps them there for atomics, too.)
+//!
 //! Locking: none.
 //!
 //! Upstream: `xe_vma_need_vram_for_atomic`, `xe_vma_resolve_pagemap`, `xe_svm_range_needs_migrate_to_vram`,
@@ -51,6 +54,8 @@ pub(crate) struct Placement {
     /// Whose VRAM may be mapped.
     owner: OwnerId,
     read_only: bool,
+    /// A peer's VRAM will not do.
+    off_peers: bool,
     /// Smallest page of VRAM.
     pub min_page: u64,
     /// A new range of this size or less must have all its pages: 0 where absent ones are wanted too.
@@ -61,19 +66,24 @@ impl Placement {
     /// Of an access of `tile` to `vma`. `EACCES` where the VMA's attribute forbids the device's atomics.
     pub(crate) fn of(gpu: &Gpu, vma: &Vma, tile: TileId, access: Access) -> Result<Self, Errno> {
         let platform = gpu.platform;
-        let need = need_vram_for_atomic(platform, vma, access)?;
+        let is_elsewhere = resolve_pagemap(gpu, vma, tile).is_some_and(|pagemap| gpu.is_peers(pagemap));
+        let need = match need_vram_for_atomic(platform, vma, access)? {
+            Need::Anywhere if access == Access::Atomic && is_elsewhere => Need::Vram,
+            need => need,
+        };
         let (target, timeslice_ms, check_pages_threshold) = match need {
             Need::Vram => (gpu.pagemap(tile), ATOMIC_TIMESLICE_MS, 0),
             Need::Anywhere => (resolve_pagemap(gpu, vma, tile), 0, SZ_64K),
         };
         let prefetch = Self::prefetch(gpu, vma, target);
-        Ok(Self { need, timeslice_ms, check_pages_threshold, ..prefetch })
+        Ok(Self { need, timeslice_ms, check_pages_threshold, off_peers: access == Access::Atomic, ..prefetch })
     }
 
     /// Of a prefetch to `target`.
     pub(crate) fn prefetch(gpu: &Gpu, vma: &Vma, target: Option<PagemapId>) -> Self {
         let (owner, read_only, min_page) = (gpu.interconnect.owner(), vma.read_only, gpu.platform.min_vram_page());
-        Self { target, need: Need::Anywhere, timeslice_ms: 0, owner, read_only, min_page, check_pages_threshold: 0 }
+        let (need, off_peers) = (Need::Anywhere, false);
+        Self { target, need, timeslice_ms: 0, owner, read_only, off_peers, min_page, check_pages_threshold: 0 }
     }
 
     /// For finding or making the range.
@@ -89,7 +99,8 @@ impl Placement {
 
     /// For collecting the range's pages, `met` binds after such that met pages in VRAM which no leaf can map.
     pub(crate) fn pages_ctx(&self, view: &RangeView, rule: &UnfitVram, met: u32) -> Ctx {
-        let stays = self.need == Need::Vram || (rule.stays)(self.fits_vram(view), met);
+        let stays = (rule.stays)(self.fits_vram(view), met) && !self.strays(view);
+        let stays = self.need == Need::Vram || stays;
         let owner = self.target.filter(|_| stays).map(|_| self.owner);
         let device_granule = if rule.whole_granules { self.min_page } else { 0 };
         Ctx { owner, devmem_only: self.need == Need::Vram, device_granule, ..self.find_ctx() }
@@ -97,7 +108,8 @@ impl Placement {
 
     /// Whether the mapping that `tile` has will do. Where VRAM is only better, any tile's will.
     pub(crate) fn satisfied(&self, view: &RangeView, tile: TileId) -> bool {
-        view.data.bound_on(tile) && (self.need == Need::Anywhere || view.pagemap == self.target)
+        let is_there = self.need == Need::Anywhere && !self.strays(view);
+        view.data.bound_on(tile) && (is_there || view.pagemap == self.target)
     }
 
     /// Whether what is wanted can never be had of this range.
@@ -109,6 +121,11 @@ impl Placement {
     pub(crate) fn migration(&self, view: &RangeView) -> Option<PagemapId> {
         let possible = view.migrate_devmem && self.fits_vram(view);
         self.target.filter(|target| possible && view.pagemap != Some(*target))
+    }
+
+    /// Whether its pages are in a peer's VRAM, which will not do.
+    fn strays(&self, view: &RangeView) -> bool {
+        self.off_peers && view.at_peer
     }
 
     fn fits_vram(&self, view: &RangeView) -> bool {
@@ -177,7 +194,8 @@ mod tests {
 
     fn view(bytes: u64, pagemap: Option<PagemapId>, bound: u8) -> RangeView {
         let data = RangeData { tile_present: bound, tile_invalidated: 0 };
-        RangeView { span: HostRange::sized(HostVa(0), bytes), data, migrate_devmem: true, pagemap, unmapped: false }
+        let span = HostRange::sized(HostVa(0), bytes);
+        RangeView { span, data, migrate_devmem: true, pagemap, at_peer: false, unmapped: false }
     }
 
     fn placement(vma: &Vma, tile: u8, access: Access) -> Result<Placement, Errno> {

@@ -43,7 +43,7 @@ pub(crate) fn prefetch(mirror: Mirror<'_>, vma: &Vma, span: GpuRange, placement:
 /// Prefetches a range, unless it is gone; its end.
 fn prefetch_range(mirror: Mirror<'_>, vma: &Vma, key: RangeKey, placement: &Placement) -> Result<GpuVa, Errno> {
     let _held = mirror.space.hold(key);
-    match RangeView::of(mirror.svm, key) {
+    match RangeView::of(mirror.space, mirror.svm, key) {
         Some(view) if view.unmapped => Ok(view.span.end.mirror()),
         Some(view) => bring(mirror, vma, key, &view, placement),
         None => Ok(GpuVa(0)),
