@@ -19,7 +19,7 @@ static uint64_t next_address = 0x100000000000;
 static int bind(struct gpu *gpu, struct bind_op op) {
     uint64_t *fence = calloc(8, sizeof *fence);
     struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};
-    op.pat_index = PAT_WRITE_BACK;
+    op.pat_index = PAT_COHERENT;
     struct vm_bind bind = {.vm_id = gpu->vm, .num_binds = 1, .bind = op, .num_syncs = 1, .syncs = (uintptr_t)&sync};
     int error = try_ioctl(gpu->fd, IOC_VM_BIND, &bind) ? errno : wait_fence(gpu->fd, fence, 0);
     free(fence);

@@ -52,7 +52,7 @@ static struct device begin(void) {
     device.words = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, device.fd, offset.offset);
     if (device.words == MAP_FAILED)
         die("mmap of the buffer");
-    struct bind_op op = {.obj = create.handle, .pat_index = PAT_WRITE_BACK, .range = BYTES, .addr = BATCHES, .op = BIND_MAP};
+    struct bind_op op = {.obj = create.handle, .pat_index = PAT_COHERENT, .range = BYTES, .addr = BATCHES, .op = BIND_MAP};
     struct vm_bind bind = {.vm_id = device.vm, .num_binds = 1, .bind = op};
     must_ioctl(device.fd, IOC_VM_BIND, &bind, "VM_BIND");
     return device;
@@ -207,7 +207,7 @@ static void memory_stays(void) {
         if (memory == MAP_FAILED)
             die("mmap");
         struct bind_op op = {
-            .obj_offset = AT(memory), .pat_index = PAT_WRITE_BACK, .range = BYTES, .addr = 0x40000000, .op = BIND_MAP_USERPTR,
+            .obj_offset = AT(memory), .pat_index = PAT_COHERENT, .range = BYTES, .addr = 0x40000000, .op = BIND_MAP_USERPTR,
         };
         struct vm_bind bind = {.vm_id = device.vm, .num_binds = 1, .bind = op};
         must_ioctl(device.fd, IOC_VM_BIND, &bind, "VM_BIND of a userptr");

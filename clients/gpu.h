@@ -71,7 +71,7 @@ static inline int wait_fence(int fd, uint64_t *fence, uint32_t queue) {
 static inline void gpu_bind(struct gpu *gpu, struct bind_op op) {
     uint64_t *fence = calloc(8, sizeof *fence);
     struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};
-    op.pat_index = PAT_WRITE_BACK;
+    op.pat_index = PAT_COHERENT;
     struct vm_bind bind = {.vm_id = gpu->vm, .num_binds = 1, .bind = op, .num_syncs = 1, .syncs = (uintptr_t)&sync};
     must_ioctl(gpu->fd, IOC_VM_BIND, &bind, "VM_BIND");
     if ((errno = wait_fence(gpu->fd, fence, 0)))

@@ -121,7 +121,7 @@ static void others(void) {
 }
 
 static int bind_in(uint32_t vm, struct bind_op op) {
-    op.pat_index = PAT_WRITE_BACK;
+    op.pat_index = PAT_COHERENT;
     struct vm_bind bind = {.vm_id = vm, .num_binds = 1, .bind = op};
     return answer(gpu.fd, IOC_VM_BIND, &bind);
 }

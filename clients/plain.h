@@ -81,7 +81,7 @@ static inline int plain_bind(const struct plain *vm, uint32_t op, uint32_t handl
     struct sync syncs[2];
     struct vm_bind bind = {
         .vm_id = vm->vm, .num_binds = 1, .num_syncs = syncs_of(order, syncs), .syncs = AT(syncs),
-        .bind = {.obj = handle, .pat_index = PAT_WRITE_BACK, .range = size, .addr = at, .op = op},
+        .bind = {.obj = handle, .pat_index = PAT_COHERENT, .range = size, .addr = at, .op = op},
     };
     return answer(plain_fd, IOC_VM_BIND, &bind);
 }

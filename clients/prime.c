@@ -41,7 +41,7 @@ static volatile uint32_t *map(int fd, uint32_t handle) {
 
 /* The tile stores a word into a buffer, bound for the time of it. */
 static void store(struct gpu *gpu, unsigned tile, uint32_t handle, unsigned word, uint32_t value) {
-    struct bind_op op = {.obj = handle, .pat_index = PAT_WRITE_BACK, .range = BYTES, .addr = GPU, .op = BIND_MAP};
+    struct bind_op op = {.obj = handle, .pat_index = PAT_COHERENT, .range = BYTES, .addr = GPU, .op = BIND_MAP};
     struct vm_bind bind = {.vm_id = gpu->vm, .num_binds = 1, .bind = op};
     must_ioctl(gpu->fd, IOC_VM_BIND, &bind, "VM_BIND");
     struct batch batch = {0};

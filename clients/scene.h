@@ -240,7 +240,7 @@ static inline void prefetch(struct gpu *gpu, const struct piece *piece, size_t f
     struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};
     struct vm_bind bind = {
         .vm_id = gpu->vm, .num_binds = 1, .num_syncs = 1, .syncs = (uintptr_t)&sync,
-        .bind = {.pat_index = PAT_WRITE_BACK, .addr = (uintptr_t)piece->at + from * PAGE, .range = (to - from) * PAGE,
+        .bind = {.pat_index = PAT_COHERENT, .addr = (uintptr_t)piece->at + from * PAGE, .range = (to - from) * PAGE,
                  .op = BIND_PREFETCH, .prefetch_region = region},
     };
     must_ioctl(gpu->fd, IOC_VM_BIND, &bind, "VM_BIND of a prefetch");

@@ -81,8 +81,8 @@ enum { SYNC_USER_FENCE = 2, SYNC_SIGNAL = 1 };
 struct sync { uint64_t extensions; uint32_t type, flags; uint64_t addr, value, reserved[2]; };
 SIZE_IS(sync, 48);
 
-/* what memory of the CPU is mapped with, on PVC */
-#define PAT_WRITE_BACK 3
+/* what memory of the CPU can be mapped with: cached on PVC, not on Battlemage, coherent on both */
+#define PAT_COHERENT 5
 
 enum { BIND_MAP = 0, BIND_UNMAP = 1, BIND_MAP_USERPTR = 2, BIND_UNMAP_ALL = 3, BIND_PREFETCH = 4 };
 enum { BIND_READONLY = 1 << 0, BIND_IMMEDIATE = 1 << 1, BIND_CPU_ADDR_MIRROR = 1 << 5 };

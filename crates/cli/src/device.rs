@@ -10,7 +10,7 @@ use std::path::Path;
 /// Which devices there are.
 #[derive(Args)]
 pub struct Chosen {
-    /// A device: pvc-2t, pvc-1t, pvc-4t, or a file (docs/profiles.md has its keys); once for each of up to 4 devices
+    /// A device: pvc-2t, pvc-1t, pvc-4t, bmg, or a file (docs/profiles.md has its keys); once for each of up to 4 devices
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = profile)]
     device: Vec<Profile>,
     /// VRAM of each tile, such as 64M or 1G; rounded up to 2M

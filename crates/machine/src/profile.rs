@@ -1,7 +1,7 @@
 //! Which device a machine has: built-in profiles, and what a person writes in a file.
 //!
 //! A [`Profile`] is what was asked for, as it was written; [`Profile::platform`] says whether there can be such a device and
-//! makes the facts that driver and hardware read. All devices are variations of PVC. `docs/profiles.md` has the keys.
+//! makes the facts that driver and hardware read. All devices are variations of one [family](Family) or another. `docs/profiles.md` has the keys.
 //!
 //! Upstream: `xe_pci.c` (descriptors, ids), `xe_vram.c` (sizes).
 
@@ -11,11 +11,13 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use units::{SZ_1G, SZ_2M};
 pub use xe_spec::platform::Platform;
-use xe_spec::platform::{Copiers, PVC, Pagemaps, Reach, Tile};
+use xe_spec::platform::{BATTLEMAGE, Copiers, PVC, Pagemaps, Reach, Tile};
 
 /// Ids that Linux and user-mode drivers know as PVC.
-const DEVICE_IDS: [u16; 13] =
+const PVC_IDS: [u16; 13] =
     [0x0b69, 0x0b6e, 0x0bd4, 0x0bd5, 0x0bd6, 0x0bd7, 0x0bd8, 0x0bd9, 0x0bda, 0x0bdb, 0x0be0, 0x0be1, 0x0be5];
+/// Those that they know as Battlemage with graphics 20.01.
+const BATTLEMAGE_IDS: [u16; 9] = [0xe202, 0xe209, 0xe20b, 0xe20c, 0xe20d, 0xe210, 0xe211, 0xe212, 0xe216];
 const TILES: RangeInclusive<i64> = 1..=4;
 /// As many devices as a machine may have.
 pub const MAX_DEVICES: usize = 4;
@@ -24,12 +26,45 @@ const ENGINES: RangeInclusive<i64> = 1..=8;
 /// A batch, and what it touches, by blocks of 2M.
 const MIN_VRAM: u64 = 4 * SZ_2M;
 
-/// A device, as a person asks for it. What is left out is as `pvc-2t` has it.
+/// Whose rules a device has: all that is no key of a profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Ponte Vecchio.
+    #[default]
+    Pvc,
+    /// Battlemage.
+    Bmg,
+}
+
+impl Family {
+    const fn platform(self) -> &'static Platform {
+        match self {
+            Self::Pvc => &PVC,
+            Self::Bmg => &BATTLEMAGE,
+        }
+    }
+
+    const fn ids(self) -> &'static [u16] {
+        match self {
+            Self::Pvc => &PVC_IDS,
+            Self::Bmg => &BATTLEMAGE_IDS,
+        }
+    }
+
+    fn of(platform: &Platform) -> Self {
+        if platform.kind == BATTLEMAGE.kind { Self::Bmg } else { Self::Pvc }
+    }
+}
+
+/// A device, as a person asks for it. What is left out is as the first built-in device of its family has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "Keys")]
 pub struct Profile {
     /// What reports call it.
     pub name: String,
+    /// Whose rules it has.
+    pub family: Family,
     /// How many tiles.
     pub tiles: i64,
     /// VRAM of each tile.
@@ -48,6 +83,43 @@ pub struct Profile {
     pub reach: Reaching,
     /// Whether devices that say so, too, reach its VRAM through the bus.
     pub p2p: bool,
+}
+
+/// What a person wrote of a [`Profile`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    name: Option<String>,
+    #[serde(default)]
+    family: Family,
+    tiles: Option<i64>,
+    vram: Option<Size>,
+    copy_engines: Option<i64>,
+    compute_engines: Option<i64>,
+    device_id: Option<i64>,
+    revision: Option<i64>,
+    pagemaps: Option<Layout>,
+    reach: Option<Reaching>,
+    p2p: Option<bool>,
+}
+
+impl From<Keys> for Profile {
+    fn from(keys: Keys) -> Self {
+        let base = Self::of(keys.family.platform());
+        Self {
+            name: keys.name.unwrap_or(base.name),
+            family: keys.family,
+            tiles: keys.tiles.unwrap_or(base.tiles),
+            vram: keys.vram.unwrap_or(base.vram),
+            copy_engines: keys.copy_engines.unwrap_or(base.copy_engines),
+            compute_engines: keys.compute_engines.unwrap_or(base.compute_engines),
+            device_id: keys.device_id.unwrap_or(base.device_id),
+            revision: keys.revision.unwrap_or(base.revision),
+            pagemaps: keys.pagemaps.unwrap_or(base.pagemaps),
+            reach: keys.reach.unwrap_or(base.reach),
+            p2p: keys.p2p.unwrap_or(base.p2p),
+        }
+    }
 }
 
 /// Which VRAM of a device is one pagemap, and whose copy engine carries its pages.
@@ -80,11 +152,11 @@ impl Default for Profile {
 
 impl Profile {
     /// The devices that need no file; the first is the default.
-    pub fn built_in() -> [Self; 3] {
+    pub fn built_in() -> [Self; 4] {
         let two = Self::default();
         let one = Self { name: "pvc-1t".into(), tiles: 1, device_id: 0x0bda, ..two.clone() };
         let four = Self { name: "pvc-4t".into(), tiles: 4, ..two.clone() };
-        [two, one, four]
+        [two, one, four, Self::of(&BATTLEMAGE)]
     }
 
     /// A built-in device by its name.
@@ -114,6 +186,7 @@ impl Profile {
     pub fn of(platform: &Platform) -> Self {
         Self {
             name: platform.name.into(),
+            family: Family::of(platform),
             tiles: platform.tiles.len() as i64,
             vram: Size(platform.tiles.first().map_or(0, |tile| tile.vram_size)),
             copy_engines: platform.copy_engines.into(),
@@ -161,7 +234,7 @@ impl Profile {
             reach,
             p2p: self.p2p,
             tiles: Box::leak(tiles.into_boxed_slice()),
-            ..PVC
+            ..self.family.platform().clone()
         })))
     }
 
@@ -183,11 +256,11 @@ impl Profile {
     }
 
     fn known_id(&self) -> Result<u16, String> {
-        let known = |id: &u16| DEVICE_IDS.contains(id);
+        let known = |id: &u16| self.family.ids().contains(id);
         u16::try_from(self.device_id).ok().filter(known).ok_or_else(|| {
-            let ids: Vec<_> = DEVICE_IDS.iter().map(|id| format!("{id:#06x}")).collect();
-            let (id, ids) = (self.device_id, ids.join(", "));
-            format!("device_id = {id:#06x}: programs would not take it for a PVC, which this is; write one of {ids}")
+            let ids: Vec<_> = self.family.ids().iter().map(|id| format!("{id:#06x}")).collect();
+            let (id, ids, kind) = (self.device_id, ids.join(", "), self.family.platform().kind);
+            format!("device_id = {id:#06x}: programs would not take it for the {kind} that this is; write one of {ids}")
         })
     }
 }
@@ -280,7 +353,9 @@ mod tests {
             assert_eq!(Profile::named(&profile.name), Ok(profile));
         }
         assert_eq!(Profile::default().platform(), Ok(&PVC));
-        assert_eq!(Profile::named("bmg"), Err("no built-in device 'bmg': there are pvc-2t, pvc-1t, pvc-4t".into()));
+        assert_eq!(Profile::named("bmg").expect("it is built in").platform(), Ok(&BATTLEMAGE));
+        let none = "no built-in device 'dg2': there are pvc-2t, pvc-1t, pvc-4t, bmg";
+        assert_eq!(Profile::named("dg2"), Err(none.into()));
     }
 
     #[test]

@@ -1,28 +1,29 @@
-//! Machines of the checker: devices with little memory, so that thousands of them can be built in a second. All rules are
-//! PVC's.
+//! Machines of the checker: devices with little memory, so that thousands of them can be built in a second. Rules are
+//! those of the device's family.
 //!
 //! A [`Topology`] is a machine that a scene can be played on whatever it was written for: which devices, how many tiles, who
 //! reaches whom. [`small`] is the device that a scene names itself.
 
 use units::{Dpa, SZ_1G, SZ_2M};
-use xe_spec::platform::{Copiers, DEVICE_DPA_BASE, PVC, Pagemaps, Platform, Reach, Tile};
+use xe_spec::platform::{BATTLEMAGE, Copiers, DEVICE_DPA_BASE, PVC, Pagemaps, Platform, Reach, Tile};
 
 /// Two tiles, each with a pagemap.
-pub const PVC_SMALL: Platform = device("pvc-2t", 2, true);
+pub const PVC_SMALL: Platform = device(PVC, "pvc-2t", 2, true);
 static TILES: [Tile; 4] = [tile(0), tile(1), tile(2), tile(3)];
 
 /// Devices that scenes can name, as `pontoon run` does: alone, and as peers of others that are peers too.
-static DEVICES: [[Platform; 2]; 3] = [
-    [device("pvc-2t", 2, false), PVC_SMALL],
-    [device("pvc-1t", 1, false), device("pvc-1t", 1, true)],
-    [device("pvc-4t", 4, false), device("pvc-4t", 4, true)],
+static DEVICES: [[Platform; 2]; 4] = [
+    [device(PVC, "pvc-2t", 2, false), PVC_SMALL],
+    [device(PVC, "pvc-1t", 1, false), device(PVC, "pvc-1t", 1, true)],
+    [device(PVC, "pvc-4t", 4, false), device(PVC, "pvc-4t", 4, true)],
+    [device(BATTLEMAGE, "bmg", 1, false), device(BATTLEMAGE, "bmg", 1, true)],
 ];
 static WHOLE: Platform = Platform { name: "pvc-2t-whole", pagemaps: Pagemaps::Device, ..PVC_SMALL };
 static PARTS: Platform = Platform { name: "pvc-1t-parts", copiers: Copiers::FirstTile, ..PVC_SMALL };
 static APART: Platform = Platform { name: "pvc-2t-apart", reach: Reach::OwnTile, ..PVC_SMALL };
 
-const fn device(name: &'static str, tiles: usize, p2p: bool) -> Platform {
-    Platform { name, system_bytes: 32 * SZ_2M, tiles: TILES.split_at(tiles).0, p2p, ..PVC }
+const fn device(family: Platform, name: &'static str, tiles: usize, p2p: bool) -> Platform {
+    Platform { name, system_bytes: 32 * SZ_2M, tiles: TILES.split_at(tiles).0, p2p, ..family }
 }
 
 const fn tile(n: u64) -> Tile {
@@ -149,11 +150,11 @@ mod tests {
         assert!(
             Topology::named("three").unwrap_err().contains("two, one, four, whole, parts, apart, peers, strangers")
         );
-        for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4)] {
+        for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4), ("bmg", 1)] {
             let [alone, peer] = [false, true].map(|p2p| small(name, p2p).expect("a device"));
             assert_eq!((alone.name, alone.tiles.len(), alone.p2p, peer.p2p), (name, tiles, false, true));
             assert_eq!(*peer, Platform { p2p: true, ..alone.clone() });
         }
-        assert!(small("bmg", true).unwrap_err().contains("pvc-2t, pvc-1t, pvc-4t"));
+        assert!(small("dg2", true).unwrap_err().contains("pvc-2t, pvc-1t, pvc-4t, bmg"));
     }
 }

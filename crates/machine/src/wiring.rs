@@ -14,7 +14,7 @@ use crate::engines::{Engines, Work};
 use crate::interconnect::{DeviceId, Interconnect, Port};
 use crate::ledger::Ledger;
 use crate::pool::{self, Pool};
-use crate::program::Class;
+
 use gpusvm::Registry;
 use hostmm::{HostMemory, HostMm};
 use std::sync::{Arc, Weak};
@@ -161,13 +161,11 @@ impl Core {
         &self.device
     }
 
-    /// Scheduling properties of an engine class of a tile, for queues that are made from now on.
-    pub fn set_class_schedule(&self, tile: TileId, class: Class, schedule: ClassSchedule) {
-        let class = match class {
-            Class::Copy => EngineClass::Copy,
-            Class::Compute => EngineClass::Compute,
-        };
-        self.device.set_class_schedule(tile, class, schedule);
+    /// Scheduling properties of an engine class of a tile, by the kernel's name of it, for queues that are made from now on.
+    pub fn set_class_schedule(&self, tile: TileId, class: &str, schedule: ClassSchedule) {
+        if let Some(class) = EngineClass::ALL.into_iter().find(|known| known.name() == class) {
+            self.device.set_class_schedule(tile, class, schedule);
+        }
     }
 
     /// The hardware.

@@ -132,7 +132,7 @@ mod tests {
         };
         assert!(refused("PONTOON_MODE", "fast").contains("neither auto nor no-move"));
         assert!(refused("PONTOON_DEVICE", "[]").contains("1 to 4 devices"));
-        assert!(refused("PONTOON_DEVICE", "bmg").contains("there are pvc-2t"));
+        assert!(refused("PONTOON_DEVICE", "dg2").contains("there are pvc-2t"));
         assert!(refused("PONTOON_DEVICE", r#"{"tyles":1}"#).contains("unknown field `tyles`, expected one of `name`"));
     }
 }

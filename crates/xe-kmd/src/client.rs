@@ -17,7 +17,7 @@ use xe_spec::platform::Platform;
 use crate::bo::Bo;
 use crate::exec_queue::ExecQueue;
 
-const CLASSES: [EngineClass; 2] = [EngineClass::Copy, EngineClass::Compute];
+const CLASSES: [EngineClass; 3] = EngineClass::ALL;
 
 /// An open file's number and the time of its queues that ended.
 pub(crate) struct Client {
@@ -92,13 +92,10 @@ impl Client {
         let hz = u128::from(platform.reference_clock);
         let ticks = |ns: u64| (u128::from(ns) * hz / 1_000_000_000) as u64;
         let now = ticks(now_ns());
-        let engines = CLASSES.iter().zip(&self.ended_ns).map(|(&class, ended)| {
+        let here = CLASSES.iter().zip(&self.ended_ns).filter(|(class, _)| platform.engines_of(**class) > 0);
+        let engines = here.map(|(&class, ended)| {
             let ran: u64 = queues.iter().map(|queue| queue.ran_ns(class)).sum();
-            let of_tile = match class {
-                EngineClass::Copy => platform.copy_engines,
-                EngineClass::Compute => platform.compute_engines,
-            };
-            let capacity = u64::from(of_tile) * platform.tiles.len() as u64;
+            let capacity = u64::from(platform.engines_of(class)) * platform.tiles.len() as u64;
             EngineUse { name: class.name(), cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
         });
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();

@@ -123,7 +123,7 @@ pub(crate) fn check_create(platform: &Platform, args: &GemCreate) -> Result<(), 
     if args.placement == 0 || args.placement & !region_mask(platform) != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags.contains(GemFlags::NO_COMPRESSION) {
+    if flags.contains(GemFlags::NO_COMPRESSION) && !platform.compresses {
         return Err(Errno::EOPNOTSUPP);
     }
     let granule = if in_vram && platform.needs_64k { SZ_64K } else { SZ_4K };

@@ -148,7 +148,7 @@ impl Migrate {
         let origin = platform.tiles.iter().map(|tile| tile.vram_base).min().unwrap_or_default();
         let mut pt = PageTable::new(pool, platform.root_level)?;
         for tile in platform.tiles {
-            let leaf = Leaf { addr: tile.vram_base.0, device: true, ..slot_leaf(0) };
+            let leaf = Leaf { addr: tile.vram_base.0, device: true, pat: platform.pat.wb, ..slot_leaf(0) };
             let at = IDENTITY.add(tile.vram_base.offset_from(origin));
             let window = [own_run(at, 1, tile.vram_size / SZ_2M, leaf)];
             pt.stage(hw, pool, &window)?;
@@ -234,7 +234,7 @@ impl Migrate {
             let idle = slots.idle.pop();
             idle.or_else(|| slots.make(&*chip.hw, pool)).ok_or(NoSlot)?
         };
-        slot.show(&*chip.hw, job, chip.rules.copy_remote_side);
+        slot.show(&*chip.hw, job, chip.rules.copy_remote_side, chip.platform.pat.wb);
         let used = std::mem::replace(&mut slot.used, bytes_of(job.pages));
         if used > 0 {
             chip.hw.tlb_invalidate(self.tile, migrate_asid(self.tile), GpuRange::sized(slot.va, used));
@@ -258,11 +258,12 @@ impl Slots {
 
 impl Slot {
     /// Maps the remote side of a job: by one leaf where that can be, by entries of the table else.
-    fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> RemoteSide) {
+    fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> RemoteSide, pat: u8) {
         let (mut pieces, mut entries, mut filled) = (job.pieces.clone(), [0; ENTRIES], 0);
         while let Some(piece) = pieces.next().filter(|_| filled < job.pages) {
             let pages = piece.addr.pages().min(job.pages - filled);
             let RemoteSide::Slot(leaf) = rule(mapped(piece.addr)) else { break };
+            let leaf = Leaf { pat, ..leaf };
             if pages == ENTRIES && leaf.addr.is_multiple_of(SZ_2M) {
                 hw.table_write(self.link.0, self.link.1, leaf.encode(1));
                 self.shows = Shows::Leaf;
@@ -364,7 +365,7 @@ mod tests {
         let at = |va: GpuVa| hw.walk(TileId(0), migrate_asid(TileId(0)), va).map(|(level, leaf)| (level, leaf.addr));
         let show = |slot: &mut Slot, runs: &[CopyRun], rule: fn(Mapped) -> RemoteSide| {
             let job = next_job(&mut Pieces { runs, over: 0 }, rule).expect("a job");
-            slot.show(&hw, &job, rule);
+            slot.show(&hw, &job, rule, PVC.pat.wb);
         };
 
         show(&mut slot, &[run(0, system(4 * SZ_2M, ENTRIES))], remote_side);
@@ -383,7 +384,7 @@ mod tests {
         show(&mut slot, &[run(0, vram(other, ENTRIES))], crate::upstream::copy::remote_side);
         assert_eq!(at(slot.va), Some((1, other)));
         let leaf = hw.walk(TileId(0), migrate_asid(TileId(0)), slot.va).map(|(_, leaf)| leaf);
-        assert_eq!(leaf, Some(slot_leaf(other)), "system memory by mistake, at 2M too");
+        assert_eq!(leaf, Some(Leaf { pat: PVC.pat.wb, ..slot_leaf(other) }), "system memory by mistake, at 2M too");
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use gpusvm::FromOthers;
 use units::{Dpa, GpuRange, HostFrame, Iova, TileId};
 use xe_spec::fault::Asid;
-use xe_spec::pat;
 use xe_spec::pte::Leaf;
 
 use crate::errno::Errno;
@@ -146,7 +145,7 @@ pub(crate) fn remote_side(addr: Mapped) -> RemoteSide {
     }
 }
 
-/// What a slot's entry says of a bus address.
+/// What a slot's entry says of a bus address, but for the cache attribute, which is the platform's.
 pub(crate) fn slot_leaf(addr: u64) -> Leaf {
-    Leaf { addr, device: false, write: true, atomic: false, null: false, ps64: false, pat: pat::PVC_WB }
+    Leaf { addr, device: false, write: true, atomic: false, null: false, ps64: false, pat: 0 }
 }

@@ -42,7 +42,7 @@ pub struct Asid(pub u32);
 pub struct EngineId {
     /// Tile (and GT: one a tile) that it belongs to.
     pub tile: TileId,
-    /// Class, as in the uAPI: COPY 1, COMPUTE 4.
+    /// Class.
     pub class: EngineClass,
     /// Instance inside the class.
     pub instance: u16,
@@ -51,6 +51,8 @@ pub struct EngineId {
 /// Classes of engines that the model has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EngineClass {
+    /// Render (RCS), without its shaders.
+    Render,
     /// Blitter (BCS).
     Copy,
     /// Compute (CCS).
@@ -58,9 +60,13 @@ pub enum EngineClass {
 }
 
 impl EngineClass {
+    /// All of them, in the order in which the kernel lists engines.
+    pub const ALL: [Self; 3] = [Self::Render, Self::Copy, Self::Compute];
+
     /// What the kernel calls it, in sysfs and fdinfo.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Render => "rcs",
             Self::Copy => "bcs",
             Self::Compute => "ccs",
         }

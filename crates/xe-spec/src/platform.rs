@@ -1,8 +1,10 @@
-//! Platform facts as data: PVC, as it is by default; a device profile varies it.
+//! Platform facts as data: PVC, as it is by default, and Battlemage; a device profile varies them.
 //!
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
 
+use crate::fault::EngineClass;
+use crate::pat;
 use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_1G, SZ_2M, SZ_64K, TileId};
 
 /// Facts of one tile.
@@ -61,11 +63,34 @@ pub enum Copiers {
     FirstTile,
 }
 
+/// The shaders that a GT tells of, though none of them runs here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shaders {
+    /// Mask of the subslices that graphics has.
+    pub geometry: u64,
+    /// Mask of those that compute has.
+    pub compute: u64,
+    /// Mask of the banks of its L3 cache.
+    pub l3_banks: u64,
+    /// Mask of a subslice's execution units, which are SIMD16.
+    pub units: u64,
+    /// Slices.
+    pub slices: u32,
+    /// Threads an execution unit.
+    pub threads: u32,
+}
+
 /// Facts of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Platform {
-    /// Marketing or code name.
+    /// What reports call it.
     pub name: &'static str,
+    /// What the kernel calls parts of its kind.
+    pub kind: &'static str,
+    /// Version of its graphics times 100.
+    pub graphics_verx100: u16,
+    /// The version that a GT tells, where parts of the kind have a register for it (`GMD_ID`): major, minor, revision.
+    pub gmd_id: Option<(u16, u16, u16)>,
     /// PCI device id.
     pub devid: u16,
     /// PCI revision.
@@ -76,10 +101,22 @@ pub struct Platform {
     pub root_level: u8,
     /// VRAM leaves must be 64K or larger (`XE_VRAM_FLAGS_NEED64K`).
     pub needs_64k: bool,
+    /// What its PAT indices mean.
+    pub pat: pat::Table,
+    /// A VM that serves faults may have scratch pages (`needs_scratch`).
+    pub scratch_with_faults: bool,
+    /// Memory may be compressed, and a BO may ask for none of it.
+    pub compresses: bool,
     /// Atomics reach system memory (`has_device_atomics_on_smem`).
     pub device_atomics_on_smem: bool,
     /// Frequency of the engines' timestamps, Hz.
     pub reference_clock: u32,
+    /// Bits of the engines' timestamps.
+    pub timestamp_bits: u32,
+    /// Shaders of a tile.
+    pub shaders: Shaders,
+    /// Render engines a tile.
+    pub render_engines: u16,
     /// Copy engines a tile that programs may use; one more is the driver's own.
     pub copy_engines: u16,
     /// Compute engines a tile.
@@ -100,6 +137,25 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Engines of a class that a tile has for programs.
+    pub const fn engines_of(&self, class: EngineClass) -> u16 {
+        match class {
+            EngineClass::Render => self.render_engines,
+            EngineClass::Copy => self.copy_engines,
+            EngineClass::Compute => self.compute_engines,
+        }
+    }
+
+    /// The classes that a tile has engines of.
+    pub fn classes(&self) -> impl Iterator<Item = EngineClass> + '_ {
+        EngineClass::ALL.into_iter().filter(|class| self.engines_of(*class) > 0)
+    }
+
+    /// All engines of a tile: class and instance.
+    pub fn engines(&self) -> impl Iterator<Item = (EngineClass, u16)> + '_ {
+        self.classes().flat_map(|class| (0..self.engines_of(class)).map(move |instance| (class, instance)))
+    }
+
     /// The smallest page of VRAM, in bytes.
     pub const fn min_vram_page(&self) -> u64 {
         if self.needs_64k { SZ_64K } else { units::SZ_4K }
@@ -143,13 +199,22 @@ pub const VRAM_BAR_STRIDE: u64 = 1 << 32;
 /// Ponte Vecchio, two tiles of 1 GiB, with half of its engines.
 pub const PVC: Platform = Platform {
     name: "pvc-2t",
+    kind: "PVC",
+    graphics_verx100: 1260,
+    gmd_id: None,
     devid: 0x0bd5,
     revid: 0x2f,
     va_bits: 57,
     root_level: 4,
     needs_64k: true,
+    pat: pat::PVC,
+    scratch_with_faults: false,
+    compresses: false,
     device_atomics_on_smem: false,
     reference_clock: 19_200_000,
+    timestamp_bits: 36,
+    shaders: Shaders { geometry: 0, compute: u64::MAX, l3_banks: 0xffff, units: 0xff, slices: 8, threads: 8 },
+    render_engines: 0,
     copy_engines: 4,
     compute_engines: 2,
     reach: Reach::Device,
@@ -158,4 +223,27 @@ pub const PVC: Platform = Platform {
     p2p: true,
     system_bytes: 16 * SZ_1G,
     tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],
+};
+
+/// Battlemage (Xe2, discrete), one tile of 1 GiB, without its media GT. Its addresses have 48 bits, in five levels of tables like PVC's.
+pub const BATTLEMAGE: Platform = Platform {
+    name: "bmg",
+    kind: "BATTLEMAGE",
+    graphics_verx100: 2001,
+    gmd_id: Some((20, 1, 4)),
+    devid: 0xe20b,
+    revid: 0,
+    va_bits: 48,
+    needs_64k: false,
+    pat: pat::BATTLEMAGE,
+    scratch_with_faults: true,
+    compresses: true,
+    device_atomics_on_smem: true,
+    timestamp_bits: 64,
+    shaders: Shaders { geometry: 0xf_ffff, compute: 0xf_ffff, l3_banks: 0xfff, units: 0xff, slices: 5, threads: 8 },
+    render_engines: 1,
+    copy_engines: 1,
+    compute_engines: 1,
+    tiles: &[Tile::nth(0, SZ_1G)],
+    ..PVC
 };

@@ -42,6 +42,10 @@ pub mod bits {
     pub const DM: u64 = 1 << 11;
     /// Levels 1 and 2, leaf: PAT index bit 2.
     pub const PAT2_HUGE: u64 = 1 << 12;
+    /// Leaf: PAT index, bit 3 (Xe2).
+    pub const PAT3: u64 = 1 << 62;
+    /// Leaf: PAT index, bit 4 (Xe2).
+    pub const PAT4: u64 = 1 << 61;
     /// The address field.
     pub const ADDR: u64 = ((1 << 52) - 1) & !0xfff;
 }
@@ -61,7 +65,7 @@ pub struct Leaf {
     pub null: bool,
     /// PS64: one of 16 entries of a 64K page in a 4K table.
     pub ps64: bool,
-    /// PAT index, 0..8.
+    /// PAT index, 0..32; below 8 on platforms whose table has so many entries.
     pub pat: u8,
 }
 
@@ -118,12 +122,19 @@ const fn pat_bits(pat: u8, level: u8) -> u64 {
     if pat & 4 != 0 {
         out |= if level == 0 { bits::PAT2_L0 } else { bits::PAT2_HUGE };
     }
+    if pat & 8 != 0 {
+        out |= bits::PAT3;
+    }
+    if pat & 16 != 0 {
+        out |= bits::PAT4;
+    }
     out
 }
 
 const fn pat_of(pte: u64, level: u8) -> u8 {
     let pat2 = if level == 0 { bits::PAT2_L0 } else { bits::PAT2_HUGE };
-    (pte & bits::PAT0 != 0) as u8 | ((pte & bits::PAT1 != 0) as u8) << 1 | ((pte & pat2 != 0) as u8) << 2
+    let low = (pte & bits::PAT0 != 0) as u8 | ((pte & bits::PAT1 != 0) as u8) << 1 | ((pte & pat2 != 0) as u8) << 2;
+    low | ((pte & bits::PAT3 != 0) as u8) << 3 | ((pte & bits::PAT4 != 0) as u8) << 4
 }
 
 /// The entry that points to the table at `table`, which lies in VRAM (PAT NONE).
@@ -177,6 +188,7 @@ mod tests {
         assert_eq!(Leaf { device: true, atomic: true, ps64: true, ..leaf(dpa) }.encode(0), dpa | 0xd1b);
         assert_eq!(Leaf { device: true, atomic: true, ..leaf(dpa) }.encode(0), dpa | 0xc1b);
         assert_eq!(Leaf { device: true, atomic: true, ..leaf(0x10_0020_0000) }.encode(1), 0x10_0020_0000 | 0xc9b);
+        assert_eq!(Leaf { pat: 26, ..leaf(0x5000) }.encode(0), 0x6000_0000_0000_5000 | 0x13, "Xe2's bits");
         assert_eq!(table_entry(Dpa(0x7000), false), 0x7003);
         assert_eq!(table_entry(Dpa(0x7000), true), 0x7043);
     }
@@ -184,7 +196,7 @@ mod tests {
     #[test]
     fn every_leaf_reads_back_at_every_level() {
         for level in 0..=2u8 {
-            for n in 0..256u32 {
+            for n in 0..512u32 {
                 let leaf = Leaf {
                     addr: 0x12_4000_0000,
                     device: n & 1 != 0,
@@ -192,7 +204,7 @@ mod tests {
                     atomic: n & 4 != 0,
                     null: false,
                     ps64: level == 0 && n & 8 != 0,
-                    pat: (n >> 4) as u8 & 7,
+                    pat: (n >> 4) as u8,
                 };
                 assert_eq!(Entry::decode(leaf.encode(level), level), Entry::Leaf(leaf));
             }

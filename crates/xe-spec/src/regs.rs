@@ -14,8 +14,6 @@ pub const RING_TIMESTAMP: u32 = 0x358;
 pub const CTX_TIMESTAMP: u32 = 0x3a8;
 /// Result that a predicate asks for: bit 0.
 pub const PREDICATE_RESULT_2: u32 = 0x3bc;
-/// Bits of the engine's timestamp.
-pub const TIMESTAMP_BITS: u32 = 36;
 
 /// Bytes of registers an engine.
 pub const ENGINE_BYTES: u32 = 0x1000;
@@ -30,6 +28,7 @@ const COPY_STRIDE: u32 = 0x2000;
 /// Where an engine's registers start.
 pub const fn engine_base(class: EngineClass, instance: u16) -> u32 {
     match (class, instance) {
+        (EngineClass::Render, _) => RENDER_BASE,
         (EngineClass::Copy, 0) => COPY_BASE,
         (EngineClass::Copy, n) => COPY_1_BASE + (n as u32 - 1) * COPY_STRIDE,
         (EngineClass::Compute, n) => COMPUTE_BASES[(n & 3) as usize],

@@ -1,13 +1,13 @@
 //! EXEC_QUEUE_*, EXEC, WAIT_USER_FENCE, and syncs.
 
+/// Render.
+pub const CLASS_RENDER: u16 = 0;
 /// Blitter.
 pub const CLASS_COPY: u16 = 1;
 /// Compute.
 pub const CLASS_COMPUTE: u16 = 4;
 /// Not an engine: a queue of binds.
 pub const CLASS_VM_BIND: u16 = 5;
-/// The highest class number.
-pub const CLASS_MAX: u16 = CLASS_VM_BIND;
 /// Highest number of instances of a class in a GT.
 pub const MAX_ENGINE_INSTANCE: usize = 9;
 

@@ -123,6 +123,8 @@ bitflags::bitflags! {
         const HAS_LOW_LATENCY = 2;
         /// A VM can mirror the CPU's addresses.
         const HAS_CPU_ADDR_MIRROR = 4;
+        /// A BO may ask not to be compressed.
+        const HAS_NO_COMPRESSION_HINT = 8;
         /// MADVISE knows of BOs whose contents are not needed.
         const HAS_PURGING_SUPPORT = 0x20;
     }

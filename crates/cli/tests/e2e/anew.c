@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
     struct vm_bind bind = {
         .vm_id = gpu.vm,
         .num_binds = 1,
-        .bind = {.pat_index = PAT_WRITE_BACK, .addr = (uintptr_t)block, .range = CHUNK, .op = BIND_UNMAP},
+        .bind = {.pat_index = PAT_COHERENT, .addr = (uintptr_t)block, .range = CHUNK, .op = BIND_UNMAP},
     };
     printf("%s\n", try_ioctl(gpu.fd, IOC_VM_BIND, &bind) ? strerror(errno) : "bound");
     return 0;

@@ -23,11 +23,12 @@ fn programs_are_told_of_the_device_that_was_asked_for() {
     std::fs::write(&file, text).expect("a file");
     let file = file.to_str().expect("text");
     let pvc = ("0x0bd5", "0x2f");
-    let cases: [(&[&str], &str, String); 6] = [
+    let cases: [(&[&str], &str, String); 7] = [
         (&[], "pvc-2t", facts(2, 1024, (8, 4), pvc)),
         (&["--vram", "63M"], "pvc-2t", facts(2, 64, (8, 4), pvc)),
         (&["--device", "pvc-1t"], "pvc-1t", facts(1, 1024, (4, 2), ("0x0bda", "0x2f"))),
         (&["--device", "pvc-4t", "--vram", "16m"], "pvc-4t", facts(4, 16, (16, 8), pvc)),
+        (&["--device", "bmg"], "bmg", facts(1, 1024, (1, 1), ("0xe20b", "0x00"))),
         (&["--device", file], "mine", facts(3, 10, (3, 24), ("0x0bd6", "0x03"))),
         (&["--device", file, "--vram", "2G"], "mine", facts(3, 2048, (3, 24), ("0x0bd6", "0x03"))),
     ];
@@ -42,14 +43,14 @@ fn programs_are_told_of_the_device_that_was_asked_for() {
 }
 
 #[test]
-fn clients_are_right_on_one_tile_on_four_and_in_little_vram() {
+fn clients_are_right_on_each_device_and_in_little_vram() {
     if !userfaultfd() {
         return;
     }
     let (bo, peek, cpu_only) = (Client::new("bo"), Client::new("peek"), Client::new("loop"));
     let small = ["--vram", "16M"];
-    for device in [&["--device", "pvc-1t"][..], &["--device", "pvc-2t"], &["--device", "pvc-4t"]] {
-        let options = [device, &small].concat();
+    for device in ["pvc-1t", "pvc-2t", "pvc-4t", "bmg"].map(|name| ["--device", name]) {
+        let options = [device, small].concat();
         is_right(&bo, &options, &[]);
         is_right(&bo, &[&options[..], &["--hostile"]].concat(), &["watched"]);
         is_right(&peek, &options, &["-t", "0", "-s", "0x2000000"]);
@@ -106,6 +107,41 @@ fn several_devices_share_the_memory_of_a_program() {
     assert_eq!((run.code, run.out.lines().count()), (Some(0), 5), "{}{}", run.out, run.err);
 }
 
+/// What the two families do in other ways, each on its own and beside the other.
+#[test]
+fn a_family_has_rules_of_its_own() {
+    if !userfaultfd() {
+        return;
+    }
+    let (family, rest, devices) = (Client::new("family"), Client::new("rest"), Client::new("devices"));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("mine.toml");
+    std::fs::write(&file, "family = 'bmg'\nname = 'mine'\nvram = '16M'\n").expect("a file");
+    let mine = ["--device", file.to_str().expect("text")];
+    for (options, name) in [(["--device", "pvc-2t"], "pvc"), (["--device", "bmg"], "bmg"), (mine, "bmg")] {
+        let run = family.run(&options, &[]);
+        assert_eq!(run.code, Some(0), "{options:?}: {}{}", run.out, run.err);
+        assert_eq!(run.out, format!("FAMILY {name} ok\n"), "{options:?}");
+        assert_eq!(run.count("malformed"), 0, "{}", run.report);
+    }
+    // Pages that are left of 64K in VRAM can be mapped: defect B cannot be.
+    let run = rest.run(&["--device", "bmg", "--behaviour", "b=upstream"], &[]);
+    assert_eq!((run.code, run.out.trim()), (Some(0), "REST ok pages=15"), "{}", run.err);
+    assert_eq!(run.count("unfit_vram"), 0, "{}", run.report);
+    let right = "/dev/dri/renderD128 0000:4d:00.0 tiles 2\n/dev/dri/renderD129 0000:5d:00.0 tiles 1\nDEVICES ok\n";
+    let run = devices.run(&["--device", "bmg", "--device", "bmg"], &["10", "4", "peers"]);
+    assert_eq!((run.code, run.out.lines().last()), (Some(0), Some("DEVICES ok")), "{}{}", run.out, run.err);
+    // Leaves that lead to a peer allow no atomics; the hardware would say so.
+    assert_eq!(run.report["records"], serde_json::json!([]), "{}", run.report);
+    for more in [&[][..], &["--hostile"]] {
+        let options = [&["--device", "pvc-2t", "--device", "bmg", "--vram", "64M"], more].concat();
+        let run = devices.run(&options, &["10", "4", "peers"]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{more:?}: {}", run.err);
+        let across = ["VRAM0->VRAM2", "VRAM1->VRAM2", "VRAM2->VRAM0", "VRAM2->VRAM1"].map(|way| run.times(way));
+        assert!(across.iter().sum::<u64>() > 0, "{more:?}: {}", run.report["migrations"]);
+    }
+}
+
 #[test]
 fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -120,7 +156,12 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
         ("vram = '1Q'", "'1Q' is no size: write a number with K, M or G"),
         ("vram = 64", "vram = 64"),
         ("vram = '64G'", "vram = 64G: a tile has 8M to 32G"),
-        ("device_id = 0xe20b", "device_id = 0xe20b: programs would not take it for a PVC"),
+        ("device_id = 0xe20b", "device_id = 0xe20b: programs would not take it for the PVC that this is"),
+        (
+            "family = 'bmg'\ndevice_id = 0x0bd5",
+            "would not take it for the BATTLEMAGE that this is; write one of 0xe202",
+        ),
+        ("family = 'dg2'", "expected `pvc` or `bmg`"),
         ("tiles", "tiles"),
     ];
     let refused = |arguments: &[&str], expected: &str| {
@@ -134,7 +175,7 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
         refused(&["--device", name], expected);
     }
     refused(&["--device", "nowhere.toml"], "cannot read it");
-    refused(&["--device", "bmg"], "there are pvc-2t, pvc-1t, pvc-4t; a file's name ends with .toml");
+    refused(&["--device", "dg2"], "there are pvc-2t, pvc-1t, pvc-4t, bmg; a file's name ends with .toml");
     refused(&["--device", "pvc-1t"].repeat(5), "--device: 5 devices: a machine has 1 to 4 devices");
     refused(&["--vram", "0"], "vram = 0: a tile has 8M to 32G; write such a size");
     refused(&["--vram", "lots"], "'lots' is no size: write a number with K, M or G");

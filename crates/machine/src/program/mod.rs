@@ -29,8 +29,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 const SECOND: u64 = 1024;
 /// Where the third does.
 const THIRD: u64 = 2048;
-/// Write-back, as user-mode drivers ask for it on PVC.
-const PAT_WB: u16 = xe_spec::pat::PVC_WB as u16;
+/// Write-back, as user-mode drivers ask for it on PVC; snooped on Battlemage too, from uncached memory.
+const PAT_WB: u16 = xe_spec::pat::PVC.wb as u16;
 
 /// A thread of a program with an open DRM file.
 #[derive(Clone)]

@@ -8,7 +8,6 @@ use crate::minor::{Gt, Kind, Minor};
 use crate::view;
 use machine::ClassSchedule;
 use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel};
-use machine::program::Class;
 use machine::report::Report;
 use machine::stats::Stats;
 use machine::wiring::Core;
@@ -154,7 +153,6 @@ impl Device for Machine {
     }
 
     fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule) {
-        let class = if class == "bcs" { Class::Copy } else { Class::Compute };
         if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {
             core.set_class_schedule(TileId(tile), class, schedule);
         }

@@ -28,12 +28,16 @@ pub struct Identity {
     pub devid: u16,
     /// PCI revision.
     pub revid: u8,
+    /// What the kernel calls parts of its kind.
+    pub kind: &'static str,
+    /// Version of its graphics times 100.
+    pub graphics_verx100: u16,
     /// Tiles, each with one GT of the same number.
     pub tiles: u32,
     /// Level of the root page table.
     pub vm_max_level: u32,
     /// Names of the engine classes that a GT has.
-    pub engine_classes: &'static [&'static str],
+    pub engine_classes: Vec<&'static str>,
 }
 
 /// A change of the program's mappings that the kernel either does not report, or refuses across a split mapping.
@@ -124,7 +128,15 @@ impl Identity {
     /// Of a device with these facts.
     pub fn of(platform: &Platform) -> Self {
         let (devid, revid, tiles) = (platform.devid, platform.revid, platform.tiles.len() as u32);
-        Self { devid, revid, tiles, vm_max_level: platform.root_level.into(), engine_classes: &["bcs", "ccs"] }
+        Self {
+            devid,
+            revid,
+            tiles,
+            kind: platform.kind,
+            graphics_verx100: platform.graphics_verx100,
+            vm_max_level: platform.root_level.into(),
+            engine_classes: platform.classes().map(|class| class.name()).collect(),
+        }
     }
 }
 

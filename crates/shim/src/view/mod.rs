@@ -125,28 +125,48 @@ pub fn may_concern(dirfd: i32, path: &[u8]) -> bool {
         Meaning::Shown(..) | Meaning::Left(_) => true,
         Meaning::Descriptor(fd) => matches!(nodes::entry(fd), Entry::Node(_)),
         Meaning::Foreign if path.first() == Some(&b'/') => false,
-        Meaning::Foreign if dirfd == libc::AT_FDCWD => CWD_INSIDE.load(Ordering::Relaxed),
-        Meaning::Foreign => nodes::entry(dirfd) == Entry::Dir,
+        Meaning::Foreign => is_inside(dirfd) || path::may_lead(path),
     }
 }
 
 /// Where `path` leads, relative to directory descriptor `dirfd`.
 pub fn look(dirfd: i32, path: &[u8]) -> Look {
     match path::meaning(path) {
+        Meaning::Foreign if path.first() == Some(&b'/') => Look::Foreign,
+        Meaning::Foreign if is_inside(dirfd) => Look::Inside,
+        Meaning::Foreign if path::may_lead(path) => from_above(dirfd, path),
+        Meaning::Foreign => Look::Foreign,
+        other => absolute(other),
+    }
+}
+
+/// Whether a directory is one of the tree.
+fn is_inside(dirfd: i32) -> bool {
+    if dirfd == libc::AT_FDCWD { CWD_INSIDE.load(Ordering::Relaxed) } else { nodes::entry(dirfd) == Entry::Dir }
+}
+
+fn absolute(meaning: Meaning<'_>) -> Look {
+    match meaning {
         Meaning::Shown(prefix, rest) => shown(prefix, rest),
         Meaning::Left(real) => RealPath::of([real.bytes(), b"", b""]).map_or(Look::Foreign, Look::Shown),
         Meaning::Descriptor(fd) => match nodes::entry(fd) {
             Entry::Node(minor) => Look::Node(minor),
             _ => Look::Foreign,
         },
-        Meaning::Foreign if !may_concern(dirfd, path) => Look::Foreign,
-        Meaning::Foreign => Look::Inside,
+        Meaning::Foreign => Look::Foreign,
     }
 }
 
-fn shown(prefix: &[u8], rest: &[u8]) -> Look {
-    let Some(root) = root() else { return Look::Foreign };
-    let path = RealPath::of([root.reach.as_bytes(), prefix, rest]);
+/// A relative path from a directory outside of the tree: what leads into the tree is shown, where nothing of it is a link.
+fn from_above(dirfd: i32, path: &[u8]) -> Look {
+    let mut room = [core::mem::MaybeUninit::uninit(); 128];
+    let joined = name_of(dirfd, &mut room).map(|above| [above, path].join(&b'/'));
+    joined.map_or(Look::Foreign, |joined| absolute(path::meaning(&joined)))
+}
+
+fn shown(prefix: &path::Prefix, rest: &[u8]) -> Look {
+    let there = root().filter(|root| usize::from(prefix.device) < root.identities.len());
+    let path = there.and_then(|root| RealPath::of([root.reach.as_bytes(), prefix.path, rest]));
     path.map_or(Look::Foreign, Look::Shown)
 }
 
@@ -155,8 +175,13 @@ pub fn fdinfo(dirfd: i32, path: &[u8]) -> Option<i32> {
     path::fdinfo(path).or_else(|| path::number(path).filter(|_| dirfd >= 0 && is_fdinfo(dirfd)))
 }
 
-/// Whether a descriptor is the directory `/proc/self/fdinfo`. Not by std, whose readlink is our own; no allocation.
+/// Whether a descriptor is the directory `/proc/self/fdinfo`.
 fn is_fdinfo(dirfd: i32) -> bool {
+    name_of(dirfd, &mut [core::mem::MaybeUninit::uninit(); 64]).is_some_and(path::is_own_fdinfo)
+}
+
+/// The path of a directory, if there is room for it. Not by std, whose readlink is our own; no allocation.
+fn name_of(dirfd: i32, room: &mut [core::mem::MaybeUninit<u8>]) -> Option<&[u8]> {
     let mut name = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut digits = [0u8; 10];
     let (mut at, mut rest) = (digits.len(), dirfd.unsigned_abs());
@@ -169,12 +194,11 @@ fn is_fdinfo(dirfd: i32) -> bool {
         }
     }
     name[14..14 + digits.len() - at].copy_from_slice(&digits[at..]);
-    let Ok(name) = core::ffi::CStr::from_bytes_until_nul(&name) else { return false };
-    let mut target = [core::mem::MaybeUninit::uninit(); 64];
-    match rustix::fs::readlinkat_raw(rustix::fs::CWD, name, &mut target) {
-        Ok((target, _)) => path::is_own_fdinfo(target),
-        Err(_) => false,
-    }
+    let name = core::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    let name = if dirfd == libc::AT_FDCWD { c"/proc/self/cwd" } else { name };
+    let size = room.len();
+    let (target, _) = rustix::fs::readlinkat_raw(rustix::fs::CWD, name, room).ok()?;
+    (target.len() < size).then_some(target)
 }
 
 /// Whether there is a tree at all. One load.
@@ -345,11 +369,10 @@ fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(
     for minor in Minor::all(identities.len()) {
         note(Special::Node(minor), &minor.path().to_string_lossy())?;
     }
-    let gts = |(device, identity): (u8, &Identity)| {
-        let classes = identity.engine_classes;
-        (0..identity.tiles).map(move |number| (Gt { device, number }, classes))
-    };
-    for (gt, classes) in (0..).zip(identities).flat_map(gts) {
+    let gts = (0..).zip(identities).flat_map(|(device, identity)| {
+        (0..identity.tiles).map(move |number| (Gt { device, number }, &identity.engine_classes))
+    });
+    for (gt, classes) in gts {
         note(Special::Vram(gt), &format!("{}/vram{}_mm", tree::debugfs(gt.device), gt.number))?;
         let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;

@@ -4,12 +4,16 @@
 //! the kernel, which resolves it inside the tree (its links are relative).
 
 /// A path that is shown.
-struct Prefix {
-    path: &'static [u8],
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The path.
+    pub path: &'static [u8],
+    /// Where there is no device of this number, neither is there this path.
+    pub device: u8,
     kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     /// A directory of the tree: `..` behind it leads out, to the real one.
     Directory,
@@ -20,26 +24,56 @@ enum Kind {
 }
 
 macro_rules! prefixes {
-    ($($kind:ident $path:literal)*) => { &[$(Prefix { path: $path.as_bytes(), kind: Kind::$kind }),*] };
+    ($($kind:ident $device:literal $path:literal)*) => {
+        &[$(Prefix { path: $path.as_bytes(), device: $device, kind: Kind::$kind }),*]
+    };
 }
 
 const PREFIXES: &[Prefix] = prefixes! {
-    Directory "/dev/dri"
-    Link "/dev/char/226:0"
-    Link "/dev/char/226:128"
-    Link "/sys/dev/char/226:0"
-    Link "/sys/dev/char/226:128"
-    Alone "/sys/class"
-    Directory "/sys/class/drm"
-    Alone "/sys/kernel/debug"
-    Directory "/sys/kernel/debug/dri"
-    Directory "/sys/devices/pci0000:4c"
-    Alone "/sys/bus/pci/devices"
-    Link "/sys/bus/pci/devices/0000:4d:00.0"
-    Link "/sys/bus/pci/devices/0000:4c:01.0"
-    Alone "/sys/bus/pci/drivers"
-    Directory "/sys/bus/pci/drivers/xe"
+    Directory 0 "/dev/dri"
+    Alone 0 "/sys/class"
+    Directory 0 "/sys/class/drm"
+    Alone 0 "/sys/kernel/debug"
+    Directory 0 "/sys/kernel/debug/dri"
+    Alone 0 "/sys/bus/pci/devices"
+    Alone 0 "/sys/bus/pci/drivers"
+    Directory 0 "/sys/bus/pci/drivers/xe"
+    Link 0 "/dev/char/226:0"
+    Link 0 "/dev/char/226:128"
+    Link 0 "/sys/dev/char/226:0"
+    Link 0 "/sys/dev/char/226:128"
+    Directory 0 "/sys/devices/pci0000:4c"
+    Link 0 "/sys/bus/pci/devices/0000:4d:00.0"
+    Link 0 "/sys/bus/pci/devices/0000:4c:01.0"
+    Link 1 "/dev/char/226:1"
+    Link 1 "/dev/char/226:129"
+    Link 1 "/sys/dev/char/226:1"
+    Link 1 "/sys/dev/char/226:129"
+    Directory 1 "/sys/devices/pci0000:5c"
+    Link 1 "/sys/bus/pci/devices/0000:5d:00.0"
+    Link 1 "/sys/bus/pci/devices/0000:5c:01.0"
+    Link 2 "/dev/char/226:2"
+    Link 2 "/dev/char/226:130"
+    Link 2 "/sys/dev/char/226:2"
+    Link 2 "/sys/dev/char/226:130"
+    Directory 2 "/sys/devices/pci0000:6c"
+    Link 2 "/sys/bus/pci/devices/0000:6d:00.0"
+    Link 2 "/sys/bus/pci/devices/0000:6c:01.0"
+    Link 3 "/dev/char/226:3"
+    Link 3 "/dev/char/226:131"
+    Link 3 "/sys/dev/char/226:3"
+    Link 3 "/sys/dev/char/226:131"
+    Directory 3 "/sys/devices/pci0000:7c"
+    Link 3 "/sys/bus/pci/devices/0000:7d:00.0"
+    Link 3 "/sys/bus/pci/devices/0000:7c:01.0"
 };
+
+/// Whether a relative path may lead into the tree from a directory above it: `..`, or the name of something on the way there.
+pub fn may_lead(path: &[u8]) -> bool {
+    let Some((first, _)) = next_component(path, 0).filter(|_| path.first() != Some(&b'/')) else { return false };
+    let on_the_way = |prefix: &Prefix| prefix.path.split(|byte| *byte == b'/').any(|name| name == first);
+    first == b".." || PREFIXES.iter().any(on_the_way)
+}
 
 /// What an absolute path means.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +81,7 @@ pub enum Meaning<'a> {
     /// Nothing of ours.
     Foreign,
     /// Below a prefix: the prefix, and the rest of the path as it was written.
-    Shown(&'static [u8], &'a [u8]),
+    Shown(&'static Prefix, &'a [u8]),
     /// Out of a directory of the tree again, by `..`: this real path.
     Left(Walked),
     /// `/proc/self/fd/N` and its other names.
@@ -85,7 +119,7 @@ fn walk(path: &[u8]) -> Meaning<'_> {
             (Kind::Alone, Some(_)) => false,
         };
         if matched {
-            return Meaning::Shown(prefix.path, rest);
+            return Meaning::Shown(prefix, rest);
         }
         was_inside |= prefix.kind == Kind::Directory;
     }
@@ -196,7 +230,30 @@ mod tests {
             ("/sys/bus/pci/devices/", "/sys/bus/pci/devices", "/"),
             ("/sys/kernel/debug/dri/0/name", "/sys/kernel/debug/dri", "/0/name"),
         ] {
-            assert_eq!(meaning(path.as_bytes()), Meaning::Shown(prefix.as_bytes(), rest.as_bytes()), "{path}");
+            let Meaning::Shown(found, left) = meaning(path.as_bytes()) else { panic!("{path} is foreign") };
+            assert_eq!((found.path, left), (prefix.as_bytes(), rest.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_device_has_its_paths() {
+        for device in 0..machine::profile::MAX_DEVICES as u8 {
+            let slot = super::super::slot(device);
+            let node = 128 + u32::from(device);
+            for path in [format!("/sys/bus/pci/devices/{slot}/vendor"), format!("/sys/dev/char/226:{node}")] {
+                let Meaning::Shown(prefix, _) = meaning(path.as_bytes()) else { panic!("{path} is foreign") };
+                assert_eq!(prefix.device, device, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_on_the_way_into_the_tree_are_few() {
+        for path in ["sys", "./class/drm", "drm", "../class", "pci0000:6c/x", "226:131"] {
+            assert!(may_lead(path.as_bytes()), "{path}");
+        }
+        for path in ["/sys", "home", "drm1", "", "226:7"] {
+            assert!(!may_lead(path.as_bytes()), "{path}");
         }
     }
 

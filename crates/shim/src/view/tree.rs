@@ -265,7 +265,7 @@ impl Tree<'_> {
         for name in ["min_freq", "rpe_freq", "rpn_freq"] {
             self.text(&format!("{gt}/freq0/{name}"), &lowest.to_string())?;
         }
-        for class in identity.engine_classes {
+        for class in &identity.engine_classes {
             let engines = engines(of, class);
             self.dir(&format!("{engines}/.defaults"))?;
             for property::File { name, default, .. } in property::FILES {
@@ -282,9 +282,9 @@ impl Tree<'_> {
         self.link(&format!("sys/kernel/debug/dri/{}", 128 + u32::from(device)), &number)?;
         self.link(&format!("sys/kernel/debug/dri/{slot}"), &number)?;
         self.text(&format!("{dir}/name"), &format!("xe dev={slot} unique={slot}"))?;
-        let Identity { devid, revid, tiles, vm_max_level, .. } = identity;
+        let Identity { devid, revid, tiles, kind, graphics_verx100, vm_max_level, .. } = identity;
         let info = format!(
-            "graphics_verx100 1260\nmedia_verx100 0\nis_dgfx yes\nplatform PVC\ndevid {devid:#x}\nrevid {revid}\n\
+            "graphics_verx100 {graphics_verx100}\nmedia_verx100 0\nis_dgfx yes\nplatform {kind}\ndevid {devid:#x}\nrevid {revid}\n\
              tile_count {tiles}\nvm_max_level {vm_max_level}\nforce_execlist no\nhas_flat_ccs no\nhas_usm yes"
         );
         self.text(&format!("{dir}/info"), &info)?;

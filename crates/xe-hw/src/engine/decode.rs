@@ -87,10 +87,12 @@ pub(super) fn length_of(class: EngineClass, dw0: u32) -> Option<usize> {
     match (cmd::client(dw0), class) {
         (cmd::CLIENT_MI, _) => mi_length(dw0, told),
         (cmd::CLIENT_2D, EngineClass::Copy) => blit::lengths(dw0).contains(&told).then_some(told),
-        (cmd::CLIENT_GPGPU, EngineClass::Compute) if gpgpu::opcode(dw0) == gpgpu::PIPE_CONTROL => {
+        (cmd::CLIENT_GPGPU, EngineClass::Render | EngineClass::Compute)
+            if gpgpu::opcode(dw0) == gpgpu::PIPE_CONTROL =>
+        {
             (told == 6).then_some(told)
         }
-        (cmd::CLIENT_GPGPU, EngineClass::Compute) => gpgpu::state_length(dw0),
+        (cmd::CLIENT_GPGPU, EngineClass::Render | EngineClass::Compute) => gpgpu::state_length(dw0),
         (cmd::CLIENT_GPGPU, EngineClass::Copy) if gpgpu::opcode(dw0) == gpgpu::CONTEXT_DATA_BASE => {
             gpgpu::state_length(dw0)
         }

@@ -42,7 +42,7 @@ use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, RwLock};
 use units::{GpuVa, TileId};
-use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultAck, FaultRecord, FaultSlot};
+use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
 use xe_spec::share::Share;
 
@@ -111,9 +111,7 @@ impl Engines {
     pub(crate) fn new(platform: &Platform) -> Self {
         let (mut all, pausing) = (Vec::new(), Arc::new(Pausing::new(0)));
         for tile in 0..platform.tiles.len() as u8 {
-            let copy = (0..platform.copy_engines).map(|instance| (EngineClass::Copy, instance));
-            let compute = (0..platform.compute_engines).map(|instance| (EngineClass::Compute, instance));
-            for (slot, (class, instance)) in copy.chain(compute).enumerate() {
+            for (slot, (class, instance)) in platform.engines().enumerate() {
                 all.push(Engine {
                     number: all.len(),
                     id: EngineId { tile: TileId(tile), class, instance },
@@ -124,7 +122,7 @@ impl Engines {
                 });
             }
         }
-        let per_tile = (platform.copy_engines + platform.compute_engines) as usize;
+        let per_tile = platform.engines().count();
         Self { all, owners: rank::rwlock(Rank::LEAF, Owners::default()), per_tile, pausing }
     }
 

@@ -3,13 +3,14 @@
 //! | register | what |
 //! |---|---|
 //! | 16 general registers | the context's own, kept over its jobs |
-//! | the engine's timestamp | monotonic time in ticks of the reference clock, [`regs::TIMESTAMP_BITS`] of it |
+//! | the engine's timestamp | monotonic time in ticks of the reference clock, as many bits of it as the platform has |
 //! | the context's timestamp | time that it had the engine, in the same ticks |
 //! | the result that a predicate asks for | one bit of a dword, see `exec.rs` |
 //!
 //! Time is [`sync::time`], so under the checker it is virtual. Other registers do not exist.
 
 use xe_spec::cmd::alu;
+use xe_spec::platform::Platform;
 use xe_spec::regs;
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -30,8 +31,8 @@ pub(crate) struct Stamps {
 
 impl Stamps {
     /// At a moment, for a context that had its engine that long.
-    pub(crate) fn new(hz: u32, now_ns: u64, ran_ns: u64) -> Self {
-        let mask = (1 << regs::TIMESTAMP_BITS) - 1;
+    pub(crate) fn new(platform: &Platform, now_ns: u64, ran_ns: u64) -> Self {
+        let (hz, mask) = (platform.reference_clock, u64::MAX >> (64 - platform.timestamp_bits));
         Self { engine: ticks(hz, now_ns) & mask, context: ticks(hz, ran_ns) }
     }
 }
@@ -89,7 +90,7 @@ mod tests {
     fn a_register_is_two_dwords() {
         let mut registers = Registers::default();
         registers.general[0] = 0x1_0000_0002;
-        let stamps = Stamps::new(19_200_000, 10 * NS_PER_S, NS_PER_S / 4);
+        let stamps = Stamps::new(&xe_spec::platform::PVC, 10 * NS_PER_S, NS_PER_S / 4);
         assert_eq!([0x600, 0x604].map(|at| registers.read(at, stamps)), [2, 1]);
         registers.write(0x604, 9);
         assert_eq!(registers.general[0], 0x9_0000_0002);

@@ -9,7 +9,6 @@
 
 use hostmm::PagemapId;
 use units::{GpuRange, GpuVa, HostRange, SZ_4K};
-use xe_spec::pat;
 use xe_spec::platform::Platform;
 use xe_uapi::attr::{
     ATOMIC_CPU, ATOMIC_DEVICE, ATOMIC_GLOBAL, ATTR_ATOMIC, ATTR_PAT, ATTR_PREFERRED_LOC, ATTR_PURGEABLE,
@@ -45,7 +44,7 @@ enum Advice {
 /// MADVISE.
 pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> Reply {
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
-    let mut advice = parse(args)?;
+    let mut advice = parse(file.shared.platform(), args)?;
     let span = span_of(args.start, args.range)?;
     let retained_at = if matches!(advice, Advice::Purgeable(_)) { args.ptr } else { 0 };
     if retained_at != 0 {
@@ -97,7 +96,7 @@ fn span_of(start: u64, bytes: u64) -> Result<GpuRange, Errno> {
     Ok(GpuRange::sized(GpuVa(start), bytes))
 }
 
-fn parse(args: &Madvise) -> Result<Advice, Errno> {
+fn parse(platform: &Platform, args: &Madvise) -> Result<Advice, Errno> {
     require(args.extensions == 0 && args.reserved == [0; 2])?;
     let (policy, region) = (args.policy_region as u16, (args.policy_region >> 16) as u16);
     match args.attr {
@@ -112,7 +111,7 @@ fn parse(args: &Madvise) -> Result<Advice, Errno> {
             Ok(Advice::Atomic(args.val))
         }
         ATTR_PAT => {
-            require((args.val as usize) < pat::PVC.len() && args.policy_region == 0 && args.ptr == 0)?;
+            require((args.val as usize) < platform.pat.coherence.len() && args.policy_region == 0 && args.ptr == 0)?;
             Ok(Advice::Pat(args.val as u16))
         }
         ATTR_PURGEABLE => {

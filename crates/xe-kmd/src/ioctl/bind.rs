@@ -187,7 +187,7 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
 
     require(op.pad == 0 && op.pad2 == 0 && op.reserved == [0; 3])?;
     require(!mirror || vm.svm.is_some())?;
-    let coherence = pat::PVC.get(usize::from(op.pat_index)).ok_or(Errno::EINVAL)?;
+    let coherence = vm.platform().pat.coherence.get(usize::from(op.pat_index)).ok_or(Errno::EINVAL)?;
     require(op.op <= BIND_OP_PREFETCH && BindFlags::all().contains(flags))?;
     require(!special || (op.obj == 0 && op.obj_offset == 0))?;
     require(map || !(special || flags.contains(BindFlags::DECOMPRESS)))?;
@@ -253,7 +253,7 @@ fn check_bo(vm: &Vm, args: &VmBindOp, bo: &Bo) -> Result<(), Errno> {
     if bo.may_be_in_vram() && vm.platform().needs_64k {
         require([args.obj_offset, args.addr, args.range].iter().all(|at| at.is_multiple_of(SZ_64K)))?;
     }
-    let coherence = pat::PVC.get(usize::from(args.pat_index));
+    let coherence = vm.platform().pat.coherence.get(usize::from(args.pat_index));
     require(bo.config.caching != CACHING_WB || coherence != Some(&pat::Coherence::None))?;
     bo.standing().check()
 }

@@ -13,7 +13,7 @@ use xe_spec::fault::{EngineClass, EngineId};
 use xe_spec::platform::Platform;
 use xe_spec::share::{Priority, Share};
 use xe_uapi::exec::{
-    CLASS_COMPUTE, CLASS_COPY, CLASS_MAX, CLASS_VM_BIND, ExecQueueCreate, ExecQueueDestroy, ExecQueueGetProperty,
+    CLASS_COMPUTE, CLASS_COPY, CLASS_RENDER, CLASS_VM_BIND, ExecQueueCreate, ExecQueueDestroy, ExecQueueGetProperty,
     ExecQueueSetProperty, MAX_ENGINE_INSTANCE, QUEUE_EXTENSION_SET_PROPERTY, QUEUE_GET_PROPERTY_BAN,
     QUEUE_LOW_LATENCY_HINT, QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY, QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_TIMESLICE,
 };
@@ -82,16 +82,20 @@ fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
     if closed { Err(Errno::ENOENT) } else { Ok(vm) }
 }
 
+/// The number that programs have for a class.
+pub(super) const fn uapi_class(class: EngineClass) -> u16 {
+    match class {
+        EngineClass::Render => CLASS_RENDER,
+        EngineClass::Copy => CLASS_COPY,
+        EngineClass::Compute => CLASS_COMPUTE,
+    }
+}
+
 /// The engine of that name, if programs may use it.
 pub(super) fn engine_id(platform: &Platform, engine: &EngineClassInstance) -> Result<EngineId, Errno> {
-    let (class, count) = match engine.engine_class {
-        CLASS_COPY => (EngineClass::Copy, platform.copy_engines),
-        CLASS_COMPUTE => (EngineClass::Compute, platform.compute_engines),
-        class => {
-            require(class <= CLASS_MAX)?;
-            return Err(Errno::EINVAL);
-        }
-    };
+    let known = EngineClass::ALL.into_iter().find(|class| uapi_class(*class) == engine.engine_class);
+    let class = known.ok_or(Errno::EINVAL)?;
+    let count = platform.engines_of(class);
     require(engine.engine_instance < count && usize::from(engine.gt_id) < platform.tiles.len())?;
     Ok(EngineId { tile: TileId(engine.gt_id as u8), class, instance: engine.engine_instance })
 }

@@ -6,8 +6,7 @@
 
 use sync::time::{Clock, now_ns, now_ns_of};
 use units::{SZ_4K, TileId};
-use xe_spec::platform::Platform;
-use xe_uapi::exec::{CLASS_COMPUTE, CLASS_COPY};
+use xe_spec::platform::{Platform, Shaders};
 use xe_uapi::query::{self, ConfigFlags, DeviceQuery, EngineClassInstance, EngineCycles, ListHead, UcFwVersion};
 use zerocopy::IntoBytes;
 
@@ -17,17 +16,8 @@ use crate::file::File;
 use crate::gem::region_mask;
 use crate::shared::Shared;
 
-/// Bits of an engine's cycle counter.
-const CYCLES_WIDTH: u32 = xe_spec::regs::TIMESTAMP_BITS;
 /// The interface of job submission that the model has the behaviour of.
 const SUBMISSION_VERSION: (u32, u32, u32) = (1, 15, 0);
-/// L3 banks, SIMD16 units and subslices of a tile: a full Ponte Vecchio tile.
-const TOPOLOGY: [(u16, u64); 4] = [
-    (query::TOPO_DSS_GEOMETRY, 0),
-    (query::TOPO_DSS_COMPUTE, u64::MAX),
-    (query::TOPO_L3_BANK, 0xffff),
-    (query::TOPO_SIMD16_EU_PER_DSS, 0xff),
-];
 
 /// DEVICE_QUERY.
 pub(super) fn device_query(file: &File, args: &mut DeviceQuery) -> Reply {
@@ -73,10 +63,12 @@ fn tiles(platform: &Platform) -> impl Iterator<Item = u16> {
 
 fn engines(platform: &Platform) -> Vec<u8> {
     let of_gt = |gt_id| {
-        let class = |engine_class, count| {
-            (0..count).map(move |engine_instance| EngineClassInstance { engine_class, engine_instance, gt_id, pad: 0 })
-        };
-        class(CLASS_COPY, platform.copy_engines).chain(class(CLASS_COMPUTE, platform.compute_engines))
+        platform.engines().map(move |(class, engine_instance)| EngineClassInstance {
+            engine_class: exec_queue::uapi_class(class),
+            engine_instance,
+            gt_id,
+            pad: 0,
+        })
     };
     let engines = tiles(platform).flat_map(of_gt);
     let engines: Vec<_> = engines.map(|instance| query::Engine { instance, reserved: [0; 3] }).collect();
@@ -109,10 +101,11 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
 }
 
 fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
-    let flags = ConfigFlags::HAS_VRAM
+    let mut flags = ConfigFlags::HAS_VRAM
         | ConfigFlags::HAS_LOW_LATENCY
         | ConfigFlags::HAS_CPU_ADDR_MIRROR
         | ConfigFlags::HAS_PURGING_SUPPORT;
+    flags.set(ConfigFlags::HAS_NO_COMPRESSION_HINT, platform.compresses);
     let mut info = [0u64; query::CONFIG_WORDS];
     info[query::CONFIG_REV_AND_DEVICE_ID] = u64::from(platform.devid) | u64::from(platform.revid) << 16;
     info[query::CONFIG_FLAGS] = flags.bits();
@@ -126,7 +119,11 @@ fn gt_list(platform: &Platform) -> Vec<u8> {
     let all = u64::from(region_mask(platform));
     let gts = tiles(platform).map(|tile| {
         let near = 2u64 << tile;
+        let (ip_ver_major, ip_ver_minor, ip_ver_rev) = platform.gmd_id.unwrap_or_default();
         query::Gt {
+            ip_ver_major,
+            ip_ver_minor,
+            ip_ver_rev,
             gt_type: query::GT_TYPE_MAIN,
             tile_id: tile,
             gt_id: tile,
@@ -141,8 +138,15 @@ fn gt_list(platform: &Platform) -> Vec<u8> {
 
 fn topology(platform: &Platform) -> Vec<u8> {
     let mut reply = Vec::new();
+    let Shaders { geometry, compute, l3_banks, units, .. } = platform.shaders;
+    let masks = [
+        (query::TOPO_DSS_GEOMETRY, geometry),
+        (query::TOPO_DSS_COMPUTE, compute),
+        (query::TOPO_L3_BANK, l3_banks),
+        (query::TOPO_SIMD16_EU_PER_DSS, units),
+    ];
     for gt_id in tiles(platform) {
-        for (mask_type, mask) in TOPOLOGY {
+        for (mask_type, mask) in masks {
             let head = query::TopologyMask { gt_id, mask_type, num_bytes: 8 };
             reply.extend_from_slice(head.as_bytes());
             reply.extend_from_slice(mask.as_bytes());
@@ -151,16 +155,17 @@ fn topology(platform: &Platform) -> Vec<u8> {
     reply
 }
 
-/// What the firmware would tell of a tile's shaders and engines, as far as the model has it: it agrees with [`TOPOLOGY`].
+/// What the firmware would tell of a tile's shaders and engines, as far as the model has it: it agrees with [`topology`].
 fn hwconfig(platform: &Platform) -> Vec<u8> {
     use query::hwconfig as key;
+    let Shaders { compute, units, slices, threads, .. } = platform.shaders;
     let facts = [
-        (key::MAX_SLICES, 8),
-        (key::MAX_DUAL_SUBSLICES, 64),
-        (key::MAX_EU_PER_DSS, 8),
-        (key::THREADS_PER_EU, 8),
-        (key::MAX_RCS, 0),
-        (key::MAX_CCS, u32::from(platform.compute_engines)),
+        (key::MAX_SLICES, slices),
+        (key::MAX_DUAL_SUBSLICES, compute.count_ones()),
+        (key::MAX_EU_PER_DSS, units.count_ones()),
+        (key::THREADS_PER_EU, threads),
+        (key::MAX_RCS, platform.render_engines.into()),
+        (key::MAX_CCS, platform.compute_engines.into()),
     ];
     facts.iter().flat_map(|&(key, value)| [key, 1, value]).flat_map(u32::to_le_bytes).collect()
 }
@@ -206,10 +211,10 @@ fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
     };
     let cpu_timestamp = now_ns_of(clock);
     let now = now_ns();
-    let hz = u128::from(file.shared.platform().reference_clock);
-    let cycles = (u128::from(now) * hz / 1_000_000_000) as u64 & ((1 << CYCLES_WIDTH) - 1);
+    let (hz, width) = (u128::from(file.shared.platform().reference_clock), file.shared.platform().timestamp_bits);
+    let cycles = (u128::from(now) * hz / 1_000_000_000) as u64 & (u64::MAX >> (64 - width));
     let cpu_delta = now_ns_of(clock).saturating_sub(cpu_timestamp);
-    let reply = EngineCycles { width: CYCLES_WIDTH, engine_cycles: cycles, cpu_timestamp, cpu_delta, ..asked };
+    let reply = EngineCycles { width, engine_cycles: cycles, cpu_timestamp, cpu_delta, ..asked };
     file.shared.copy_out(args.data, &reply)?;
     Ok(0)
 }

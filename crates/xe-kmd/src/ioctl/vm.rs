@@ -15,7 +15,8 @@ pub(super) fn create(file: &File, args: &mut VmCreate) -> Reply {
     require(args.extensions == 0 && args.reserved == [0; 2])?;
     let flags = CreateFlags::from_bits(args.flags).ok_or(Errno::EINVAL)?;
     let faults = flags.contains(CreateFlags::FAULT_MODE);
-    require(!(faults && flags.contains(CreateFlags::SCRATCH_PAGE)))?;
+    let has_both = file.shared.platform().scratch_with_faults;
+    require(has_both || !(faults && flags.contains(CreateFlags::SCRATCH_PAGE)))?;
     require(!faults || flags.contains(CreateFlags::LR_MODE))?;
     require(faults || !flags.contains(CreateFlags::NO_VM_OVERCOMMIT))?;
     let vm = Vm::create(&file.shared, &file.vms, flags)?;
