@@ -3,7 +3,7 @@
 //! A [`Node`] is a tile of a device. The registry gives each node's VRAM a pagemap, in the order of the devices, or that of all nodes
 //! of a device one ([`Platform::pagemaps`]); nobody computes one from a tile's number. Who reaches whom is data: inside a device what its platform says
 //! ([`Platform::reaches`], which the hardware obeys, too), from device to device the windows on the bus of all whose
-//! [platforms](Platform::p2p) say so.
+//! [platforms](Platform::p2p) say so, and of those on one [fabric](Platform::fabric).
 //!
 //! Locking: none, it does not change.
 //!
@@ -131,10 +131,10 @@ impl Interconnect {
         Some((DeviceId(device), Dpa((offset % VRAM_BAR_STRIDE) << PAGE_SHIFT)))
     }
 
-    /// Whether two devices reach each other's windows.
+    /// Whether two devices reach each other's windows: over the bus, or by a fabric.
     fn connected(&self, one: DeviceId, other: DeviceId) -> bool {
-        let platforms = [one, other].map(|device| self.platform(device));
-        one == other || platforms.iter().flatten().filter(|platform| platform.p2p).count() == 2
+        let (Some(first), Some(second)) = (self.platform(one), self.platform(other)) else { return false };
+        one == other || first.p2p && second.p2p || first.fabric.is_some() && first.fabric == second.fabric
     }
 
     fn platform(&self, device: DeviceId) -> Option<&'static Platform> {
@@ -221,6 +221,16 @@ mod tests {
     fn peers_share_an_owner_and_nobody_else() {
         let machine = Interconnect::new(&[&PVC, &LONELY, &APART, &LONELY]);
         assert_eq!([0, 1, 2, 3].map(|device| machine.owner(DeviceId(device)).0), [1, 2, 1, 3]);
+    }
+
+    #[test]
+    fn a_fabric_connects_what_the_bus_does_not() {
+        static ON_ONE: Platform = Platform { fabric: Some("link"), ..LONELY };
+        static ON_ANOTHER: Platform = Platform { fabric: Some("other"), ..LONELY };
+        let machine = Interconnect::new(&[&ON_ONE, &LONELY, &ON_ANOTHER, &ON_ONE, &PVC]);
+        let reached = |to| machine.path(node(0, 1), node(to, 0));
+        assert_eq!([0, 1, 2, 3, 4].map(reached), [Some(Proto::Vram), None, None, Some(Proto::P2p), None]);
+        assert_eq!([0, 1, 2, 3, 4].map(|device| machine.owner(DeviceId(device)).0), [1, 2, 3, 1, 4]);
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub struct Profile {
     pub reach: Reaching,
     /// Whether devices that say so, too, reach its VRAM through the bus.
     pub p2p: bool,
+    /// The fabric that it is on, by its name: devices on the same one reach each other's VRAM, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<String>,
 }
 
 /// What a person wrote of a [`Profile`].
@@ -101,6 +104,7 @@ struct Keys {
     pagemaps: Option<Layout>,
     reach: Option<Reaching>,
     p2p: Option<bool>,
+    fabric: Option<String>,
 }
 
 impl From<Keys> for Profile {
@@ -118,6 +122,7 @@ impl From<Keys> for Profile {
             pagemaps: keys.pagemaps.unwrap_or(base.pagemaps),
             reach: keys.reach.unwrap_or(base.reach),
             p2p: keys.p2p.unwrap_or(base.p2p),
+            fabric: keys.fabric,
         }
     }
 }
@@ -200,6 +205,7 @@ impl Profile {
             },
             reach: if platform.reach == Reach::Device { Reaching::Device } else { Reaching::Tile },
             p2p: platform.p2p,
+            fabric: platform.fabric.map(str::to_owned),
         }
     }
 
@@ -215,6 +221,7 @@ impl Profile {
                 "name = {name:?}: a name is 1 to 32 of the characters a-z, A-Z, 0-9, '-', '_' and '.'"
             ));
         }
+        let fabric = self.fabric.clone().map(String::into_boxed_str).map(|name| &*Box::leak(name));
         let tiles = within("tiles", self.tiles, TILES)?;
         let copy_engines = within("copy_engines", self.copy_engines, ENGINES)?;
         let compute_engines = within("compute_engines", self.compute_engines, ENGINES)?;
@@ -233,6 +240,7 @@ impl Profile {
             copiers,
             reach,
             p2p: self.p2p,
+            fabric,
             tiles: Box::leak(tiles.into_boxed_slice()),
             ..self.family.platform().clone()
         })))
@@ -344,6 +352,13 @@ impl fmt::Display for Size {
 mod tests {
     use super::*;
     use units::TileId;
+
+    #[test]
+    fn a_profile_names_its_fabric() {
+        let profile = Profile { fabric: Some("link".into()), ..Profile::default() };
+        let platform = profile.platform().expect("a device");
+        assert_eq!((platform.fabric, Profile::of(platform)), (Some("link"), profile));
+    }
 
     #[test]
     fn built_in_devices_can_be_and_the_default_is_pvc() {

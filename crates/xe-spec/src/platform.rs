@@ -130,6 +130,8 @@ pub struct Platform {
     /// Other devices of the machine that say so too reach its VRAM through its window on the bus, and it theirs
     /// (`pci_p2pdma_distance`).
     pub p2p: bool,
+    /// A fabric between devices that it is on: those of one fabric reach each other's VRAM, whatever the bus lets through.
+    pub fabric: Option<&'static str>,
     /// System memory that buffer objects may take, bytes: what programs are told that there is.
     pub system_bytes: u64,
     /// The tiles.
@@ -221,6 +223,7 @@ pub const PVC: Platform = Platform {
     pagemaps: Pagemaps::Tile,
     copiers: Copiers::Tile,
     p2p: true,
+    fabric: None,
     system_bytes: 16 * SZ_1G,
     tiles: &[Tile::nth(0, SZ_1G), Tile::nth(1, SZ_1G)],
 };

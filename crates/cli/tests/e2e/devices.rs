@@ -85,6 +85,11 @@ fn several_devices_share_the_memory_of_a_program() {
     let file = dir.path().join("lonely.toml");
     std::fs::write(&file, "name = 'pvc-2t'\np2p = false\n").expect("a file");
     let lonely = ["--device", file.to_str().expect("text"), "--device", "pvc-1t", "--vram", "64M"];
+    let linked = dir.path().join("linked.toml");
+    std::fs::write(&linked, "p2p = false\nfabric = 'link'\n").expect("a file");
+    let linked = ["--device", linked.to_str().expect("text")].repeat(2);
+    let run = client.run(&linked, &["3", "2", "peers"]);
+    assert_eq!((run.code, run.out.lines().last()), (Some(0), Some("DEVICES ok")), "{}{}", run.out, run.err);
     let peers = ["--device", "pvc-2t", "--device", "pvc-1t", "--vram", "64M"];
     let cases = [(&peers, "peers"), (&lonely, "strangers")];
     let right = "/dev/dri/renderD128 0000:4d:00.0 tiles 2\n/dev/dri/renderD129 0000:5d:00.0 tiles 1\nDEVICES ok\n";
