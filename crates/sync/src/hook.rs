@@ -85,8 +85,9 @@ pub(crate) struct TaskRef {
     pub(crate) serial: u32,
 }
 
-/// What the holder of a mutex does with what that protects, where it tells ([`crate::tell`]). What is protected has parts, by
-/// numbers of the owner's choosing that are not 0, and a rest: everybody who tells looks at the rest, and nobody changes it.
+/// What the holder of a lock does with what that protects, where it tells ([`crate::tell`]). What is protected has parts, by
+/// numbers of the owner's choosing that are not 0, and a rest: everybody who tells looks at the rest, and changes of it no more than
+/// what is the same in whatever order it is done: counters, and numbers that are never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// Looks at the rest only.
@@ -159,6 +160,8 @@ pub(crate) trait Hook {
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access);
     /// Turns exclusive into shared access.
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn());
+    /// Whether somebody wants to be told.
+    fn listens(&self) -> bool;
     /// Tells what the current task does under a mutex that it holds.
     fn tell(&self, word: &dyn Word, told: Told);
     /// From now on the current task takes nothing below `floor`; gives what that was before.
@@ -171,6 +174,8 @@ pub(crate) trait Hook {
     fn notify_one(&self, condvar: &Tag);
     /// Wakes all that wait for a notification.
     fn notify_all(&self, condvar: &Tag);
+    /// The same under the mutex that they wait with.
+    fn notify_all_held(&self, condvar: &Tag);
 
     /// An access to an atomic follows.
     fn access(&self, tag: &Tag, kind: OpKind);

@@ -58,7 +58,7 @@ pub use lock::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 #[cfg(feature = "std")]
-pub use point::{Told, tell};
+pub use point::{Told, tell, tell_each, tell_exclusive, tell_shared};
 pub use point::{choose, point, unscheduled, yield_now};
 #[cfg(feature = "std")]
 pub use thread::{

@@ -31,12 +31,44 @@ pub fn unscheduled<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Tells the checker that what is done under this mutex, from when it was taken to when it is given back, is no more than
-/// this; both without a scheduling point in between, or it counts for nothing. Two tasks that tell of different parts are not in each
+/// what is told meanwhile; all without a scheduling point in between, or it counts for nothing. Two tasks that tell of different parts are not in each
 /// other's way, whose turn comes first: exploring by classes ([`sim::Reduced`](crate::sim::Reduced)) goes by that. Nothing, live.
 #[cfg(feature = "std")]
 #[inline]
 pub fn tell<T: ?Sized>(guard: &crate::MutexGuard<'_, T>, told: Told) {
-    crate::hook::with(|s| s.tell(crate::raw::mutex_of(guard), told));
+    tell_each(guard, [told]);
+}
+
+/// The same of several parts, which are asked for only where somebody listens.
+#[cfg(feature = "std")]
+#[inline]
+pub fn tell_each<T: ?Sized>(guard: &crate::MutexGuard<'_, T>, told: impl IntoIterator<Item = Told>) {
+    tell_of(|| crate::raw::mutex_of(guard), told);
+}
+
+/// The same of what is done under a reader-writer lock that is held shared.
+#[cfg(feature = "std")]
+#[inline]
+pub fn tell_shared<T: ?Sized>(guard: &crate::RwLockReadGuard<'_, T>, told: impl IntoIterator<Item = Told>) {
+    tell_of(|| crate::raw::lock_of_reader(guard), told);
+}
+
+/// The same of what is done under one that is held alone.
+#[cfg(feature = "std")]
+#[inline]
+pub fn tell_exclusive<T: ?Sized>(guard: &crate::RwLockWriteGuard<'_, T>, told: impl IntoIterator<Item = Told>) {
+    tell_of(|| crate::raw::lock_of_writer(guard), told);
+}
+
+#[cfg(feature = "std")]
+#[inline]
+fn tell_of<'a, W: crate::hook::Word + 'a>(word: impl FnOnce() -> &'a W, told: impl IntoIterator<Item = Told>) {
+    crate::hook::with(|s| {
+        if s.listens() {
+            let word = word();
+            told.into_iter().for_each(|told| s.tell(word, told));
+        }
+    });
 }
 
 /// A choice below `n`, made by the schedule; 0 live.

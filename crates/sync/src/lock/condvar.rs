@@ -65,6 +65,16 @@ impl Condvar {
         }
     }
 
+    /// Wakes all, from under the mutex that they wait with: nobody can have come to wait since it was taken, so this is no
+    /// scheduling point.
+    pub fn notify_all_held<T: ?Sized>(&self, _held: &MutexGuard<'_, T>) {
+        #[cfg(feature = "std")]
+        crate::hook::with(|s| s.notify_all_held(&self.tag));
+        if self.count_on() {
+            futex::wake_all(&self.notified);
+        }
+    }
+
     fn sleep(&self, seen: u32, deadline_ns: Option<u64>) -> bool {
         while self.notified.load(Ordering::SeqCst) == seen {
             if futex::wait_until(&self.notified, seen, deadline_ns) == Waited::TimedOut {

@@ -1,7 +1,7 @@
 //! Our locks, vouched for to `lock_api`.
 
 #[cfg(feature = "std")]
-use crate::lock::MutexGuard;
+use crate::lock::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use crate::lock::{RawMutex, RawRwLock};
 
 // SAFETY: `acquire` returns, and `try_acquire` returns true, only after the compare-exchange (or swap) that took
@@ -83,6 +83,20 @@ unsafe impl lock_api::RawRwLockDowngrade for RawRwLock {
     unsafe fn downgrade(&self) {
         RawRwLock::downgrade(self);
     }
+}
+
+/// The word of the lock that a shared guard holds.
+#[cfg(feature = "std")]
+pub(crate) fn lock_of_reader<'a, T: ?Sized>(guard: &RwLockReadGuard<'a, T>) -> &'a RawRwLock {
+    // SAFETY: the caller holds the lock by `guard`, which is given back when it is dropped, and not before.
+    unsafe { RwLockReadGuard::rwlock(guard).raw() }
+}
+
+/// The word of the lock that an exclusive guard holds.
+#[cfg(feature = "std")]
+pub(crate) fn lock_of_writer<'a, T: ?Sized>(guard: &RwLockWriteGuard<'a, T>) -> &'a RawRwLock {
+    // SAFETY: as above.
+    unsafe { RwLockWriteGuard::rwlock(guard).raw() }
 }
 
 /// The word of the mutex that a guard holds.

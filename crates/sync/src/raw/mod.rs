@@ -12,4 +12,4 @@ pub(crate) mod fiber;
 mod locks;
 
 #[cfg(feature = "std")]
-pub(crate) use locks::mutex_of;
+pub(crate) use locks::{lock_of_reader, lock_of_writer, mutex_of};

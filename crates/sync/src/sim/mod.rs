@@ -15,8 +15,8 @@
 //! | write-lock | before it; then it takes the lock or queues up, which holds up new readers | yes |
 //! | `try_*` | before it | no |
 //! | unlock | none; before it under [`UnlockRule::Point`] | no |
-//! | wait of a condvar | before it; then the release of the mutex and the beginning of the wait are one step | yes |
-//! | notify | before it; which waiter a `notify_one` wakes is a choice | no |
+//! | wait of a condvar | before it, unless the step began with taking the mutex; the release of the mutex and the beginning of the wait are one step | yes |
+//! | notify | before it, but for `notify_all_held`; which waiter a `notify_one` wakes is a choice | no |
 //! | load, store, update of an atomic, fence | before it | no |
 //! | spawn | after it | no |
 //! | join | before it; the task is runnable when the other has ended | yes |
@@ -27,7 +27,8 @@
 //! An unlock needs none: what a task does between it and its next point is seen by nobody, so "switch at the unlock"
 //! and "switch at the next point" are the same run to everybody, with one exception: `try_lock` can tell a lock that
 //! is held for a stretch without points from one that is free. Scenes that depend on that take
-//! [`UnlockRule::Point`].
+//! [`UnlockRule::Point`]. For the same reason who waits with a mutex that its step began by taking, and who notifies all under the mutex that
+//! they wait with (`notify_all_held`), needs none.
 //!
 //! [`Random`] and [`Pct`] draw schedules by a seed; [`Reduced`] makes one run of each class that nobody can tell apart, until
 //! there is no other. All this explores sequentially consistent interleavings; the atomics of this crate have no other ordering.
@@ -36,7 +37,7 @@
 //! # Virtual time
 //!
 //! 1. When no task can run, time jumps to the earliest end of a sleep or of a wait with a limit.
-//! 2. A yield takes a microsecond, so who polls the clock sees it move.
+//! 2. Where all who can run yield, a yield takes a microsecond, so who polls the clock sees it move.
 //! 3. Under [`TimeRule::Racing`] a schedule may, at any decision, let the time of a sleeping task come (and of those
 //!    due before it): a timeout then races with work that is merely slow.
 //!

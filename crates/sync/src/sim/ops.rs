@@ -12,7 +12,7 @@ use crate::tag::Tag;
 use std::string::String;
 use std::vec::Vec;
 
-/// What a yield costs of virtual time, so that who polls the clock sees it move.
+/// What a yield costs of virtual time where all do no more than yield, so that who polls the clock sees it move.
 const YIELD_NS: u64 = 1_000;
 
 impl Hook for Scheduler<'_> {
@@ -92,6 +92,11 @@ impl Hook for Scheduler<'_> {
     }
 
     #[inline]
+    fn listens(&self) -> bool {
+        self.state().listens()
+    }
+
+    #[inline]
     fn tell(&self, word: &dyn Word, told: Told) {
         let mut state = self.state();
         let object = state.lock(word);
@@ -115,7 +120,11 @@ impl Hook for Scheduler<'_> {
             self.acquire_quietly(mutex, object, Access::Exclusive);
             return true;
         }
-        self.point(Op::new(OpKind::Wait, condvar));
+        if self.state().began_with(Op::new(OpKind::Lock, object)) {
+            self.state().touch(Touch::Waits { object: condvar });
+        } else {
+            self.point(Op::new(OpKind::Wait, condvar));
+        }
         self.give_back(mutex, object, Access::Exclusive);
         {
             let mut state = self.state();
@@ -150,6 +159,14 @@ impl Hook for Scheduler<'_> {
         let condvar = self.notify_point(condvar);
         let mut state = self.state();
         if state.has_waiters() {
+            state.waiters(condvar).into_iter().for_each(|task| state.notify(condvar, task));
+        }
+    }
+
+    fn notify_all_held(&self, condvar: &Tag) {
+        let mut state = self.state();
+        if state.has_waiters() {
+            let condvar = state.object(condvar, ObjectKind::Condvar);
             state.waiters(condvar).into_iter().for_each(|task| state.notify(condvar, task));
         }
     }
@@ -240,9 +257,11 @@ impl Hook for Scheduler<'_> {
             return self.park_quietly(Wait::Turn);
         }
         let mut state = self.state();
-        let until_ns = state.now_ns.saturating_add(YIELD_NS);
-        state.touch(Touch::TimePassed);
-        state.pass_time_to(until_ns);
+        if state.all_yield() {
+            let until_ns = state.now_ns.saturating_add(YIELD_NS);
+            state.touch(Touch::Idle);
+            state.pass_time_to(until_ns);
+        }
         drop(state);
         self.point(Op::bare(OpKind::Yield));
     }

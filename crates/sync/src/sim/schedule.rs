@@ -58,6 +58,11 @@ pub enum Touch {
         /// What.
         told: Told,
     },
+    /// Began to wait for a condition variable, in the step that took its mutex.
+    Waits {
+        /// Its number.
+        object: u32,
+    },
     /// Notified tasks that wait for a condition variable: there were some.
     Notified {
         /// Its number.
@@ -65,8 +70,6 @@ pub enum Touch {
     },
     /// Asked what time it is, or set the end of a wait by it.
     TimeRead,
-    /// Let time pass.
-    TimePassed,
     /// Ended the wait of another task: by a notification, or by time.
     Woke(TaskId),
     /// Joined the task of that number.

@@ -186,6 +186,11 @@ impl<'s> State<'s> {
         self.pending[self.current.index()] = op;
     }
 
+    /// Whether the current task's step began with that operation.
+    pub(super) fn began_with(&self, op: Op) -> bool {
+        self.pending[self.current.index()] == op
+    }
+
     // Waiting
 
     /// The current task waits; it is runnable only where it waits for its turn, or `admitted` by the lock.
@@ -272,6 +277,12 @@ impl<'s> State<'s> {
                 self.end_wait(task);
             }
         }
+    }
+
+    /// Whether the current task yields to tasks that all yield.
+    pub(super) fn all_yield(&self) -> bool {
+        let others = self.runnable.without(TaskSet(1 << self.current.0));
+        others.into_iter().all(|task| self.pending[task.index()].kind == OpKind::Yield)
     }
 
     /// Lets time pass to the earliest deadline; false where there is none.
@@ -490,6 +501,12 @@ impl<'s> State<'s> {
         }
         self.deviations.push(Deviation { step: self.steps, to: Taken::Task(picked) });
         picked
+    }
+
+    /// Whether the schedule wants to know what tasks do.
+    #[inline]
+    pub(super) fn listens(&self) -> bool {
+        self.watched
     }
 
     /// Tells the schedule what the current task does, where it watches.

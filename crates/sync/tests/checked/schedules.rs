@@ -52,8 +52,7 @@ fn a_task_that_waits_cannot_be_picked() {
                 shared.1.wait(&mut open);
             }
         });
-        yield_now();
-        for _ in 0..5 {
+        for _ in 0..6 {
             sync::point();
         }
         *gate.0.lock() = true;

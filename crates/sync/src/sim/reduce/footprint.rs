@@ -93,9 +93,8 @@ impl Access {
         match touch {
             Touch::Released { object, shared: false } => Some(Self::whole(object, How::Free)),
             Touch::Released { object, shared: true } => Some(Self::whole(object, How::Unshare)),
-            Touch::Notified { object } => Some(Self::whole(object, How::Change)),
+            Touch::Notified { object } | Touch::Waits { object } => Some(Self::whole(object, How::Change)),
             Touch::TimeRead => Some(Self::whole(TIME, How::Share)),
-            Touch::TimePassed => Some(Self::whole(TIME, How::Change)),
             Touch::Told { object, told: Told::Reads(part) } => Some(Self { object, part, how: How::Share }),
             Touch::Told { object, told: Told::Writes(part) } => Some(Self { object, part, how: How::Change }),
             Touch::Told { told: Told::Looks, .. } | Touch::Woke(_) | Touch::Joined(_) | Touch::Idle => None,
@@ -119,8 +118,9 @@ pub(super) fn add(accesses: &mut Vec<Access>, access: Access) {
     }
 }
 
-/// The mutex is given back in the step that took it: the step did what it told. Whether it is so.
+/// The lock is given back in the step that took it: the step did what it told. Whether it is so.
 pub(super) fn was_told(accesses: &mut [Access], object: u32) -> bool {
-    let taken = accesses.iter_mut().find(|access| **access == Access::whole(object, How::Take));
+    let takes = |how| matches!(how, How::Take | How::Queue | How::Share);
+    let taken = accesses.iter_mut().find(|access| (access.object, access.part) == (object, 0) && takes(access.how));
     taken.map(|access| access.how = How::Look).is_some()
 }

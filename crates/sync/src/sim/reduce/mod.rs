@@ -342,15 +342,15 @@ impl Schedule for Reduced {
             Touch::Released { .. }
             | Touch::Told { .. }
             | Touch::Notified { .. }
-            | Touch::TimeRead
-            | Touch::TimePassed => None,
+            | Touch::Waits { .. }
+            | Touch::TimeRead => None,
         };
         if let Touch::Told { object, .. } = touch {
             self.told = Some(object);
         }
         let told = self.told;
         let Some(node) = self.step() else { return };
-        if let Touch::Released { object, shared: false } = touch
+        if let Touch::Released { object, .. } = touch
             && told == Some(object)
             && was_told(&mut node.accesses, object)
         {
