@@ -8,12 +8,13 @@
 
 use crate::config::Injection;
 use crate::content::Content;
+use crate::footprint::{self, Part};
 use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
 use crate::uffd::{ContextId, Miss};
 use crate::{Event, State};
 use hostmm::{CpuFault, DevicePage, EventKind, FaultOutcome, MmEvent, Place};
-use sync::{Told, time};
+use sync::time;
 use units::{HostFrame, HostRange, HostVa, SZ_4K};
 
 /// For how long a touch waits before it tries again, where its fault was deferred.
@@ -168,27 +169,37 @@ impl Sim {
         let page = at.page();
         loop {
             let mut state = self.lock();
+            let reclaims = state.injection.reclaims > 0;
             state.reclaim();
             match state.find(page, touch) {
                 Found::Nothing => return Err(CpuError::Segv),
                 Found::Poison => return Err(CpuError::Bus),
                 Found::Frame(frame) => {
-                    if touch == Touch::Store {
-                        state.lazy.remove(&frame);
-                    }
-                    if state.injection.reclaims == 0 {
-                        sync::tell(&state, part_of(Place::Host(frame), touch == Touch::Store));
+                    let stays_lazy = touch == Touch::Load || !state.lazy.remove(&frame);
+                    if stays_lazy && !reclaims {
+                        let bytes = Part::Bytes(Place::Host(frame));
+                        let touched = if touch == Touch::Store { bytes.written() } else { bytes.read() };
+                        footprint::tell(&state, [Part::Block(page).read(), touched]);
                     }
                     return Ok(access(&mut state.frames.held(frame).content));
                 }
                 Found::Watched(by, miss) => self.miss(state, by, page, miss, touch)?,
                 Found::Hole(mapped) => {
+                    let first = state.first_touch(page, &mapped);
                     state.populate(page, &mapped);
+                    if let (Some(tables), false) = (first, reclaims) {
+                        footprint::tell(&state, [Part::Block(page).written(), tables]);
+                    }
                     let Some(frame) = state.mapped_frame(page) else { continue };
                     return Ok(access(&mut state.frames.held(frame).content));
                 }
                 Found::Protected(frame) => self.break_cow(state, page, frame),
-                Found::InMigration => self.changed.wait(&mut state),
+                Found::InMigration => {
+                    if !reclaims {
+                        footprint::tell(&state, [Part::Block(page).read()]);
+                    }
+                    self.changed.wait(&mut state);
+                }
                 Found::InVram(page, mapped) => match self.migrate_back(state, at, page, &mapped, touch) {
                     FaultOutcome::Retry => sync::yield_now(),
                     FaultOutcome::Defer => time::sleep_ns(DEFER_NS),
@@ -227,6 +238,7 @@ impl Sim {
         let busy = state.mmap_lock.writer || state.claims.involves(fault.page);
         let lockable = state.vram.cell_mut(fault.page).filter(|cell| !busy && !cell.faulted);
         let Some(cell) = lockable else {
+            footprint::tell(&state, [Part::Block(addr).read()]);
             self.changed.wait(&mut state);
             return FaultOutcome::Retry;
         };
@@ -236,27 +248,21 @@ impl Sim {
         };
         state.mmap_lock.readers += 1;
         state.note(Event::Fault(*fault));
+        footprint::tell(&state, [Part::Block(addr).written()]);
         drop(state);
         let outcome = ops.migrate_to_ram(self, fault);
         let mut state = self.lock();
         state.note(Event::Served { at: fault.addr, outcome });
         let freed = state.vram.unlock(fault.page);
         self.leave(&mut state);
+        let bytes = Part::Bytes(Place::Device(fault.page));
+        footprint::tell(&state, [Part::Block(addr).written(), bytes.written()]);
         drop(state);
         if freed {
             self.free_pages(&[fault.page]);
         }
         outcome
     }
-}
-
-/// The bytes of a page are a part of what the lock protects, for who does no more than access them.
-pub(crate) const fn part_of(place: Place, writes: bool) -> Told {
-    let part = match place {
-        Place::Host(frame) => frame.0 << 1,
-        Place::Device(page) => ((page.pagemap.0 as u64) << 40 | page.frame) << 1 | 1,
-    };
-    if writes { Told::Writes(part) } else { Told::Reads(part) }
 }
 
 /// Cuts `len` bytes from `at` on at page borders: address and place in the buffer of each piece.

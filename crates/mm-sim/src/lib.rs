@@ -38,6 +38,7 @@ mod calls;
 mod config;
 mod content;
 mod event;
+mod footprint;
 mod fork;
 mod frames;
 mod mapping;

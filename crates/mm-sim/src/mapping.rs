@@ -6,11 +6,13 @@
 //!
 //! Upstream: vma_merge, can_vma_merge_after, find_mergeable_anon_vma (mm/vma.c).
 
+use crate::footprint::Part;
 use crate::space::Mapped;
 use crate::state::State;
 use crate::uffd::Registration;
 use hostmm::Vma;
-use units::{HostRange, HostVa};
+use sync::Told;
+use units::{HostRange, HostVa, SZ_2M};
 
 /// What a VMA has beside its extent and rights.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -62,6 +64,19 @@ impl State {
             last = Mapped { attributes: Attributes { anon, ..last.attributes }, ..last.part(whole) };
             self.space.cut_vmas(next.vma.range);
             self.space.insert_vma(last);
+        }
+    }
+    /// What a first touch at `at` does beside its own entry; `None` where that is more than can be told.
+    pub(crate) fn first_touch(&self, at: HostVa, mapped: &Mapped) -> Option<Told> {
+        let range = mapped.vma.range;
+        let is_alone =
+            [range.end, HostVa(range.start.0.wrapping_sub(1))].into_iter().all(|at| self.space.vma(at).is_none());
+        let in_one = HostRange::around(at, SZ_2M).covers(range);
+        match (mapped.attributes.anon != 0, self.tables.has(at)) {
+            _ if mapped.huge => None,
+            (true, true) => Some(Part::Tables(at).read()),
+            _ if is_alone && in_one => Some(Part::Tables(at).written()),
+            _ => None,
         }
     }
     /// The VMA at `at` gets its first page: it shares a neighbour's pages or begins its own.

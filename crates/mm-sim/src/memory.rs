@@ -1,7 +1,8 @@
 //! The data plane: device accesses by place, and copies on behalf of the program's threads.
 
-use crate::access::{CpuError, part_of};
+use crate::access::CpuError;
 use crate::content::Content;
+use crate::footprint::{self, Part};
 use crate::sim::Sim;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place, Report};
 use units::{HostFrame, HostVa, Joined};
@@ -15,7 +16,8 @@ impl Sim {
         access: impl FnOnce(&mut Content) -> R,
     ) -> Result<R, AccessError> {
         let mut state = self.lock();
-        sync::tell(&state, part_of(place, writes));
+        let bytes = Part::Bytes(place);
+        footprint::tell(&state, [if writes { bytes.written() } else { bytes.read() }]);
         match place {
             Place::Device(page) => {
                 let cell = state.vram.cell_mut(page).ok_or(AccessError::Empty)?;

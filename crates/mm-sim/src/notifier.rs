@@ -85,6 +85,10 @@ impl Notifiers {
         self.running.insert(self.next, Running { range, touched: touched.clone() });
         (Invalidation(self.next), touched)
     }
+    /// The notifiers that an invalidation holds.
+    pub(crate) fn held_by(&self, invalidation: &Invalidation) -> &[NotifierId] {
+        self.running.get(invalidation.0).map_or(&[], |running| &running.touched)
+    }
     /// Begins a callback; none where the notifier was removed meanwhile.
     pub(crate) fn call(&mut self, id: NotifierId) -> Option<Arc<dyn NotifierOps>> {
         let notifier = self.map.get_mut(id)?;

@@ -1,7 +1,8 @@
 //! The simulated mm itself: its lock, its invalidations, and the joint's trait.
 
-use crate::config::{Config, Injection, Log};
+use crate::config::{Config, Injection};
 use crate::event::{Counters, Event};
+use crate::footprint::{self, Part};
 use crate::notifier::Invalidation;
 use crate::space::Entry;
 use crate::state::State;
@@ -11,7 +12,7 @@ use hostmm::{
 };
 use std::sync::Arc;
 use sync::rank::{self, Rank};
-use sync::{Condvar, Mutex, MutexGuard, Told};
+use sync::{Condvar, Mutex, MutexGuard};
 use units::{HostRange, HostVa};
 
 /// One simulated process' memory. See the crate's header. A scene ends with [`exit`](Sim::exit).
@@ -43,7 +44,9 @@ impl Sim {
     }
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
     pub fn residency(&self, at: HostVa) -> Option<Place> {
-        self.looking().residency(at.page())
+        let state = self.lock();
+        footprint::tell(&state, [Part::Block(at).read()]);
+        state.residency(at.page())
     }
     /// Where each page of `range` is, and whether a store must be told of first.
     pub fn pages(&self, range: HostRange) -> Vec<(Option<Place>, bool)> {
@@ -104,10 +107,10 @@ impl Sim {
     pub(crate) fn lock(&self) -> Locked<'_> {
         self.state.lock()
     }
-    /// Takes the lock for a look at anything but the bytes of pages.
+    /// Takes the lock for a look at no part of the state.
     fn looking(&self) -> Locked<'_> {
         let state = self.lock();
-        sync::tell(&state, Told::Looks);
+        footprint::tell(&state, []);
         state
     }
     /// Begins an invalidation: counts move on, callbacks run. Call without the lock.
@@ -115,6 +118,7 @@ impl Sim {
         let mut state = self.lock();
         state.note(Event::Told(event));
         let (invalidation, touched) = state.notifiers.begin(event.range);
+        footprint::tell(&state, touched.iter().map(|id| Part::Count(*id).written()));
         drop(state);
         self.call(&touched, &event);
         invalidation
@@ -126,24 +130,27 @@ impl Sim {
             let ops = self.looking().notifiers.call(id);
             if let Some(ops) = ops {
                 ops.invalidate(event);
-                self.looking().notifiers.called(id);
-                self.changed.notify_all();
+                let mut state = self.looking();
+                state.notifiers.called(id);
+                self.changed.notify_all_held(&state);
             }
         }
     }
     /// Ends an invalidation, after the change was made under this very hold of the lock.
-    pub(crate) fn end(&self, state: &mut State, invalidation: Invalidation) {
+    pub(crate) fn end(&self, state: &mut Locked<'_>, invalidation: Invalidation) {
         state.notifiers.end(invalidation);
-        self.changed.notify_all();
+        self.changed.notify_all_held(state);
+    }
+    /// Tells what [`end`](Self::end) changes.
+    pub(crate) fn counts(state: &State, invalidation: &Invalidation) -> impl Iterator<Item = sync::Told> {
+        state.notifiers.held_by(invalidation).iter().map(|id| Part::Count(*id).written())
     }
     /// Tells the pagemaps of pages that nothing maps any more. Call without the lock.
     pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
         for run in pages.chunk_by(|page, next| *next == page.add(1)) {
             let mut state = self.lock();
             run.iter().for_each(|&page| state.note(Event::Freed(page)));
-            if state.config.log != Log::Keep {
-                sync::tell(&state, Told::Looks);
-            }
+            footprint::tell(&state, []);
             let ops = state.vram.pagemap(run[0].pagemap).map(|map| map.ops.clone());
             drop(state);
             if let Some(ops) = ops {
@@ -168,9 +175,9 @@ impl Sim {
         state
     }
     /// Gives it back.
-    pub(crate) fn leave(&self, state: &mut State) {
+    pub(crate) fn leave(&self, state: &mut Locked<'_>) {
         state.mmap_lock.readers -= 1;
-        self.changed.notify_all();
+        self.changed.notify_all_held(state);
     }
     /// Takes the mmap lock for writing.
     pub(crate) fn write_mappings(&self) -> Locked<'_> {
@@ -184,7 +191,7 @@ impl Sim {
     /// Gives it back.
     pub(crate) fn wrote_mappings(&self, mut state: Locked<'_>) {
         state.mmap_lock.writer = false;
-        self.changed.notify_all();
+        self.changed.notify_all_held(&state);
     }
 
     /// The process ends: notifiers are called, every page is freed. Idempotent.
@@ -220,15 +227,17 @@ impl HostMm for Sim {
     fn read_begin(&self, id: NotifierId) -> Seq {
         let mut state = self.lock();
         loop {
+            footprint::tell(&state, [Part::Count(id).read()]);
             if let Some(seq) = state.notifiers.read_begin(id) {
-                sync::tell(&state, Told::Looks);
                 return seq;
             }
             self.changed.wait(&mut state);
         }
     }
     fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
-        self.looking().notifiers.read_retry(id, seq)
+        let state = self.lock();
+        footprint::tell(&state, [Part::Count(id).read()]);
+        state.notifiers.read_retry(id, seq)
     }
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         self.walk_range(walk, runs)
@@ -241,7 +250,13 @@ impl HostMm for Sim {
         Ok(())
     }
     fn stage(&self, migration: &mut Migration) -> Result<(), MmError> {
-        crate::migrate::stage(&mut self.lock(), migration)
+        let mut state = self.lock();
+        let staged = crate::migrate::stage(&mut state, migration);
+        let aimed = migration.parts.iter().flat_map(|part| (0..part.pages()).filter_map(|page| part.to_at(page)));
+        if staged.is_ok() {
+            footprint::tell(&state, aimed.map(|place| Part::Bytes(place).written()));
+        }
+        staged
     }
     fn commit(&self, migration: &mut Migration) {
         self.commit_claim(migration);

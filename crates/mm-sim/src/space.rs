@@ -58,6 +58,10 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// Whether any block is one mapping.
+    pub(crate) fn has_huge(&self) -> bool {
+        !self.huge.is_empty()
+    }
     /// The VMA around `addr`.
     pub(crate) fn vma(&self, addr: HostVa) -> Option<Mapped> {
         let mapped = self.vmas.at_or_before(addr)?;

@@ -8,10 +8,10 @@
 
 use crate::State;
 use crate::access::{CpuError, Touch};
-use crate::sim::Sim;
+use crate::footprint::{self, Part};
+use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use hostmm::{MmError, Place, Run, Walk, WalkRun};
-use sync::Told;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 /// What a look at one page says.
@@ -57,12 +57,16 @@ impl State {
     }
 }
 
+fn tell(state: &Locked<'_>, walk: &Walk) {
+    let since = walk.valid_since.map(|(id, _)| Part::Count(id));
+    footprint::tell(state, footprint::blocks(walk.range).chain(since).map(Part::read));
+}
+
 impl Sim {
     /// [`HostMm::walk`](hostmm::HostMm::walk).
     pub(crate) fn walk_range(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
         let touch = if walk.write { Touch::Store } else { Touch::Load };
-        let mut state = self.lock();
-        sync::tell(&state, Told::Looks);
+        let mut state = self.look_at(walk);
         let mut index = 0;
         runs.clear();
         while index < walk.range.pages() {
@@ -77,20 +81,30 @@ impl Sim {
                     index += 1;
                 }
                 Look::Fail(error) => return Err(error),
-                Look::Wait => self.changed.wait(&mut state),
+                Look::Wait => {
+                    self.changed.wait(&mut state);
+                    tell(&state, walk);
+                }
                 Look::Fault => {
                     drop(state);
                     self.touch(at, touch).map_err(refused)?;
-                    state = self.lock();
+                    state = self.look_at(walk);
                 }
                 Look::FaultToTheEnd => {
                     drop(state);
                     self.touch_step(at, walk.range, touch)?;
-                    state = self.lock();
+                    state = self.look_at(walk);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes the lock for a look at what is mapped.
+    fn look_at(&self, walk: &Walk) -> Locked<'_> {
+        let state = self.lock();
+        tell(&state, walk);
+        state
     }
 
     /// Touches every page from a hole to the end of its 2M, or of the walk.

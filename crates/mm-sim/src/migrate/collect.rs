@@ -4,6 +4,7 @@
 
 use super::linux;
 use crate::Event;
+use crate::footprint::{self, Part};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
@@ -11,7 +12,6 @@ use hostmm::{
     ClaimId, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, Migration, MmError, MmEvent, OwnerId, Place, Run,
     Toward,
 };
-use sync::Told;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K};
 
 impl Sim {
@@ -20,8 +20,7 @@ impl Sim {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
         let mut state = self.read_mappings();
         let begins = still_mapped(&state, request.range).map(|()| !all_there(&state, request));
-        // One reader of mappings more is no matter to others that look.
-        sync::tell(&state, Told::Looks);
+        footprint::tell(&state, footprint::blocks(request.range).map(Part::read));
         if begins != Ok(true) {
             self.leave(&mut state);
             return begins.map(|_| Claimed::There);
@@ -29,6 +28,8 @@ impl Sim {
         drop(state);
         let invalidation = self.begin(event);
         let mut state = self.lock();
+        let blocks = footprint::blocks(request.range).map(Part::written);
+        footprint::tell(&state, blocks.chain(Self::counts(&state, &invalidation)));
         let claimed = still_mapped(&state, request.range).map(|()| collect_range(&mut state, request, migration));
         self.end(&mut state, invalidation);
         if claimed.is_err() {

@@ -10,6 +10,7 @@
 use super::{Carry, ClaimPage};
 use crate::Event;
 use crate::content::Content;
+use crate::footprint::{self, Part};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
@@ -80,7 +81,9 @@ impl Sim {
             let parts = migration.parts.iter().filter(|part| part.carried());
             let indices = parts.flat_map(|part| claim.indices(part));
             let wanted: Vec<_> = indices.map(|index| (index, claim.pages[index])).collect();
-            (claim.owner, wanted)
+            let owner = claim.owner;
+            footprint::tell(&state, wanted.iter().filter_map(|(_, page)| Some(Part::Bytes(page.to?).read())));
+            (owner, wanted)
         };
         let holes = || wanted.iter().filter(|(_, page)| page.source.is_none() && page.to.is_some());
         let event = holes().next().zip(holes().next_back()).map(|((_, first), (_, last))| MmEvent {
@@ -98,6 +101,8 @@ impl Sim {
             state.claims.held(id).pages[*index].moved = moved;
         }
         super::tell_moved(&mut state, id, migration);
+        let ended = invalidation.iter().flat_map(|invalidation| Self::counts(&state, invalidation));
+        footprint::tell(&state, wanted.iter().flat_map(|(_, page)| page.parts()).chain(ended));
         if let Some(invalidation) = invalidation {
             self.end(&mut state, invalidation);
         }
@@ -115,7 +120,8 @@ impl Sim {
         if claim.holds_mmap {
             self.leave(&mut state);
         }
-        self.changed.notify_all();
+        self.changed.notify_all_held(&state);
+        footprint::tell(&state, claim.pages.iter().flat_map(ClaimPage::parts));
         drop(state);
         self.free_pages(&freed);
     }

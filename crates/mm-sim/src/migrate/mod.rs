@@ -7,9 +7,11 @@ pub(crate) mod collect;
 pub(crate) mod linux;
 pub(crate) mod transfer;
 
+use crate::footprint::Part as Footprint;
 use crate::sorted::Sorted;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, Migration, MmError, OwnerId, Part, Place, Toward};
+use sync::Told;
 use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
 
 /// How far a page of a claim has come.
@@ -41,6 +43,11 @@ pub(crate) struct ClaimPage {
 }
 
 impl ClaimPage {
+    /// What changes as it goes, or stays.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Told> + use<> {
+        let places = [self.source, self.to].into_iter().flatten().map(Footprint::Bytes);
+        places.chain([Footprint::Block(self.at)]).map(Footprint::written)
+    }
     /// Whether `src` is where its bytes are.
     pub(crate) fn comes_from(&self, src: Place) -> bool {
         self.source == Some(src)

@@ -2,8 +2,8 @@
 
 use super::Carry;
 use crate::State;
-use crate::access::part_of;
 use crate::content::Content;
+use crate::footprint::{self, Part};
 use crate::sim::{Locked, Sim};
 use hostmm::{AccessError, ClaimId, HostMemory, Place};
 use units::{Outcome, SZ_4K};
@@ -16,8 +16,7 @@ impl Sim {
         match aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src)) {
             Some((id, index)) => {
                 // How far the claim's page is goes with its destination: who asks holds the lock for more than a look.
-                sync::tell(&state, part_of(src, false));
-                sync::tell(&state, part_of(dst, true));
+                footprint::tell(&state, [Part::Bytes(src).read(), Part::Bytes(dst).written()]);
                 state.carry_copy(id, index, src, dst)
             }
             None => self.copy_page(state, aimed, src, dst),

@@ -97,7 +97,7 @@ impl Sim {
         if let Some(context) = state.uffd.map.get_mut(&by) {
             context.events.push_back(Waiting { ticket, message });
         }
-        self.messages.notify_all();
+        self.messages.notify_all_held(&state);
         while state.uffd.is_unread(by, ticket) {
             self.read.wait(&mut state);
         }
@@ -132,7 +132,7 @@ impl Sim {
             let message = Message::Fault { addr: at, write, protected, thread: 0 };
             context.faults.push_back(Waiting { ticket, message });
         }
-        self.messages.notify_all();
+        self.messages.notify_all_held(&state);
         if Injection::strikes(&mut state.injection.signals) {
             // The handler of a signal runs, and comes back to the access.
             drop(state);
@@ -168,9 +168,10 @@ impl Sim {
     /// Reads messages, each in a step of its own: its raiser may run before the next one is read.
     pub(crate) fn read_messages_of(&self, by: ContextId, out: &mut [Message]) -> usize {
         for (index, out) in out.iter_mut().enumerate() {
-            let Some(message) = self.lock().uffd.take_message(by) else { return index };
+            let mut state = self.lock();
+            let Some(message) = state.uffd.take_message(by) else { return index };
             if !matches!(message, Message::Fault { .. }) {
-                self.read.notify_all();
+                self.read.notify_all_held(&state);
             }
             *out = message;
         }
@@ -179,8 +180,9 @@ impl Sim {
 
     /// Wakes who waits in a range.
     pub(crate) fn wake_in(&self, by: ContextId, range: HostRange) {
-        self.lock().uffd.wake(by, range);
-        self.woken.notify_all();
+        let mut state = self.lock();
+        state.uffd.wake(by, range);
+        self.woken.notify_all_held(&state);
     }
 
     /// Waits for a message or a kick.

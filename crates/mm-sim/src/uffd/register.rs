@@ -75,7 +75,7 @@ impl Sim {
                 state.set_watch(part, None);
                 state.uffd.wake(by, part);
             }
-            self.woken.notify_all();
+            self.woken.notify_all_held(&state);
         }
         self.wrote_mappings(state);
         done
