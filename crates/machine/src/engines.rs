@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use sync::time::now_ns;
-use sync::{Condvar, JoinHandle, Mutex, SpawnError};
+use sync::{Condvar, JoinHandle, Mutex, SpawnError, Told};
 use xe_hw::Step;
 use xe_spec::fault::EngineId;
 
@@ -46,6 +46,9 @@ struct EngineThread {
     changed: Condvar,
     join: Mutex<Option<JoinHandle>>,
 }
+
+/// The part of a thread's state that says whether it was told of work.
+const READY: u64 = 1;
 
 #[derive(Default)]
 struct State {
@@ -81,10 +84,15 @@ impl Engines {
 
     /// The engine has work: wakes its thread.
     pub fn ready(&self, engine: EngineId) {
-        let thread = self.threads.lock().of.get(&engine).cloned();
+        let threads = self.threads.lock();
+        sync::tell(&threads, Told::Looks);
+        let thread = threads.of.get(&engine).cloned();
+        drop(threads);
         if let Some(thread) = thread {
-            thread.state.lock().ready = true;
-            thread.changed.notify_all();
+            let mut state = thread.state.lock();
+            state.ready = true;
+            thread.changed.notify_all_held(&state);
+            sync::tell(&state, Told::Writes(READY));
         }
     }
 
@@ -175,17 +183,23 @@ impl EngineThread {
             if state.stop {
                 return false;
             }
-            if state.parkers > 0 {
-                state.parked = true;
-                self.changed.notify_all();
+            let parks = state.parkers > 0;
+            let was_parked = std::mem::replace(&mut state.parked, parks);
+            if parks {
+                self.changed.notify_all_held(&state);
             } else {
-                state.parked = false;
                 if state.ready || (until_ns != u64::MAX && until_ns <= now_ns()) {
                     state.ready = false;
+                    if !was_parked {
+                        sync::tell(&state, Told::Writes(READY));
+                    }
                     return true;
                 }
             }
-            let until_ns = if state.parkers > 0 { u64::MAX } else { until_ns };
+            if !parks && !was_parked {
+                sync::tell(&state, Told::Reads(READY));
+            }
+            let until_ns = if parks { u64::MAX } else { until_ns };
             self.changed.wait_until(&mut state, until_ns);
         }
     }
@@ -195,6 +209,9 @@ impl EngineThread {
         let mut state = self.state.lock();
         let leave = state.stop || state.parkers > 0;
         state.ready |= leave;
+        if !leave {
+            sync::tell(&state, Told::Looks);
+        }
         leave
     }
 }

@@ -10,8 +10,8 @@
 //! Upstream: `dma_map_page`, `dma_unmap_page` and the IOMMU behind them.
 
 use std::collections::BTreeMap;
-use sync::RwLock;
 use sync::rank::{self, Rank};
+use sync::{RwLock, Told};
 use units::{HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_4K, bytes_of};
 
 /// First bus address, as a page number.
@@ -37,6 +37,9 @@ struct Mapping {
     write: bool,
 }
 
+/// Pages of a mapping whose changes are told page by page.
+const FEW: u64 = 16;
+
 /// All mappings of one device.
 pub(crate) struct Iommu {
     space: RwLock<Space>,
@@ -61,6 +64,9 @@ impl Iommu {
         let pages = pages.max(1) as u64;
         let mut space = self.space.write();
         let at = space.find_hole(pages);
+        if !space.wrapped && pages <= FEW {
+            sync::tell_exclusive(&space, (at..at + pages).map(|page| Told::Writes(page)));
+        }
         space.mappings.insert(at, Mapping { pages, frame, write });
         space.next = at + pages + 1;
         Iova(at << PAGE_SHIFT)
@@ -71,6 +77,10 @@ impl Iommu {
         let mut space = self.space.write();
         let (mut page, end) = (iova.page_number(), iova.add(bytes_of(pages)).page_number());
         let mut all = pages > 0 && iova.is_aligned(SZ_4K);
+        let is_whole = |(at, mapping): (u64, Mapping)| (at, at + mapping.pages) == (page, end);
+        if end - page <= FEW && space.around(page).is_some_and(is_whole) {
+            sync::tell_exclusive(&space, (page..end).map(Told::Writes));
+        }
         while page < end {
             match space.cut(page, end) {
                 Some(next) => page = next,
@@ -87,6 +97,7 @@ impl Iommu {
     pub(crate) fn lookup(&self, iova: Iova) -> Option<Mapped> {
         let page = iova.page_number();
         let space = self.space.read();
+        sync::tell_shared(&space, [Told::Reads(page)]);
         let (at, mapping) = space.around(page)?;
         let inside = page - at;
         let pages = mapping.pages.checked_sub(inside).filter(|pages| *pages > 0)?;

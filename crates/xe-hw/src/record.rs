@@ -5,8 +5,8 @@
 //!
 //! Locking: one leaf lock, held to push a record.
 
-use sync::Mutex;
 use sync::rank::{self, Rank};
+use sync::{Mutex, MutexGuard, Told};
 use units::{Dpa, GpuVa, HostFrame, Iova, Outcome, TileId};
 use xe_spec::fault::{Access, Asid, ContextId, EngineId, FaultSlot, FaultType};
 
@@ -230,9 +230,17 @@ impl Log {
         }
     }
 
+    /// Takes the lock to count something: the order in which that is done is no matter.
+    fn count(&self) -> MutexGuard<'_, LogState> {
+        let state = self.state.lock();
+        sync::tell(&state, Told::Looks);
+        state
+    }
+
     /// Counts a fault that goes to the driver.
     pub(crate) fn count_fault(&self, fault_type: FaultType) {
-        let counters = &mut self.state.lock().counters;
+        let mut state = self.count();
+        let counters = &mut state.counters;
         match fault_type {
             FaultType::NotPresent => counters.faults_not_present += 1,
             FaultType::WriteViolation => counters.faults_write += 1,
@@ -243,7 +251,8 @@ impl Log {
 
     /// Counts how pages of a copy job travelled.
     pub(crate) fn count_copies(&self, pages: usize, outcome: Outcome) {
-        let counters = &mut self.state.lock().counters;
+        let mut state = self.count();
+        let counters = &mut state.counters;
         let counter = match outcome {
             Outcome::Moved => &mut counters.pages_moved,
             Outcome::Copied => &mut counters.pages_copied,

@@ -12,8 +12,9 @@
 //! other, and nothing finer is promised. A walk that goes on in another pool lets go of the first.
 
 use crate::port::Bus;
+use std::ops::Range;
 use sync::rank::{self, Rank};
-use sync::{RwLock, RwLockReadGuard};
+use sync::{RwLock, RwLockReadGuard, Told};
 use units::Dpa;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, TABLE_BYTES};
@@ -45,6 +46,7 @@ impl Tables {
         let end = first.saturating_add(entries.len());
         let Some((pool, number)) = self.find(table).filter(|_| end <= ENTRIES) else { return false };
         let mut written = pool.written.write();
+        sync::tell_exclusive(&written, groups(table, first..end).map(Told::Writes));
         if written.len() <= number {
             written.resize_with(number + 1, || None);
         }
@@ -56,6 +58,14 @@ impl Tables {
     fn find(&self, table: Dpa) -> Option<(&Pool, usize)> {
         self.pools.iter().find_map(|pool| Some((pool, pool.number(table)?)))
     }
+}
+
+/// Entries that are told of together: a leaf of 64K has as many.
+const GROUP: usize = 16;
+
+/// Numbers for entries of a table, which are not 0.
+fn groups(table: Dpa, entries: Range<usize>) -> impl Iterator<Item = u64> {
+    (entries.start / GROUP..entries.end.div_ceil(GROUP)).map(move |group| (table.0 | group as u64) + 1)
 }
 
 /// One tile's pool.
@@ -83,7 +93,7 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// One entry; `None` where there is no such table.
     pub(crate) fn entry(&mut self, table: Dpa, index: usize) -> Option<u64> {
-        match self.words(table) {
+        match self.words(table, index..index + 1) {
             Some(Some(words)) => words.get(index).copied(),
             Some(None) => (index < ENTRIES).then_some(0),
             None => (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten(),
@@ -92,7 +102,7 @@ impl Reader<'_> {
 
     /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
     pub(crate) fn next_entry(&mut self, table: Dpa, index: usize, end: usize) -> Option<(usize, u64)> {
-        match self.words(table) {
+        match self.words(table, index..end) {
             Some(Some(words)) => {
                 let rest = words.get(index..end)?;
                 let empty = rest.chunks_exact(8).take_while(|words| words.iter().fold(0, |all, word| all | word) == 0);
@@ -106,7 +116,7 @@ impl Reader<'_> {
     }
 
     /// The words of a table of a pool, which is held from now on; `Some(None)` where nobody wrote it, `None` where it is in no pool.
-    fn words(&mut self, table: Dpa) -> Option<Option<&[u64; ENTRIES]>> {
+    fn words(&mut self, table: Dpa, entries: Range<usize>) -> Option<Option<&[u64; ENTRIES]>> {
         let here = self.held.as_ref().and_then(|(pool, _)| pool.number(table));
         let number = match here {
             Some(number) => number,
@@ -118,6 +128,7 @@ impl Reader<'_> {
             }
         };
         let (_, written) = self.held.as_ref()?;
+        sync::tell_shared(written, groups(table, entries).map(Told::Reads));
         Some(written.get(number).and_then(Option::as_deref))
     }
 }

@@ -19,9 +19,9 @@ mod timeout;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use sync::Mutex;
 use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
+use sync::{Mutex, Told};
 use units::{GpuVa, HostRange};
 use xe_spec::fault::{ContextId, EngineClass, EngineId};
 use xe_spec::share::Share;
@@ -319,7 +319,11 @@ impl ExecQueue {
     pub(crate) fn is_banned(&self) -> bool {
         let banned = match &self.kind {
             QueueKind::Bind(_) => false,
-            QueueKind::Engine(queue) => queue.jobs.lock().banned,
+            QueueKind::Engine(queue) => {
+                let jobs = queue.jobs.lock();
+                sync::tell(&jobs, Told::Looks);
+                jobs.banned
+            }
         };
         banned || self.is_closed()
     }

@@ -20,9 +20,9 @@
 
 use std::collections::VecDeque;
 
-use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
+use sync::{Mutex, Told};
 use xe_spec::fault::{ContextId, FaultRecord};
 
 use crate::ranks;
@@ -53,7 +53,12 @@ impl FaultQueue {
 
     /// Serves one fault; false where none waits.
     pub(crate) fn serve_next(&self, serve: impl FnOnce(Queued)) -> bool {
-        let next = self.waiting.lock().pop_front();
+        let mut waiting = self.waiting.lock();
+        let next = waiting.pop_front();
+        if next.is_none() {
+            sync::tell(&waiting, Told::Looks);
+        }
+        drop(waiting);
         next.map(serve).is_some()
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sync::rank::mutex;
 use sync::time::now_ns;
-use sync::{Condvar, Mutex};
+use sync::{Condvar, Mutex, MutexGuard, Told};
 
 use crate::errno::Errno;
 use crate::ranks;
@@ -98,7 +98,9 @@ impl Fence {
 
     /// How it ended, if it has.
     pub(crate) fn result(&self) -> Option<Ended> {
-        match &*self.state.lock() {
+        let state = self.state.lock();
+        sync::tell(&state, Told::Looks);
+        match &*state {
             FenceState::Pending(_) => None,
             FenceState::Over(result, _) => Some(*result),
         }
@@ -121,6 +123,7 @@ impl Fence {
     pub(crate) fn wait(&self, deadline_ns: Option<u64>) -> Option<Ended> {
         let mut state = self.state.lock();
         loop {
+            sync::tell(&state, Told::Looks);
             if let FenceState::Over(result, _) = &*state {
                 return Some(*result);
             }
@@ -160,7 +163,10 @@ impl Fence {
     /// Notes the end; what follows, which is nothing where it had ended before.
     fn end(&self, result: Ended) -> Vec<Follower> {
         let mut state = self.state.lock();
-        let FenceState::Pending(followers) = &mut *state else { return Vec::new() };
+        let FenceState::Pending(followers) = &mut *state else {
+            sync::tell(&state, Told::Looks);
+            return Vec::new();
+        };
         let followers = std::mem::take(followers);
         *state = FenceState::Over(result, now_ns());
         drop(state);
@@ -255,7 +261,39 @@ struct Waiter {
     fence: Arc<Fence>,
 }
 
+/// What the list has of an address, and of a queue.
+const fn part_of(addr: u64) -> u64 {
+    addr << 1
+}
+
+const fn part_of_queue(queue: Option<QueueId>) -> u64 {
+    match queue {
+        Some(QueueId(number)) => number << 1 | 1,
+        None => u64::MAX,
+    }
+}
+
+impl Happened {
+    /// Tells which waiters are looked for.
+    fn tell(self, list: &MutexGuard<'_, Vec<Waiter>>) {
+        let read = |parts: &[u64]| sync::tell_each(list, parts.iter().copied().map(Told::Reads));
+        match self {
+            Happened::Interrupt => {}
+            Happened::Written(addr) => read(&[part_of(addr)]),
+            Happened::JobDone(queue, addr) => {
+                let parts = [part_of_queue(Some(queue)), part_of_queue(None), addr.map_or(0, part_of)];
+                read(&parts[..2 + usize::from(addr.is_some())]);
+            }
+            Happened::Ended(queue) => read(&[part_of_queue(Some(queue))]),
+        }
+    }
+}
+
 impl Waiter {
+    fn parts(&self) -> impl Iterator<Item = u64> + use<> {
+        [part_of(self.addr), part_of_queue(self.queue)].into_iter()
+    }
+
     /// How this ends its wait, if it does.
     fn answer(&self, happened: Happened) -> Option<Result<(), Errno>> {
         let concerns = match happened {
@@ -279,14 +317,21 @@ impl Waiters {
     /// read, and again before it is read again.
     pub(crate) fn listen(&self, addr: u64, queue: Option<QueueId>) -> Listening<'_> {
         let fence = Fence::new();
-        self.list.lock().push(Waiter { addr, queue, fence: fence.clone() });
+        let waiter = Waiter { addr, queue, fence: fence.clone() };
+        let mut list = self.list.lock();
+        sync::tell_each(&list, waiter.parts().map(Told::Writes));
+        list.push(waiter);
+        drop(list);
         Listening { waiters: self, fence }
     }
 
     /// Wakes those whom it concerns.
     pub(crate) fn wake(&self, happened: Happened) {
         let woken = |waiter: &Waiter| Some((waiter.fence.clone(), waiter.answer(happened)?));
-        let woken: Vec<_> = self.list.lock().iter().filter_map(woken).collect();
+        let list = self.list.lock();
+        happened.tell(&list);
+        let woken: Vec<_> = list.iter().filter_map(woken).collect();
+        drop(list);
         woken.into_iter().for_each(|(fence, result)| fence.signal(result));
     }
 }
@@ -307,7 +352,11 @@ impl Listening<'_> {
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        self.waiters.list.lock().retain(|waiter| !Arc::ptr_eq(&waiter.fence, &self.fence));
+        let mut list = self.waiters.list.lock();
+        let place = list.iter().position(|waiter| Arc::ptr_eq(&waiter.fence, &self.fence));
+        if let Some(waiter) = place.map(|place| list.remove(place)) {
+            sync::tell_each(&list, waiter.parts().map(Told::Writes));
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 
 use sync::rank::mutex;
 use sync::time::now_ns;
-use sync::{Condvar, JoinHandle, Mutex, SpawnError};
+use sync::{Condvar, JoinHandle, Mutex, SpawnError, Told};
 
 use crate::errno::Errno;
 use crate::fence::{Ended, Fence};
@@ -82,7 +82,9 @@ impl JobQueue {
 
     /// The fence of the job that was submitted last; it is over where there was none. Upstream: `last_fence`.
     pub(crate) fn last(&self) -> Arc<Fence> {
-        self.line.state.lock().last.clone()
+        let state = self.line.state.lock();
+        sync::tell(&state, Told::Looks);
+        state.last.clone()
     }
 
     /// Ends all jobs that have not begun, and all that are still to come, with `errno`.

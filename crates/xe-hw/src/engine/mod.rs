@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
-use sync::{Condvar, Mutex, RwLock};
+use sync::{Condvar, Mutex, RwLock, Told};
 use units::{GpuVa, TileId};
 use xe_spec::fault::{Asid, ContextId, EngineId, FaultAck, FaultRecord, FaultSlot};
 use xe_spec::platform::Platform;
@@ -240,7 +240,12 @@ impl Engine {
 
     /// Runs one command of the context whose turn it is.
     pub(crate) fn step(&self, chip: &Chip, mmu: &Mmu) -> Happened {
-        let taken = self.schedule.lock().take();
+        let mut schedule = self.schedule.lock();
+        let taken = schedule.take();
+        if matches!(taken, Err(Step::Idle | Step::Wait)) {
+            sync::tell(&schedule, Told::Looks);
+        }
+        drop(schedule);
         let Taken { context, serial, asid, doomed, mut run } = match taken {
             Ok(taken) => taken,
             Err(nothing) => return Happened::Nothing(nothing),

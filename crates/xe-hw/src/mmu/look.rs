@@ -1,8 +1,8 @@
 //! What an observer sees: everything that address spaces and TLBs of a tile lead to at a moment. It changes nothing.
 
-use super::Mmu;
 use super::walk_cache::Stop;
 use super::walker::{Page, root, walk};
+use super::{Mmu, TLB, tell};
 use crate::chip::Chip;
 use crate::tables::Reader;
 use units::{GpuRange, GpuVa};
@@ -56,6 +56,7 @@ impl Mmu {
     /// A translation in the TLB that leads to one of the `bytes` bus addresses from `first` on.
     pub(crate) fn leads_to_bus(&self, first: u64, bytes: u64) -> Option<(Asid, GpuVa)> {
         let state = self.state.lock();
+        tell(&state, &[TLB], &[]);
         let leads = |page: &Page| page.leaf.addr < first + bytes && first < page.leaf.addr + (1 << page.shift);
         state.tlb.to_bus().find(|(_, page)| leads(page)).map(|(asid, page)| (asid, page.base))
     }

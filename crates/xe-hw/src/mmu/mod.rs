@@ -26,7 +26,7 @@ pub use look::Translation;
 use std::collections::BTreeMap;
 use sync::atomic::{AtomicU32, AtomicU64};
 use sync::rank::{self, Rank};
-use sync::{Condvar, Mutex, RwLock};
+use sync::{Condvar, Mutex, MutexGuard, RwLock, Told};
 use tlb::{Tlb, normalised};
 use units::{GpuRange, GpuVa, TileId};
 use walk_cache::{LEVELS, Stop, WalkCache};
@@ -62,6 +62,26 @@ struct State {
     /// Flushes that were done: a walk that saw another number is not kept.
     flushes: u64,
     drains: u64,
+}
+
+/// The parts of the state of an MMU.
+const TLB: u64 = 1;
+const COPIES: u64 = 2;
+const WALKS: u64 = 3;
+const FLUSHES: u64 = 4;
+const STAMPS: u64 = 5;
+
+/// Tells which parts are looked at, and which are changed. How often the cache was hit is counted all the same.
+fn tell(state: &MutexGuard<'_, State>, read: &[u64], written: &[u64]) {
+    let read = read.iter().copied().map(Told::Reads);
+    sync::tell_each(state, read.chain(written.iter().copied().map(Told::Writes)));
+}
+
+/// Which cache keeps a page.
+#[derive(Clone, Copy)]
+enum Cache {
+    Engines,
+    Copies,
 }
 
 impl State {
@@ -169,7 +189,7 @@ impl Mmu {
         if let (Some(number), Ok(page)) = (chip.injection.lose_page, walked.found) {
             walked.found = self.lose(asid, page, number);
         }
-        self.keep(asid, addr, &walked, seen.flushes, |state| &mut state.tlb);
+        self.keep(asid, addr, &walked, seen.flushes, Cache::Engines);
         let page = walked.found?;
         page.permit(access, chip.platform)?;
         Ok((window, page))
@@ -179,13 +199,15 @@ impl Mmu {
     pub(crate) fn translate_copy(&self, chip: &Chip, asid: Asid, addr: GpuVa, access: Access) -> Result<Page, Refusal> {
         let seen = {
             let state = self.state.lock();
-            state.look(&state.copies, asid, addr)
+            let seen = state.look(&state.copies, asid, addr);
+            tell(&state, &[COPIES, FLUSHES, if seen.hit.is_some() { COPIES } else { WALKS }], &[]);
+            seen
         };
         if let Some(page) = seen.hit.filter(|page| page.permit(access, chip.platform).is_ok()) {
             return Ok(page);
         }
         let walked = self.walk(chip, asid, addr, seen.table);
-        self.keep(asid, addr, &walked, seen.flushes, |state| &mut state.copies);
+        self.keep(asid, addr, &walked, seen.flushes, Cache::Copies);
         let page = walked.found?;
         page.permit(access, chip.platform)?;
         Ok(page)
@@ -212,11 +234,17 @@ impl Mmu {
     }
 
     /// Keeps what a walk found and the tables that it went through, unless a flush overtook it.
-    fn keep(&self, asid: Asid, addr: GpuVa, walked: &Walked, flushes: u64, tlb: impl FnOnce(&mut State) -> &mut Tlb) {
+    fn keep(&self, asid: Asid, addr: GpuVa, walked: &Walked, flushes: u64, cache: Cache) {
         let mut state = self.state.lock();
         if state.flushes != flushes {
+            tell(&state, &[FLUSHES], &[]);
             return;
         }
+        let (part, tlb): (u64, fn(&mut State) -> &mut Tlb) = match cache {
+            Cache::Engines => (TLB, |state| &mut state.tlb),
+            Cache::Copies => (COPIES, |state| &mut state.copies),
+        };
+        tell(&state, &[FLUSHES], &[part, WALKS]);
         match walked.found {
             Ok(page) => tlb(&mut state).insert(asid, page),
             Err(_) => state.tables.flush(asid, GpuRange::sized(addr, 1)),
@@ -241,8 +269,10 @@ impl Mmu {
         let mut state = self.state.lock();
         state.stamp += 1;
         state.stamps[engine] = state.stamp;
-        self.open.fetch_or(1 << engine);
+        // Who asks for it before it is closed again holds the lock, too.
+        sync::unscheduled(|| self.open.fetch_or(1 << engine));
         let seen = state.look(&state.tlb, asid, addr);
+        tell(&state, &[TLB, FLUSHES, if seen.hit.is_some() { TLB } else { WALKS }], &[STAMPS]);
         state.hits += seen.hit.is_some() as u64;
         state.walks += seen.hit.is_none() as u64;
         (Window { mmu: self, engine }, seen)
@@ -301,7 +331,7 @@ mod tests {
             }
             if seen.hit.is_none() {
                 let walked = Walked { found: Ok(page), passed: [None; LEVELS] };
-                mmu.keep(asid, addr, &walked, seen.flushes, |state| &mut state.tlb);
+                mmu.keep(asid, addr, &walked, seen.flushes, Cache::Engines);
             }
             seen.hit
         };
