@@ -1,6 +1,6 @@
 //! Every schedule of a scene, in one of two ways.
 //!
-//! [`classes`] makes one run of each class of schedules that nobody can tell apart ([`sync::sim::Reduced`]), until there is no
+//! [`classes`] is for settings that are [calm](Setting::calmly). It makes one run of each class of schedules that nobody can tell apart ([`sync::sim::Reduced`]), until there is no
 //! other class: then the scene is proved, as far as the model goes. Only small scenes come to that end.
 //!
 //! [`exhaust`] runs every schedule with at most so many deviations from run-to-block, the ones with fewer first. Where a
@@ -127,10 +127,25 @@ mod tests {
     fn a_small_scene_has_few_classes_and_all_are_run() {
         let scene = "memory b 4K\nthread zero\n cpu write b[0]\nthread one\n cpu add b[0]\n";
         let script = Arc::new(Script::parse("two", scene).unwrap());
-        let setting = Setting::new(script, Manner::Linux, String::new(), Explore::Pct);
-        let done = classes(&setting, |so_far| so_far.classes < 2000);
+        let setting = Setting::new(script, Manner::Linux, String::new(), Explore::Pct).calmly();
+        let done = classes(&setting, |so_far| so_far.classes < 20);
         assert!(done.all && done.failure.is_none() && done.classes > 1, "{done:?}");
         assert_eq!(done.outcomes["ok"], done.classes);
+    }
+
+    /// A fault of a tile, and the same beside a CPU that has nothing to do with it but the address space.
+    #[test]
+    fn a_fault_has_few_classes_and_what_is_apart_is_in_nobodys_way() {
+        let classes_of = |scene: &str| {
+            let script = Arc::new(Script::parse("fault", scene).unwrap());
+            let setting = Setting::new(script, Manner::Linux, String::new(), Explore::Pct).calmly();
+            let done = classes(&setting, |so_far| so_far.classes < 2000);
+            assert!(done.all && done.outcomes["ok"] == done.classes, "{done:?}");
+            done.classes
+        };
+        let alone = classes_of("memory a 64K\nthread zero\n tile0 write a[0]\n");
+        let beside = "memory a 64K\nmemory b 64K\nthread zero\n tile0 write a[0]\nthread one\n cpu write b[9]\n";
+        assert!(alone > 1 && classes_of(beside) <= 2 * alone, "{alone}");
     }
 
     fn exhausted(scene: &str, behaviours: &str, most: usize) -> Exhausted {

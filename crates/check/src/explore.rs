@@ -136,6 +136,8 @@ pub struct Setting {
     /// On which machine.
     pub topology: Topology,
     explore: Explore,
+    /// Whether everybody comes to rest between phases.
+    calm: bool,
     /// Choices of a run in which nobody is preempted.
     choices: u64,
 }
@@ -156,12 +158,23 @@ impl Setting {
     /// Makes one run, to know how long they are.
     pub fn new(script: Arc<Script>, manner: Manner, behaviours: String, explore: Explore) -> Self {
         keep_the_heap();
-        Self { script, manner, behaviours, topology: Topology::default(), explore, choices: 1 }.counted()
+        Self { script, manner, behaviours, topology: Topology::default(), explore, calm: false, choices: 1 }.counted()
     }
 
     /// The same on another machine.
     pub fn on(self, topology: Topology) -> Self {
         if topology == self.topology { self } else { Self { topology, ..self }.counted() }
+    }
+
+    /// Whether everybody comes to rest between phases.
+    pub const fn is_calm(&self) -> bool {
+        self.calm
+    }
+
+    /// The same, where everybody comes to rest before a phase and behind the last one: what nobody waits for is not explored against
+    /// what follows.
+    pub fn calmly(self) -> Self {
+        Self { calm: true, ..self }.counted()
     }
 
     fn counted(mut self) -> Self {
@@ -213,7 +226,13 @@ impl Setting {
     fn run_with(&self, schedule: &mut dyn sim::Schedule, time: TimeRule, story: Option<Arc<Story>>) -> Ran {
         let (send, ended) = mpsc::channel();
         let script = self.script.clone();
-        let how = How { behaviours: self.behaviours.clone(), manner: self.manner, topology: self.topology, story };
+        let how = How {
+            behaviours: self.behaviours.clone(),
+            manner: self.manner,
+            topology: self.topology,
+            calm: self.calm,
+            story,
+        };
         let limits = Limits { time, ..Limits::default() };
         let report = sim::run(schedule, limits, move || {
             let mut reached = Reached::default();

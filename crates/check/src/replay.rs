@@ -71,10 +71,11 @@ impl Record {
         let topology = Topology::named(&field("device")?)?;
         let behaviours = field("behaviour")?;
         behaviour::parse(&behaviours)?;
-        let time = match field("time")?.as_str() {
-            "idle" => TimeRule::WhenIdle,
-            "racing" => TimeRule::Racing,
-            other => return Err(format!("time is idle or racing, not '{other}'")),
+        let (time, calm) = match field("time")?.as_str() {
+            "idle" => (TimeRule::WhenIdle, false),
+            "calm" => (TimeRule::WhenIdle, true),
+            "racing" => (TimeRule::Racing, false),
+            other => return Err(format!("time is idle, calm or racing, not '{other}'")),
         };
         let schedule = field("schedule")?;
         let deviation = |text: &str| text.parse().map_err(|error| format!("'{text}' in the schedule: {error}"));
@@ -82,6 +83,7 @@ impl Record {
         let finding = field("finding")?;
         let script = Script::parse(&name, scene).map_err(|error| error.to_string())?;
         let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct).on(topology);
+        let setting = if calm { setting.calmly() } else { setting };
         Ok(Self { setting, time, deviations, finding })
     }
 }
@@ -89,7 +91,11 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setting { script, manner, behaviours, topology, .. } = &self.setting;
-        let time = if self.time == TimeRule::Racing { "racing" } else { "idle" };
+        let time = match self.time {
+            TimeRule::Racing => "racing",
+            TimeRule::WhenIdle if self.setting.is_calm() => "calm",
+            TimeRule::WhenIdle => "idle",
+        };
         let schedule: Vec<String> = self.deviations.iter().map(ToString::to_string).collect();
         writeln!(f, "{HEAD}\nscene {}\nmanner {}\ndevice {}", script.name, manner_name(*manner), topology.name())?;
         writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}", schedule.join(" "))?;

@@ -64,7 +64,7 @@ fn a_file_that_is_no_run_is_refused_with_its_reason() {
         ("device scene", "device nine", "'nine' is no machine of the checker"),
         ("behaviour c=upstream", "behaviour c=nonsense", "unknown behaviour"),
         ("schedule ", "schedule 5<4 ", "'5<4' in the schedule"),
-        ("time idle", "time flies", "time is idle or racing"),
+        ("time idle", "time flies", "time is idle, calm or racing"),
         ("\n---\n", "\n", "no line '---'"),
         ("vm      p plain", "vm p plane", "c-1:"),
     ];

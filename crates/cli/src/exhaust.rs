@@ -34,6 +34,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for script in options.scripts() {
         for manner in options.manners() {
             let setting = Setting::new(script.clone(), manner, options.behaviour.clone(), Explore::Pct);
+            let setting = if options.deviations.is_none() { setting.calmly() } else { setting };
             let time = options.time.unwrap_or(TIME);
             let mut done = options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most));
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);

@@ -19,8 +19,8 @@ pub(super) struct Hand<'m> {
 }
 
 impl<'m> Hand<'m> {
-    pub fn new(stage: &Stage, thread: usize, view: View<'m>) -> Self {
-        Self { programs: stage.thread(), view, desk: None, thread, seq: 0 }
+    pub const fn new(programs: Vec<Program>, thread: usize, view: View<'m>) -> Self {
+        Self { programs, view, desk: None, thread, seq: 0 }
     }
 
     /// An agent of this thread begins a step: the number of its writer, where it ever writes.

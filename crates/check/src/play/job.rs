@@ -5,7 +5,7 @@ use super::hand::Hand;
 use super::stage::{Stage, of, refused, signal};
 use super::words::Page;
 use crate::finding::Finding;
-use crate::script::{Agent, Order as Fences, Touch, Verb};
+use crate::script::{Action, Agent, Order as Fences, Script, Thread, Touch, Verb};
 use machine::interconnect::Node;
 use machine::program::Batch;
 
@@ -33,10 +33,25 @@ impl Job<'_> {
     }
 }
 
+/// Memory for the largest of a thread's jobs.
+pub(super) fn largest_desk(stage: &Stage, thread: &Thread) -> Option<Desk> {
+    let jobs = thread.steps.iter().filter_map(|step| match &step.action {
+        Action::Job { touches, .. } => Some(room(&stage.script, touches)),
+        _ => None,
+    });
+    let (bytes, reads) = jobs.reduce(|one, other| (one.0.max(other.0), one.1.max(other.1)))?;
+    Some(Desk::new(stage, bytes, reads))
+}
+
+/// Bytes of the batch of a job, and its results.
+fn room(script: &Script, touches: &[Touch]) -> (u64, usize) {
+    let reads = pages(touches, true) * script.words().count();
+    ((pages(touches, false) * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64, reads)
+}
+
 /// A job of a VM that mirrors the process. What it read is judged where its end is waited for.
 pub(super) fn run(stage: &Stage, hand: &mut Hand<'_>, job: Job<'_>) -> Result<(), Finding> {
-    let reads = pages(job, true) * stage.script.words().count();
-    let bytes = (pages(job, false) * Batch::STORE_BYTES + reads * Batch::COPY_BYTES + 16) as u64;
+    let (bytes, reads) = room(&stage.script, job.touches);
     let desk = match hand.desk.filter(|desk| desk.holds(bytes, reads)) {
         Some(desk) => desk,
         None => Desk::new(stage, bytes, reads),
@@ -67,8 +82,8 @@ fn submit_and_wait(stage: &Stage, hand: &Hand<'_>, job: Job<'_>, desk: Desk) -> 
 }
 
 /// Pages that a job reads, or those that it does something else to.
-fn pages(job: Job<'_>, read: bool) -> usize {
-    let touches = job.touches.iter().filter(|touch| (touch.verb == Verb::Read) == read);
+fn pages(touches: &[Touch], read: bool) -> usize {
+    let touches = touches.iter().filter(|touch| (touch.verb == Verb::Read) == read);
     touches.map(|touch| touch.span.each().count()).sum()
 }
 

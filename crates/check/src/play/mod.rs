@@ -18,9 +18,11 @@ mod words;
 
 use crate::finding::{Finding, Lost};
 use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb};
+use desk::Desk;
 use hand::Hand;
 use machine::behaviour;
 use machine::checked::Manner;
+use machine::program::Program;
 use machine::story::Story;
 use machine::topology::Topology;
 use shelf::Shelf;
@@ -60,6 +62,9 @@ pub struct How {
     pub manner: Manner,
     /// On which machine.
     pub topology: Topology,
+    /// Whether everybody comes to rest before a phase and behind the last one, so that what nobody waits for is not in the way
+    /// of what follows.
+    pub calm: bool,
     /// Who writes down what happens; [`Reached`] has no counts then.
     pub story: Option<Arc<Story>>,
 }
@@ -68,16 +73,24 @@ pub struct How {
 pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<(), Finding> {
     let behaviours = behaviour::parse(&how.behaviours).map_err(Finding::Scene)?;
     let stage = Arc::new(Stage::set(script, how, behaviours)?);
-    let outcome = phases(&stage, reached);
+    let outcome = phases(&stage, how, reached);
     stage.close();
     let ended = oracle::after_close(&stage.checked, stage.tables, outcome.is_ok());
     outcome.and(ended)
 }
 
-fn phases(stage: &Arc<Stage>, reached: &mut Reached) -> Result<(), Finding> {
+/// Time passes when nobody can run: everybody has come to rest then.
+fn rest(how: &How) {
+    if how.calm {
+        sync::time::sleep_ns(1);
+    }
+}
+
+fn phases(stage: &Arc<Stage>, how: &How, reached: &mut Reached) -> Result<(), Finding> {
     let mut model = Model::default();
     let mut outcome = Ok(());
     for phase in &stage.script.phases {
+        rest(how);
         (model, outcome) = match phase {
             Phase::Alone(steps) => alone(stage, &model, steps),
             Phase::Together(threads) => together(stage, &model, threads),
@@ -87,6 +100,7 @@ fn phases(stage: &Arc<Stage>, reached: &mut Reached) -> Result<(), Finding> {
         }
     }
     *reached = stage.reached();
+    rest(how);
     let outcome = outcome.and_then(|()| audit::mirrors(stage));
     let data = last_look(stage, &model);
     // Lost data says more than the error that it led to.
@@ -95,14 +109,16 @@ fn phases(stage: &Arc<Stage>, reached: &mut Reached) -> Result<(), Finding> {
 }
 
 fn alone(stage: &Stage, model: &Model, steps: &[Step]) -> (Model, Result<(), Finding>) {
-    let mut hand = Hand::new(stage, 0, model.view());
+    let mut hand = Hand::new(stage.thread(), 0, model.view());
     let done = steps.iter().try_for_each(|step| act::step(stage, &mut hand, step));
     (model.after_alone(hand.view.into_known()), done)
 }
 
 fn together(stage: &Arc<Stage>, model: &Model, threads: &[Thread]) -> (Model, Result<(), Finding>) {
     let shared = Arc::new((model.clone(), changes(&stage.script, threads)));
-    let started: Vec<_> = threads.iter().enumerate().map(|(n, thread)| start(stage, &shared, n, thread)).collect();
+    let tools: Vec<_> = threads.iter().map(|thread| (stage.thread(), job::largest_desk(stage, thread))).collect();
+    let started = threads.iter().zip(tools).enumerate();
+    let started: Vec<_> = started.map(|(n, (thread, tools))| start(stage, &shared, n, thread, tools)).collect();
     let (mut all, mut outcome) = (Vec::new(), Ok(()));
     for (handle, ended) in started {
         handle.join();
@@ -122,12 +138,14 @@ fn start(
     shared: &Arc<(Model, Changes)>,
     position: usize,
     thread: &Thread,
+    (programs, desk): (Vec<Program>, Option<Desk>),
 ) -> (sync::JoinHandle, Arc<Ended>) {
     let ended = Arc::new(Ended::default());
     let handle = sync::spawn(thread.name, {
         let (stage, shared, thread, ended) = (stage.clone(), shared.clone(), thread.clone(), ended.clone());
         move || {
-            let mut hand = Hand::new(&stage, thread.number, shared.0.view_of(&shared.1, position));
+            let mut hand = Hand::new(programs, thread.number, shared.0.view_of(&shared.1, position));
+            hand.desk = desk;
             let steps = (0..thread.times).flat_map(|_| &thread.steps);
             let done = { steps }.try_for_each(|step| act::step(&stage, &mut hand, step));
             if done.is_err() {
@@ -197,7 +215,7 @@ fn all_words(
 
 /// A CPU reads everything when all is over.
 fn last_look(stage: &Stage, model: &Model) -> Result<(), Finding> {
-    let hand = Hand::new(stage, 0, model.view());
+    let hand = Hand::new(stage.thread(), 0, model.view());
     let mut wrong = Vec::new();
     for (piece, page) in hand.view.pages() {
         wrong.extend(match piece {
