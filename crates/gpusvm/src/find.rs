@@ -110,7 +110,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             partial_unmap: false,
             seen: Some(sight.seen),
         });
-        notifier.ranges.insert(span.start, key);
+        notifier.ranges.insert(span, key);
         Ok((key, span))
     }
 
@@ -166,7 +166,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             let Some(mut removed) = tree.ranges.remove(range) else { return };
             removed.pages.unmap(&*self.device);
             if let Some(notifier) = tree.notifiers.get_mut(removed.notifier) {
-                notifier.ranges.remove(&removed.span.start);
+                notifier.ranges.remove(removed.span);
             }
             removed
         };

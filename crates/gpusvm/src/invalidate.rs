@@ -12,8 +12,7 @@
 use crate::call::SvmError;
 use crate::event::Event;
 use crate::mirror::{GpuSvm, GpuSvmOps, NotifierLocked};
-use crate::tree::{Notifier, NotifierKey, Range};
-use alloc::collections::BTreeMap;
+use crate::tree::{Notifier, NotifierKey, Range, Spans};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hostmm::{EventKind, MmEvent, NotifierId, NotifierOps};
@@ -30,7 +29,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             {
                 return Ok((key, id));
             }
-            tree.notifiers.insert(Notifier { span, id: None, ranges: BTreeMap::new() })
+            tree.notifiers.insert(Notifier { span, id: None, ranges: Spans::new() })
         };
         let hook = Arc::new(Hook { svm: self.this.clone(), notifier: key });
         let inserted = self.mm.notifier_insert(span, hook);
@@ -45,14 +44,14 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             return Ok((faster, its));
         }
         tree.notifiers[key].id = Some(id);
-        tree.starts.insert(span.start, key);
+        tree.granules.insert(span, key);
         Ok((key, id))
     }
 
     /// Ends all notifiers, then all ranges (`drm_gpusvm_fini`). The device translates to nothing here any more
     /// when this is called. Holds the driver's SVM lock, no other; a second call finds nothing to do.
     pub fn fini(&self) {
-        let notifiers: Vec<_> = self.tree.lock().starts.values().copied().collect();
+        let notifiers: Vec<_> = self.tree.lock().granules.values().collect();
         for notifier in notifiers {
             self.notifier_remove(notifier);
         }
@@ -66,7 +65,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
             let Some(&Notifier { span, id, .. }) = tree.notifiers.get(key).filter(|it| it.ranges.is_empty()) else {
                 return;
             };
-            tree.starts.remove(&span.start);
+            tree.granules.remove(span);
             tree.notifiers.remove(key);
             id
         };
@@ -80,7 +79,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
         let id = {
             let mut tree = self.tree.lock();
             let Some(&Notifier { span, id, .. }) = tree.notifiers.get(key) else { return };
-            tree.starts.remove(&span.start);
+            tree.granules.remove(span);
             id
         };
         if let Some(id) = id {
@@ -93,7 +92,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                 range.pages.unmap(&*self.device);
                 range.span
             };
-            let ranges = notifier.ranges.values().filter_map(|&key| tree.ranges.remove(key));
+            let ranges = notifier.ranges.values().filter_map(|key| tree.ranges.remove(key));
             ranges.map(unmap).collect::<Vec<_>>()
         };
         removed.into_iter().for_each(|range| self.emit(Event::RangeRemoved { range }));

@@ -171,7 +171,7 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     /// Notifiers that have no range: none, where nobody is just making the first one. For an observer.
     pub fn idle_notifiers(&self) -> usize {
         let tree = self.tree.lock();
-        let has_ranges = |notifier: &&Notifier| notifier.ranges.values().any(|key| tree.ranges.contains_key(*key));
+        let has_ranges = |notifier: &&Notifier| notifier.ranges.values().any(|key| tree.ranges.contains_key(key));
         tree.notifiers.values().filter(|notifier| !has_ranges(notifier)).count()
     }
 

@@ -8,6 +8,7 @@
 
 use crate::pages::Pages;
 use alloc::collections::BTreeMap;
+use core::ops::Bound;
 use hostmm::{NotifierId, Seq, Vma};
 use slotmap::{Key, SlotMap};
 use units::{HostRange, HostVa};
@@ -32,17 +33,45 @@ pub(crate) struct Notifier {
     pub(crate) span: HostRange,
     /// Its name in the host mm; `None` before it is inserted there.
     pub(crate) id: Option<NotifierId>,
-    /// Start → range; no two overlap.
-    pub(crate) ranges: BTreeMap<HostVa, RangeKey>,
+    pub(crate) ranges: Spans<RangeKey>,
 }
 
-impl Notifier {
-    /// The ranges that share an address with `span`, by address, and perhaps one before them.
-    pub(crate) fn ranges_in(&self, span: HostRange) -> impl Iterator<Item = RangeKey> {
-        // Chunks are naturally aligned and never larger than the notifier, so only the one before can reach in.
-        let before = self.ranges.range(..=span.start).next_back().map(|(&start, _)| start);
-        let first = before.unwrap_or(span.start);
-        self.ranges.range(first..).take_while(move |(start, _)| **start < span.end).map(|(_, &key)| key)
+/// Values by spans that do not overlap, found by their ends: the first one that ends behind an address is the first that can
+/// share it.
+pub(crate) struct Spans<V>(BTreeMap<HostVa, (HostVa, V)>);
+
+impl<V: Copy> Spans<V> {
+    pub(crate) fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    pub(crate) fn insert(&mut self, span: HostRange, value: V) {
+        self.0.insert(span.end, (span.start, value));
+    }
+
+    pub(crate) fn remove(&mut self, span: HostRange) {
+        self.0.remove(&span.end);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All, by address.
+    pub(crate) fn values(&self) -> impl Iterator<Item = V> {
+        self.0.values().map(|&(_, value)| value)
+    }
+
+    /// Those that share an address with `span`, by address.
+    pub(crate) fn overlapping(&self, span: HostRange) -> impl Iterator<Item = V> {
+        let behind = self.0.range((Bound::Excluded(span.start), Bound::Unbounded));
+        behind.take_while(move |(_, (start, _))| *start < span.end).map(|(_, &(_, value))| value)
+    }
+
+    /// The one that `addr` lies in.
+    pub(crate) fn at(&self, addr: HostVa) -> Option<V> {
+        let (_, &(start, value)) = self.0.range((Bound::Excluded(addr), Bound::Unbounded)).next()?;
+        (start <= addr).then_some(value)
     }
 }
 
@@ -90,46 +119,35 @@ impl<D> Range<D> {
 /// All of them: what the notifier lock protects.
 pub(crate) struct Tree<D> {
     pub(crate) notifiers: SlotMap<NotifierKey, Notifier>,
-    /// Start → notifier, for those that have ranges or are about to.
-    pub(crate) starts: BTreeMap<HostVa, NotifierKey>,
+    /// Their granules: of those that have ranges or are about to.
+    pub(crate) granules: Spans<NotifierKey>,
     pub(crate) ranges: SlotMap<RangeKey, Range<D>>,
 }
 
 impl<D> Default for Tree<D> {
     fn default() -> Self {
-        Self { notifiers: SlotMap::with_key(), starts: BTreeMap::new(), ranges: SlotMap::with_key() }
+        Self { notifiers: SlotMap::with_key(), granules: Spans::new(), ranges: SlotMap::with_key() }
     }
 }
 
 impl<D> Tree<D> {
-    /// The notifiers that share an address with `span`, by address.
-    fn notifiers_in(&self, span: HostRange) -> impl Iterator<Item = (&HostVa, &NotifierKey)> {
-        let before = self.starts.range(..=span.start).next_back().map(|(&start, _)| start);
-        let first = before.unwrap_or(span.start);
-        self.starts.range(first..).take_while(move |(start, _)| **start < span.end)
-    }
-
     /// The ranges that share an address with `span`, by address.
     pub(crate) fn ranges_in(&self, span: HostRange) -> impl Iterator<Item = RangeKey> {
-        self.notifiers_in(span).flat_map(move |(_, &notifier)| self.ranges_of(notifier, span))
+        self.granules.overlapping(span).flat_map(move |notifier| self.ranges_of(notifier, span))
     }
 
     /// Those of one notifier.
     pub(crate) fn ranges_of(&self, notifier: NotifierKey, span: HostRange) -> impl Iterator<Item = RangeKey> {
-        let found = self.notifiers.get(notifier).into_iter().flat_map(move |notifier| notifier.ranges_in(span));
-        found.filter(move |&key| self.ranges.get(key).is_some_and(|range| range.span.overlaps(span)))
+        self.notifiers.get(notifier).into_iter().flat_map(move |notifier| notifier.ranges.overlapping(span))
     }
 
     /// The range that `addr` lies in.
     pub(crate) fn range_at(&self, addr: HostVa) -> Option<RangeKey> {
-        let notifier = self.notifiers.get(self.notifier_at(addr)?)?;
-        let (_, &key) = notifier.ranges.range(..=addr).next_back()?;
-        self.ranges.get(key)?.span.contains(addr).then_some(key)
+        self.notifiers.get(self.notifier_at(addr)?)?.ranges.at(addr)
     }
 
     /// The notifier that `addr` lies in.
     pub(crate) fn notifier_at(&self, addr: HostVa) -> Option<NotifierKey> {
-        let (_, &key) = self.starts.range(..=addr).next_back()?;
-        self.notifiers.get(key)?.span.contains(addr).then_some(key)
+        self.granules.at(addr)
     }
 }

@@ -281,8 +281,8 @@ pub(crate) struct Tries {
     rounds: u32,
     /// Times that a CPU fault came first.
     gave_way: u32,
-    /// When the first one began.
-    since_ns: u64,
+    /// When the first one had not served: a fault that loses nothing asks for no time.
+    since_ns: Option<u64>,
     /// Ranges were too small for VRAM, and room was made for a larger one.
     grown: bool,
     /// Binds that met pages in VRAM which no leaf can map.
@@ -305,8 +305,7 @@ impl Tries {
 
     /// None yet.
     pub(crate) fn new() -> Self {
-        let since_ns = sync::time::now_ns();
-        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns, grown: false, met: 0 }
+        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns: None, grown: false, met: 0 }
     }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
@@ -329,6 +328,7 @@ impl Tries {
         if self.rounds >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
             return Err(errno);
         }
+        self.since_ns.get_or_insert_with(sync::time::now_ns);
         let [first, longest] = Self::PAUSE_NS;
         sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
         self.rounds += 1;
@@ -351,6 +351,7 @@ impl Tries {
         if self.gave_way >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
             return Err(Errno::EBUSY);
         }
+        self.since_ns.get_or_insert_with(sync::time::now_ns);
         self.gave_way += 1;
         sync::time::sleep_ns(Self::GIVE_WAY_NS);
         Ok(())
@@ -369,7 +370,7 @@ impl Tries {
     }
 
     fn elapsed_ns(&self) -> u64 {
-        sync::time::now_ns().saturating_sub(self.since_ns)
+        self.since_ns.map_or(0, |since| sync::time::now_ns().saturating_sub(since))
     }
 
     /// What to call it when the mapping is found in place.
