@@ -65,7 +65,7 @@ impl Iommu {
         let mut space = self.space.write();
         let at = space.find_hole(pages);
         if !space.wrapped && pages <= FEW {
-            sync::tell_exclusive(&space, (at..at + pages).map(|page| Told::Writes(page)));
+            sync::tell_exclusive(&space, (at..at + pages).map(Told::Writes));
         }
         space.mappings.insert(at, Mapping { pages, frame, write });
         space.next = at + pages + 1;

@@ -154,7 +154,7 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
     let name = file.to_str().expect("text");
     let written = [
         ("tiles = 5", "tiles = 5: there can be 1 to 4"),
-        ("tyles = 2", "unknown field `tyles`, expected one of `name`, `tiles`"),
+        ("tyles = 2", "unknown field `tyles`, expected one of `name`, `family`, `tiles`"),
         ("tiles = 'two'", "tiles = 'two'"),
         ("tiles = [2]", "docs/profiles.md has the keys, and what may stand there"),
         ("tiles = 99999999999999999999", "tiles = 9"),

@@ -6,7 +6,7 @@ use sync::atomic::AtomicU32;
 use sync::sim::{
     Decision, Deviation, Limits, OpKind, Random, Replay, RunReport, Schedule, Taken, TaskId, TraceRule, run,
 };
-use sync::{Condvar, Mutex, spawn, yield_now};
+use sync::{Condvar, Mutex, spawn};
 
 #[test]
 fn the_trace_tells_what_was_done_and_its_hash_depends_on_it() {

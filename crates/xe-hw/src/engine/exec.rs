@@ -186,7 +186,7 @@ impl Run {
         let stamps = |run: &Self| {
             let now = now_ns();
             let ran = run.ran_ns + now.saturating_sub(run.charged_ns);
-            Stamps::new(&by.chip.platform, now, ran)
+            Stamps::new(by.chip.platform, now, ran)
         };
         match command {
             Command::Nothing => {}
