@@ -15,15 +15,6 @@ enum { ATOMIC_DEVICE = 1, ATOMIC_GLOBAL = 2, LOCATION_SYSTEM = -1 };
 #define BLOCK (2ul << 20)
 #define BLOCK_64K (64ul << 10)
 
-struct gt_version {
-    uint16_t type, tile, gt, pad[3];
-    uint32_t clock;
-    uint64_t near, far;
-    uint16_t major, minor, revision, pad2;
-    uint64_t reserved[7];
-};
-SIZE_IS(gt_version, 96);
-
 static struct gpu gpu;
 static int bmg;
 
@@ -176,9 +167,9 @@ static void what_it_tells(void) {
 int main(void) {
     gpu_open(&gpu);
     struct query_head *head = ask(gpu.fd, QUERY_GT_LIST, NULL);
-    struct gt_version *gt = (void *)(head + 1);
-    bmg = gt->major == 20;
-    IS(gt->major * 100 + gt->minor, bmg ? 2001 : 0);
+    struct gt *gt = (void *)(head + 1);
+    bmg = gt->ip_major == 20;
+    IS(gt->ip_major * 100 + gt->ip_minor, bmg ? 2001 : 0);
     free(head);
     what_it_tells();
     a_page_in_vram();

@@ -1,7 +1,7 @@
 //! Every schedule of a scene, in one of two ways.
 //!
-//! [`classes`] is for settings that are [calm](Setting::calmly). It makes one run of each class of schedules that nobody can tell apart ([`sync::sim::Reduced`]), until there is no
-//! other class: then the scene is proved, as far as the model goes. Only small scenes come to that end.
+//! [`classes`] is for settings that are [calm](Setting::calmly). It makes one run of each class of schedules that nobody can tell
+//! apart ([`sync::sim::Reduced`]), until there is no other class: then the scene is proved, as far as the model goes. Only small scenes come to that end.
 //!
 //! [`exhaust`] runs every schedule with at most so many deviations from run-to-block, the ones with fewer first. Where a
 //! run makes a choice behind its last deviation, each alternative begins another schedule. So each list of deviations is

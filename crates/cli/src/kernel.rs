@@ -1,6 +1,7 @@
 //! `pontoon kernel`: a kernel tree's own code, judged.
 
 use crate::kernel_diff::Diff;
+use crate::kernel_tree::{built, seeds};
 use ::kernel::explore::{Accesses, Search, scene};
 use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen};
 use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
@@ -81,23 +82,12 @@ impl Subject {
     /// A runner with scheduling points, of the tree as it is or with a series applied, and where it was made.
     fn built(&self, stop: &Interrupt) -> Result<(Workshop, Built)> {
         scene(&self.scene)?;
-        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
-        shop.build()?;
-        let built = match self.series.as_deref().map(series::read).transpose()? {
-            Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
-            None => shop.link_watched(),
-        }?;
-        Ok((shop, built))
+        built(&self.tree, self.series.as_deref(), stop, Workshop::link_watched)
     }
 
     fn points(&self) -> Accesses {
         if self.every_access { Accesses::Every } else { Accesses::Marked }
     }
-}
-
-pub(crate) fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let range = text.split_once("..").and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
-    range.filter(|range: &Range<u64>| !range.is_empty()).ok_or_else(|| "give A..B, as 0..1000".to_owned())
 }
 
 #[derive(Args)]
@@ -194,7 +184,7 @@ impl Explain {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
         let seeds = self.seed..self.seed.saturating_add(1);
-        let told = shop.explain_points(&built, &self.of.scene, self.of.tiles, seeds, self.of.points())?;
+        let told = shop.explain(&built, &self.of.scene, self.of.tiles, seeds, self.of.points())?;
         say!("{}  {} seed {}", shop.title(), self.of.scene, self.seed);
         say!("{}", told.actors.iter().map(|actor| format!("{actor:34}")).collect::<String>());
         for line in &told.lines {

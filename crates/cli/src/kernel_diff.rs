@@ -1,9 +1,10 @@
 //! `pontoon kernel diff`: the project's own engine and a kernel tree's do the same acts; the first thing seen that differs.
 
+use crate::kernel_tree::{built, seeds};
 use ::kernel::diff::acts::{Act, BLOCK, PAGES};
 use ::kernel::diff::stream::{Line, RangeState, Stream, owner};
 use ::kernel::diff::{Comparison, Difference};
-use ::kernel::{Interrupt, Kit, Workshop, series};
+use ::kernel::{Interrupt, Workshop};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use machine::behaviour::Behaviours;
@@ -28,7 +29,7 @@ pub(crate) struct Diff {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     tiles: u8,
     /// Seeds, the last one not among them
-    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = super::kernel::seeds)]
+    #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = seeds)]
     seeds: Range<u64>,
     /// Go on behind the first difference, and tell one of each kind
     #[arg(long)]
@@ -44,12 +45,7 @@ pub(crate) struct Diff {
 impl Diff {
     /// Exit status: 0 no difference, 1 some, 2 something not judged.
     pub(crate) fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
-        let shop = Workshop::open(&self.tree, Kit::xe(), stop)?;
-        shop.build()?;
-        let built = match self.series.as_deref().map(series::read).transpose()? {
-            Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
-            None => shop.link(),
-        }?;
+        let (shop, built) = built(&self.tree, self.series.as_deref(), stop, Workshop::link)?;
         let behaviours = machine::behaviour::parse(&self.behaviour).map_err(|why| anyhow!(why))?;
         let all = ::kernel::diff::acts::SCENES;
         let scenes: Vec<&str> = self.scene.as_deref().map_or_else(|| all.to_vec(), |scene| vec![scene]);

@@ -24,6 +24,7 @@ mod judge;
 mod judge_machines;
 mod kernel;
 mod kernel_diff;
+mod kernel_tree;
 mod merge;
 mod page;
 mod picture;
@@ -61,7 +62,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the whole way: a C program's memory goes to both tiles and home, then defects A, B and C as Linux has them and as Pontoon does (the default)
+    /// Show the whole way: a C program's memory goes to both tiles and back, then defects A, B and C as Linux has them and as Pontoon does (the default)
     Tour(tour::Options),
     /// Run a program on the software GPU
     Run(run::Options),

@@ -22,25 +22,8 @@ pub struct Told {
 }
 
 impl Workshop {
-    /// Plays one seed and tells it. Steps that repeat the one before are left out.
-    pub fn explain(&self, built: &Built, name: &str, tiles: u64, seed: u64) -> Result<Told> {
-        self.explain_points(built, name, tiles, seed..seed + 1, Accesses::Marked)
-    }
-
-    /// The same after all seeds from `first` on, in the process that they were played in.
-    pub fn explain_behind(&self, built: &Built, name: &str, tiles: u64, first: u64, seed: u64) -> Result<Told> {
-        self.explain_points(built, name, tiles, first..seed + 1, Accesses::Marked)
-    }
-
-    /// Tells the last of these seeds, after the others.
-    pub fn explain_points(
-        &self,
-        built: &Built,
-        name: &str,
-        tiles: u64,
-        seeds: Range<u64>,
-        points: Accesses,
-    ) -> Result<Told> {
+    /// Plays these seeds, one after the other in one process, and tells the last. Steps that repeat the one before are left out.
+    pub fn explain(&self, built: &Built, name: &str, tiles: u64, seeds: Range<u64>, points: Accesses) -> Result<Told> {
         let seed = seeds.end.saturating_sub(1);
         let numbers = [tiles, seeds.start, seeds.end, 1].map(|number| number.to_string());
         let more = ["trace"].into_iter().chain(points.word()).map(str::to_owned);

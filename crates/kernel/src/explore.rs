@@ -305,7 +305,7 @@ impl Workshop {
     pub fn explore(&self, built: &Built, search: &Search<'_>) -> Result<Explored> {
         let scene = scene(search.scene)?;
         let places = Places::of(&built.runner);
-        let stop = if search.all { None } else { Some("stop") };
+        let stop = (!search.all).then_some("stop");
         let words: Vec<&str> = stop.into_iter().chain(search.points.word()).collect();
         let played = Played { scene: scene.name, number: search.tiles, seeds: &search.seeds, words: &words };
         let mut explored = Explored::default();

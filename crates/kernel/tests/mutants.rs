@@ -275,8 +275,8 @@ fn plays_the_same_behind_others(shop: &Workshop) {
     let built = shop.link_watched().expect("linked");
     for scene in ["faults", "munmap", "evict", "cpufault", "gc", "queue", "close"] {
         for seed in [1, 40, 41] {
-            let alone = shop.explain(&built, scene, 1, seed).expect("told");
-            let behind = shop.explain_behind(&built, scene, 1, 0, seed).expect("told");
+            let alone = shop.explain(&built, scene, 1, seed..seed + 1, Accesses::Marked).expect("told");
+            let behind = shop.explain(&built, scene, 1, 0..seed + 1, Accesses::Marked).expect("told");
             assert!(alone.run.is_some(), "{scene} {seed} comes to its end");
             assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
         }
@@ -294,7 +294,9 @@ fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
         return false;
     };
     println!("seed {:<5} {}: {}", first.seed, mutant.name, first.text);
-    let [once, again] = [(); 2].map(|()| shop.explain(&built, mutant.scene, 1, first.seed).expect("told"));
+    let seed = first.seed;
+    let [once, again] =
+        [(); 2].map(|()| shop.explain(&built, mutant.scene, 1, seed..seed + 1, Accesses::Marked).expect("told"));
     assert!(once.lines.iter().any(|line| line.starts_with("!!!")), "{}: its seed finds it again", mutant.name);
     assert_eq!((once.run, once.lines), (again.run, again.lines), "{}: bit for bit", mutant.name);
     true

@@ -375,7 +375,9 @@ fn a_race_is_found_and_its_seed_plays_the_same_again() {
     assert_eq!(found.found[0].text, "an update is lost");
     assert!(found.found[0].runs < 64, "some schedules lose nothing");
     let built = shop.link_watched().expect("linked");
-    let [once, again] = [(); 2].map(|()| shop.explain(&built, "faults", 1, found.found[0].seed).expect("told"));
+    let seed = found.found[0].seed;
+    let [once, again] =
+        [(); 2].map(|()| shop.explain(&built, "faults", 1, seed..seed + 1, Accesses::Marked).expect("told"));
     assert_eq!((&once.run, &once.lines), (&again.run, &again.lines));
     assert!(once.lines.iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines);
     assert!(once.lines.iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines);
@@ -389,8 +391,8 @@ fn a_run_behind_others_is_what_it_is_alone() {
     let built = shop.link_watched().expect("linked");
     for scene in ["faults", "munmap"] {
         for seed in 1..24 {
-            let alone = shop.explain(&built, scene, 1, seed).expect("told");
-            let behind = shop.explain_behind(&built, scene, 1, 0, seed).expect("told");
+            let alone = shop.explain(&built, scene, 1, seed..seed + 1, Accesses::Marked).expect("told");
+            let behind = shop.explain(&built, scene, 1, 0..seed + 1, Accesses::Marked).expect("told");
             assert!(alone.run.is_some() || !alone.lines.is_empty(), "{scene} {seed}");
             assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
         }

@@ -3,7 +3,6 @@
  * What a VM took and must have given back when it is closed: memory of the slab (ranges, notifiers, fences, jobs), pages, addresses of
  * the device, buffers, references to the process.
  */
-#include "k_xe.h"
 #include "k_books.h"
 
 void k_books_open(struct k_books *books)

@@ -2,12 +2,14 @@
 #ifndef KFACE_K_BOOKS_H
 #define KFACE_K_BOOKS_H
 
+#include "k_xe.h"
+
 /* What is in use. */
 struct k_books {
 	unsigned long heap;
 	unsigned long pages;
 	unsigned long addresses;
-	int buffers[2];
+	int buffers[K_TILES];
 	int users;
 	int references;
 };

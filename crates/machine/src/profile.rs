@@ -84,7 +84,7 @@ pub struct Profile {
     /// Whether devices that say so, too, reach its VRAM through the bus.
     pub p2p: bool,
     /// The fabric that it is on, by its name: devices on the same one reach each other's VRAM, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fabric: Option<String>,
 }
 

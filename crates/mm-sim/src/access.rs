@@ -8,7 +8,7 @@
 
 use crate::config::Injection;
 use crate::content::Content;
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::{Locked, Sim};
 use crate::space::{Entry, Mapped};
 use crate::uffd::{ContextId, Miss};
@@ -177,9 +177,9 @@ impl Sim {
                 Found::Frame(frame) => {
                     let stays_lazy = touch == Touch::Load || !state.lazy.remove(&frame);
                     if stays_lazy && !reclaims {
-                        let bytes = Part::Bytes(Place::Host(frame));
+                        let bytes = StatePart::Bytes(Place::Host(frame));
                         let touched = if touch == Touch::Store { bytes.written() } else { bytes.read() };
-                        footprint::tell(&state, [Part::Block(page).read(), touched]);
+                        footprint::tell(&state, [StatePart::Block(page).read(), touched]);
                     }
                     return Ok(access(&mut state.frames.held(frame).content));
                 }
@@ -188,7 +188,7 @@ impl Sim {
                     let first = state.first_touch(page, &mapped);
                     state.populate(page, &mapped);
                     if let (Some(tables), false) = (first, reclaims) {
-                        footprint::tell(&state, [Part::Block(page).written(), tables]);
+                        footprint::tell(&state, [StatePart::Block(page).written(), tables]);
                     }
                     let Some(frame) = state.mapped_frame(page) else { continue };
                     return Ok(access(&mut state.frames.held(frame).content));
@@ -196,7 +196,7 @@ impl Sim {
                 Found::Protected(frame) => self.break_cow(state, page, frame),
                 Found::InMigration => {
                     if !reclaims {
-                        footprint::tell(&state, [Part::Block(page).read()]);
+                        footprint::tell(&state, [StatePart::Block(page).read()]);
                     }
                     self.changed.wait(&mut state);
                 }
@@ -238,7 +238,7 @@ impl Sim {
         let busy = state.mmap_lock.writer || state.claims.involves(fault.page);
         let lockable = state.vram.cell_mut(fault.page).filter(|cell| !busy && !cell.faulted);
         let Some(cell) = lockable else {
-            footprint::tell(&state, [Part::Block(addr).read()]);
+            footprint::tell(&state, [StatePart::Block(addr).read()]);
             self.changed.wait(&mut state);
             return FaultOutcome::Retry;
         };
@@ -248,15 +248,15 @@ impl Sim {
         };
         state.mmap_lock.readers += 1;
         state.note(Event::Fault(*fault));
-        footprint::tell(&state, [Part::Block(addr).written()]);
+        footprint::tell(&state, [StatePart::Block(addr).written()]);
         drop(state);
         let outcome = ops.migrate_to_ram(self, fault);
         let mut state = self.lock();
         state.note(Event::Served { at: fault.addr, outcome });
         let freed = state.vram.unlock(fault.page);
         self.leave(&mut state);
-        let bytes = Part::Bytes(Place::Device(fault.page));
-        footprint::tell(&state, [Part::Block(addr).written(), bytes.written()]);
+        let bytes = StatePart::Bytes(Place::Device(fault.page));
+        footprint::tell(&state, [StatePart::Block(addr).written(), bytes.written()]);
         drop(state);
         if freed {
             self.free_pages(&[fault.page]);

@@ -7,7 +7,7 @@
 //!
 //! A huge mapping is a page of many blocks, so that nobody tells while there is one; nor while events are kept.
 //!
-//! Key types: [`Part`]. Locking: called with the lock.
+//! Key types: [`StatePart`]. Locking: called with the lock.
 
 use crate::config::Log;
 use crate::sim::Locked;
@@ -18,7 +18,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_64K};
 
 /// A part of the state.
 #[derive(Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum StatePart {
     /// What is mapped in the block around an address.
     Block(HostVa),
     /// The bytes of a frame.
@@ -29,14 +29,14 @@ pub(crate) enum Part {
     Tables(HostVa),
 }
 
-impl Part {
+impl StatePart {
     const fn number(self) -> u64 {
         match self {
-            Part::Block(at) => (at.0 / SZ_64K) << 3,
-            Part::Bytes(Place::Host(frame)) => frame.0 << 3 | 1,
-            Part::Bytes(Place::Device(page)) => ((page.pagemap.0 as u64) << 40 | page.frame) << 3 | 2,
-            Part::Count(id) => id.0 << 3 | 3,
-            Part::Tables(at) => (at.0 / SZ_2M) << 3 | 4,
+            StatePart::Block(at) => (at.0 / SZ_64K) << 3,
+            StatePart::Bytes(Place::Host(frame)) => frame.0 << 3 | 1,
+            StatePart::Bytes(Place::Device(page)) => ((page.pagemap.0 as u64) << 40 | page.frame) << 3 | 2,
+            StatePart::Count(id) => id.0 << 3 | 3,
+            StatePart::Tables(at) => (at.0 / SZ_2M) << 3 | 4,
         }
     }
 
@@ -52,9 +52,9 @@ impl Part {
 }
 
 /// The blocks of a range.
-pub(crate) fn blocks(range: HostRange) -> impl Iterator<Item = Part> {
+pub(crate) fn blocks(range: HostRange) -> impl Iterator<Item = StatePart> {
     let first = range.start.align_down(SZ_64K);
-    (first.0..range.end.0).step_by(SZ_64K as usize).map(|at| Part::Block(HostVa(at)))
+    (first.0..range.end.0).step_by(SZ_64K as usize).map(|at| StatePart::Block(HostVa(at)))
 }
 
 impl State {

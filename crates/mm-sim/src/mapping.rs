@@ -6,7 +6,7 @@
 //!
 //! Upstream: vma_merge, can_vma_merge_after, find_mergeable_anon_vma (mm/vma.c).
 
-use crate::footprint::Part;
+use crate::footprint::StatePart;
 use crate::space::Mapped;
 use crate::state::State;
 use crate::uffd::Registration;
@@ -74,8 +74,8 @@ impl State {
         let in_one = HostRange::around(at, SZ_2M).covers(range);
         match (mapped.attributes.anon != 0, self.tables.has(at)) {
             _ if mapped.huge => None,
-            (true, true) => Some(Part::Tables(at).read()),
-            _ if is_alone && in_one => Some(Part::Tables(at).written()),
+            (true, true) => Some(StatePart::Tables(at).read()),
+            _ if is_alone && in_one => Some(StatePart::Tables(at).written()),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::access::CpuError;
 use crate::content::Content;
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::Sim;
 use hostmm::{AccessError, AtomicOp, HostMemory, Place, Report};
 use units::{HostFrame, HostVa, Joined};
@@ -16,7 +16,7 @@ impl Sim {
         access: impl FnOnce(&mut Content) -> R,
     ) -> Result<R, AccessError> {
         let mut state = self.lock();
-        let bytes = Part::Bytes(place);
+        let bytes = StatePart::Bytes(place);
         footprint::tell(&state, [if writes { bytes.written() } else { bytes.read() }]);
         match place {
             Place::Device(page) => {

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Injection};
 use crate::event::{Counters, Event};
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::notifier::Invalidation;
 use crate::space::Entry;
 use crate::state::State;
@@ -45,7 +45,7 @@ impl Sim {
     /// Where the page at `at` is: a look from outside of the program, which touches nothing.
     pub fn residency(&self, at: HostVa) -> Option<Place> {
         let state = self.lock();
-        footprint::tell(&state, [Part::Block(at).read()]);
+        footprint::tell(&state, [StatePart::Block(at).read()]);
         state.residency(at.page())
     }
     /// Where each page of `range` is, and whether a store must be told of first.
@@ -118,7 +118,7 @@ impl Sim {
         let mut state = self.lock();
         state.note(Event::Told(event));
         let (invalidation, touched) = state.notifiers.begin(event.range);
-        footprint::tell(&state, touched.iter().map(|id| Part::Count(*id).written()));
+        footprint::tell(&state, touched.iter().map(|id| StatePart::Count(*id).written()));
         drop(state);
         self.call(&touched, &event);
         invalidation
@@ -143,7 +143,7 @@ impl Sim {
     }
     /// Tells what [`end`](Self::end) changes.
     pub(crate) fn counts(state: &State, invalidation: &Invalidation) -> impl Iterator<Item = sync::Told> {
-        state.notifiers.held_by(invalidation).iter().map(|id| Part::Count(*id).written())
+        state.notifiers.held_by(invalidation).iter().map(|id| StatePart::Count(*id).written())
     }
     /// Tells the pagemaps of pages that nothing maps any more. Call without the lock.
     pub(crate) fn free_pages(&self, pages: &[DevicePage]) {
@@ -227,7 +227,7 @@ impl HostMm for Sim {
     fn read_begin(&self, id: NotifierId) -> Seq {
         let mut state = self.lock();
         loop {
-            footprint::tell(&state, [Part::Count(id).read()]);
+            footprint::tell(&state, [StatePart::Count(id).read()]);
             if let Some(seq) = state.notifiers.read_begin(id) {
                 return seq;
             }
@@ -236,7 +236,7 @@ impl HostMm for Sim {
     }
     fn read_retry(&self, id: NotifierId, seq: Seq) -> bool {
         let state = self.lock();
-        footprint::tell(&state, [Part::Count(id).read()]);
+        footprint::tell(&state, [StatePart::Count(id).read()]);
         state.notifiers.read_retry(id, seq)
     }
     fn walk(&self, walk: &Walk, runs: &mut Vec<WalkRun>) -> Result<(), MmError> {
@@ -254,7 +254,7 @@ impl HostMm for Sim {
         let staged = crate::migrate::stage(&mut state, migration);
         let aimed = migration.parts.iter().flat_map(|part| (0..part.pages()).filter_map(|page| part.to_at(page)));
         if staged.is_ok() {
-            footprint::tell(&state, aimed.map(|place| Part::Bytes(place).written()));
+            footprint::tell(&state, aimed.map(|place| StatePart::Bytes(place).written()));
         }
         staged
     }

@@ -8,7 +8,7 @@
 
 use crate::State;
 use crate::access::{CpuError, Touch};
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::{Locked, Sim};
 use crate::space::Entry;
 use hostmm::{MmError, Place, Run, Walk, WalkRun};
@@ -58,8 +58,8 @@ impl State {
 }
 
 fn tell(state: &Locked<'_>, walk: &Walk) {
-    let since = walk.valid_since.map(|(id, _)| Part::Count(id));
-    footprint::tell(state, footprint::blocks(walk.range).chain(since).map(Part::read));
+    let since = walk.valid_since.map(|(id, _)| StatePart::Count(id));
+    footprint::tell(state, footprint::blocks(walk.range).chain(since).map(StatePart::read));
 }
 
 impl Sim {

@@ -89,14 +89,12 @@ impl Client {
 
     /// What is used at the moment by `queues` and `bos`, which are all that the file has.
     pub(crate) fn usage(&self, platform: &Platform, queues: &[Arc<ExecQueue>], bos: &[Arc<Bo>]) -> Usage {
-        let hz = u128::from(platform.reference_clock);
-        let ticks = |ns: u64| (u128::from(ns) * hz / 1_000_000_000) as u64;
-        let now = ticks(now_ns());
+        let now = platform.ticks(now_ns());
         let here = CLASSES.iter().zip(&self.ended_ns).filter(|(class, _)| platform.engines_of(**class) > 0);
         let engines = here.map(|(&class, ended)| {
             let ran: u64 = queues.iter().map(|queue| queue.ran_ns(class)).sum();
             let capacity = u64::from(platform.engines_of(class)) * platform.tiles.len() as u64;
-            EngineUse { name: class.name(), cycles: ticks(ran + ended.load()), total_cycles: now, capacity }
+            EngineUse { name: class.name(), cycles: platform.ticks(ran + ended.load()), total_cycles: now, capacity }
         });
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
         let is_active =

@@ -276,16 +276,15 @@ const fn part_of_queue(queue: Option<QueueId>) -> u64 {
 impl Happened {
     /// Tells which waiters are looked for.
     fn tell(self, list: &MutexGuard<'_, Vec<Waiter>>) {
-        let read = |parts: &[u64]| sync::tell_each(list, parts.iter().copied().map(Told::Reads));
-        match self {
-            Happened::Interrupt => {}
-            Happened::Written(addr) => read(&[part_of(addr)]),
-            Happened::JobDone(queue, addr) => {
-                let parts = [part_of_queue(Some(queue)), part_of_queue(None), addr.map_or(0, part_of)];
-                read(&parts[..2 + usize::from(addr.is_some())]);
-            }
-            Happened::Ended(queue) => read(&[part_of_queue(Some(queue))]),
-        }
+        let of = |queue| Some(part_of_queue(Some(queue)));
+        let parts = match self {
+            // All of them: nothing is told.
+            Happened::Interrupt => [None; 3],
+            Happened::Written(addr) => [Some(part_of(addr)), None, None],
+            Happened::JobDone(queue, addr) => [addr.map(part_of), of(queue), Some(part_of_queue(None))],
+            Happened::Ended(queue) => [of(queue), None, None],
+        };
+        sync::tell_each(list, parts.into_iter().flatten().map(Told::Reads));
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Platform {
     pub tiles: &'static [Tile],
 }
 
+const NS_PER_S: u64 = 1_000_000_000;
+
 impl Platform {
     /// Engines of a class that a tile has for programs.
     pub const fn engines_of(&self, class: EngineClass) -> u16 {
@@ -156,6 +158,17 @@ impl Platform {
     /// All engines of a tile: class and instance.
     pub fn engines(&self) -> impl Iterator<Item = (EngineClass, u16)> + '_ {
         self.classes().flat_map(|class| (0..self.engines_of(class)).map(move |instance| (class, instance)))
+    }
+
+    /// Ticks of the reference clock in so many nanoseconds.
+    pub const fn ticks(&self, ns: u64) -> u64 {
+        let hz = self.reference_clock as u64;
+        ns / NS_PER_S * hz + ns % NS_PER_S * hz / NS_PER_S
+    }
+
+    /// The engines' timestamp at a moment of monotonic time: so many of its bits.
+    pub const fn timestamp(&self, now_ns: u64) -> u64 {
+        self.ticks(now_ns) & (u64::MAX >> (64 - self.timestamp_bits))
     }
 
     /// The smallest page of VRAM, in bytes.

@@ -4,7 +4,7 @@
 
 use super::linux;
 use crate::Event;
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
@@ -20,7 +20,7 @@ impl Sim {
         let event = MmEvent { range: request.range, kind: EventKind::Migrate(request.owner) };
         let mut state = self.read_mappings();
         let begins = still_mapped(&state, request.range).map(|()| !all_there(&state, request));
-        footprint::tell(&state, footprint::blocks(request.range).map(Part::read));
+        footprint::tell(&state, footprint::blocks(request.range).map(StatePart::read));
         if begins != Ok(true) {
             self.leave(&mut state);
             return begins.map(|_| Claimed::There);
@@ -28,7 +28,7 @@ impl Sim {
         drop(state);
         let invalidation = self.begin(event);
         let mut state = self.lock();
-        let blocks = footprint::blocks(request.range).map(Part::written);
+        let blocks = footprint::blocks(request.range).map(StatePart::written);
         footprint::tell(&state, blocks.chain(Self::counts(&state, &invalidation)));
         let claimed = still_mapped(&state, request.range).map(|()| collect_range(&mut state, request, migration));
         self.end(&mut state, invalidation);

@@ -10,7 +10,7 @@
 use super::{Carry, ClaimPage};
 use crate::Event;
 use crate::content::Content;
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
@@ -82,7 +82,7 @@ impl Sim {
             let indices = parts.flat_map(|part| claim.indices(part));
             let wanted: Vec<_> = indices.map(|index| (index, claim.pages[index])).collect();
             let owner = claim.owner;
-            footprint::tell(&state, wanted.iter().filter_map(|(_, page)| Some(Part::Bytes(page.to?).read())));
+            footprint::tell(&state, wanted.iter().filter_map(|(_, page)| Some(StatePart::Bytes(page.to?).read())));
             (owner, wanted)
         };
         let holes = || wanted.iter().filter(|(_, page)| page.source.is_none() && page.to.is_some());

@@ -7,7 +7,7 @@ pub(crate) mod collect;
 pub(crate) mod linux;
 pub(crate) mod transfer;
 
-use crate::footprint::Part as Footprint;
+use crate::footprint::StatePart;
 use crate::sorted::Sorted;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, Migration, MmError, OwnerId, Part, Place, Toward};
@@ -45,8 +45,8 @@ pub(crate) struct ClaimPage {
 impl ClaimPage {
     /// What changes as it goes, or stays.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Told> + use<> {
-        let places = [self.source, self.to].into_iter().flatten().map(Footprint::Bytes);
-        places.chain([Footprint::Block(self.at)]).map(Footprint::written)
+        let places = [self.source, self.to].into_iter().flatten().map(StatePart::Bytes);
+        places.chain([StatePart::Block(self.at)]).map(StatePart::written)
     }
     /// Whether `src` is where its bytes are.
     pub(crate) fn comes_from(&self, src: Place) -> bool {

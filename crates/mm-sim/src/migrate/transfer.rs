@@ -3,7 +3,7 @@
 use super::Carry;
 use crate::State;
 use crate::content::Content;
-use crate::footprint::{self, Part};
+use crate::footprint::{self, StatePart};
 use crate::sim::{Locked, Sim};
 use hostmm::{AccessError, ClaimId, HostMemory, Place};
 use units::{Outcome, SZ_4K};
@@ -16,7 +16,7 @@ impl Sim {
         match aimed.filter(|(id, index)| state.claims.held(*id).pages[*index].comes_from(src)) {
             Some((id, index)) => {
                 // How far the claim's page is goes with its destination: who asks holds the lock for more than a look.
-                footprint::tell(&state, [Part::Bytes(src).read(), Part::Bytes(dst).written()]);
+                footprint::tell(&state, [StatePart::Bytes(src).read(), StatePart::Bytes(dst).written()]);
                 state.carry_copy(id, index, src, dst)
             }
             None => self.copy_page(state, aimed, src, dst),

@@ -23,56 +23,52 @@ enum Kind {
     Alone,
 }
 
-macro_rules! prefixes {
-    ($($kind:ident $device:literal $path:literal)*) => {
-        &[$(Prefix { path: $path.as_bytes(), device: $device, kind: Kind::$kind }),*]
+macro_rules! prefix {
+    ($kind:ident $device:literal $($path:literal)+) => {
+        Prefix { path: concat!($($path),+).as_bytes(), device: $device, kind: Kind::$kind }
     };
 }
 
-const PREFIXES: &[Prefix] = prefixes! {
-    Directory 0 "/dev/dri"
-    Alone 0 "/sys/class"
-    Directory 0 "/sys/class/drm"
-    Alone 0 "/sys/kernel/debug"
-    Directory 0 "/sys/kernel/debug/dri"
-    Alone 0 "/sys/bus/pci/devices"
-    Alone 0 "/sys/bus/pci/drivers"
-    Directory 0 "/sys/bus/pci/drivers/xe"
-    Link 0 "/dev/char/226:0"
-    Link 0 "/dev/char/226:128"
-    Link 0 "/sys/dev/char/226:0"
-    Link 0 "/sys/dev/char/226:128"
-    Directory 0 "/sys/devices/pci0000:4c"
-    Link 0 "/sys/bus/pci/devices/0000:4d:00.0"
-    Link 0 "/sys/bus/pci/devices/0000:4c:01.0"
-    Link 1 "/dev/char/226:1"
-    Link 1 "/dev/char/226:129"
-    Link 1 "/sys/dev/char/226:1"
-    Link 1 "/sys/dev/char/226:129"
-    Directory 1 "/sys/devices/pci0000:5c"
-    Link 1 "/sys/bus/pci/devices/0000:5d:00.0"
-    Link 1 "/sys/bus/pci/devices/0000:5c:01.0"
-    Link 2 "/dev/char/226:2"
-    Link 2 "/dev/char/226:130"
-    Link 2 "/sys/dev/char/226:2"
-    Link 2 "/sys/dev/char/226:130"
-    Directory 2 "/sys/devices/pci0000:6c"
-    Link 2 "/sys/bus/pci/devices/0000:6d:00.0"
-    Link 2 "/sys/bus/pci/devices/0000:6c:01.0"
-    Link 3 "/dev/char/226:3"
-    Link 3 "/dev/char/226:131"
-    Link 3 "/sys/dev/char/226:3"
-    Link 3 "/sys/dev/char/226:131"
-    Directory 3 "/sys/devices/pci0000:7c"
-    Link 3 "/sys/bus/pci/devices/0000:7d:00.0"
-    Link 3 "/sys/bus/pci/devices/0000:7c:01.0"
-};
+/// What is of one device: its number, and that as a digit of the card, the render node, and its place on the bus.
+macro_rules! of_device {
+    ($device:literal $card:literal $render:literal $bus:literal) => {
+        [
+            prefix!(Link $device "/dev/char/226:" $card),
+            prefix!(Link $device "/dev/char/226:" $render),
+            prefix!(Link $device "/sys/dev/char/226:" $card),
+            prefix!(Link $device "/sys/dev/char/226:" $render),
+            prefix!(Directory $device "/sys/devices/pci0000:" $bus "c"),
+            prefix!(Link $device "/sys/bus/pci/devices/0000:" $bus "d:00.0"),
+            prefix!(Link $device "/sys/bus/pci/devices/0000:" $bus "c:01.0"),
+        ]
+    };
+}
+
+static OF_ALL: [Prefix; 8] = [
+    prefix!(Directory 0 "/dev/dri"),
+    prefix!(Alone 0 "/sys/class"),
+    prefix!(Directory 0 "/sys/class/drm"),
+    prefix!(Alone 0 "/sys/kernel/debug"),
+    prefix!(Directory 0 "/sys/kernel/debug/dri"),
+    prefix!(Alone 0 "/sys/bus/pci/devices"),
+    prefix!(Alone 0 "/sys/bus/pci/drivers"),
+    prefix!(Directory 0 "/sys/bus/pci/drivers/xe"),
+];
+static OF_DEVICES: [[Prefix; 7]; 4] = [
+    of_device!(0 "0" "128" "4"),
+    of_device!(1 "1" "129" "5"),
+    of_device!(2 "2" "130" "6"),
+    of_device!(3 "3" "131" "7"),
+];
+fn prefixes() -> impl Iterator<Item = &'static Prefix> {
+    OF_ALL.iter().chain(OF_DEVICES.iter().flatten())
+}
 
 /// Whether a relative path may lead into the tree from a directory above it: `..`, or the name of something on the way there.
 pub fn may_lead(path: &[u8]) -> bool {
     let Some((first, _)) = next_component(path, 0).filter(|_| path.first() != Some(&b'/')) else { return false };
     let on_the_way = |prefix: &Prefix| prefix.path.split(|byte| *byte == b'/').any(|name| name == first);
-    first == b".." || PREFIXES.iter().any(on_the_way)
+    first == b".." || prefixes().any(on_the_way)
 }
 
 /// What an absolute path means.
@@ -111,7 +107,7 @@ fn walk(path: &[u8]) -> Meaning<'_> {
             _ if !walked.push(component) => return Meaning::Foreign,
             _ => {}
         }
-        let Some(prefix) = PREFIXES.iter().find(|prefix| prefix.path == walked.bytes()) else { continue };
+        let Some(prefix) = prefixes().find(|prefix| prefix.path == walked.bytes()) else { continue };
         let rest = &path[at..];
         let matched = match (prefix.kind, next_component(rest, 0)) {
             (_, None) | (Kind::Link, _) => true,

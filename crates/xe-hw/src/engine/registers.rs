@@ -13,8 +13,6 @@ use xe_spec::cmd::alu;
 use xe_spec::platform::Platform;
 use xe_spec::regs;
 
-const NS_PER_S: u64 = 1_000_000_000;
-
 /// What belongs to a context, whatever it runs.
 #[derive(Default)]
 pub(crate) struct Registers {
@@ -32,14 +30,8 @@ pub(crate) struct Stamps {
 impl Stamps {
     /// At a moment, for a context that had its engine that long.
     pub(crate) fn new(platform: &Platform, now_ns: u64, ran_ns: u64) -> Self {
-        let (hz, mask) = (platform.reference_clock, u64::MAX >> (64 - platform.timestamp_bits));
-        Self { engine: ticks(hz, now_ns) & mask, context: ticks(hz, ran_ns) }
+        Self { engine: platform.timestamp(now_ns), context: platform.ticks(ran_ns) }
     }
-}
-
-/// Ticks of a clock in that time.
-pub(crate) fn ticks(hz: u32, ns: u64) -> u64 {
-    ns / NS_PER_S * u64::from(hz) + ns % NS_PER_S * u64::from(hz) / NS_PER_S
 }
 
 impl Registers {
@@ -85,6 +77,8 @@ fn general(offset: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NS_PER_S: u64 = 1_000_000_000;
 
     #[test]
     fn a_register_is_two_dwords() {

@@ -200,7 +200,8 @@ fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
     }
     require(args.size as usize == SIZE)?;
     let asked: EngineCycles = file.shared.copy_in(args.data)?;
-    exec_queue::engine_id(file.shared.platform(), &asked.eci)?;
+    let platform = file.shared.platform();
+    exec_queue::engine_id(platform, &asked.eci)?;
     let clock = match asked.clockid {
         0 => Clock::Realtime,
         1 => Clock::Monotonic,
@@ -211,10 +212,9 @@ fn engine_cycles(file: &File, args: &mut DeviceQuery) -> Reply {
     };
     let cpu_timestamp = now_ns_of(clock);
     let now = now_ns();
-    let (hz, width) = (u128::from(file.shared.platform().reference_clock), file.shared.platform().timestamp_bits);
-    let cycles = (u128::from(now) * hz / 1_000_000_000) as u64 & (u64::MAX >> (64 - width));
     let cpu_delta = now_ns_of(clock).saturating_sub(cpu_timestamp);
-    let reply = EngineCycles { width, engine_cycles: cycles, cpu_timestamp, cpu_delta, ..asked };
+    let (width, engine_cycles) = (platform.timestamp_bits, platform.timestamp(now));
+    let reply = EngineCycles { width, engine_cycles, cpu_timestamp, cpu_delta, ..asked };
     file.shared.copy_out(args.data, &reply)?;
     Ok(0)
 }

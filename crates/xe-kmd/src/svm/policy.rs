@@ -9,7 +9,7 @@
 //! are there or not, and one that is too small gives way.
 //!
 //! An atomic does not go to a peer's VRAM: its bridge would have to do it. Where advice lets atomics of the device be anywhere, and the pages are
-//! there, or are to be there, they come to the tile's own VRAM, or home. (Upstream maps them there for atomics, too.)
+//! there, or are to be there, they come to the tile's own VRAM, or to system memory. (Upstream maps them there for atomics, too.)
 //!
 //! Locking: none.
 //!
