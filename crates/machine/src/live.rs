@@ -162,8 +162,12 @@ impl Live {
 
     /// Descriptors that belong to the machine, and not to the program.
     pub fn descriptors(&self) -> Vec<i32> {
-        let words = self.shared.iter().map(|words| words.descriptor());
-        self.mm.descriptors().into_iter().chain(words).collect()
+        self.mm.descriptors().into_iter().chain(self.descriptor_of_locks()).collect()
+    }
+
+    /// The one of them that has locks: they say that this process lives, so no other process may have it.
+    pub fn descriptor_of_locks(&self) -> Option<i32> {
+        self.shared.as_ref().map(|words| words.descriptor())
     }
 
     /// What is limited on this kernel and for this user, in one line; `None` where nothing is.

@@ -46,6 +46,13 @@ impl Barrier {
         self.closers.fetch_add(1);
         Closed { barrier: self, events: Some(self.events.write()) }
     }
+
+    /// The same, unless somebody holds events, or reads them.
+    pub fn try_close(&self) -> Option<Closed<'_>> {
+        self.closers.fetch_add(1);
+        let closed = Closed { barrier: self, events: self.events.try_write() };
+        closed.events.is_some().then_some(closed)
+    }
 }
 
 /// The barrier is closed.

@@ -2,17 +2,18 @@
 
 use crate::LiveMm;
 use crate::books::Filling;
-use crate::kernel::{Descriptor, Errno, Populate};
+use crate::kernel::{Descriptor, Errno};
 use crate::transfer::{Piece, Step, Transfer};
-use hostmm::{DeviceRun, Place};
-use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, SZ_4K, bytes_of};
+use hostmm::{AtomicOp, DeviceRun, Place};
+use units::{HostRange, HostVa, Outcome, PAGE_SHIFT, bytes_of};
 
 impl LiveMm {
     /// Gives the program's page a copy of its own where it is shared. The page may vanish under us: then the
     /// fault of this very thread must be answered although the page is claimed.
     pub(crate) fn break_sharing(&self, page: Transfer) {
         if let Some(va) = self.set_filling(page, Filling::Open) {
-            let _ = self.kernel.populate(HostRange::sized(va, SZ_4K), Populate::Write);
+            // By an access of this thread's own: see `LiveMm::populate` in `walk`.
+            let _ = self.kernel.atomic(va, 4, AtomicOp::Add(0));
         }
         self.set_filling(page, Filling::Never);
     }
@@ -139,7 +140,7 @@ mod tests {
         PagemapOps, Toward,
     };
     use std::sync::Arc;
-    use units::{HostFrame, SZ_2M};
+    use units::{HostFrame, SZ_2M, SZ_4K};
 
     struct Nobody;
 

@@ -16,6 +16,7 @@
 //! frees frames too.
 
 use crate::LiveMm;
+use crate::barrier::Closed;
 use crate::forget::Forget;
 use crate::kernel::Message;
 use crate::notifier::Begun;
@@ -104,11 +105,29 @@ impl LiveMm {
     /// Reads all messages and settles the events. True where it left work for the readers.
     pub(crate) fn drain(&self) -> bool {
         self.give_way();
+        self.drain_behind(self.barrier.close())
+    }
+
+    /// For a process that shares this memory, and none of its threads: reads what nobody has read since it was asked last, as a
+    /// debugger holds all who would. A thread that waits for that cannot be stopped, so the debugger would wait for ever. Gives how often
+    /// was read by now, for the next time.
+    pub fn relieve(&self, reads: u64) -> u64 {
+        if self.calls().read == reads
+            && self.kernel.event_pending()
+            && let Some(closed) = self.barrier.try_close()
+            && self.drain_behind(closed)
+        {
+            self.kernel.kick();
+        }
+        self.calls().read
+    }
+
+    fn drain_behind(&self, closed: Closed<'_>) -> bool {
         let mut batch = [Message::Other(0); BATCH];
         let mut faults = 0;
         let mut notices = 0;
         {
-            let _closed = self.barrier.close();
+            let _closed = closed;
             loop {
                 let got = self.kernel.read_messages(&mut batch);
                 for &message in batch.iter().take(got) {

@@ -171,6 +171,7 @@ impl LiveMm {
             let leaves = to_device && transfer.purpose == Purpose::Migrate;
             if leaves && unshared != Some(at) {
                 unshared = Some(at);
+                tries.insist();
                 self.break_sharing(rest.first(1));
             } else if leaves || waited || !self.yield_to_raiser(&mut tries) {
                 if leaves {

@@ -89,6 +89,11 @@ impl<'a> Refusals<'a> {
     /// One more.
     pub fn add(&mut self) {
         self.count += 1;
+        self.insist();
+    }
+
+    /// Takes the turn: what was just done is in vain where a change comes before the next step.
+    pub fn insist(&mut self) {
         self.turn.get_or_insert_with(|| self.turns.take());
     }
 

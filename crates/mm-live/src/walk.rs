@@ -33,6 +33,7 @@ impl LiveMm {
         self.alive()?;
         // Good for one look: what comes after took its time.
         let mut known = self.still_known(walk);
+        let mut refusals = self.refusals();
         for _ in 0..MAX_ROUNDS {
             if walk.valid_since.is_some_and(|(id, seq)| self.notifiers.read_retry(id, seq)) {
                 return Err(MmError::Stale);
@@ -51,6 +52,7 @@ impl LiveMm {
                     }
                 }
                 Some(Hurdle::Absent) => {
+                    refusals.insist();
                     let absent = runs.iter().filter(|run| run.run.place.is_none()).map(|run| run.run.range);
                     absent.collect::<Vec<_>>().into_iter().try_for_each(|range| self.populate(range, walk.write))?;
                 }
@@ -126,10 +128,12 @@ impl LiveMm {
         None
     }
 
-    /// Faults a run in: by madvise, or page by page where that is refused (a kernel-mode fault without privilege).
+    /// Faults a run in: by madvise, or page by page where that is refused (a kernel-mode fault without privilege). Also where readers
+    /// answer: a thread that waits for them in a call of the kernel cannot be stopped, nor can a debugger then that stops them.
     fn populate(&self, run: HostRange, write: bool) -> Result<(), MmError> {
         let access = if write { Populate::Write } else { Populate::Read };
-        if self.kernel.populate(run, access).is_ok() {
+        let is_watched = self.books.lock().is_watched(run);
+        if !is_watched && self.kernel.populate(run, access).is_ok() {
             return Ok(());
         }
         for va in (0..run.pages()).map(|index| run.page_at(index)) {
@@ -145,6 +149,12 @@ impl LiveMm {
 }
 
 impl Books {
+    /// Whether faults in it may be reported.
+    fn is_watched(&self, range: HostRange) -> bool {
+        let last = HostVa(range.end.0.saturating_sub(1)).max(range.start);
+        [range.start, last].iter().any(|at| self.chunk(*at).is_some_and(|chunk| !chunk.registered.is_empty()))
+    }
+
     /// Up to where all pages of `range` live in VRAM.
     fn device_until(&self, range: HostRange) -> HostVa {
         let lives = |(_, page): &(HostRange, Page)| matches!(page.residency, Residency::Device(_));

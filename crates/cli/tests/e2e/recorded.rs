@@ -66,13 +66,17 @@ fn memory_that_is_dropped_all_the_time_starves_no_job() {
     if !userfaultfd() {
         return;
     }
+    const ROUNDS: u64 = 40;
     let client = Client::here("churn");
     for way in [&[][..], &["--no-move"]] {
-        let run = client.run(way, &["40"]);
+        let run = client.run(way, &[&ROUNDS.to_string()]);
         assert_eq!((run.code, run.out.as_str()), (Some(0), "40 rounds, 0 wrong\n"), "{way:?}: {}", run.err);
         let retries = run.report["stats"]["retries"].as_object().expect("counts");
         let retries: u64 = retries.values().filter_map(serde_json::Value::as_u64).sum();
-        assert!(retries <= 8 * run.count("gpu_fault_count"), "{way:?}: {retries} rounds of {}", run.report["stats"]);
+        let faults = run.count("gpu_fault_count");
+        assert!(retries <= 8 * faults, "{way:?}: {retries} rounds of {}", run.report["stats"]);
+        let drops = run.report["memory"]["counters"]["removes"].as_u64().expect("a count");
+        assert!(drops <= ROUNDS * 3000, "{way:?}: {drops} changes in {ROUNDS} rounds");
     }
 }
 
