@@ -68,13 +68,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         preloaded.command.env("PONTOON_QUIET", "1");
     }
     let blind = program::why_without_device(program);
-    let report = report.as_deref().map(NewReport::open).transpose()?;
+    let new_report = report.as_deref().map(NewReport::open).transpose()?;
     let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     let mut child = match preloaded.command.args(arguments).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(cannot_start(program, &error)),
     };
-    if let Some(report) = report {
+    if let Some(report) = new_report {
         report.begin()?;
     }
     if let Some(why) = blind.filter(|_| !options.quiet) {
@@ -86,10 +86,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     handle.close();
     let _ = forwarder.join();
     let code = exit_code(status?);
+    let ended = preloaded.ended();
     if preloaded.has_started() == Some(false) {
-        return Ok(without_device(options, blind.is_some(), code));
+        return Ok(without_device(options, blind.is_some() || preloaded.was_refused(), code));
     }
     note_outer_run();
+    if let Some(report) = counted.as_deref().or(report.as_deref()).filter(|report| report.is_file()) {
+        note_missing(report, &ended)?;
+    }
     if let Some(report) = counted {
         let processes = report::read(&report)?;
         if let Some(out) = &options.trace {
@@ -98,6 +102,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         if options.stats {
             eprint!("{}", stats::text(&report::sum(&processes)));
         }
+    }
+    if options.hostile && code == ExitCode::SUCCESS && preloaded.was_refused() {
+        eprintln!("pontoon: nothing was migrated of a process that got no machine");
+        return Ok(ExitCode::from(NOTHING_DONE));
     }
     Ok(code)
 }
@@ -117,6 +125,17 @@ fn counted(options: &Options, report: Option<&Path>, preloaded: &mut Preloaded) 
     let report = folder.join("report.json");
     preloaded.command.env("PONTOON_REPORT", &report);
     Ok(Some(report))
+}
+
+/// Says of which processes the report has no line: a thread that was ended in the middle of a change has left it half done.
+fn note_missing(report: &Path, ended: &[u32]) -> Result<()> {
+    let reports = report::read(report)?;
+    for process in ended.iter().filter(|process| reports.iter().all(|report| report.process != **process)) {
+        eprintln!(
+            "pontoon: process {process} is not in the report: it was killed in the middle of a change of its books"
+        );
+    }
+    Ok(())
 }
 
 /// The run is over, and none of its processes has started a machine.

@@ -46,10 +46,37 @@ impl Preloaded {
         self.folder.as_ref().map(|folder| folder.dir.path())
     }
 
+    /// The processes that had a machine and have ended, once those who see to their end are done: what these write belongs to the run.
+    /// They take some seconds at most.
+    pub fn ended(&self) -> Vec<u32> {
+        let entries = self.folder().and_then(|folder| std::fs::read_dir(folder).ok());
+        let mut ended = Vec::new();
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let process = name.strip_prefix("outside-").and_then(|process| process.parse().ok());
+            if let Some(process) = process.filter(|process| !lives(*process)) {
+                let _ = std::fs::File::open(entry.path()).and_then(|file| file.lock());
+                ended.push(process);
+            }
+        }
+        ended
+    }
+
     /// Whether a process of the run has started a machine; `None` where that cannot be known.
     pub fn has_started(&self) -> Option<bool> {
         self.folder().map(|folder| folder.join("started").exists())
     }
+
+    /// Whether a process of the run wanted a machine and got none.
+    pub fn was_refused(&self) -> bool {
+        self.folder().is_some_and(|folder| folder.join("refused").exists())
+    }
+}
+
+/// Whether a process is there, and has not ended.
+fn lives(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// A run's folder: gone with this, and also when this process is killed. Another process removes it when the pipe ends: on a disk that

@@ -12,7 +12,7 @@
 //! | `nodes` | which file descriptors are ours, and what is open behind them |
 //! | `device` | the face of the machine that the interposers use |
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
-//! | `ending` | the end of a program that filters its own system calls |
+//! | `outside` | the end of a process that does not pass through libc |
 //! | `marks` | what the processes of one run tell each other |
 //! | `refused` | why an atomic was refused |
 //! | `report` | the line that this process leaves of what happened |
@@ -28,12 +28,12 @@
 
 mod config;
 mod device;
-mod ending;
 mod heap;
 mod libc_calls;
 mod marks;
 mod minor;
 mod nodes;
+mod outside;
 mod refused;
 mod report;
 mod session;

@@ -8,7 +8,7 @@
 //! Locking: none of its own; it lies under `session`'s `START`.
 
 use crate::libc_calls::{self, signals};
-use crate::nodes;
+use crate::{nodes, outside};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io;
@@ -69,7 +69,7 @@ impl Report {
     fn put_locked(&mut self, line: &str) -> io::Result<()> {
         let end = rustix::fs::fstat(&self.file)?.st_size as u64;
         // A fork child has its parent's record, which is none of its own.
-        let own = self.line.filter(|(process, ..)| *process == std::process::id());
+        let own = self.line.filter(|(process, ..)| *process == outside::process());
         let (at, line) = match own {
             Some((_, at, length)) if at + length as u64 == end => {
                 rustix::fs::ftruncate(&self.file, at)?;
@@ -79,7 +79,7 @@ impl Report {
             _ => (end, line.to_owned()),
         };
         put_all(&self.file, Some(at), line.as_bytes())?;
-        self.line = Some((std::process::id(), at, line.len()));
+        self.line = Some((outside::process(), at, line.len()));
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::device::{self, Change, Device, Errno, File};
 use crate::minor::Minor;
 use crate::nodes::{self, Entry, Files};
 use crate::report::Report;
-use crate::{ending, heap, libc_calls, marks, view};
+use crate::{heap, libc_calls, marks, outside, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ static EPOCH: AtomicU32 = AtomicU32::new(0);
 /// The process in which the machine runs.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static FINISHED: AtomicBool = AtomicBool::new(false);
+/// Nothing is left to be done for this process.
+static ENDED: AtomicBool = AtomicBool::new(false);
 /// The program filters system calls of its own.
 static FILTERED: AtomicBool = AtomicBool::new(false);
 
@@ -149,7 +151,7 @@ pub fn loaded() {
 /// The program begins to end. Destructors of its libraries are still to come and may use the device, so the machine
 /// goes on; what happened so far is written down, for they may end the process, too.
 pub fn begin_to_finish() {
-    if !ending::is_elsewhere() && is_active() {
+    if !FILTERED.load(Ordering::Acquire) && is_active() {
         libc_calls::inside(|_| {
             if let Some(device) = running() {
                 write_report(device.as_ref(), false);
@@ -159,12 +161,9 @@ pub fn begin_to_finish() {
 }
 
 /// The process ends: memory migrates back, the report is written, the tree is removed. Where there is neither, no system
-/// call is made, and where the program filters its own calls a thread of ours makes them: it may have forbidden them to itself.
+/// call is made, and none where the program filters its own calls: it may have forbidden them to itself, and who is outside sees to it.
 pub fn finish() {
-    if ending::is_elsewhere() {
-        return ending::ask();
-    }
-    if is_active() || view::is_to_be_removed() {
+    if !FILTERED.load(Ordering::Acquire) && (is_active() || view::is_to_be_removed()) {
         libc_calls::inside(|_| finish_here());
     }
 }
@@ -179,13 +178,26 @@ fn finish_here() {
         write_report(device.as_ref(), true);
     }
     view::remove();
+    ENDED.store(true, Ordering::Release);
+}
+
+/// The process has ended, and this is called from outside: what it has not done itself.
+pub fn outlived() {
+    if !ENDED.load(Ordering::Acquire) {
+        if in_own_process()
+            && let Some(device) = RUNNING.lock().clone()
+        {
+            write_report(device.as_ref(), true);
+        }
+        view::remove();
+    }
 }
 
 /// The program is about to filter the system calls of the calling thread.
 pub fn filtered() {
     FILTERED.store(true, Ordering::Release);
     if is_active() || view::is_to_be_removed() {
-        libc_calls::inside(|_| ending::prepare(finish_here));
+        libc_calls::inside(|_| outside::begin());
     }
 }
 
@@ -228,8 +240,9 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     for range in known {
         device.exclude(range);
     }
-    if FILTERED.load(Ordering::Acquire) {
-        ending::prepare(finish_here);
+    // A tracer would follow it, and take it for a thread of the program.
+    if !is_traced() {
+        outside::begin();
     }
     tell_schedules(&*device);
     device.begin();
@@ -267,7 +280,7 @@ fn is_traced() -> bool {
 }
 
 fn in_own_process() -> bool {
-    PROCESS.load(Ordering::Relaxed) == std::process::id()
+    PROCESS.load(Ordering::Relaxed) == outside::process()
 }
 
 /// Every lock of this library, and the machine quiet, while the process forks.
@@ -339,7 +352,8 @@ pub fn fork_child() -> bool {
     ACTIVE.store(false, Ordering::Release);
     EPOCH.fetch_add(1, Ordering::AcqRel);
     heap::forget_threads();
-    ending::forget();
+    outside::forget();
+    ENDED.store(false, Ordering::Release);
     view::forked();
     mem::forget(running.take());
     mem::forget(device);

@@ -16,6 +16,7 @@ mod first;
 mod hostile;
 mod kernels;
 mod loading;
+mod outside;
 mod owners;
 mod planted;
 mod process;

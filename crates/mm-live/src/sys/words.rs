@@ -57,7 +57,13 @@ impl SharedWords {
         // SAFETY: no memory is named; the file's first bytes stay, since it only grows or keeps its length.
         check(unsafe { call(libc::SYS_fallocate, [number, 0, 0, bytes as usize, 0, 0]) })?;
         let at = mem::reserve(bytes)?;
-        match mem::map_shared(at, number) {
+        // By another open file: a mapping keeps its own open, and the locks with it, in any process that shares this memory.
+        let path = format!("/proc/self/fd/{number}\0");
+        let mapped = match core::ffi::CStr::from_bytes_with_nul(path.as_bytes()) {
+            Ok(path) => super::open(path, super::Access::ReadWrite),
+            Err(_) => Err(Errno::INVAL),
+        };
+        match mapped.and_then(|mapped| mem::map_shared(at, mapped.raw() as usize)) {
             Ok(()) => Ok(Self { file, at }),
             Err(errno) => {
                 mem::unmap(at);

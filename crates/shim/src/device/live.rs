@@ -3,9 +3,9 @@
 use super::{Caller, Change, Device, Errno, File, Location, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::{complain, signals};
-use crate::marks;
 use crate::minor::{Gt, Kind, Minor};
 use crate::view;
+use crate::{marks, outside};
 use machine::ClassSchedule;
 use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel};
 use machine::report::Report;
@@ -136,6 +136,14 @@ impl Device for Machine {
         self.live.descriptors()
     }
 
+    fn relieve(&self, seen: u64) -> u64 {
+        self.live.mm().relieve(seen)
+    }
+
+    fn fd_of_locks(&self) -> Option<i32> {
+        self.live.descriptor_of_locks()
+    }
+
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)> {
         let Some(core) = self.core(gt.device) else { return Vec::new() };
         let of_tile = |stats: &Stats| {
@@ -184,7 +192,7 @@ impl Device for Machine {
     }
 
     fn report(&self) -> String {
-        let report = Report { process: std::process::id(), ..self.live.report() };
+        let report = Report { process: outside::process(), ..self.live.report() };
         serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 }

@@ -75,6 +75,10 @@ pub trait Device: Send + Sync {
     fn fork_parent(&self);
     /// The machine's descriptors: the program may not close them, and a fork child closes them.
     fn own_fds(&self) -> Vec<i32>;
+    /// The one of them that has locks which say that this process lives.
+    fn fd_of_locks(&self) -> Option<i32>;
+    /// From outside, now and then: answer for threads that a debugger has stopped. Takes and gives what it saw.
+    fn relieve(&self, seen: u64) -> u64;
     /// Counters of a GT, in the order of debugfs.
     fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)>;
     /// How much of a tile's VRAM there is and is used, by whichever process, as debugfs writes it; by the tile's GT.

@@ -11,10 +11,12 @@
 //! ([`hold`]).
 #![allow(unsafe_code)]
 
+mod outside;
 mod pages;
 mod stack;
 mod thread;
 
+pub use outside::{begin as begin_outside, is_lent, wait_briefly};
 pub use stack::on_own_stack;
 pub use thread::{alive as threads_alive, forget as forget_threads, spawn_thread};
 

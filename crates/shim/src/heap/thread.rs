@@ -17,7 +17,7 @@ use sync::{Body, SpawnError};
 use units::{HostRange, HostVa, SZ_4K};
 
 /// Bytes of a stack, its guard page included.
-const STACK_SIZE: u64 = 1 << 20;
+pub const STACK_SIZE: u64 = 1 << 20;
 
 /// A stack that no thread came to, 0: none. It may be asked for over and over.
 static SPARE: AtomicU64 = AtomicU64::new(0);

@@ -38,6 +38,7 @@ pub mod maps;
 mod memory;
 mod objects;
 mod open;
+pub mod outside;
 mod passed;
 mod paths;
 mod peek;

@@ -47,16 +47,6 @@ pub fn keep_own() {
     keep(block_of(unsafe { libc::pthread_self() }));
 }
 
-/// The calling thread's id, without a system call: from where glibc keeps it in the control block. A vfork child finds that of the
-/// thread that made it. Compare it with the kernel's once.
-pub fn own_id() -> Option<u32> {
-    const OFFSET: usize = 0x2d0;
-    // SAFETY: no precondition.
-    let block = unsafe { libc::pthread_self() } as usize;
-    // SAFETY: glibc's control block is longer than that, and readable as long as its thread lives.
-    cfg!(target_env = "gnu").then(|| unsafe { *((block + OFFSET) as *const u32) })
-}
-
 /// All pages known so far, for a machine that just began.
 pub fn known() -> impl Iterator<Item = HostRange> {
     let pages = PAGES.iter().map(|page| page.load(Ordering::Acquire)).take_while(|page| *page != 0);

@@ -18,6 +18,7 @@ use crate::device::Identity;
 use crate::libc_calls;
 use crate::minor::{Gt, Kind, Minor};
 use crate::nodes::{self, Entry};
+use crate::outside;
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
 use machine::ClassSchedule;
@@ -296,7 +297,7 @@ pub fn hold() -> MutexGuard<'static, Slot> {
 pub fn remove() {
     let Some(root) = made() else { return };
     if let Some((folder, owner)) = &root.own
-        && *owner == std::process::id()
+        && *owner == outside::process()
     {
         let _ = std::fs::remove_dir_all(folder);
     }

@@ -1,0 +1,46 @@
+//! What a process of ours sees to that shares the program's memory, and not its end: reports of programs that leave without libc, and
+//! debuggers.
+
+use crate::clients::{Client, skipped, userfaultfd};
+
+#[test]
+fn a_process_that_leaves_without_libc_is_reported() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("abrupt");
+    for way in [&[][..], &["--hostile"], &["--no-move"]] {
+        for (how, code) in [("instruction", 5), ("kill", 128 + 9), ("become", 0)] {
+            let run = client.run(way, &[how]);
+            assert_eq!(
+                (run.code, run.out.as_str()),
+                (Some(code), "No child processes\n"),
+                "{way:?} {how}: {}",
+                run.err
+            );
+            // Where memory is always on the move, somebody may have died in the middle of it.
+            if way == ["--hostile"] && run.err.contains("is not in the report") {
+                assert_eq!(run.reports.len(), 0, "{how}: {}", run.err);
+                continue;
+            }
+            assert_eq!(run.reports.len(), 1, "{way:?} {how}: {}", run.err);
+            assert!(run.count("gpu_fault_count") > 0 && run.times("SYSTEM->VRAM0") > 0, "{how}: {}", run.report);
+        }
+    }
+}
+
+/// A debugger stops the threads that answer, and waits then for each of the others: also for one that waits, in the kernel, for an answer.
+#[test]
+fn a_thread_goes_on_whose_change_a_debugger_lets_nobody_hear_of() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("held");
+    for way in [&[][..], &["--no-move"]] {
+        let run = client.run(way, &[]);
+        if run.code == Some(2) {
+            return skipped(&format!("a debugger may not attach: {}", run.err));
+        }
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "went on\n"), "{way:?}: {}", run.err);
+    }
+}

@@ -1,0 +1,117 @@
+//! The end of a process that does not pass through libc: a system call by an instruction of its own, a signal that kills, a filter of
+//! its own system calls (seccomp) that forbids ours.
+//!
+//! A process of ours shares the memory (`heap::outside`). When the program has ended it writes the report, and removes the files.
+//! While the program lives it looks now and then whether a debugger has stopped the threads that bring memory back.
+//!
+//! A thread that was ended may have held a lock, and what the lock guards is half changed then: who waits for it has a few seconds, and
+//! ends without a report, which `pontoon run` says. A thread that a debugger has stopped may hold one, too, and will go on: so nothing ends this
+//! process while the program lives, as it may itself hold what the program needs.
+//!
+//! Locking: none.
+
+use crate::libc_calls::outside::{close_all_but_ours, confine, die_by_faults, end_with, is_instrumented};
+use crate::{heap, libc_calls, marks, session, view};
+use core::sync::atomic::{AtomicU32, Ordering};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags};
+
+/// The process that is watched, by whom; 0: nobody is.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
+static WATCHER: AtomicU32 = AtomicU32::new(0);
+
+/// How often it looks.
+const LOOK_NS: i64 = 100_000_000;
+/// What it has to wait for locks when the program has ended.
+const PATIENCE_S: u32 = 5;
+
+/// The program's process, also where the one outside asks.
+pub fn process() -> u32 {
+    let own = std::process::id();
+    if own == WATCHER.load(Ordering::Acquire) { WATCHED.load(Ordering::Acquire) } else { own }
+}
+
+/// Whether somebody will see to the end of this process.
+pub fn is_there() -> bool {
+    WATCHER.load(Ordering::Acquire) != 0
+}
+
+/// Begins it, unless it is there, or the system gives none. Returns when it watches.
+pub fn begin() {
+    let own = std::process::id();
+    if is_instrumented() {
+        return;
+    }
+    if WATCHED.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return;
+    }
+    if !heap::begin_outside(watch) {
+        return WATCHED.store(0, Ordering::Release);
+    }
+    // Without it the mark of a run may be missing when this process ends. A process that cannot begin leaves it at that.
+    if heap::is_lent() {
+        heap::wait_briefly(is_there);
+    }
+}
+
+/// A fork child has nobody.
+pub fn forget() {
+    WATCHED.store(0, Ordering::Release);
+    WATCHER.store(0, Ordering::Release);
+}
+
+/// What is open of the process that is watched.
+struct Process {
+    /// Says that it has ended.
+    end: OwnedFd,
+    /// Of the thread whose control block is used: cannot be read once it is gone, also where the process has become another program (`execve`).
+    thread: OwnedFd,
+}
+
+impl Process {
+    fn open(process: u32, thread: u32) -> Option<Self> {
+        let end = rustix::process::pidfd_open(Pid::from_raw(process as i32)?, PidfdFlags::empty()).ok()?;
+        let path = format!("/proc/{process}/task/{thread}/stat");
+        let thread = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        Some(Self { end, thread })
+    }
+
+    /// Waits a moment for its end. Whether it lives, and is the program that it was.
+    fn lives(&self) -> bool {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_NS };
+        let mut polled = [PollFd::new(&self.end, PollFlags::IN)];
+        let has_ended = poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0);
+        !has_ended && rustix::io::pread(&self.thread, &mut [0; 8], 0).is_ok()
+    }
+}
+
+fn watch(thread: u32) {
+    die_by_faults();
+    let watched = WATCHED.load(Ordering::Acquire);
+    let _ = rustix::thread::set_name(c"pontoon-outside");
+    // What is sent to the program's group is not for this process.
+    let _ = rustix::process::setpgid(None, None);
+    close_all_but_ours();
+    let device = session::running();
+    device.iter().filter_map(|device| device.fd_of_locks()).for_each(libc_calls::close_quietly);
+    let mark = marks::hold(&format!("outside-{watched}"));
+    let Some(process) = Process::open(watched, thread) else { return };
+    // A folder of this process' own takes calls that open and remove. Whoever has no rights to give up may make them.
+    let removes = view::is_to_be_removed() && !rustix::process::geteuid().is_root();
+    let is_safe = removes || confine();
+    WATCHER.store(std::process::id(), Ordering::Release);
+    if !is_safe {
+        return;
+    }
+    let mut seen = 0;
+    while process.lives() {
+        end_with(&process.thread, PATIENCE_S);
+        seen = device.as_ref().map_or(0, |device| device.relieve(seen));
+        end_with(&process.thread, 0);
+    }
+    end_with(&process.thread, PATIENCE_S);
+    session::outlived();
+    drop(mark);
+}
