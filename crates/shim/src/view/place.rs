@@ -104,10 +104,7 @@ fn own_tree(place: &Path, identities: &[Identity]) -> Result<Place, Refusal> {
 /// A new folder under a name of its own, empty, which others may read.
 fn make_folder(parent: &OwnedFd, start: &str) -> rustix::io::Result<(OsString, OwnedFd)> {
     loop {
-        // The clock and the place of the stack: others cannot make all the names that this may become.
-        let here = 0u8;
-        let name =
-            OsString::from(format!("{start}-{:x}", sync::time::now_ns() ^ (&raw const here as u64).rotate_left(20)));
+        let name = OsString::from(format!("{start}-{:016x}", number()?));
         match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => continue,
@@ -120,6 +117,14 @@ fn make_folder(parent: &OwnedFd, start: &str) -> rustix::io::Result<(OsString, O
         rustix::fs::chmodat(&folder, ".", Mode::from_raw_mode(0o755), AtFlags::empty())?;
         return Ok((name, folder));
     }
+}
+
+/// Of the kernel's random ones: others cannot make all the names that it may become. Not by the clock: valgrind hides the page from which
+/// it is read.
+fn number() -> rustix::io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn open_folder(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
