@@ -177,7 +177,7 @@ fn finish_here() {
         ACTIVE.store(false, Ordering::Release);
         write_report(device.as_ref(), true);
     }
-    view::remove();
+    view::leave();
     ENDED.store(true, Ordering::Release);
 }
 

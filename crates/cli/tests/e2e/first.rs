@@ -1,7 +1,7 @@
 //! What a first-time user meets: programs that cannot see the device, checkers that run the program their own way, what is said
 //! and how often, and what a run leaves behind.
 
-use crate::clients::{Client, pontoon, userfaultfd};
+use crate::clients::{Client, pontoon, skipped, userfaultfd};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -76,6 +76,49 @@ fn valgrind_is_refused_with_a_sentence() {
     }
 }
 
+/// By valgrind itself, where it is installed: its own exit status comes through, and the client hears that there is no device.
+#[test]
+fn a_client_under_valgrind_is_refused_the_device_and_lives() {
+    let Ok(version) = Command::new("valgrind").arg("--version").output() else {
+        return skipped("valgrind is not installed");
+    };
+    assert!(version.status.success(), "{version:?}");
+    let client = Client::new("tour");
+    for way in [&[][..], &["--hostile"]] {
+        let run = |program: &std::ffi::OsStr| {
+            let mut command = pontoon();
+            let output = command.arg("run").args(way).args(["--", "valgrind", "-q"]).arg(program).output();
+            let output = output.expect("the command starts");
+            (output.status.code(), texts(&output).1)
+        };
+        let (code, said) = run(client.program().as_os_str());
+        assert_eq!(code, Some(2), "{way:?}: {said}");
+        assert!(said.contains("no device under valgrind") && said.contains("No such device"), "{way:?}: {said}");
+        assert_eq!(run("false".as_ref()).0, Some(1), "{way:?}");
+        let nothing = if way.is_empty() { 0 } else { 125 };
+        assert_eq!(run("true".as_ref()).0, Some(nothing), "{way:?}");
+    }
+}
+
+/// Without the command, and where a folder of this process' own lies on a disk: another process removes it.
+#[test]
+fn a_program_with_the_library_alone_leaves_no_folder() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("tour");
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let library = Path::new(env!("CARGO_BIN_EXE_pontoon")).with_file_name("deps/libpontoon_shim.so");
+    let mut command = Command::new(client.program());
+    command.env("LD_PRELOAD", library).env("XDG_RUNTIME_DIR", dir.path()).env("PONTOON_QUIET", "1");
+    let output = command.output().expect("it starts");
+    let (out, said) = texts(&output);
+    assert!(out.contains("TOUR ok") && said.is_empty(), "{out}{said}");
+    let script = "while test -n \"$(ls -A $0)\"; do sleep 0.02; done";
+    let gone = Command::new("timeout").args(["40", "sh", "-c", script]).arg(dir.path()).status();
+    assert!(gone.expect("timeout starts").success(), "{:?} is left", dir.path().read_dir().expect("a folder").next());
+}
+
 #[test]
 fn hostility_that_moves_nothing_is_no_success() {
     let mut command = pontoon();
@@ -102,6 +145,19 @@ fn a_limit_is_said_once_a_run_or_not_at_all() {
         said.matches("limited:").count()
     };
     assert_eq!((limits(&[]), limits(&["--quiet"])), (1, 0));
+}
+
+/// A launcher had a machine, and what it became had none.
+#[test]
+fn hostility_that_passes_a_process_by_is_no_success() {
+    if !userfaultfd() {
+        return;
+    }
+    let script = "export LD_PRELOAD=$LD_PRELOAD:/nonexistent/vgpreload_core-amd64-linux.so; exec /bin/true";
+    let output = pontoon().args(["run", "--hostile", "--", "sh", "-c", script]).output().expect("the command starts");
+    let (_, said) = texts(&output);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("no device under valgrind") && said.contains("nothing was migrated"), "{said}");
 }
 
 /// The folder of a run is gone when the command is: killed, interrupted, or ended.

@@ -83,6 +83,11 @@ pub fn close_all_but_ours() {
     close_range(from, c_int::MAX);
 }
 
+/// Closes all of them.
+pub fn close_all() {
+    close_range(0, c_int::MAX);
+}
+
 fn close_range(first: c_int, last: c_int) {
     // SAFETY: copies that no code of this process uses.
     unsafe { raw::call(libc::SYS_close_range, first as usize, last as usize, 0, 0, 0, 0) };
@@ -122,6 +127,12 @@ static THREAD: AtomicI32 = AtomicI32::new(-1);
 /// From now on this process ends so many seconds after the thread, at the latest; `stat` is its file of that name. 0: it does not.
 pub fn end_with(stat: &OwnedFd, seconds: u32) {
     THREAD.store(stat.as_raw_fd(), Ordering::Release);
+    tick(seconds);
+}
+
+/// Ends this process in so many seconds, whatever it does.
+pub fn die_in(seconds: u32) {
+    act(libc::SIGALRM, libc::SIG_DFL);
     tick(seconds);
 }
 

@@ -9,6 +9,7 @@
 mod path;
 mod place;
 mod property;
+mod removal;
 mod tree;
 pub use place::shared_file;
 pub use tree::slot;
@@ -295,12 +296,24 @@ pub fn hold() -> MutexGuard<'static, Slot> {
 
 /// Removes the tree, where this process made it.
 pub fn remove() {
-    let Some(root) = made() else { return };
-    if let Some((folder, owner)) = &root.own
-        && *owner == outside::process()
-    {
+    if let Some((_, folder)) = own() {
         let _ = std::fs::remove_dir_all(folder);
     }
+}
+
+/// Removes it as well, or sees to it that it is removed soon: on a disk that takes longer than many a program.
+pub fn leave() {
+    let Some((root, folder)) = own() else { return };
+    if removal::is_quick(&root.root) || !removal::begin(folder) {
+        remove();
+    }
+}
+
+/// The tree, and its folder, where this process made it.
+fn own() -> Option<(Arc<Root>, PathBuf)> {
+    let root = made()?;
+    let (folder, owner) = root.own.clone()?;
+    (owner == outside::process()).then_some((root, folder))
 }
 
 fn made() -> Option<Arc<Root>> {
