@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +40,14 @@ static int reads(const char *path, const char *part) {
     fclose(f);
     text[n] = 0;
     return strstr(text, part) != NULL;
+}
+/* The kind of file system by path, and by a descriptor; 0 where they differ. */
+static long kind(const char *path) {
+    struct statfs by_path, by_fd;
+    int fd = open(path, O_PATH);
+    int failed = fd < 0 || statfs(path, &by_path) || fstatfs(fd, &by_fd);
+    close(fd);
+    return failed || by_path.f_type != by_fd.f_type ? 0 : by_path.f_type;
 }
 static void on_segv(int sig) {
     (void)sig;
@@ -128,7 +137,20 @@ int main(void) {
     fact("debugfs looks mounted", !stat("/sys/kernel/debug/.", &st) && !stat("/sys/kernel/debug/..", &above) && st.st_dev != above.st_dev);
     fact("debugfs info", reads("/sys/kernel/debug/dri/0/info", "tile_count 2") && reads("/sys/kernel/debug/dri/128/name", "xe dev=0000:4d:00.0"));
 
+    fact("files of sysfs are in sysfs", kind("/sys/class/drm/card0/device/uevent") == 0x62656572 &&
+                                             kind("/sys/bus/pci/devices/0000:4d:00.0") == 0x62656572 && kind("/sys/class/drm") == 0x62656572);
+    fact("those of debugfs in debugfs", kind("/sys/kernel/debug/dri/0/info") == 0x64626720);
+    fact("nodes in devtmpfs", kind("/dev/dri") == 0x01021994 && kind("/dev/dri/renderD128") == 0x01021994);
+    fact("real ones where they are", kind("/sys/class/drm/..") == 0x62656572 && kind("/proc/self/fd") == 0x9fa0);
+    struct statfs fs;
+    fact("statfs of nothing", statfs("/sys/class/drm/none", &fs) == -1 && errno == ENOENT && fstatfs(-1, &fs) == -1 && errno == EBADF);
+
     fd = open("/dev/dri/card0", O_RDWR);
+    snprintf(buffer, sizeof buffer, "/proc/self/fdinfo/%d", fd);
+    int info = open(buffer, O_RDONLY), stats = open("/sys/kernel/debug/dri/0/gt0/stats", O_RDONLY);
+    fact("what the device tells, too", !fstatfs(info, &fs) && fs.f_type == 0x9fa0 && !fstatfs(stats, &fs) && fs.f_type == 0x64626720 &&
+                                           !fstatfs(fd, &fs) && fs.f_type == 0x01021994);
+    close(info), close(stats);
     fact("counters of both GTs", reads("/sys/kernel/debug/dri/0/gt0/stats", "svm_pagefault_count: ") &&
                                      reads("/sys/kernel/debug/dri/0/gt1/stats", "tlb_inval_count: "));
     pid_t child = fork();

@@ -5,6 +5,7 @@
 //! | `open` | open and its kin, fopen, opendir, scandir |
 //! | `descriptors` | close, dup, fcntl, ioctl and their kin |
 //! | `stat` | stat, statx and their kin |
+//! | `statfs` | statfs, fstatfs |
 //! | `paths` | access, readlink, realpath, chdir, getcwd |
 //! | `changes` | unlink, rename, chmod, mkdir and their kin, which the device's files refuse |
 //! | `buffers` | mmap of a buffer |
@@ -50,6 +51,7 @@ mod received;
 mod shared;
 pub mod signals;
 mod stat;
+mod statfs;
 pub mod threads;
 mod wait;
 mod writes;

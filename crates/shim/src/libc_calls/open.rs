@@ -165,7 +165,7 @@ fn info_over(fd: c_int, of: c_int, flags: c_int) -> c_int {
         {
             text.extend_from_slice(file.usage().as_bytes());
         }
-        content_over(opened, c"fdinfo", &text, flags)
+        content_over(opened, c"/proc/self/fdinfo", &text, flags)
     }))
 }
 
@@ -205,8 +205,8 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         let Ok(stat) = rustix::fs::fstat(&opened) else { return Ok(opened.into_raw_fd()) };
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
-            Some(Special::Stats(gt)) => text_over(opened, c"stats", flags, |device| stats(&device.gt_stats(gt))),
-            Some(Special::Vram(gt)) => text_over(opened, c"vram_mm", flags, |device| device.vram(gt)),
+            Some(Special::Stats(gt)) => text_over(opened, c"/sys/kernel/debug/stats", flags, |device| stats(&device.gt_stats(gt))),
+            Some(Special::Vram(gt)) => text_over(opened, c"/sys/kernel/debug/vram_mm", flags, |device| device.vram(gt)),
             Some(Special::Property(..) | Special::Reset(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);

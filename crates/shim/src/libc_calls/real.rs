@@ -104,6 +104,8 @@ functions! {
     fn fstat64(fd: c_int, out: *mut libc::stat64) -> c_int;
     fn fstatat64(dirfd: c_int, path: *const c_char, out: *mut libc::stat64, flags: c_int) -> c_int;
     fn statx(dirfd: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut libc::statx) -> c_int;
+    fn statfs64(path: *const c_char, out: *mut libc::statfs64) -> c_int;
+    fn fstatfs64(fd: c_int, out: *mut libc::statfs64) -> c_int;
     fn access(path: *const c_char, mode: c_int) -> c_int;
     fn euidaccess(path: *const c_char, mode: c_int) -> c_int;
     fn faccessat(dirfd: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int;

@@ -81,6 +81,19 @@ pub enum Special {
     Reset(Gt),
 }
 
+/// The file system that a file is one of, in the program's eyes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileSystem {
+    /// sysfs.
+    Sysfs,
+    /// debugfs.
+    Debugfs,
+    /// procfs.
+    Proc,
+    /// devtmpfs.
+    Devices,
+}
+
 /// What a write to a file of the tree does.
 pub enum Written {
     /// The file has this text from now on.
@@ -182,7 +195,15 @@ fn is_fdinfo(dirfd: i32) -> bool {
     name_of(dirfd, &mut [core::mem::MaybeUninit::uninit(); 64]).is_some_and(path::is_own_fdinfo)
 }
 
-/// The path of a directory, if there is room for it. Not by std, whose readlink is our own; no allocation.
+/// The file system of an open file that is one of the tree, or a memory file in the place of one; `None` for all others.
+pub fn file_system(fd: i32) -> Option<FileSystem> {
+    let mut room = [core::mem::MaybeUninit::uninit(); 1024];
+    let name = name_of(fd, &mut room)?;
+    let instead = || name.strip_prefix(b"/memfd:")?.strip_suffix(b" (deleted)");
+    path::file_system(shown_name(name).or_else(instead)?)
+}
+
+/// The path of a file, if there is room for it. Not by std, whose readlink is our own; no allocation.
 fn name_of(dirfd: i32, room: &mut [core::mem::MaybeUninit<u8>]) -> Option<&[u8]> {
     let mut name = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut digits = [0u8; 10];

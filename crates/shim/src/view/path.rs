@@ -3,6 +3,8 @@
 //! A path is walked component by component until what was walked is one of the prefixes below; the rest is left to
 //! the kernel, which resolves it inside the tree (its links are relative).
 
+use super::FileSystem;
+
 /// A path that is shown.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -166,6 +168,18 @@ pub fn is_own_fdinfo(path: &[u8]) -> bool {
     who.is_some_and(|who| who == b"self" || who == b"thread-self" || decimal(who) == Some(std::process::id()))
 }
 
+/// Which file system a path that is shown lies in.
+pub fn file_system(path: &[u8]) -> Option<FileSystem> {
+    let is_below = |folder: &[u8]| path.strip_prefix(folder).is_some_and(|rest| rest.first().is_none_or(|c| *c == b'/'));
+    let all: [(&[u8], _); 4] = [
+        (b"/sys/kernel/debug", FileSystem::Debugfs),
+        (b"/sys", FileSystem::Sysfs),
+        (b"/dev", FileSystem::Devices),
+        (b"/proc", FileSystem::Proc),
+    ];
+    all.into_iter().find(|(folder, _)| is_below(folder)).map(|(_, of)| of)
+}
+
 /// A descriptor's number, if that is all of the path.
 pub fn number(path: &[u8]) -> Option<i32> {
     decimal(path).and_then(|number| i32::try_from(number).ok())
@@ -240,6 +254,22 @@ mod tests {
                 let Meaning::Shown(prefix, _) = meaning(path.as_bytes()) else { panic!("{path} is foreign") };
                 assert_eq!(prefix.device, device, "{path}");
             }
+        }
+    }
+
+    #[test]
+    fn a_path_says_which_file_system_it_is_in() {
+        for (path, of) in [
+            ("/sys/devices/pci0000:4c", Some(FileSystem::Sysfs)),
+            ("/sys/kernel/debug/dri/0/name", Some(FileSystem::Debugfs)),
+            ("/sys/kernel/debugger", Some(FileSystem::Sysfs)),
+            ("/dev/dri/card0", Some(FileSystem::Devices)),
+            ("/proc/self/fdinfo/3", Some(FileSystem::Proc)),
+            ("/devices", None),
+            ("pontoon-bo", None),
+            ("", None),
+        ] {
+            assert_eq!(file_system(path.as_bytes()), of, "{path}");
         }
     }
 
