@@ -8,6 +8,7 @@
  *     processes forked                          a child opens the device again, beside what it has from its parent
  *     processes shares                          fdinfo tells each client's share, queries and debugfs the sum
  *     processes shared                          a buffer of VRAM goes to another process, and both write to it
+ *     processes told                            what fdinfo of another process tells, however it is read; one that is stopped keeps nobody
  *
  * A line for what is not as it should be; the last line is `PROCESSES ok` or `PROCESSES BAD failures=<n>`. Exit status 0 or 1; 2
  * where a call failed that must not.
@@ -18,6 +19,8 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #define MB (1ul << 20)
@@ -274,6 +277,28 @@ static uint64_t fdinfo(int fd, const char *key) {
     return number_in(path, key);
 }
 
+/* The same of another process, found as gputop finds it: by the directories of its descriptors. */
+static uint64_t fdinfo_of(pid_t process, int fd, const char *key) {
+    char path[64], name[16], copy[64];
+    snprintf(name, sizeof name, "%d", fd);
+    snprintf(path, sizeof path, "/proc/%d/fd", process);
+    int links = open(path, O_RDONLY | O_DIRECTORY);
+    struct stat stat;
+    IS(fstatat(links, name, &stat, 0), 0);
+    IS(S_ISCHR(stat.st_mode) && stat.st_rdev == makedev(226, 128), 1);
+    ssize_t length = readlinkat(links, name, path, sizeof path);
+    IS(length == 19 && !memcmp(path, "/dev/dri/renderD128", 19), 1);
+    snprintf(path, sizeof path, "/proc/%d/fdinfo", process);
+    int infos = open(path, O_RDONLY | O_DIRECTORY);
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", process, fd);
+    int info = openat(infos, name, O_RDONLY);
+    snprintf(copy, sizeof copy, "/proc/self/fd/%d", info);
+    uint64_t value = number_in(path, key);
+    IS(number_in(copy, key) == value, 1);
+    close(links), close(infos), close(info);
+    return value;
+}
+
 static uint64_t above;
 
 static void share(void) {
@@ -294,6 +319,58 @@ static void shares(void) {
     ends_well(begin(share));
     IS(fdinfo(gpu.fd, "drm-resident-vram0"), MB);
     IS(vram_used(gpu.fd), MB);
+}
+
+/* What the children have to tell, in memory of both. */
+static struct { int fd, copy, plain; uint64_t client; } *of_child;
+
+static void be_told_of(void) {
+    gpu_open(&gpu);
+    must_buffer(gpu.fd, 2 * MB);
+    of_child->client = fdinfo(gpu.fd, "drm-client-id");
+    of_child->fd = gpu.fd;
+    of_child->copy = dup(gpu.fd);
+    of_child->plain = open("/dev/null", O_RDONLY);
+    tell(up);
+    await(down);
+    must_buffer(gpu.fd, MB);
+    struct gpu second;
+    gpu_open(&second);
+    must_buffer(second.fd, 4 * MB);
+    of_child->copy = second.fd;
+    tell(up);
+    await(down);
+}
+
+/* The parent has no device of its own: it looks on. */
+static void told(void) {
+    of_child = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t child = begin(be_told_of);
+    await(up);
+    int fd = of_child->fd;
+    IS(fdinfo_of(child, fd, "drm-resident-vram0"), 2 * MB);
+    IS(fdinfo_of(child, fd, "drm-client-id"), of_child->client);
+    IS(fdinfo_of(child, of_child->copy, "drm-client-id"), of_child->client);
+    tell(down);
+    await(up);
+    IS(fdinfo_of(child, fd, "drm-resident-vram0"), 3 * MB);
+    IS(fdinfo_of(child, of_child->copy, "drm-resident-vram0"), 4 * MB);
+    IS(fdinfo_of(child, of_child->copy, "drm-client-id") == of_child->client, 0);
+    /* what is no node is as the kernel has it */
+    char path[64], command[128];
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", child, of_child->plain);
+    IS(number_in(path, "drm-client-id") == ~0ull && number_in(path, "pos") == 0, 1);
+    /* any program of the run is told, too */
+    snprintf(command, sizeof command, "grep -q '^drm-resident-vram0:.3 MiB$' /proc/%d/fdinfo/%d", child, fd);
+    IS(system(command), 0);
+    kill(child, SIGSTOP);
+    waitpid(child, NULL, WUNTRACED);
+    IS(number_in(path, "pos"), 0);
+    IS(fdinfo_of(child, fd, "drm-client-id") == ~0ull, 1);
+    kill(child, SIGCONT);
+    IS(fdinfo_of(child, fd, "drm-client-id"), of_child->client);
+    tell(down);
+    ends_well(child);
 }
 
 static int ends[2];
@@ -351,8 +428,10 @@ int main(int argc, char **argv) {
         shares();
     } else if (!strcmp(what, "shared")) {
         shared();
+    } else if (!strcmp(what, "told")) {
+        told();
     } else {
-        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared\n");
+        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | told\n");
         return 2;
     }
     if (failures)

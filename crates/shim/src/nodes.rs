@@ -112,6 +112,18 @@ pub fn file(fd: i32) -> Option<(Arc<dyn File>, u32)> {
     }
 }
 
+/// Device and inode number of the file that a descriptor is of, as the kernel has them: those of a node's memory file.
+pub fn inode(fd: i32) -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// The node that a memory file shows by the name that the kernel gives it.
+pub fn of_name(name: &[u8]) -> Option<Minor> {
+    let name = name.strip_prefix(b"/memfd:")?.strip_suffix(b" (deleted)")?;
+    Minor::all(MAX_DEVICES).find(|minor| minor.path().to_bytes() == name)
+}
+
 /// The open file behind a node's descriptor is another one from now on, unless somebody was here first. What was there
 /// is the dead machine's: not even its destructor may run.
 pub fn replace(fd: i32, dead: u32, file: Arc<dyn File>, epoch: u32) {

@@ -12,7 +12,7 @@ use crate::device::{self, Change, Device, Errno, File};
 use crate::minor::Minor;
 use crate::nodes::{self, Entry, Files};
 use crate::report::Report;
-use crate::{heap, libc_calls, marks, outside, view};
+use crate::{clients, heap, libc_calls, marks, outside, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -175,6 +175,7 @@ fn finish_here() {
     {
         device.shutdown();
         ACTIVE.store(false, Ordering::Release);
+        clients::end();
         write_report(device.as_ref(), true);
     }
     view::leave();
@@ -188,6 +189,7 @@ pub fn outlived() {
             && let Some(device) = RUNNING.lock().clone()
         {
             write_report(device.as_ref(), true);
+            clients::end();
         }
         view::remove();
     }
@@ -246,6 +248,7 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     }
     tell_schedules(&*device);
     device.begin();
+    clients::begin();
     Ok(device)
 }
 

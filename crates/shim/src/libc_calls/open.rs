@@ -5,16 +5,18 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
+use crate::clients;
 use crate::device::{Device, Errno, FILE_BYTES};
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
-use crate::view::{self, Look, Special};
+use crate::view::{self, Look, Of, Special};
 use core::ffi::{CStr, c_char, c_int, c_uint};
 use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{FileType, MemfdFlags};
+use rustix::fs::{CWD, FileType, MemfdFlags};
 use std::fmt::Write;
+use std::mem::MaybeUninit;
 
 interpose! {
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
@@ -139,34 +141,50 @@ unsafe fn open_at(
     adopt(real(path, kept), flags)
 }
 
-/// The node's descriptor whose `fdinfo` a path leads to.
+/// The descriptor of a node, of this process or perhaps of another one, whose `fdinfo` a path leads to.
 ///
 /// # Safety
 /// `path` is the program's own.
-unsafe fn fdinfo(dirfd: c_int, path: *const c_char) -> Option<c_int> {
+unsafe fn fdinfo(dirfd: c_int, path: *const c_char) -> Option<Of> {
     // SAFETY: the caller's contract.
     let bytes = unsafe { c_string(path) }?;
-    view::fdinfo(dirfd, bytes).filter(|of| matches!(nodes::entry(*of), Entry::Node(_)))
+    let is_node = |of: &Of| of.process.is_some() || matches!(nodes::entry(of.fd), Entry::Node(_));
+    view::fdinfo(dirfd, bytes).filter(is_node)
 }
 
-/// `fd`, just opened, becomes a file with what the kernel says of descriptor `of`, and what the device says.
-fn info_over(fd: c_int, of: c_int, flags: c_int) -> c_int {
+/// `fd`, just opened, becomes a file with what the kernel says of a descriptor, and what the device says; it stays as it is where the
+/// device says nothing.
+fn info_over(fd: c_int, of: Of, flags: c_int) -> c_int {
     if fd < 0 || flags & O_PATH != 0 {
         return fd;
     }
     finish(inside(|_| {
         // SAFETY: the descriptor was just opened, and its number is not the program's yet.
         let opened = unsafe { OwnedFd::from_raw_fd(fd) };
+        let told = match of.process {
+            None => usage(of.fd),
+            Some(process) => is_node_of(process, of.fd).then(|| clients::ask(process, of.fd)).flatten(),
+        };
+        let Some(told) = told else { return Ok(opened.into_raw_fd()) };
         let mut text = vec![0; 4096];
         let length = rustix::io::read(&opened, &mut text).map_err(errno_of)?;
         text.truncate(length);
-        if let Some((file, epoch)) = nodes::file(of)
-            && session::is_alive(epoch)
-        {
-            text.extend_from_slice(file.usage().as_bytes());
-        }
+        text.extend_from_slice(told.as_bytes());
         content_over(opened, c"/proc/self/fdinfo", &text, flags)
     }))
+}
+
+fn usage(fd: c_int) -> Option<String> {
+    let (file, epoch) = nodes::file(fd)?;
+    session::is_alive(epoch).then(|| file.usage())
+}
+
+/// Whether another process's descriptor is one of a node. Not by std, whose readlink is our own.
+fn is_node_of(process: u32, fd: c_int) -> bool {
+    let mut room = [MaybeUninit::uninit(); 64];
+    let path = format!("/proc/{process}/fd/{fd}");
+    let name = rustix::fs::readlinkat_raw(CWD, path.as_str(), &mut room);
+    name.is_ok_and(|(name, _)| nodes::of_name(name).is_some())
 }
 
 /// `opened`'s number becomes a file of these bytes.
@@ -205,7 +223,9 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         let Ok(stat) = rustix::fs::fstat(&opened) else { return Ok(opened.into_raw_fd()) };
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
-            Some(Special::Stats(gt)) => text_over(opened, c"/sys/kernel/debug/stats", flags, |device| stats(&device.gt_stats(gt))),
+            Some(Special::Stats(gt)) => {
+                text_over(opened, c"/sys/kernel/debug/stats", flags, |device| stats(&device.gt_stats(gt)))
+            }
             Some(Special::Vram(gt)) => text_over(opened, c"/sys/kernel/debug/vram_mm", flags, |device| device.vram(gt)),
             Some(Special::Property(..) | Special::Reset(_)) => {
                 if is_writing(flags) {

@@ -2,6 +2,7 @@
 
 use super::{inside, interpose, look, real};
 use crate::minor::Minor;
+use crate::nodes;
 use crate::view::{self, Look};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
@@ -172,11 +173,20 @@ unsafe fn read_link(
             return length;
         }
     };
-    if length <= 0 || !view::is_made() {
+    if length <= 0 {
         return length;
     }
     // SAFETY: readlink wrote that many bytes.
     let link = unsafe { core::slice::from_raw_parts_mut(out.cast::<u8>(), length as usize) };
+    if let Some(minor) = nodes::of_name(link) {
+        // Another process's node: the kernel's name of its memory file is longer.
+        let name = minor.path().to_bytes();
+        link[..name.len()].copy_from_slice(name);
+        return name.len() as ssize_t;
+    }
+    if !view::is_made() {
+        return length;
+    }
     let Some(shown) = shown_length(link) else { return length };
     link.copy_within(link.len() - shown.., 0);
     shown as ssize_t

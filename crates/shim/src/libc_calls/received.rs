@@ -13,8 +13,6 @@ use crate::session;
 use core::ffi::{c_int, c_uint};
 use core::{ptr, slice};
 use libc::{mmsghdr, msghdr, ssize_t, timespec};
-use machine::profile::MAX_DEVICES;
-use rustix::fd::BorrowedFd;
 use rustix::fs::CWD;
 use std::mem::MaybeUninit;
 
@@ -69,14 +67,13 @@ pub fn adopt(fd: c_int) -> bool {
 fn minor_of(fd: c_int) -> Option<Minor> {
     let mut target = [MaybeUninit::uninit(); 64];
     let (name, _) = rustix::fs::readlinkat_raw(CWD, format!("/proc/self/fd/{fd}").as_str(), &mut target).ok()?;
-    let name = name.strip_prefix(b"/memfd:")?.strip_suffix(b" (deleted)")?;
-    Minor::all(MAX_DEVICES).find(|minor| minor.path().to_bytes() == name)
+    nodes::of_name(name)
 }
 
 fn take(fd: c_int, minor: Minor) -> bool {
-    let Some(inode) = inode(fd) else { return false };
+    let Some(inode) = nodes::inode(fd) else { return false };
     let known = nodes::ours_in(0, u32::MAX)
-        .find(|known| nodes::entry(*known) == Entry::Node(minor) && self::inode(*known) == Some(inode));
+        .find(|known| nodes::entry(*known) == Entry::Node(minor) && nodes::inode(*known) == Some(inode));
     if let Some(known) = known {
         nodes::share(known, fd);
         return true;
@@ -85,10 +82,4 @@ fn take(fd: c_int, minor: Minor) -> bool {
         nodes::install(fd, minor, file, epoch);
         true
     })
-}
-
-fn inode(fd: c_int) -> Option<(u64, u64)> {
-    // SAFETY: a number of the program's, asked about within the call that it was given to.
-    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
-    Some((stat.st_dev, stat.st_ino))
 }

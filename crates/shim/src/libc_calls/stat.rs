@@ -97,7 +97,11 @@ interpose! {
         let real = |path| unsafe { real::statx(dirfd, path, flags, mask, out) };
         // SAFETY: the program's own arguments.
         let result = match unsafe { look(dirfd, path) } {
-            Look::Foreign => return real(path),
+            Look::Foreign => {
+                let result = real(path);
+                // SAFETY: filled where the call succeeded, by the program's own path.
+                return unsafe { foreign(result, dirfd, path, out, is_bare_extended, show_extended) };
+            }
             Look::Inside => real(path),
             Look::Shown(shown) => real(shown.as_ptr()),
             Look::Node(minor) => {
@@ -119,7 +123,11 @@ interpose! {
 unsafe fn by_path(dirfd: c_int, path: *const c_char, out: *mut Stat, real: impl Fn(*const c_char) -> c_int) -> c_int {
     // SAFETY: the caller's contract.
     let result = match unsafe { look(dirfd, path) } {
-        Look::Foreign => return real(path),
+        Look::Foreign => {
+            let result = real(path);
+            // SAFETY: filled where the call succeeded, by the program's own path.
+            return unsafe { foreign(result, dirfd, path, out, is_bare, show) };
+        }
         Look::Shown(shown) => real(shown.as_ptr()),
         Look::Inside => real(path),
         Look::Node(minor) => {
@@ -141,6 +149,49 @@ unsafe fn by_path(dirfd: c_int, path: *const c_char, out: *mut Stat, real: impl 
         }
     }
     result
+}
+
+/// What was found by a path that is not shown: it may be another process's node.
+///
+/// # Safety
+/// `out` was filled where `result` is 0, by a path of the program.
+unsafe fn foreign<T>(
+    result: c_int,
+    dirfd: c_int,
+    path: *const c_char,
+    out: *mut T,
+    is_bare: fn(&T) -> bool,
+    show: fn(&mut T, Minor),
+) -> c_int {
+    if result == 0 {
+        // SAFETY: the caller's contract.
+        let found = unsafe { &mut *out };
+        // SAFETY: the caller's contract: the kernel has read the path.
+        if let Some(minor) = is_bare(found).then(|| unsafe { others_node(dirfd, path) }).flatten() {
+            show(found, minor);
+        }
+    }
+    result
+}
+
+/// Whether it is a file that no folder has, as a memory file is.
+fn is_bare(stat: &Stat) -> bool {
+    stat.st_nlink == 0 && stat.st_mode & S_IFMT == libc::S_IFREG
+}
+
+fn is_bare_extended(stat: &Statx) -> bool {
+    stat.stx_nlink == 0 && u32::from(stat.stx_mode) & S_IFMT == libc::S_IFREG
+}
+
+/// The node behind a link of `/proc/PID/fd`, where that is a memory file of another process.
+///
+/// # Safety
+/// A path of the program that the kernel could read.
+unsafe fn others_node(dirfd: c_int, path: *const c_char) -> Option<Minor> {
+    let mut name = [0u8; 64];
+    // SAFETY: the caller's contract, and room of ours.
+    let length = unsafe { real::readlinkat(dirfd, path, name.as_mut_ptr().cast(), name.len()) };
+    nodes::of_name(name.get(..usize::try_from(length).ok()?)?)
 }
 
 /// # Safety

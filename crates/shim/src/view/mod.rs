@@ -11,7 +11,8 @@ mod place;
 mod property;
 mod removal;
 mod tree;
-pub use place::shared_file;
+pub use path::Of;
+pub use place::{shared_file, shared_folder};
 pub use tree::slot;
 
 use crate::config;
@@ -185,14 +186,14 @@ fn shown(prefix: &path::Prefix, rest: &[u8]) -> Look {
     path.map_or(Look::Foreign, Look::Shown)
 }
 
-/// N of a path that leads to `/proc/self/fdinfo/N`, from directory descriptor `dirfd` where it is relative.
-pub fn fdinfo(dirfd: i32, path: &[u8]) -> Option<i32> {
-    path::fdinfo(path).or_else(|| path::number(path).filter(|_| dirfd >= 0 && is_fdinfo(dirfd)))
-}
-
-/// Whether a descriptor is the directory `/proc/self/fdinfo`.
-fn is_fdinfo(dirfd: i32) -> bool {
-    name_of(dirfd, &mut [core::mem::MaybeUninit::uninit(); 64]).is_some_and(path::is_own_fdinfo)
+/// Whose descriptor a path tells of that leads to an `fdinfo`, from directory descriptor `dirfd` where it is relative.
+pub fn fdinfo(dirfd: i32, path: &[u8]) -> Option<Of> {
+    let relative = || {
+        let fd = path::number(path).filter(|_| dirfd >= 0)?;
+        let process = path::fdinfo_of(name_of(dirfd, &mut [core::mem::MaybeUninit::uninit(); 64])?)?;
+        Some(Of { process, fd })
+    };
+    path::fdinfo(path).or_else(relative)
 }
 
 /// The file system of an open file that is one of the tree, or a memory file in the place of one; `None` for all others.

@@ -153,24 +153,38 @@ fn descriptor(path: &[u8]) -> Option<i32> {
     decimal(number).and_then(|number| i32::try_from(number).ok())
 }
 
-/// N of `/proc/self/fdinfo/N` and its other names.
-pub fn fdinfo(path: &[u8]) -> Option<i32> {
+/// A descriptor of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Of {
+    /// The process; none: this one.
+    pub process: Option<u32>,
+    /// The descriptor's number.
+    pub fd: i32,
+}
+
+/// Whose descriptor `/proc/self/fdinfo/N`, `/proc/PID/fdinfo/N` and their other names tell of.
+pub fn fdinfo(path: &[u8]) -> Option<Of> {
     if !path.starts_with(b"/proc/") {
         return None;
     }
     let slash = path.iter().rposition(|byte| *byte == b'/')?;
-    is_own_fdinfo(&path[..slash]).then(|| number(&path[slash + 1..])).flatten()
+    let process = fdinfo_of(&path[..slash])?;
+    Some(Of { process, fd: number(&path[slash + 1..])? })
 }
 
-/// Whether a path is that of this process's directory of descriptors.
-pub fn is_own_fdinfo(path: &[u8]) -> bool {
-    let who = path.strip_prefix(b"/proc/").and_then(|rest| rest.strip_suffix(b"/fdinfo"));
-    who.is_some_and(|who| who == b"self" || who == b"thread-self" || decimal(who) == Some(std::process::id()))
+/// The process (none: this one) whose directory of descriptors a path is.
+pub fn fdinfo_of(path: &[u8]) -> Option<Option<u32>> {
+    let who = path.strip_prefix(b"/proc/").and_then(|rest| rest.strip_suffix(b"/fdinfo"))?;
+    if who == b"self" || who == b"thread-self" {
+        return Some(None);
+    }
+    decimal(who).map(|process| Some(process).filter(|process| *process != std::process::id()))
 }
 
 /// Which file system a path that is shown lies in.
 pub fn file_system(path: &[u8]) -> Option<FileSystem> {
-    let is_below = |folder: &[u8]| path.strip_prefix(folder).is_some_and(|rest| rest.first().is_none_or(|c| *c == b'/'));
+    let is_below =
+        |folder: &[u8]| path.strip_prefix(folder).is_some_and(|rest| rest.first().is_none_or(|c| *c == b'/'));
     let all: [(&[u8], _); 4] = [
         (b"/sys/kernel/debug", FileSystem::Debugfs),
         (b"/sys", FileSystem::Sysfs),
@@ -314,9 +328,11 @@ mod tests {
         assert_eq!(meaning(b"/proc/self/fd/7/x"), Meaning::Foreign);
         let own = format!("/proc/{}/fdinfo/7", std::process::id());
         for path in ["/proc/self/fdinfo/7", "/proc/thread-self/fdinfo/7", &own] {
-            assert_eq!((fdinfo(path.as_bytes()), meaning(path.as_bytes())), (Some(7), Meaning::Foreign), "{path}");
+            let own = Some(Of { process: None, fd: 7 });
+            assert_eq!((fdinfo(path.as_bytes()), meaning(path.as_bytes())), (own, Meaning::Foreign), "{path}");
         }
-        for path in ["/proc/self/fdinfo", "/proc/self/fdinfo/", "/proc/self/fdinfo/7/", "/proc/1/fdinfo/7", "7"] {
+        assert_eq!(fdinfo(b"/proc/1/fdinfo/7"), Some(Of { process: Some(1), fd: 7 }));
+        for path in ["/proc/self/fdinfo", "/proc/self/fdinfo/", "/proc/self/fdinfo/7/", "/proc/x/fdinfo/7", "7"] {
             assert_eq!(fdinfo(path.as_bytes()), None, "{path}");
         }
     }

@@ -87,6 +87,12 @@ pub fn shared_file(name: &str) -> Option<Result<OwnedFd, Refusal>> {
     Some(open())
 }
 
+/// The folder of a run; `None` where there is none, or where others can change what lies in it.
+pub fn shared_folder() -> Option<OwnedFd> {
+    let base = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty())?;
+    trusted(Path::new(OsStr::from_bytes(&base))).ok()
+}
+
 /// A tree in a folder of this process's own.
 fn own_tree(place: &Path, identities: &[Identity]) -> Result<Place, Refusal> {
     let say = |error| refusal(place, error);
