@@ -130,7 +130,7 @@ impl Bus for Flat {
         Some(memory.word(at + 8 * index))
     }
 
-    fn system_access_may_block(&self) -> bool {
+    fn system_access_may_block(&self, _: HostFrame) -> bool {
         false
     }
 }

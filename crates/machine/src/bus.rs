@@ -85,8 +85,8 @@ impl HostBus {
 }
 
 impl Bus for HostBus {
-    fn system_access_may_block(&self) -> bool {
-        self.system == SystemAccess::MayBlock
+    fn system_access_may_block(&self, frame: HostFrame) -> bool {
+        self.system == SystemAccess::MayBlock && Interconnect::behind_window(frame).is_none()
     }
 
     fn read(&self, page: BusAddr, offset: usize, buf: &mut [u8]) -> Result<(), BusError> {

@@ -89,7 +89,7 @@ impl Bus for Memory {
         }
         report(pages, units::Outcome::Copied);
     }
-    fn system_access_may_block(&self) -> bool {
+    fn system_access_may_block(&self, _: HostFrame) -> bool {
         false
     }
 }

@@ -67,9 +67,10 @@ pub trait Bus: Send + Sync {
     fn table_entry(&self, _table: Dpa, _index: usize) -> Option<u64> {
         None
     }
-    /// Whether an access to system memory may block in a page fault of the host. If so, it runs outside of the
-    /// window that a TLB flush waits for; if not, inside, as on silicon: after the flush nothing is in flight.
-    fn system_access_may_block(&self) -> bool {
+    /// Whether an access to that frame may block in a page fault of the host. If so, it runs outside of the
+    /// window that a TLB flush waits for; if not, inside, as on silicon: after the flush nothing is in flight. What a peer's window on the
+    /// bus shows never blocks: it is given to somebody else after the flush.
+    fn system_access_may_block(&self, _frame: HostFrame) -> bool {
         true
     }
 }

@@ -8,7 +8,7 @@ use sync::Mutex;
 use units::{GpuRange, GpuVa, HostFrame, SZ_64K};
 use xe_hw::port::BusAddr;
 use xe_hw::{FlushFault, Injection, Step};
-use xe_spec::platform::PVC;
+use xe_spec::platform::{PVC, VRAM_BAR};
 
 const VA: GpuVa = GpuVa(0x4000_0000);
 const A_WHILE_NS: u64 = 50_000_000;
@@ -59,10 +59,14 @@ fn with_vram(injection: Injection) -> (Rig, BusAddr) {
 }
 
 fn with_system(blocks: bool) -> (Rig, BusAddr) {
+    with_frame(blocks, HostFrame(3))
+}
+
+fn with_frame(blocks: bool, frame: HostFrame) -> (Rig, BusAddr) {
     let mut rig = Rig::with(&PVC, Injection::default(), blocks);
     let gpu = rig.gpu.clone();
-    rig.tables.map(&gpu, VA, 0, system(gpu.iommu_map(HostFrame(3), 1, true)));
-    (rig, BusAddr::System(HostFrame(3)))
+    rig.tables.map(&gpu, VA, 0, system(gpu.iommu_map(frame, 1, true)));
+    (rig, BusAddr::System(frame))
 }
 
 #[test]
@@ -83,6 +87,13 @@ fn without_the_drain_the_flush_is_first() {
 fn an_access_to_system_memory_that_may_block_is_not() {
     let (rig, page) = with_system(true);
     assert_eq!(order(rig, page), [Did::Flush, Did::Access]);
+}
+
+/// It goes to somebody else's pages when it is late: the flush is all that keeps it from that.
+#[test]
+fn an_access_to_a_peers_window_is_waited_for() {
+    let (rig, page) = with_frame(true, VRAM_BAR.add(0x123));
+    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
 }
 
 #[test]

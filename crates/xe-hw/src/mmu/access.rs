@@ -2,7 +2,7 @@
 //! serves all that lies behind it.
 //!
 //! TLB or walk, then the frame check or the IOMMU, then the bus; the window of the access (see `mmu/mod.rs`) is open
-//! until VRAM has answered. No lock is held while the bus works.
+//! until VRAM has answered, the device's own or a peer's. No lock is held while the bus works.
 
 use super::Mmu;
 use super::walker::{Page, Refusal};
@@ -114,7 +114,7 @@ impl Initiator<'_> {
                 self.stray(iova, &mut part);
                 return Ok(bytes);
             };
-            let window = (!self.chip.bus.system_access_may_block()).then_some(window);
+            let window = (!self.chip.bus.system_access_may_block(mapped.frame)).then_some(window);
             let bytes = self.access_system(addr, mapped.frame, &mut part)?;
             drop(window);
             Ok(bytes)

@@ -8,7 +8,7 @@ use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, Outcome, Report, SZ_4K, TileI
 use xe_hw::port::{Bus, BusAddr, BusError, Interrupts, Rmw};
 use xe_hw::{Gpu, Injection, Job, Step};
 use xe_spec::fault::{Asid, ContextId, EngineClass, EngineId, FaultRecord};
-use xe_spec::platform::{PVC, Platform};
+use xe_spec::platform::{PVC, Platform, VRAM_BAR};
 use xe_spec::pte::{Leaf, table_entry};
 
 pub const ASID: Asid = Asid(5);
@@ -187,8 +187,8 @@ impl Bus for TestBus {
         let lent = self.memory.lock().lent.contains(&table.0);
         lent.then(|| self.quad(BusAddr::Vram(table), 8 * index))
     }
-    fn system_access_may_block(&self) -> bool {
-        self.blocks
+    fn system_access_may_block(&self, frame: HostFrame) -> bool {
+        self.blocks && frame < VRAM_BAR
     }
 }
 
