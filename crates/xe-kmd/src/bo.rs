@@ -8,6 +8,8 @@
 //!
 //! A BO lives while it has a handle, a binding, or somebody who uses it. Its mappings on the CPU keep the bytes, not the BO.
 //!
+//! A BO of another device's is found where that has it, or in system memory: [`import`].
+//!
 //! [`BoMap`] is one bind of a BO. VMAs that were cut from it share it; it knows which parts of it are left
 //! ([`BoMap::cut`]), since an eviction, which holds no VM's lock, zaps these and nothing else.
 //!
@@ -26,7 +28,6 @@ use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
-use xe_uapi::gem::CACHING_WC;
 
 use crate::errno::Errno;
 use crate::event::Event;
@@ -36,8 +37,10 @@ use crate::resv::Reservation;
 use crate::shared::Shared;
 use crate::vram::Owner;
 
+mod import;
 mod purge;
 
+use import::{Origin, Window};
 pub(crate) use purge::Standing;
 
 /// Region of system memory in a placement mask; tile `n` is region `1 + n`.
@@ -84,8 +87,10 @@ pub(crate) struct Bo {
     handles: AtomicU64,
     /// Descriptors of it were made.
     exported: AtomicBool,
-    /// What programs ordered by its descriptors.
-    pub fences: Reservation,
+    /// What programs ordered by its descriptors: one for all devices that have it.
+    pub fences: Arc<Reservation>,
+    /// The BO of another device that it shows.
+    origin: Option<Origin>,
 }
 
 #[derive(Default)]
@@ -96,6 +101,8 @@ struct State {
     /// Part of a window of 64K is mapped, which VRAM cannot be: it stays in system memory.
     split: bool,
     maps: Vec<Weak<BoMap>>,
+    /// Those of other devices that show it.
+    importers: Vec<Weak<Bo>>,
     /// Whether its contents are needed, as of the last look.
     standing: Standing,
     /// A program ever said that they are not.
@@ -111,6 +118,8 @@ enum Residence {
     System(Iova),
     /// Blocks of a tile's VRAM, in the order of their contents.
     Vram(TileId, Vec<Block>),
+    /// Where the bus shows the VRAM of the device that it came from, likewise.
+    Peer(Vec<Window>),
 }
 
 /// A block of VRAM: its offset in the tile's, and its bytes, of which the last block may use a part.
@@ -135,7 +144,7 @@ impl Bo {
     /// Where it belongs, and whether it is there: region 0 is system memory, `1 + n` the VRAM of tile `n`.
     pub(crate) fn region(&self) -> (usize, bool) {
         match self.state.lock().residence {
-            Residence::System(_) => (0, true),
+            Residence::System(_) | Residence::Peer(_) => (0, true),
             Residence::Vram(tile, _) => (1 + tile.index(), true),
             Residence::Nowhere => {
                 let vram = self.config.placement & !SYSTEM;
@@ -161,31 +170,28 @@ impl Bo {
             return Err(Errno::ENOSPC);
         }
         let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
-        let bo = Self::over(shared, config, object);
+        let bo = Self::over(shared, config, object, None);
         if !config.defer {
             bo.placed(Prefer::Anything)?;
         }
         Ok(bo)
     }
 
-    /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
-    pub(crate) fn of_object(shared: &Arc<Shared>, object: HostFrame, size: u64) -> Arc<Self> {
-        let config = BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true };
-        let bo = Self::over(shared, config, object);
-        bo.note_export();
-        bo
-    }
-
-    fn over(shared: &Arc<Shared>, config: BoConfig, object: HostFrame) -> Arc<Self> {
+    fn over(shared: &Arc<Shared>, config: BoConfig, object: HostFrame, origin: Option<Origin>) -> Arc<Self> {
+        let (rank, fences) = match &origin {
+            Some(origin) => (ranks::IMPORT, origin.fences()),
+            None => (ranks::BO, Arc::new(Reservation::new())),
+        };
         Arc::new_cyclic(|this| Self {
             shared: shared.clone(),
             config,
             object,
-            state: mutex(ranks::BO, State::default()),
+            state: mutex(rank, State::default()),
             this: this.clone(),
             handles: AtomicU64::new(0),
             exported: AtomicBool::new(false),
-            fences: Reservation::new(),
+            fences,
+            origin,
         })
     }
 
@@ -242,12 +248,15 @@ impl Bo {
     /// Makes sure that the device finds it, where `prefer` says as far as it may be there and there is room; it stays there
     /// while the guard lives. `ENOMEM`: there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
+        if let Some(origin) = &self.origin {
+            return self.placed_by(origin);
+        }
         let mut state = self.state.lock();
         if self.look(&mut state) != Standing::Needed {
             return Err(Errno::EACCES);
         }
         if self.settled(&state, prefer) {
-            return Ok(Placed { bo: self, state });
+            return Ok(Placed { bo: self, state, origin: None });
         }
         let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
         let mut new = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
@@ -262,7 +271,7 @@ impl Bo {
             self.leave(&mut state);
             self.enter(&mut state, new);
         }
-        Ok(Placed { bo: self, state })
+        Ok(Placed { bo: self, state, origin: None })
     }
 
     fn settled(&self, state: &State, prefer: Prefer) -> bool {
@@ -273,7 +282,7 @@ impl Bo {
             (Residence::Vram(..), _) if state.split => false,
             (Residence::Vram(at, _), Prefer::Tile(tile)) => *at == tile || !self.may_be_on(tile),
             (Residence::Vram(..), Prefer::System) => !self.may_be_in_system(),
-            (Residence::System(_) | Residence::Vram(..), _) => true,
+            (Residence::System(_) | Residence::Vram(..) | Residence::Peer(_), _) => true,
         }
     }
 
@@ -335,9 +344,11 @@ impl Bo {
     /// Ends all translations to it and gives up where it is.
     fn leave(&self, state: &mut State) {
         state.maps.iter().filter_map(Weak::upgrade).for_each(|map| map.zap());
+        state.importers.iter().filter_map(Weak::upgrade).for_each(|import| import.moves());
         match std::mem::replace(&mut state.residence, Residence::Nowhere) {
             Residence::Nowhere => {}
             Residence::System(iova) => self.shared.gpu.hw.iommu_unmap(iova, self.config.pages() as usize),
+            Residence::Peer(windows) => self.unmap_windows(&windows),
             Residence::Vram(tile, blocks) => {
                 let Some(vram) = self.shared.gpu.tile(tile).map(|tile| &tile.vram) else { return };
                 for (dpa, block) in self.dpas(tile, &blocks) {
@@ -390,6 +401,9 @@ impl Owner for BoOwner {
 pub(crate) struct Placed<'a> {
     bo: &'a Bo,
     state: MutexGuard<'a, State>,
+    /// So does what it shows: released after it.
+    #[expect(dead_code, reason = "held for its lock")]
+    origin: Option<Box<Placed<'a>>>,
 }
 
 impl Placed<'_> {
@@ -397,7 +411,7 @@ impl Placed<'_> {
     pub(crate) fn tile(&self) -> Option<TileId> {
         match self.state.residence {
             Residence::Vram(tile, _) => Some(tile),
-            Residence::System(_) | Residence::Nowhere => None,
+            Residence::System(_) | Residence::Peer(_) | Residence::Nowhere => None,
         }
     }
 
@@ -410,15 +424,11 @@ impl Placed<'_> {
                 vec![Segment { va: span.start, addr: iova.0 + first, bytes, memory: Memory::System }]
             }
             Residence::Vram(tile, blocks) => {
-                let mut start = 0;
-                let pieces = self.bo.dpas(*tile, blocks).filter_map(|(dpa, block)| {
-                    let (from, to) = (first.max(start), (first + bytes).min(start + block.bytes));
-                    let addr = dpa.0 + from.saturating_sub(start);
-                    start += block.bytes;
-                    let va = span.start.add(from - first);
-                    (from < to).then(|| Segment { va, addr, bytes: to - from, memory: Memory::Vram })
-                });
-                crate::pt::build::coalesce(pieces)
+                let blocks = self.bo.dpas(*tile, blocks).map(|(dpa, block)| (dpa.0, block.bytes));
+                pieces(span, first, blocks, Memory::Vram)
+            }
+            Residence::Peer(windows) => {
+                pieces(span, first, windows.iter().map(|window| (window.iova.0, window.bytes)), Memory::Peer)
             }
         }
     }
@@ -436,6 +446,18 @@ impl Placed<'_> {
     pub(crate) fn stay_in_system(mut self) {
         self.state.split = true;
     }
+}
+
+/// The parts of blocks (address, bytes; in the order of their contents) that `span` shows, from byte `first` of the contents on.
+fn pieces(span: GpuRange, first: u64, blocks: impl Iterator<Item = (u64, u64)>, memory: Memory) -> Vec<Segment> {
+    let (mut start, end) = (0, first + span.len());
+    crate::pt::build::coalesce(blocks.filter_map(|(block, bytes)| {
+        let (from, to) = (first.max(start), end.min(start + bytes));
+        let addr = block + from.saturating_sub(start);
+        start += bytes;
+        let va = span.start.add(from - first);
+        (from < to).then(|| Segment { va, addr, bytes: to - from, memory })
+    }))
 }
 
 /// One bind of a BO.

@@ -26,6 +26,8 @@ pub(crate) const BO: Rank = Rank::level(10);
 pub(crate) const RANGE: Rank = Rank::level(11);
 /// `Shared::migrate_lock`.
 pub(crate) const MIGRATE: Rank = Rank::level(12);
+/// `Bo::state` of an import: the exporter's is held.
+pub(crate) const IMPORT: Rank = Rank::level(13);
 /// A VM's page tables on one tile.
 pub(crate) const TABLES: Rank = Rank::level(36);
 /// A tile's VRAM: the host may be told to empty a slot with it held.

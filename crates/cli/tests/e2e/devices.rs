@@ -112,6 +112,40 @@ fn several_devices_share_the_memory_of_a_program() {
     assert_eq!((run.code, run.out.lines().count()), (Some(0), 5), "{}{}", run.out, run.err);
 }
 
+/// A buffer goes to another device by PRIME, moves and is evicted meanwhile, and outlives its exporter; memory in a peer's VRAM is
+/// unmapped while both devices store there.
+#[test]
+fn what_one_device_has_of_anothers_is_never_lost() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("peers");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("lonely.toml");
+    std::fs::write(&file, "name = 'pvc-1t'\ntiles = 1\np2p = false\n").expect("a file");
+    let lonely = ["--device", file.to_str().expect("text"), "--device", "pvc-1t", "--vram", "16M"];
+    let peers = ["--device", "pvc-1t", "--device", "pvc-1t", "--vram", "16M"];
+    let mixed = ["--device", "pvc-1t", "--device", "bmg", "--vram", "16M"];
+    let right = |options: &[&str], arguments: &[&str]| {
+        let run = client.run(options, arguments);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "PEERS ok\n"), "{options:?} {arguments:?}: {}", run.err);
+        assert_eq!(run.report["records"], serde_json::json!([]), "{options:?} {arguments:?}");
+        run
+    };
+    for options in [&peers, &mixed] {
+        for play in [&["prime", "60"][..], &["closed"], &["fences"]] {
+            right(options, play);
+        }
+    }
+    for play in [&["prime", "60", "strangers"][..], &["closed", "strangers"], &["fences", "strangers"]] {
+        right(&lonely, play);
+    }
+    for more in [&[][..], &["--hostile"], &["--no-move"]] {
+        let run = right(&[&peers[..], more].concat(), &["unmap", "60"]);
+        assert!(run.times("SYSTEM->VRAM0") > 0, "{more:?}: {}", run.report["migrations"]);
+    }
+}
+
 /// What the two families do in other ways, each on its own and beside the other.
 #[test]
 fn a_family_has_rules_of_its_own() {

@@ -1,13 +1,15 @@
 //! DMA_BUF_IOCTL_SYNC, _EXPORT_SYNC_FILE, _IMPORT_SYNC_FILE and DMA_BUF_SET_NAME, on the descriptor of a dma-buf.
 //!
-//! CPU and device see the same bytes at once, so SYNC has nothing to do. A name is read and told to nobody.
+//! CPU and device see the same bytes at once; SYNC moves what is to be read to system memory all the same, where it may be there, and waits for the
+//! fences that programs put on the BO. A name is read and told to nobody.
 //!
-//! Locking: none.
+//! Locking: the BO's lock; none while SYNC waits.
 //!
-//! Upstream: `dma-buf.c` (`dma_buf_ioctl`).
+//! Upstream: `dma-buf.c` (`dma_buf_ioctl`), `xe_dma_buf_begin_cpu_access`.
 
 use std::sync::Arc;
 
+use sync::time::after_ns;
 use xe_uapi::dma_buf::{
     DmaBufSync, DmaBufSyncFile, KIND, NAME_BYTES, NR_EXPORT_SYNC_FILE, NR_IMPORT_SYNC_FILE, NR_SET_NAME, NR_SYNC,
     SyncFlags,
@@ -27,7 +29,7 @@ pub(super) fn dispatch(call: &Call<'_>, bo: &Arc<Bo>, caller: &dyn Caller) -> Re
         return Err(Errno::ENOTTY);
     }
     match nr::number(call.cmd) {
-        NR_SYNC => call.with(|_, args: &mut DmaBufSync| use_of(args.flags, SyncFlags::all()).map(|_| 0)),
+        NR_SYNC => call.with(|_, args: &mut DmaBufSync| sync(bo, args.flags, caller)),
         NR_SET_NAME => read_name(call.file, call.arg.0),
         NR_EXPORT_SYNC_FILE => call.with(|_, args| export(bo, args, caller)),
         NR_IMPORT_SYNC_FILE => call.with(|_, args| import(bo, args, caller)),
@@ -40,6 +42,25 @@ fn use_of(flags: u64, known: SyncFlags) -> Result<Use, Errno> {
     let flags = SyncFlags::from_bits(flags).filter(|flags| known.contains(*flags)).ok_or(Errno::EINVAL)?;
     require(flags.intersects(SyncFlags::READ | SyncFlags::WRITE))?;
     Ok(if flags.contains(SyncFlags::WRITE) { Use::Write } else { Use::Read })
+}
+
+/// `EINTR`: a signal came while it waited.
+fn sync(bo: &Bo, flags: u64, caller: &dyn Caller) -> Reply {
+    let what = use_of(flags, SyncFlags::all())?;
+    let flags = SyncFlags::from_bits_truncate(flags);
+    if flags.contains(SyncFlags::END) {
+        return Ok(0);
+    }
+    if flags.contains(SyncFlags::READ) {
+        bo.begin_cpu_access();
+    }
+    let fence = bo.fences.before(what);
+    while fence.wait(Some(after_ns(caller.slice_ns()))).is_none() {
+        if caller.is_interrupted() {
+            return Err(Errno::EINTR);
+        }
+    }
+    Ok(0)
 }
 
 /// Reads a text up to its 0; `EINVAL` where it is too long.

@@ -33,7 +33,7 @@ pub(super) fn handle_to_fd(file: &File, args: &mut PrimeHandle, caller: &dyn Cal
     Ok(0)
 }
 
-/// PRIME_FD_TO_HANDLE.
+/// PRIME_FD_TO_HANDLE. `EOPNOTSUPP`: the BO may be in the VRAM of a device only that this one does not reach.
 pub(super) fn fd_to_handle(file: &File, args: &mut PrimeHandle, caller: &dyn Caller) -> Reply {
     args.handle = file.import_bo(&find(file, caller, args.fd)?)?;
     Ok(0)
@@ -46,7 +46,10 @@ pub(super) fn find(file: &File, caller: &dyn Caller, fd: i32) -> Result<Arc<Bo>,
         return Ok(bo);
     }
     require(bytes > 0 && bytes.is_multiple_of(SZ_4K))?;
-    let bo = Bo::of_object(&file.shared, caller.adopt(fd, bytes)?, bytes);
+    let bo = match caller.passed(fd) {
+        Some(Passed(Kind::DmaBuf(exported))) => Bo::import(&file.shared, &exported, || caller.adopt(fd, bytes))?,
+        _ => Bo::of_object(&file.shared, caller.adopt(fd, bytes)?, bytes),
+    };
     Ok(file.bos.note_bytes(id, &bo))
 }
 

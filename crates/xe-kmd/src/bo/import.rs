@@ -1,0 +1,142 @@
+//! A BO that shows another one: of the same bytes, on another device of this machine, by a dma-buf; or of another process's bytes.
+//!
+//! Where the device reaches the exporter's VRAM the BO stays there, and this device maps it through the bus: a mapping in its own
+//! IOMMU for each block. Where it does not, the exporter's BO goes to system memory first. When the exporter's BO moves, translations
+//! and mappings here end before it leaves ([`Bo::moves`]); the next use finds it anew. What another process exports is always mapped in system
+//! memory: its device addresses are its own.
+//!
+//! Locking: the exporter's BO is placed, and kept there by its lock, while the importer's lock (`ranks::IMPORT`) is taken; never the
+//! other way round.
+//!
+//! Upstream: `xe_dma_buf.c` (`xe_dma_buf_attach`, `_map`, `_move_notify`), `xe_bo_move_dmabuf`.
+
+use std::sync::Arc;
+
+use gpusvm::Proto;
+use units::{HostFrame, Iova, PAGE_SHIFT, TileId};
+use xe_uapi::gem::CACHING_WC;
+
+use super::{Block, Bo, BoConfig, Placed, Prefer, Residence, SYSTEM, Standing};
+use crate::errno::Errno;
+use crate::resv::Reservation;
+use crate::shared::Shared;
+
+/// What an import shows.
+pub(super) struct Origin {
+    bo: Arc<Bo>,
+    /// This device reaches the VRAM of that one (`attach->peer2peer`).
+    is_peer: bool,
+}
+
+impl Origin {
+    /// The fences of the exporter's BO.
+    pub(super) fn fences(&self) -> Arc<Reservation> {
+        self.bo.fences.clone()
+    }
+}
+
+/// A block of a peer's VRAM in the IOMMU of this device.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub iova: Iova,
+    pub bytes: u64,
+}
+
+impl Bo {
+    /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
+    pub(crate) fn of_object(shared: &Arc<Shared>, object: HostFrame, size: u64) -> Arc<Self> {
+        Self::showing(shared, object, size, None)
+    }
+
+    /// A BO that shows `exported`, another device's, by the `object` of the same bytes. `EOPNOTSUPP`: the device does not reach
+    /// where it must be.
+    pub(crate) fn import(
+        shared: &Arc<Shared>,
+        exported: &Arc<Self>,
+        object: impl FnOnce() -> Result<HostFrame, Errno>,
+    ) -> Result<Arc<Self>, Errno> {
+        let first = exported.origin.as_ref().map_or(exported, |origin| &origin.bo);
+        let is_peer = reaches(shared, first);
+        if !is_peer && !first.may_be_in_system() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let origin = Origin { bo: first.clone(), is_peer };
+        let import = Self::showing(shared, object()?, first.config.size, Some(origin));
+        let importers = &mut first.state.lock().importers;
+        importers.retain(|import| import.strong_count() > 0);
+        importers.push(Arc::downgrade(&import));
+        Ok(import)
+    }
+
+    /// A CPU is about to read it by its dma-buf: it goes to system memory, if it may be there and there is room.
+    ///
+    /// Upstream: `xe_dma_buf_begin_cpu_access`, which lets the access go on where that failed.
+    pub(crate) fn begin_cpu_access(&self) {
+        let bo = self.origin.as_ref().map_or(self, |origin| &origin.bo);
+        drop(bo.placed(Prefer::System));
+    }
+
+    fn showing(shared: &Arc<Shared>, object: HostFrame, size: u64, origin: Option<Origin>) -> Arc<Self> {
+        let config = BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true };
+        let bo = Self::over(shared, config, object, origin);
+        bo.note_export();
+        bo
+    }
+
+    /// Makes sure that the device finds it, with the exporter's BO kept in its place.
+    pub(super) fn placed_by<'a>(&'a self, origin: &'a Origin) -> Result<Placed<'a>, Errno> {
+        let theirs = origin.bo.placed(if origin.is_peer { Prefer::Anything } else { Prefer::System })?;
+        if !origin.is_peer && theirs.tile().is_some() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut state = self.state.lock();
+        if self.look(&mut state) != Standing::Needed {
+            return Err(Errno::EACCES);
+        }
+        if matches!(state.residence, Residence::Nowhere) {
+            let new = match &theirs.state.residence {
+                Residence::Vram(tile, blocks) => self.map_windows(&origin.bo, *tile, blocks).map(Residence::Peer),
+                _ => self.map_system(&mut state),
+            };
+            state.residence = new.ok_or(Errno::ENOMEM)?;
+        }
+        Ok(Placed { bo: self, state, origin: Some(Box::new(theirs)) })
+    }
+
+    /// What it shows is about to move.
+    pub(super) fn moves(&self) {
+        let mut state = self.state.lock();
+        self.leave(&mut state);
+        self.give_system(&mut state);
+    }
+
+    /// All blocks of a BO in a peer's VRAM, or none.
+    fn map_windows(&self, of: &Bo, tile: TileId, blocks: &[Block]) -> Option<Vec<Window>> {
+        let mut windows = Vec::with_capacity(blocks.len());
+        for (dpa, block) in of.dpas(tile, blocks) {
+            let frame = of.shared.gpu.window(dpa);
+            match self.shared.gpu.hw.iommu_map(frame, (block.bytes >> PAGE_SHIFT) as usize, true) {
+                Some(iova) => windows.push(Window { iova, bytes: block.bytes }),
+                None => {
+                    self.unmap_windows(&windows);
+                    return None;
+                }
+            }
+        }
+        Some(windows)
+    }
+
+    pub(super) fn unmap_windows(&self, windows: &[Window]) {
+        for window in windows {
+            self.shared.gpu.hw.iommu_unmap(window.iova, (window.bytes >> PAGE_SHIFT) as usize);
+        }
+    }
+}
+
+/// Whether a device reaches all VRAM that a BO of another one may be in, through the bus.
+///
+/// Upstream: `pci_p2pdma_distance`.
+fn reaches(shared: &Shared, bo: &Bo) -> bool {
+    let mut pagemaps = bo.shared.gpu.tiles.iter().map(|tile| tile.extent.first.pagemap);
+    pagemaps.all(|pagemap| shared.gpu.path(pagemap) == Some(Proto::P2p))
+}
