@@ -11,7 +11,10 @@ use xe_hw::{FlushFault, Injection, Step};
 use xe_spec::platform::{PVC, VRAM_BAR};
 
 const VA: GpuVa = GpuVa(0x4000_0000);
+/// How long a flush is given to be first, which must not be.
 const A_WHILE_NS: u64 = 50_000_000;
+/// How long it is given at most that must be: the machine may be busy.
+const LONG_NS: u64 = 60_000_000_000;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Did {
@@ -20,7 +23,7 @@ enum Did {
 }
 
 /// What ends first: an access whose memory answers only after a while, or a flush that began meanwhile.
-fn order(rig: Rig, page: BusAddr) -> Vec<Did> {
+fn order(rig: Rig, page: BusAddr, flush_is_first: bool) -> Vec<Did> {
     let did = Arc::new(Mutex::new(Vec::new()));
     let context = rig.context();
     rig.submit(context, 1, &store_batch(VA, 1));
@@ -41,7 +44,10 @@ fn order(rig: Rig, page: BusAddr) -> Vec<Did> {
             did.lock().push(Did::Flush);
         })
     };
-    sync::time::sleep_ns(A_WHILE_NS);
+    let end = sync::time::after_ns(if flush_is_first { LONG_NS } else { A_WHILE_NS });
+    while did.lock().is_empty() && sync::time::now_ns() < end {
+        sync::time::sleep_ns(1_000_000);
+    }
     let early = did.lock().clone();
     rig.bus.open_gate();
     engine.join();
@@ -73,33 +79,33 @@ fn with_frame(blocks: bool, frame: HostFrame) -> (Rig, BusAddr) {
 fn an_access_to_vram_is_waited_for() {
     let (rig, page) = with_vram(Injection::default());
     let gpu = rig.gpu.clone();
-    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
+    assert_eq!(order(rig, page, false), [Did::Access, Did::Flush]);
     assert_eq!(gpu.counters().drains, 1);
 }
 
 #[test]
 fn without_the_drain_the_flush_is_first() {
     let (rig, page) = with_vram(Injection { flush: FlushFault::SkipDrain, ..Injection::default() });
-    assert_eq!(order(rig, page), [Did::Flush, Did::Access]);
+    assert_eq!(order(rig, page, true), [Did::Flush, Did::Access]);
 }
 
 #[test]
 fn an_access_to_system_memory_that_may_block_is_not() {
     let (rig, page) = with_system(true);
-    assert_eq!(order(rig, page), [Did::Flush, Did::Access]);
+    assert_eq!(order(rig, page, true), [Did::Flush, Did::Access]);
 }
 
 /// It goes to somebody else's pages when it is late: the flush is all that keeps it from that.
 #[test]
 fn an_access_to_a_peers_window_is_waited_for() {
     let (rig, page) = with_frame(true, VRAM_BAR.add(0x123));
-    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
+    assert_eq!(order(rig, page, false), [Did::Access, Did::Flush]);
 }
 
 #[test]
 fn where_system_memory_never_blocks_it_is_inside_the_window() {
     let (rig, page) = with_system(false);
-    assert_eq!(order(rig, page), [Did::Access, Did::Flush]);
+    assert_eq!(order(rig, page, false), [Did::Access, Did::Flush]);
 }
 
 #[test]
