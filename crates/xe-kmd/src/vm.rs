@@ -206,8 +206,10 @@ impl Vm {
             if std::mem::replace(&mut state.closed, true) {
                 return;
             }
-            state.vmas = VmaTree::default();
+            // Their BOs may end with them: not before nothing translates to these any more.
+            let vmas = std::mem::take(&mut state.vmas);
             self.space.close();
+            drop(vmas);
             if let Some(svm) = &self.svm {
                 svm.fini();
             }
