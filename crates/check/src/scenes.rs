@@ -80,6 +80,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("n-2", include_str!("../../../scenes/n-2.scene")),
     ("narrow", include_str!("../../../scenes/narrow.scene")),
     ("near", include_str!("../../../scenes/near.scene")),
+    ("newcomer", include_str!("../../../scenes/newcomer.scene")),
     ("on-the-way", include_str!("../../../scenes/on-the-way.scene")),
     ("order", include_str!("../../../scenes/order.scene")),
     ("over", include_str!("../../../scenes/over.scene")),

@@ -105,16 +105,19 @@ impl LiveMm {
     pub(crate) fn claim_frames(&self, pages: &[DeviceRun], migration: &mut Migration) -> Result<(), MmError> {
         let id = self.enter(Toward::Ram)?;
         migration.begin(ClaimId(id));
-        let places = self.books.lock().mapped_at(pages);
-        let begun: Vec<_> = places
-            .into_iter()
-            .map(|(range, _)| self.notifiers.begin(MmEvent { range, kind: EventKind::Clear }))
+        let told: Vec<_> = self.books.lock().mapped_at(pages).into_iter().map(|(range, _)| range).collect();
+        let begun: Vec<_> = told
+            .iter()
+            .map(|range| self.notifiers.begin(MmEvent { range: *range, kind: EventKind::Clear }))
             .inspect(|begun| self.notifiers.notify(begun))
             .collect();
         {
             let mut books = self.books.lock();
             for (range, first) in books.mapped_at(pages) {
-                books.collect_device(id, range, first, migration);
+                // What was mapped there meanwhile a device may have bound since: its notifiers were not called for it.
+                for part in told.iter().filter_map(|told| range.intersect(*told)) {
+                    books.collect_device(id, part, first.add(range.page_index(part.start) as u64), migration);
+                }
             }
         }
         begun.into_iter().for_each(|begun| self.notifiers.end(begun));

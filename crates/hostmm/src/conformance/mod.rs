@@ -60,7 +60,7 @@ pub fn all() -> &'static [(&'static str, Case)] {
             a_touch_of_a_claimed_page_waits, a_writer_loses_nothing,
             two_writers_and_two_tiles, fork_shows_the_data;
         notices:
-            a_claim_tells, an_unmap_tells_and_frees_once, dontneed_tells_and_reads_zero, mprotect_tells_or_is_denied,
+            a_claim_tells, what_comes_during_an_eviction_is_told_or_left, an_unmap_tells_and_frees_once, dontneed_tells_and_reads_zero, mprotect_tells_or_is_denied,
             a_removed_notifier_is_silent, the_sequence_moves_only_inside;
         walks:
             a_walk_tells_whose_pages, a_foreign_page_comes_home, a_walk_fills_holes, a_late_walk_is_stale,

@@ -1,9 +1,12 @@
 //! Cases: what notifiers are called, when, and what the change does.
 
-use super::engine::Bench;
+use super::engine::{Bench, transfer};
 use super::{Mapping, Protected, Recorder, Seen, Told, World};
-use crate::{EventKind, MmError, Place, Walk};
+use crate::{DeviceRun, EventKind, HostMemory, HostMm, Migration, MmError, MmEvent, NotifierOps, Place, Walk};
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use sync::Mutex;
+use sync::rank::{self, Rank};
 use units::HostRange;
 
 /// The events of one kind that touch `range`.
@@ -28,6 +31,51 @@ pub(super) fn a_claim_tells(world: &dyn World) {
     let seq = bench.mm.read_begin(id);
     assert!(!bench.mm.read_retry(id, seq), "at rest the sequence stands still");
     bench.mm.notifier_remove(id);
+    bench.audit();
+}
+
+/// A notifier that completes a migration the first time that it is called.
+struct Completer {
+    mm: Weak<dyn HostMm>,
+    memory: Weak<dyn HostMemory>,
+    migration: Mutex<Option<Migration>>,
+}
+
+impl NotifierOps for Completer {
+    fn invalidate(&self, _: &MmEvent) {
+        let migration = self.migration.lock().take();
+        if let (Some(mut migration), Some(mm), Some(memory)) = (migration, self.mm.upgrade(), self.memory.upgrade()) {
+            transfer(&*memory, &mut migration);
+            mm.commit(&mut migration);
+            mm.finish(&mut migration);
+        }
+    }
+}
+
+/// Rows *eviction*, *claim told*: a page that comes to a frame while an eviction of that frame tells the notifiers is in no part,
+/// or they were called for it as well. A device may have bound it since it came.
+pub(super) fn what_comes_during_an_eviction_is_told_or_left(world: &dyn World) {
+    let bench = Bench::new(world);
+    let (there, comes) = (bench.filled(1, 1), bench.filled(1, 2));
+    bench.to_tile(there, 0, 0);
+    let (mm, memory) = (Arc::downgrade(&bench.mm), Arc::downgrade(&bench.memory));
+    let completer = Arc::new(Completer { mm, memory, migration: rank::mutex(Rank::LEAF, None) });
+    let completes = bench.mm.notifier_insert(there, completer.clone()).expect("a notifier can be inserted");
+    let (recorder, records) = Recorder::insert(&bench.mm, comes);
+    let mut migration = bench.claim(comes, 0);
+    bench.stage(&mut migration, comes, 0, 1);
+    *completer.migration.lock() = Some(migration);
+    recorder.take();
+    let mut eviction = bench.claim_device(&[DeviceRun { first: bench.frame(0, 0), pages: 2 }]);
+    let takes = |range: HostRange| eviction.parts.iter().any(|part| part.range.overlaps(range));
+    assert!(takes(there));
+    let told = of_kind(&recorder.take(), EventKind::Clear, comes);
+    assert!(!takes(comes) || !told.is_empty(), "what came is claimed, and nobody was told");
+    bench.mm.stage(&mut eviction).expect("staged");
+    bench.complete(&mut eviction);
+    [completes, records].into_iter().for_each(|id| bench.mm.notifier_remove(id));
+    bench.assert_filled(there, 1);
+    bench.assert_filled(comes, 2);
     bench.audit();
 }
 
