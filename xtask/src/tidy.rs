@@ -36,7 +36,7 @@ const ORDER: &[(&str, &str)] = &[
     ("xe-hw", "port inject record tables iommu chip mmu fault engine copy gpu"),
     (
         "xe-kmd",
-        "ranks port budget ids vram pt errno event tlb_inval rules upstream planted chip migrate gpu fence resv jobs syncobj fault_queue replays \
+        "ranks port budget ids vram pt errno patience event tlb_inval rules upstream planted chip migrate gpu fence resv jobs syncobj fault_queue replays \
          engine_class shared user bind_queue bo caller share vma svm vm rebind exec_queue client fault gem file ioctl device audit testing",
     ),
 ];

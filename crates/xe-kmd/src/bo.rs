@@ -31,11 +31,12 @@ use xe_spec::fault::Asid;
 
 use crate::errno::Errno;
 use crate::event::Event;
+use crate::patience::Patience;
 use crate::pt::build::{Memory, Segment};
 use crate::ranks;
 use crate::resv::Reservation;
 use crate::shared::Shared;
-use crate::vram::Owner;
+use crate::vram::{NoRoom, Owner};
 
 mod import;
 mod purge;
@@ -136,6 +137,8 @@ pub(crate) enum Prefer {
     Anything,
     /// In the VRAM of this tile, or wherever it can be.
     Tile(TileId),
+    /// In the VRAM of this tile, or of another: nowhere else.
+    Vram(TileId),
     /// In system memory, if it may be there.
     System,
 }
@@ -246,11 +249,23 @@ impl Bo {
     }
 
     /// Makes sure that the device finds it, where `prefer` says as far as it may be there and there is room; it stays there
-    /// while the guard lives. `ENOMEM`: there is no room; `EACCES`: its contents are not needed, or gone.
+    /// while the guard lives. Where it must be in VRAM, what is to go for it is waited for while it is busy. `ENOMEM`:
+    /// there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
         if let Some(origin) = &self.origin {
             return self.placed_by(origin);
         }
+        let mut patience = Patience::default();
+        loop {
+            match self.try_placed(prefer) {
+                Err(Errno::EBUSY) => patience.spend(Errno::ENOMEM)?,
+                placed => return placed,
+            }
+        }
+    }
+
+    /// The same of one that is not imported; `EBUSY`: what is to go for it is busy.
+    fn try_placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
         if self.look(&mut state) != Standing::Needed {
             return Err(Errno::EACCES);
@@ -259,18 +274,21 @@ impl Bo {
             return Ok(Placed { bo: self, state, origin: None });
         }
         let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
-        let mut new = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
-        if new.is_none() && matches!(state.residence, Residence::Nowhere) {
+        let new = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
+        let must_move = match &state.residence {
+            Residence::Nowhere => true,
+            Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
+            Residence::Vram(..) | Residence::Peer(_) => false,
+        };
+        let new = match new {
+            Err(_) if !must_move => return Ok(Placed { bo: self, state, origin: None }),
             // Not where it is wanted, but anywhere is better than nowhere.
-            new = if self.may_be_in_system() { self.map_system(&mut state) } else { None };
-            if new.is_none() {
-                return Err(Errno::ENOMEM);
-            }
-        }
-        if let Some(new) = new {
-            self.leave(&mut state);
-            self.enter(&mut state, new);
-        }
+            Err(_) if self.may_be_in_system() && !matches!(prefer, Prefer::Vram(_)) => self.map_system(&mut state),
+            new => new,
+        };
+        let new = new?;
+        self.leave(&mut state);
+        self.enter(&mut state, new);
         Ok(Placed { bo: self, state, origin: None })
     }
 
@@ -279,8 +297,9 @@ impl Bo {
             (Residence::Nowhere, _) => false,
             (Residence::System(_), _) if state.split => true,
             (Residence::System(_), Prefer::Tile(tile)) => !self.may_be_on(tile),
+            (Residence::System(_), Prefer::Vram(_)) => false,
             (Residence::Vram(..), _) if state.split => false,
-            (Residence::Vram(at, _), Prefer::Tile(tile)) => *at == tile || !self.may_be_on(tile),
+            (Residence::Vram(at, _), Prefer::Tile(tile) | Prefer::Vram(tile)) => *at == tile || !self.may_be_on(tile),
             (Residence::Vram(..), Prefer::System) => !self.may_be_in_system(),
             (Residence::System(_) | Residence::Vram(..) | Residence::Peer(_), _) => true,
         }
@@ -293,7 +312,7 @@ impl Bo {
     /// The tiles whose VRAM it may be in, the best first.
     fn candidates(&self, prefer: Prefer) -> impl Iterator<Item = TileId> {
         let first = match prefer {
-            Prefer::Tile(tile) => Some(tile),
+            Prefer::Tile(tile) | Prefer::Vram(tile) => Some(tile),
             Prefer::Anything | Prefer::System => None,
         };
         let all = self.shared.gpu.tiles.iter().map(|tile| tile.id);
@@ -301,26 +320,39 @@ impl Bo {
         first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile))
     }
 
-    fn map_system(&self, state: &mut State) -> Option<Residence> {
+    fn map_system(&self, state: &mut State) -> Result<Residence, Errno> {
         if !state.in_system && !self.shared.system.take(self.config.size) {
-            return None;
+            return Err(Errno::ENOMEM);
         }
         state.in_system = true;
-        self.shared.gpu.hw.iommu_map(self.object, self.config.pages() as usize, true).map(Residence::System)
+        let iova = self.shared.gpu.hw.iommu_map(self.object, self.config.pages() as usize, true);
+        iova.map(Residence::System).ok_or(Errno::ENOMEM)
     }
 
-    fn take_any_vram(&self, prefer: Prefer) -> Option<Residence> {
-        self.candidates(prefer).find_map(|tile| Some(Residence::Vram(tile, self.take_vram(tile)?)))
+    /// `EBUSY`: on one of the tiles it could be had in a moment.
+    fn take_any_vram(&self, prefer: Prefer) -> Result<Residence, Errno> {
+        let mut errno = Errno::ENOMEM;
+        for tile in self.candidates(prefer) {
+            match self.take_vram(tile) {
+                Ok(blocks) => return Ok(Residence::Vram(tile, blocks)),
+                Err(NoRoom::Busy) => errno = Errno::EBUSY,
+                Err(NoRoom::Full) => {}
+            }
+        }
+        Err(errno)
     }
 
     /// Blocks for all of it; those that were used the longest time ago go for it.
-    fn take_vram(&self, tile: TileId) -> Option<Vec<Block>> {
-        let vram = &self.shared.gpu.tile(tile)?.vram;
-        let total = self.shared.platform().tiles.get(tile.index())?.vram_size;
+    fn take_vram(&self, tile: TileId) -> Result<Vec<Block>, NoRoom> {
+        let vram = &self.shared.gpu.tile(tile).ok_or(NoRoom::Full)?.vram;
+        let total = self.shared.platform().tiles.get(tile.index()).map_or(0, |facts| facts.vram_size);
         let wanted = self.config.size.next_multiple_of(SZ_64K);
+        if wanted > total {
+            return Err(NoRoom::Full);
+        }
         let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
-        let blocks = (wanted <= total).then(|| vram.alloc_blocks(wanted, MAX_BLOCK, &owner)).flatten()?;
-        Some(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
+        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner)?;
+        Ok(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
     }
 
     fn enter(&self, state: &mut State, new: Residence) {

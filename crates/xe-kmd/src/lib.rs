@@ -57,6 +57,7 @@ mod ids;
 mod ioctl;
 mod jobs;
 mod migrate;
+mod patience;
 pub mod planted;
 mod port;
 mod pt;

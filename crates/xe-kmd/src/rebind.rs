@@ -37,7 +37,7 @@ impl Vm {
         if atomic && !may.atomic_vram || needs_vram && !map.bo.may_be_in_vram() {
             return Err(Errno::EACCES);
         }
-        let placed = map.bo.placed(if needs_vram { Prefer::Tile(fault.tile) } else { Prefer::Anything })?;
+        let placed = map.bo.placed(if needs_vram { Prefer::Vram(fault.tile) } else { Prefer::Anything })?;
         if needs_vram && placed.tile().is_none() {
             return Err(Errno::ENOMEM);
         }

@@ -94,11 +94,12 @@ impl Bo {
             return Err(Errno::EACCES);
         }
         if matches!(state.residence, Residence::Nowhere) {
-            let new = match &theirs.state.residence {
-                Residence::Vram(tile, blocks) => self.map_windows(&origin.bo, *tile, blocks).map(Residence::Peer),
-                _ => self.map_system(&mut state),
+            state.residence = match &theirs.state.residence {
+                Residence::Vram(tile, blocks) => {
+                    self.map_windows(&origin.bo, *tile, blocks).map(Residence::Peer).ok_or(Errno::ENOMEM)?
+                }
+                _ => self.map_system(&mut state)?,
             };
-            state.residence = new.ok_or(Errno::ENOMEM)?;
         }
         Ok(Placed { bo: self, state, origin: Some(Box::new(theirs)) })
     }

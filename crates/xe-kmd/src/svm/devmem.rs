@@ -136,7 +136,7 @@ impl DevmemOps for PagemapMemory {
                 tiles.min_by_key(|(tile, _)| tile.vram.used())?
             }
         };
-        let offset = tile.vram.alloc(bytes_of(pages), owner)?;
+        let offset = tile.vram.alloc(bytes_of(pages), owner).ok()?;
         Some(Devmem { base: tile.extent.page(offset), pages, cookie: 0 })
     }
 

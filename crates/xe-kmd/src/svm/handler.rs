@@ -27,6 +27,7 @@ use super::policy::{Need, Placement, leaf_access};
 use super::{Mirror, RangeView};
 use crate::errno::Errno;
 use crate::event::{Event, RetryStep, Serviced};
+use crate::patience::Patience;
 use crate::rules::{UnfitVram, WhenMet};
 use crate::vma::{Kind, Vma, VmaTree};
 
@@ -50,7 +51,7 @@ pub(crate) enum Handled {
 /// Serves `fault`.
 pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Handled, Errno> {
     let Mirror { shared, space, svm } = at;
-    let (mut tries, mut access) = (Tries::new(), fault.access);
+    let (mut tries, mut access) = (Tries::default(), fault.access);
     loop {
         if garbage::collect_beside(space, svm, vmas) == Collected::NeedsAlone {
             return Ok(Handled::CollectFirst);
@@ -271,18 +272,16 @@ impl Round<'_> {
 }
 
 /// How often a fault was tried, and how often it may be.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tries {
     /// Migrations begun.
     migrations: u32,
     /// Migrations that failed otherwise than by a race.
     failed: u32,
     /// Rounds that did not serve.
-    rounds: u32,
+    patience: Patience,
     /// Times that a CPU fault came first.
     gave_way: u32,
-    /// When the first one had not served: a fault that loses nothing asks for no time.
-    since_ns: Option<u64>,
     /// Ranges were too small for VRAM, and room was made for a larger one.
     grown: bool,
     /// Binds that met pages in VRAM which no leaf can map.
@@ -292,21 +291,10 @@ pub(crate) struct Tries {
 impl Tries {
     /// Failures, other than by a race, that a migration which must be may have.
     const FAILED: u32 = 3;
-    /// How long races may be lost ...
-    const TIME_NS: u64 = 1_000_000_000;
-    /// ... but for as many rounds in any case: one alone may take that long.
-    const ROUNDS: u32 = 8;
-    /// First and longest pause after a round.
-    const PAUSE_NS: [u64; 2] = [10_000, 1_000_000];
     /// Pause in which a CPU fault may be served.
     const GIVE_WAY_NS: u64 = 100_000;
     /// Rounds, and time with one round at least, after which the range is too large.
     const LOSING: (u32, u64) = (4, 100_000_000);
-
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self { migrations: 0, failed: 0, rounds: 0, gave_way: 0, since_ns: None, grown: false, met: 0 }
-    }
 
     /// Takes a migration, if one is left: the minimum residency to ask for. It doubles, twice at most, where the
     /// pages were lost again before they were bound.
@@ -325,14 +313,7 @@ impl Tries {
 
     /// Pays for another round, and pauses before it; or ends with `errno`.
     pub(crate) fn spend(&mut self, errno: Errno) -> Result<(), Errno> {
-        if self.rounds >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
-            return Err(errno);
-        }
-        self.since_ns.get_or_insert_with(sync::time::now_ns);
-        let [first, longest] = Self::PAUSE_NS;
-        sync::time::sleep_ns(longest.min(first << self.rounds.min(16)));
-        self.rounds += 1;
-        Ok(())
+        self.patience.spend(errno)
     }
 
     /// Pages in VRAM were met that no leaf can map.
@@ -348,12 +329,11 @@ impl Tries {
     /// Lets a deferred CPU fault go first. Its turn is over in a few milliseconds; that turns follow on each other for
     /// as long as races may be lost takes other VMs that migrate the same memory.
     fn give_way(&mut self) -> Result<(), Errno> {
-        if self.gave_way >= Self::ROUNDS && self.elapsed_ns() >= Self::TIME_NS {
+        if self.patience.is_over(self.gave_way) {
             return Err(Errno::EBUSY);
         }
-        self.since_ns.get_or_insert_with(sync::time::now_ns);
         self.gave_way += 1;
-        sync::time::sleep_ns(Self::GIVE_WAY_NS);
+        self.patience.pause(Self::GIVE_WAY_NS);
         Ok(())
     }
 
@@ -364,17 +344,13 @@ impl Tries {
 
     /// Whether races are lost more often than by chance.
     fn losing(&self) -> bool {
-        let (rounds, ns) = Self::LOSING;
+        let ((rounds, ns), lost) = (Self::LOSING, self.patience.rounds());
         let given_ns = u64::from(self.gave_way) * Self::GIVE_WAY_NS;
-        self.rounds >= rounds || (self.rounds > 0 && self.elapsed_ns() >= ns + given_ns)
-    }
-
-    fn elapsed_ns(&self) -> u64 {
-        self.since_ns.map_or(0, |since| sync::time::now_ns().saturating_sub(since))
+        lost >= rounds || (lost > 0 && self.patience.elapsed_ns() >= ns + given_ns)
     }
 
     /// What to call it when the mapping is found in place.
     fn outcome(&self) -> Serviced {
-        if self.rounds + self.gave_way == 0 { Serviced::Valid } else { Serviced::Resolved }
+        if self.patience.rounds() + self.gave_way == 0 { Serviced::Valid } else { Serviced::Resolved }
     }
 }

@@ -82,7 +82,7 @@ fn bring(
 
 /// Collects and binds on one tile, a few times; whether it is bound.
 fn bind_on(mut round: Round<'_>) -> Result<bool, Errno> {
-    let mut tries = Tries::new();
+    let mut tries = Tries::default();
     for _ in 0..ROUNDS {
         let errno = match round.collect().and_then(|()| round.bind()) {
             Ok(()) => return Ok(true),

@@ -21,10 +21,10 @@ use sync::rank::mutex;
 use units::{GpuRange, GpuVa, HostRange, HostVa, TileId, bytes_of};
 
 use super::devmem::Dma;
-use super::handler::Tries;
 use super::{CHUNK_SIZES, NOTIFIER_SIZE, Space};
 use crate::bo::Shows;
 use crate::errno::Errno;
+use crate::patience::Patience;
 use crate::pt::build::{self, Access, Memory, PlanError, Segment};
 use crate::ranks;
 use crate::shared::Shared;
@@ -163,7 +163,7 @@ impl Userptrs {
         let host = map.host_range(span);
         let addr = map.host.add(at.offset_from(map.start));
         let ctx = Ctx { read_only: !access.write, ..Ctx::default() };
-        let mut tries = Tries::new();
+        let mut patience = Patience::default();
         loop {
             self.collect();
             let bound = self.svm.range_find_or_insert(addr, host, &ctx).and_then(|key| {
@@ -175,8 +175,8 @@ impl Userptrs {
             match bound {
                 Ok(Ok(part)) => return Ok(part),
                 Ok(Err(errno)) => return Err(errno),
-                Err(SvmError::Busy | SvmError::Mixed | SvmError::Gone) => tries.spend(Errno::EAGAIN)?,
-                Err(SvmError::Fault) if self.has_memory(addr) => tries.spend(Errno::EFAULT)?,
+                Err(SvmError::Busy | SvmError::Mixed | SvmError::Gone) => patience.spend(Errno::EAGAIN)?,
+                Err(SvmError::Fault) if self.has_memory(addr) => patience.spend(Errno::EFAULT)?,
                 Err(SvmError::NoMemory) => return Err(Errno::ENOMEM),
                 Err(SvmError::Fault | SvmError::NoVma | SvmError::Denied | SvmError::Io | SvmError::Invalid) => {
                     return Err(Errno::EFAULT);

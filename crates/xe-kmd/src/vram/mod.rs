@@ -35,6 +35,15 @@ const fn evictions(bytes: u64) -> usize {
     MAX_EVICTIONS + (bytes / SZ_2M) as usize
 }
 
+/// Why a request for VRAM got none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoRoom {
+    /// There is not so much, or nobody who has some can be asked for it.
+    Full,
+    /// There is, but what was to go was busy: it may go in a moment.
+    Busy,
+}
+
 /// Who has a block.
 pub(crate) trait Owner: Send + Sync {
     /// Gives the block at `offset` back by [`Vram::free`], before this returns or soon after; or keeps it, where its
@@ -73,31 +82,35 @@ impl Vram {
 
     /// A block for `owner`; where there is none, those that were used the longest time ago go until there is, whichever
     /// process has them.
-    pub(crate) fn alloc(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
-        let bytes = self.state.lock().free.rounded(bytes)?;
-        self.charge(bytes).then(|| self.take(bytes, owner)).flatten()
+    pub(crate) fn alloc(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Result<u64, NoRoom> {
+        let bytes = self.state.lock().free.rounded(bytes).ok_or(NoRoom::Full)?;
+        self.charge(bytes)?;
+        self.take(bytes, owner)
     }
 
     /// Blocks of at most `largest` bytes for all of `bytes`, a multiple of the smallest block, or none: each with its bytes. All
     /// are charged at once, so that two who each have a part do not wait for the rest of the other.
-    pub(crate) fn alloc_blocks(&self, bytes: u64, largest: u64, owner: &Arc<dyn Owner>) -> Option<Vec<(u64, u64)>> {
-        if !self.charge(bytes) {
-            return None;
-        }
+    pub(crate) fn alloc_blocks(
+        &self,
+        bytes: u64,
+        largest: u64,
+        owner: &Arc<dyn Owner>,
+    ) -> Result<Vec<(u64, u64)>, NoRoom> {
+        self.charge(bytes)?;
         let (mut blocks, mut rest) = (Vec::new(), bytes);
         while rest > 0 {
             let block = (1 << rest.ilog2()).min(largest);
             rest -= block;
             match self.take(block, owner) {
-                Some(offset) => blocks.push((offset, block)),
-                None => {
+                Ok(offset) => blocks.push((offset, block)),
+                Err(why) => {
                     self.budget.uncharge(self.tile, rest);
                     blocks.iter().for_each(|(offset, _)| self.free(*offset));
-                    return None;
+                    return Err(why);
                 }
             }
         }
-        Some(blocks)
+        Ok(blocks)
     }
 
     /// Has owners give back `bytes` bytes, as far as they can, because another process needs them.
@@ -111,33 +124,35 @@ impl Vram {
     }
 
     /// Charges so many bytes to this process; where there are not so many left, the oldest memory goes, whoever has it.
-    fn charge(&self, bytes: u64) -> bool {
+    fn charge(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut why = NoRoom::Full;
         for _ in 0..evictions(bytes) {
             if self.budget.try_charge(self.tile, bytes) {
-                return true;
+                return Ok(());
             }
             let oldest_ns = self.state.lock().oldest_ns;
             // Ours may be gone by then: another process asked for it meanwhile.
-            if self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Ours {
-                self.evict_oldest(bytes);
-            }
+            let asked = self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Theirs || self.evict_oldest(bytes);
+            why = if asked { NoRoom::Busy } else { NoRoom::Full };
         }
-        self.budget.try_charge(self.tile, bytes)
+        if self.budget.try_charge(self.tile, bytes) { Ok(()) } else { Err(why) }
     }
 
     /// A block of bytes that were charged; where there is no such run of addresses, the oldest of this process's goes. Else
     /// they are charged no more.
-    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
+    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Result<u64, NoRoom> {
+        let mut why = NoRoom::Busy;
         for _ in 0..=MAX_EVICTIONS {
             if let Some(offset) = self.try_take(bytes, owner) {
-                return Some(offset);
+                return Ok(offset);
             }
             if !self.evict_oldest(bytes) {
+                why = NoRoom::Full;
                 break;
             }
         }
         self.budget.uncharge(self.tile, bytes);
-        None
+        Err(why)
     }
 
     fn try_take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Option<u64> {
@@ -261,9 +276,9 @@ mod tests {
         let [a, b] = [(); 2].map(|()| vram.alloc(SZ_2M, &svm_owner).unwrap());
         let c = vram.alloc(SZ_2M, &bo_owner).unwrap();
         vram.touch(a + SZ_64K, SZ_64K);
-        assert_eq!(vram.alloc(SZ_2M, &bo_owner), Some(b), "a was given first, and used last");
+        assert_eq!(vram.alloc(SZ_2M, &bo_owner), Ok(b), "a was given first, and used last");
         assert_eq!((&svm.asked.lock()[..], &bo.asked.lock()[..]), (&[b][..], &[][..]));
-        assert_eq!(vram.alloc(SZ_2M, &svm_owner), Some(c));
+        assert_eq!(vram.alloc(SZ_2M, &svm_owner), Ok(c));
         assert_eq!(bo.asked.lock()[..], [c]);
     }
 
@@ -274,7 +289,7 @@ mod tests {
         let first = vram.alloc(SZ_64K, &stays_owner).unwrap();
         let rest: Vec<_> = (0..3).map(|_| vram.alloc(SZ_64K, &goes_owner).unwrap()).collect();
         vram.touch(rest[0] + 0x1000, SZ_64K);
-        assert_eq!(vram.alloc(SZ_64K, &goes_owner), Some(rest[2]));
+        assert_eq!(vram.alloc(SZ_64K, &goes_owner), Ok(rest[2]));
         assert_eq!((&stays.asked.lock()[..], &goes.asked.lock()[..]), (&[first][..], &rest[2..]));
         assert_eq!(vram.used(), 4 * SZ_64K);
     }
@@ -284,7 +299,7 @@ mod tests {
         let vram = alone(SZ_2M);
         let (owner, dyn_owner) = tenant(&vram, false);
         (0..32).for_each(|_| _ = vram.alloc(SZ_64K, &dyn_owner).unwrap());
-        assert_eq!(vram.alloc(SZ_2M, &dyn_owner), Some(0));
+        assert_eq!(vram.alloc(SZ_2M, &dyn_owner), Ok(0));
         assert_eq!((owner.asked.lock().len(), vram.used()), (32, SZ_2M));
     }
 
@@ -357,7 +372,7 @@ mod tests {
         let (_, stubborn) = tenant(&vram, true);
         [b, c].into_iter().for_each(|block| vram.free(block));
         let stays = vram.alloc(SZ_2M, &stubborn).unwrap();
-        assert_eq!((vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner), *budget.left.lock()), (None, SZ_2M));
+        assert_eq!((vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner), *budget.left.lock()), (Err(NoRoom::Busy), SZ_2M));
         vram.evict(SZ_2M);
         assert_eq!(vram.used(), SZ_2M);
         vram.free(stays);
