@@ -1,7 +1,8 @@
 //! The open files of one process, told to the others of its run: whoever may read `/proc/PID/fdinfo/N` sees what is behind that
 //! descriptor, whichever process has it.
 //!
-//! A process listens on a socket in the run's folder, by its number; a thread answers each connection with what all open files use.
+//! A process has a socket in the run's folder, by its number; a thread answers each datagram with what all open files use. (A
+//! connection would cost a descriptor here: `accept` keeps a low number, which is the program's, for as long as it waits.)
 //! Both sides know an open file by the inode of the node's memory file. Whether it may look, the asker was told by the kernel: it has
 //! opened the real file before it asks. A process that is stopped, or too busy, tells nothing.
 //!
@@ -13,7 +14,7 @@
 
 use crate::nodes::{self, Entry};
 use crate::{libc_calls, outside, session, view};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -24,9 +25,9 @@ use std::time::Duration;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Askers that may wait at the same time.
-const BACKLOG: i32 = 64;
-/// How long a thread pauses that gets no descriptor.
+/// The most that an answer may have: what a datagram holds by default. With more open files nothing is told.
+const ROOM: usize = 200 << 10;
+/// How long the thread pauses where the kernel gives it nothing.
 const PAUSE_NS: u64 = 10_000_000;
 /// What the part of an open file begins with, before the inode.
 const HEAD: &str = "inode ";
@@ -70,7 +71,7 @@ fn address(folder: BorrowedFd<'_>, process: u32) -> rustix::io::Result<SocketAdd
 }
 
 fn socket() -> rustix::io::Result<OwnedFd> {
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
 }
 
 fn listen(folder: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
@@ -79,32 +80,20 @@ fn listen(folder: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let _ = rustix::fs::unlinkat(folder, name(process), AtFlags::empty());
     rustix::net::bind(&socket, &address(folder, process)?)?;
     rustix::fs::chmodat(folder, name(process), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
-    rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
 fn serve(socket: &OwnedFd) {
     loop {
-        match rustix::net::accept_with(socket, SocketFlags::CLOEXEC) {
-            Ok(asker) => tell(asker),
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => sync::time::sleep_ns(PAUSE_NS),
-            Err(Errno::CONNABORTED | Errno::INTR) => {}
+        match rustix::net::recvfrom(socket, &mut [0u8; 1], RecvFlags::empty()) {
+            Ok((_, _, Some(asker))) => {
+                let _ = rustix::net::sendto(socket, open_files().as_bytes(), SendFlags::DONTWAIT, &asker);
+            }
+            Ok((_, _, None)) | Err(Errno::INTR) => {}
+            Err(Errno::NOBUFS | Errno::NOMEM) => sync::time::sleep_ns(PAUSE_NS),
             Err(_) => return,
         }
     }
-}
-
-fn tell(asker: OwnedFd) {
-    let asker = libc_calls::raise(asker);
-    nodes::mark_machine(asker.as_raw_fd());
-    let text = open_files();
-    let mut rest = text.as_bytes();
-    while let Ok(sent @ 1..) = rustix::net::send(&asker, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-        rest = &rest[sent..];
-    }
-    let number = asker.into_raw_fd();
-    nodes::unmark(number);
-    libc_calls::close_quietly(number);
 }
 
 /// What each open file uses, behind the inode of its node's memory file.
@@ -129,14 +118,14 @@ fn answer_of(process: u32) -> rustix::io::Result<Vec<u8>> {
     for way in [Timeout::Send, Timeout::Recv] {
         set_socket_timeout(&socket, way, Some(PATIENCE))?;
     }
+    // Under a name that the kernel gives, by which it is answered.
+    rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
     rustix::net::connect(&socket, &address(folder.as_fd(), process)?)?;
-    let (mut answer, mut room) = (Vec::new(), [0; 4096]);
-    loop {
-        match rustix::net::recv(&socket, &mut room, RecvFlags::empty())?.0 {
-            0 => return Ok(answer),
-            length => answer.extend_from_slice(&room[..length]),
-        }
-    }
+    rustix::net::send(&socket, &[0], SendFlags::NOSIGNAL)?;
+    let mut answer = vec![0; ROOM];
+    let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// Whether a process is stopped, by a signal or a tracer: nobody waits for that.

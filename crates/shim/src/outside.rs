@@ -4,6 +4,9 @@
 //! A process of ours shares the memory (`heap::outside`). When the program has ended it writes the report, and removes the files.
 //! While the program lives it looks now and then whether a debugger has stopped the threads that bring memory back.
 //!
+//! A program that filters its calls asks for the report before it ends, by a word, and waits for a word, by looking at it: even a
+//! wait is a system call. Its threads live on meanwhile, and none of them holds a lock for ever.
+//!
 //! A thread that was ended may have held a lock, and what the lock guards is half changed then: who waits for it has a few seconds, and
 //! ends without a report, which `pontoon run` says. A thread that a debugger has stopped may hold one, too, and will go on: so nothing ends this
 //! process while the program lives, as it may itself hold what the program needs.
@@ -12,6 +15,7 @@
 
 use crate::libc_calls::outside::{close_all_but_ours, confine, die_by_faults, end_with, is_instrumented};
 use crate::{heap, libc_calls, marks, session, view};
+use core::hint;
 use core::sync::atomic::{AtomicU32, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -22,8 +26,17 @@ use rustix::process::{Pid, PidfdFlags};
 static WATCHED: AtomicU32 = AtomicU32::new(0);
 static WATCHER: AtomicU32 = AtomicU32::new(0);
 
-/// How often it looks.
+/// Whether the program asks for the report.
+static ASKED: AtomicU32 = AtomicU32::new(NOT_ASKED);
+const NOT_ASKED: u32 = 0;
+const ASKS: u32 = 1;
+const ANSWERED: u32 = 2;
+/// Looks at the answer, and no more: whoever answers may have been killed.
+const LOOKS: u32 = 1 << 30;
+
+/// How often it looks, and where the program may ask.
 const LOOK_NS: i64 = 100_000_000;
+const LOOK_FILTERED_NS: i64 = 1_000_000;
 /// What it has to wait for locks when the program has ended.
 const PATIENCE_S: u32 = 5;
 
@@ -56,8 +69,22 @@ pub fn begin() {
     }
 }
 
+/// Has the report written, and waits for that, without a system call. A vfork child asks in the name of its parent, which asks again.
+pub fn ask() {
+    if is_there() {
+        ASKED.store(ASKS, Ordering::Release);
+        for _ in 0..LOOKS {
+            if ASKED.load(Ordering::Acquire) != ASKS {
+                return;
+            }
+            hint::spin_loop();
+        }
+    }
+}
+
 /// A fork child has nobody.
 pub fn forget() {
+    ASKED.store(NOT_ASKED, Ordering::Release);
     WATCHED.store(0, Ordering::Release);
     WATCHER.store(0, Ordering::Release);
 }
@@ -80,7 +107,8 @@ impl Process {
 
     /// Waits a moment for its end. Whether it lives, and is the program that it was.
     fn lives(&self) -> bool {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_NS };
+        let tv_nsec = if session::is_filtered() { LOOK_FILTERED_NS } else { LOOK_NS };
+        let timeout = Timespec { tv_sec: 0, tv_nsec };
         let mut polled = [PollFd::new(&self.end, PollFlags::IN)];
         let has_ended = poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0);
         !has_ended && rustix::io::pread(&self.thread, &mut [0; 8], 0).is_ok()
@@ -109,9 +137,13 @@ fn watch(thread: u32) {
     while process.lives() {
         end_with(&process.thread, PATIENCE_S);
         seen = device.as_ref().map_or(0, |device| device.relieve(seen));
+        if ASKED.load(Ordering::Acquire) == ASKS {
+            session::report_from_outside();
+            ASKED.store(ANSWERED, Ordering::Release);
+        }
         end_with(&process.thread, 0);
     }
     end_with(&process.thread, PATIENCE_S);
-    session::outlived();
+    session::outlived(ASKED.load(Ordering::Acquire) == ANSWERED);
     drop(mark);
 }

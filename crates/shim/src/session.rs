@@ -151,7 +151,7 @@ pub fn loaded() {
 /// The program begins to end. Destructors of its libraries are still to come and may use the device, so the machine
 /// goes on; what happened so far is written down, for they may end the process, too.
 pub fn begin_to_finish() {
-    if !FILTERED.load(Ordering::Acquire) && is_active() {
+    if !is_filtered() && is_active() {
         libc_calls::inside(|_| {
             if let Some(device) = running() {
                 write_report(device.as_ref(), false);
@@ -163,7 +163,9 @@ pub fn begin_to_finish() {
 /// The process ends: memory migrates back, the report is written, the tree is removed. Where there is neither, no system
 /// call is made, and none where the program filters its own calls: it may have forbidden them to itself, and who is outside sees to it.
 pub fn finish() {
-    if !FILTERED.load(Ordering::Acquire) && (is_active() || view::is_to_be_removed()) {
+    if is_filtered() {
+        outside::ask();
+    } else if is_active() || view::is_to_be_removed() {
         libc_calls::inside(|_| finish_here());
     }
 }
@@ -182,17 +184,31 @@ fn finish_here() {
     ENDED.store(true, Ordering::Release);
 }
 
-/// The process has ended, and this is called from outside: what it has not done itself.
-pub fn outlived() {
+/// The process has ended, and this is called from outside: what it has not done itself. Where the report was asked for, it is written.
+pub fn outlived(is_reported: bool) {
     if !ENDED.load(Ordering::Acquire) {
-        if in_own_process()
-            && let Some(device) = RUNNING.lock().clone()
-        {
-            write_report(device.as_ref(), true);
+        if !is_reported {
+            report_from_outside();
+        }
+        if in_own_process() {
             clients::end();
         }
         view::remove();
     }
+}
+
+/// Writes what happened so far.
+pub fn report_from_outside() {
+    if in_own_process()
+        && let Some(device) = RUNNING.lock().clone()
+    {
+        write_report(device.as_ref(), true);
+    }
+}
+
+/// Whether the program filters system calls of its own.
+pub fn is_filtered() -> bool {
+    FILTERED.load(Ordering::Acquire)
 }
 
 /// The program is about to filter the system calls of the calling thread.
