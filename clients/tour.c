@@ -2,7 +2,7 @@
  * The tour: memory of malloc travels system -> VRAM of tile 0 -> VRAM of tile 1 -> system, and every byte is compared
  * with a model at every stop.
  *
- * Each block is taken twice: with a check by the CPU after each step (which brings the pages home each time), and
+ * Each block is taken twice: with a check by the CPU after each step (which migrates the pages back each time), and
  * without (so that they go from tile to tile). One line a step:
  *
  *     STEP <name> ok|BAD bytes=<n> [first=<offset of the first wrong byte> wrong=<how many>]

@@ -35,7 +35,7 @@ impl Picture {
     }
 }
 
-/// Where a step of the client finds or takes its memory, and what it does there. A compare by the CPU brings it home.
+/// Where a step of the client finds or takes its memory, and what it does there. A compare by the CPU migrates it back.
 fn meaning(line: &str) -> Option<(usize, String)> {
     let mut words = line.strip_prefix("STEP ")?.split(' ');
     let (size, what) = words.next()?.split_once('.')?;

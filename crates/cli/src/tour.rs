@@ -81,7 +81,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let (tour, peek, rest) = (compile(dir, "tour")?, compile(dir, "peek")?, compile(dir, "rest")?);
 
     say!("Pontoon: a C program under a preload library sees a PVC with two tiles.\n");
-    say!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and home; it compares every byte itself.");
+    say!("1. Its malloc'ed memory goes system -> VRAM0 -> VRAM1 and back to system; it compares every byte itself.");
     let mut picture = Picture::on_terminal();
     let whole = watched(&tour, &[], &options.device, dir, |line| {
         picture.iter_mut().for_each(|picture| picture.step(line));
