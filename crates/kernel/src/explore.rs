@@ -25,7 +25,7 @@ pub struct Scene {
     places: &'static [&'static str],
 }
 
-const HOME: &str = "a CPU fault migrated a page home";
+const BACK: &str = "a CPU fault migrated a page back";
 const CHANGED: &str = "memory changed while a fault was served";
 
 /// All scenes.
@@ -33,7 +33,7 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "faults",
         about: "two fault workers and a CPU writer on one block",
-        places: &[HOME, "two faults were served at once"],
+        places: &[BACK, "two faults were served at once"],
     },
     Scene {
         name: "munmap",
@@ -43,12 +43,12 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "evict",
         about: "buffers are evicted while a tile and the CPU write",
-        places: &[HOME, "a buffer was evicted", CHANGED],
+        places: &[BACK, "a buffer was evicted", CHANGED],
     },
     Scene {
         name: "cpufault",
-        about: "two CPU threads bring pages home that a tile takes away again",
-        places: &[HOME, "a fault waited for a page that moves"],
+        about: "two CPU threads migrate pages back that a tile takes away again",
+        places: &[BACK, "a fault waited for a page that moves"],
     },
     Scene {
         name: "gc",
@@ -58,7 +58,7 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "queue",
         about: "two VMs of a process, whose faults two workers of the driver's own queue serve, and a CPU writer",
-        places: &[HOME, "two workers served faults at once"],
+        places: &[BACK, "two workers served faults at once"],
     },
     Scene {
         name: "close",
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_search_that_missed_its_place_is_not_clean() {
-        let missed = Explored { runs: 10, missed: vec![HOME], ..Explored::default() };
+        let missed = Explored { runs: 10, missed: vec![BACK], ..Explored::default() };
         assert_eq!(missed.outcome(), Outcome::NotJudged);
         assert_eq!(Explored { runs: 10, ..Explored::default() }.outcome(), Outcome::Clean);
     }

@@ -404,7 +404,7 @@ fn a_run_that_cannot_be_taken_back_ends_its_process_and_no_seed_is_lost() {
     let Some(bench) = Bench::new() else { return };
     let explored = explored(&bench.shop(), "cpufault");
     assert_eq!((explored.outcome(), explored.runs), (Outcome::Clean, 64));
-    assert_eq!(explored.reached["a CPU fault migrated a page home"], 64);
+    assert_eq!(explored.reached["a CPU fault migrated a page back"], 64);
 }
 
 /// An engine that does what the stand-in's does, but for writes of CPUs to pages from `until` on.

@@ -285,7 +285,7 @@ static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long ad
 	}
 	get_page(page);
 	spin_unlock(tables_lock());
-	kface_reached("a CPU fault migrated a page home");
+	kface_reached("a CPU fault migrated a page back");
 	result = page_pgmap(page)->ops->migrate_to_ram(&vmf);
 	unlock_page(page);
 	put_page(page);

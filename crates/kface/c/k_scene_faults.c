@@ -100,7 +100,7 @@ static void play_evict(long tiles)
 	k_settle(tasks, 3);
 }
 
-/* Two CPU threads bring pages home that a tile takes away again. */
+/* Two CPU threads migrate pages back that a tile takes away again. */
 static void play_cpufault(long tiles)
 {
 	struct k_task *tasks[3];

@@ -166,7 +166,7 @@ static void hmm(struct k_stage *stage)
 	if (k_xe_fault(stage->vm, 0, addr, false) || k_page_is(addr, &pfn) != 'd')
 		kface_give_up("the block does not come to VRAM");
 	check(!look_at(addr, 0, &pfn) && !(pfn & HMM_PFN_VALID), "hmm shows nobody a device's page but its owner");
-	check(!look_at(addr, HMM_PFN_REQ_FAULT, &pfn) && pfn & HMM_PFN_VALID, "hmm brings a device's page home for others");
+	check(!look_at(addr, HMM_PFN_REQ_FAULT, &pfn) && pfn & HMM_PFN_VALID, "hmm migrates a device's page back for others");
 	check(k_page_is(addr, &pfn) == 'r' && first_word(addr) == word, "a page that migrates back is what it was");
 }
 

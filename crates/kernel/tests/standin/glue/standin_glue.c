@@ -159,7 +159,7 @@ static int words[2], ended;
 static void count(void *arg)
 {
 	kface_reached("two faults were served at once");
-	kface_reached("a CPU fault migrated a page home");
+	kface_reached("a CPU fault migrated a page back");
 	standin_count(words);
 	ended++;
 	kface_wake((unsigned long)&ended);
@@ -212,7 +212,7 @@ static void scene_nowhere(void)
 static void scene_maps(void)
 {
 	kface_runs_begin();
-	kface_reached("a CPU fault migrated a page home");
+	kface_reached("a CPU fault migrated a page back");
 	kface_reached("a fault waited for a page that moves");
 	memset(malloc(64 << 20), 0, 1 << 20);
 }
