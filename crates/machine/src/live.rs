@@ -24,7 +24,7 @@ use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
-pub use mm_live::{OBJECT_NAME, SharedWords, Transport as Travel, fix_up, high_numbers};
+pub use mm_live::{OBJECT_NAME, SharedWords, Transport as Travel, fix_up, high_numbers, is_stopped};
 
 /// What to start with.
 #[derive(Clone, Debug)]

@@ -132,7 +132,7 @@ pub use rules::Rules;
 pub use stats::Stats;
 pub use sys::access::fix_up;
 pub use sys::descriptor::high_numbers;
-pub use sys::words::{SharedWords, Words};
+pub use sys::words::{SharedWords, Words, is_stopped};
 
 use kernel::{Errno, Kernel};
 use std::sync::Arc;

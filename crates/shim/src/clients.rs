@@ -111,7 +111,7 @@ fn open_files() -> String {
 
 fn answer_of(process: u32) -> rustix::io::Result<Vec<u8>> {
     let folder = view::shared_folder().ok_or(Errno::NOENT)?;
-    if is_stopped(process) {
+    if machine::live::is_stopped(process) {
         return Err(Errno::AGAIN);
     }
     let socket = socket()?;
@@ -126,12 +126,4 @@ fn answer_of(process: u32) -> rustix::io::Result<Vec<u8>> {
     let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;
     answer.truncate(length);
     Ok(answer)
-}
-
-/// Whether a process is stopped, by a signal or a tracer: nobody waits for that.
-fn is_stopped(process: u32) -> bool {
-    let stat = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The state follows the name, which ends with the last parenthesis.
-    let end = stat.iter().rposition(|byte| *byte == b')');
-    end.is_some_and(|end| matches!(stat.get(end + 2), Some(b'T' | b't')))
 }

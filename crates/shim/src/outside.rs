@@ -27,10 +27,11 @@ static WATCHED: AtomicU32 = AtomicU32::new(0);
 static WATCHER: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the program asks for the report.
-static ASKED: AtomicU32 = AtomicU32::new(NOT_ASKED);
-const NOT_ASKED: u32 = 0;
-const ASKS: u32 = 1;
-const ANSWERED: u32 = 2;
+static ASKED: AtomicU32 = AtomicU32::new(NOBODY_ANSWERS);
+const NOBODY_ANSWERS: u32 = 0;
+const NOT_ASKED: u32 = 1;
+const ASKS: u32 = 2;
+const ANSWERED: u32 = 3;
 /// Looks at the answer, and no more: whoever answers may have been killed.
 const LOOKS: u32 = 1 << 30;
 
@@ -47,7 +48,7 @@ pub fn process() -> u32 {
 }
 
 /// Whether somebody will see to the end of this process.
-pub fn is_there() -> bool {
+fn is_there() -> bool {
     WATCHER.load(Ordering::Acquire) != 0
 }
 
@@ -71,7 +72,7 @@ pub fn begin() {
 
 /// Has the report written, and waits for that, without a system call. A vfork child asks in the name of its parent, which asks again.
 pub fn ask() {
-    if is_there() {
+    if ASKED.load(Ordering::Acquire) != NOBODY_ANSWERS {
         ASKED.store(ASKS, Ordering::Release);
         for _ in 0..LOOKS {
             if ASKED.load(Ordering::Acquire) != ASKS {
@@ -84,7 +85,7 @@ pub fn ask() {
 
 /// A fork child has nobody.
 pub fn forget() {
-    ASKED.store(NOT_ASKED, Ordering::Release);
+    ASKED.store(NOBODY_ANSWERS, Ordering::Release);
     WATCHED.store(0, Ordering::Release);
     WATCHER.store(0, Ordering::Release);
 }
@@ -129,6 +130,9 @@ fn watch(thread: u32) {
     // A folder of this process' own takes calls that open and remove. Whoever has no rights to give up may make them.
     let removes = view::is_to_be_removed() && !rustix::process::geteuid().is_root();
     let is_safe = removes || confine();
+    if is_safe {
+        ASKED.store(NOT_ASKED, Ordering::Release);
+    }
     WATCHER.store(std::process::id(), Ordering::Release);
     if !is_safe {
         return;

@@ -274,19 +274,18 @@ impl Bo {
             return Ok(Placed { bo: self, state, origin: None });
         }
         let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
-        let new = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
+        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
             Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
             Residence::Vram(..) | Residence::Peer(_) => false,
         };
-        let new = match new {
+        let new = match wanted {
             Err(_) if !must_move => return Ok(Placed { bo: self, state, origin: None }),
             // Not where it is wanted, but anywhere is better than nowhere.
             Err(_) if self.may_be_in_system() && !matches!(prefer, Prefer::Vram(_)) => self.map_system(&mut state),
-            new => new,
-        };
-        let new = new?;
+            wanted => wanted,
+        }?;
         self.leave(&mut state);
         self.enter(&mut state, new);
         Ok(Placed { bo: self, state, origin: None })

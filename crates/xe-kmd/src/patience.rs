@@ -3,7 +3,7 @@
 //! Each round is paid for by a pause, longer each time, so that the winner gets on. Rounds are bounded by time: whoever
 //! waits is answered in the end.
 //!
-//! Upstream: the retries of `__xe_svm_handle_pagefault`, which are bounded by nothing (D2), and `drm_exec_until_all_locked`.
+//! Upstream: the retries of `__xe_svm_handle_pagefault`, which are bounded by nothing (D2); the exhaustive eviction of `xe_validation.c`.
 
 use crate::errno::Errno;
 
@@ -19,7 +19,7 @@ impl Patience {
     /// How long rounds may be lost ...
     const TIME_NS: u64 = 1_000_000_000;
     /// ... but for as many in any case: one alone may take that long.
-    pub(crate) const ROUNDS: u32 = 8;
+    const ROUNDS: u32 = 8;
     /// First and longest pause after a round.
     const PAUSE_NS: [u64; 2] = [10_000, 1_000_000];
 

@@ -150,16 +150,22 @@ impl Words for SharedWords {
     }
 
     fn is_stopped(&self, process: u32) -> bool {
-        let path = format!("/proc/{process}/stat\0");
-        let path = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or_default();
-        let mut text = [0; 128];
-        let length = super::open(path, super::Access::Read).and_then(|file| super::read_at(&file, &mut text, 0));
-        let text = &text[..length.unwrap_or(0)];
-        // The state follows the name, which ends with the last parenthesis and may have others in it.
-        let name_end = text.iter().rposition(|byte| *byte == b')');
-        let state = name_end.and_then(|end| text.get(end + 2));
-        matches!(state, Some(b'T' | b't'))
+        is_stopped(process)
     }
+}
+
+/// Whether a process is stopped, by a signal or a tracer: nobody waits for that.
+#[must_use]
+pub fn is_stopped(process: u32) -> bool {
+    let path = format!("/proc/{process}/stat\0");
+    let path = core::ffi::CStr::from_bytes_with_nul(path.as_bytes()).unwrap_or_default();
+    let mut text = [0; 128];
+    let length = super::open(path, super::Access::Read).and_then(|file| super::read_at(&file, &mut text, 0));
+    let text = &text[..length.unwrap_or(0)];
+    // The state follows the name, which ends with the last parenthesis and may have others in it.
+    let name_end = text.iter().rposition(|byte| *byte == b')');
+    let state = name_end.and_then(|end| text.get(end + 2));
+    matches!(state, Some(b'T' | b't'))
 }
 
 impl std::fmt::Debug for SharedWords {
