@@ -13,7 +13,7 @@
 //! | `device` | the face of the machine that the interposers use |
 //! | `session` | this process's machine: started late, quieted for a fork, shut down at the end |
 //! | `outside` | the end of a process that does not pass through libc |
-//! | `clients` | what other processes of the run are told of this one's open files |
+//! | `fdinfo` | what other processes of the run are told of this one's open files |
 //! | `marks` | what the processes of one run tell each other |
 //! | `refused` | why an atomic was refused |
 //! | `report` | the line that this process leaves of what happened |
@@ -27,9 +27,9 @@
 //! that no handler can jump out of the middle of the driver.
 #![deny(unsafe_code)]
 
-mod clients;
 mod config;
 mod device;
+mod fdinfo;
 mod heap;
 mod libc_calls;
 mod marks;

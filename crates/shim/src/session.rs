@@ -12,7 +12,7 @@ use crate::device::{self, Change, Device, Errno, File};
 use crate::minor::Minor;
 use crate::nodes::{self, Entry, Files};
 use crate::report::Report;
-use crate::{clients, heap, libc_calls, marks, outside, view};
+use crate::{fdinfo, heap, libc_calls, marks, outside, view};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::mem;
 use std::sync::Arc;
@@ -177,7 +177,7 @@ fn finish_here() {
     {
         device.shutdown();
         ACTIVE.store(false, Ordering::Release);
-        clients::end();
+        fdinfo::end();
         write_report(device.as_ref(), true);
     }
     view::leave();
@@ -191,7 +191,7 @@ pub fn outlived(is_reported: bool) {
             report_from_outside();
         }
         if in_own_process() {
-            clients::end();
+            fdinfo::end();
         }
         view::remove();
     }
@@ -264,7 +264,7 @@ fn start() -> Result<Arc<dyn Device>, Errno> {
     }
     tell_schedules(&*device);
     device.begin();
-    clients::begin();
+    fdinfo::begin();
     Ok(device)
 }
 

@@ -5,8 +5,8 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
-use crate::clients;
 use crate::device::{Device, Errno, FILE_BYTES};
+use crate::fdinfo;
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
@@ -163,7 +163,7 @@ fn info_over(fd: c_int, of: Of, flags: c_int) -> c_int {
         let opened = unsafe { OwnedFd::from_raw_fd(fd) };
         let told = match of.process {
             None => usage(of.fd),
-            Some(process) => is_node_of(process, of.fd).then(|| clients::ask(process, of.fd)).flatten(),
+            Some(process) => is_node_of(process, of.fd).then(|| fdinfo::ask(process, of.fd)).flatten(),
         };
         let Some(told) = told else { return Ok(opened.into_raw_fd()) };
         let mut text = vec![0; 4096];
