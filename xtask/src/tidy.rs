@@ -31,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const ORDER: &[(&str, &str)] = &[
     (
         "gpusvm",
-        "device devmem call event scratch turn zdd pagemap pages tree mirror retry invalidate find collect evict migrate",
+        "live device devmem call event scratch turn zdd pagemap pages tree mirror retry invalidate find collect evict migrate",
     ),
     ("xe-hw", "port inject record tables iommu chip mmu fault engine copy gpu"),
     (

@@ -3,13 +3,14 @@
 //! Upstream: `struct drm_pagemap_devmem`, `struct drm_pagemap_devmem_ops`, `struct drm_pagemap_ops`.
 
 use crate::device::{Device, Direction, MapError, PagemapAddr};
+use core::ops::Range;
 use hostmm::{DevicePage, PagemapId};
 use units::Report;
 
 /// One allocation of VRAM: a contiguous run of one pagemap (`struct drm_pagemap_devmem`).
 ///
 /// It has one owner at a time, so it is neither `Clone` nor `Copy`: the driver makes it, a migration consumes
-/// it, and [`DevmemOps::devmem_release`] gives it back, once.
+/// it, and [`DevmemOps::devmem_release`] gives it back, once, whole or in parts.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Devmem {
     /// First page.
@@ -26,6 +27,11 @@ impl Devmem {
         page.pagemap.0 == self.base.pagemap.0
             && self.base.frame <= page.frame
             && page.frame - self.base.frame < self.pages as u64
+    }
+
+    /// Some of its pages, by their place in it, as an allocation of their own.
+    pub(crate) fn part(&self, pages: Range<usize>) -> Self {
+        Self { base: self.base.add(pages.start as u64), pages: pages.len(), cookie: self.cookie }
     }
 }
 
@@ -70,13 +76,18 @@ pub trait DevmemOps: Send + Sync + 'static {
     /// VRAM for `pages` pages that a migration brings (`drm_pagemap_ops.populate_mm`); `None` where there is none. Called
     /// with no engine lock held.
     fn devmem_alloc(&self, pages: usize) -> Option<Devmem>;
+    /// How many pages the smallest part of an allocation has that can be released alone: from a multiple of so many on. `None` where an
+    /// allocation is released as a whole only, as upstream does (defect D4).
+    fn granule(&self) -> Option<usize> {
+        None
+    }
     /// Copies into this VRAM, from where `addr` of each run is. Returns when the copy is done. No engine lock is held.
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError>;
     /// Copies out of this VRAM, to where `addr` of each run is: system memory, or the VRAM of another tile, into which
     /// this one's engine pushes. Returns when the copy is done. No engine lock is held; runs in reader class where a CPU
     /// fault asked for it.
     fn copy_to_ram(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError>;
-    /// No page lives in `devmem` any more: its VRAM may be used again. Called exactly once for each, with no
-    /// engine lock held, possibly in reader class.
+    /// No page lives in `devmem` any more: its VRAM may be used again. It is an allocation, or a part of one of whole
+    /// [granules](Self::granule). Called exactly once for each page, with no engine lock held, possibly in reader class.
     fn devmem_release(&self, devmem: Devmem);
 }

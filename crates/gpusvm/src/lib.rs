@@ -55,6 +55,7 @@ mod event;
 mod evict;
 mod find;
 mod invalidate;
+mod live;
 mod migrate;
 mod mirror;
 mod pagemap;

@@ -12,11 +12,11 @@
 //!
 //! Locking: nothing but the zdd lock and leaf locks (scratch, turns, registry) are taken here.
 
-use crate::devmem::{Devmem, DevmemOps};
+use crate::devmem::DevmemOps;
 use crate::event::{Event, Observer, Where};
 use crate::scratch::{Buffers, Pool};
 use crate::turn::CpuTurns;
-use crate::zdd::Zdds;
+use crate::zdd::{Given, Zdds};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hostmm::{CpuFault, DevicePage, FaultOutcome, HostMm, OwnerId, PagemapId, PagemapOps};
@@ -123,7 +123,8 @@ type Shared = (Weak<PagemapSet>, Arc<Registry>, Weak<dyn HostMm>, Arc<dyn Observ
 impl Pagemap {
     fn new(config: PagemapConfig, (set, registry, mm, observer): Shared) -> Self {
         let PagemapConfig { id, owner, frames, ops } = config;
-        Self { id, owner, frames, ops, observer, mm, set, zdds: Zdds::default(), scratch: Pool::default(), registry }
+        let zdds = Zdds::new(ops.granule());
+        Self { id, owner, frames, ops, observer, mm, set, zdds, scratch: Pool::default(), registry }
     }
 
     /// CPU faults that were deferred, of all pagemaps of the machine.
@@ -156,7 +157,7 @@ impl Pagemap {
         self.zdds.totals().0
     }
 
-    /// Whether each allocation counts as many pages as it can name. For an observer; takes the zdd lock.
+    /// Whether each allocation counts as many pages as it can name, and has nothing that is to be given back. For an observer; takes the zdd lock.
     pub fn is_sound(&self) -> bool {
         self.zdds.are_sound()
     }
@@ -165,17 +166,15 @@ impl Pagemap {
     pub(crate) fn pages_put(&self, first: DevicePage, pages: usize) {
         let mut at = 0;
         while at < pages {
-            let (put, devmem) = self.zdds.pages_put(first.add(at as u64), pages - at);
-            self.release(devmem);
+            let (put, given) = self.zdds.pages_put(first.add(at as u64), pages - at);
+            self.release(given);
             at += put;
         }
     }
 
-    /// Gives an allocation back to the driver, if the put before this was the last.
-    pub(crate) fn release(&self, devmem: Option<Devmem>) {
-        if let Some(devmem) = devmem {
-            self.ops.devmem_release(devmem);
-        }
+    /// Gives what a put ended back to the driver.
+    pub(crate) fn release(&self, given: Given) {
+        given.into_iter().for_each(|devmem| self.ops.devmem_release(devmem));
     }
 }
 

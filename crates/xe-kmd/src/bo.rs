@@ -384,7 +384,7 @@ impl Bo {
                 let Some(vram) = self.shared.gpu.tile(tile).map(|tile| &tile.vram) else { return };
                 for (dpa, block) in self.dpas(tile, &blocks) {
                     self.shared.gpu.hw.vram_back(dpa, block.bytes, None);
-                    vram.free(block.offset);
+                    vram.free(block.offset, block.bytes);
                 }
             }
         }

@@ -79,7 +79,10 @@ fn look(stage: &Stage, with_plain: bool) -> Result<(), Finding> {
 fn device(checked: &Checked, core: &Core, with_plain: bool) -> Result<(), Finding> {
     let books = core.device().books();
     if let Some(pagemap) = core.device().pagemaps().iter().find(|pagemap| !pagemap.is_sound()) {
-        return Err(Finding::Audit(format!("an allocation of {:?} names other pages than it counts", pagemap.id())));
+        return Err(Finding::Audit(format!(
+            "an allocation of {:?} names other pages than it counts, or keeps blocks without a page",
+            pagemap.id()
+        )));
     }
     tiles(core).try_for_each(|tile| spaces(core, &books, tile))?;
     let looked: Vec<&SpaceBook> = books.iter().filter(|book| with_plain || book.mirrors).collect();

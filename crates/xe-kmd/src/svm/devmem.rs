@@ -140,6 +140,11 @@ impl DevmemOps for PagemapMemory {
         Some(Devmem { base: tile.extent.page(offset), pages, cookie: 0 })
     }
 
+    /// The smallest block.
+    fn granule(&self) -> Option<usize> {
+        Some((self.gpu.platform.min_vram_page() >> PAGE_SHIFT) as usize)
+    }
+
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
         self.copy(CopyDirection::ToVram, runs, report)
     }
@@ -150,7 +155,7 @@ impl DevmemOps for PagemapMemory {
 
     fn devmem_release(&self, devmem: Devmem) {
         if let Some(tile) = self.tile_at(devmem.base) {
-            tile.vram.free(tile.extent.dpa(devmem.base).offset_from(tile.extent.base));
+            tile.vram.free(tile.extent.dpa(devmem.base).offset_from(tile.extent.base), bytes_of(devmem.pages));
         }
     }
 }

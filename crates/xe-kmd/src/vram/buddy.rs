@@ -9,6 +9,7 @@
 //! Upstream: `xe_ttm_vram_mgr.c`, `drm_buddy.c`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Free blocks by order; all numbers are bytes from the tile's base.
 pub(super) struct Buddy {
@@ -52,7 +53,7 @@ impl Buddy {
         Some(start)
     }
 
-    /// Gives a block back: the start and the bytes that it was asked for with.
+    /// Gives a block back, or an aligned part of one: the start and the bytes, of a part as [`aligned`] has them.
     pub(super) fn free(&mut self, start: u64, bytes: u64) {
         let Some(first) = self.order(bytes) else { return };
         debug_assert!(!self.free[first].contains(&start), "a block of VRAM is given back twice: {start:#x}");
@@ -70,6 +71,11 @@ impl Buddy {
         self.order(bytes).map(|order| self.min << order)
     }
 
+    /// Bytes of the smallest block.
+    pub(super) const fn min(&self) -> u64 {
+        self.min
+    }
+
     /// Bytes in use.
     pub(super) const fn used(&self) -> u64 {
         self.used
@@ -80,6 +86,17 @@ impl Buddy {
         let order = blocks.trailing_zeros() as usize;
         (order < self.free.len()).then_some(order)
     }
+}
+
+/// The blocks of which `bytes` consists: each a power of two, aligned to that.
+pub(super) fn aligned(bytes: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = bytes.start;
+    std::iter::from_fn(move || {
+        let rest = bytes.end.checked_sub(at).and_then(u64::checked_ilog2)?;
+        let block = at..at + (1 << rest.min(at.trailing_zeros()));
+        at = block.end;
+        Some(block)
+    })
 }
 
 #[cfg(test)]
@@ -112,6 +129,17 @@ mod tests {
         got.iter().for_each(|block| vram.free(*block, SZ_64K));
         assert!((0..5).all(|_| vram.alloc(SZ_2M).is_some_and(|block| block % SZ_2M == 0)));
         assert_eq!(vram.alloc(SZ_2M), None);
+    }
+
+    #[test]
+    fn a_block_is_given_back_in_parts() {
+        let mut vram = Buddy::new(SZ_2M, SZ_64K);
+        assert_eq!(vram.alloc(SZ_2M), Some(0));
+        let parts: Vec<_> = aligned(3 * SZ_64K..SZ_2M).chain(aligned(0..3 * SZ_64K)).collect();
+        let sizes: Vec<_> = parts.iter().map(|part| (part.end - part.start) / SZ_64K).collect();
+        assert_eq!(sizes, [1, 4, 8, 16, 2, 1]);
+        parts.into_iter().for_each(|part| vram.free(part.start, part.end - part.start));
+        assert_eq!((vram.used(), vram.alloc(SZ_2M)), (0, Some(0)));
     }
 
     #[test]

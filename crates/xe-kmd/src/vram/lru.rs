@@ -41,6 +41,15 @@ impl<T> Lru<T> {
         }
     }
 
+    /// A new block, as old as the one that starts at `beside`: the next in the order behind it.
+    pub(super) fn insert_beside(&mut self, beside: u64, start: u64, block: T) {
+        let (n, older) = (self.number(start), self.number(beside));
+        if self.block(older).is_some() && self.places.get(n as usize).is_some_and(|place| place.block.is_none()) {
+            self.places[n as usize].block = Some(block);
+            self.link_behind(older, n);
+        }
+    }
+
     /// The block that starts there is the youngest from now on.
     pub(super) fn touch(&mut self, start: u64) {
         let n = self.number(start);
@@ -113,9 +122,13 @@ impl<T> Lru<T> {
     }
 
     fn link(&mut self, n: u32) {
-        let last = std::mem::replace(&mut self.youngest, n);
-        (self.places[n as usize].older, self.places[n as usize].younger) = (last, NONE);
-        *self.behind(last) = n;
+        self.link_behind(self.youngest, n);
+    }
+
+    fn link_behind(&mut self, older: u32, n: u32) {
+        let younger = std::mem::replace(self.behind(older), n);
+        (self.places[n as usize].older, self.places[n as usize].younger) = (older, younger);
+        *self.before(younger) = n;
     }
 
     fn unlink(&mut self, n: u32) {
@@ -146,6 +159,18 @@ mod tests {
         lru.insert(block(99), 99);
         lru.touch(block(99));
         assert_eq!((lru.oldest(), lru.remove(block(99))), (Some(block(7)), None), "no such block");
+    }
+
+    #[test]
+    fn a_block_beside_another_is_as_old() {
+        let mut lru = Lru::new(8 << 16, 1 << 16);
+        let block = |n: u64| n << 16;
+        [4, 0].into_iter().for_each(|n| lru.insert(block(n), n));
+        lru.insert_beside(block(4), block(6), 6);
+        lru.insert_beside(block(0), block(1), 1);
+        lru.insert_beside(block(3), block(2), 2);
+        let order: Vec<_> = std::iter::from_fn(|| lru.oldest().and_then(|oldest| lru.remove(oldest))).collect();
+        assert_eq!(order, [4, 6, 0, 1], "and none beside a block that is not there");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A tile's VRAM: blocks, who owns each, and which was used the longest time ago.
 //!
-//! A block belongs to an [`Owner`]: an allocation of SVM. Where a request finds no room, the owners of the blocks that were
+//! A block belongs to an [`Owner`]: an allocation of SVM, or a BO. A part of it can be given back alone; what is left are blocks then. Where a request finds no room, the owners of the blocks that were
 //! used the longest time ago are asked to give them back. Used means bound for a fault or a prefetch
 //! ([`Vram::touch`]): an access that hits a page table is seen by nobody.
 //!
@@ -15,6 +15,7 @@
 mod buddy;
 mod lru;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sync::Mutex;
@@ -24,7 +25,7 @@ use units::{SZ_2M, TileId};
 
 use crate::budget::{Budget, Room};
 use crate::ranks;
-use buddy::Buddy;
+use buddy::{Buddy, aligned};
 use lru::Lru;
 
 /// Times that one request for a block asks owners for room.
@@ -105,7 +106,7 @@ impl Vram {
                 Ok(offset) => blocks.push((offset, block)),
                 Err(why) => {
                     self.budget.uncharge(self.tile, rest);
-                    blocks.iter().for_each(|(offset, _)| self.free(*offset));
+                    blocks.iter().for_each(|(offset, bytes)| self.free(*offset, *bytes));
                     return Err(why);
                 }
             }
@@ -199,24 +200,29 @@ impl Vram {
         let mut state = self.state.lock();
         let (mut at, now) = (offset, now_ns());
         while at < offset + bytes {
-            let inside = |(start, block): &(u64, &Block)| at < start + block.bytes;
-            let Some((start, block)) = state.used.around(at).filter(inside) else { break };
-            at = start + block.bytes;
-            state.touch(start, now);
+            let Some(block) = state.block_at(at) else { break };
+            at = block.end;
+            state.touch(block.start, now);
         }
         self.tell_age(&mut state);
     }
 
-    /// The block at `offset` is its owner's no more. Reader class.
-    pub(crate) fn free(&self, offset: u64) {
+    /// The `bytes` bytes at `offset` are their owner's no more: a block, several, or parts of them. Reader class.
+    pub(crate) fn free(&self, offset: u64, bytes: u64) {
         let mut state = self.state.lock();
-        let block = state.used.remove(offset);
-        debug_assert!(block.is_some(), "a block of VRAM is given back twice: {offset:#x}");
-        if let Some(block) = block {
-            state.free.free(offset, block.bytes);
-            self.tell_age(&mut state);
-            self.budget.uncharge(self.tile, block.bytes);
+        let end = offset + bytes.next_multiple_of(state.free.min());
+        let mut at = offset;
+        while at < end {
+            let Some(block) = state.block_at(at) else {
+                debug_assert!(false, "a block of VRAM is given back twice: {at:#x}");
+                break;
+            };
+            let part = at..end.min(block.end);
+            at = part.end;
+            state.cut(block, part);
         }
+        self.tell_age(&mut state);
+        self.budget.uncharge(self.tile, at - offset);
     }
 
     /// Bytes that are allocated, by this process.
@@ -231,6 +237,31 @@ impl Vram {
 }
 
 impl State {
+    /// The block that has this byte.
+    fn block_at(&self, at: u64) -> Option<Range<u64>> {
+        let (start, block) = self.used.around(at)?;
+        Some(start..start + block.bytes).filter(|block| block.contains(&at))
+    }
+
+    /// Takes a part out of a block. What is left of it are blocks as old as it was.
+    fn cut(&mut self, block: Range<u64>, part: Range<u64>) {
+        for rest in aligned(block.start..part.start).chain(aligned(part.end..block.end)) {
+            let bytes = rest.end - rest.start;
+            match self.used.get_mut(block.start) {
+                Some(whole) if rest.start == block.start => whole.bytes = bytes,
+                Some(whole) => {
+                    let of = Block { bytes, owner: whole.owner.clone(), used_ns: whole.used_ns };
+                    self.used.insert_beside(block.start, rest.start, of);
+                }
+                None => {}
+            }
+        }
+        if block.start == part.start {
+            self.used.remove(block.start);
+        }
+        aligned(part).for_each(|free| self.free.free(free.start, free.end - free.start));
+    }
+
     fn touch(&mut self, start: u64, now: u64) {
         self.used.touch(start);
         if let Some(block) = self.used.get_mut(start) {
@@ -255,7 +286,8 @@ mod tests {
         fn evict(&self, offset: u64) {
             self.asked.lock().push(offset);
             if !self.stubborn {
-                self.vram.free(offset);
+                let block = self.vram.state.lock().block_at(offset);
+                block.into_iter().for_each(|block| self.vram.free(block.start, block.end - block.start));
             }
         }
     }
@@ -301,6 +333,25 @@ mod tests {
         (0..32).for_each(|_| _ = vram.alloc(SZ_64K, &dyn_owner).unwrap());
         assert_eq!(vram.alloc(SZ_2M, &dyn_owner), Ok(0));
         assert_eq!((owner.asked.lock().len(), vram.used()), (32, SZ_2M));
+    }
+
+    #[test]
+    fn a_part_is_free_at_once_and_the_rest_as_old_as_it_was() {
+        let vram = alone(2 * SZ_2M);
+        let (owner, dyn_owner) = tenant(&vram, false);
+        let [old, young] = [(); 2].map(|()| vram.alloc(SZ_2M, &dyn_owner).unwrap());
+        vram.free(old + 3 * SZ_64K, 4 * SZ_64K);
+        assert_eq!(vram.used(), 2 * SZ_2M - 4 * SZ_64K);
+        vram.touch(young, SZ_2M);
+        assert_eq!(vram.alloc(2 * SZ_64K, &dyn_owner), Ok(old + 4 * SZ_64K));
+        assert_eq!(owner.asked.lock()[..], []);
+        vram.free(old + 4 * SZ_64K, 2 * SZ_64K);
+        assert_eq!(vram.alloc(SZ_2M, &dyn_owner), Ok(old));
+        let parts = [0, 2, 7, 8, 16].map(|n| old + n * SZ_64K);
+        assert_eq!(owner.asked.lock()[..], parts, "all that is left in the slot of the oldest");
+        vram.free(old, SZ_2M);
+        vram.free(young, SZ_2M);
+        assert_eq!(vram.used(), 0);
     }
 
     /// Other processes have the rest: so much is left, and each request to them gives so much.
@@ -357,8 +408,8 @@ mod tests {
         vram.touch(first, SZ_2M);
         assert!(*budget.oldest_ns.lock() > age);
         assert_eq!(vram.used_by_all(), 3 * SZ_2M + 2 * SZ_64K);
-        vram.free(first);
-        blocks.iter().for_each(|(offset, _)| vram.free(*offset));
+        vram.free(first, SZ_2M);
+        blocks.iter().for_each(|(offset, bytes)| vram.free(*offset, *bytes));
         assert_eq!((*budget.left.lock(), *budget.oldest_ns.lock(), vram.used()), (4 * SZ_2M, u64::MAX, 0));
     }
 
@@ -370,12 +421,12 @@ mod tests {
         let c = vram.alloc(SZ_2M, &dyn_owner).unwrap();
         assert_eq!(owner.asked.lock()[..], [a]);
         let (_, stubborn) = tenant(&vram, true);
-        [b, c].into_iter().for_each(|block| vram.free(block));
+        [b, c].into_iter().for_each(|block| vram.free(block, SZ_2M));
         let stays = vram.alloc(SZ_2M, &stubborn).unwrap();
         assert_eq!((vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner), *budget.left.lock()), (Err(NoRoom::Busy), SZ_2M));
         vram.evict(SZ_2M);
         assert_eq!(vram.used(), SZ_2M);
-        vram.free(stays);
+        vram.free(stays, SZ_2M);
         let gone = [(); 2].map(|()| vram.alloc(SZ_2M, &dyn_owner).unwrap());
         vram.evict(SZ_2M + SZ_64K);
         assert_eq!((vram.used(), *budget.left.lock(), gone.len()), (0, 2 * SZ_2M, 2), "as much as was asked for");

@@ -100,6 +100,28 @@ fn evict_partial_frees_the_vram_before_anybody_touches_the_rest() {
     }
 }
 
+/// Defect D4.
+#[test]
+fn vram_of_what_was_unmapped_is_free_at_once_and_the_rest_stays_without_a_copy() {
+    let rig = rig(UnfitVram::OURS);
+    let asid = start(&rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    assert_eq!((rig.device.vram_used(TileId(0)), pagemap(&rig, DATA)), (SZ_2M, T0));
+    // Twenty blocks of 64K and a half.
+    rig.mm.munmap(HostRange::sized(HostVa(DATA + 3 * SZ_64K), 20 * SZ_64K + SZ_64K / 2));
+    let rest = SZ_2M - 20 * SZ_64K;
+    assert_eq!(rig.device.vram_used(TileId(0)), rest);
+    let copies = || rig.hw.state.lock().copies.len();
+    let before = copies();
+    for va in [DATA, DATA + 24 * SZ_64K] {
+        assert_eq!(rig.fault(0, asid, va, Access::Write), FaultAck::Replay);
+        assert!(leaf(&rig, 0, asid, va).is_some_and(|(_, leaf)| leaf.device));
+    }
+    assert_eq!((copies(), rig.device.vram_used(TileId(0))), (before, rest));
+    rig.mm.munmap(HostRange::sized(HostVa(DATA), SZ_2M));
+    assert_eq!(rig.device.vram_used(TileId(0)), 0);
+}
+
 #[test]
 fn a_prefetch_is_refused_where_nobody_handles_the_error() {
     let cases = [(UnfitVram::OURS, Ok(0)), (unfit::UPSTREAM, Err(Errno::EINVAL)), (unfit::POSTED, Err(Errno::ENOSPC))];
