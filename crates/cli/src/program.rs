@@ -31,6 +31,18 @@ fn find(program: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|place| place.is_file())
 }
 
+/// Why a program that is there cannot be found by `execve`: what it names to run it is not there. `None` where it is not there itself.
+pub fn missing_interpreter(program: &OsStr) -> Option<String> {
+    let mut head = [0; 256];
+    let got = File::open(find(program)?).and_then(|file| file.read_at(&mut head, 0)).ok()?;
+    let Some(line) = head[..got].strip_prefix(b"#!") else {
+        return Some("the dynamic linker that it names is not there (readelf -l shows its name)".into());
+    };
+    let line = String::from_utf8_lossy(line);
+    let name = line.lines().next().and_then(|line| line.split_whitespace().next()).unwrap_or_default();
+    Some(format!("its interpreter '{name}' is not there"))
+}
+
 const INTERPRETER: u32 = 3;
 
 fn of_elf(file: &File) -> Option<&'static str> {
@@ -72,5 +84,17 @@ mod tests {
         assert!(why_without_device(place.as_os_str()).is_some_and(|why| why.contains("statically")));
         std::fs::write(&place, "#!/bin/sh\n").expect("a file");
         assert_eq!(why_without_device(place.as_os_str()), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let place = dir.path().join("script");
+        assert_eq!(missing_interpreter(place.as_os_str()), None);
+        std::fs::write(&place, "#! /no/such/shell -e\nexit\n").expect("a file");
+        let why = missing_interpreter(place.as_os_str());
+        assert_eq!(why.as_deref(), Some("its interpreter '/no/such/shell' is not there"));
+        std::fs::write(&place, "\x7fELF").expect("a file");
+        assert!(missing_interpreter(place.as_os_str()).is_some_and(|why| why.contains("dynamic linker")));
     }
 }

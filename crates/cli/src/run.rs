@@ -164,8 +164,10 @@ fn note_outer_run() {
 
 /// As every launcher says it: 127 where there is no such program, 126 where it cannot be run.
 fn cannot_start(program: &OsStr, error: &io::Error) -> ExitCode {
-    eprintln!("pontoon: cannot start {}: {error}", program.display());
-    ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    let why = is_missing.then(|| program::missing_interpreter(program)).flatten().unwrap_or_else(|| error.to_string());
+    eprintln!("pontoon: cannot start {}: {why}", program.display());
+    ExitCode::from(if is_missing { 127 } else { 126 })
 }
 
 /// The report's file, still as an earlier run left it. Every process that opens the device adds a line to it, under a lock
