@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-pub(crate) use crate::raw::current::{enter, with};
+pub(crate) use crate::raw::current::{enter, with, with_listener};
 
 /// What a thread runs.
 pub type Body = Box<dyn FnOnce() + Send + 'static>;
@@ -160,7 +160,7 @@ pub(crate) trait Hook {
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access);
     /// Turns exclusive into shared access.
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn());
-    /// Whether somebody wants to be told.
+    /// Whether somebody wants to be told; the same as long as it is installed.
     fn listens(&self) -> bool;
     /// Tells what the current task does under a mutex that it holds.
     fn tell(&self, word: &dyn Word, told: Told);

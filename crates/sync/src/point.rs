@@ -63,11 +63,9 @@ pub fn tell_exclusive<T: ?Sized>(guard: &crate::RwLockWriteGuard<'_, T>, told: i
 #[cfg(feature = "std")]
 #[inline]
 fn tell_of<'a, W: crate::hook::Word + 'a>(word: impl FnOnce() -> &'a W, told: impl IntoIterator<Item = Told>) {
-    crate::hook::with(|s| {
-        if s.listens() {
-            let word = word();
-            told.into_iter().for_each(|told| s.tell(word, told));
-        }
+    crate::hook::with_listener(|s| {
+        let word = word();
+        told.into_iter().for_each(|told| s.tell(word, told));
     });
 }
 

@@ -36,23 +36,17 @@ impl Hook for Scheduler<'_> {
             blame_rank(rank, held, floor);
         }
         state.set_pending(Op::new(kind, object));
-        // A writer can always go on: it queues up, which others see.
-        if !admitted && kind != OpKind::Write {
-            state.set_wait(Wait::Lock { object, access }, false);
+        if !admitted {
+            drop(state);
+            return self.acquire_held(word, object, access);
         }
         match state.decide() {
-            Next::Stay if admitted && word.take(access) => return state.taken(object, access),
-            Next::Stay => drop(state),
+            Next::Stay if word.take(access) => state.taken(object, access),
             next => {
-                // Others may take it meanwhile.
-                if admitted && kind != OpKind::Write {
-                    state.set_wait(Wait::Lock { object, access }, true);
-                }
                 drop(state);
-                self.follow_or_unwind(next);
+                self.acquire_later(word, object, access, next);
             }
         }
-        self.take(word, object, access);
     }
 
     fn try_acquire(&self, word: &dyn Word, access: Access) -> bool {
@@ -73,11 +67,9 @@ impl Hook for Scheduler<'_> {
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access) {
         let mut state = self.state();
         let object = state.lock_with(word, tag);
-        if state.limits.unlock == UnlockRule::Point && self.is_scheduling() {
-            state.set_pending(Op::new(OpKind::Unlock, object));
+        if state.limits.unlock == UnlockRule::Point {
             drop(state);
-            // Where the run is over now, the next operation will unwind.
-            let _ = self.reschedule();
+            self.point_at_unlock(object);
             state = self.state();
         }
         word.give_back(access);
@@ -286,6 +278,42 @@ impl Hook for Scheduler<'_> {
 }
 
 impl Scheduler<'_> {
+    /// The point before a lock is taken that tasks of this run hold, or hold up, and the wait for it.
+    #[cold]
+    fn acquire_held(&self, word: &dyn Word, object: u32, access: Access) {
+        let mut state = self.state();
+        // A writer can always go on: it queues up, which others see.
+        if !state.queues_up() {
+            state.set_wait(Wait::Lock { object, access }, false);
+        }
+        let next = state.decide();
+        drop(state);
+        self.follow_or_unwind(next);
+        self.take(word, object, access);
+    }
+
+    /// Takes a lock that would have admitted the current task, had `next` not been decided, or did not live threads hold it.
+    #[cold]
+    fn acquire_later(&self, word: &dyn Word, object: u32, access: Access, next: Next) {
+        let mut state = self.state();
+        // Others may take it meanwhile.
+        if next != Next::Stay && !state.queues_up() {
+            state.set_wait(Wait::Lock { object, access }, true);
+        }
+        drop(state);
+        self.follow_or_unwind(next);
+        self.take(word, object, access);
+    }
+
+    #[cold]
+    fn point_at_unlock(&self, object: u32) {
+        if self.is_scheduling() {
+            self.state().set_pending(Op::new(OpKind::Unlock, object));
+            // Where the run is over now, the next operation will unwind.
+            let _ = self.reschedule();
+        }
+    }
+
     /// Takes a lock that the current task waited for at a point.
     fn take(&self, word: &dyn Word, object: u32, access: Access) {
         while !word.take(access) {

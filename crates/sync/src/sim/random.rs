@@ -111,6 +111,12 @@ impl Schedule for Pct {
         self.first(at)
     }
 
+    fn goes_on(&mut self) -> bool {
+        let falls = self.falls.last().is_some_and(|choice| *choice <= self.made + 1);
+        self.made += u64::from(!falls);
+        !falls
+    }
+
     fn choose(&mut self, _: u64, n: u32) -> u32 {
         self.rng.below(u64::from(n)) as u32
     }

@@ -10,13 +10,19 @@ use core::fmt;
 use core::str::FromStr;
 use std::vec::Vec;
 
-/// Makes the choices of a run.
+/// Makes the choices of a run. It is asked in the middle of an operation of a task, so it uses no lock and no atomic of this crate.
 pub trait Schedule {
     /// The task that goes on: one of [`Decision::candidates`]. Any other answer means the default.
     fn pick(&mut self, at: &Decision<'_>) -> TaskId;
 
     /// A number below `n` (which is 2 at least) for `sync::choose`, or the waiter that a notification wakes.
     fn choose(&mut self, step: u64, n: u32) -> u32;
+
+    /// Asked in the place of [`pick`](Self::pick) where nobody else can run than at the last one, and the task that was taken there has come to a
+    /// point, and does not yield: whether it is taken again. `false`: `pick` is asked.
+    fn goes_on(&mut self) -> bool {
+        false
+    }
 
     /// A task has started, in a place that another one may have had before.
     fn started(&mut self, task: TaskId) {

@@ -9,7 +9,6 @@ use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
 use super::{Limits, TimeRule, TraceRule};
 use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind, Word};
 use crate::rank::Rank;
-use crate::raw::current::without;
 use crate::tag::Tag;
 use std::vec::Vec;
 
@@ -58,6 +57,8 @@ pub(super) struct State<'s> {
     watched: bool,
     /// Whether it is asked only who of those that can run goes on.
     plain: bool,
+    /// Who could run, and who was taken, when it was asked last, as long as nobody has started since.
+    asked: Option<(TaskSet, TaskId)>,
     pub(super) limits: Limits,
     pub(super) current: TaskId,
     pub(super) tasks: Vec<Task>,
@@ -106,6 +107,7 @@ impl<'s> State<'s> {
         Self {
             watched,
             plain: !watched && limits.time == TimeRule::WhenIdle,
+            asked: None,
             schedule,
             limits,
             current: TaskId(0),
@@ -118,7 +120,7 @@ impl<'s> State<'s> {
             timed: TaskSet::EMPTY,
             workers: 0,
             now_ns: START_NS,
-            objects: Vec::with_capacity(16),
+            objects: Vec::with_capacity(128),
             epoch: Tag::next_epoch(),
             waits: 0,
             steps: 0,
@@ -154,9 +156,10 @@ impl<'s> State<'s> {
         }
         self.live.insert(task);
         self.runnable.insert(task);
+        self.asked = None;
         self.workers += u32::from(kind == TaskKind::Worker);
         self.all_tasks.push(TaskInfo { task, name, kind });
-        without(|| self.schedule.started(task));
+        self.schedule.started(task);
         Some((task, serial))
     }
 
@@ -189,6 +192,11 @@ impl<'s> State<'s> {
     /// Whether the current task's step began with that operation.
     pub(super) fn began_with(&self, op: Op) -> bool {
         self.pending[self.current.index()] == op
+    }
+
+    /// Whether the current task is about to take a lock for which it can queue up without waiting.
+    pub(super) fn queues_up(&self) -> bool {
+        self.pending[self.current.index()].kind == OpKind::Write
     }
 
     // Waiting
@@ -416,10 +424,9 @@ impl<'s> State<'s> {
     }
 
     /// Decides who goes on, the current task having come to a point, a wait or its end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decide(&mut self) -> Next {
-        // Nobody asks where the current task can go on and nobody else can.
-        if self.plain && self.runnable.0 == 1 << self.current.0 && !self.is_out_of_steps() {
+        if self.plain && !self.is_out_of_steps() && (self.is_alone() || self.is_taken_again()) {
             self.steps += 1;
             self.record(self.current);
             return Next::Stay;
@@ -427,6 +434,21 @@ impl<'s> State<'s> {
         self.decide_among()
     }
 
+    /// Whether the current task can go on and nobody else can: nobody is asked then.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        self.runnable.0 == 1 << self.current.0
+    }
+
+    /// Whether the question is the one that was asked last, and so is the answer.
+    #[inline]
+    fn is_taken_again(&mut self) -> bool {
+        self.asked == Some((self.runnable, self.current))
+            && self.pending[self.current.index()].kind != OpKind::Yield
+            && self.schedule.goes_on()
+    }
+
+    #[inline(never)]
     fn decide_among(&mut self) -> Next {
         if self.is_out_of_steps() {
             let (task, name) = (self.current, self.current().name);
@@ -481,8 +503,7 @@ impl<'s> State<'s> {
             TimeRule::Racing => self.timed.without(self.runnable),
         };
         if self.watched {
-            // A schedule may use locks and atomics of this crate: for it they are live.
-            if without(|| self.schedule.cuts(&decision!(self, sleeping))) {
+            if self.schedule.cuts(&decision!(self, sleeping)) {
                 return None;
             }
         } else if self.runnable.union(sleeping).len() == 1 {
@@ -495,12 +516,13 @@ impl<'s> State<'s> {
     #[inline(always)]
     fn ask(&mut self, sleeping: TaskSet) -> TaskId {
         let at = decision!(self, sleeping);
-        let picked = without(|| self.schedule.pick(&at));
-        if picked == at.default_task || !at.candidates().contains(picked) {
-            return at.default_task;
+        let picked = Some(self.schedule.pick(&at)).filter(|picked| at.candidates().contains(*picked));
+        let taken = picked.unwrap_or(at.default_task);
+        self.asked = Some((at.runnable, taken));
+        if taken != at.default_task {
+            self.deviations.push(Deviation { step: self.steps, to: Taken::Task(taken) });
         }
-        self.deviations.push(Deviation { step: self.steps, to: Taken::Task(picked) });
-        picked
+        taken
     }
 
     /// Whether the schedule wants to know what tasks do.
@@ -513,7 +535,7 @@ impl<'s> State<'s> {
     #[inline]
     pub(super) fn touch(&mut self, touch: Touch) {
         if self.watched && self.outcome.is_none() && self.workers > 0 {
-            without(|| self.schedule.touched(touch));
+            self.schedule.touched(touch);
         }
     }
 
@@ -526,7 +548,7 @@ impl<'s> State<'s> {
     /// Chooses a number below `n` for the current task: a step, but not a switch.
     pub(super) fn choose(&mut self, n: u32) -> u32 {
         self.steps += 1;
-        let chosen = without(|| self.schedule.choose(self.steps, n)).min(n - 1);
+        let chosen = self.schedule.choose(self.steps, n).min(n - 1);
         if chosen != 0 {
             self.deviations.push(Deviation { step: self.steps, to: Taken::Choice(chosen) });
         }
@@ -540,8 +562,13 @@ impl<'s> State<'s> {
         let who = u64::from(self.current.0) << 8 | u64::from(then.0);
         self.mix(u64::from(op.object) << 32 | (op.kind as u64) << 16 | who);
         if self.limits.trace == TraceRule::Steps {
-            self.trace.push(Step { task: self.current, op, then });
+            self.keep(Step { task: self.current, op, then });
         }
+    }
+
+    #[cold]
+    fn keep(&mut self, step: Step) {
+        self.trace.push(step);
     }
 
     fn mix(&mut self, word: u64) {

@@ -4,7 +4,7 @@ use crate::{lost_update, seed, under};
 use std::sync::Arc;
 use sync::atomic::AtomicU32;
 use sync::sim::{
-    Decision, Deviation, Limits, OpKind, Random, Replay, RunReport, Schedule, Taken, TaskId, TraceRule, run,
+    Decision, Deviation, Limits, OpKind, Pct, Random, Replay, RunReport, Schedule, Taken, TaskId, TraceRule, run,
 };
 use sync::{Condvar, Mutex, spawn};
 
@@ -152,5 +152,46 @@ fn what_is_unscheduled_changes_no_run() {
     for n in 0..20 {
         let (with, without) = (seed(n, || adders(true)), seed(n, || adders(false)));
         assert_eq!((with.outcome.is_finding(), with.trace_hash), (false, without.trace_hash));
+    }
+}
+
+/// Priorities that are asked at every choice.
+struct AlwaysAsked(Pct);
+
+impl Schedule for AlwaysAsked {
+    fn pick(&mut self, at: &Decision<'_>) -> TaskId {
+        self.0.pick(at)
+    }
+    fn choose(&mut self, step: u64, n: u32) -> u32 {
+        self.0.choose(step, n)
+    }
+    fn started(&mut self, task: TaskId) {
+        self.0.started(task);
+    }
+}
+
+/// That a schedule is not asked the same again changes no run.
+#[test]
+fn who_goes_on_is_who_would_be_picked() {
+    fn scene() {
+        let count = Arc::new(Mutex::new(0));
+        let adders = [(); 3].map(|()| {
+            let count = count.clone();
+            spawn("adder", move || {
+                for n in 0..20 {
+                    *count.lock() += 1;
+                    if n % 7 == 0 {
+                        sync::yield_now();
+                    }
+                }
+                let last = count.clone();
+                spawn("late", move || *last.lock() += 1).join();
+            })
+        });
+        adders.into_iter().for_each(sync::JoinHandle::join);
+    }
+    for seed in 0..100 {
+        let mut asked = AlwaysAsked(Pct::new(seed, 4, 60));
+        assert_eq!(under(&mut Pct::new(seed, 4, 60), scene), under(&mut asked, scene));
     }
 }
