@@ -1,50 +1,89 @@
-//! A map that is one array, sorted by key: few entries, looked up by a binary search, mostly added at the end.
+//! A map that is one array, sorted by key: few entries, mostly added at the end, mostly looked up one after another.
 //!
 //! Key types: [`Sorted`]. What the model keeps by address or by frame lies in these: no node is allocated for an entry, and
-//! an array that has shrunk takes the next entries without asking for memory.
+//! an array asks for memory once for many, and not again when it has shrunk. Only where a key is neither what was found last nor
+//! the next one it is searched for.
 
+use core::cell::Cell;
 use core::ops::Range;
+
+/// For how many entries the first one takes room.
+const ROOM: usize = 32;
 
 /// Values by key, in the order of the keys.
 #[derive(Clone)]
-pub(crate) struct Sorted<K, V>(Vec<(K, V)>);
+pub(crate) struct Sorted<K, V> {
+    items: Vec<(K, V)>,
+    /// Where the last key was found: a hint.
+    last: Cell<usize>,
+}
 
 impl<K, V> Default for Sorted<K, V> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { items: Vec::new(), last: Cell::new(0) }
     }
 }
 
 impl<K: Ord + Copy, V> Sorted<K, V> {
+    /// Where a key stands, or where it would.
+    #[inline]
     fn find(&self, key: K) -> Result<usize, usize> {
-        match self.0.last() {
-            Some((last, _)) if *last >= key => self.0.binary_search_by(|(other, _)| other.cmp(&key)),
-            _ => Err(self.0.len()),
+        let last = self.last.get();
+        let is_there = |place: usize| self.items.get(place).is_some_and(|(other, _)| *other == key);
+        if is_there(last) {
+            return Ok(last);
         }
+        let found = if is_there(last + 1) { Ok(last + 1) } else { self.search(key) };
+        if let Ok(place) = found {
+            self.last.set(place);
+        }
+        found
+    }
+    fn search(&self, key: K) -> Result<usize, usize> {
+        match self.items.last() {
+            Some((last, _)) if *last >= key => self.items.binary_search_by(|(other, _)| other.cmp(&key)),
+            _ => Err(self.items.len()),
+        }
+    }
+    /// Where the last key stands that is not above `key`.
+    #[inline]
+    fn last_upto(&self, key: K) -> Option<usize> {
+        let last = self.last.get();
+        let is_it = self.items.get(last).is_some_and(|(other, _)| *other <= key)
+            && self.items.get(last + 1).is_none_or(|(next, _)| *next > key);
+        let found = if is_it { Some(last) } else { self.search(key).map_or_else(|place| place.checked_sub(1), Some) };
+        self.last.set(found.unwrap_or(last));
+        found
     }
     /// How many keys are below `key`.
     fn below(&self, key: K) -> usize {
         self.find(key).unwrap_or_else(|place| place)
     }
     /// What stands at a key.
+    #[inline]
     pub(crate) fn get(&self, key: K) -> Option<&V> {
-        Some(&self.0[self.find(key).ok()?].1)
+        Some(&self.items[self.find(key).ok()?].1)
     }
     /// What stands at a key.
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         let place = self.find(key).ok()?;
-        Some(&mut self.0[place].1)
+        Some(&mut self.items[place].1)
     }
     /// Whether something stands at a key.
+    #[inline]
     pub(crate) fn has(&self, key: K) -> bool {
         self.find(key).is_ok()
     }
     /// Puts a value at a key; gives what stood there.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(key) {
-            Ok(place) => Some(core::mem::replace(&mut self.0[place].1, value)),
+            Ok(place) => Some(core::mem::replace(&mut self.items[place].1, value)),
             Err(place) => {
-                self.0.insert(place, (key, value));
+                if self.items.capacity() == 0 {
+                    self.items.reserve_exact(ROOM);
+                }
+                self.items.insert(place, (key, value));
                 None
             }
         }
@@ -52,59 +91,53 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
     /// Takes out what stands at a key.
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         let place = self.find(key).ok()?;
-        Some(self.0.remove(place).1)
+        Some(self.items.remove(place).1)
     }
     /// Keeps the values that `keep` wants.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
-        self.0.retain(|(_, value)| keep(value));
+        self.items.retain(|(_, value)| keep(value));
     }
     /// Takes out everything.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.items.clear();
     }
     /// The value of the last key that is not above `key`.
     pub(crate) fn at_or_before(&self, key: K) -> Option<&V> {
-        Some(&self.0[self.last_upto(key)?].1)
+        Some(&self.items[self.last_upto(key)?].1)
     }
     /// The same, to change.
     pub(crate) fn at_or_before_mut(&mut self, key: K) -> Option<&mut V> {
         let place = self.last_upto(key)?;
-        Some(&mut self.0[place].1)
-    }
-    fn last_upto(&self, key: K) -> Option<usize> {
-        match self.find(key) {
-            Ok(place) => Some(place),
-            Err(place) => place.checked_sub(1),
-        }
+        Some(&mut self.items[place].1)
     }
     /// The value of the first key that is not below `key`.
     pub(crate) fn at_or_behind(&self, key: K) -> Option<&V> {
-        self.0.get(self.below(key)).map(|(_, value)| value)
+        self.items.get(self.below(key)).map(|(_, value)| value)
     }
     /// Keys and values of a range of keys.
     pub(crate) fn range(&self, keys: Range<K>) -> &[(K, V)] {
         let first = self.below(keys.start);
-        &self.0[first..self.below(keys.end).max(first)]
+        &self.items[first..self.below(keys.end).max(first)]
     }
     /// All keys and values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        self.0.iter().map(|(key, value)| (*key, value))
+        self.items.iter().map(|(key, value)| (*key, value))
     }
     /// The same, to change.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
-        self.0.iter_mut().map(|(key, value)| (*key, value))
+        self.items.iter_mut().map(|(key, value)| (*key, value))
     }
     /// All values.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.iter().map(|(_, value)| value)
+        self.items.iter().map(|(_, value)| value)
     }
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.items.len()
     }
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.items.is_empty()
     }
 }
 

@@ -63,6 +63,7 @@ impl Space {
         !self.huge.is_empty()
     }
     /// The VMA around `addr`.
+    #[inline]
     pub(crate) fn vma(&self, addr: HostVa) -> Option<Mapped> {
         let mapped = self.vmas.at_or_before(addr)?;
         mapped.vma.range.contains(addr).then_some(*mapped)
@@ -104,6 +105,7 @@ impl Space {
     }
 
     /// The entry of the page at `addr`.
+    #[inline]
     pub(crate) fn entry(&self, addr: HostVa) -> Option<Entry> {
         self.entries.get(addr.page_number()).copied()
     }
