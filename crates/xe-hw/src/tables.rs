@@ -1,6 +1,6 @@
 //! Page-table memory: one pool a tile, apart from the frames that hold pages, addressed by DPA.
 //!
-//! A pool takes host memory only for tables that were written. Entries that nobody wrote read as 0, which no
+//! A pool takes host memory only for those pieces of tables that were written. Entries that nobody wrote read as 0, which no
 //! real VRAM promises: a driver that forgets to clear a fresh table is not found here, but one that reuses a
 //! table without clearing it is.
 //!
@@ -19,7 +19,40 @@ use units::Dpa;
 use xe_spec::platform::Platform;
 use xe_spec::pte::{ENTRIES, TABLE_BYTES};
 
-type Table = Box<[u64; ENTRIES]>;
+/// Entries that are kept together.
+const PIECE: usize = 64;
+
+/// The pieces of a table in which something was written.
+#[derive(Default)]
+struct Table([Option<Box<[u64; PIECE]>>; ENTRIES / PIECE]);
+
+impl Table {
+    /// One entry; there are so many.
+    fn entry(&self, index: usize) -> u64 {
+        self.0[index / PIECE].as_ref().map_or(0, |piece| piece[index % PIECE])
+    }
+
+    /// Writes consecutive entries, which are there.
+    fn write(&mut self, first: usize, mut entries: &[u64]) {
+        let mut at = first;
+        while !entries.is_empty() {
+            let piece = &mut self.0[at / PIECE].get_or_insert_with(|| Box::new([0; PIECE]))[at % PIECE..];
+            let here = piece.len().min(entries.len());
+            piece[..here].copy_from_slice(&entries[..here]);
+            (at, entries) = (at + here, &entries[here..]);
+        }
+    }
+
+    /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
+    fn next_entry(&self, index: usize, end: usize) -> Option<(usize, u64)> {
+        (index / PIECE..end.div_ceil(PIECE)).find_map(|n| {
+            let (start, piece) = (n * PIECE, self.0[n].as_ref()?);
+            let (from, to) = (index.max(start) - start, (end - start).min(PIECE));
+            let place = from + piece.get(from..to)?.iter().position(|word| *word != 0)?;
+            Some((start + place, piece[place]))
+        })
+    }
+}
 
 /// The pools of all tiles.
 pub(crate) struct Tables {
@@ -48,9 +81,9 @@ impl Tables {
         let mut written = pool.written.write();
         sync::tell_exclusive(&written, groups(table, first..end).map(Told::Writes));
         if written.len() <= number {
-            written.resize_with(number + 1, || None);
+            written.resize_with(number + 1, Table::default);
         }
-        written[number].get_or_insert_with(|| Box::new([0; ENTRIES]))[first..end].copy_from_slice(entries);
+        written[number].write(first, entries);
         true
     }
 
@@ -72,7 +105,7 @@ fn groups(table: Dpa, entries: Range<usize>) -> impl Iterator<Item = u64> {
 struct Pool {
     base: Dpa,
     tables: u64,
-    written: RwLock<Vec<Option<Table>>>,
+    written: RwLock<Vec<Table>>,
 }
 
 impl Pool {
@@ -87,14 +120,14 @@ impl Pool {
 pub(crate) struct Reader<'a> {
     tables: &'a Tables,
     bus: &'a dyn Bus,
-    held: Option<(&'a Pool, RwLockReadGuard<'a, Vec<Option<Table>>>)>,
+    held: Option<(&'a Pool, RwLockReadGuard<'a, Vec<Table>>)>,
 }
 
 impl Reader<'_> {
     /// One entry; `None` where there is no such table.
     pub(crate) fn entry(&mut self, table: Dpa, index: usize) -> Option<u64> {
-        match self.words(table, index..index + 1) {
-            Some(Some(words)) => words.get(index).copied(),
+        match self.table(table, index..index + 1) {
+            Some(Some(written)) => (index < ENTRIES).then(|| written.entry(index)),
             Some(None) => (index < ENTRIES).then_some(0),
             None => (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten(),
         }
@@ -102,21 +135,15 @@ impl Reader<'_> {
 
     /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
     pub(crate) fn next_entry(&mut self, table: Dpa, index: usize, end: usize) -> Option<(usize, u64)> {
-        match self.words(table, index..end) {
-            Some(Some(words)) => {
-                let rest = words.get(index..end)?;
-                let empty = rest.chunks_exact(8).take_while(|words| words.iter().fold(0, |all, word| all | word) == 0);
-                let skipped = 8 * empty.count();
-                let place = skipped + rest[skipped..].iter().position(|word| *word != 0)?;
-                Some((index + place, rest[place]))
-            }
+        match self.table(table, index..end) {
+            Some(Some(written)) => written.next_entry(index, end.min(ENTRIES)),
             Some(None) => None,
             None => (index..end).find_map(|at| Some((at, self.bus.table_entry(table, at).filter(|word| *word != 0)?))),
         }
     }
 
-    /// The words of a table of a pool, which is held from now on; `Some(None)` where nobody wrote it, `None` where it is in no pool.
-    fn words(&mut self, table: Dpa, entries: Range<usize>) -> Option<Option<&[u64; ENTRIES]>> {
+    /// A table of a pool, which is held from now on; `Some(None)` where nobody wrote so far up, `None` where it is in no pool.
+    fn table(&mut self, table: Dpa, entries: Range<usize>) -> Option<Option<&Table>> {
         let here = self.held.as_ref().and_then(|(pool, _)| pool.number(table));
         let number = match here {
             Some(number) => number,
@@ -129,6 +156,24 @@ impl Reader<'_> {
         };
         let (_, written) = self.held.as_ref()?;
         sync::tell_shared(written, groups(table, entries).map(Told::Reads));
-        Some(written.get(number).and_then(Option::as_deref))
+        Some(written.get(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_what_was_written_and_zeros() {
+        let mut table = Table::default();
+        table.write(PIECE - 2, &[1, 2, 3]);
+        table.write(ENTRIES - 1, &[4]);
+        assert_eq!([0, PIECE - 2, PIECE, PIECE + 1, ENTRIES - 1].map(|index| table.entry(index)), [0, 1, 3, 0, 4]);
+        let found = |index, end| table.next_entry(index, end);
+        assert_eq!(found(0, ENTRIES), Some((PIECE - 2, 1)));
+        assert_eq!(found(PIECE, ENTRIES), Some((PIECE, 3)));
+        assert_eq!(found(PIECE + 1, ENTRIES), Some((ENTRIES - 1, 4)));
+        assert_eq!([found(PIECE + 1, ENTRIES - 1), found(0, PIECE - 2), found(9, 8)], [None; 3]);
     }
 }
