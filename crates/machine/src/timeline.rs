@@ -141,6 +141,9 @@ impl Timeline {
 
     /// The jobs of a context up to `last` are over.
     fn ended(&mut self, context: ContextId, last: u64, outcome: &str) {
+        if self.jobs.is_empty() {
+            return;
+        }
         let now = now_ns();
         let is_over = |&mut (of, seqno, _): &mut (ContextId, u64, u64)| of == context && seqno <= last;
         for (_, seqno, since) in self.jobs.extract_if(.., is_over).collect::<Vec<_>>() {
