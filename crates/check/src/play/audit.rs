@@ -16,7 +16,7 @@ use machine::ledger::Book;
 use machine::wiring::Core;
 use machine::{Place, Proto, RangeBook, SpaceBook, Translation};
 use std::collections::BTreeSet;
-use units::{Dpa, GpuRange, HostFrame, HostRange, Iova, SZ_4K, TileId, pages_of};
+use units::{Dpa, HostFrame, HostRange, Iova, SZ_4K, TileId, pages_of};
 
 fn tiles(core: &Core) -> impl Iterator<Item = TileId> + Clone + use<> {
     (0..core.device().platform().tiles.len()).map(|tile| TileId(tile as u8))
@@ -169,17 +169,19 @@ fn sound(checked: &Checked, book: &SpaceBook, range: &RangeBook) -> Result<(), F
 /// leaves.
 fn leaves(checked: &Checked, core: &Core, book: &SpaceBook, tile: TileId) -> Result<(), Finding> {
     let leaves = core.gpu().leaves(tile, book.asid);
+    let shown = |range: &RangeBook| checked.live().is_none().then(|| checked.sim.pages(range.span));
+    let bound = book.ranges.iter().filter(|range| range.bound_on(tile)).map(|range| (range, shown(range)));
+    let bound: Vec<(&RangeBook, Option<Vec<Shown>>)> = bound.collect();
     for leaf in &leaves {
-        let of_range = |range: &&RangeBook| range.bound_on(tile) && range.span.mirror().overlaps(leaf.span);
-        match book.ranges.iter().find(of_range) {
-            Some(range) => leads_there(checked, core, book, range, leaf)?,
+        match bound.iter().find(|(range, _)| range.span.mirror().overlaps(leaf.span)) {
+            Some((range, process)) => leads_there(checked, core, book, (range, process.as_deref()), leaf)?,
             None if book.bound.iter().any(|bind| bind.overlaps(leaf.span)) => {}
             None => {
                 return wrong(book, format!("{} has a leaf at {:?} that is of no range", name(core, tile), leaf.span));
             }
         }
     }
-    for range in book.ranges.iter().filter(|range| range.bound_on(tile)) {
+    for (range, _) in bound {
         let inside = |leaf: &&Translation| range.span.mirror().overlaps(leaf.span);
         let pages: usize = leaves.iter().filter(inside).map(|leaf| pages_of(leaf.span.len())).sum();
         if pages != range.span.pages() {
@@ -190,22 +192,25 @@ fn leaves(checked: &Checked, core: &Core, book: &SpaceBook, tile: TileId) -> Res
     Ok(())
 }
 
+/// Where the process has a page, and whether a store must be told of first.
+type Shown = (Option<Place>, bool);
+
 fn leads_there(
     checked: &Checked,
     core: &Core,
     book: &SpaceBook,
-    range: &RangeBook,
+    (range, process): (&RangeBook, Option<&[Shown]>),
     leaf: &Translation,
 ) -> Result<(), Finding> {
     let at = |page: usize| leaf.span.start.add(page as u64 * SZ_4K).mirrored();
-    let process = checked.live().is_none().then(|| checked.sim.pages(mirrored(leaf.span)));
     for page in 0..pages_of(leaf.span.len()) {
         let target = leaf.leaf.addr + page as u64 * SZ_4K;
-        let collected = range.page(range.span.page_index(at(page)));
+        let index = range.span.page_index(at(page));
+        let collected = range.page(index);
         if collected.is_none_or(|(addr, proto)| addr != target || (proto == Proto::Vram) != leaf.leaf.device) {
             return wrong(book, format!("the leaf of {:?} leads to {target:#x}, not to {collected:x?}", at(page)));
         }
-        let Some((place, protected)) = process.as_ref().map(|pages| pages[page]) else { continue };
+        let Some((place, protected)) = process.map(|pages| pages[index]) else { continue };
         let leads = match leaf.leaf.device {
             true => Behind::Vram(core.id(), Dpa(target)),
             false => core.gpu().bus_frame(Iova(target)).map_or(Behind::Nothing, behind),
@@ -239,8 +244,4 @@ fn expected(checked: &Checked, place: Place) -> Behind {
         Place::Host(frame) => Behind::System(frame),
         Place::Device(page) => checked.vram(page).map_or(Behind::Nothing, |(device, dpa)| Behind::Vram(device, dpa)),
     }
-}
-
-fn mirrored(span: GpuRange) -> HostRange {
-    HostRange::new(span.start.mirrored(), span.end.mirrored())
 }
