@@ -111,9 +111,13 @@ pub(super) fn independent(one: &[Access], other: &[Access]) -> bool {
     !one.iter().any(|access| other.iter().any(|with| access.races(*with)))
 }
 
-/// Adds a touch, once.
+/// Touches among which one that is there already is looked for.
+const LAST: usize = 8;
+
+/// Adds a touch, unless it is one of the last ones: a step that tells of many pages tells of what they have in common again and again.
+/// That a touch is there twice changes nothing.
 pub(super) fn add(accesses: &mut Vec<Access>, access: Access) {
-    if !accesses.contains(&access) {
+    if !accesses.iter().rev().take(LAST).any(|other| *other == access) {
         accesses.push(access);
     }
 }

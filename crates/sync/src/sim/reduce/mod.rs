@@ -98,7 +98,10 @@ pub struct Reduced {
     cut: bool,
     classes: u64,
     cuts: u64,
+    /// The steps of the last run.
     order: Order,
+    /// Their nodes.
+    places: Vec<usize>,
 }
 
 impl Default for Reduced {
@@ -115,6 +118,7 @@ impl Default for Reduced {
             classes: 0,
             cuts: 0,
             order: Order::default(),
+            places: Vec::new(),
         }
     }
 }
@@ -144,28 +148,26 @@ impl Reduced {
         more
     }
 
-    /// Finds the races of the last run, and puts down who has to be taken instead.
+    /// Finds the races of the last run, and puts down who has to be taken instead. What an earlier run had too was learnt from it.
     fn learn(&mut self) {
         let nodes = core::mem::take(&mut self.nodes);
         let mut order = core::mem::take(&mut self.order);
-        order.clear();
-        let (mut places, mut races, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, node) in nodes.iter().enumerate() {
+        let mut places = core::mem::take(&mut self.places);
+        places.truncate(places.partition_point(|place| *place < self.fresh));
+        order.rewind(places.len());
+        let (mut races, mut wanted) = (Vec::new(), Vec::new());
+        for (place, node) in nodes.iter().enumerate().skip(self.fresh) {
             let Chosen::Task(turn) = &node.chosen else { continue };
             races.clear();
             order.add(turn.number, &node.accesses, &node.edges, &mut races);
+            wanted.extend(races.iter().map(|&earlier| (earlier, places.len())));
             places.push(place);
-            // What an earlier run had too was learnt from it.
-            if place >= self.fresh {
-                let later = places.len() - 1;
-                wanted.extend(races.iter().map(|&earlier| (earlier, later)));
-            }
         }
         self.nodes = nodes;
         for (earlier, later) in wanted {
             self.want(&order, &places, earlier, later);
         }
-        self.order = order;
+        (self.order, self.places) = (order, places);
     }
 
     /// Step `later` shall come before step `earlier`, in some run.

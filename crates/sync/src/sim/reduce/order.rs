@@ -2,10 +2,13 @@
 //!
 //! A clock counts, for each task, how many of its steps came before (Lamport's happened-before, by vectors). Steps come in
 //! the order of the run; for each of them its clock is joined from that of its task and those of the steps that it
-//! depends on. Where it could have come before one of these, that is a race: [`Order::add`] names it.
+//! depends on. Where it could have come before one of these, that is a race: [`Order::add`] names it. The next run begins with the
+//! same steps, so what stands here of them is kept, and the rest is taken back ([`Order::rewind`]).
 
 use super::footprint::{Access, How};
+use alloc::borrow::Cow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::vec::Vec;
 
 /// Steps of each task that came before; by number of the task.
@@ -61,36 +64,56 @@ pub(super) enum Edge {
 pub(super) struct Placed {
     pub(super) stamp: Stamp,
     /// What came before it, and itself.
-    pub(super) after: Clock,
+    pub(super) after: Rc<Clock>,
+    /// How much had been done before it.
+    done: usize,
+}
+
+/// What was done for a step, to take it back.
+enum Done {
+    /// The clock of a task was another.
+    Clock(usize, Rc<Clock>),
+    /// A touch was added, to the list of that number.
+    Touch(usize),
 }
 
 /// The order of a run so far.
 #[derive(Default)]
 pub(super) struct Order {
     pub(super) steps: Vec<Placed>,
-    tasks: Vec<Clock>,
-    /// By number of the object: which steps touched it, and how.
-    touched: Vec<Vec<(usize, How)>>,
+    tasks: Vec<Rc<Clock>>,
+    /// Which steps touched something, and how.
+    touches: Vec<Vec<(usize, How)>>,
+    /// By number of the object: which of these lists is its.
+    objects: Vec<Option<usize>>,
     /// The same, of parts of objects.
-    parts: BTreeMap<(u32, u64), Vec<(usize, How)>>,
+    parts: BTreeMap<(u32, u64), usize>,
+    done: Vec<Done>,
 }
 
 impl Order {
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        self.steps.clear();
-        self.tasks.clear();
-        self.touched.iter_mut().for_each(Vec::clear);
-        self.parts.clear();
+    /// Forgets all steps but the first ones.
+    pub(super) fn rewind(&mut self, steps: usize) {
+        let Some(first) = self.steps.get(steps) else { return };
+        for done in self.done.split_off(first.done).into_iter().rev() {
+            match done {
+                Done::Clock(task, clock) => self.tasks[task] = clock,
+                Done::Touch(list) => {
+                    self.touches[list].pop();
+                }
+            }
+        }
+        self.steps.truncate(steps);
     }
 
     /// The next step is one of that task, and touched this. `races` gets the numbers of the earlier steps that it races with.
     pub(super) fn add(&mut self, task: usize, accesses: &[Access], edges: &[Edge], races: &mut Vec<usize>) {
         let before = at(&mut self.tasks, task).clone();
-        let mut after = before.clone();
-        for access in accesses {
-            self.find_races(task, *access, &before, races);
-            self.follow(*access, &mut after);
+        let mut after = Clock::clone(&before);
+        let lists: Vec<usize> = accesses.iter().map(|access| self.list(*access)).collect();
+        for (access, list) in accesses.iter().zip(&lists) {
+            self.find_races(task, access.how, *list, &before, races);
+            self.follow(access.how, *list, &mut after);
         }
         races.sort_unstable();
         races.dedup();
@@ -102,32 +125,35 @@ impl Order {
             }
         }
         after.tick(task);
-        let (number, stamp) = (self.steps.len(), Stamp { task, count: after.of(task) });
-        for access in accesses {
-            let touched = match access.part {
-                0 => at(&mut self.touched, access.object as usize),
-                part => self.parts.entry((access.object, part)).or_default(),
-            };
-            touched.push((number, access.how));
+        let (number, done, after) = (self.steps.len(), self.done.len(), Rc::new(after));
+        for (access, list) in accesses.iter().zip(lists) {
+            self.touches[list].push((number, access.how));
+            self.done.push(Done::Touch(list));
         }
-        self.tasks[task] = after.clone();
+        self.set_clock(task, after.clone());
         self.free(edges, &after);
-        self.steps.push(Placed { stamp, after });
+        let stamp = Stamp { task, count: after.of(task) };
+        self.steps.push(Placed { stamp, after, done });
+    }
+
+    fn set_clock(&mut self, task: usize, clock: Rc<Clock>) {
+        let before = core::mem::replace(at(&mut self.tasks, task), clock);
+        self.done.push(Done::Clock(task, before));
     }
 
     /// The earlier steps that touched an object, which could have come later, with nothing between them and this that came
     /// after them.
-    fn find_races(&self, task: usize, access: Access, before: &Clock, races: &mut Vec<usize>) {
-        let mut known = before.clone();
-        for &(number, how) in self.touches(access) {
+    fn find_races(&self, task: usize, by: How, list: usize, before: &Clock, races: &mut Vec<usize>) {
+        let mut known = Cow::Borrowed(before);
+        for &(number, how) in self.touches[list].iter().rev() {
             let earlier = &self.steps[number];
             let other = earlier.stamp.task != task;
-            if other && !how.races(access.how) {
+            if other && !how.races(by) {
                 continue;
             }
             if other && !known.knows(&earlier.stamp) {
                 races.push(number);
-                known.join(&earlier.after);
+                known.to_mut().join(&earlier.after);
             }
             if how.orders_all() {
                 break;
@@ -135,24 +161,28 @@ impl Order {
         }
     }
 
-    /// The steps that touched the same, the last one first.
-    fn touches(&self, access: Access) -> impl Iterator<Item = &(usize, How)> {
-        let touched = match access.part {
-            0 => self.touched.get(access.object as usize),
-            part => self.parts.get(&(access.object, part)),
+    /// The list of those that touched the same.
+    fn list(&mut self, access: Access) -> usize {
+        let next = self.touches.len();
+        let list = match access.part {
+            0 => *at(&mut self.objects, access.object as usize).get_or_insert(next),
+            part => *self.parts.entry((access.object, part)).or_insert(next),
         };
-        touched.into_iter().flatten().rev()
+        if list == next {
+            self.touches.push(Vec::new());
+        }
+        list
     }
 
     /// Joins what comes before a touch.
-    fn follow(&self, access: Access, clock: &mut Clock) {
-        for &(number, how) in self.touches(access) {
+    fn follow(&self, by: How, list: usize, clock: &mut Clock) {
+        for &(number, how) in self.touches[list].iter().rev() {
             if how.orders_all() {
                 clock.join(&self.steps[number].after);
                 // A lock that was given back by its holder alone: those that shared it gave it back before that.
                 break;
             }
-            if access.how.follows_shares() {
+            if by.follows_shares() {
                 clock.join(&self.steps[number].after);
             }
         }
@@ -161,11 +191,16 @@ impl Order {
     fn free(&mut self, edges: &[Edge], after: &Clock) {
         for edge in edges {
             match *edge {
-                Edge::Frees(other) => at(&mut self.tasks, other).join(after),
+                Edge::Frees(other) => {
+                    let mut clock = Clock::clone(at(&mut self.tasks, other));
+                    clock.join(after);
+                    self.set_clock(other, Rc::new(clock));
+                }
                 Edge::Idles => {
                     let mut all = Clock::default();
                     self.tasks.iter().for_each(|clock| all.join(clock));
-                    self.tasks.iter_mut().for_each(|clock| *clock = all.clone());
+                    let all = Rc::new(all);
+                    (0..self.tasks.len()).for_each(|task| self.set_clock(task, all.clone()));
                 }
                 Edge::Joins(_) => {}
             }
@@ -193,6 +228,27 @@ mod tests {
             all.extend(races.into_iter().map(|earlier| (earlier, number)));
         }
         all
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_the_order_as_it_was() {
+        use How::{Change, Share, Take};
+        let steps = [(0, 1, Change), (1, 1, Share), (2, 2, Take), (1, 2, Take), (0, 1, Share), (2, 1, Change)];
+        let mut order = Order::default();
+        let add = |order: &mut Order, (task, object, how): (usize, u32, How), edges: &[Edge]| {
+            let (part, mut races) = (Access { object, part: 7, how }, Vec::new());
+            order.add(task, &[Access::whole(object, how), part], edges, &mut races);
+            (races, Clock::clone(&order.steps[order.steps.len() - 1].after))
+        };
+        let whole: Vec<_> = steps.iter().map(|step| add(&mut order, *step, &[Edge::Frees(step.0 + 1)])).collect();
+        for kept in (0..steps.len()).rev() {
+            order.rewind(kept);
+            add(&mut order, (3, 1, Change), &[Edge::Idles]);
+            order.rewind(kept);
+            let again: Vec<_> =
+                steps[kept..].iter().map(|step| add(&mut order, *step, &[Edge::Frees(step.0 + 1)])).collect();
+            assert_eq!(again, whole[kept..]);
+        }
     }
 
     #[test]
