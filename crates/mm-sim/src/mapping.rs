@@ -89,9 +89,9 @@ impl State {
             ..*other
         };
         let neighbours = [self.space.vma(range.end), self.space.vma(HostVa(range.start.0.wrapping_sub(1)))];
-        let shared = neighbours.into_iter().flatten().find(|other| mapped.is_alike(&rights(other)));
-        let anon = shared.map_or(0, |other| other.attributes.anon);
-        let anon = if anon == 0 { self.name_pages() } else { anon };
+        let has_pages = |other: &Mapped| other.attributes.anon != 0 && mapped.is_alike(&rights(other));
+        let shared = neighbours.into_iter().flatten().find(has_pages);
+        let anon = shared.map_or_else(|| self.name_pages(), |other| other.attributes.anon);
         if let Some(mapped) = self.space.vma_mut(at) {
             mapped.attributes.anon = anon;
         }

@@ -58,6 +58,10 @@ impl Sim {
         };
         (0..range.pages()).map(|page| look(range.page_at(page))).collect()
     }
+    /// Whether the page at `at` is on its way: a CPU that touches it waits.
+    pub fn is_moving(&self, at: HostVa) -> bool {
+        matches!(self.lock().space.entry(at.page()), Some(Entry::Migration { .. }))
+    }
     /// Whether every page of `range` lies in a mapping.
     pub fn is_mapped(&self, range: HostRange) -> bool {
         let state = self.lock();

@@ -1,8 +1,8 @@
 //! The walk: what is mapped, page by page, with faults where the caller wants them.
 //!
 //! A fault drops the lock, so pages reported before it may have changed; the sequence tells, and the walk ends
-//! `Stale`. A hole makes it fault to the end of what was asked for, which migrates back the caller's own pages of VRAM behind
-//! the hole too, as the kernel does.
+//! `Stale`. A page that needs one makes it fault to the end of what was asked for, which migrates back the caller's own pages of
+//! VRAM behind that page too, as the kernel does.
 //!
 //! Upstream: hmm_range_fault (mm/hmm.c).
 
@@ -19,7 +19,6 @@ enum Look {
     /// Where it is, whether a device may write it, the order of its mapping.
     Report(Option<Place>, bool, u8),
     Fault,
-    FaultToTheEnd,
     Wait,
     Fail(MmError),
 }
@@ -37,7 +36,7 @@ impl State {
         }
         let order = self.space.order(at);
         match self.space.entry(at) {
-            None if walk.fault => Look::FaultToTheEnd,
+            None if walk.fault => Look::Fault,
             Some(Entry::System { write: false, .. }) if walk.fault && walk.write => Look::Fault,
             Some(Entry::System { frame, write }) => Look::Report(Some(Place::Host(frame)), write, order),
             Some(Entry::Device { page, write }) if self.shows(page, walk) => {
@@ -87,11 +86,6 @@ impl Sim {
                 }
                 Look::Fault => {
                     drop(state);
-                    self.touch(at, touch).map_err(refused)?;
-                    state = self.look_at(walk);
-                }
-                Look::FaultToTheEnd => {
-                    drop(state);
                     self.touch_step(at, walk.range, touch)?;
                     state = self.look_at(walk);
                 }
@@ -107,7 +101,7 @@ impl Sim {
         state
     }
 
-    /// Touches every page from a hole to the end of its 2M, or of the walk.
+    /// Touches every page from one on to the end of its 2M, or of the walk.
     fn touch_step(&self, from: HostVa, walked: HostRange, touch: Touch) -> Result<(), MmError> {
         let step = HostRange::new(from, HostRange::around(from, SZ_2M).end.min(walked.end));
         for i in 0..step.pages() {

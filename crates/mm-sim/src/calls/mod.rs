@@ -135,15 +135,18 @@ impl Sim {
         self.change(range, EventKind::Unmap, |state| state.unmap(range));
     }
 
-    /// A change that takes mappings away; their watchers are told of it afterwards.
+    /// A change that takes mappings away; their watchers are told of it afterwards. Where nothing is mapped no notifier is called.
     fn change(&self, range: HostRange, kind: EventKind, change: impl FnOnce(&mut State) -> Vec<DevicePage>) {
         let mut state = self.write_mappings();
         let raises = state.begin_unmap(range);
+        let is_mapped = state.space.vmas().any(|mapped| mapped.vma.range.overlaps(range));
         drop(state);
-        let invalidation = self.begin(MmEvent { range, kind });
+        let invalidation = is_mapped.then(|| self.begin(MmEvent { range, kind }));
         let mut state = self.lock();
         let freed = change(&mut state);
-        self.end(&mut state, invalidation);
+        if let Some(invalidation) = invalidation {
+            self.end(&mut state, invalidation);
+        }
         self.wrote_mappings(state);
         self.free_pages(&freed);
         self.raise_all(raises);
@@ -157,13 +160,16 @@ impl Sim {
     pub fn protect_read_write(&self, range: HostRange) {
         self.mprotect(range, Protection::ReadWrite);
     }
+    /// VMA by VMA, up to where nothing is mapped; one that has these rights is passed over.
     fn mprotect(&self, range: HostRange, to: Protection) {
-        drop(self.write_mappings());
-        let invalidation = self.begin(MmEvent { range, kind: EventKind::Protection });
-        let mut state = self.lock();
-        state.protect(range, to);
-        self.end(&mut state, invalidation);
-        self.wrote_mappings(state);
+        let parts = self.write_mappings().parts_to_protect(range, to);
+        for range in parts {
+            let invalidation = self.begin(MmEvent { range, kind: EventKind::Protection });
+            let mut state = self.lock();
+            state.protect(range, to);
+            self.end(&mut state, invalidation);
+        }
+        self.wrote_mappings(self.lock());
     }
 
     /// Pins the page at `at`: it is in system memory and does not migrate until [`unpin`](Sim::unpin)
@@ -205,16 +211,32 @@ impl State {
         self.space.cut_vmas(range);
         self.zap(range)
     }
+    fn parts_to_protect(&self, range: HostRange, to: Protection) -> Vec<HostRange> {
+        let (mut at, mut parts) = (range.start, Vec::new());
+        while let Some(Mapped { vma, .. }) = self.space.vma(at).filter(|_| at < range.end) {
+            let part = HostRange::new(at, vma.range.end.min(range.end));
+            parts.extend((vma.write != (to == Protection::ReadWrite)).then_some(part));
+            at = part.end;
+        }
+        parts
+    }
+    /// Pages that nobody else ever had may be written at once; those of VRAM when they are back.
     fn protect(&mut self, range: HostRange, to: Protection) {
         let write = to == Protection::ReadWrite;
         self.split_edges(range);
         for mapped in self.space.cut_vmas(range) {
             self.space.insert_vma(Mapped { vma: Vma { write, ..mapped.vma }, ..mapped });
         }
-        for (at, entry) in self.space.entries(range).into_iter().filter(|_| !write) {
+        for (at, entry) in self.space.entries(range) {
             match entry {
-                Entry::System { frame, .. } => self.space.set(at, Entry::System { frame, write: false }),
-                Entry::Device { page, .. } => self.space.set(at, Entry::Device { page, write: false }),
+                Entry::System { frame, .. } => {
+                    let own = !self.frames.held(frame).shared() && !self.cow.contains(&frame);
+                    let write = write && own && !self.uffd.protects(at);
+                    self.space.set(at, Entry::System { frame, write });
+                }
+                Entry::Device { page, write: could } => {
+                    self.space.set(at, Entry::Device { page, write: could && write });
+                }
                 Entry::Migration { .. } | Entry::Poisoned => {}
             }
         }

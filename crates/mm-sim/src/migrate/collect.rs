@@ -42,7 +42,7 @@ impl Sim {
     pub(crate) fn claim_pages(&self, runs: &[DeviceRun], migration: &mut Migration) {
         let mut state = self.lock();
         let owner = runs.first().and_then(|run| state.vram.owner(run.first)).unwrap_or(OwnerId(0));
-        let id = state.claims.open(owner, Toward::Ram, false);
+        let id = state.claims.open(owner, Toward::Ram, false, HostVa(0));
         drop(state);
         migration.begin(id);
         for page in runs.iter().flat_map(|run| (0..run.pages as u64).map(|i| run.first.add(i))) {
@@ -92,7 +92,7 @@ fn free_to_claim(state: &State, page: DevicePage) -> Option<HostVa> {
 }
 
 fn collect_range(state: &mut State, request: &ClaimRequest, migration: &mut Migration) {
-    let id = state.claims.open(request.owner, request.toward, true);
+    let id = state.claims.open(request.owner, request.toward, true, request.range.end);
     // A huge page goes as a whole. One with a pin does not go at all, nor can it be split.
     let blocks = HostRange::new(request.range.start.align_down(SZ_2M), request.range.end.align_up(SZ_2M));
     let blocks = (blocks.start.0..blocks.end.0).step_by(SZ_2M as usize).map(HostVa);
@@ -118,13 +118,13 @@ fn collect_range(state: &mut State, request: &ClaimRequest, migration: &mut Migr
 
 /// What a claim would collect at an address: nothing, a hole, or a page.
 fn candidate(state: &State, request: &ClaimRequest, at: HostVa) -> Option<Option<Place>> {
-    let mapped = state.space.vma(at).filter(|mapped| mapped.vma.anonymous && !mapped.vma.io)?;
+    state.space.vma(at).filter(|mapped| mapped.vma.anonymous && !mapped.vma.io)?;
     if state.claims.holds(at) {
         return None;
     }
     let all = request.toward != Toward::Ram;
     match state.space.entry(at) {
-        None if all && mapped.vma.write => Some(None),
+        None if all => Some(None),
         Some(Entry::System { frame, .. }) if all && linux::collects(state, frame) => Some(Some(Place::Host(frame))),
         Some(Entry::Device { page, .. }) if state.vram.owner(page) == Some(request.owner) => {
             let mine = request.fault.is_some_and(|fault| fault.page() == at);

@@ -1,7 +1,8 @@
 //! Migration entries, copies, and everything settled at the finish.
 //!
 //! A claimed page's entry is a migration entry: CPUs wait. Transfers copy. `commit` decides page by page;
-//! holes are inserted there, with an invalidation of their own, unless a CPU filled them meanwhile. `finish`
+//! holes are inserted there, with an invalidation of their own, from the first one to the end of the claim, unless a CPU filled
+//! them meanwhile. `finish`
 //! replaces the migration entries by the new place or the old one; a page whose entry was zapped meanwhile has
 //! no place and is freed where it is.
 //!
@@ -15,7 +16,8 @@ use crate::sim::Sim;
 use crate::space::Entry;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, EventKind, Migration, MmEvent, Place};
-use units::{HostFrame, HostRange, Outcome, SZ_4K};
+use sync::Told;
+use units::{HostFrame, HostRange, HostVa, Outcome};
 
 /// Whether a claim collects a frame: neither shared nor pinned.
 pub(crate) fn collects(state: &State, frame: HostFrame) -> bool {
@@ -61,6 +63,8 @@ impl State {
         let Some(Place::Device(to)) = page.to else { return false };
         let hole = self.space.entry(page.at).is_none() && self.space.vma(page.at).is_some();
         if hole {
+            self.prepare_pages(page.at);
+            self.tables.make(page.at);
             self.settle_destination(page);
             if let Some(cell) = self.vram.cell_mut(to) {
                 cell.at = Some(page.at);
@@ -69,29 +73,37 @@ impl State {
         }
         hole
     }
+    /// What pages in holes change beside their entries; `None` where that is more than can be told.
+    fn told_of_holes<'a>(&self, holes: impl Iterator<Item = &'a ClaimPage>) -> Option<Vec<Told>> {
+        let first = |at: HostVa| {
+            let mapped = self.space.vma(at).filter(|mapped| mapped.attributes.anon == 0 || !self.tables.has(at))?;
+            Some(self.first_touch(at, &mapped))
+        };
+        holes.filter_map(|page| first(page.at)).collect()
+    }
 }
 
 impl Sim {
     /// [`HostMm::commit`](hostmm::HostMm::commit).
     pub(crate) fn commit_claim(&self, migration: &mut Migration) {
         let Some(id) = migration.id else { return };
-        let (owner, wanted) = {
+        let (owner, end, wanted) = {
             let mut state = self.lock();
             let claim = state.claims.held(id);
             let parts = migration.parts.iter().filter(|part| part.carried());
             let indices = parts.flat_map(|part| claim.indices(part));
             let wanted: Vec<_> = indices.map(|index| (index, claim.pages[index])).collect();
-            let owner = claim.owner;
+            let (owner, end) = (claim.owner, claim.end);
             footprint::tell(&state, wanted.iter().filter_map(|(_, page)| Some(StatePart::Bytes(page.to?).read())));
-            (owner, wanted)
+            (owner, end, wanted)
         };
-        let holes = || wanted.iter().filter(|(_, page)| page.source.is_none() && page.to.is_some());
-        let event = holes().next().zip(holes().next_back()).map(|((_, first), (_, last))| MmEvent {
-            range: HostRange::new(first.at, last.at.add(SZ_4K)),
-            kind: EventKind::Migrate(owner),
-        });
+        let holes = || wanted.iter().map(|(_, page)| page).filter(|page| page.source.is_none() && page.to.is_some());
+        let event = holes()
+            .next()
+            .map(|first| MmEvent { range: HostRange::new(first.at, end), kind: EventKind::Migrate(owner) });
         let invalidation = event.map(|event| self.begin(event));
         let mut state = self.lock();
+        let told_of_holes = state.told_of_holes(holes());
         for (index, page) in &wanted {
             let hole = page.source.is_none();
             let moved = page.to.is_some() && if hole { state.insert_page(page) } else { state.commits(page) };
@@ -101,8 +113,10 @@ impl Sim {
             state.claims.held(id).pages[*index].moved = moved;
         }
         super::tell_moved(&mut state, id, migration);
-        let ended = invalidation.iter().flat_map(|invalidation| Self::counts(&state, invalidation));
-        footprint::tell(&state, wanted.iter().flat_map(|(_, page)| page.parts()).chain(ended));
+        if let Some(told) = told_of_holes {
+            let ended = invalidation.iter().flat_map(|invalidation| Self::counts(&state, invalidation));
+            footprint::tell(&state, wanted.iter().flat_map(|(_, page)| page.parts()).chain(ended).chain(told));
+        }
         if let Some(invalidation) = invalidation {
             self.end(&mut state, invalidation);
         }

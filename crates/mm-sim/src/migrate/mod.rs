@@ -60,6 +60,8 @@ pub(crate) struct Claim {
     pub(crate) pages: Vec<ClaimPage>,
     /// Whose pages it collects.
     pub(crate) owner: OwnerId,
+    /// Where what was asked for ends.
+    pub(crate) end: HostVa,
     /// Which way.
     toward: Toward,
     /// Whether it holds the mmap lock for reading.
@@ -97,10 +99,10 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// Opens a migration with no page yet.
-    pub(crate) fn open(&mut self, owner: OwnerId, toward: Toward, holds_mmap: bool) -> ClaimId {
+    pub(crate) fn open(&mut self, owner: OwnerId, toward: Toward, holds_mmap: bool, end: HostVa) -> ClaimId {
         self.next += 1;
         let id = ClaimId(self.next);
-        self.map.insert(id, Claim { pages: Vec::new(), owner, toward, holds_mmap, by_asked: Sorted::default() });
+        self.map.insert(id, Claim { pages: Vec::new(), owner, end, toward, holds_mmap, by_asked: Sorted::default() });
         id
     }
     /// Adds a page to it.
