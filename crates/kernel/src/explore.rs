@@ -74,6 +74,11 @@ pub const SCENES: &[Scene] = &[
         about: "the glue itself: what it finds is a lie of ours",
         places: &["all promises were looked at"],
     },
+    Scene {
+        name: "memory",
+        about: "what the memory promises an engine, a case a seed: an answer that is not in the table is a lie of ours",
+        places: &["a case was played to its end"],
+    },
 ];
 
 /// What is asked for.

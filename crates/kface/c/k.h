@@ -20,9 +20,11 @@ struct k_scene {
 };
 extern const struct k_scene k_scene_a, k_scene_b, k_scene_c, k_scene_d1, k_scene_d2;
 extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc;
-extern const struct k_scene k_scene_queue, k_scene_close, k_scene_glue;
+extern const struct k_scene k_scene_queue, k_scene_close, k_scene_glue, k_scene_memory;
 extern const struct k_scene k_scene_diff_faults, k_scene_diff_munmap, k_scene_diff_evict;
 bool k_faults_served(void);
+struct mmu_notifier_range;
+void k_memory_notice(const char *kind, const struct mmu_notifier_range *range);
 
 /* k_watch.c: whether each access of what is watched is a scheduling point. */
 extern int k_every_access;
@@ -117,7 +119,10 @@ void k_mm_init(void);
 void k_vma_add(unsigned long start, unsigned long end);
 void k_munmap(unsigned long start, unsigned long end);
 void k_mprotect(unsigned long start, unsigned long end, bool write);
+void k_dontneed(unsigned long start, unsigned long end);
+int k_cpu_access(unsigned long addr, bool write, unsigned char **byte);
 int k_cpu_touch(unsigned long addr, unsigned char **byte);
+bool k_page_writable(unsigned long addr);
 int k_page_is(unsigned long addr, unsigned long *pfn);
 
 /* k_xe.c */

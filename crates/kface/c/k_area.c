@@ -62,25 +62,20 @@ static struct vm_area_struct *area_new(unsigned long start, unsigned long end, v
 	return areas[i];
 }
 
-/* The area that ends at `addr`, or that begins there, if its rights are these. */
-static struct vm_area_struct *neighbour(unsigned long addr, bool ends, vm_flags_t flags)
+/* What mprotect changes is no matter for whose pages an area has. */
+static struct anon_vma *family_of(struct vm_area_struct *area, vm_flags_t flags)
 {
-	struct vm_area_struct *area = find_vma_intersection(k_mm(), ends ? addr - 1 : addr, ends ? addr : addr + 1);
-
-	return area && area->vm_flags == flags && (ends ? area->vm_end : area->vm_start) == addr ? area : NULL;
+	return area && !((area->vm_flags ^ flags) & ~VM_ACCESS_FLAGS) ? area->anon_vma : NULL;
 }
 
 /* An area gets its first page: it is one of a neighbour's family, the later one's first, or begins its own. */
 int __anon_vma_prepare(struct vm_area_struct *area)
 {
-	struct vm_area_struct *behind = neighbour(area->vm_end, false, area->vm_flags);
-	struct vm_area_struct *before = neighbour(area->vm_start, true, area->vm_flags);
+	struct vm_area_struct *behind = find_vma_intersection(k_mm(), area->vm_end, area->vm_end + 1);
+	struct vm_area_struct *before = find_vma_intersection(k_mm(), area->vm_start - 1, area->vm_start);
 
-	if (behind && behind->anon_vma) {
-		area->anon_vma = behind->anon_vma;
-	} else if (before && before->anon_vma) {
-		area->anon_vma = before->anon_vma;
-	} else {
+	area->anon_vma = family_of(behind, area->vm_flags) ?: family_of(before, area->vm_flags);
+	if (!area->anon_vma) {
 		if (named == NAMES)
 			kface_give_up("more families of pages than the glue has room for");
 		area->anon_vma = (void *)&names[named++];
@@ -97,28 +92,33 @@ void k_area_gone(struct vm_area_struct *area)
 }
 
 /* Neighbours that agree are one area, as in the kernel; those whose pages are of two families stay two. */
+static bool are_one(struct vm_area_struct *area, struct vm_area_struct *next)
+{
+	return area->vm_end == next->vm_start && area->vm_flags == next->vm_flags &&
+	       (!area->anon_vma || !next->anon_vma || area->anon_vma == next->anon_vma);
+}
+
+/* Makes one of those in a range and around it. */
+void k_area_merge(unsigned long start, unsigned long end)
+{
+	struct vm_area_struct *area = find_vma_intersection(k_mm(), start - 1, end + 1), *next;
+
+	while (area && area->vm_end <= end && (next = find_vma_intersection(k_mm(), area->vm_end, end + 1))) {
+		if (!are_one(area, next)) {
+			area = next;
+			continue;
+		}
+		area->anon_vma = area->anon_vma ?: next->anon_vma;
+		area_is(area, area->vm_start, next->vm_end);
+		k_area_gone(next);
+	}
+}
+
 void k_vma_add(unsigned long start, unsigned long end)
 {
-	vm_flags_t flags = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE;
-	struct vm_area_struct *before, *behind;
-	struct anon_vma *anon = NULL;
-
 	mmap_write_lock(k_mm());
-	before = neighbour(start, true, flags);
-	behind = neighbour(end, false, flags);
-	if (before && behind && before->anon_vma && behind->anon_vma && before->anon_vma != behind->anon_vma)
-		behind = NULL;
-	if (behind) {
-		end = behind->vm_end;
-		anon = behind->anon_vma;
-		k_area_gone(behind);
-	}
-	if (before) {
-		area_is(before, before->vm_start, end);
-		before->anon_vma = before->anon_vma ?: anon;
-	} else {
-		area_new(start, end, flags, anon);
-	}
+	area_new(start, end, VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE, NULL);
+	k_area_merge(start, end);
 	mmap_write_unlock(k_mm());
 }
 

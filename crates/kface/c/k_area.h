@@ -8,6 +8,7 @@
 int __anon_vma_prepare(struct vm_area_struct *area);
 
 void k_area_split(struct vm_area_struct *area, unsigned long start, unsigned long end);
+void k_area_merge(unsigned long start, unsigned long end);
 void k_area_gone(struct vm_area_struct *area);
 
 #endif

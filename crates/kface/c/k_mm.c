@@ -334,8 +334,9 @@ vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr, unsig
 }
 
 /* The program's CPU: the byte at an address, in the page that its page tables lead to. */
-int k_cpu_touch(unsigned long addr, unsigned char **byte)
+int k_cpu_access(unsigned long addr, bool write, unsigned char **byte)
 {
+	unsigned int flags = FAULT_FLAG_USER | (write ? FAULT_FLAG_WRITE : 0);
 	int tries;
 
 	for (tries = 0; tries < 32; tries++) {
@@ -343,13 +344,16 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte)
 		vm_fault_t result;
 		pte_t *pte = entry(addr);
 
-		if (pte_present(*pte)) {
+		if (pte_present(*pte) && (!write || pte_write(*pte))) {
 			*byte = (unsigned char *)page_address(pfn_to_page(pte_pfn(*pte))) + offset_in_page(addr);
 			return 0;
 		}
 		mmap_read_lock(mm);
 		vma = find_vma_intersection(mm, addr, addr + 1);
-		result = vma ? handle_mm_fault(vma, addr, FAULT_FLAG_WRITE | FAULT_FLAG_USER, NULL) : VM_FAULT_SIGSEGV;
+		if (vma && vma->vm_flags & (write ? VM_WRITE : VM_READ))
+			result = handle_mm_fault(vma, addr, flags, NULL);
+		else
+			result = VM_FAULT_SIGSEGV;
 		mmap_read_unlock(mm);
 		if (result & VM_FAULT_ERROR)
 			return -EFAULT;
@@ -358,6 +362,20 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte)
 			k_yield();
 	}
 	return -EBUSY;
+}
+
+int k_cpu_touch(unsigned long addr, unsigned char **byte)
+{
+	return k_cpu_access(addr, false, byte);
+}
+
+bool k_page_writable(unsigned long addr)
+{
+	pte_t *pte = entry(addr);
+
+	if (pte_none(*pte) || pte_present(*pte))
+		return !pte_none(*pte) && pte_write(*pte);
+	return softleaf_is_device_private_write(softleaf_from_pte(*pte));
 }
 
 int k_page_is(unsigned long addr, unsigned long *pfn)
@@ -401,44 +419,88 @@ void k_munmap(unsigned long start, unsigned long end)
 {
 	struct mmu_notifier_range range;
 	struct vm_area_struct *vma;
+	bool any = false;
 
 	mmap_write_lock(mm);
 	while ((vma = find_vma_intersection(mm, start, end))) {
 		k_area_split(vma, start, end);
 		k_area_gone(vma);
+		any = true;
 	}
 	mmap_write_downgrade(mm);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
-	notice(&range);
-	zap(start, end);
-	mmu_notifier_invalidate_range_end(&range);
+	if (any) {
+		mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
+		notice(&range);
+		zap(start, end);
+		mmu_notifier_invalidate_range_end(&range);
+	}
 	mmap_read_unlock(mm);
 }
 
-void k_mprotect(unsigned long start, unsigned long end, bool write)
+/* As madvise(2) with MADV_DONTNEED: area by area. */
+void k_dontneed(unsigned long start, unsigned long end)
 {
 	struct mmu_notifier_range range;
 	struct vm_area_struct *vma;
+
+	mmap_read_lock(mm);
+	for (; (vma = find_vma_intersection(mm, start, end)); start = vma->vm_end) {
+		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, max(start, vma->vm_start), min(end, vma->vm_end));
+		notice(&range);
+		zap(max(start, vma->vm_start), min(end, vma->vm_end));
+		mmu_notifier_invalidate_range_end(&range);
+	}
+	mmap_read_unlock(mm);
+}
+
+/* Pages of this process alone may be written again as soon as their area may; one in VRAM, when it is home. */
+static void protect_entry(pte_t *pte, struct vm_area_struct *vma, bool write)
+{
+	softleaf_t leaf;
+
+	if (pte_none(*pte))
+		return;
+	if (pte_present(*pte)) {
+		set_pte(pte, write ? pte_mkwrite(*pte, vma) : pte_wrprotect(*pte));
+		return;
+	}
+	leaf = softleaf_from_pte(*pte);
+	if (!write && softleaf_is_device_private_write(leaf))
+		set_pte(pte, swp_entry_to_pte(make_readable_device_private_entry(softleaf_to_pfn(leaf))));
+}
+
+static void protect_area(struct vm_area_struct *vma, unsigned long start, unsigned long end, bool write)
+{
+	struct mmu_notifier_range range;
 	unsigned long addr;
 
+	mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
+	notice(&range);
+	for (addr = start; addr < end; addr += PAGE_SIZE) {
+		spin_lock(tables_lock());
+		protect_entry(entry(addr), vma, write);
+		spin_unlock(tables_lock());
+	}
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+/* As mprotect(2): area by area, up to where nothing is; one that has these rights already is passed over. */
+void k_mprotect(unsigned long start, unsigned long end, bool write)
+{
+	struct vm_area_struct *vma;
+	unsigned long behind;
+
 	mmap_write_lock(mm);
-	vma = find_vma_intersection(mm, start, end);
-	if (vma) {
+	for (; (vma = find_vma_intersection(mm, start, start + 1)) && start < end; start = behind) {
 		vm_flags_t flags = write ? vma->vm_flags | VM_WRITE : vma->vm_flags & ~VM_WRITE;
 
-		k_area_split(vma, start, end);
+		behind = min(end, vma->vm_end);
+		if (flags == vma->vm_flags)
+			continue;
+		k_area_split(vma, start, behind);
 		vm_flags_reset(vma, flags);
-		mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
-		notice(&range);
-		for (addr = start; addr < end; addr += PAGE_SIZE) {
-			pte_t *pte = entry(addr);
-
-			spin_lock(tables_lock());
-			if (pte_present(*pte))
-				set_pte(pte, write ? pte_mkwrite(*pte, vma) : pte_wrprotect(*pte));
-			spin_unlock(tables_lock());
-		}
-		mmu_notifier_invalidate_range_end(&range);
+		k_area_merge(start, behind);
+		protect_area(find_vma_intersection(mm, start, start + 1), start, behind, write);
 	}
 	mmap_write_unlock(mm);
 }

@@ -139,6 +139,7 @@ int __wrap___mmu_notifier_invalidate_range_start(struct mmu_notifier_range *rang
 	};
 	const char *kind = range->event < ARRAY_SIZE(kinds) ? kinds[range->event] : NULL;
 
+	k_memory_notice(kind ? kind : "other", range);
 	kface_saw_notice(kind ? kind : "other", range->start, range->end, (unsigned long)__builtin_return_address(0));
 	return __real___mmu_notifier_invalidate_range_start(range);
 }

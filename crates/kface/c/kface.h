@@ -74,6 +74,27 @@ void kface_has_range(kface_u64 start, kface_u64 end, int tiles, int unmapped, in
 /* `places` has a letter for each page: r, n, m, or a tile's number. */
 void kface_act_done(kface_u64 value, const char *places, unsigned int asid);
 
+/*
+ * The promises of the memory: steps of the case that the run's seed says (memory.rs), what each answers in the order in which it
+ * comes, and how all pages of the block and all areas are behind it.
+ */
+enum { KFACE_DO_MAP, KFACE_DO_UNMAP, KFACE_DO_PROTECT, KFACE_DO_DONTNEED, KFACE_DO_CPU, KFACE_DO_PIN, KFACE_DO_UNPIN,
+       KFACE_DO_MIGRATE, KFACE_DO_BEGIN, KFACE_DO_HOLD, KFACE_DO_COMMIT, KFACE_DO_END, KFACE_DO_BACK, KFACE_DO_EVICT,
+       KFACE_DO_LOOK, KFACE_DO_WALK };
+struct kface_step {
+	int what, first, pages, vram, write, fault, since;
+	kface_u64 number;
+};
+/* The next step; 0 behind the last. */
+int kface_step(struct kface_step *step);
+void kface_said(const char *what, const char *how);
+void kface_said_number(const char *what, long number);
+void kface_said_notice(const char *kind, kface_u64 start, kface_u64 end, const char *places);
+void kface_said_freed(int vram, int page);
+void kface_is_page(int place, int write);
+void kface_is_area(kface_u64 start, kface_u64 end, int write);
+void kface_step_done(void);
+
 /* Memory that holds nothing yet; zero where it is read first. */
 void *kface_reserve(unsigned long address, unsigned long bytes);
 

@@ -6,7 +6,7 @@
 //! one JSON line an event. Between them stand plain integers and byte pointers (`c/kface.h`).
 //!
 //! Nothing of a kernel is here: no text, no layout, no number of a structure. [`source`] is the C half for who compiles it; [`acts`] and
-//! [`stream`] are what another engine needs that is to be compared.
+//! [`stream`] are what another engine needs that is to be compared, [`memory`] what a model of the memory does.
 //!
 //! Key types: `device::Device`, `evidence::Line`. `ffi` is all there is of `unsafe` (docs/soundness.md).
 //!
@@ -17,9 +17,11 @@
 
 pub mod acts;
 mod compare;
+mod conform;
 mod device;
 mod evidence;
 mod ffi;
+pub mod memory;
 mod runs;
 pub mod source;
 pub mod stream;

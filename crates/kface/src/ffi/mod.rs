@@ -18,6 +18,7 @@ use units::{Dpa, GpuVa, HostFrame, Iova, SZ_4K, TileId};
 use xe_spec::fault::Asid;
 
 mod compare;
+mod conform;
 pub(crate) mod runs;
 pub(crate) mod snapshot;
 mod tasks;
@@ -298,7 +299,9 @@ extern "C" fn kface_iommu_mapped() -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn kface_gpu_records() {
-    device(Device::tell_records);
+    if has_device() {
+        device(Device::tell_records);
+    }
 }
 
 /// Handles what the processor refuses. Everything it calls runs on the stack of the code that was interrupted, which is the
