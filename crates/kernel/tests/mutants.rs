@@ -263,7 +263,7 @@ fn close_leaves_nothing(shop: &Workshop, tree: &Path) {
 
 fn as_it_is(shop: &Workshop) {
     let built = shop.link_watched().expect("linked");
-    let scenes = ["glue", "faults", "munmap", "evict", "cpufault", "gc", "queue"];
+    let scenes = ["glue", "memory", "faults", "munmap", "evict", "cpufault", "gc", "queue"];
     for scene in scenes {
         let explored = shop.explore(&built, &search(scene)).expect("explored");
         assert_eq!(explored.outcome(), Outcome::Clean, "{scene}: {:?} {:?}", explored.found, explored.not_judged);

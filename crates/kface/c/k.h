@@ -55,6 +55,8 @@ struct k_task {
 	struct k_held held[K_HELD];
 };
 #define K_PATIENCE 2000
+/* After so many looks others go first. */
+#define K_LOOKS 64
 extern struct k_task *k_self;
 void k_enter(void);
 struct k_task *k_spawn(const char *name, void (*body)(void *), void *arg);

@@ -113,9 +113,14 @@ static void give(struct rw_semaphore *sem, int mode)
 	k_wake(sem);
 }
 
-/* A handler that looks at the process' memory again and again gets nowhere. */
+/*
+ * A handler that looks at the process' memory again and again gets nowhere, unless it waits for somebody whom the schedule keeps from
+ * going on (an munmap between areas that are gone and its notice): so others go first now and then.
+ */
 static void take_shared(struct rw_semaphore *sem, int sub, unsigned long ip)
 {
+	if (k_mm() && sem == &k_mm()->mmap_lock && k_self->patience && k_self->patience % K_LOOKS == 0)
+		k_yield();
 	if (k_mm() && sem == &k_mm()->mmap_lock && k_self->patience && --k_self->patience == 0) {
 		kface_event("endless_retry");
 		kface_number("looks", K_PATIENCE);
