@@ -43,7 +43,7 @@ pub(crate) struct Diff {
 }
 
 impl Diff {
-    /// Exit status: 0 no difference, 1 some, 2 something not judged.
+    /// Exit status: 0 no difference, 1 some, or the tree's run says something beside, 2 something not judged.
     pub(crate) fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = built(&self.tree, self.series.as_deref(), stop, Workshop::link)?;
         let behaviours = machine::behaviour::parse(&self.behaviour).map_err(|why| anyhow!(why))?;
@@ -67,7 +67,10 @@ impl Diff {
             for (why, seeds) in &compared.not_judged {
                 say!("    NOT JUDGED in {seeds} seeds: {why}");
             }
-            different |= compared.different > 0;
+            for (what, seeds) in &compared.said {
+                say!("    beside that the tree's run says in {seeds} seeds: {what}");
+            }
+            different |= compared.different > 0 || !compared.said.is_empty();
             not_judged |= !compared.not_judged.is_empty();
         }
         Ok(ExitCode::from(if different {
@@ -162,6 +165,7 @@ fn saw(machine: &Serial, stream: &mut Stream, happened: Happened, at: At) {
             let (from, to) = if direction == CopyDirection::ToVram { (&remote, &own) } else { (&own, &remote) };
             stream.copied(tile, from, to, pages, at);
         }
+        Happened::Stray(tile, write, bytes) => stream.strayed(tile, write, bytes),
     }
 }
 

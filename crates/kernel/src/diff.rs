@@ -63,6 +63,8 @@ pub struct Compared {
     pub differences: Vec<Difference>,
     /// What kept seeds from being compared, with seeds.
     pub not_judged: BTreeMap<String, u64>,
+    /// What the tree's run says beside what is compared (warnings and the like), with seeds.
+    pub said: BTreeMap<String, u64>,
 }
 
 /// The first difference of two streams.
@@ -105,7 +107,7 @@ impl Workshop {
             let Some(seed) = event["seed"].as_u64() else { return Ok(()) };
             if event["event"] != "stream" {
                 let what = crate::explore::text_of(&event, &Places::default());
-                said.entry(format!("the tree's run says: {what}")).or_default().insert(seed);
+                said.entry(what).or_default().insert(seed);
             } else {
                 compared.seeds += 1;
                 let ours = other(&acts(asked.scene, asked.tiles, seed))?;
@@ -129,7 +131,7 @@ impl Workshop {
         if silent > 0 && (asked.all || compared.different == 0) {
             compared.not_judged.insert("the runner told nothing of these".to_owned(), silent);
         }
-        compared.not_judged.extend(said.into_iter().map(|(what, seeds)| (what, seeds.len() as u64)));
+        compared.said = said.into_iter().map(|(what, seeds)| (what, seeds.len() as u64)).collect();
         compared.differences = kinds.into_values().collect();
         compared.differences.sort_by_key(|difference: &Difference| difference.seed);
         Ok(compared)

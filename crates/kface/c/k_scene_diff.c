@@ -112,6 +112,7 @@ static void compare(const char *scene, int tiles)
 	while (kface_act(scene, tiles, &act)) {
 		read = perform(&act, ++value);
 		k_work_run_all();
+		kface_gpu_records();
 		tell_ranges();
 		tell_pages(places);
 		kface_act_done(read, places, stage.vm->usm.asid);

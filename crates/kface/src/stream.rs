@@ -21,6 +21,8 @@ pub enum Kind {
     Flush,
     /// A copy engine copied pages.
     Copy,
+    /// An engine wrote, or read, where no mapping is.
+    Stray,
 }
 
 /// A line, and where in the engine's code it comes from.
@@ -57,6 +59,8 @@ pub struct Stream {
     translated: BTreeMap<u8, u64>,
     /// Of these, those that it flushed, and where the first time.
     flushed: BTreeMap<u8, (u64, String)>,
+    /// Bytes that each tile wrote, or read, where no mapping is.
+    strayed: BTreeMap<(u8, bool), u64>,
 }
 
 /// Pages of the block that an address range has; `None` where it has none.
@@ -109,6 +113,11 @@ impl Stream {
         self.saw(Kind::Copy, format!("tile {} copies {count} pages from {from} to {to}", tile), at);
     }
 
+    /// A tile wrote, or read, bytes where no mapping covers a bus address: they are nowhere, and no copy.
+    pub fn strayed(&mut self, tile: u8, write: bool, bytes: u64) {
+        *self.strayed.entry((tile, write)).or_default() += bytes;
+    }
+
     /// An act is over.
     pub fn act(&mut self, act: Act, value: u64) {
         let text = match act {
@@ -118,6 +127,10 @@ impl Stream {
         self.lines.push(Line { text, at: String::new() });
         for (tile, (pages, at)) in std::mem::take(&mut self.flushed) {
             self.saw(Kind::Flush, format!("tile {tile} flushes pages {pages:016b}"), at);
+        }
+        for ((tile, write), bytes) in std::mem::take(&mut self.strayed) {
+            let (verb, pages) = (if write { "writes" } else { "reads" }, bytes.div_ceil(SZ_4K));
+            self.saw(Kind::Stray, format!("tile {tile} {verb} {pages} pages where nothing is"), String::new());
         }
         // Stable: what is of one kind keeps its order.
         self.seen.sort_by_key(|(kind, _)| *kind);
@@ -204,6 +217,19 @@ mod tests {
         stream.act(Act::Evict { tile: 0 }, 0);
         let line = Line { text: format!("  tile 0 flushes pages {:016b}", 0b0110), at: "first".to_owned() };
         assert_eq!(stream.lines()[1..], [line]);
+    }
+
+    #[test]
+    fn what_goes_astray_is_told_once_an_act_and_is_no_copy() {
+        let mut stream = Stream::default();
+        stream.strayed(1, true, SZ_4K);
+        stream.copied(0, "ram", "vram0", 2, String::new());
+        stream.strayed(1, true, 2 * SZ_4K);
+        stream.act(Act::Evict { tile: 0 }, 0);
+        stream.act(Act::Evict { tile: 0 }, 0);
+        let texts: Vec<&str> = stream.lines().iter().map(|line| line.text.trim_start()).collect();
+        assert_eq!(texts[1..3], ["tile 0 copies 2 pages from ram to vram0", "tile 1 writes 3 pages where nothing is"]);
+        assert_eq!(texts.len(), 4);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use crate::topology::PVC_SMALL;
 use hostmm::Place;
 use mm_sim::{Event, Log};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
 use sync::rank::{self, Rank};
 use sync::sim::{Limits, Outcome, Replay};
-use units::{GpuVa, HostRange, HostVa, SZ_64K, TileId};
-use xe_hw::{Injection, Translation};
+use units::{GpuVa, HostRange, HostVa, SZ_4K, SZ_64K, TileId};
+use xe_hw::{Injection, Record, Translation};
 use xe_kmd::{Errno, RangeBook};
 use xe_spec::fault::{Access, Asid, ContextId, EngineClass, EngineId, FaultRecord, FaultSlot, FaultType};
 use xe_spec::platform::Platform;
@@ -43,6 +44,8 @@ pub enum Happened {
     Flush(u8, u64, u64),
     /// A tile's engine copied so many pages between the tile's VRAM and another place.
     Copy(u8, CopyDirection, OtherSide, u64),
+    /// A tile wrote, or else read, so many bytes where no mapping covers a bus address.
+    Stray(u8, bool, u64),
 }
 
 /// Where it comes from.
@@ -182,22 +185,31 @@ impl Serial {
             }
             _ => None,
         });
+        let mut strays = BTreeMap::new();
         let told = new.iter().filter_map(|line| match &line.told {
-            Told::Driver(_, event) => Some((self.translate(event)?, line.at)),
+            Told::Driver(_, event) => Some((self.translate(event, &mut strays)?, line.at)),
+            Told::Noticed(_, record) => {
+                let (tile, write, bytes) = stray(record)?;
+                *strays.entry((tile, write)).or_default() += bytes;
+                Some((Happened::Stray(tile, write, bytes), None))
+            }
             _ => None,
         });
         notices.chain(told).collect()
     }
 
-    fn translate(&self, event: &DriverEvent) -> Option<Happened> {
+    /// `strays`: bytes that went astray since the copy before, by tile and whether they were written. The driver takes them for copied.
+    fn translate(&self, event: &DriverEvent, strays: &mut BTreeMap<(u8, bool), u64>) -> Option<Happened> {
         match *event {
             DriverEvent::Fault { outcome: Serviced::Refused(errno), .. } => Some(Happened::Answer(-i64::from(errno.0))),
             DriverEvent::Fault { .. } => Some(Happened::Answer(0)),
             DriverEvent::TlbFlush { asid, tile, span, .. } if asid == self.asid => {
                 Some(Happened::Flush(tile.0, span.start.0, span.end.0))
             }
-            DriverEvent::Copy { tile, direction, carried, remote, .. } if carried > 0 => {
-                Some(Happened::Copy(tile.0, direction, remote, carried.into()))
+            DriverEvent::Copy { tile, direction, carried, remote, .. } => {
+                let astray = strays.remove(&(tile.0, direction != CopyDirection::ToVram)).unwrap_or(0) / SZ_4K;
+                let carried = u64::from(carried).saturating_sub(astray);
+                (carried > 0).then_some(Happened::Copy(tile.0, direction, remote, carried))
             }
             _ => None,
         }
@@ -236,6 +248,15 @@ impl Serial {
     }
 }
 
+/// A tile's access of a bus address that no mapping covers: whether it writes, and how many bytes.
+fn stray(record: &Record) -> Option<(u8, bool, u64)> {
+    match *record {
+        Record::StrayWrite { tile, bytes, .. } => Some((tile.0, true, bytes)),
+        Record::StrayRead { tile, bytes, .. } => Some((tile.0, false, bytes)),
+        _ => None,
+    }
+}
+
 /// One tile that maps its VRAM by 4K, or two that want 64K.
 fn platform(tiles: u8) -> &'static Platform {
     static PLAIN: Platform =
@@ -267,5 +288,26 @@ mod tests {
         });
         let told = told.expect("played");
         assert!(told.iter().any(|(what, at)| *what == Happened::Answer(0) && at.is_some()), "{told:?}");
+    }
+
+    #[test]
+    fn what_a_copy_writes_where_nothing_is_is_no_copy() {
+        let behaviours = crate::behaviour::parse("a=upstream,b=upstream").expect("behaviours");
+        let told = Serial::play(2, BLOCK, behaviours, |machine| {
+            assert_eq!(machine.cpu(BLOCK, Some(7)), Ok(7));
+            assert_eq!(machine.tile(0, BLOCK, None), Ok(7));
+            let first: u64 = machine.happened().iter().map(|(what, _)| copied(what)).sum();
+            assert_eq!(machine.tile(1, BLOCK, None), Ok(0), "it is lost");
+            (first, machine.happened())
+        });
+        let (first, second) = told.expect("played");
+        assert!(first > 0);
+        assert_eq!(second.iter().map(|(what, _)| copied(what)).sum::<u64>(), 0, "{second:?}");
+        let stray = second.iter().map(|(what, _)| if let Happened::Stray(0, true, bytes) = what { *bytes } else { 0 });
+        assert_eq!(stray.sum::<u64>(), first * SZ_4K, "{second:?}");
+    }
+
+    fn copied(what: &Happened) -> u64 {
+        if let Happened::Copy(.., pages) = what { *pages } else { 0 }
     }
 }
