@@ -294,7 +294,7 @@ mod tests {
     fn what_a_copy_writes_where_nothing_is_is_no_copy() {
         let behaviours = crate::behaviour::parse("a=upstream,b=upstream").expect("behaviours");
         let told = Serial::play(2, BLOCK, behaviours, |machine| {
-            assert_eq!(machine.cpu(BLOCK, Some(7)), Ok(7));
+            assert!((0..16).all(|page| machine.cpu(BLOCK + page * SZ_4K, Some(7)) == Ok(7)));
             assert_eq!(machine.tile(0, BLOCK, None), Ok(7));
             let first: u64 = machine.happened().iter().map(|(what, _)| copied(what)).sum();
             assert_eq!(machine.tile(1, BLOCK, None), Ok(0), "it is lost");
