@@ -78,7 +78,8 @@ struct Table {
 /// log2 of the frames of a slot: as many as the largest usual allocation.
 const SLOT_SHIFT: u32 = 9;
 
-/// What a put gives back to the driver: an allocation whose last page left, or parts of one.
+/// What a put gives back to the driver: an allocation whose last page left, or parts of one. The first is what mostly happens,
+/// and needs no list.
 #[derive(Default, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) struct Given {

@@ -2,12 +2,13 @@
 //! play the same again. `KERNEL_TREE=DIR cargo test --release -p pontoon-kernel --test mutants`.
 
 mod edit;
+mod given;
 
 use edit::{Edit, PAGEMAP, XE_SVM, patch};
+use kernel::Workshop;
 use kernel::explore::{Accesses, Finding, Search};
 use kernel::judge::Outcome;
-use kernel::{Interrupt, Kit, Workshop};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 const XE_PT: &str = "drivers/gpu/drm/xe/xe_pt.c";
@@ -304,12 +305,7 @@ fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
 
 #[test]
 fn each_mutant_is_found_and_the_tree_as_it_is_is_clean() {
-    let Some(tree) = std::env::var_os("KERNEL_TREE").map(PathBuf::from) else {
-        eprintln!("SKIPPED: KERNEL_TREE=DIR names no kernel tree; nothing was explored");
-        return;
-    };
-    let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
-    shop.build().expect("built");
+    let Some((tree, shop)) = given::tree("nothing was explored") else { return };
     plays_the_same_behind_others(&shop);
     as_it_is(&shop);
     close_leaves_nothing(&shop, &tree);

@@ -2,12 +2,13 @@
 //! pontoon-kernel --test remedies`.
 
 mod edit;
+mod given;
 
 use edit::{Edit, PAGEMAP, XE_SVM, patch, patch_behind};
+use kernel::Workshop;
 use kernel::judge::{Outcome, Verdict};
 use kernel::series::Patch;
-use kernel::{Interrupt, Kit, Workshop};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const MIGRATE: &str = "drivers/gpu/drm/xe/xe_migrate.c";
 const XE_SYNC: &str = "drivers/gpu/drm/xe/xe_sync.c";
@@ -107,12 +108,7 @@ fn cross_tile(shop: &Workshop, tree: &Path) {
 
 #[test]
 fn remedies_are_judged_as_the_findings_say() {
-    let Some(tree) = std::env::var_os("KERNEL_TREE").map(PathBuf::from) else {
-        eprintln!("SKIPPED: KERNEL_TREE=DIR names no kernel tree; nothing was judged");
-        return;
-    };
-    let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
-    shop.build().expect("built");
+    let Some((tree, shop)) = given::tree("nothing was judged") else { return };
     cross_tile(&shop, &tree);
     for (id, edits) in [("B", NO_OWNER), ("C", COUNT_FILLED)] {
         let verdicts = states(&shop, &[patch(&tree, id, edits)], id);

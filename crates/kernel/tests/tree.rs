@@ -1,17 +1,12 @@
 //! The real thing, where there is a kernel tree: `KERNEL_TREE=DIR cargo test -p pontoon-kernel --test tree`.
 
+mod given;
+
 use kernel::judge::{Outcome, names};
-use kernel::{Interrupt, Kit, Workshop};
-use std::path::PathBuf;
 
 #[test]
 fn every_scene_can_be_judged_on_the_tree() {
-    let Some(tree) = std::env::var_os("KERNEL_TREE").map(PathBuf::from) else {
-        eprintln!("SKIPPED: KERNEL_TREE=DIR names no kernel tree; nothing was judged");
-        return;
-    };
-    let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
-    shop.build().expect("built");
+    let Some((_, shop)) = given::tree("nothing was judged") else { return };
     let built = shop.link().expect("linked");
     let verdicts: Vec<_> = names().map(|id| shop.judge(&built, id).expect("played")).collect();
     for verdict in &verdicts {

@@ -119,9 +119,11 @@ static void give(struct rw_semaphore *sem, int mode)
  */
 static void take_shared(struct rw_semaphore *sem, int sub, unsigned long ip)
 {
-	if (k_mm() && sem == &k_mm()->mmap_lock && k_self->patience && k_self->patience % K_LOOKS == 0)
+	bool counts = k_mm() && sem == &k_mm()->mmap_lock && k_self->patience;
+
+	if (counts && k_self->patience % K_LOOKS == 0)
 		k_yield();
-	if (k_mm() && sem == &k_mm()->mmap_lock && k_self->patience && --k_self->patience == 0) {
+	if (counts && --k_self->patience == 0) {
 		kface_event("endless_retry");
 		kface_number("looks", K_PATIENCE);
 		kface_event_end();

@@ -453,7 +453,7 @@ void k_dontneed(unsigned long start, unsigned long end)
 	mmap_read_unlock(mm);
 }
 
-/* Pages of this process alone may be written again as soon as their area may; one in VRAM, when it is home. */
+/* Pages of this process alone may be written again as soon as their area may; one in VRAM, when it is back. */
 static void protect_entry(pte_t *pte, struct vm_area_struct *vma, bool write)
 {
 	softleaf_t leaf;

@@ -112,7 +112,7 @@ static unsigned long place_for(unsigned long src, int vram, unsigned long addr)
 	return migrate_pfn(page_to_pfn(to));
 }
 
-/* Holes are not taken home. */
+/* Holes do not migrate back. */
 static int begin(unsigned long start, unsigned long end, int vram, struct page *fault)
 {
 	unsigned long i;
@@ -217,7 +217,7 @@ void k_vram_evict(int vram)
 	k_vram_end();
 }
 
-/* A CPU came to a page of VRAM: it alone goes home, even if a migration of others is under way. */
+/* A CPU came to a page of VRAM: it alone migrates back, even if a migration of others is under way. */
 static vm_fault_t to_ram(struct vm_fault *vmf)
 {
 	static const char *const asked[] = { "vram0 is asked for page", "vram1 is asked for page", "vram2 is asked for page" };

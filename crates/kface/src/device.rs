@@ -255,7 +255,8 @@ impl Device {
     pub(crate) fn tell_records(&self) {
         let mut kinds: BTreeMap<(&str, u8), (u64, u64)> = BTreeMap::new();
         for record in self.gpu.take_records() {
-            if compare::is_under_way() && seen(&record) {
+            if let Some((tile, write, bytes)) = record.stray().filter(|_| compare::is_under_way()) {
+                compare::saw(|stream| stream.strayed(tile.0, write, bytes));
                 continue;
             }
             let (kind, tile, at, bytes) = match record {
@@ -282,15 +283,4 @@ impl Device {
             Line::new(kind).with("tile", tile).with("address", format!("{at:#x}")).with("pages", pages).write();
         }
     }
-}
-
-/// What a comparison sees of a record; whether it sees anything.
-fn seen(record: &Record) -> bool {
-    let (tile, write, bytes) = match *record {
-        Record::StrayWrite { tile, bytes, .. } => (tile, true, bytes),
-        Record::StrayRead { tile, bytes, .. } => (tile, false, bytes),
-        _ => return false,
-    };
-    compare::saw(|stream| stream.strayed(tile.0, write, bytes));
-    true
 }

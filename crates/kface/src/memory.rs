@@ -38,7 +38,7 @@ pub struct Step {
     text: String,
 }
 
-/// What a step does.
+/// What a step does. In the order of `KFACE_DO_*` in `c/kface.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// mmap: private, anonymous, readable and writable.
@@ -51,7 +51,7 @@ pub enum What {
     DontNeed,
     /// A CPU `reads` or `writes` the word at the start of a page; what is written is the step's number.
     Cpu,
-    /// A page is pinned, or no longer.
+    /// A page is pinned.
     Pin,
     /// The pin ends.
     Unpin,

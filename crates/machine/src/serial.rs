@@ -20,7 +20,7 @@ use std::sync::Arc;
 use sync::rank::{self, Rank};
 use sync::sim::{Limits, Outcome, Replay};
 use units::{GpuVa, HostRange, HostVa, SZ_4K, SZ_64K, TileId};
-use xe_hw::{Injection, Record, Translation};
+use xe_hw::{Injection, Translation};
 use xe_kmd::{Errno, RangeBook};
 use xe_spec::fault::{Access, Asid, ContextId, EngineClass, EngineId, FaultRecord, FaultSlot, FaultType};
 use xe_spec::platform::Platform;
@@ -189,9 +189,9 @@ impl Serial {
         let told = new.iter().filter_map(|line| match &line.told {
             Told::Driver(_, event) => Some((self.translate(event, &mut strays)?, line.at)),
             Told::Noticed(_, record) => {
-                let (tile, write, bytes) = stray(record)?;
-                *strays.entry((tile, write)).or_default() += bytes;
-                Some((Happened::Stray(tile, write, bytes), None))
+                let (tile, write, bytes) = record.stray()?;
+                *strays.entry((tile.0, write)).or_default() += bytes;
+                Some((Happened::Stray(tile.0, write, bytes), None))
             }
             _ => None,
         });
@@ -245,15 +245,6 @@ impl Serial {
     /// Pages of system memory that the device reaches.
     pub fn mapped_pages(&self) -> u64 {
         self.checked.core.gpu().iommu_mapped_pages()
-    }
-}
-
-/// A tile's access of a bus address that no mapping covers: whether it writes, and how many bytes.
-fn stray(record: &Record) -> Option<(u8, bool, u64)> {
-    match *record {
-        Record::StrayWrite { tile, bytes, .. } => Some((tile.0, true, bytes)),
-        Record::StrayRead { tile, bytes, .. } => Some((tile.0, false, bytes)),
-        _ => None,
     }
 }
 

@@ -153,6 +153,18 @@ pub enum Record {
     BadAck(FaultSlot),
 }
 
+impl Record {
+    /// Whose access went where no mapping covers a bus address, whether it was a write, and how many bytes.
+    #[must_use]
+    pub const fn stray(&self) -> Option<(TileId, bool, u64)> {
+        match *self {
+            Self::StrayWrite { tile, bytes, .. } => Some((tile, true, bytes)),
+            Self::StrayRead { tile, bytes, .. } => Some((tile, false, bytes)),
+            _ => None,
+        }
+    }
+}
+
 /// What the device did so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {

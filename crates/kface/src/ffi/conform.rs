@@ -2,12 +2,13 @@
 
 use super::text;
 use crate::conform;
-use crate::memory::{Page, Step, What};
+use crate::memory::{Page, Step};
 use std::ffi::{c_char, c_int, c_long};
 
 /// A step, as C takes it.
 #[repr(C)]
 struct StepOfC {
+    /// As `KFACE_DO_*`, which stand in the order of [`What`](crate::memory::What).
     what: c_int,
     first: c_int,
     pages: c_int,
@@ -21,26 +22,8 @@ struct StepOfC {
 
 impl StepOfC {
     fn new(step: &Step, number: u64) -> Self {
-        let what = match step.what {
-            What::Map => 0,
-            What::Unmap => 1,
-            What::Protect => 2,
-            What::DontNeed => 3,
-            What::Cpu => 4,
-            What::Pin => 5,
-            What::Unpin => 6,
-            What::Migrate => 7,
-            What::Begin => 8,
-            What::Hold => 9,
-            What::Commit => 10,
-            What::End => 11,
-            What::Back => 12,
-            What::Evict => 13,
-            What::Look => 14,
-            What::Walk => 15,
-        };
         Self {
-            what,
+            what: step.what as c_int,
             first: step.pages.start.into(),
             pages: (step.pages.end - step.pages.start).into(),
             vram: step.vram.map_or(-1, c_int::from),

@@ -190,9 +190,13 @@ mod tests {
         SharedWords::map(file.into(), 1024).expect("words")
     }
 
+    /// A process that a test starts has what the others have open, and their locks with it, until its exec.
+    static ONE_AT_A_TIME: sync::Mutex<()> = sync::Mutex::new(());
+
     /// Two open descriptions of one file are to the kernel what two processes have.
     #[test]
     fn two_mappings_share_words_and_exclude_each_other_by_locks() {
+        let _alone = ONE_AT_A_TIME.lock();
         let memory = SharedWords::map(memfd(), 8).expect("a file");
         let path = format!("/proc/self/fd/{}", memory.descriptor());
         let (one, two) = (open(&path), open(&path));
@@ -202,10 +206,7 @@ mod tests {
         one.unlock(5);
         assert!(two.try_lock(5));
         drop(two);
-        // A lock ends with who has it: for a moment that is also a process which another test starts, until its exec.
-        while !(one.try_lock(5) && one.try_lock(6)) {
-            sync::yield_now();
-        }
+        assert!(one.try_lock(5) && one.try_lock(6), "a lock ends with who has it");
     }
 
     #[test]
@@ -234,6 +235,7 @@ mod tests {
 
     #[test]
     fn a_stopped_process_is_told_from_one_that_runs() {
+        let _alone = ONE_AT_A_TIME.lock();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
         let words = SharedWords::map(memfd(), 8).expect("a file");
         let is_stopped = || words.is_stopped(child.id());

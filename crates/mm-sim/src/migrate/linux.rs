@@ -2,9 +2,8 @@
 //!
 //! A claimed page's entry is a migration entry: CPUs wait. Transfers copy. `commit` decides page by page;
 //! holes are inserted there, with an invalidation of their own, from the first one to the end of the claim, unless a CPU filled
-//! them meanwhile. `finish`
-//! replaces the migration entries by the new place or the old one; a page whose entry was zapped meanwhile has
-//! no place and is freed where it is.
+//! them meanwhile. `finish` replaces the migration entries by the new place or the old one; a page whose entry was zapped
+//! meanwhile has no place and is freed where it is.
 //!
 //! Upstream: migrate_vma_pages, migrate_vma_finalize (mm/migrate_device.c), remove_migration_ptes (mm/migrate.c).
 

@@ -1,8 +1,8 @@
 //! A tile's VRAM: blocks, who owns each, and which was used the longest time ago.
 //!
-//! A block belongs to an [`Owner`]: an allocation of SVM, or a BO. A part of it can be given back alone; what is left are blocks then. Where a request finds no room, the owners of the blocks that were
-//! used the longest time ago are asked to give them back. Used means bound for a fault or a prefetch
-//! ([`Vram::touch`]): an access that hits a page table is seen by nobody.
+//! A block belongs to an [`Owner`]: an allocation of SVM, or a BO. A part of it can be given back alone; what is left are
+//! blocks then. Where a request finds no room, the owners of the blocks that were used the longest time ago are asked to give
+//! them back. Used means bound for a fault or a prefetch ([`Vram::touch`]): an access that hits a page table is seen by nobody.
 //!
 //! Other processes may use the same VRAM: all blocks are charged to a [`Budget`]. The process whose memory is the oldest
 //! evicts: this one, or another that is asked; [`Vram::evict`] is what another asks for.
@@ -246,14 +246,13 @@ impl State {
     /// Takes a part out of a block. What is left of it are blocks as old as it was.
     fn cut(&mut self, block: Range<u64>, part: Range<u64>) {
         for rest in aligned(block.start..part.start).chain(aligned(part.end..block.end)) {
+            let Some(whole) = self.used.get_mut(block.start) else { return };
             let bytes = rest.end - rest.start;
-            match self.used.get_mut(block.start) {
-                Some(whole) if rest.start == block.start => whole.bytes = bytes,
-                Some(whole) => {
-                    let of = Block { bytes, owner: whole.owner.clone(), used_ns: whole.used_ns };
-                    self.used.insert_beside(block.start, rest.start, of);
-                }
-                None => {}
+            if rest.start == block.start {
+                whole.bytes = bytes;
+            } else {
+                let of = Block { bytes, owner: whole.owner.clone(), used_ns: whole.used_ns };
+                self.used.insert_beside(block.start, rest.start, of);
             }
         }
         if block.start == part.start {

@@ -1,12 +1,11 @@
 //! What memory promises an engine, one table (`crates/kface/cases/memory.txt`): on the model, and on the tree's own files under the
 //! glue: `KERNEL_TREE=DIR cargo test -p pontoon-kernel --test memory`.
 
+mod given;
 mod model;
 
 use kernel::explore::{Accesses, Search};
-use kernel::{Interrupt, Kit, Workshop};
 use kface::memory::{cases, differences};
-use std::path::PathBuf;
 
 #[test]
 fn the_model_keeps_what_the_table_promises() {
@@ -17,12 +16,7 @@ fn the_model_keeps_what_the_table_promises() {
 
 #[test]
 fn the_tree_keeps_what_the_table_promises() {
-    let Some(tree) = std::env::var_os("KERNEL_TREE").map(PathBuf::from) else {
-        eprintln!("SKIPPED: KERNEL_TREE=DIR names no kernel tree; only the model was compared with the table");
-        return;
-    };
-    let shop = Workshop::open(&tree, Kit::xe(), &Interrupt::default()).expect("a tree and tools");
-    shop.build().expect("built");
+    let Some((_, shop)) = given::tree("only the model was compared with the table") else { return };
     let built = shop.link().expect("linked");
     let seeds = 0..cases().len() as u64;
     let all = Search { scene: "memory", tiles: 1, seeds, all: true, points: Accesses::Marked };

@@ -16,7 +16,7 @@ use units::{HostRange, HostVa, SZ_4K};
 /// As many as the driver of the glue has.
 const VRAMS: u16 = 3;
 
-/// What hears of changes, and serves faults of the CPU: a page alone goes home.
+/// What hears of changes, and serves faults of the CPU: a page alone migrates back.
 struct Driver {
     sim: Weak<Sim>,
     answers: Mutex<Answers>,
