@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use sync::time::now_ns;
-use sync::{Condvar, JoinHandle, Mutex, SpawnError, Told};
+use sync::{Condvar, JoinHandle, Mutex, Polling, SpawnError, Told};
 use xe_hw::Step;
 use xe_spec::fault::EngineId;
 
@@ -44,6 +44,8 @@ struct Threads {
 struct EngineThread {
     state: Mutex<State>,
     changed: Condvar,
+    /// How soon work comes.
+    polling: Polling,
     join: Mutex<Option<JoinHandle>>,
 }
 
@@ -73,8 +75,12 @@ impl Engines {
             return Ok(());
         }
         let state = State { parkers: threads.parkers, ..State::default() };
-        let thread =
-            Arc::new(EngineThread { state: Mutex::new(state), changed: Condvar::new(), join: Mutex::new(None) });
+        let thread = Arc::new(EngineThread {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            polling: Polling::new(),
+            join: Mutex::new(None),
+        });
         let (work, me) = (work.clone(), thread.clone());
         let handle = sync::try_spawn_daemon(name(engine), move || run(&work, engine, &me))?;
         *thread.join.lock() = Some(handle);
@@ -200,7 +206,7 @@ impl EngineThread {
                 sync::tell(&state, Told::Reads(READY));
             }
             let until_ns = if parks { u64::MAX } else { until_ns };
-            self.changed.wait_until(&mut state, until_ns);
+            self.changed.poll_until(&mut state, until_ns, &self.polling);
         }
     }
 

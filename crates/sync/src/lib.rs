@@ -55,7 +55,8 @@ pub mod time;
 
 pub use counter::Counter;
 pub use lock::{
-    Condvar, MappedMutexGuard, Mutex, MutexGuard, RawMutex, RawRwLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Condvar, MappedMutexGuard, Mutex, MutexGuard, Polling, RawMutex, RawRwLock, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
 };
 #[cfg(feature = "std")]
 pub use point::{Told, tell, tell_each, tell_exclusive, tell_shared};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use sync::atomic::{AtomicU32, AtomicU64};
-use sync::{Condvar, JoinHandle, Mutex, RwLock, spawn, time};
+use sync::{Condvar, JoinHandle, Mutex, Polling, RwLock, spawn, time};
 
 const THREADS: u64 = 4;
 const MS: u64 = 1_000_000;
@@ -75,6 +75,30 @@ fn a_queue_loses_nothing() {
         }
     });
     assert_eq!(sum.load(), (THREADS / 2) * ITEMS * (ITEMS + 1) / 2);
+}
+
+#[test]
+fn no_answer_is_missed_between_looking_and_sleeping() {
+    const TURNS: u64 = 20_000;
+    let turn = Arc::new((Mutex::new(0u64), Condvar::new(), Polling::new()));
+    let shared = turn.clone();
+    // Two play, each in its turn; the others only look on. Now and then one is late, so that waits sleep, too.
+    crowd(move |i| {
+        let (now, changed, polling) = &*shared;
+        let mut turn = now.lock();
+        while *turn < TURNS {
+            if i < 2 && *turn % 2 == i {
+                if turn.is_multiple_of(500) {
+                    sync::MutexGuard::unlocked(&mut turn, || time::sleep_ns(MS));
+                }
+                *turn += 1;
+                changed.notify_all();
+            } else {
+                changed.poll_until(&mut turn, u64::MAX, polling);
+            }
+        }
+    });
+    assert_eq!(*turn.0.lock(), TURNS);
 }
 
 #[test]

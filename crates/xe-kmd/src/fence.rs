@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sync::rank::mutex;
 use sync::time::now_ns;
-use sync::{Condvar, Mutex, MutexGuard, Told};
+use sync::{Condvar, Mutex, MutexGuard, Polling, Told};
 
 use crate::errno::Errno;
 use crate::ranks;
@@ -121,6 +121,19 @@ impl Fence {
 
     /// Waits for its end; `None` where `deadline_ns` came first.
     pub(crate) fn wait(&self, deadline_ns: Option<u64>) -> Option<Ended> {
+        self.wait_by(deadline_ns, |state, deadline| self.signalled.wait_until(state, deadline))
+    }
+
+    /// The same, where the end may come soon.
+    fn poll(&self, deadline_ns: Option<u64>, polling: &Polling) -> Option<Ended> {
+        self.wait_by(deadline_ns, |state, deadline| self.signalled.poll_until(state, deadline, polling))
+    }
+
+    fn wait_by(
+        &self,
+        deadline_ns: Option<u64>,
+        wait: impl Fn(&mut MutexGuard<'_, FenceState>, u64) -> bool,
+    ) -> Option<Ended> {
         let mut state = self.state.lock();
         loop {
             sync::tell(&state, Told::Looks);
@@ -130,7 +143,7 @@ impl Fence {
             if deadline_ns.is_some_and(|deadline| deadline <= now_ns()) {
                 return None;
             }
-            self.signalled.wait_until(&mut state, deadline_ns.unwrap_or(u64::MAX));
+            wait(&mut state, deadline_ns.unwrap_or(u64::MAX));
         }
     }
 
@@ -253,6 +266,8 @@ pub(crate) enum Happened {
 /// Threads that wait for memory to change.
 pub(crate) struct Waiters {
     list: Mutex<Vec<Waiter>>,
+    /// How soon it does.
+    polling: Polling,
 }
 
 struct Waiter {
@@ -309,7 +324,7 @@ impl Waiter {
 impl Waiters {
     /// None yet.
     pub(crate) const fn new() -> Self {
-        Self { list: mutex(ranks::LEAF, Vec::new()) }
+        Self { list: mutex(ranks::LEAF, Vec::new()), polling: Polling::new() }
     }
 
     /// From now on what happens to the memory at `addr`, or to `queue`, is not missed. To be called before memory is
@@ -345,7 +360,7 @@ impl Listening<'_> {
     /// Sleeps until something happened that concerns the waiter: `EIO` where its queue came to an end, `ETIME` where
     /// nothing happened before `deadline_ns`.
     pub(crate) fn wait(self, deadline_ns: Option<u64>) -> Result<(), Errno> {
-        self.fence.wait(deadline_ns).unwrap_or(Err(Errno::ETIME))
+        self.fence.poll(deadline_ns, &self.waiters.polling).unwrap_or(Err(Errno::ETIME))
     }
 }
 

@@ -4,16 +4,20 @@
 //! in safe code, and `raw` vouches for them to `lock_api`. Each word serves both worlds: live it is a futex,
 //! checked the same word is taken by compare-exchange, but waiting means that the scheduler runs another task.
 //!
+//! `polling` says how long a wait looks before it sleeps.
+//!
 //! Neighbours: [`crate::futex`] puts threads to sleep, [`crate::rank`] says which lock may be taken under which.
 //!
 //! Upstream: struct mutex, struct rw_semaphore, wait_queue_head_t.
 
 mod condvar;
 mod mutex;
+mod polling;
 mod rwlock;
 
 pub use condvar::Condvar;
 pub use mutex::RawMutex;
+pub use polling::Polling;
 pub use rwlock::RawRwLock;
 
 /// A mutual exclusion lock.
