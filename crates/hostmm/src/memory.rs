@@ -48,6 +48,11 @@ pub trait HostMemory: Send + Sync {
     fn stream(&self, place: Place, page: &[u8]) -> Result<(), AccessError> {
         self.write(place, 0, page)
     }
+    /// Copies up to `pages` pages from `from` on to those from `to` on, likewise around the caches, where no access of either may
+    /// block. How many; fewer where one does not answer, which an access of its own then explains.
+    fn stream_pages(&self, _from: Place, _to: Place, _pages: usize) -> usize {
+        0
+    }
     /// What this thread has streamed is seen by all others.
     fn drain(&self) {}
     /// An atomic of `size` (4 or 8) bytes at a naturally aligned `offset`; gives the old value.

@@ -101,6 +101,13 @@ impl Bus for HostBus {
         self.memory.stream(self.place(page)?, bytes).map_err(bus_error)
     }
 
+    fn stream_pages(&self, src: BusAddr, dst: BusAddr, pages: usize) -> usize {
+        match (self.run(src, 0, pages), self.run(dst, 0, pages)) {
+            (Ok((from, first)), Ok((to, second))) => self.memory.stream_pages(from, to, first.min(second)),
+            _ => 0,
+        }
+    }
+
     fn drain(&self) {
         self.memory.drain();
     }

@@ -170,6 +170,9 @@ impl Kernel for Counted {
     fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
         self.kernel.stream(at, page)
     }
+    fn stream_page(&self, dst: HostVa, src: HostVa) -> Result<(), Fault> {
+        self.kernel.stream_page(dst, src)
+    }
     fn drain(&self) {
         self.kernel.drain();
     }

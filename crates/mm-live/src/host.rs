@@ -3,13 +3,14 @@
 use crate::LiveMm;
 use crate::books::{Arena, Frame, MAX_PAGEMAPS};
 use crate::kernel::{Descriptor, Fault, Watch};
+use crate::objects;
 use core::ops::Range;
 use hostmm::{
     AccessError, AtomicOp, ClaimRequest, Claimed, DevicePage, DeviceRun, EventKind, HostMemory, HostMm, Migration,
     MmError, NotifierId, NotifierOps, OwnerId, PagemapId, PagemapOps, Place, Seq, Vma, Walk, WalkRun,
 };
 use std::sync::Arc;
-use units::{HostFrame, HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K};
+use units::{HostFrame, HostRange, HostVa, Outcome, PAGE_SHIFT, Report, SZ_4K, bytes_of};
 
 impl HostMm for LiveMm {
     fn next_vma(&self, addr: HostVa) -> Option<Vma> {
@@ -105,6 +106,16 @@ impl LiveMm {
         self.address(place).map(|base| base.add(offset as u64)).ok_or(AccessError::Fault)
     }
 
+    /// The address of a run of VRAM or of an object; `None` where it is neither, or not all of it.
+    fn never_blocks(&self, first: Place, pages: usize) -> Option<HostVa> {
+        let reach = |page: usize| match first.add(page as u64) {
+            Place::Host(frame) if objects::address(frame).is_none() => None,
+            place => self.reach(place, 0, SZ_4K as usize).ok(),
+        };
+        let (start, last) = (reach(0)?, reach(pages.checked_sub(1)?)?);
+        (start.add(bytes_of(pages - 1)) == last).then_some(start)
+    }
+
     /// Bytes of the program, in pieces inside of pages; a piece of the library's own memory is refused.
     fn pieces(&self, from: HostVa, len: usize) -> impl Iterator<Item = Result<(HostVa, Range<usize>), AccessError>> {
         let mut at = 0;
@@ -154,6 +165,13 @@ impl HostMemory for LiveMm {
     fn stream(&self, place: Place, page: &[u8]) -> Result<(), AccessError> {
         let at = self.reach(place, 0, page.len())?;
         self.kernel.stream(at, page).map_err(|fault| self.explain(place, fault))
+    }
+
+    fn stream_pages(&self, from: Place, to: Place, pages: usize) -> usize {
+        let (Some(src), Some(dst)) = (self.never_blocks(from, pages), self.never_blocks(to, pages)) else { return 0 };
+        let streams =
+            |page: &usize| self.kernel.stream_page(dst.add(bytes_of(*page)), src.add(bytes_of(*page))).is_ok();
+        (0..pages).take_while(streams).count()
     }
 
     fn drain(&self) {

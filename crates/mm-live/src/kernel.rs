@@ -30,7 +30,7 @@
 //! Upstream: fs/userfaultfd.c, mm/userfaultfd.c, fs/proc/task_mmu.c.
 
 use hostmm::AtomicOp;
-use units::{HostRange, HostVa};
+use units::{HostRange, HostVa, SZ_4K};
 
 /// A kernel error number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,6 +223,12 @@ pub trait Kernel: Send + Sync {
     /// Writes a whole page around the caches; other threads may see it late, up to [`drain`](Self::drain).
     fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
         self.write(at, page)
+    }
+    /// Copies a whole page likewise.
+    fn stream_page(&self, dst: HostVa, src: HostVa) -> Result<(), Fault> {
+        let mut page = [0; SZ_4K as usize];
+        self.read(src, &mut page)?;
+        self.write(dst, &page)
     }
     /// What this thread has streamed is seen by all others.
     fn drain(&self) {}

@@ -141,4 +141,27 @@ mod tests {
         assert_eq!(mm.object_create(0), None);
         assert!(mm.stop());
     }
+
+    #[test]
+    fn whole_pages_are_streamed_between_objects_and_nowhere_else() {
+        let Some(mm) = LiveMm::start_for_test() else { return };
+        let (a, b) = (mm.object_create(4).unwrap(), mm.object_create(3).unwrap());
+        let page = |object: HostFrame, n: u64| Place::Host(object.add(n));
+        for n in 0..4 {
+            assert_eq!(mm.write(page(a, n), 8 * n as usize, &(n + 1).to_le_bytes()), Ok(()));
+        }
+        assert_eq!(mm.stream_pages(page(a, 1), page(b, 0), 3), 3);
+        mm.drain();
+        let mut word = [0; 8];
+        for n in 1..4 {
+            assert_eq!(mm.read(page(b, n - 1), 8 * n as usize, &mut word), Ok(()));
+            assert_eq!(u64::from_le_bytes(word), n + 1);
+        }
+        // A page of the program may have to be brought first, which takes as long as it takes.
+        let program = Place::Host(HostFrame(word.as_ptr() as u64 >> PAGE_SHIFT));
+        assert_eq!((mm.stream_pages(program, page(b, 0), 1), mm.stream_pages(page(a, 0), program, 1)), (0, 0));
+        mm.object_destroy(b, 3);
+        assert_eq!((mm.stream_pages(page(a, 0), page(b, 0), 1), mm.stream_pages(page(a, 0), page(a, 1), 0)), (0, 0));
+        assert!(mm.stop());
+    }
 }

@@ -55,6 +55,11 @@ pub trait Bus: Send + Sync {
     fn stream(&self, page: BusAddr, bytes: &[u8]) -> Result<(), BusError> {
         self.write(page, 0, bytes)
     }
+    /// Copies up to `pages` pages of a long copy between two contiguous runs, both translated, likewise, and blocks nowhere. How
+    /// many; fewer, or none, where that cannot be done, or one does not answer.
+    fn stream_pages(&self, _src: BusAddr, _dst: BusAddr, _pages: usize) -> usize {
+        0
+    }
     /// What this thread has streamed is seen by all others.
     fn drain(&self) {}
     /// Read-modify-write of 4 or 8 bytes, gives the old value.

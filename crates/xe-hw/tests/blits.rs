@@ -6,9 +6,8 @@ use support::*;
 use units::{GpuVa, HostFrame, SZ_4K, SZ_64K};
 use xe_hw::port::BusAddr;
 use xe_hw::{Job, Record, Step};
-use xe_spec::fault::{Access, ContextId, EngineClass, EngineId, FaultAck};
+use xe_spec::fault::{Access, ContextId, FaultAck};
 
-const BCS: EngineId = EngineId { tile: TILE, class: EngineClass::Copy, instance: 0 };
 /// 128K of VRAM, and behind a hole as much again.
 const SRC: GpuVa = GpuVa(0x4000_0000);
 const DST: GpuVa = GpuVa(0x5000_0000);
@@ -64,16 +63,6 @@ fn completes(rig: &Rig, words: &[u32]) {
     let context = submit(rig, words);
     assert_eq!((run(rig), rig.irq.take()), (Step::Idle, vec![Told::Done(context, 1)]));
     assert_eq!(rig.gpu.take_records(), []);
-}
-
-fn at(va: GpuVa) -> [u32; 2] {
-    [va.0 as u32, (va.0 >> 32) as u32]
-}
-
-/// MEM_COPY: flags, width, height and pitches as they stand in the command.
-fn mem_copy(flags: u32, [width, height, src_pitch, dst_pitch]: [u32; 4], src: GpuVa, dst: GpuVa) -> Vec<u32> {
-    let ([sl, sh], [dl, dh]) = (at(src), at(dst));
-    vec![0x5680_0008 | flags, width, height, src_pitch, dst_pitch, sl, sh, dl, dh, 0x0600_0003]
 }
 
 fn mem_set(flags: u32, [width, height, pitch]: [u32; 3], dst: GpuVa, byte: u32) -> Vec<u32> {

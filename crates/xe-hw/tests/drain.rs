@@ -5,9 +5,10 @@ mod support;
 use std::sync::Arc;
 use support::*;
 use sync::Mutex;
-use units::{GpuRange, GpuVa, HostFrame, SZ_64K};
+use units::{GpuRange, GpuVa, HostFrame, SZ_1G, SZ_2M, SZ_4K, SZ_64K};
 use xe_hw::port::BusAddr;
-use xe_hw::{FlushFault, Injection, Step};
+use xe_hw::{FlushFault, Injection, Job, Step};
+use xe_spec::fault::EngineId;
 use xe_spec::platform::{PVC, VRAM_BAR};
 
 const VA: GpuVa = GpuVa(0x4000_0000);
@@ -22,17 +23,22 @@ enum Did {
     Flush,
 }
 
-/// What ends first: an access whose memory answers only after a while, or a flush that began meanwhile.
+/// What ends first: a store whose memory answers only after a while, or a flush that began meanwhile.
 fn order(rig: Rig, page: BusAddr, flush_is_first: bool) -> Vec<Did> {
-    let did = Arc::new(Mutex::new(Vec::new()));
     let context = rig.context();
     rig.submit(context, 1, &store_batch(VA, 1));
+    order_of(rig, CCS, page, flush_is_first)
+}
+
+/// The same of the job that `engine` has.
+fn order_of(rig: Rig, engine: EngineId, page: BusAddr, flush_is_first: bool) -> Vec<Did> {
+    let did = Arc::new(Mutex::new(Vec::new()));
     rig.bus.shut_gate(page);
     let rig = Arc::new(rig);
-    let engine = {
+    let accessing = {
         let (rig, did) = (rig.clone(), did.clone());
         sync::spawn("engine", move || {
-            assert_eq!(rig.gpu.step(CCS), Step::Ran);
+            assert_eq!(rig.gpu.step(engine), Step::Ran);
             did.lock().push(Did::Access);
         })
     };
@@ -50,7 +56,7 @@ fn order(rig: Rig, page: BusAddr, flush_is_first: bool) -> Vec<Did> {
     }
     let early = did.lock().clone();
     rig.bus.open_gate();
-    engine.join();
+    accessing.join();
     driver.join();
     let all = did.lock().clone();
     assert_eq!(all.len(), 2);
@@ -81,6 +87,23 @@ fn an_access_to_vram_is_waited_for() {
     let gpu = rig.gpu.clone();
     assert_eq!(order(rig, page, false), [Did::Access, Did::Flush]);
     assert_eq!(gpu.counters().drains, 1);
+}
+
+#[test]
+fn a_part_of_a_long_copy_is_waited_for() {
+    let mut rig = Rig::new();
+    let gpu = rig.gpu.clone();
+    let (from, pages) = (VA.add(SZ_1G), 1024);
+    for leaf in 0..2 {
+        rig.tables.map(&gpu, VA.add(leaf * SZ_2M), 1, device(vram(leaf * SZ_2M)));
+        rig.tables.map(&gpu, from.add(leaf * SZ_2M), 1, device(vram(4 * SZ_2M + leaf * SZ_2M)));
+    }
+    let copying = rig.gpu.context_create(BCS, ASID);
+    let batch = Some(rig.batch_at(0, &copy_batch(from, VA, pages)));
+    rig.gpu.submit(copying, Job { seqno: 1, batch, fence: None });
+    // What comes first of a leaf fills the TLB.
+    let streamed = BusAddr::Vram(vram(4 * SZ_4K));
+    assert_eq!(order_of(rig, BCS, streamed, false), [Did::Access, Did::Flush]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::call;
 use crate::kernel::Fault;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hostmm::AtomicOp;
+use units::SZ_4K;
 
 core::arch::global_asm!(
     ".pushsection .text.pontoon_access,\"ax\",@progbits",
@@ -29,6 +30,7 @@ core::arch::global_asm!(
     ".hidden pontoon_access_stream",
     "pontoon_access_stream:",
     "2:",
+    "prefetcht0 [rsi + 512]",
     "movdqa xmm0, [rsi]",
     "movdqa xmm1, [rsi + 16]",
     "movdqa xmm2, [rsi + 32]",
@@ -193,6 +195,12 @@ pub(crate) fn stream(dst: u64, bytes: &[u8]) -> Result<(), Fault> {
     // SAFETY: the source is a slice of that length, and lines are whole; the destination is memory that no reference names,
     // and a fault of it becomes a result.
     outcome(unsafe { pontoon_access_stream(dst, from, bytes.len()) })
+}
+
+/// Copies a page from `src` to `dst`, both page aligned, likewise.
+pub(crate) fn stream_page(dst: u64, src: u64) -> Result<(), Fault> {
+    // SAFETY: both are pages of memory that no reference names, and a fault of either becomes a result.
+    outcome(unsafe { pontoon_access_stream(dst, src, SZ_4K as usize) })
 }
 
 /// Stores of this thread so far are seen before any later one, streams too.

@@ -165,6 +165,9 @@ impl Kernel for Linux {
     fn stream(&self, at: HostVa, page: &[u8]) -> Result<(), Fault> {
         access::stream(at.0, page)
     }
+    fn stream_page(&self, dst: HostVa, src: HostVa) -> Result<(), Fault> {
+        access::stream_page(dst.0, src.0)
+    }
     fn drain(&self) {
         access::drain();
     }

@@ -179,6 +179,11 @@ impl Blit {
         self
     }
 
+    /// So long that the host's caches are no place for it.
+    fn is_long(&self) -> bool {
+        self.width * self.lines >= STREAMED
+    }
+
     /// Does some of it; true where it is done.
     pub(super) fn advance(&self, by: &Initiator<'_>, going: &mut Going) -> Result<bool, Stall> {
         let (bytes, end) = (self.width * self.lines, going.done + TURN);
@@ -198,6 +203,18 @@ impl Blit {
     /// Brings bytes of one line, as many as are held or can be read at once.
     fn move_on(&self, by: &Initiator<'_>, going: &mut Going) -> Result<(), Stall> {
         let (line, column) = (going.done / self.width, going.done % self.width);
+        if let Source::Memory { at, pitch } = self.from
+            && going.is_empty()
+            && self.is_long()
+        {
+            let (from, to) = (at.add(line * pitch + column), self.to.add(line * self.pitch + column));
+            let bytes = straight(from, to, (self.width - column).min(TURN));
+            let copied = if bytes > 0 { by.copy_straight(from, to, bytes) } else { 0 };
+            if copied > 0 {
+                going.done += copied as u64;
+                return Ok(());
+            }
+        }
         let left = (self.width - column).min(HELD) as usize;
         if let (Source::Memory { at, pitch }, true) = (self.from, going.is_empty()) {
             let at = at.add(line * pitch + column);
@@ -218,13 +235,19 @@ impl Blit {
         let at = self.to.add(line * self.pitch + column);
         let rest = &going.held[going.written..];
         let rest = &rest[..rest.len().min(left)];
-        let is_long = self.width * self.lines >= STREAMED;
-        let wrote = by.stream(at, if is_long { Op::Stream(rest) } else { Op::Write(rest) });
+        let wrote = by.stream(at, if self.is_long() { Op::Stream(rest) } else { Op::Write(rest) });
         let wrote = wrote.map_err(|refusal| Stall { addr: at, access: Access::Write, refusal })?;
         going.written += wrote;
         going.done += wrote as u64;
         Ok(())
     }
+}
+
+/// Of `bytes` bytes those that may go from memory to memory: whole pages, that do not overlap those that they go to.
+fn straight(from: GpuVa, to: GpuVa, bytes: u64) -> usize {
+    let aligned = from.page_offset() == 0 && to.page_offset() == 0;
+    let pages = bytes - bytes % SZ_4K;
+    if aligned && from.0.abs_diff(to.0) >= pages { pages as usize } else { 0 }
 }
 
 impl Going {

@@ -121,6 +121,35 @@ impl Initiator<'_> {
         }
     }
 
+    /// Copies a part of a long copy, in whole pages from `from` on to `to` on, straight from memory to memory: up to
+    /// `bytes` bytes. How many; 0 where that is not known to be possible, and the bytes must be read and written.
+    pub(crate) fn copy_straight(&self, from: GpuVa, to: GpuVa, bytes: usize) -> usize {
+        let (from, to) = (self.chip.strip(from), self.chip.strip(to));
+        let sides = [(from, Access::Read), (to, Access::Write)];
+        let Some((_window, pages)) = self.mmu.translate_known(self.chip, self.slot, self.asid, sides) else { return 0 };
+        let side = |n: usize| self.run(sides[n].0, pages[n], sides[n].1);
+        let (Some((src, readable)), Some((dst, writable))) = (side(0), side(1)) else { return 0 };
+        let pages = readable.min(writable).min(bytes as u64 / SZ_4K);
+        let copied = self.chip.bus.stream_pages(src, dst, pages as usize);
+        self.chip.bus.drain();
+        copied * SZ_4K as usize
+    }
+
+    /// The memory behind a page that was translated, and how many pages are in one run from there; `None` where there is
+    /// none.
+    fn run(&self, addr: GpuVa, page: Page, access: Access) -> Option<(BusAddr, u64)> {
+        let (target, pages) = (page.target(addr), page.pages_from(addr));
+        if page.leaf.null {
+            return None;
+        }
+        if page.leaf.device {
+            let frames = self.chip.frames_from(self.engine.tile, Dpa(target));
+            return (frames > 0).then_some((BusAddr::Vram(Dpa(target)), pages.min(frames)));
+        }
+        let mapped = self.ask_iommu(Iova(target), access)?;
+        Some((BusAddr::System(mapped.frame), pages.min(mapped.pages)))
+    }
+
     /// The frame that a DM page leads to, and how many follow it.
     fn frames(&self, addr: GpuVa, page: Page) -> Result<(Dpa, u64), Refusal> {
         let dpa = Dpa(page.target(addr));

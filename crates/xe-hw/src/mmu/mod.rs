@@ -195,6 +195,25 @@ impl Mmu {
         Ok((window, page))
     }
 
+    /// Opens the window of an engine if the TLB knows both sides of a copy, and what they are.
+    pub(crate) fn translate_known(
+        &self,
+        chip: &Chip,
+        engine: usize,
+        asid: Asid,
+        sides: [(GpuVa, Access); 2],
+    ) -> Option<(Window<'_>, [Page; 2])> {
+        let permitted = |page: Option<Page>, access| page.filter(|page| page.permit(access, chip.platform).is_ok());
+        let [(from, read), (to, write)] = sides;
+        let (window, seen) = self.open(engine, asid, from);
+        let source = permitted(seen.hit, read)?;
+        let state = self.state.lock();
+        let target = permitted(state.tlb.lookup(asid, to), write)?;
+        tell(&state, &[TLB], &[]);
+        drop(state);
+        Some((window, [source, target]))
+    }
+
     /// The same for the driver's copy engine, which opens no window.
     pub(crate) fn translate_copy(&self, chip: &Chip, asid: Asid, addr: GpuVa, access: Access) -> Result<Page, Refusal> {
         let seen = {

@@ -14,6 +14,7 @@ use xe_spec::pte::{Leaf, table_entry};
 pub const ASID: Asid = Asid(5);
 pub const TILE: TileId = TileId(0);
 pub const CCS: EngineId = EngineId { tile: TILE, class: EngineClass::Compute, instance: 0 };
+pub const BCS: EngineId = EngineId { tile: TILE, class: EngineClass::Copy, instance: 0 };
 pub const BATCH: GpuVa = GpuVa(0x10_0000);
 
 /// A frame of VRAM on the first tile.
@@ -36,6 +37,8 @@ struct Memory {
     lent: BTreeSet<u64>,
     writes: Vec<(BusAddr, usize, usize)>,
     transfers: Vec<(BusAddr, BusAddr, usize)>,
+    /// Pages that were streamed from memory to memory.
+    streamed: usize,
 }
 
 #[derive(Default)]
@@ -53,6 +56,14 @@ pub struct TestBus {
     pub blocks: bool,
 }
 
+/// Page `n` of a run.
+fn page_of(first: BusAddr, n: usize) -> BusAddr {
+    match first {
+        BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(n as u64 * SZ_4K)),
+        BusAddr::System(frame) => BusAddr::System(frame.add(n as u64)),
+    }
+}
+
 fn key(page: BusAddr) -> (bool, u64) {
     match page {
         BusAddr::Vram(dpa) => (true, dpa.0),
@@ -68,6 +79,12 @@ impl Memory {
             _ => {}
         }
         Ok(self.pages.entry(key(at)).or_insert_with(|| Box::new([0; SZ_4K as usize])))
+    }
+
+    fn copy(&mut self, src: BusAddr, dst: BusAddr) -> Result<(), BusError> {
+        let bytes = self.page(src)?.clone();
+        *self.page(dst)? = bytes;
+        Ok(())
     }
 }
 
@@ -130,6 +147,9 @@ impl TestBus {
     pub fn take_writes(&self) -> Vec<(BusAddr, usize, usize)> {
         core::mem::take(&mut self.memory.lock().writes)
     }
+    pub fn take_streamed(&self) -> usize {
+        core::mem::take(&mut self.memory.lock().streamed)
+    }
     pub fn take_transfers(&self) -> Vec<(BusAddr, BusAddr, usize)> {
         core::mem::take(&mut self.memory.lock().transfers)
     }
@@ -149,6 +169,16 @@ impl Bus for TestBus {
         memory.writes.push((page, offset, bytes.len()));
         Ok(())
     }
+    fn stream_pages(&self, src: BusAddr, dst: BusAddr, pages: usize) -> usize {
+        let blocks = |addr| matches!(addr, BusAddr::System(frame) if self.system_access_may_block(frame));
+        let streams = |page: &usize| {
+            self.pass_gate(page_of(dst, *page));
+            self.memory.lock().copy(page_of(src, *page), page_of(dst, *page)).is_ok()
+        };
+        let streamed = if blocks(src) || blocks(dst) { 0 } else { (0..pages).take_while(streams).count() };
+        self.memory.lock().streamed += streamed;
+        streamed
+    }
     fn rmw(&self, page: BusAddr, offset: usize, size: usize, op: Rmw) -> Result<u64, BusError> {
         let mut memory = self.memory.lock();
         let mut word = [0; 8];
@@ -167,19 +197,9 @@ impl Bus for TestBus {
     fn transfer(&self, src: BusAddr, dst: BusAddr, pages: usize, report: &mut Report<'_>) {
         let mut memory = self.memory.lock();
         memory.transfers.push((src, dst, pages));
-        for i in 0..pages as u64 {
-            let at = |addr| match addr {
-                BusAddr::Vram(dpa) => BusAddr::Vram(dpa.add(i * SZ_4K)),
-                BusAddr::System(frame) => BusAddr::System(frame.add(i)),
-            };
-            let bytes = memory.page(at(src)).map(|page| page.clone());
-            let outcome = match (bytes, memory.page(at(dst))) {
-                (Ok(bytes), Ok(to)) => {
-                    *to = bytes;
-                    Outcome::Copied
-                }
-                _ => Outcome::Failed,
-            };
+        for page in 0..pages {
+            let copied = memory.copy(page_of(src, page), page_of(dst, page));
+            let outcome = if copied.is_ok() { Outcome::Copied } else { Outcome::Failed };
             report(1, outcome);
         }
     }
@@ -367,6 +387,23 @@ impl Rig {
 }
 
 pub const BBE: u32 = 0x0500_0000;
+
+/// An address in a command.
+pub fn at(va: GpuVa) -> [u32; 2] {
+    [va.0 as u32, (va.0 >> 32) as u32]
+}
+
+/// MEM_COPY: flags, width, height and pitches as they stand in the command.
+pub fn mem_copy(flags: u32, [width, height, src_pitch, dst_pitch]: [u32; 4], src: GpuVa, dst: GpuVa) -> Vec<u32> {
+    let ([sl, sh], [dl, dh]) = (at(src), at(dst));
+    vec![0x5680_0008 | flags, width, height, src_pitch, dst_pitch, sl, sh, dl, dh, 0x0600_0003]
+}
+
+/// A batch with a MEM_COPY of whole pages.
+pub fn copy_batch(src: GpuVa, dst: GpuVa, pages: usize) -> Vec<u32> {
+    let units = pages as u32 * (SZ_4K as u32 / 256);
+    [mem_copy(1 << 19, [units - 1, 0, 0, 0], src, dst), vec![BBE]].concat()
+}
 
 pub fn store(to: GpuVa, value: u32) -> [u32; 4] {
     [0x1000_0002, to.0 as u32, (to.0 >> 32) as u32, value]
