@@ -115,3 +115,30 @@ fn remedies_are_judged_as_the_findings_say() {
         assert_eq!(verdicts[0].outcome, Outcome::Clean, "{}", verdicts[0].line());
     }
 }
+
+/// Of three patches each subset is a driver of its own. A-v keeps the pages, unless A-i has made all addresses of the copy 0
+/// before; the count of the fences is C's, whatever stands beside it.
+#[test]
+fn every_subset_of_a_series_is_judged() {
+    let Some((tree, shop)) = given::tree("no subset was judged") else { return };
+    let by_type = [MEMORY_TYPE, PAGE_SIZE].concat();
+    let series =
+        [patch(&tree, "compare", COMPARE), patch(&tree, "by type", &by_type), patch(&tree, "count", COUNT_FILLED)];
+    let mut seen = Vec::new();
+    let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
+        let verdicts = verdicts.unwrap_or_else(|error| panic!("{state}: {error:#}"));
+        verdicts.iter().for_each(|verdict| println!("{state}: {}", verdict.line()));
+        seen.push((state.to_owned(), verdicts.iter().map(|verdict| verdict.outcome == Outcome::Clean).collect()));
+    };
+    shop.judge_series(&series, true, &["A", "C"], tell).expect("judged");
+    let expected: [(&str, [bool; 2]); 7] = [
+        ("patch 1/3 compare", [false, false]),
+        ("patch 2/3 by type", [false, false]),
+        ("patch 3/3 count", [false, true]),
+        ("only 2", [true, false]),
+        ("only 3", [false, true]),
+        ("only 1 + 3", [false, true]),
+        ("only 2 + 3", [true, true]),
+    ];
+    assert_eq!(seen, expected.map(|(state, clean)| (state.to_owned(), clean.to_vec())));
+}

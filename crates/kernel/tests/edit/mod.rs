@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// One change: behind the first `behind` of `file`, the first `find` becomes `put`.
+#[derive(Clone, Copy)]
 pub struct Edit {
     pub file: &'static str,
     pub behind: &'static str,
