@@ -11,7 +11,7 @@
 //! | the same, for the [`PATIENCE`]th time after it had looked that long | not at all, nor do [`REST`] waits: the answer takes longer, or cannot come while the thread looks |
 //! | took longer than [`SOON_NS`] | not at all |
 //!
-//! So the price is bounded: [`LONGEST_NS`] of a CPU for a wait that is not answered, and none for a thread that is idle.
+//! A thread that may run on one CPU only never looks: nobody could answer meanwhile. So the price is bounded: [`LONGEST_NS`] of a CPU for a wait that is not answered, and none for a thread that is idle.
 //! The checker never comes here: a wait is one operation there.
 //!
 //! Upstream: the halt polling of KVM (`kvm_vcpu_halt`), which learns by the same rules but for the rest.
@@ -56,7 +56,7 @@ impl Polling {
         let over = seen || sleep();
         let (ns, misses) = match now {
             (ns, _) if seen => (ns, 0),
-            now if over => after_sleep(now, now_ns() - start),
+            now if over => after_sleep(now, now_ns() - start, has_other_cpus),
             (_, misses) => (0, misses),
         };
         self.ns.store(ns, Relaxed);
@@ -79,15 +79,28 @@ fn look(end_ns: u64, is_over: impl Fn() -> bool) -> bool {
 }
 
 /// How long to look, and the misses, after a wait that looking did not end, and that took `waited_ns` with its sleep.
-fn after_sleep((ns, misses): (u32, u32), waited_ns: u64) -> (u32, u32) {
+fn after_sleep((ns, misses): (u32, u32), waited_ns: u64, may_look: impl FnOnce() -> bool) -> (u32, u32) {
     match (ns, misses) {
         _ if waited_ns > SOON_NS => (0, 0),
         (0, 1..REST) => (0, misses + 1),
-        (0, _) => (FIRST_NS, 0),
+        (0, _) if may_look() => (FIRST_NS, 0),
+        (0, _) => (0, 1),
         (..LONGEST_NS, _) => ((2 * ns).min(LONGEST_NS), 0),
         (_, ..PATIENCE) => (ns, misses + 1),
         _ => (0, 1),
     }
+}
+
+/// Whether the calling thread may run on several CPUs.
+#[cfg(feature = "std")]
+fn has_other_cpus() -> bool {
+    rustix::thread::sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1)
+}
+
+/// Without a kernel to ask, a wait looks all the time.
+#[cfg(not(feature = "std"))]
+fn has_other_cpus() -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -101,9 +114,9 @@ mod tests {
     }
 
     /// How long the next waits look after `waits` that took so long each, none of which looking ended.
-    fn learnt(waits: &[u64]) -> alloc::vec::Vec<u32> {
+    fn learnt(waits: &[u64], cpus: u32) -> alloc::vec::Vec<u32> {
         let next = |now: &mut (u32, u32), waited: &u64| {
-            *now = after_sleep(*now, *waited);
+            *now = after_sleep(*now, *waited, || cpus > 1);
             Some(now.0)
         };
         waits.iter().scan((0, 0), next).collect()
@@ -111,13 +124,14 @@ mod tests {
 
     #[test]
     fn looks_longer_where_that_may_help() {
-        assert_eq!(learnt(&[20_000; 4]), [25_000, 50_000, 100_000, 100_000]);
-        assert_eq!(learnt(&[20_000, 20_000, 600_000, 600_000]), [25_000, 50_000, 0, 0], "idle");
+        assert_eq!(learnt(&[20_000; 4], 2), [25_000, 50_000, 100_000, 100_000]);
+        assert_eq!(learnt(&[20_000, 20_000, 600_000, 600_000], 2), [25_000, 50_000, 0, 0], "idle");
+        assert_eq!(learnt(&[20_000; 100], 1), [0; 100]);
     }
 
     #[test]
     fn does_not_look_for_a_while_where_that_did_not_help() {
-        let looks = learnt(&[150_000; 3 + 4 + 1 + 32]);
+        let looks = learnt(&[150_000; 3 + 4 + 1 + 32], 2);
         assert_eq!((looks[2], looks[6]), (LONGEST_NS, LONGEST_NS), "patient");
         assert!(looks[7..39].iter().all(|ns| *ns == 0), "{looks:?}");
         assert_eq!(looks[39], FIRST_NS, "tries again");
