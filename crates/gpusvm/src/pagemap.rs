@@ -142,11 +142,6 @@ impl Pagemap {
         self.owner
     }
 
-    /// Number of 4K frames.
-    pub fn frames(&self) -> u64 {
-        self.frames
-    }
-
     /// Pages that live here now. Takes the zdd lock.
     pub fn live_pages(&self) -> u64 {
         self.zdds.totals().1
