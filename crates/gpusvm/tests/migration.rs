@@ -65,6 +65,24 @@ fn events_say_what_moved() {
 }
 
 #[test]
+fn sources_share_the_time_of_a_migration_by_their_pages() {
+    let world = World::new();
+    let range = world.filled(16, 100);
+    world.to_tile(1, HostRange::sized(range.start, 4 * SZ_4K)).expect("all can move");
+    world.events();
+    world.to_tile(0, range).expect("all can move");
+    let time = |event| match event {
+        Event::Migrated { pages, ns, .. } => Some((pages, ns)),
+        _ => None,
+    };
+    let shares: Vec<_> = world.events().into_iter().filter_map(time).collect();
+    let [(4, few), (12, many)] = shares[..] else { panic!("{shares:?}") };
+    assert!((3 * few..3 * few + 3).contains(&many), "three times as many pages: {shares:?}");
+    world.assert_filled(range, 100);
+    world.assert_empty();
+}
+
+#[test]
 fn holes_arrive_as_zeros() {
     let world = World::new();
     let range = HostRange::sized(BASE, SZ_64K);

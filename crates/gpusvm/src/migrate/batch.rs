@@ -159,7 +159,7 @@ mod tests {
             vec![(Where::System, 0..3), (Where::Vram(PagemapId(1)), 3..5), (Where::Vram(PagemapId(2)), 5..6)];
         let mut at = 0;
         let batches = core::iter::from_fn(|| next_batch(&migration.parts, at).inspect(|(_, batch)| at = batch.end));
-        assert_eq!(batches.collect::<Vec<_>>(), expected);
+        assert_eq!(batches.take(9).collect::<Vec<_>>(), expected);
     }
 
     #[test]
