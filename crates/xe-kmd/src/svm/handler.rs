@@ -354,3 +354,16 @@ impl Tries {
         if self.patience.rounds() + self.gave_way == 0 { Serviced::Valid } else { Serviced::Resolved }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_that_must_be_may_fail_three_times() {
+        let mut tries = Tries::default();
+        let again = Unserved::Again(RetryStep::Migrate, Errno::ENOMEM);
+        let failed = [(); 3].map(|()| tries.migration_failed(Errno::ENOMEM));
+        assert_eq!(failed, [again, again, Unserved::Refused(Errno::ENOMEM)]);
+    }
+}

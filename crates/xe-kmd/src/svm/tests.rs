@@ -1,13 +1,14 @@
 //! Faults, migrations and the way back, on a recorded device and the simulated mm.
 
 use hostmm::PagemapId;
-use units::{GpuVa, HostRange, HostVa, Outcome, SZ_2M, SZ_4K, SZ_64K, TileId};
+use units::{GpuRange, GpuVa, HostRange, HostVa, Outcome, SZ_2M, SZ_4K, SZ_64K, TileId};
 use xe_spec::fault::{Access, Asid, FaultAck, FaultRecord};
 use xe_spec::platform::{PVC, Platform, Reach, Tile};
 use xe_spec::pte::Leaf;
 use xe_uapi::ioctl as nr;
 use xe_uapi::vm::{BIND_OP_PREFETCH, BindFlags, VmBind, VmBindOp, VmCreate, VmDestroy};
 
+use crate::event::Event;
 use crate::testing::{self, Copied, Rig};
 use crate::{Rules, planted, upstream};
 
@@ -83,6 +84,38 @@ fn a_fault_brings_pages_to_the_faulting_tile() {
     assert_eq!([0, 1].map(|tile| rig.device.vram_used(TileId(tile))), [SZ_2M, SZ_64K]);
     check_leaves(&rig, asid, SZ_2M + SZ_64K);
     assert!(rig.dma_frames().is_empty(), "no page of system memory stays mapped");
+}
+
+#[test]
+fn frames_that_scatter_go_to_a_tile_in_one_job() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_2M);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    let pages = |event: &Event| if let Event::Copy { pages, .. } = event { Some(*pages) } else { None };
+    assert_eq!(rig.log.0.lock().iter().filter_map(pages).collect::<Vec<_>>(), [512]);
+}
+
+#[test]
+fn a_bind_took_no_longer_than_its_fault() {
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    let start_ns = sync::time::now_ns();
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    let all_ns = sync::time::now_ns() - start_ns;
+    let took = |event: &Event| if let Event::Bind { ns, .. } = event { Some(*ns) } else { None };
+    let took: Vec<_> = rig.log.0.lock().iter().filter_map(took).collect();
+    assert!(matches!(took[..], [ns] if ns <= all_ns), "{took:?} of {all_ns} ns");
+}
+
+#[test]
+fn a_vm_that_ends_is_flushed_everywhere() {
+    let rig = Rig::new();
+    let (vm_id, asid) = mirror_with(&rig, BindFlags::empty());
+    rig.hw.state.lock().flushes.clear();
+    assert_eq!(rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id, ..Default::default() }), Ok(0));
+    let everything = GpuRange::new(GpuVa(0), GpuVa(1 << PVC.va_bits));
+    let flushes = &rig.hw.state.lock().flushes;
+    assert!((0..2).all(|tile| flushes.contains(&(TileId(tile), asid, everything))), "{flushes:?}");
 }
 
 #[test]

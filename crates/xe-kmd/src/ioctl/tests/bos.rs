@@ -210,6 +210,18 @@ fn a_userptr_follows_its_memory() {
 }
 
 #[test]
+fn a_userptr_ends_with_its_vm() {
+    let rig = Rig::new();
+    let (vm, _) = vm_of(&rig, 6);
+    mapped(&rig, DATA, SZ_64K);
+    let userptr = VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: DATA, ..map(0, AT, SZ_64K) };
+    assert_eq!(bind(&rig, vm, userptr), OK);
+    assert!(!rig.dma_frames().is_empty());
+    assert_eq!(rig.ioctl(nr::VM_DESTROY, &mut VmDestroy { vm_id: vm, ..Default::default() }), OK);
+    assert!(rig.dma_frames().is_empty(), "nothing stays mapped for it");
+}
+
+#[test]
 fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
     let rig = Rig::new();
     let ((vm, asid), (_, bare)) = (vm_of(&rig, 1), vm_of(&rig, 0));

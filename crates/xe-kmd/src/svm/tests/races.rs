@@ -39,6 +39,21 @@ fn an_atomic_on_a_range_that_outgrew_its_vma_gets_a_smaller_one() {
 }
 
 #[test]
+fn who_gives_way_to_the_cpu_asks_for_no_longer_residency() {
+    const MS: u64 = 1_000_000;
+    let rig = Rig::new();
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Atomic), FaultAck::Replay);
+    // It is deferred: its turn comes in 5 ms, and lasts for 4 ms more, as it does not come back.
+    rig.mm.touch(HostVa(DATA));
+    sync::time::sleep_ns(5 * MS);
+    assert_eq!(rig.fault(1, asid, DATA, Access::Atomic), FaultAck::Replay);
+    sync::time::sleep_ns(6 * MS);
+    rig.mm.touch(HostVa(DATA));
+    assert_eq!(pagemap(&rig, DATA), None, "5 ms again, however often the atomic gave way");
+}
+
+#[test]
 fn an_atomic_populates_what_nobody_has_touched() {
     let rig = Rig::new();
     let asid = start(&rig, SZ_2M - SZ_64K);
