@@ -81,14 +81,21 @@ const COUNT_FILLED: &[Edit] = &[Edit {
     put: "num_fence = current_fence;",
 }];
 
-fn states(shop: &Workshop, series: &[Patch], id: &'static str) -> Vec<Verdict> {
+/// Each state of a series by its name, with what is said of it.
+fn judged(shop: &Workshop, series: &[Patch], subsets: bool, ids: &[&'static str]) -> Vec<(String, Vec<Verdict>)> {
     let mut all = Vec::new();
     let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
-        all.extend(verdicts.unwrap_or_else(|error| panic!("{state}: {error:#}")));
+        let verdicts = verdicts.unwrap_or_else(|error| panic!("{state}: {error:#}"));
+        verdicts.iter().for_each(|verdict| println!("{state}: {}", verdict.line()));
+        all.push((state.to_owned(), verdicts));
     };
-    shop.judge_series(series, false, &[id], tell).expect("judged");
-    all.iter().for_each(|verdict| println!("{}", verdict.line()));
+    shop.judge_series(series, subsets, ids, tell).expect("judged");
     all
+}
+
+/// What is said patch by patch.
+fn states(shop: &Workshop, series: &[Patch], id: &'static str) -> Vec<Verdict> {
+    judged(shop, series, false, &[id]).into_iter().flat_map(|(_, verdicts)| verdicts).collect()
 }
 
 fn cross_tile(shop: &Workshop, tree: &Path) {
@@ -124,13 +131,9 @@ fn every_subset_of_a_series_is_judged() {
     let by_type = [MEMORY_TYPE, PAGE_SIZE].concat();
     let series =
         [patch(&tree, "compare", COMPARE), patch(&tree, "by type", &by_type), patch(&tree, "count", COUNT_FILLED)];
-    let mut seen = Vec::new();
-    let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
-        let verdicts = verdicts.unwrap_or_else(|error| panic!("{state}: {error:#}"));
-        verdicts.iter().for_each(|verdict| println!("{state}: {}", verdict.line()));
-        seen.push((state.to_owned(), verdicts.iter().map(|verdict| verdict.outcome == Outcome::Clean).collect()));
-    };
-    shop.judge_series(&series, true, &["A", "C"], tell).expect("judged");
+    let clean = |verdicts: Vec<Verdict>| verdicts.iter().map(|verdict| verdict.outcome == Outcome::Clean).collect();
+    let judged = judged(&shop, &series, true, &["A", "C"]);
+    let seen: Vec<(String, Vec<bool>)> = judged.into_iter().map(|(state, verdicts)| (state, clean(verdicts))).collect();
     let expected: [(&str, [bool; 2]); 7] = [
         ("patch 1/3 compare", [false, false]),
         ("patch 2/3 by type", [false, false]),

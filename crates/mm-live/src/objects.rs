@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn whole_pages_are_streamed_between_objects_and_nowhere_else() {
         let Some(mm) = LiveMm::start_for_test() else { return };
-        let (a, b) = (mm.object_create(4).unwrap(), mm.object_create(3).unwrap());
+        let object = |pages| mm.object_create(pages).expect("room for a few pages");
+        let (a, b) = (object(4), object(3));
         let page = |object: HostFrame, n: u64| Place::Host(object.add(n));
         for n in 0..4 {
             assert_eq!(mm.write(page(a, n), 8 * n as usize, &(n + 1).to_le_bytes()), Ok(()));

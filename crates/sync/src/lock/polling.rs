@@ -11,8 +11,9 @@
 //! | the same, for the [`PATIENCE`]th time after it had looked that long | not at all, nor do [`REST`] waits: the answer takes longer, or cannot come while the thread looks |
 //! | took longer than [`SOON_NS`] | not at all |
 //!
-//! A thread that may run on one CPU only never looks: nobody could answer meanwhile. So the price is bounded: [`LONGEST_NS`] of a CPU for a wait that is not answered, and none for a thread that is idle.
-//! The checker never comes here: a wait is one operation there.
+//! A thread that may run on one CPU only never looks: nobody could answer meanwhile. So the price is bounded: [`LONGEST_NS`]
+//! of a CPU for a wait that is not answered, and none for a thread that is idle. The checker never comes here: a wait is one
+//! operation there.
 //!
 //! Upstream: the halt polling of KVM (`kvm_vcpu_halt`), which learns by the same rules but for the rest.
 

@@ -203,21 +203,16 @@ impl Blit {
     /// Brings bytes of one line, as many as are held or can be read at once.
     fn move_on(&self, by: &Initiator<'_>, going: &mut Going) -> Result<(), Stall> {
         let (line, column) = (going.done / self.width, going.done % self.width);
-        if let Source::Memory { at, pitch } = self.from
-            && going.is_empty()
-            && self.is_long()
-        {
-            let (from, to) = (at.add(line * pitch + column), self.to.add(line * self.pitch + column));
-            let bytes = straight(from, to, (self.width - column).min(TURN));
-            let copied = if bytes > 0 { by.copy_straight(from, to, bytes) } else { 0 };
-            if copied > 0 {
-                going.done += copied as u64;
-                return Ok(());
-            }
-        }
+        let to = self.to.add(line * self.pitch + column);
         let left = (self.width - column).min(HELD) as usize;
         if let (Source::Memory { at, pitch }, true) = (self.from, going.is_empty()) {
             let at = at.add(line * pitch + column);
+            let pages = if self.is_long() { straight(at, to, (self.width - column).min(TURN)) } else { 0 };
+            let copied = if pages > 0 { by.copy_straight(at, to, pages) } else { 0 };
+            if copied > 0 {
+                going.done += (copied * SZ_4K as usize) as u64;
+                return Ok(());
+            }
             going.held.resize(HELD as usize, 0);
             let read = by.stream(at, Op::Read(&mut going.held[..left]));
             let bytes = read.map_err(|refusal| Stall { addr: at, access: Access::Read, refusal });
@@ -232,22 +227,21 @@ impl Blit {
             going.held.resize(left, byte);
             going.written = 0;
         }
-        let at = self.to.add(line * self.pitch + column);
         let rest = &going.held[going.written..];
         let rest = &rest[..rest.len().min(left)];
-        let wrote = by.stream(at, if self.is_long() { Op::Stream(rest) } else { Op::Write(rest) });
-        let wrote = wrote.map_err(|refusal| Stall { addr: at, access: Access::Write, refusal })?;
+        let wrote = by.stream(to, if self.is_long() { Op::Stream(rest) } else { Op::Write(rest) });
+        let wrote = wrote.map_err(|refusal| Stall { addr: to, access: Access::Write, refusal })?;
         going.written += wrote;
         going.done += wrote as u64;
         Ok(())
     }
 }
 
-/// Of `bytes` bytes those that may go from memory to memory: whole pages, that do not overlap those that they go to.
+/// How many pages of `bytes` bytes may go from memory to memory: whole ones, that do not overlap those that they go to.
 fn straight(from: GpuVa, to: GpuVa, bytes: u64) -> usize {
     let aligned = from.page_offset() == 0 && to.page_offset() == 0;
-    let pages = bytes - bytes % SZ_4K;
-    if aligned && from.0.abs_diff(to.0) >= pages { pages as usize } else { 0 }
+    let pages = bytes / SZ_4K;
+    if aligned && from.0.abs_diff(to.0) >= pages * SZ_4K { pages as usize } else { 0 }
 }
 
 impl Going {

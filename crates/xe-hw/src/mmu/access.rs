@@ -121,18 +121,17 @@ impl Initiator<'_> {
         }
     }
 
-    /// Copies a part of a long copy, in whole pages from `from` on to `to` on, straight from memory to memory: up to
-    /// `bytes` bytes. How many; 0 where that is not known to be possible, and the bytes must be read and written.
-    pub(crate) fn copy_straight(&self, from: GpuVa, to: GpuVa, bytes: usize) -> usize {
+    /// Copies up to `pages` pages of a long copy, from `from` on to `to` on, straight from memory to memory. How many; 0 where
+    /// that is not known to be possible, and the bytes must be read and written.
+    pub(crate) fn copy_straight(&self, from: GpuVa, to: GpuVa, pages: usize) -> usize {
         let (from, to) = (self.chip.strip(from), self.chip.strip(to));
         let sides = [(from, Access::Read), (to, Access::Write)];
-        let Some((_window, pages)) = self.mmu.translate_known(self.chip, self.slot, self.asid, sides) else { return 0 };
-        let side = |n: usize| self.run(sides[n].0, pages[n], sides[n].1);
+        let Some((_window, found)) = self.mmu.translate_known(self.chip, self.slot, self.asid, sides) else { return 0 };
+        let side = |n: usize| self.run(sides[n].0, found[n], sides[n].1);
         let (Some((src, readable)), Some((dst, writable))) = (side(0), side(1)) else { return 0 };
-        let pages = readable.min(writable).min(bytes as u64 / SZ_4K);
-        let copied = self.chip.bus.stream_pages(src, dst, pages as usize);
+        let copied = self.chip.bus.stream_pages(src, dst, pages.min(readable.min(writable) as usize));
         self.chip.bus.drain();
-        copied * SZ_4K as usize
+        copied
     }
 
     /// The memory behind a page that was translated, and how many pages are in one run from there; `None` where there is
