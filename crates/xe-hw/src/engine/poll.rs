@@ -1,7 +1,7 @@
 //! How long a batch that polls memory pauses between two looks.
 //!
 //! Few looks come at once, so that a short wait costs nothing. Then a pause is an eighth of the time that the wait
-//! lasts already: a change is seen late by that share. From 2.5 ms on it grows by a 400th of that time only, to 10 ms: a queue
+//! lasts already: a change is seen late by that share. From 2.5 ms on it grows by a 200th of that time only, to 10 ms: a queue
 //! that waits for hours costs a hundred looks a second. Where something happens that others may wait for (a job ends, a
 //! program asks for a fence), all pauses of the device end ([`Gpu::look_again`](crate::Gpu::look_again)). A batch that polls through a loop (a conditional end that does not end, a jump back)
 //! is known by finding the same word at the same command; one that loads a register from there, and has no conditional
@@ -91,6 +91,6 @@ impl Polls {
 impl Watch {
     fn length(&self) -> u64 {
         let waited = now_ns().saturating_sub(self.since_ns);
-        (waited / 8).min(LONG_NS + waited / 400).clamp(SHORTEST_NS, LONGEST_NS)
+        (waited / 8).min(LONG_NS + waited / 200).clamp(SHORTEST_NS, LONGEST_NS)
     }
 }
