@@ -94,6 +94,7 @@ pub fn is_alive(epoch: u32) -> bool {
 
 /// Makes a change of the program's mappings, by a function of libc: with that memory migrated back where a machine runs.
 pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: impl FnMut() -> R) -> R {
+    libc_calls::pci_barrier::forget(start, length, change);
     if !ACTIVE.load(Ordering::Acquire) || !in_own_process() {
         return make();
     }

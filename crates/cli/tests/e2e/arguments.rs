@@ -37,6 +37,18 @@ fn a_limit_on_files_leaves_the_device_usable() {
 }
 
 #[test]
+fn stores_to_the_page_of_the_pci_barrier_are_dropped() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("pci_barrier");
+    for way in [&[][..], &["--hostile"], &["--no-move"]] {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
+    }
+}
+
+#[test]
 fn the_devices_files_are_not_the_programs_to_change() {
     let run = Client::here("changes").run(&[], &[]);
     assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);

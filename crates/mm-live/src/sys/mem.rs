@@ -71,8 +71,12 @@ pub(crate) fn reserve(bytes: u64) -> Result<HostRange, Errno> {
 }
 
 /// Puts the memory of a fresh memfd at addresses that [`reserve`] gave. The descriptor is closed: the mapping keeps the
-/// memory, and is what others are made from. Who shares it with another process may seal its length.
+/// memory, and is what others are made from. Who shares it with another process may seal its length. Where the process may not
+/// have a file of that length the memory has no name and no seals, so it cannot be shared; to ask for more would be a signal.
 pub(crate) fn map_object(at: HostRange) -> Result<(), Errno> {
+    if at.len() > file_limit() {
+        return map_over(at, libc::MAP_ANONYMOUS as usize, usize::MAX);
+    }
     const FLAGS: usize = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as usize;
     // SAFETY: the name is a string that lives for ever.
     let fd = unsafe { call(libc::SYS_memfd_create, [crate::OBJECT_NAME.as_ptr() as usize, FLAGS, 0, 0, 0, 0]) };
@@ -85,10 +89,23 @@ pub(crate) fn map_object(at: HostRange) -> Result<(), Errno> {
     mapped
 }
 
+/// How long a file of this process may be.
+fn file_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let args = [0, libc::RLIMIT_FSIZE as usize, 0, core::ptr::from_mut(&mut limit) as usize, 0, 0];
+    // SAFETY: the kernel writes one `struct rlimit`.
+    let _ = unsafe { call(libc::SYS_prlimit64, args) };
+    limit.rlim_cur
+}
+
 /// Puts the memory of a file there.
 pub(crate) fn map_shared(at: HostRange, file: usize) -> Result<(), Errno> {
+    map_over(at, 0, file)
+}
+
+fn map_over(at: HostRange, how: usize, file: usize) -> Result<(), Errno> {
     const FLAGS: usize = (libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE) as usize;
-    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, FLAGS, file, 0];
+    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, FLAGS | how, file, 0];
     // SAFETY: what is replaced is reserved, and nobody's memory.
     check(unsafe { call(libc::SYS_mmap, args) })?;
     advise(at, Advice::DontFork)

@@ -99,9 +99,6 @@ pub trait Device: Send + Sync {
     fn report(&self) -> String;
 }
 
-/// Length of an open node's memory file, which is sparse: more than any offset that a buffer can have.
-pub const FILE_BYTES: u64 = 1 << 40;
-
 /// An open file of the device.
 pub trait File: Send + Sync {
     /// An ioctl of type 'd'; the result is what ioctl(2) returns.

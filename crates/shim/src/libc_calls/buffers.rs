@@ -3,17 +3,18 @@
 //! The machine has that memory mapped; the program's mapping is a duplicate of the machine's, which needs no descriptor
 //! and lives as long as the program wants.
 
+use super::pci_barrier::is_private;
 use super::{inside, real};
 use crate::device::Errno;
 use crate::session;
 use core::ffi::{c_int, c_void};
-use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
+use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
 use units::HostVa;
 
 /// Maps `length` bytes of what the node `fd` shows at `offset`.
 pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: u64) -> Result<usize, Errno> {
     let page = units::SZ_4K as usize;
-    if length == 0 || flags & MAP_PRIVATE != 0 && prot & PROT_WRITE != 0 {
+    if length == 0 || is_private(flags) {
         return Err(Errno(libc::EINVAL));
     }
     let length = length.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;

@@ -5,17 +5,17 @@
 //! Of what is not watched only a wrapper knows that it went, so the GPU forgets it here. The kernel does not tell of guards
 //! (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
-use super::{buffers, interpose, peek, pieces, raw, real, set_errno, shared};
-use crate::device::Change;
+use super::{buffers, interpose, pci_barrier, peek, pieces, raw, real, set_errno, shared};
+use crate::device::{Change, Errno};
 use crate::nodes::{self, Entry};
 use crate::session;
 use core::ffi::{c_int, c_uint, c_void};
-use libc::{PROT_READ, PROT_WRITE, iovec, off64_t, size_t, ssize_t};
+use libc::{iovec, off64_t, size_t, ssize_t};
 use xe_uapi::gem::PCI_BARRIER_OFFSET;
 
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
-        if flags & libc::MAP_ANONYMOUS == 0 && nodes::entry(fd) == Entry::Buffer && !shared::may_map(fd, length, prot, flags, offset) {
+        if flags & libc::MAP_ANONYMOUS == 0 && nodes::entry(fd) == Entry::Buffer && !shared::may_map(fd, length, flags, offset) {
             set_errno(libc::EINVAL);
             return libc::MAP_FAILED;
         }
@@ -110,35 +110,16 @@ interpose! {
     }
 }
 
-/// The barrier's page is a page of the node's own file; all else is a buffer.
+/// The barrier's page, or a buffer.
 fn map_node(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
-    let failed = |errno| {
+    if offset as u64 == PCI_BARRIER_OFFSET {
+        return pci_barrier::map(at, length, prot, flags);
+    }
+    let failed = |Errno(errno)| {
         set_errno(errno);
         libc::MAP_FAILED
     };
-    if offset as u64 != PCI_BARRIER_OFFSET {
-        let mapped = buffers::map(at, length, prot, flags, fd, offset as u64);
-        return mapped.map_or_else(|errno| failed(errno.0), |at| at as *mut c_void);
-    }
-    if length as u64 > units::SZ_4K {
-        return failed(libc::EINVAL);
-    }
-    if !is_within(fd, length, offset) {
-        return failed(libc::ENOMEM);
-    }
-    let prot = if prot & PROT_WRITE != 0 { prot | PROT_READ } else { prot };
-    // SAFETY: the program's own arguments, with one right more.
-    unsafe { real::mmap64(at, length, prot, flags, fd, offset) }
-}
-
-/// Whether a node's file is that long: it is short where the process limits its files. Beyond its end is SIGBUS.
-fn is_within(fd: c_int, length: size_t, offset: off64_t) -> bool {
-    let mut stat = core::mem::MaybeUninit::<libc::stat64>::zeroed();
-    // SAFETY: fstat writes this struct.
-    let found = unsafe { real::fstat64(fd, stat.as_mut_ptr()) };
-    // SAFETY: zeroed before, and zeros are a valid one.
-    let size = unsafe { stat.assume_init() }.st_size as u64;
-    found != 0 || (offset as u64).checked_add(length as u64).is_some_and(|end| end <= size)
+    buffers::map(at, length, prot, flags, fd, offset as u64).map_or_else(failed, |at| at as *mut c_void)
 }
 
 /// Parts that process_madvise takes at most: UIO_MAXIOV.

@@ -17,6 +17,7 @@
 //! | `pieces` | mremap of what the kernel has in pieces |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
+//! | `pci_barrier`, `stores` | the page whose writes are dropped |
 //! | `peek` | strings of the program that may be no memory |
 //! | `writes` | write and its kin, of files of sysfs |
 //! | `wait` | the one ioctl that waits long |
@@ -42,6 +43,7 @@ mod open;
 pub mod outside;
 mod passed;
 mod paths;
+pub mod pci_barrier;
 mod peek;
 mod pieces;
 mod process;
@@ -52,6 +54,7 @@ mod shared;
 pub mod signals;
 mod stat;
 mod statfs;
+mod stores;
 pub mod threads;
 mod wait;
 mod writes;

@@ -5,7 +5,7 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
-use crate::device::{Device, Errno, FILE_BYTES};
+use crate::device::{Device, Errno};
 use crate::fdinfo;
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
@@ -245,7 +245,7 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
 
 /// A new open file of a node, as `/proc/self/fd/N` of a node gives.
 fn open_node(minor: Minor, flags: c_int) -> c_int {
-    finish(inside(|_| node_file(minor, flags).and_then(|fd| node_over(fd, minor, flags))))
+    finish(inside(|_| memory_file(minor.path(), flags).and_then(|fd| node_over(fd, minor, flags))))
 }
 
 fn finish(result: Result<c_int, Errno>) -> c_int {
@@ -258,7 +258,7 @@ fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno
         return Err(Errno(libc::EMFILE));
     }
     let (file, epoch) = session::open(minor)?;
-    let opened = replace(opened, node_file(minor, flags)?, flags)?;
+    let opened = replace(opened, memory_file(minor.path(), flags)?, flags)?;
     let fd = opened.into_raw_fd();
     nodes::install(fd, minor, file, epoch);
     Ok(fd)
@@ -284,14 +284,6 @@ fn stats(counters: &[(&str, u64)]) -> String {
         let _ = writeln!(text, "{name}: {value}");
     }
     text
-}
-
-/// A sparse file with room for every buffer; for fewer of them where the process limits its files.
-fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
-    let file = memory_file(minor.path(), flags)?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(FILE_BYTES);
-    rustix::fs::ftruncate(&file, FILE_BYTES.min(limit)).map_err(errno_of)?;
-    Ok(file)
 }
 
 /// A memory file; its name is for those who read `/proc`.

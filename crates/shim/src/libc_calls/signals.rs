@@ -11,7 +11,7 @@
 //! Locking: none; handlers read atomics only.
 
 use super::actions::{Action, Current};
-use super::{fail, interpose, real};
+use super::{fail, interpose, pci_barrier, real};
 use core::ffi::{c_int, c_void};
 use core::mem;
 use core::mem::MaybeUninit;
@@ -213,6 +213,10 @@ fn take(wanted: &Current) -> Action {
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel's own context of this handler.
     if unsafe { machine::live::fix_up(signal, context) } {
+        return;
+    }
+    // SAFETY: the kernel's own arguments of this handler.
+    if unsafe { pci_barrier::drops(signal, info, context) } {
         return;
     }
     let Some(wanted) = wanted(signal) else { return };
