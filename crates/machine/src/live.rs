@@ -175,7 +175,8 @@ impl Live {
         match (self.mm.privilege(), self.mm.transport()) {
             (Privilege::UserModeOnly, _) => Some(
                 "limited: system calls that meet a page in VRAM fail with EFAULT, or write less than they should: databases \
-                 stop there (to lift this: sudo sysctl vm.unprivileged_userfaultfd=1, or run as root)",
+                 stop there (to lift this: sudo sysctl vm.unprivileged_userfaultfd=1, or run with CAP_SYS_PTRACE: as root, in a \
+                 container with docker run --cap-add SYS_PTRACE)",
             ),
             (Privilege::Full, Transport::Copy) => Some("limited: pages are copied, not moved"),
             (Privilege::Full, Transport::Move) => None,
