@@ -13,9 +13,14 @@ use std::path::{Path, PathBuf};
 /// Empty in a debug build.
 const LIBRARY: &[u8] = include_bytes!(env!("PONTOON_LIBRARY"));
 
+/// Whether one is inside.
+pub fn is_there() -> bool {
+    !LIBRARY.is_empty()
+}
+
 /// The library as a file; `None` where none is inside.
 pub fn library() -> Option<Result<PathBuf>> {
-    (!LIBRARY.is_empty()).then(|| unpacked(LIBRARY, &places()))
+    is_there().then(|| unpacked(LIBRARY, &places()))
 }
 
 /// Where it may lie, the best first.

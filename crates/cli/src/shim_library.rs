@@ -12,15 +12,17 @@ use std::process::{Command, ExitCode, Stdio};
 
 const NAME: &str = "libpontoon_shim.so";
 
-/// The preload library that was built with this command: beside it, in `deps` beside it, or inside it.
+/// The preload library that was built with this command: inside it, or beside it, or in `deps` beside it. One that lies there is used instead
+/// of the one inside where it is newer than the command: an older one may be of another version.
 pub fn path() -> Result<PathBuf> {
     let command = std::env::current_exe().context("cannot tell where this command lies")?;
     let dir = command.parent().unwrap_or(Path::new("."));
     let places = [dir.join(NAME), dir.join("deps").join(NAME), dir.join("../lib").join(NAME)];
     // The newest: a build of the command alone puts the library into `deps` and leaves an older one beside it.
-    let built = |place: &&PathBuf| place.metadata().and_then(|file| file.modified()).ok();
+    let built = |place: &PathBuf| place.metadata().and_then(|file| file.modified()).ok();
     let is_library = |place: &&PathBuf| place.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
-    if let Some(place) = places.iter().filter(is_library).max_by_key(built) {
+    let beside = places.iter().filter(is_library).max_by_key(|place| built(place));
+    if let Some(place) = beside.filter(|place| !inside::is_there() || built(place) > built(&command)) {
         return Ok(place.canonicalize()?);
     }
     if let Some(unpacked) = inside::library() {
