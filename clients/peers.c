@@ -10,6 +10,7 @@
  * `PEERS BAD failures=<n>`. Exit status 0 or 1; 2 where a call failed that must not.
  */
 #define _GNU_SOURCE
+#include <poll.h>
 #include "is.h"
 #include "prime.h"
 #include <pthread.h>
@@ -235,6 +236,23 @@ static void *sync_now(void *argument) {
     return NULL;
 }
 
+/* What a poll of a dma-buf says, and of a pipe beside it that is ready to be written; it leaves no descriptor behind. */
+static int polled(int dma_buf, short events, int ms) {
+    int pipes[2], before = dup(0), after;
+    close(before);
+    if (pipe(pipes))
+        die("pipe");
+    struct pollfd both[2] = {{.fd = dma_buf, .events = events}, {.fd = ms ? -1 : pipes[1], .events = POLLOUT}};
+    int found = poll(both, 2, ms);
+    IS(found, (both[0].revents != 0) + !ms);
+    IS(both[1].revents, ms ? 0 : POLLOUT);
+    close(pipes[0]), close(pipes[1]);
+    after = dup(0);
+    close(after);
+    IS(after, before);
+    return both[0].revents;
+}
+
 /* A fence that one device's file put on a dma-buf is there by the other's, and a CPU's access waits for it. */
 static void fences(void) {
     uint32_t handle, theirs, got = syncobj_new(gpus[1].fd, 0);
@@ -245,7 +263,14 @@ static void fences(void) {
     IS(prime_import(gpus[1].fd, dma_buf, &theirs), 0);
     IS(prime_export(gpus[1].fd, theirs, PRIME_CLOEXEC | PRIME_RDWR, &back), 0);
     struct dma_buf_sync_file in = {.flags = DMA_BUF_WRITE, .fd = end}, out = {.flags = DMA_BUF_READ};
+    IS(polled(back, POLLIN | POLLOUT, 0), POLLIN | POLLOUT);
+    in.flags = DMA_BUF_READ;
     IS(answer(dma_buf, IOC_DMA_BUF_IMPORT_SYNC_FILE, &in), 0);
+    IS(polled(back, POLLIN | POLLOUT, 0), POLLIN);
+    in.flags = DMA_BUF_WRITE;
+    IS(answer(dma_buf, IOC_DMA_BUF_IMPORT_SYNC_FILE, &in), 0);
+    IS(polled(back, POLLIN | POLLOUT, 0), 0);
+    IS(polled(dma_buf, POLLIN, 20), 0);
     IS(answer(back, IOC_DMA_BUF_EXPORT_SYNC_FILE, &out), 0);
     IS(sync_status(out.fd), 0);
     IS(dma_buf_sync(back, DMA_BUF_READ | DMA_BUF_END), 0);
@@ -256,8 +281,10 @@ static void fences(void) {
     usleep(20000);
     IS(__atomic_load_n(&later.done, __ATOMIC_SEQ_CST), 0);
     *stop = MI_BATCH_BUFFER_END;
+    IS(polled(dma_buf, POLLOUT, 10000), POLLOUT);
     pthread_join(later.thread, NULL);
     IS(later.done, 1);
+    IS(polled(back, POLLIN | POLLOUT, 0), POLLIN | POLLOUT);
     IS(sync_status(out.fd), 1);
     IS(syncobj_import(gpus[1].fd, got, out.fd), 0);
     IS(syncobj_waits(gpus[1].fd, &got, 1, 0, 0, NULL), 0);

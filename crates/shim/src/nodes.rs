@@ -11,7 +11,7 @@
 
 use crate::device::{File, Passed};
 use crate::minor::{Kind, Minor};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use machine::profile::MAX_DEVICES;
 use std::mem;
 use std::sync::Arc;
@@ -74,8 +74,14 @@ const BUFFER: u32 = PASSED + 1;
 
 static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
 static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
+static HAS_BUFFERS: AtomicBool = AtomicBool::new(false);
 /// The process whose descriptors these are; 0 before the first.
 static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether any descriptor was ever a dma-buf.
+pub fn has_buffers() -> bool {
+    HAS_BUFFERS.load(Ordering::Acquire)
+}
 
 /// What `fd` is. One load.
 pub fn entry(fd: i32) -> Entry {
@@ -163,6 +169,7 @@ pub fn give(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
 
 /// `fd` is a dma-buf: as an ioctl of `file` made it, or as it came from elsewhere.
 pub fn give_buffer(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
+    HAS_BUFFERS.store(true, Ordering::Release);
     add(fd, BUFFER, Behind::Passed(passed, file), epoch);
 }
 

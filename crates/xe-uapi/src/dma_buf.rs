@@ -8,6 +8,8 @@ pub const NR_SYNC: u8 = 0;
 pub const NR_SET_NAME: u8 = 1;
 /// Number of `DMA_BUF_IOCTL_EXPORT_SYNC_FILE`.
 pub const NR_EXPORT_SYNC_FILE: u8 = 2;
+/// `DMA_BUF_IOCTL_EXPORT_SYNC_FILE`, the whole request.
+pub const EXPORT_SYNC_FILE: u32 = 0xc008_6202;
 /// Number of `DMA_BUF_IOCTL_IMPORT_SYNC_FILE`.
 pub const NR_IMPORT_SYNC_FILE: u8 = 3;
 

@@ -18,6 +18,7 @@
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
 //! | `pci_barrier`, `stores` | the page whose writes are dropped |
+//! | `polls` | poll and ppoll, of dma-bufs |
 //! | `peek` | strings of the program that may be no memory |
 //! | `writes` | write and its kin, of files of sysfs |
 //! | `wait` | the one ioctl that waits long |
@@ -46,6 +47,7 @@ mod paths;
 pub mod pci_barrier;
 mod peek;
 mod pieces;
+mod polls;
 mod process;
 mod raw;
 mod real;

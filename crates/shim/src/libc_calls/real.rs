@@ -91,6 +91,13 @@ functions! {
     fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int;
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
     fn ioctl(fd: c_int, request: usize, argument: *mut c_void) -> c_int;
+    fn poll(polled: *mut libc::pollfd, count: libc::nfds_t, timeout_ms: c_int) -> c_int;
+    fn ppoll(
+        polled: *mut libc::pollfd,
+        count: libc::nfds_t,
+        timeout: *const libc::timespec,
+        mask: *const libc::sigset_t
+    ) -> c_int;
     fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> ssize_t;
     fn recvmmsg(
         socket: c_int,
