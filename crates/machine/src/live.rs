@@ -120,6 +120,9 @@ impl Live {
             pool,
         };
         let cores = Core::all(&plan).map_err(StartError::Probe)?;
+        if let Some(refused) = mm.unplaced() {
+            return Err(StartError::Refused(refused));
+        }
         let server = plan.pool.as_ref().map(|pool| Server::start(pool, Cores::of(&cores))).transpose();
         let server = server.map_err(|SpawnError| StartError::Refused(Refused::no_thread()))?;
         let mut cores = cores.into_iter();

@@ -27,8 +27,12 @@ impl HostMm for LiveMm {
         if id.index() >= MAX_PAGEMAPS {
             return;
         }
-        let Ok(range) = self.kernel.map_arena(frames << PAGE_SHIFT) else { return };
-        if self.kernel.register(Descriptor::Device, range, Watch::Missing).is_err() {
+        let range = match self.kernel.map_arena(frames << PAGE_SHIFT) {
+            Ok(range) => range,
+            Err(errno) => return self.unplaced.store(errno.0 as u32),
+        };
+        if let Err(errno) = self.kernel.register(Descriptor::Device, range, Watch::Missing) {
+            self.unplaced.store(errno.0 as u32);
             return self.kernel.unmap_arena(range);
         }
         self.own(range);

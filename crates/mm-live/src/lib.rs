@@ -204,6 +204,11 @@ impl Refused {
         self.what == NO_THREAD
     }
 
+    /// Whether the process may not have so many addresses.
+    pub fn is_for_want_of_room(&self) -> bool {
+        self.what == NO_ROOM || self.errno == libc::ENOMEM
+    }
+
     /// What the user may type, one command or sentence each; any one of them is enough.
     pub fn remedies(&self) -> &'static [&'static str] {
         if self.what == NO_MOVE {
@@ -211,6 +216,12 @@ impl Refused {
         }
         if self.is_for_want_of_threads() {
             return &["allow this user more threads (ulimit -u)"];
+        }
+        if self.is_for_want_of_room() {
+            return &[
+                "less VRAM: pontoon run --vram 64M -- PROGRAM",
+                "allow this process more addresses (ulimit -v) and data (ulimit -d)",
+            ];
         }
         if sys::task::is_filtered() && matches!(self.errno, libc::EPERM | libc::ENOSYS) {
             return &[
@@ -237,6 +248,7 @@ impl core::error::Error for Refused {}
 /// What a kernel before 6.8 refuses.
 const NO_MOVE: &str = "UFFDIO_MOVE";
 const NO_THREAD: &str = "a thread that answers page faults, or evicts";
+const NO_ROOM: &str = "room for the VRAM of all tiles";
 
 const LIFE_RUNNING: u32 = 0;
 const LIFE_STOPPING: u32 = 1;
@@ -267,6 +279,8 @@ pub struct LiveMm {
     objects: objects::Objects,
     queue: events::Queue,
     places: places::Places,
+    /// Why the VRAM of a pagemap has no place: an error number; 0 where all have one.
+    unplaced: AtomicU32,
     turns: turns::Turns,
     counters: stats::Counters,
     transport: Transport,
@@ -288,7 +302,13 @@ impl LiveMm {
         Self::start_on(Arc::new(opened.kernel), config, opened.privilege, quick_look_ups)
     }
 
-    /// The same on a kernel that is given: a model of one.
+    /// Why a pagemap that was inserted has no VRAM, where one has none.
+    pub fn unplaced(&self) -> Option<Refused> {
+        let errno = self.unplaced.load() as i32;
+        (errno != 0).then_some(Refused { errno, what: NO_ROOM })
+    }
+
+    /// As [`start`](Self::start), on a kernel that is given: a model of one.
     pub fn on(kernel: Arc<dyn Kernel>, config: Config) -> Result<Arc<Self>, Refused> {
         Self::start_on(kernel, config, Privilege::Full, true)
     }
@@ -321,6 +341,7 @@ impl LiveMm {
             deferred_count: AtomicU32::new(0),
             queue: events::Queue::new(),
             places: places::Places::default(),
+            unplaced: AtomicU32::new(0),
             turns: turns::Turns::new(),
             counters: stats::Counters::default(),
             transport: config.transport,

@@ -1,6 +1,7 @@
 //! Bad arguments from a C program: the errno of the real interface, and the program lives on.
 
 use crate::clients::{Client, pontoon, userfaultfd};
+use std::process::Command;
 
 #[test]
 fn pointers_to_nowhere_are_efault_and_no_signal() {
@@ -69,4 +70,27 @@ fn too_few_descriptors_are_said() {
     let output = pontoon().args(["run", "--", "sh", "-c", script]).output().expect("starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("ulimit -n") && !errors.contains("unprivileged_userfaultfd"), "{errors}");
+}
+
+#[test]
+fn too_little_room_for_vram_is_said_and_less_vram_helps() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = |outside: &str, options: &[&str], inside: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{outside} exec \"$@\""), "sh", env!("CARGO_BIN_EXE_pontoon"), "run"])
+            .args(options);
+        let output =
+            command.args(["--", "sh", "-c", &format!("{inside} : < /dev/dri/card0")]).output().expect("starts");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let limit = "ulimit -v 1048576;";
+    for (outside, inside) in [(limit, ""), ("", limit)] {
+        let (opened, errors) = run(outside, &[], inside);
+        assert!(!opened && errors.contains("--vram 64M") && errors.contains("ulimit -v"), "{errors}");
+    }
+    let (opened, errors) = run(limit, &["--vram", "64M"], "");
+    assert!(opened && !errors.contains("ulimit"), "{errors}");
 }

@@ -72,7 +72,9 @@ fn refusal(error: StartError) -> Refusal {
             let message = format!("no descriptor is left for {}: raise the limit (ulimit -n)", refused.what);
             return Refusal { errno: Errno(refused.errno), message };
         }
-        StartError::Refused(refused) if refused.is_for_want_of_threads() => libc::ENOMEM,
+        StartError::Refused(refused) if refused.is_for_want_of_threads() || refused.is_for_want_of_room() => {
+            libc::ENOMEM
+        }
         StartError::Refused(_) => libc::EACCES,
         StartError::Processes => libc::ENFILE,
         StartError::Device(_) | StartError::Behaviour(_) | StartError::Probe(_) => libc::ENODEV,
