@@ -4,6 +4,7 @@
 //! is never loaded.
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::StatVfsMountFlags;
 use std::fs::{self, DirBuilder, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -48,6 +49,8 @@ fn unpack(library: &[u8], place: &Path) -> Result<PathBuf> {
     let about = place.symlink_metadata()?;
     let is_ours = about.is_dir() && about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
     ensure!(is_ours, "the folder belongs to another user, or others can change it");
+    let is_executable = rustix::fs::statvfs(place).is_ok_and(|about| !about.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    ensure!(is_executable, "nothing there may be executed (it is mounted noexec)");
     let mut hasher = DefaultHasher::new();
     library.hash(&mut hasher);
     let file = place.join(format!("libpontoon_shim-{:016x}.so", hasher.finish()));

@@ -91,6 +91,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         return Ok(without_device(options, blind.is_some() || preloaded.was_refused(), code));
     }
     note_outer_run();
+    if preloaded.has_unreported() {
+        return Ok(if code == ExitCode::SUCCESS { ExitCode::from(REFUSED) } else { code });
+    }
     if let Some(report) = counted.as_deref().or(report.as_deref()).filter(|report| report.is_file()) {
         note_missing(report, &ended)?;
     }
@@ -154,6 +157,8 @@ fn without_device(options: &Options, is_said: bool, code: ExitCode) -> ExitCode 
 /// What `--hostile` ends with where it could not do what it is for, and the program saw no fault. Launchers use it for
 /// failures of their own.
 const NOTHING_DONE: u8 = 125;
+/// What was asked for beside the program could not be had.
+const REFUSED: u8 = 2;
 
 /// A run within a run: the outer one has a machine, too.
 fn note_outer_run() {

@@ -73,6 +73,11 @@ impl Preloaded {
     pub fn was_refused(&self) -> bool {
         self.folder().is_some_and(|folder| folder.join("refused").exists())
     }
+
+    /// Whether a process of the run could not write its line of the report, and said why.
+    pub fn has_unreported(&self) -> bool {
+        self.folder().is_some_and(|folder| folder.join("unreported").exists())
+    }
 }
 
 /// Whether a process is there, and has not ended.

@@ -76,7 +76,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
     let dir = dir.path();
     for (name, text) in SOURCES {
-        std::fs::write(dir.join(name), text)?;
+        std::fs::write(dir.join(name), text)
+            .with_context(|| format!("cannot write to {} (set TMPDIR to a folder)", dir.display()))?;
     }
     let (tour, peek, rest) = (compile(dir, "tour")?, compile(dir, "peek")?, compile(dir, "rest")?);
 

@@ -12,6 +12,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 /// A machine runs, or ran.
 pub const STARTED: &str = "started";
+/// The report lacks a line that could not be written.
+pub const UNREPORTED: &str = "unreported";
 
 /// Holds a lock on a file of the run, made for that, as long as the result lives. `None` where there is no run.
 pub fn hold(mark: &str) -> Option<OwnedFd> {

@@ -8,7 +8,7 @@
 //! Locking: none of its own; it lies under `session`'s `START`.
 
 use crate::libc_calls::{self, signals};
-use crate::{nodes, outside};
+use crate::{marks, nodes, outside};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io;
@@ -26,6 +26,8 @@ pub struct Report {
     is_regular: bool,
     /// The process that wrote a line, where, and how many bytes with its end.
     line: Option<(u32, u64, usize)>,
+    /// Some line could not be written, and that was said.
+    has_failed: bool,
 }
 
 impl Report {
@@ -43,7 +45,7 @@ impl Report {
         };
         nodes::mark_library(file.as_raw_fd());
         let is_regular = rustix::fs::fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-        Some(Self { file, path, is_regular, line: None })
+        Some(Self { file, path, is_regular, line: None, has_failed: false })
     }
 
     /// Writes the line, in the place of an earlier one. It is not the last where more may happen.
@@ -54,7 +56,10 @@ impl Report {
             false if is_last => put_all(&self.file, None, format!("{text}\n").as_bytes()),
             false => Ok(()),
         };
-        if let Err(error) = written {
+        if let Err(error) = written
+            && !core::mem::replace(&mut self.has_failed, true)
+            && marks::is_first(marks::UNREPORTED)
+        {
             complain(&self.path, error);
         }
     }
@@ -122,7 +127,7 @@ mod tests {
 
     fn report(file: &std::fs::File) -> Report {
         let file = OwnedFd::from(file.try_clone().expect("a descriptor"));
-        Report { file, path: Vec::new(), is_regular: true, line: None }
+        Report { file, path: Vec::new(), is_regular: true, line: None, has_failed: false }
     }
 
     #[test]

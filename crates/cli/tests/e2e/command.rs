@@ -1,6 +1,6 @@
 //! The command itself: what is linked into it, and how it refuses nonsense.
 
-use crate::clients::pontoon;
+use crate::clients::{pontoon, userfaultfd};
 use std::process::Command;
 
 /// The command depends on the preload library only so that both are built at once. Were it linked in, its `open` and
@@ -85,6 +85,29 @@ fn a_report_follows_no_link_and_its_name_need_not_be_text() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "by-path\ncard0\nrenderD128\n");
     let report = std::fs::read_to_string(&report).expect("a report");
     assert!(report.is_empty() != crate::clients::userfaultfd(), "{report:?}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_said_once_and_no_success() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("report.json");
+    for code in [0, 3] {
+        let program = format!("exec 3< /dev/dri/card0; ulimit -f 0; exit {code}");
+        let mut command = pontoon();
+        let output = command
+            .args(["run", "--report"])
+            .arg(&file)
+            .args(["--", "sh", "-c", &program])
+            .output()
+            .expect("it starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if code == 0 { 2 } else { code }), "{errors}");
+        assert_eq!(errors.matches("cannot write the report").count(), 1, "{errors}");
+        assert!(!errors.contains("books"), "{errors}");
+    }
 }
 
 #[test]
