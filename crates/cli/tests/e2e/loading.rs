@@ -1,16 +1,16 @@
 //! How the device is reached: by libraries that are loaded in unusual ways, by descriptors that come from elsewhere, and with few
 //! descriptors to be had.
 
-use crate::clients::{Client, userfaultfd};
+use crate::clients::{Client, pontoon, userfaultfd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// By default, and by the copying path.
 const WAYS: [&[&str]; 2] = [&[], &["--no-move"]];
 
-fn library(dir: &Path, name: &str) -> PathBuf {
+fn library(dir: &Path, name: &str, source: &str) -> PathBuf {
     let library = dir.join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/deep.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(source);
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-DLIBRARY", "-Wl,-z,lazy", "-o"]).arg(&library).arg(source);
     assert!(compiler.status().expect("a C compiler").success());
@@ -23,7 +23,7 @@ fn a_library_opens_the_device_however_it_is_loaded() {
         return;
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let libraries = ["plain.so", "lazy.so", "now.so"].map(|name| library(dir.path(), name));
+    let libraries = ["plain.so", "lazy.so", "now.so"].map(|name| library(dir.path(), name, "deep.c"));
     let libraries = libraries.each_ref().map(|path| path.to_str().expect("text"));
     let client = Client::here("deep");
     for way in WAYS {
@@ -31,6 +31,24 @@ fn a_library_opens_the_device_however_it_is_loaded() {
         let right = "plain: ok\ndeep, lazy: ok\ndeep: ok\nlibc's: ok\ndefault: ok\nerrors right\ndlmopen: no device\n";
         assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{way:?}: {}", run.err);
         assert!(run.err.contains("now.so is loaded by dlmopen"), "it is said: {}", run.err);
+    }
+}
+
+/// A library of the program's wraps the same functions, and makes system calls by number: neither calls the other for ever.
+#[test]
+fn a_library_that_wraps_the_same_functions_is_behind_ours() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let wraps = library(dir.path(), "wraps.so", "wraps.c");
+    let client = Client::here("wraps");
+    for way in [&[][..], &["--no-move"], &["--hostile"]] {
+        let mut command = pontoon();
+        command.arg("run").args(way).arg("--").arg(client.program()).env("LD_PRELOAD", &wraps);
+        let output = command.output().expect("it starts");
+        let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), out.as_ref()), (Some(0), "wrapped\n"), "{way:?}: {errors}");
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `pieces` | mremap of what the kernel has in pieces |
 //! | `signals` | sigaction and signal; blocking the program's signals while we work |
 //! | `raw` | syscall |
+//! | `below` | libraries that wrap the same functions |
 //! | `pci_barrier`, `stores` | the page whose writes are dropped |
 //! | `polls` | poll and ppoll, of dma-bufs |
 //! | `peek` | strings of the program that may be no memory |
@@ -33,6 +34,7 @@
 #![allow(unsafe_code)]
 
 mod actions;
+mod below;
 mod buffers;
 mod changes;
 mod descriptors;

@@ -1,7 +1,7 @@
 //! Load, end and fork of the process.
 
 use super::real::{self, Handler, Symbol};
-use super::{errno, fail, interpose, raw, signals, threads};
+use super::{below, errno, fail, interpose, raw, signals, threads};
 use crate::{heap, session};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::Ordering::SeqCst;
@@ -62,6 +62,7 @@ fn handle_forks_first() {
 
 /// libc is initialised before the libraries that need it.
 extern "C" fn at_load() {
+    below::find();
     threads::keep_own();
     handle_forks_first();
     // libc calls what was registered first last. So early, that is after the destructors of all libraries: these run

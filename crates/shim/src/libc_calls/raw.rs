@@ -4,12 +4,15 @@
 //! name. All others are made at once, with their six arguments, by a few instructions that use no stack: a call that forks
 //! returns twice through them, or on another stack.
 //!
+//! A library behind this one may wrap the same functions, and make its calls by number (gperftools' malloc): what it asks for was looked
+//! at on the way to it, and looked at again it would go there for ever. So calls of that library's own code go to the kernel.
+//!
 //! Descriptors that are none of ours go to the kernel as well: libc's functions of these names may be points of
 //! cancellation, and a system call by number is none.
 //!
 //! Locking: none.
 
-use super::{descriptors, memory, process, set_errno, shared};
+use super::{below, descriptors, memory, process, set_errno, shared};
 use crate::nodes::{self, Entry};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_long, c_uint};
@@ -40,8 +43,16 @@ unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: us
         "jae {call}",
         "lea rax, [rip + {looked_at}]",
         "bt qword ptr [rax], rdi",
-        "jc {by_name}",
-        "jmp {call}",
+        "jnc {call}",
+        // The last argument again, and behind it who calls; the stack is aligned for a call.
+        "mov rax, [rsp]",
+        "mov r10, [rsp + 8]",
+        "sub rsp, 8",
+        "push rax",
+        "push r10",
+        "call {by_name}",
+        "add rsp, 24",
+        "ret",
         beyond = const BEYOND,
         looked_at = sym LOOKED_AT,
         by_name = sym by_name,
@@ -84,9 +95,12 @@ macro_rules! by_name {
     (($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident) $($number:ident => $call:expr;)*) => {
         const NUMBERS: &[c_long] = &[$(libc::$number),*];
 
-        unsafe extern "C" fn by_name(n: c_long, $a: usize, $b: usize, $c: usize, $d: usize, $e: usize, $f: usize) -> c_long {
+        #[allow(clippy::too_many_arguments, reason = "a system call's, and who makes it")]
+        unsafe extern "C" fn by_name(
+            n: c_long, $a: usize, $b: usize, $c: usize, $d: usize, $e: usize, $f: usize, caller: usize,
+        ) -> c_long {
             match n {
-                _ if is_the_kernels(n, $a) => {}
+                _ if is_the_kernels(n, $a) || below::contains(caller) => {}
                 // SAFETY: the program's own arguments, which the kernel takes in the order of libc's function.
                 $(libc::$number => return unsafe { $call } as c_long,)*
                 _ => {}
