@@ -3,6 +3,18 @@
 use crate::clients::{Client, pontoon, userfaultfd};
 use std::process::Command;
 
+/// A program that prints what is not as it should be, in each way that memory goes.
+fn finds_nothing_wrong(name: &str) {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here(name);
+    for way in [&[][..], &["--hostile"], &["--no-move"]] {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
+    }
+}
+
 #[test]
 fn pointers_to_nowhere_are_efault_and_no_signal() {
     if !userfaultfd() {
@@ -15,38 +27,17 @@ fn pointers_to_nowhere_are_efault_and_no_signal() {
 
 #[test]
 fn paths_to_nowhere_are_efault_too() {
-    if !userfaultfd() {
-        return;
-    }
-    let client = Client::here("bad_paths");
-    for way in [&[][..], &["--hostile"], &["--no-move"]] {
-        let run = client.run(way, &[]);
-        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
-    }
+    finds_nothing_wrong("bad_paths");
 }
 
 #[test]
 fn a_limit_on_files_leaves_the_device_usable() {
-    if !userfaultfd() {
-        return;
-    }
-    let client = Client::here("file_limit");
-    for way in [&[][..], &["--hostile"], &["--no-move"]] {
-        let run = client.run(way, &[]);
-        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
-    }
+    finds_nothing_wrong("file_limit");
 }
 
 #[test]
 fn stores_to_the_page_of_the_pci_barrier_are_dropped() {
-    if !userfaultfd() {
-        return;
-    }
-    let client = Client::here("pci_barrier");
-    for way in [&[][..], &["--hostile"], &["--no-move"]] {
-        let run = client.run(way, &[]);
-        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{way:?}: {}", run.err);
-    }
+    finds_nothing_wrong("pci_barrier");
 }
 
 #[test]
