@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#define MOST (64ul << 10)
+
 static void limit_files(unsigned long bytes) {
-    struct rlimit limit = {bytes, bytes};
+    struct rlimit limit = {bytes, MOST};
     if (setrlimit(RLIMIT_FSIZE, &limit))
         die("setrlimit");
 }
@@ -28,7 +30,7 @@ int main(void) {
     struct gpu gpu;
     struct batch batch = {0};
     uint32_t *word = aligned_alloc(PAGE, PAGE);
-    limit_files(64 << 10);
+    limit_files(MOST);
     gpu_open(&gpu);
     store32(&batch, word, 7);
     if ((errno = run(&gpu, 0, &batch)))
@@ -39,5 +41,6 @@ int main(void) {
     limit_files(0);
     if (open("/sys/kernel/debug/dri/0/gt0/stats", O_RDONLY) >= 0 || errno != EFBIG)
         puts("counters where no file may have a byte");
+    limit_files(MOST);
     return 0;
 }
