@@ -1,4 +1,4 @@
-/* With LIBRARY: a library that wraps functions of libc and makes their system calls by number, as allocators do. Else a program
+/* With LIBRARY: a library that wraps functions of libc and makes their system calls by number, or one by another, as allocators and fakeroot do. Else a program
  * that calls them: its memory, which such calls change, goes to both tiles and back. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,9 +23,17 @@ int madvise(void *at, size_t length, int advice) { return (int)BY_NUMBER(SYS_mad
 int close(int fd) { return (int)BY_NUMBER(SYS_close, fd); }
 int dup2(int from, int to) { return (int)BY_NUMBER(SYS_dup2, from, to); }
 
+int __fxstatat64(int version, int dir, const char *path, void *out, int flags) {
+    (void)version;
+    return (int)BY_NUMBER(SYS_newfstatat, dir, path, out, flags);
+}
+int fstatat64(int dir, const char *path, void *out, int flags) { return __fxstatat64(1, dir, path, out, flags); }
+int fstatat(int dir, const char *path, void *out, int flags) { return fstatat64(dir, path, out, flags); }
+
 #else
 
 #include "gpu.h"
+#include <sys/stat.h>
 
 extern unsigned calls_that_were_wrapped __attribute__((weak));
 
@@ -50,6 +58,9 @@ int main(void) {
         if (munmap(words, BYTES) || dup2(gpu.fd, 99) != 99 || close(99))
             die("munmap, dup2, close");
     }
+    struct stat stat;
+    if (fstatat(AT_FDCWD, "/dev/dri/renderD128", &stat, 0) || !S_ISCHR(stat.st_mode))
+        die("fstatat");
     if (&calls_that_were_wrapped && calls_that_were_wrapped >= 20)
         puts("wrapped");
     return 0;

@@ -110,6 +110,10 @@ functions! {
     fn lstat64(path: *const c_char, out: *mut libc::stat64) -> c_int;
     fn fstat64(fd: c_int, out: *mut libc::stat64) -> c_int;
     fn fstatat64(dirfd: c_int, path: *const c_char, out: *mut libc::stat64, flags: c_int) -> c_int;
+    fn __xstat64(version: c_int, path: *const c_char, out: *mut libc::stat64) -> c_int;
+    fn __lxstat64(version: c_int, path: *const c_char, out: *mut libc::stat64) -> c_int;
+    fn __fxstat64(version: c_int, fd: c_int, out: *mut libc::stat64) -> c_int;
+    fn __fxstatat64(version: c_int, dirfd: c_int, path: *const c_char, out: *mut libc::stat64, flags: c_int) -> c_int;
     fn statx(dirfd: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut libc::statx) -> c_int;
     fn statfs64(path: *const c_char, out: *mut libc::statfs64) -> c_int;
     fn fstatfs64(fd: c_int, out: *mut libc::statfs64) -> c_int;

@@ -1,4 +1,6 @@
 //! stat, statx and their kin: a node shows as the character device that it stands for.
+//!
+//! Each calls the function of its own name: a library behind this one may make one of them by another (fakeroot).
 
 use super::{c_string, inside, interpose, look, real};
 use crate::minor::Minor;
@@ -36,51 +38,63 @@ interpose! {
     }
     fn fstat(fd: c_int, out: *mut Stat) -> c_int {
         // SAFETY: the program's own arguments.
-        unsafe { by_descriptor(fd, out) }
+        let result = unsafe { real::fstat64(fd, out) };
+        // SAFETY: filled where the call succeeded.
+        unsafe { by_descriptor(result, fd, out) }
     }
     fn fstat64(fd: c_int, out: *mut Stat) -> c_int {
         // SAFETY: the program's own arguments.
-        unsafe { by_descriptor(fd, out) }
+        unsafe { fstat(fd, out) }
     }
     fn fstatat(dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
         // SAFETY: the program's own arguments.
-        unsafe { at(dirfd, path, out, flags) }
+        let real = |path| unsafe { real::fstatat64(dirfd, path, out, flags) };
+        // SAFETY: the program's own path.
+        unsafe { at(dirfd, path, flags, out, real) }
     }
     fn fstatat64(dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
         // SAFETY: the program's own arguments.
-        unsafe { at(dirfd, path, out, flags) }
+        unsafe { fstatat(dirfd, path, out, flags) }
     }
-    fn __xstat(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
+    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
         // SAFETY: the program's own arguments; x86-64 and aarch64 have one version of the struct.
-        unsafe { stat(path, out) }
+        let real = |path| unsafe { real::__xstat64(version, path, out) };
+        // SAFETY: the program's own path.
+        unsafe { by_path(AT_FDCWD, path, out, real) }
     }
-    fn __xstat64(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
+    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { stat(path, out) }
+        unsafe { __xstat(version, path, out) }
     }
-    fn __lxstat(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
+    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { lstat(path, out) }
+        let real = |path| unsafe { real::__lxstat64(version, path, out) };
+        // SAFETY: the program's own path.
+        unsafe { by_path(AT_FDCWD, path, out, real) }
     }
-    fn __lxstat64(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
+    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { lstat(path, out) }
+        unsafe { __lxstat(version, path, out) }
     }
-    fn __fxstat(_version: c_int, fd: c_int, out: *mut Stat) -> c_int {
+    fn __fxstat(version: c_int, fd: c_int, out: *mut Stat) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { by_descriptor(fd, out) }
+        let result = unsafe { real::__fxstat64(version, fd, out) };
+        // SAFETY: filled where the call succeeded.
+        unsafe { by_descriptor(result, fd, out) }
     }
-    fn __fxstat64(_version: c_int, fd: c_int, out: *mut Stat) -> c_int {
+    fn __fxstat64(version: c_int, fd: c_int, out: *mut Stat) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { by_descriptor(fd, out) }
+        unsafe { __fxstat(version, fd, out) }
     }
-    fn __fxstatat(_version: c_int, dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
+    fn __fxstatat(version: c_int, dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { at(dirfd, path, out, flags) }
+        let real = |path| unsafe { real::__fxstatat64(version, dirfd, path, out, flags) };
+        // SAFETY: the program's own path.
+        unsafe { at(dirfd, path, flags, out, real) }
     }
-    fn __fxstatat64(_version: c_int, dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
+    fn __fxstatat64(version: c_int, dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
         // SAFETY: as for __xstat.
-        unsafe { at(dirfd, path, out, flags) }
+        unsafe { __fxstatat(version, dirfd, path, out, flags) }
     }
     fn statx(dirfd: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
         // SAFETY: the program's own arguments.
@@ -195,27 +209,30 @@ unsafe fn others_node(dirfd: c_int, path: *const c_char) -> Option<Minor> {
 }
 
 /// # Safety
-/// As for fstat(2).
-unsafe fn by_descriptor(fd: c_int, out: *mut Stat) -> c_int {
-    // SAFETY: the caller's contract.
-    let result = unsafe { real::fstat64(fd, out) };
+/// `out` was filled where `result` is 0.
+unsafe fn by_descriptor(result: c_int, fd: c_int, out: *mut Stat) -> c_int {
     if let (0, Entry::Node(minor)) = (result, nodes::entry(fd)) {
-        // SAFETY: fstat succeeded, so it filled the program's room.
+        // SAFETY: the caller's contract.
         show(unsafe { &mut *out }, minor);
     }
     result
 }
 
 /// # Safety
-/// As for fstatat(2).
-unsafe fn at(dirfd: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int {
+/// As for fstatat(2), which `real` is.
+unsafe fn at(
+    dirfd: c_int,
+    path: *const c_char,
+    flags: c_int,
+    out: *mut Stat,
+    real: impl Fn(*const c_char) -> c_int,
+) -> c_int {
     // SAFETY: the caller's contract.
     if flags & AT_EMPTY_PATH != 0 && unsafe { c_string(path) }.is_some_and(<[u8]>::is_empty) {
-        // SAFETY: the caller's contract: with an empty path this is fstat.
-        return unsafe { by_descriptor(dirfd, out) };
+        let result = real(path);
+        // SAFETY: filled where the call succeeded: with an empty path it is fstat.
+        return unsafe { by_descriptor(result, dirfd, out) };
     }
-    // SAFETY: the caller's contract.
-    let real = |path| unsafe { real::fstatat64(dirfd, path, out, flags) };
     // SAFETY: the program's own path.
     unsafe { by_path(dirfd, path, out, real) }
 }
