@@ -252,7 +252,7 @@ fn a_semaphore_waits_without_work_and_sees_the_word_change() {
             sync::time::sleep_ns(until - sync::time::now_ns());
         }
         let looks = rig.gpu.counters().commands - commands;
-        assert!((300..400).contains(&looks), "{looks}");
+        assert!((250..300).contains(&looks), "{looks}");
         assert!(rig.gpu.context_ran_ns(waits) >= 1_000_000_000);
         poke(&rig, 0x40, &[5]);
         assert_eq!(rig.run(), Step::Idle);
