@@ -71,12 +71,17 @@ impl Preloaded {
 
     /// Whether a process of the run wanted a machine and got none.
     pub fn was_refused(&self) -> bool {
-        self.folder().is_some_and(|folder| folder.join("refused").exists())
+        self.has_mark("refused")
     }
 
     /// Whether a process of the run could not write its line of the report, and said why.
     pub fn has_unreported(&self) -> bool {
-        self.folder().is_some_and(|folder| folder.join("unreported").exists())
+        self.has_mark("unreported")
+    }
+
+    /// Whether a process of the run has made a mark (`marks` in the library).
+    fn has_mark(&self, mark: &str) -> bool {
+        self.folder().is_some_and(|folder| folder.join(mark).exists())
     }
 }
 

@@ -84,7 +84,7 @@ fn a_report_follows_no_link_and_its_name_need_not_be_text() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "by-path\ncard0\nrenderD128\n");
     let report = std::fs::read_to_string(&report).expect("a report");
-    assert!(report.is_empty() != crate::clients::userfaultfd(), "{report:?}");
+    assert!(report.is_empty() != userfaultfd(), "{report:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-/* With LIBRARY: a library that wraps functions of libc and makes their system calls by number, or one by another, as allocators and fakeroot do. Else a program
- * that calls them: its memory, which such calls change, goes to both tiles and back. */
+/* With LIBRARY: a library that wraps functions of libc and makes their system calls by number, or one by another, as
+ * allocators and fakeroot do. Else a program that calls them: its memory, which such calls change, goes to both tiles and back. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>

@@ -5,8 +5,8 @@
 //!
 //! Locking: the dynamic linker's own, once; none later.
 
-use super::loading;
-use core::ffi::{CStr, c_int, c_void};
+use super::{loading, objects};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Functions that such libraries have.
@@ -23,8 +23,7 @@ pub fn find() {
         // SAFETY: a symbol name that is a C string; RTLD_NEXT is allowed in a loaded library.
         let function = unsafe { loading::look_up(libc::RTLD_NEXT, name.as_ptr()) } as usize;
         if function != 0 && !is_in(function) {
-            // SAFETY: the callback is of the right type, and what it is given outlives the call.
-            unsafe { libc::dl_iterate_phdr(Some(add_its), (&raw const function).cast_mut().cast()) };
+            add(function);
         }
     }
     IS_KNOWN.store(true, Ordering::Release);
@@ -42,25 +41,15 @@ fn is_in(at: usize) -> bool {
     CODE.iter().any(|[start, end]| (start.load(Ordering::Acquire)..end.load(Ordering::Acquire)).contains(&at))
 }
 
-/// Takes the code of the object that a function lies in; then there is no need to look at others.
-unsafe extern "C" fn add_its(object: *mut libc::dl_phdr_info, _size: usize, function: *mut c_void) -> c_int {
-    // SAFETY: ld.so gives a valid object for the time of the call.
-    let object = unsafe { &*object };
-    // SAFETY: `find` gave this pointer to a number that lives meanwhile.
-    let function = unsafe { *function.cast::<usize>() };
-    // SAFETY: it has so many program headers there.
-    let headers = unsafe { core::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    let code = headers.iter().filter(|header| header.p_type == libc::PT_LOAD).find_map(|header| {
-        let start = (object.dlpi_addr + header.p_vaddr) as usize;
-        let end = start + header.p_memsz as usize;
-        (start..end).contains(&function).then_some((start, end))
+/// Adds the code of the object that a function lies in.
+fn add(function: usize) {
+    objects::for_each(|_, object| {
+        let free = CODE.iter().find(|[_, end]| end.load(Ordering::Acquire) == 0);
+        if let Some([start, end]) = free.filter(|_| object.contains(function as u64)) {
+            start.store(object.range().start as usize, Ordering::Release);
+            end.store(object.range().end as usize, Ordering::Release);
+        }
     });
-    let Some((start, end)) = code else { return 0 };
-    if let Some([from, to]) = CODE.iter().find(|[_, end]| end.load(Ordering::Acquire) == 0) {
-        from.store(start, Ordering::Release);
-        to.store(end, Ordering::Release);
-    }
-    1
 }
 
 #[cfg(test)]

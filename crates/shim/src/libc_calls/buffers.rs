@@ -3,7 +3,6 @@
 //! The machine has that memory mapped; the program's mapping is a duplicate of the machine's, which needs no descriptor
 //! and lives as long as the program wants.
 
-use super::pci_barrier::is_private;
 use super::{inside, real};
 use crate::device::Errno;
 use crate::session;
@@ -11,10 +10,10 @@ use core::ffi::{c_int, c_void};
 use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
 use units::HostVa;
 
-/// Maps `length` bytes of what the node `fd` shows at `offset`.
+/// Maps `length` bytes, shared, of what the node `fd` shows at `offset`.
 pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: u64) -> Result<usize, Errno> {
     let page = units::SZ_4K as usize;
-    if length == 0 || is_private(flags) {
+    if length == 0 {
         return Err(Errno(libc::EINVAL));
     }
     let length = length.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;

@@ -15,12 +15,15 @@ use xe_uapi::gem::PCI_BARRIER_OFFSET;
 
 interpose! {
     fn mmap(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off64_t) -> *mut c_void {
-        if flags & libc::MAP_ANONYMOUS == 0 && nodes::entry(fd) == Entry::Buffer && !shared::may_map(fd, length, flags, offset) {
+        let entry = if flags & libc::MAP_ANONYMOUS == 0 { nodes::entry(fd) } else { Entry::Foreign };
+        let is_node = matches!(entry, Entry::Node(_));
+        let is_ours = is_node || entry == Entry::Buffer;
+        if is_ours && is_private(flags) || entry == Entry::Buffer && !shared::may_map(fd, length, offset) {
             set_errno(libc::EINVAL);
             return libc::MAP_FAILED;
         }
         let map = || {
-            if flags & libc::MAP_ANONYMOUS == 0 && matches!(nodes::entry(fd), Entry::Node(_)) {
+            if is_node {
                 return map_node(at, length, prot, flags, fd, offset);
             }
             // SAFETY: the program's own arguments.
@@ -108,6 +111,13 @@ interpose! {
         }
         session::around_change(0, ALL, Change::Lock, lock)
     }
+}
+
+/// Whether a mapping would have a copy of its own of what is written there: no driver's mapping may.
+///
+/// Upstream: `is_cow_mapping`, in `ttm_bo_mmap_obj` and `xe_pci_barrier_mmap`.
+fn is_private(flags: c_int) -> bool {
+    flags & libc::MAP_TYPE == libc::MAP_PRIVATE
 }
 
 /// The barrier's page, or a buffer.

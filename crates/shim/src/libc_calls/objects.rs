@@ -4,6 +4,7 @@
 //! `dl_iterate_phdr` shows.
 
 use core::ffi::{CStr, c_int, c_void};
+use core::ops::Range;
 use core::ptr;
 use core::slice;
 use libc::Elf64_Sym;
@@ -82,9 +83,14 @@ impl<'a> Object<'a> {
         Some(Self { base, end, dynamic })
     }
 
+    /// The addresses of all that is loaded of it.
+    pub fn range(&self) -> Range<u64> {
+        self.base..self.end
+    }
+
     /// Whether an address lies in it.
     pub fn contains(&self, address: u64) -> bool {
-        (self.base..self.end).contains(&address)
+        self.range().contains(&address)
     }
 
     fn value(&self, tag: u64) -> Option<u64> {

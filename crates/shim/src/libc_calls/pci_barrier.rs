@@ -13,7 +13,7 @@ use crate::device::Change;
 use core::ffi::{c_int, c_void};
 use core::slice;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use libc::{EINVAL, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_SHARED, MAP_TYPE};
+use libc::{EINVAL, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_SHARED};
 use libc::{PROT_READ, PROT_WRITE, SIGSEGV, siginfo_t, size_t, ucontext_t};
 
 const PAGE: usize = 4096;
@@ -30,14 +30,9 @@ const PLAIN: usize = 1;
 /// How many of these there are at most.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a mapping would have a private copy of what is written.
-pub fn is_private(flags: c_int) -> bool {
-    flags & MAP_TYPE == MAP_PRIVATE
-}
-
-/// Maps the page.
+/// Maps the page, shared.
 pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int) -> *mut c_void {
-    if !(1..=PAGE).contains(&length) || is_private(flags) || prot & !PROT_WRITE != 0 {
+    if !(1..=PAGE).contains(&length) || prot & !PROT_WRITE != 0 {
         set_errno(EINVAL);
         return MAP_FAILED;
     }

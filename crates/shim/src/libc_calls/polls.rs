@@ -10,7 +10,7 @@
 
 use super::passed::Process;
 use super::signals::Held;
-use super::{descriptors, errno, inside, interpose, peek, real, set_errno, shared};
+use super::{descriptors, inside, interpose, peek, real, shared};
 use crate::nodes::{self, Entry};
 use core::ffi::{c_int, c_short};
 use core::slice;
@@ -49,7 +49,6 @@ fn by_fences(polled: *mut pollfd, count: nfds_t, wait: impl Fn(*mut pollfd, nfds
     let all = asked.and_then(|asked| inside(|signals| Polled::new(asked, &mut room, signals)));
     let Some(mut all) = all else { return wait(polled, count) };
     let found = wait(all.entries.as_mut_ptr(), all.entries.len() as nfds_t);
-    let errno = errno();
     let result = if found < 0 {
         found
     } else {
@@ -57,7 +56,6 @@ fn by_fences(polled: *mut pollfd, count: nfds_t, wait: impl Fn(*mut pollfd, nfds
         all.tell(unsafe { slice::from_raw_parts_mut(polled, count as usize) })
     };
     inside(|_| all.end());
-    set_errno(errno);
     result
 }
 

@@ -8,7 +8,6 @@
 //! Upstream: `dma-buf.c` (`dma_buf_fops`), `drm_gem_prime_mmap`.
 
 use super::passed::{Process, errno_of};
-use super::pci_barrier::is_private;
 use super::{fail, inside, interpose, real};
 use crate::device::{self, File, OBJECT_NAME, Passed};
 use crate::minor::{Kind, Minor};
@@ -82,11 +81,11 @@ pub fn reopen(fd: c_int) -> Result<OwnedFd, Errno> {
     rustix::fs::open(format!("/proc/self/fd/{fd}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(errno_of)
 }
 
-/// Whether a mapping of `length` bytes at `offset` is within a dma-buf, and such as a buffer can be mapped.
-pub fn may_map(fd: c_int, length: usize, flags: c_int, offset: off64_t) -> bool {
+/// Whether a mapping of `length` bytes at `offset` is within a dma-buf.
+pub fn may_map(fd: c_int, length: usize, offset: off64_t) -> bool {
     let size = inside(|_| shown(fd)).map_or(0, |shown| shown.bytes);
     let end = u64::try_from(offset).ok().and_then(|offset| offset.checked_add(length as u64));
-    !is_private(flags) && end.and_then(|end| end.checked_next_multiple_of(units::SZ_4K)).is_some_and(|end| end <= size)
+    end.and_then(|end| end.checked_next_multiple_of(units::SZ_4K)).is_some_and(|end| end <= size)
 }
 
 /// What a dma-buf stands for, with a file of this process's machine. One that came from elsewhere gets one here: from

@@ -26,11 +26,11 @@ pub fn length(at: impl Fn(usize) -> u8) -> Option<usize> {
         is_wide = at(next) & 8 != 0;
         next += 1;
     }
-    let immediate = if is_short && !is_wide { 2 } else { 4 };
-    let (opcode_end, immediate) = match at(next) {
+    let word = if is_short && !is_wide { 2 } else { 4 };
+    let (start, immediate) = match at(next) {
         0x88 | 0x89 => (next + 1, 0),
         0xc6 => (next + 1, 1),
-        0xc7 => (next + 1, immediate),
+        0xc7 => (next + 1, word),
         0x0f if at(next + 1) == 0xc3 || VECTOR.contains(&at(next + 1)) => (next + 2, 0),
         0x0f if at(next + 1) == 0x38 && at(next + 2) == 0xf9 => (next + 3, 0),
         0xc5 if VECTOR.contains(&at(next + 2)) => (next + 3, 0),
@@ -38,9 +38,9 @@ pub fn length(at: impl Fn(usize) -> u8) -> Option<usize> {
         0x62 if at(next + 1) & 7 == 1 && VECTOR.contains(&at(next + 4)) => (next + 5, 0),
         _ => return None,
     };
-    let is_other = immediate != 0 && at(opcode_end) & 0x38 != 0;
-    let end = opcode_end + operand(opcode_end, &at).filter(|_| !is_other)?;
-    Some(end + immediate)
+    // With an immediate these bits are a part of the opcode.
+    let is_other = immediate != 0 && at(start) & 0x38 != 0;
+    if is_other { None } else { Some(start + operand(start, at)? + immediate) }
 }
 
 /// More of them than an instruction has room for.
@@ -49,14 +49,15 @@ const MOST_PREFIXES: usize = 13;
 /// Bytes of the operand that begins at `start`; `None` where it is a register.
 fn operand(start: usize, at: impl Fn(usize) -> u8) -> Option<usize> {
     let (mode, register) = (at(start) >> 6, at(start) & 7);
+    if mode == 3 {
+        return None;
+    }
     let has_index = register == 4;
     let base = if has_index { at(start + 1) & 7 } else { register };
     let displacement = match mode {
-        0 if base == 5 => 4,
-        0 => 0,
         1 => 1,
-        2 => 4,
-        _ => return None,
+        0 if base != 5 => 0,
+        _ => 4,
     };
     Some(1 + usize::from(has_index) + displacement)
 }
@@ -87,6 +88,7 @@ mod tests {
     ];
     const OTHERS: &[(&str, &[u8])] = &[
         ("mov %eax,%ecx", &[0x89, 0xc1]),
+        ("mov %eax,%esp", &[0x89, 0xc4]),
         ("lock xadd %eax,(%rdi)", &[0xf0, 0x0f, 0xc1, 0x07]),
         ("xchg %eax,(%rdi)", &[0x87, 0x07]),
         ("rep stos %eax,(%rdi)", &[0xf3, 0xab]),
