@@ -28,16 +28,13 @@ impl Barrier {
         Self { closers: AtomicU32::new(0), events: rank::rwlock(EVENTS, ()) }
     }
 
-    /// Waits until no event is being taken in. One load where none is.
-    pub fn wait_open(&self) {
-        while self.closers.load() != 0 {
-            sync::yield_now();
-        }
+    /// Whether events are being taken in.
+    pub fn is_closed(&self) -> bool {
+        self.closers.load() != 0
     }
 
-    /// Keeps events unread while the guard lives. Waiting for the barrier first lets readers in before movers.
+    /// Keeps events unread while the guard lives.
     pub fn hold_events(&self) -> RwLockReadGuard<'_, ()> {
-        self.wait_open();
         self.events.read()
     }
 
@@ -47,11 +44,14 @@ impl Barrier {
         Closed { barrier: self, events: Some(self.events.write()) }
     }
 
-    /// The same, unless somebody holds events, or reads them.
-    pub fn try_close(&self) -> Option<Closed<'_>> {
+    /// Closes it, for a process that reads and settles nothing, until [`let_go`](Self::let_go).
+    pub fn hold(&self) {
         self.closers.fetch_add(1);
-        let closed = Closed { barrier: self, events: self.events.try_write() };
-        closed.events.is_some().then_some(closed)
+    }
+
+    /// Ends that.
+    pub fn let_go(&self) {
+        self.closers.fetch_sub(1);
     }
 }
 

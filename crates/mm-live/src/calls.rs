@@ -77,6 +77,11 @@ impl Counted {
         Self { kernel, counts: Counts::default() }
     }
 
+    /// A read by another way.
+    pub fn count_read(&self) {
+        self.counts.read.add(1);
+    }
+
     /// Calls so far.
     pub fn calls(&self) -> Calls {
         self.counts.snapshot()

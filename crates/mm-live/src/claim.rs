@@ -44,7 +44,7 @@ impl LiveMm {
         migration: &mut Migration,
     ) -> Result<Claimed, MmError> {
         // An event that has been read but not settled would kill what is claimed now, at the same place.
-        self.barrier.wait_open();
+        self.wait_open();
         let movable = match request.toward {
             Toward::Ram => false,
             Toward::Vram(id) if self.books.lock().is_all_in(request.range, id) => return Ok(Claimed::There),

@@ -16,7 +16,6 @@
 //! frees frames too.
 
 use crate::LiveMm;
-use crate::barrier::Closed;
 use crate::forget::Forget;
 use crate::kernel::Message;
 use crate::notifier::Begun;
@@ -105,31 +104,13 @@ impl LiveMm {
     /// Reads all messages and settles the events. True where it left work for the readers.
     pub(crate) fn drain(&self) -> bool {
         self.give_way();
-        self.drain_behind(self.barrier.close())
-    }
-
-    /// For a process that shares this memory, and none of its threads: reads what nobody has read since it was asked last, as a
-    /// debugger holds all who would. A thread that waits for that cannot be stopped, so the debugger would wait for ever. Gives how often
-    /// was read by now, for the next time.
-    pub fn relieve(&self, reads: u64) -> u64 {
-        if self.calls().read == reads
-            && self.kernel.event_pending()
-            && let Some(closed) = self.barrier.try_close()
-            && self.drain_behind(closed)
-        {
-            self.kernel.kick();
-        }
-        self.calls().read
-    }
-
-    fn drain_behind(&self, closed: Closed<'_>) -> bool {
         let mut batch = [Message::Other(0); BATCH];
         let mut faults = 0;
         let mut notices = 0;
         {
-            let _closed = closed;
+            let _closed = self.barrier.close();
             loop {
-                let got = self.kernel.read_messages(&mut batch);
+                let got = self.read_messages(&mut batch);
                 for &message in batch.iter().take(got) {
                     match message {
                         Message::Fault { addr, write, protected, thread } => {
@@ -144,7 +125,7 @@ impl LiveMm {
                         }
                     }
                 }
-                if got < BATCH {
+                if got < BATCH && !self.has_aside() {
                     break;
                 }
             }
@@ -174,6 +155,8 @@ impl LiveMm {
     /// Keeps events unread while the guard lives; what was read is settled, so no mremap is deferred.
     pub(crate) fn hold_events(&self) -> RwLockReadGuard<'_, ()> {
         loop {
+            // Readers before movers.
+            self.wait_open();
             let held = self.barrier.hold_events();
             if !self.has_deferred() {
                 return held;
@@ -190,6 +173,7 @@ impl LiveMm {
     /// One event, behind the closed barrier.
     pub(crate) fn take_event(&self, event: Message) {
         match event {
+            Message::Unmap(range) if self.is_raised_outside(range) => {}
             Message::Unmap(range) => {
                 self.counters.unmaps.add(1);
                 let place = self.books.lock().undelivered.add(range);
@@ -249,7 +233,7 @@ impl LiveMm {
         while self.alive().is_ok() {
             let unread = self.kernel.event_pending();
             // What was read is queued before the barrier opens.
-            self.barrier.wait_open();
+            self.wait_open();
             if !unread && !self.has_deferred() && self.queue.undelivered.load() == 0 {
                 return;
             }

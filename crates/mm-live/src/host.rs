@@ -103,7 +103,7 @@ impl LiveMm {
             return Err(AccessError::Fault);
         }
         match place {
-            Place::Device(_) => self.barrier.wait_open(),
+            Place::Device(_) => self.wait_open(),
             Place::Host(frame) if self.ours.contains(HostVa(frame.0 << PAGE_SHIFT)) => return Err(AccessError::Fault),
             Place::Host(_) => {}
         }

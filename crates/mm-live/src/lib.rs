@@ -22,6 +22,7 @@
 //! | `events`, `remap`, `forget` | munmap, mremap, DONTNEED taken in |
 //! | `reader` | the threads that answer CPU faults |
 //! | `notifier` | the engine's notifiers and their sequences |
+//! | `aside` | events that are read while a debugger has stopped the readers |
 //! | `barrier` | why no device runs on a page whose munmap has returned |
 //! | `turns` | why nobody starves where mappings change all the time |
 //! | `migrate_back`, `life` | wrappers, fork, the end: pages migrate back to system memory |
@@ -87,6 +88,7 @@
 
 extern crate alloc;
 
+mod aside;
 mod barrier;
 mod books;
 mod bounce;
@@ -262,6 +264,8 @@ pub struct LiveMm {
     /// The same.
     counted: Arc<calls::Counted>,
     barrier: barrier::Barrier,
+    /// What a process outside has read; `None` on a model of a kernel.
+    aside: Option<aside::Aside>,
     registration: Mutex<()>,
     books: Mutex<books::Books>,
     /// Signalled with `books`: a claim ended, or a freeze.
@@ -298,8 +302,8 @@ impl LiveMm {
     /// [`stop`](Self::stop): what is in VRAM when the process simply exits is gone with it.
     pub fn start(config: Config) -> Result<Arc<Self>, Refused> {
         let opened = sys::linux::Linux::open(config.transport)?;
-        let quick_look_ups = opened.kernel.has_quick_look_ups();
-        Self::start_on(Arc::new(opened.kernel), config, opened.privilege, quick_look_ups)
+        let linux = Arc::new(opened.kernel);
+        Self::start_on(linux.clone(), config, opened.privilege, Some(linux))
     }
 
     /// Why a pagemap that was inserted has no VRAM, where one has none.
@@ -310,14 +314,14 @@ impl LiveMm {
 
     /// As [`start`](Self::start), on a kernel that is given: a model of one.
     pub fn on(kernel: Arc<dyn Kernel>, config: Config) -> Result<Arc<Self>, Refused> {
-        Self::start_on(kernel, config, Privilege::Full, true)
+        Self::start_on(kernel, config, Privilege::Full, None)
     }
 
     fn start_on(
         kernel: Arc<dyn Kernel>,
         config: Config,
         privilege: Privilege,
-        quick_look_ups: bool,
+        linux: Option<Arc<sys::linux::Linux>>,
     ) -> Result<Arc<Self>, Refused> {
         let refused = |what: &'static str| move |errno: Errno| Refused { errno: errno.0, what };
         let counted = Arc::new(calls::Counted::new(kernel));
@@ -328,6 +332,8 @@ impl LiveMm {
             kernel,
             counted,
             barrier: barrier::Barrier::new(),
+            quick_look_ups: linux.as_ref().is_none_or(|linux| linux.has_quick_look_ups()),
+            aside: linux.map(aside::Aside::new),
             registration: rank::mutex(ranks::REGISTRATION, ()),
             books: rank::mutex(ranks::BOOKS, books::Books::default()),
             claims_changed: Condvar::new(),
@@ -347,7 +353,6 @@ impl LiveMm {
             transport: config.transport,
             rules: config.rules,
             privilege,
-            quick_look_ups,
             life: AtomicU32::new(LIFE_RUNNING),
             silent: AtomicBool::new(false),
             readers: Mutex::new(Vec::new()),

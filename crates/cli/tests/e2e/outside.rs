@@ -44,3 +44,20 @@ fn a_thread_goes_on_whose_change_a_debugger_lets_nobody_hear_of() {
         assert_eq!((run.code, run.out.as_str()), (Some(0), "went on\n"), "{way:?}: {}", run.err);
     }
 }
+
+/// It attaches while memory is dropped and moved at every moment, so it stops movers and readers in the middle of what they do.
+#[test]
+fn a_debugger_attaches_to_a_program_that_drops_what_is_in_vram() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("attached");
+    for way in ["--hostile", "--no-move"] {
+        let run = client.run(&[way], &[]);
+        if run.code == Some(2) {
+            return skipped(&format!("a debugger may not attach: {}", run.err));
+        }
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "all stopped\n"), "{way}: {}", run.err);
+        assert_eq!(run.count("stray_writes"), 0, "{way}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::maps::Maps;
 use super::pagemap::Pagemap;
-use super::uffd::{RawMessage, Source, Uffd, feature};
+use super::uffd::{Inbox, RawMessage, Source, Uffd, feature};
 use super::{access, mem, task};
 use crate::kernel::{Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch};
 use crate::{Privilege, Refused, Transport};
@@ -17,6 +17,7 @@ pub(crate) struct Linux {
     pagemap: Pagemap,
     kick: task::Kick,
     cpus: u64,
+    inbox: Inbox,
 }
 
 /// What was had.
@@ -46,6 +47,7 @@ impl Linux {
             pagemap: Pagemap::open().map_err(refused("/proc/self/pagemap"))?,
             kick: task::Kick::new().map_err(refused("eventfd"))?,
             cpus: task::cpus(),
+            inbox: Inbox::new(),
         };
         let privilege = if source == Source::UserModeOnly { Privilege::UserModeOnly } else { Privilege::Full };
         Ok(Opened { kernel, privilege })
@@ -54,6 +56,35 @@ impl Linux {
     /// Whether a look-up of a mapping is quick.
     pub const fn has_quick_look_ups(&self) -> bool {
         self.maps.can_query()
+    }
+
+    /// As [`read_messages`](Kernel::read_messages), for a thread that is the only one to call it: a process that shares this memory
+    /// sees whether it got something ([`has_read`](Self::has_read)).
+    pub fn read_as_the_only_one(&self, out: &mut [Message]) -> usize {
+        let got = self.program.read_into(&self.inbox, out.len());
+        (0..got).zip(out).for_each(|(index, out)| *out = self.inbox.get(index).parse());
+        got
+    }
+
+    /// It has got nothing yet.
+    pub fn forget_read(&self) {
+        self.inbox.empty();
+    }
+
+    /// Whether it has got something.
+    pub fn has_read(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Reads one message, where others may read, too.
+    pub fn read_one(&self) -> Option<Message> {
+        let mut raw = [RawMessage::default()];
+        (self.program.read(&mut raw) > 0).then(|| raw[0].parse())
+    }
+
+    /// The descriptor that watches the program.
+    pub const fn program(&self) -> &Uffd {
+        &self.program
     }
 
     const fn uffd(&self, by: Descriptor) -> &Uffd {

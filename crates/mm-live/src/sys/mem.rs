@@ -124,6 +124,17 @@ pub(crate) fn purge_object(at: HostRange) {
     }
 }
 
+/// Flags of a page of ours at a place that [`reserve`] gave.
+pub(crate) const PAGE_FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+
+/// Puts such a page there, zeroed, in place of the one before. A forked child does not have it.
+pub(crate) fn map_page(at: HostRange) -> Result<(), Errno> {
+    let args = [at.start.0 as usize, at.len() as usize, PROT_READ_WRITE, PAGE_FLAGS as usize, usize::MAX, 0];
+    // SAFETY: what is replaced was reserved by us, and no reference names its bytes.
+    check(unsafe { call(libc::SYS_mmap, args) })?;
+    advise(at, Advice::DontFork)
+}
+
 /// Takes that away.
 pub(crate) fn unmap_object(at: HostRange) {
     let args = [at.start.0 as usize, at.len() as usize, PROT_NONE, NOTHING | libc::MAP_FIXED as usize, usize::MAX, 0];

@@ -11,6 +11,7 @@
 //! * [`maps`]: what lies at an address (PROCMAP_QUERY, or the text of maps)
 //! * [`pagemap`]: huge pages and swapped ones (PAGEMAP_SCAN, or the words of pagemap)
 //! * [`descriptor`]: the descriptors of all these: high numbers, and opened anew where a program closed them
+//! * [`raised`]: events that we raise ourselves, to keep the kernel refusing
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
 //! * [`words`]: words that processes share, and locks that end with a process
 //!
@@ -23,6 +24,7 @@ pub(crate) mod linux;
 pub(crate) mod maps;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
+pub(crate) mod raised;
 pub(crate) mod task;
 pub(crate) mod uffd;
 pub(crate) mod words;

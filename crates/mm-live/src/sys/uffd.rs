@@ -3,6 +3,7 @@
 use super::descriptor::Fd;
 use super::{Access, Errno, call, check, ioctl, open};
 use crate::kernel::{Message, Progress, Watch};
+use core::cell::UnsafeCell;
 use linux_raw_sys::general as raw;
 use units::{HostRange, HostVa};
 
@@ -183,12 +184,57 @@ impl Uffd {
         self.copy(0, 0, 0).error == Some(Errno::AGAIN)
     }
 
+    /// Reads as many messages as are there, at most `room` and what the inbox has; does not block.
+    pub fn read_into(&self, inbox: &Inbox, room: usize) -> usize {
+        let bytes = room.min(Inbox::ROOM) * size_of::<RawMessage>();
+        // SAFETY: the kernel writes at most as many whole messages as there is room for, and no reference names them.
+        let ret = unsafe { call(libc::SYS_read, [self.fd.raw() as usize, inbox.0.get() as usize, bytes, 0, 0, 0]) };
+        check(ret).map_or(0, |got| got / size_of::<RawMessage>())
+    }
+
     /// Reads as many messages as are there, at most `out.len()`; does not block.
     pub fn read(&self, out: &mut [RawMessage]) -> usize {
         let bytes = size_of_val(out);
         // SAFETY: the kernel writes whole messages into the slice, and every bit pattern is a RawMessage.
         let ret = unsafe { call(libc::SYS_read, [self.fd.raw() as usize, out.as_mut_ptr() as usize, bytes, 0, 0, 0]) };
         check(ret).map_or(0, |got| got / size_of::<RawMessage>())
+    }
+}
+
+/// Where one thread at a time reads messages to, and others look whether any came.
+#[derive(Debug)]
+pub(crate) struct Inbox(UnsafeCell<[RawMessage; Self::ROOM]>);
+
+// SAFETY: its bytes are read and written by the kernel and by volatile accesses only; which thread's turn it is, the users see to.
+unsafe impl Sync for Inbox {}
+
+impl Inbox {
+    const ROOM: usize = 16;
+
+    /// Empty.
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new([RawMessage([0; 4]); Self::ROOM]))
+    }
+
+    fn at(&self, index: usize) -> *mut RawMessage {
+        self.0.get().cast::<RawMessage>().wrapping_add(index.min(Self::ROOM - 1))
+    }
+
+    /// A message.
+    pub fn get(&self, index: usize) -> RawMessage {
+        // SAFETY: within the array, and every bit pattern is a message.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Nothing came: no message begins with a zero.
+    pub fn empty(&self) {
+        // SAFETY: within the array.
+        unsafe { self.at(0).write_volatile(RawMessage::default()) };
+    }
+
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.get(0).0[0] as u8 == 0
     }
 }
 

@@ -15,7 +15,7 @@ use libc::{sock_filter, sock_fprog};
 use rustix::fd::{AsRawFd, OwnedFd};
 
 /// What it calls.
-const CALLS: [libc::c_long; 30] = [
+const CALLS: [libc::c_long; 31] = [
     libc::SYS_read,
     libc::SYS_pread64,
     libc::SYS_write,
@@ -44,6 +44,8 @@ const CALLS: [libc::c_long; 30] = [
     libc::SYS_rt_sigtimedwait,
     libc::SYS_rt_sigreturn,
     libc::SYS_setitimer,
+    // Helpers for stopped readers: threads of this process, under this filter.
+    libc::SYS_clone,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];

@@ -1,0 +1,355 @@
+//! Messages that a process outside reads for readers who are stopped, and puts aside for whoever reads next.
+//!
+//! A thread that changes a mapping waits in the kernel until the message of that is read, and no debugger can stop it there. One that
+//! attaches has stopped the readers, or a mover that keeps them out, and waits for that thread: for ever. So a process that shares
+//! this memory and is no thread of the program ([`LiveMm::relieve`]) reads the message, and the thread goes on.
+//!
+//! It settles nothing, as a thread that is stopped may hold the books. Until a reader has settled the messages, all must be as if
+//! they were unread:
+//!
+//! * *A mover's ioctl is refused.* The kernel refuses while any event is pending. So the process outside raises two events of its own
+//!   (`sys::raised`), reads up to the first, and leaves the second. Messages come oldest first: what lies between the two
+//!   waits for its next turn.
+//! * *No device runs on VRAM whose mapping is gone.* It closes the barrier before it reads; who settles opens it.
+//! * *The order is the kernel's.* What is aside is older than what is unread. A reader that is stopped in the middle of a
+//!   read has its messages already, and they are older, or has not read yet, and they will be newer: its buffer, empty before, tells.
+//!
+//! Locking: `messages` is a leaf, and the process outside only tries it.
+
+use crate::LiveMm;
+use crate::kernel::Message;
+use crate::sys::linux::Linux;
+use crate::sys::raised::Raised;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use sync::atomic::{AtomicBool, AtomicU32};
+use sync::rank::{self, Rank};
+use sync::{Mutex, time};
+use units::HostRange;
+
+/// Nobody reads.
+const FREE: u32 = 0;
+/// A reader reads.
+const READER: u32 = 1;
+/// The process outside reads.
+const OUTSIDE: u32 = 2;
+/// The process outside reads, while a reader is in the middle of a read.
+const BOTH: u32 = 3;
+/// The process outside has read, and the reader in the middle had its messages before that.
+const READER_FIRST: u32 = 4;
+/// ... and it had none.
+const READER_LAST: u32 = 5;
+
+/// Messages that can be aside. The process outside allocates nothing: a thread that is stopped may be in the allocator.
+const ROOM: usize = 512;
+/// What a reader that is about to read gets to do so.
+const MOMENT_NS: u64 = 2_000_000;
+/// How long a reader waits for the process outside, which may have been killed.
+const PATIENCE: u32 = 20_000;
+const PAUSE_NS: u64 = 50_000;
+
+pub(crate) struct Aside {
+    linux: Arc<Linux>,
+    raised: Raised,
+    turn: AtomicU32,
+    messages: Mutex<VecDeque<Message>>,
+    /// How many: looked at without the lock.
+    count: AtomicU32,
+    /// It keeps the barrier closed.
+    closes: AtomicBool,
+}
+
+impl Aside {
+    pub fn new(linux: Arc<Linux>) -> Self {
+        Self {
+            linux,
+            raised: Raised::new(),
+            turn: AtomicU32::new(FREE),
+            messages: rank::mutex(Rank::LEAF, VecDeque::with_capacity(ROOM)),
+            count: AtomicU32::new(0),
+            closes: AtomicBool::new(false),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load() == 0
+    }
+
+    fn put(&self, messages: &[Message]) {
+        self.messages.lock().extend(messages);
+        self.count.fetch_add(messages.len() as u32);
+    }
+
+    /// Takes the oldest; gives how many.
+    fn take(&self, out: &mut [Message]) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut messages = self.messages.lock();
+        let count = messages.len().min(out.len());
+        messages.drain(..count).zip(out).for_each(|(message, out)| *out = message);
+        self.count.store(messages.len() as u32);
+        count
+    }
+
+    /// A reader's turn begins.
+    fn begin(&self) {
+        self.linux.forget_read();
+        let has_begun = || self.turn.compare_exchange(FREE, READER).is_ok();
+        if !wait_for(has_begun) {
+            self.turn.store(READER);
+        }
+    }
+
+    /// It ends. Whether what was put aside meanwhile is older than what the reader read.
+    fn end(&self) -> bool {
+        let mut last = READER;
+        let has_ended = || {
+            last = self.turn.load();
+            last != BOTH && self.turn.compare_exchange(last, FREE).is_ok()
+        };
+        if !wait_for(has_ended) {
+            self.turn.store(FREE);
+        }
+        last == READER_LAST
+    }
+
+    /// The turn of the process outside, where readers are stuck. False where a reader read at the same moment after all, so that the order of
+    /// its messages is not known.
+    fn relieve(&self, is_stuck: impl Fn() -> bool, close: impl FnOnce()) -> bool {
+        let is_free = self.turn.compare_exchange(FREE, OUTSIDE).is_ok();
+        if !is_free && self.turn.compare_exchange(READER, BOTH).is_err() {
+            return true;
+        }
+        // A reader that is in the middle may have begun just now.
+        let (next, is_sure) = match (is_stuck(), is_free) {
+            (true, true) => {
+                self.put_aside(close);
+                (FREE, true)
+            }
+            (true, false) => {
+                time::sleep_ns(MOMENT_NS);
+                let has_read = self.linux.has_read();
+                self.put_aside(close);
+                (if has_read { READER_FIRST } else { READER_LAST }, self.linux.has_read() == has_read)
+            }
+            (false, _) => (if is_free { FREE } else { READER }, true),
+        };
+        self.turn.store(next);
+        is_sure
+    }
+
+    /// Reads up to the first of two events of its own.
+    fn put_aside(&self, close: impl FnOnce()) {
+        let Some(first) = self.raised.raise(&self.linux) else { return };
+        if self.raised.raise(&self.linux).is_none() {
+            return;
+        }
+        if !self.closes.swap(true) {
+            close();
+        }
+        let Some(mut messages) = self.messages.try_lock() else { return };
+        while messages.len() < ROOM {
+            match self.linux.read_one() {
+                Some(Message::Unmap(range)) if range == first => break,
+                Some(Message::Unmap(range)) if self.raised.has_raised(range) => {}
+                Some(message) => {
+                    messages.push_back(message);
+                    self.count.fetch_add(1);
+                }
+                None => break,
+            }
+        }
+    }
+}
+
+/// Waits until something is so, or for about a second.
+fn wait_for(mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..PATIENCE {
+        if is_so() {
+            return true;
+        }
+        time::sleep_ns(PAUSE_NS);
+    }
+    false
+}
+
+impl LiveMm {
+    /// For a process that shares this memory, and none of its threads, now and then: reads what nobody has read since it was asked last, and puts it
+    /// aside. Gives how often was read by now, for the next time.
+    pub fn relieve(&self, reads: u64) -> u64 {
+        let is_stuck = || self.calls().read == reads;
+        if let Some(aside) = &self.aside
+            && is_stuck()
+            && self.kernel.event_pending()
+            && !aside.relieve(is_stuck, || self.barrier.hold())
+        {
+            self.counters.unexpected.add(1);
+        }
+        self.calls().read
+    }
+
+    /// Reads messages, those that were put aside first. For who has closed the barrier.
+    pub(crate) fn read_messages(&self, out: &mut [Message]) -> usize {
+        let Some(aside) = &self.aside else { return self.kernel.read_messages(out) };
+        self.counted.count_read();
+        aside.begin();
+        let taken = aside.take(out);
+        if aside.is_empty() && aside.closes.swap(false) {
+            self.barrier.let_go();
+        }
+        let read = aside.linux.read_as_the_only_one(&mut out[taken..]);
+        if aside.end() {
+            aside.put(&out[taken..][..read]);
+            return taken;
+        }
+        taken + read
+    }
+
+    /// Whether there is something aside, to be read before the barrier opens.
+    pub(crate) fn has_aside(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| !aside.is_empty())
+    }
+
+    /// Whether an event is one that the process outside raised.
+    pub(crate) fn is_raised_outside(&self, range: HostRange) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.raised.has_raised(range))
+    }
+
+    /// Waits until no event is being taken in, and none is aside. One load where none is.
+    pub(crate) fn wait_open(&self) {
+        while self.barrier.is_closed() {
+            match &self.aside {
+                // Whoever would read may wait here, too.
+                Some(aside) if aside.closes.load() => drop(self.drain()),
+                _ => sync::yield_now(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::books::Watched;
+    use crate::kernel::{Descriptor, Errno, Watch};
+    use crate::sys::mem;
+    use units::SZ_2M;
+
+    /// Memory that is watched, and what unmaps it.
+    struct Watch2M {
+        mm: Arc<LiveMm>,
+        chunk: HostRange,
+        whole: HostRange,
+    }
+
+    impl Watch2M {
+        fn new() -> Option<Self> {
+            let mm = LiveMm::start_for_test()?;
+            let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+            mm.kernel.register(Descriptor::Program, chunk, Watch::Missing).expect("memory of ours");
+            mm.books.lock().chunk_mut(chunk.start).add_registered(Watched { range: chunk, sure: true });
+            Some(Self { mm, chunk, whole })
+        }
+
+        /// A thread that drops a page of it, and says when it has.
+        fn drop_page(&self, page: usize) -> (sync::JoinHandle, Arc<AtomicBool>) {
+            let gone = Arc::new(AtomicBool::new(false));
+            let (at, told) = (HostRange::sized(self.chunk.page_at(page), units::SZ_4K), gone.clone());
+            let thread = sync::spawn("dropper", move || {
+                mem::advise(at, mem::Advice::DontNeed).expect("memory of ours");
+                told.store(true);
+            });
+            (thread, gone)
+        }
+
+        fn end(self) {
+            self.mm.settle();
+            assert!(!self.mm.barrier.is_closed() && !self.mm.has_aside());
+            mem::unmap(self.whole);
+            assert!(self.mm.stop());
+            assert_eq!(self.mm.stats().unexpected, 0);
+        }
+    }
+
+    /// As the process outside does it, until something is so.
+    fn relieve_until(mm: &LiveMm, mut is_so: impl FnMut() -> bool) {
+        let mut seen = mm.calls().read;
+        for _ in 0..1000 {
+            if is_so() {
+                return;
+            }
+            time::sleep_ns(10_000_000);
+            seen = mm.relieve(seen);
+        }
+        panic!("nobody read the event");
+    }
+
+    /// A mover is stopped, and keeps readers out. Whoever changes mappings goes on, and for the mover nothing has changed.
+    #[test]
+    fn a_stopped_mover_holds_up_no_change_and_sees_none() {
+        let Some(watch) = Watch2M::new() else { return };
+        let mm = watch.mm.clone();
+        let held = mm.hold_events();
+        for page in 0..5 {
+            let (thread, gone) = watch.drop_page(page);
+            relieve_until(&mm, || gone.load());
+            thread.join();
+            assert_eq!((mm.stats().removes, mm.kernel.event_pending()), (0, true), "{page}");
+            let refused = mm.kernel.zero(Descriptor::Program, HostRange::sized(watch.chunk.start, units::SZ_4K));
+            assert_eq!(refused.error, Some(Errno::AGAIN), "{page}");
+            assert!(mm.barrier.is_closed() && mm.has_aside(), "{page}");
+        }
+        drop(held);
+        mm.wait_open();
+        assert_eq!(mm.stats().removes, 5);
+        watch.end();
+    }
+
+    /// Nobody but one thread would read, and it waits for the barrier first.
+    #[test]
+    fn who_waits_for_the_barrier_settles_what_is_aside() {
+        let config = Config { readers: Some(1), ..Config::default() };
+        let Ok(mm) = LiveMm::start(config) else { return crate::skipped("userfaultfd refused") };
+        let aside = mm.aside.as_ref().expect("a real kernel");
+        aside.put(&[Message::Remove(HostRange::sized(units::HostVa(1 << 46), SZ_2M))]);
+        aside.closes.store(true);
+        mm.barrier.hold();
+        drop(mm.hold_events());
+        assert_eq!((mm.stats().removes, mm.barrier.is_closed()), (1, false));
+        assert!(mm.stop());
+    }
+
+    /// A reader is stopped in the middle of a read. It gets the messages in the kernel's order, whether it had read or not.
+    #[test]
+    fn messages_keep_their_order_where_a_reader_is_stopped() {
+        for has_read in [true, false] {
+            let Some(watch) = Watch2M::new() else { return };
+            let mm = watch.mm.clone();
+            let aside = mm.aside.as_ref().expect("a real kernel");
+            // Readers wait for the lock, and this thread is one that has it.
+            let closed = mm.barrier.close();
+            let place = |page: usize| Message::Remove(HostRange::sized(watch.chunk.page_at(page), units::SZ_4K));
+            let mut out = [Message::Other(0); 4];
+            aside.begin();
+            let (first, gone) = watch.drop_page(0);
+            if has_read {
+                while aside.linux.read_as_the_only_one(&mut out) == 0 {}
+                let (second, gone) = watch.drop_page(1);
+                relieve_until(&mm, || gone.load());
+                second.join();
+                assert_eq!((out[0], aside.end(), aside.take(&mut out)), (place(0), false, 1));
+                assert_eq!(out[0], place(1));
+            } else {
+                relieve_until(&mm, || gone.load());
+                assert!(aside.linux.read_as_the_only_one(&mut out) > 0, "an event of our own");
+                assert_eq!((aside.end(), aside.take(&mut out)), (true, 1));
+                assert_eq!(out[0], place(0));
+            }
+            first.join();
+            drop(closed);
+            watch.end();
+        }
+    }
+}
