@@ -9,6 +9,7 @@ use units::{GpuVa, HostFrame, SZ_64K};
 use xe_hw::port::BusAddr;
 use xe_hw::{Job, Record, Step};
 use xe_spec::fault::{ContextId, EngineId, FaultAck};
+use xe_spec::regs;
 use xe_spec::share::{Priority, Share};
 
 const VA: GpuVa = GpuVa(0x4000_0000);
@@ -279,10 +280,35 @@ fn all_modes_of_a_wait() {
         completes(&rig, &command([&[0x0e00_8002 | mode << 12, 4], &at(VA)]));
     }
     let rig = rig();
-    // A signal that nobody can send, a register, a comparison that does not exist.
-    for dw0 in [0x0e00_1002, 0x0e01_9002, 0x0e00_f002] {
-        hangs(&rig, &command([&[dw0, 0], &at(VA)]));
-    }
+    // A signal, where the word is right already; then a register of the context, and the engine's time.
+    poke(&rig, 0, &[5]);
+    completes(&rig, &command([&[0x0e00_1002, 5], &at(VA)]));
+    let of_engine = |offset: u32| regs::engine_base(CCS.class, CCS.instance) + offset;
+    let load = [0x1100_0001, of_engine(regs::CS_GPR), 7];
+    completes(&rig, &command([&load, &[0x0e01_c003, 7, of_engine(regs::CS_GPR), 0, 0]]));
+    completes(&rig, &[0x0e01_9002, 1, of_engine(regs::RING_TIMESTAMP), 0]);
+    // A register that does not exist, a signal for one, a comparison that does not exist.
+    hangs(&rig, &[0x0e01_9002, 0, of_engine(0x24), 0]);
+    hangs(&rig, &[0x0e01_1002, 0, of_engine(regs::CS_GPR), 0]);
+    hangs(&rig, &command([&[0x0e00_f002, 0], &at(VA)]));
+}
+
+#[test]
+fn a_wait_for_a_register_pauses_and_ends_with_time() {
+    in_virtual_time(|| {
+        let rig = rig();
+        let time = regs::engine_base(CCS.class, CCS.instance) + regs::RING_TIMESTAMP;
+        let context = rig.context();
+        let start = sync::time::now_ns();
+        let later = xe_spec::platform::PVC.timestamp(start + 1_000_000) as u32;
+        rig.submit(context, 1, &[0x0e01_9002, later, time, 0, BBE]);
+        while let Step::Sleep(until) = rig.run() {
+            sync::time::sleep_ns(until - sync::time::now_ns());
+        }
+        let waited = sync::time::now_ns() - start;
+        assert!((900_000..1_200_000).contains(&waited), "{waited} ns for a millisecond");
+        assert_eq!(rig.irq.take(), [Told::Done(context, 1)]);
+    });
 }
 
 #[test]

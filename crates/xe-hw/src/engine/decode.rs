@@ -54,6 +54,11 @@ pub(super) enum Command {
         data: u32,
         compare: Compare,
     },
+    WaitRegister {
+        register: u32,
+        data: u32,
+        compare: Compare,
+    },
     LoadImmediate {
         naming: Naming,
     },
@@ -244,10 +249,14 @@ impl Words<'_> {
         self.words[1..].chunks_exact(2).filter_map(move |pair| Some((self.named(pair[0], naming, true)?, pair[1])))
     }
 
+    /// One that waits for a signal is looked at like one that polls: a signal says no more than that the word may have changed.
     fn wait(&self) -> Option<Command> {
-        let polls = self.has(cmd::SEMAPHORE_POLL) && !self.has(cmd::SEMAPHORE_REGISTER);
-        let compare = Compare::of(self.words[0]).filter(|_| polls)?;
-        Some(Command::Wait { at: self.address(2), data: self.words[1], compare })
+        let (compare, data) = (Compare::of(self.words[0])?, self.words[1]);
+        if !self.has(cmd::SEMAPHORE_REGISTER) {
+            return Some(Command::Wait { at: self.address(2), data, compare });
+        }
+        let register = self.named(self.words[2], Naming::Absolute, false)?;
+        self.has(cmd::SEMAPHORE_POLL).then_some(Command::WaitRegister { register, data, compare })
     }
 
     fn end_unless(&self) -> Option<Command> {

@@ -199,7 +199,14 @@ impl Run {
             Command::EndUnless { at, data, compare, this_level } => {
                 return self.end_unless(by, at, (data, compare), this_level).map(Some);
             }
-            Command::Wait { at, data, compare } => return self.wait(by, at, data, compare).map(Some),
+            Command::Wait { at, data, compare } => {
+                let word = load(by, at, 4)? as u32;
+                return Ok(Some(self.wait(word, data, compare)));
+            }
+            Command::WaitRegister { register, data, compare } => {
+                let word = self.registers.read(register, stamps(self));
+                return Ok(Some(self.wait(word, data, compare)));
+            }
             Command::Store { to, value, size } => store(by, to, value, size)?,
             Command::StoreRun { to } => {
                 for (at, pair) in self.words[3..].chunks_exact(2).enumerate() {
@@ -254,14 +261,13 @@ impl Run {
         }
     }
 
-    fn wait(&mut self, by: &Initiator<'_>, at: GpuVa, data: u32, compare: Compare) -> Result<Ended, Stall> {
-        let word = load(by, at, 4)? as u32;
+    fn wait(&mut self, word: u32, data: u32, compare: Compare) -> Ended {
         if compare.holds(word, data) {
             self.polls.found(self.pc);
             self.line = None;
-            return Ok(Ended::Done);
+            return Ended::Done;
         }
-        Ok(Ended::Waits(self.polls.pause(self.pc, word)))
+        Ended::Waits(self.polls.pause(self.pc, word))
     }
 
     /// A batch that comes by here again and again and always finds the same word polls it, and pauses like one that waits.
