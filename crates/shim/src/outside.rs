@@ -106,9 +106,8 @@ impl Process {
         Some(Self { end, thread })
     }
 
-    /// Waits a moment for its end. Whether it lives, and is the program that it was.
-    fn lives(&self) -> bool {
-        let tv_nsec = if session::is_filtered() { LOOK_FILTERED_NS } else { LOOK_NS };
+    /// Waits for its end, at most so long. Whether it lives, and is the program that it was.
+    fn lives(&self, tv_nsec: i64) -> bool {
         let timeout = Timespec { tv_sec: 0, tv_nsec };
         let mut polled = [PollFd::new(&self.end, PollFlags::IN)];
         let has_ended = poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0);
@@ -137,10 +136,18 @@ fn watch(thread: u32) {
     if !is_safe {
         return;
     }
-    let mut seen = 0;
-    while process.lives() {
+    let (mut seen, mut waited_ns) = (0, 0);
+    loop {
+        let pause_ns = if session::is_filtered() { LOOK_FILTERED_NS } else { LOOK_NS };
+        if !process.lives(pause_ns) {
+            break;
+        }
         end_with(&process.thread, PATIENCE_S);
-        seen = device.as_ref().map_or(0, |device| device.relieve(seen));
+        waited_ns += pause_ns;
+        if waited_ns >= LOOK_NS {
+            waited_ns = 0;
+            seen = device.as_ref().map_or(0, |device| device.relieve(seen));
+        }
         if ASKED.load(Ordering::Acquire) == ASKS {
             session::report_from_outside();
             ASKED.store(ANSWERED, Ordering::Release);
