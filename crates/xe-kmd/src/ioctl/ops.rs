@@ -215,14 +215,13 @@ fn change_vmas(
     Ok(())
 }
 
-/// `EINVAL` where a BO in the span may not be in that region.
+/// `EINVAL` where a BO in the span may not be in that region; that, or `EBUSY`, where its contents are not needed.
 fn check_prefetch(vmas: &VmaTree, op: &Op) -> Result<(), Errno> {
     let region = op.args.prefetch_mem_region_instance;
-    let may = |vma: Vma| match vma.kind {
-        Kind::Bo(map) => region == CONSULT_MEM_ADVISE_PREF_LOC || map.bo.config.placement >> region & 1 != 0,
-        Kind::Mirror | Kind::Null | Kind::Userptr(_) => true,
-    };
-    require(vmas.overlapping(op.span()).into_iter().all(may))
+    vmas.overlapping(op.span()).iter().filter_map(Vma::bo_map).try_for_each(|(_, map)| {
+        map.bo.standing().check()?;
+        require(region == CONSULT_MEM_ADVISE_PREF_LOC || map.bo.config.placement >> region & 1 != 0)
+    })
 }
 
 /// Where the VMAs in the place of `old` say something else than it did, its ranges are bound anew at the next fault,
