@@ -185,7 +185,6 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     let special = mirror || flags.contains(BindFlags::NULL);
     let (map, unmap_all) = (op.op == BIND_OP_MAP, op.op == BIND_OP_UNMAP_ALL);
 
-    require(op.pad == 0 && op.pad2 == 0 && op.reserved == [0; 3])?;
     require(!mirror || vm.svm.is_some())?;
     let coherence = vm.platform().pat.coherence.get(usize::from(op.pat_index)).ok_or(Errno::EINVAL)?;
     require(op.op <= BIND_OP_PREFETCH && BindFlags::all().contains(flags))?;

@@ -72,7 +72,7 @@ impl Syncs {
         let mut parsed = Self::default();
         let mut count = 0;
         for sync in syncs {
-            require(sync.extensions == 0 && sync.reserved == [0; 2] && sync.flags & !SYNC_FLAG_SIGNAL == 0)?;
+            require(sync.reserved == [0; 2] && sync.flags & !SYNC_FLAG_SIGNAL == 0)?;
             let signal = sync.flags & SYNC_FLAG_SIGNAL != 0;
             match sync.sync_type {
                 SYNC_TYPE_SYNCOBJ => parsed.add_syncobj(file, sync, vm, 0)?,

@@ -189,7 +189,7 @@ fn vm_bind_checks_each_op() {
         ("range", |op| op.range = 1, EINVAL),
         ("no range", |op| op.range = 0, EINVAL),
         ("beyond the VM", |op| op.addr = SZ_4K, EINVAL),
-        ("padding", |op| op.pad2 = 1, EINVAL),
+        ("padding, which upstream does not read", |op| (op.pad, op.pad2, op.reserved) = (1, 1, [1; 3]), OK),
     ];
     for (what, change, want) in cases {
         let mut op = mirror_op();
@@ -218,6 +218,7 @@ fn vm_bind_checks_its_frame_and_its_syncs() {
         rig.ioctl(nr::VM_BIND, &mut args)
     };
     assert_eq!(with(fence, &|_| ()), OK);
+    assert_eq!(with(exec::Sync { extensions: 4, ..fence }, &|_| ()), OK, "upstream does not read them");
     assert_eq!(with(fence, &|args| args.num_syncs = 2), EINVAL, "one user fence only");
     assert_eq!(with(fence, &|args| args.num_syncs = 1025), EINVAL);
     assert_eq!(with(fence, &|args| args.num_binds = 0), err(Errno::EOPNOTSUPP));
