@@ -243,6 +243,17 @@ impl Vm {
         GpuRange::new(GpuVa(0), GpuVa(1 << self.shared.gpu.platform.va_bits))
     }
 
+    /// An address without the extension of its sign.
+    pub(crate) fn strip(&self, addr: u64) -> u64 {
+        addr & (self.window().end.0 - 1)
+    }
+
+    /// An address of the window as programs name it: its sign extended.
+    pub(crate) fn canonical(&self, addr: u64) -> u64 {
+        let unused = u64::BITS - u32::from(self.platform().va_bits);
+        ((addr << unused).cast_signed() >> unused).cast_unsigned()
+    }
+
     /// What a BO's eviction reaches of it.
     pub(crate) fn shown_by(&self) -> Weak<dyn Shows> {
         let space: Weak<Space> = Arc::downgrade(&self.space);

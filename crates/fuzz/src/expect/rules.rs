@@ -78,9 +78,9 @@ impl Model {
             "VM_QUERY_MEM_RANGE_ATTRS" => {
                 let (count, at) = (asked.get("num_mem_ranges"), asked.get("vector_of_mem_attr"));
                 let size = if count == 0 { 0 } else { 64 };
-                e.require(asked.is_zero(&["extensions", "reserved"])).require((count == 0) == (at == 0));
+                e.require((count == 0) == (at == 0));
                 e.require(asked.get("sizeof_mem_range_attr") == size).require(names.vms.contains_key(&vm));
-                say_of_span(asked, e);
+                e.wrong(Errno::ENOBUFS, count * 64 > i32::MAX as u64);
                 e.may(if count == 0 { &[] } else { &[Errno::ENOSPC, Errno::EFAULT] });
             }
             "OBSERVATION" => _ = e.wrong(Errno::EOPNOTSUPP, true),
@@ -154,7 +154,7 @@ impl Model {
         let (mut users, mut has_ins) = (0, false);
         for sync in &syncs {
             let (flags, signals) = (sync.get("flags"), sync.get("flags") & 1 != 0);
-            e.require(sync.is_zero(&["extensions", "reserved"])).require(flags & !1 == 0);
+            e.require(sync.is_zero(&["reserved"])).require(flags & !1 == 0);
             match sync.get("sync_type") {
                 kind @ 0..=1 => {
                     let addr = sync.get("addr");
@@ -215,7 +215,6 @@ impl Model {
         let (pat, region) = (op.get("pat_index"), op.get("prefetch_mem_region_instance") as u32);
         let is_special = flags & (NULL | MIRROR) != 0;
         let (is_map, is_all) = (what == BIND_OP_MAP, what == BIND_OP_UNMAP_ALL);
-        e.require(op.is_zero(&["pad", "pad2", "reserved"]));
         e.require(what <= BIND_OP_PREFETCH && flags & !READONLY_TO_DUMPABLE == 0 && pat < PAT_ENTRIES);
         e.require(flags & MIRROR == 0 || vm.has_faults()).require(!is_special || (obj == 0 && offset == 0));
         e.require(is_map || flags & (NULL | MIRROR | DECOMPRESS) == 0).require(!is_map || is_special || obj != 0);
@@ -248,9 +247,11 @@ impl Model {
     fn say_of_advice(&self, file: usize, asked: &Asked<'_>, e: &mut Expected) {
         let (val, policy_region) = (asked.get32("val"), asked.get32("policy_region"));
         let (policy, region, ptr) = (policy_region & 0xffff, policy_region >> 16, asked.get("ptr"));
-        e.require(asked.is_zero(&["extensions", "reserved"]));
+        e.require(asked.is_zero(&["reserved"]));
         e.require(self.files[file].vms.contains_key(&asked.get32("vm_id")));
-        say_of_span(asked, e);
+        let (start, range) = (asked.get("start"), asked.get("range"));
+        e.require(start.is_multiple_of(SZ_4K) && range.is_multiple_of(SZ_4K) && range != 0);
+        e.require((start & (WINDOW - 1)).checked_add(range).is_some_and(|end| end <= WINDOW));
         match asked.get("attr") {
             0 => {
                 let fd = val as i32;
@@ -331,12 +332,6 @@ fn say_of_query(asked: &Asked<'_>, e: &mut Expected) {
     e.require(asked.is_zero(&["extensions", "reserved"])).require(query <= 10);
     e.wrong(Errno::ENODEV, query == 10);
     e.may(if size == 0 { &[] } else { &[Errno::EINVAL, Errno::EFAULT, Errno::ENODEV] });
-}
-
-fn say_of_span(asked: &Asked<'_>, e: &mut Expected) {
-    let (start, range) = (asked.get("start"), asked.get("range"));
-    e.require(start.is_multiple_of(SZ_4K) && range.is_multiple_of(SZ_4K) && range != 0);
-    e.require(start.checked_add(range).is_some());
 }
 
 /// A chain of properties of a queue.

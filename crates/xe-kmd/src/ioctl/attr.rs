@@ -45,7 +45,6 @@ enum Advice {
 pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> Reply {
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
     let mut advice = parse(file.shared.platform(), args)?;
-    let span = span_of(args.start, args.range)?;
     let retained_at = if matches!(advice, Advice::Purgeable(_)) { args.ptr } else { 0 };
     if retained_at != 0 {
         require(file.shared.copy_in::<u32>(retained_at)? == 0)?;
@@ -53,7 +52,7 @@ pub(super) fn madvise(file: &File, args: &mut Madvise, caller: &dyn Caller) -> R
     if let Advice::PreferredLoc { devmem_fd, region, pagemap, .. } = &mut advice {
         *pagemap = find_place(file, caller, *devmem_fd, *region)?;
     }
-    let retained = advise(&vm, span, advice)?;
+    let retained = advise(&vm, span_of(&vm, args)?, advice)?;
     if retained_at != 0 {
         file.shared.copy_out(retained_at, &u32::from(retained))?;
     }
@@ -90,14 +89,16 @@ fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
     Ok(true)
 }
 
-fn span_of(start: u64, bytes: u64) -> Result<GpuRange, Errno> {
-    let aligned = start.is_multiple_of(SZ_4K) && bytes.is_multiple_of(SZ_4K);
-    require(aligned && bytes > 0 && start.checked_add(bytes).is_some())?;
-    Ok(GpuRange::sized(GpuVa(start), bytes))
+/// The span that is advised, which may be named by canonical addresses. `EINVAL`: it ends beyond the VM.
+fn span_of(vm: &Vm, args: &Madvise) -> Result<GpuRange, Errno> {
+    let start = vm.strip(args.start);
+    require(start.checked_add(args.range).is_some_and(|end| end <= vm.window().end.0))?;
+    Ok(GpuRange::sized(GpuVa(start), args.range))
 }
 
 fn parse(platform: &Platform, args: &Madvise) -> Result<Advice, Errno> {
-    require(args.extensions == 0 && args.reserved == [0; 2])?;
+    require(args.start.is_multiple_of(SZ_4K) && args.range.is_multiple_of(SZ_4K) && args.range > 0)?;
+    require(args.reserved == [0; 2])?;
     let (policy, region) = (args.policy_region as u16, (args.policy_region >> 16) as u16);
     match args.attr {
         ATTR_PREFERRED_LOC => {
@@ -181,15 +182,20 @@ pub(super) fn remove_straddlers(vm: &Vm, svm: &Svm, span: GpuRange) {
     }
 }
 
-/// VM_QUERY_MEM_RANGE_ATTRS: first how many VMAs, then their attributes.
+/// VM_QUERY_MEM_RANGE_ATTRS: first how many VMAs, then their attributes. Upstream does not look at the span: it may end anywhere,
+/// and where it has no bytes, or wraps, only a VMA on both sides of its end and its start is found.
 pub(super) fn query(file: &File, args: &mut VmQueryMemRangeAttr) -> Reply {
     const ENTRY: u64 = size_of::<MemRangeAttr>() as u64;
-    require(args.extensions == 0 && args.reserved == [0; 2])?;
+    /// Upstream has them all in one allocation.
+    const MAX_TOLD: u64 = i32::MAX as u64 / ENTRY;
     let count_only = args.num_mem_ranges == 0;
     require(count_only == (args.vector_of_mem_attr == 0))?;
     require(args.sizeof_mem_range_attr == if count_only { 0 } else { ENTRY })?;
     let vm = file.vm(args.vm_id).ok_or(Errno::EINVAL)?;
-    let span = span_of(args.start, args.range)?;
+    if u64::from(args.num_mem_ranges) > MAX_TOLD {
+        return Err(Errno::ENOBUFS);
+    }
+    let span = GpuRange::new(GpuVa(args.start), GpuVa(args.start.wrapping_add(args.range)));
     let found: Vec<MemRangeAttr> = {
         let state = vm.state.read();
         if state.closed {

@@ -46,7 +46,7 @@ pub(super) fn get_property(file: &File, args: &mut VmGetProperty) -> Reply {
     require(args.extensions == 0 && args.pad == 0 && args.reserved == [0; 3])?;
     let vm = file.vm(args.vm_id).ok_or(Errno::ENOENT)?;
     require(args.property == PROPERTY_FAULTS)?;
-    let faults: Vec<VmFault> = vm.faults.lock().iter().map(describe).collect();
+    let faults: Vec<VmFault> = vm.faults.lock().iter().map(|record| describe(&vm, record)).collect();
     let bytes = size_of_val(faults.as_slice());
     if args.size == 0 {
         args.size = bytes as u32;
@@ -58,7 +58,7 @@ pub(super) fn get_property(file: &File, args: &mut VmGetProperty) -> Reply {
     Ok(0)
 }
 
-fn describe(record: &FaultRecord) -> VmFault {
+fn describe(vm: &Vm, record: &FaultRecord) -> VmFault {
     let access_type = match record.access {
         Access::Read => 0,
         Access::Write => 1,
@@ -69,6 +69,6 @@ fn describe(record: &FaultRecord) -> VmFault {
         FaultType::WriteViolation => 1,
         FaultType::AtomicViolation => 2,
     };
-    let (address, fault_level) = (record.addr.page().0, record.level);
+    let (address, fault_level) = (vm.canonical(record.addr.page().0), record.level);
     VmFault { address, address_precision: 4096, access_type, fault_type, fault_level, ..VmFault::default() }
 }

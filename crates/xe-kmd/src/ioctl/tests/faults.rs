@@ -192,6 +192,10 @@ fn advice_splits_vmas_and_is_told_back() {
     assert_eq!(advise(9, 0, &|_| ()), EINVAL);
     assert_eq!(advise(ATTR_PAT, 0, &|args| args.start = 1), EINVAL);
     assert_eq!(advise(ATTR_PAT, 0, &|args| args.vm_id = 9), EINVAL);
+    assert_eq!(advise(ATTR_PAT, 3, &|args| args.extensions = 1), OK, "upstream does not read them");
+    assert_eq!(advise(ATTR_PAT, 3, &|args| (args.start, args.range) = (EVERYTHING - SZ_4K, SZ_4K)), OK);
+    assert_eq!(advise(ATTR_PAT, 3, &|args| (args.start, args.range) = (EVERYTHING - SZ_4K, SZ_64K)), EINVAL);
+    assert_eq!(advise(ATTR_PAT, 3, &|args| args.range = u64::MAX - 4095), EINVAL);
 
     let mut args = VmQueryMemRangeAttr { vm_id: vm, start: DATA, range: range.len(), ..Default::default() };
     assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), OK);
@@ -245,4 +249,41 @@ fn a_prefetch_goes_on_behind_a_hole() {
         assert!(rig.mm.home(at).is_some() && rig.hw.walk(TileId(1), asid, GpuVa(at)).is_some(), "{at:#x}");
     }
     assert!(rig.mm.vma_questions() < 40, "{} questions", rig.mm.vma_questions());
+}
+
+#[test]
+fn advice_takes_canonical_addresses_and_refused_faults_tell_them() {
+    let rig = Rig::new();
+    let (vm, asid) = mirrored(&rig);
+    let (high, canonical) = (EVERYTHING / 2, !0 << 56);
+    let mut args = Madvise { start: canonical, range: SZ_2M, vm_id: vm, attr: ATTR_PAT, val: 1, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::MADVISE, &mut args), OK);
+    assert_eq!(rig.file.vm(vm).unwrap().state.read().vmas.find(GpuVa(high)).map(|vma| vma.attr.pat), Some(1));
+    assert_eq!(rig.fault(0, asid, high, Access::Read), FaultAck::Kill);
+    let mut args = VmGetProperty { vm_id: vm, size: 48, data: USER, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_GET_PROPERTY, &mut args), OK);
+    assert_eq!(rig.get::<vm::VmFault>(USER).address, canonical);
+}
+
+#[test]
+fn what_is_asked_of_attributes_may_begin_and_end_anywhere() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    for at in [0, 2, 4] {
+        let null = VmBindOp { addr: at * SZ_2M, range: SZ_2M, flags: BindFlags::NULL.bits(), ..mirror_op() };
+        assert_eq!(bind(&rig, vm, null), OK);
+    }
+    let count = |start: u64, range: u64| {
+        let mut args = VmQueryMemRangeAttr { vm_id: vm, start, range, extensions: 7, ..Default::default() };
+        args.reserved = [1; 2];
+        rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args).map(|_| args.num_mem_ranges)
+    };
+    let (inside, hole) = (2 * SZ_2M + 2, SZ_2M + 2);
+    assert_eq!([count(0, !0), count(inside, 2 * SZ_2M), count(hole, 8), count(!0, 1)], [3, 2, 0, 0].map(Ok));
+    assert_eq!([count(inside, 0), count(2 * SZ_2M, 0), count(hole, 0)], [1, 0, 0].map(Ok), "no bytes");
+    assert_eq!([count(inside, !0), count(hole, !0), count(1, !0)], [1, 0, 0].map(Ok), "it wraps");
+    let mut args =
+        VmQueryMemRangeAttr { vm_id: vm, num_mem_ranges: 1 << 25, sizeof_mem_range_attr: 64, ..Default::default() };
+    args.vector_of_mem_attr = USER;
+    assert_eq!(rig.ioctl(nr::VM_QUERY_MEM_RANGE_ATTRS, &mut args), err(Errno::ENOBUFS));
 }
