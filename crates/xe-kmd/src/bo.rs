@@ -88,6 +88,8 @@ pub(crate) struct Bo {
     handles: AtomicU64,
     /// Descriptors of it were made.
     exported: AtomicBool,
+    /// The last advice on atomics, by whichever bind of it, left them to the CPU.
+    cpu_atomics: AtomicBool,
     /// What programs ordered by its descriptors: one for all devices that have it.
     pub fences: Arc<Reservation>,
     /// The BO of another device that it shows.
@@ -193,6 +195,7 @@ impl Bo {
             this: this.clone(),
             handles: AtomicU64::new(0),
             exported: AtomicBool::new(false),
+            cpu_atomics: AtomicBool::new(false),
             fences,
             origin,
         })
@@ -221,6 +224,16 @@ impl Bo {
     /// Whether somebody else may have it. Upstream: `drm_gem_object_is_shared_for_memory_stats`.
     pub(crate) fn is_shared(&self) -> bool {
         self.exported.load() || self.handles.load() > 1
+    }
+
+    /// Advice says whether atomics on it are the CPU's alone: it is the BO's, whichever bind it came by.
+    pub(crate) fn leave_atomics_to_cpu(&self, alone: bool) {
+        self.cpu_atomics.store(alone);
+    }
+
+    /// Whether they are. Upstream: `bo->attr.atomic_access`.
+    pub(crate) fn has_cpu_atomics(&self) -> bool {
+        self.cpu_atomics.load()
     }
 
     /// Its first frame, as the host mm knows it.

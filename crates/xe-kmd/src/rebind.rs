@@ -34,7 +34,8 @@ impl Vm {
         let atomic = fault.access == Access::Atomic;
         let may = self.access_of(vma);
         let needs_vram = atomic && !self.does_atomics_on_system(may);
-        if atomic && !may.atomic_vram || needs_vram && !map.bo.may_be_in_vram() {
+        let refuses = map.bo.has_cpu_atomics() || !may.atomic_vram;
+        if atomic && refuses || needs_vram && !map.bo.may_be_in_vram() {
             return Err(Errno::EACCES);
         }
         let placed = map.bo.placed(if needs_vram { Prefer::Vram(fault.tile) } else { Prefer::Anything })?;

@@ -74,7 +74,9 @@ fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
         return Ok(gone.count() == 0);
     }
     if let Advice::Atomic(value) = advice {
-        vmas.iter().filter_map(Vma::bo_map).try_for_each(|(_, map)| check_atomic(vm.platform(), &map.bo, value))?;
+        let bos = || vmas.iter().filter_map(Vma::bo_map).map(|(_, map)| &map.bo);
+        bos().try_for_each(|bo| check_atomic(vm.platform(), bo, value))?;
+        bos().for_each(|bo| bo.leave_atomics_to_cpu(value == ATOMIC_CPU));
     }
     if let Some(svm) = &vm.svm {
         remove_straddlers(vm, svm, span);

@@ -96,6 +96,23 @@ fn an_atomic_brings_a_bo_to_the_vram_of_its_tile() {
 }
 
 #[test]
+fn advice_on_atomics_is_the_bos_whichever_bind_it_came_by() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    let bo = create(&rig, SZ_64K, 3);
+    for at in [AT, AT + SZ_2M] {
+        assert_eq!(bind(&rig, vm, VmBindOp { flags: 0, ..map(bo, at, SZ_64K) }), OK);
+    }
+    let advise = |val| {
+        let mut args = Madvise { start: AT, range: SZ_64K, vm_id: vm, attr: ATTR_ATOMIC, val, ..Default::default() };
+        rig.ioctl(nr::MADVISE, &mut args)
+    };
+    let atomics = || [AT, AT + SZ_2M].map(|at| rig.fault(0, asid, at, Access::Atomic));
+    assert_eq!((advise(ATOMIC_CPU), atomics()), (OK, [FaultAck::Kill; 2]));
+    assert_eq!((advise(ATOMIC_GLOBAL), atomics()), (OK, [FaultAck::Replay; 2]));
+}
+
+#[test]
 fn bos_that_do_not_fit_together_take_turns() {
     let rig = Rig::new();
     let (vm, asid) = vm_of(&rig, 6);
