@@ -100,6 +100,14 @@ impl Vma {
         }
     }
 
+    /// Where it shows the CPU's memory at other addresses.
+    pub(crate) const fn user_map(&self) -> Option<(GpuRange, UserMap)> {
+        match self.kind {
+            Kind::Userptr(map) => Some((self.span, map)),
+            Kind::Mirror | Kind::Null | Kind::Bo(_) => None,
+        }
+    }
+
     /// What it started with.
     const fn default_attr(&self) -> Attr {
         Attr::default_with(self.default_pat)

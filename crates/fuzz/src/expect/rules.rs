@@ -228,9 +228,10 @@ impl Model {
         e.require(range != 0 || is_all);
         e.require(addr.checked_add(range).is_some_and(|end| end <= WINDOW));
         if what == BIND_OP_MAP_USERPTR {
-            // The memory may not be there.
-            e.require(!NOT_COHERENT.contains(&pat)).may(&[Errno::EFAULT, Errno::EINVAL]);
+            e.require(!NOT_COHERENT.contains(&pat)).may(&[Errno::EINVAL]);
         }
+        // The memory of a userptr that is bound, prefetched or cut may not be there, or not be writable.
+        e.may(&[Errno::EFAULT, Errno::EPERM]);
         if what == BIND_OP_PREFETCH {
             // Of BOs that may not be there; of a hole.
             e.may(&[Errno::EINVAL]);

@@ -136,13 +136,13 @@ pub(super) fn change(
         work.cut = cut.into_iter().flatten().collect();
         work.again = if vm.has_faults() { Vec::new() } else { again };
         work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
-        let new = userptr_vmas(vmas, ops);
+        let new: Vec<_> = vmas_of(vmas, ops, BIND_OP_MAP_USERPTR).filter_map(|vma| vma.user_map()).collect();
         // There are none where there is no mirror for them.
         let for_each = |tell: fn(&Userptrs, GpuRange, UserMap)| {
             userptrs.iter().for_each(|all| new.iter().for_each(|(span, map)| tell(all, *span, *map)));
         };
         for_each(Userptrs::add);
-        let written = write(&work, userptrs);
+        let written = pin(vmas, userptrs, ops, &work).and_then(|()| write(&work, userptrs));
         if written.is_err() {
             work.eager.iter().for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
             for_each(Userptrs::cut);
@@ -164,14 +164,19 @@ pub(super) fn prefetch_all(vm: &Vm, state: &VmState, ops: &[Op]) -> Result<(), E
     prefetches.try_for_each(|op| prefetch_span(vm, &state.vmas, state.userptrs.as_ref(), op))
 }
 
-/// The userptrs that these binds made.
-fn userptr_vmas(vmas: &VmaTree, ops: &[Op]) -> Vec<(GpuRange, UserMap)> {
-    let made = ops.iter().filter(|op| op.args.op == BIND_OP_MAP_USERPTR).flat_map(|op| vmas.overlapping(op.span()));
-    let map = |vma: Vma| match vma.kind {
-        Kind::Userptr(map) => Some((vma.span, map)),
-        Kind::Mirror | Kind::Null | Kind::Bo(_) => None,
-    };
-    made.filter_map(map).collect()
+/// What is in the spans of the binds that do `what`.
+fn vmas_of(vmas: &VmaTree, ops: &[Op], what: u32) -> impl Iterator<Item = Vma> {
+    ops.iter().filter(move |op| op.args.op == what).flat_map(|op| vmas.overlapping(op.span()))
+}
+
+/// Collects the pages of the userptrs that these binds made or prefetch, and of what they left of others: upstream does it at
+/// once, whatever binds at a fault.
+fn pin(vmas: &VmaTree, userptrs: Option<&Userptrs>, ops: &[Op], work: &Work) -> Result<(), Errno> {
+    let Some(userptrs) = userptrs else { return Ok(()) };
+    let wanted = [BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH].into_iter().flat_map(|what| vmas_of(vmas, ops, what));
+    let all = wanted.chain(work.gone.iter().flat_map(|gone| vmas.rest_of(gone)));
+    let mut all = all.filter_map(|vma| vma.user_map().map(|(span, map)| (span, map, vma.read_only)));
+    all.try_for_each(|(span, map, read_only)| userptrs.pin(span, map, read_only))
 }
 
 /// Changes the VMAs as one bind asks.

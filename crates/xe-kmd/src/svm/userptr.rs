@@ -142,7 +142,20 @@ impl Userptrs {
         self.svm.fini();
     }
 
-    /// Binds all of `span` on `tiles`. `EFAULT`: no memory is there, or not for that.
+    /// Collects all pages that `span` shows. `EFAULT`: no memory is there; `EPERM`: it may not be written.
+    ///
+    /// Upstream: `xe_vma_userptr_pin_pages`.
+    pub(crate) fn pin(&self, span: GpuRange, map: UserMap, read_only: bool) -> Result<(), Errno> {
+        let (host, ctx) = (map.host_range(span), Ctx { read_only, ..Ctx::default() });
+        let end_of = |key| Ok(self.svm.notifier_lock().range(key).ok_or(SvmError::Gone)?.span().end);
+        let mut at = host.start;
+        while at < host.end {
+            at = self.with_pages(at, host, &ctx, |key| end_of(key).map(Ok))?;
+        }
+        Ok(())
+    }
+
+    /// Binds all of `span` on `tiles`; fails as [`pin`](Self::pin) does.
     pub(crate) fn bind_all(&self, span: GpuRange, map: UserMap, access: Access, tiles: &[TileId]) -> Result<(), Errno> {
         let mut at = span.start;
         while at < span.end {
@@ -163,22 +176,33 @@ impl Userptrs {
         let host = map.host_range(span);
         let addr = map.host.add(at.offset_from(map.start));
         let ctx = Ctx { read_only: !access.write, ..Ctx::default() };
+        self.with_pages(addr, host, &ctx, |key| self.write_leaves(key, host, map, access, tiles))
+    }
+
+    /// Collects the pages of the range around `addr`, a part of `host`, and does `then` with it, again where a race says so.
+    fn with_pages<T>(
+        &self,
+        addr: HostVa,
+        host: HostRange,
+        ctx: &Ctx,
+        then: impl Fn(RangeKey) -> Result<Result<T, Errno>, SvmError>,
+    ) -> Result<T, Errno> {
         let mut patience = Patience::default();
         loop {
             self.collect();
-            let bound = self.svm.range_find_or_insert(addr, host, &ctx).and_then(|key| {
+            let done = self.svm.range_find_or_insert(addr, host, ctx).and_then(|key| {
                 // Or another server collects pages anew behind the plan of this one, which then looks valid and is not.
                 let _held = self.space.space.hold(key);
-                self.svm.get_pages(key, &ctx)?;
-                self.write_leaves(key, host, map, access, tiles)
+                self.svm.get_pages(key, ctx)?;
+                then(key)
             });
-            match bound {
-                Ok(Ok(part)) => return Ok(part),
-                Ok(Err(errno)) => return Err(errno),
+            match done {
+                Ok(done) => return done,
                 Err(SvmError::Busy | SvmError::Mixed | SvmError::Gone) => patience.spend(Errno::EAGAIN)?,
                 Err(SvmError::Fault) if self.has_memory(addr) => patience.spend(Errno::EFAULT)?,
                 Err(SvmError::NoMemory) => return Err(Errno::ENOMEM),
-                Err(SvmError::Fault | SvmError::NoVma | SvmError::Denied | SvmError::Io | SvmError::Invalid) => {
+                Err(SvmError::Denied) => return Err(Errno::EPERM),
+                Err(SvmError::Fault | SvmError::NoVma | SvmError::Io | SvmError::Invalid) => {
                     return Err(Errno::EFAULT);
                 }
             }

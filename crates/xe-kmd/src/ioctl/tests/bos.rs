@@ -227,6 +227,29 @@ fn a_userptr_follows_its_memory() {
 }
 
 #[test]
+fn a_userptr_is_collected_when_it_is_bound() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 6);
+    mapped(&rig, DATA, SZ_64K);
+    let userptr =
+        |host, range, flags| VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: host, flags, ..map(0, AT, range) };
+    assert_eq!(bind(&rig, vm, userptr(DATA + SZ_64K, SZ_4K, 0)), err(Errno::EFAULT), "no memory is there");
+    assert_eq!(bind(&rig, vm, userptr(DATA + SZ_4K, SZ_64K, 0)), err(Errno::EFAULT), "nor at its end");
+    assert!(rig.dma_frames().is_empty(), "and nothing of the rest stays mapped");
+    assert_eq!((bind(&rig, vm, userptr(DATA, SZ_64K, 0)), leaf(&rig, 0, asid, AT)), (OK, None));
+    assert_eq!(rig.dma_frames().len(), 16, "all of it, before its first fault");
+    assert_eq!(rig.fault(0, asid, AT, Access::Write), FaultAck::Replay);
+    let span = |op, range| VmBindOp { op, flags: 0, ..map(0, AT, range) };
+    rig.mm.munmap(HostRange::sized(HostVa(DATA), SZ_64K));
+    assert_eq!(bind(&rig, vm, span(BIND_OP_PREFETCH, SZ_64K)), err(Errno::EFAULT));
+    assert_eq!(bind(&rig, vm, span(BIND_OP_UNMAP, SZ_4K)), err(Errno::EFAULT), "what it leaves is collected anew");
+    assert_eq!(bind(&rig, vm, span(BIND_OP_UNMAP, SZ_64K)), OK);
+    rig.mm.protect(mapped(&rig, DATA, SZ_64K));
+    let read_only = BindFlags::READONLY.bits();
+    assert_eq!([0, read_only].map(|flags| bind(&rig, vm, userptr(DATA, SZ_64K, flags))), [err(Errno::EPERM), OK]);
+}
+
+#[test]
 fn a_userptr_ends_with_its_vm() {
     let rig = Rig::new();
     let (vm, _) = vm_of(&rig, 6);
