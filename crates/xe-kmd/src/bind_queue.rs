@@ -8,7 +8,9 @@
 //!
 //! **User fences.** Eight bytes of the program's memory, written when a bind is done, in the order of the queue's binds:
 //! each is listed while the VM's lock is held, and one thread at a time writes from the front what is over. Memory may
-//! be in VRAM, so none is written with a lock held, nor by who signals a fence: the worker does it.
+//! be in VRAM, so none is written with a lock held, nor by who signals a fence: the worker does it. VMAs know the fence of their
+//! bind ([`Hold`](crate::vma::Hold)) while it is listed: it is taken from the list before it is written, so that who sees it written
+//! may unmap.
 //!
 //! Locking: a lock for the list, under which fences are asked whether they are over.
 //!
@@ -29,7 +31,7 @@ use crate::jobs::{Body, JobQueue};
 use crate::ranks;
 use crate::shared::Shared;
 
-/// A fence that a bind will write.
+/// A fence that a bind will write. Its queue holds it until it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UserFence {
     pub addr: HostVa,
@@ -49,7 +51,7 @@ pub(crate) struct BindQueue {
 #[derive(Default)]
 struct UserFences {
     /// Each behind the fence of its bind.
-    pending: VecDeque<(UserFence, Arc<Fence>)>,
+    pending: VecDeque<(Arc<UserFence>, Arc<Fence>)>,
     /// Somebody writes them.
     writing: bool,
 }
@@ -101,7 +103,7 @@ impl BindQueue {
     }
 
     /// Lists a user fence. Called with the VM's lock held: that makes the order.
-    pub(crate) fn push(&self, fence: UserFence, after: Arc<Fence>) {
+    pub(crate) fn push(&self, fence: Arc<UserFence>, after: Arc<Fence>) {
         self.user.lock().pending.push_back((fence, after));
     }
 
@@ -139,7 +141,7 @@ impl BindQueue {
         let next = match user.pending.front() {
             None => Next::Nothing,
             Some((_, after)) if !after.is_over() => Next::After(after.clone()),
-            Some(_) => user.pending.pop_front().map_or(Next::Nothing, |(fence, _)| Next::Write(fence)),
+            Some(_) => user.pending.pop_front().map_or(Next::Nothing, |(fence, _)| Next::Write(*fence)),
         };
         *holds = matches!(next, Next::Write(_));
         user.writing = *holds;

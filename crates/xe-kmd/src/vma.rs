@@ -12,12 +12,13 @@
 //! Upstream: `drm_gpuvm.c` (`drm_gpuvm_sm_map`, `drm_gpuvm_sm_unmap`), `struct xe_vma`, `xe_vm_alloc_cpu_addr_mirror_vma`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hostmm::PagemapId;
 use units::{GpuRange, GpuVa, HostRange, HostVa, SZ_64K};
 use xe_uapi::attr;
 
+use crate::bind_queue::UserFence;
 use crate::bo::{Bo, BoMap};
 
 /// What a span shows.
@@ -72,6 +73,18 @@ impl Attr {
     }
 }
 
+/// The user fence of the bind that made a span, or that prefetched it last: nobody may take the span away before it is written.
+/// It says nothing of what the span is, so any two are equal.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Hold(Weak<UserFence>);
+
+impl PartialEq for Hold {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Hold {}
+
 /// One span.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Vma {
@@ -84,12 +97,14 @@ pub(crate) struct Vma {
     /// PAT index of the bind: what `attr.pat` goes back to.
     pub default_pat: u16,
     pub attr: Attr,
+    pub hold: Hold,
 }
 
 impl Vma {
     /// A span of default attributes.
     pub(crate) fn new(span: GpuRange, kind: Kind, pat: u16) -> Self {
-        Self { span, kind, read_only: false, autoreset: false, default_pat: pat, attr: Attr::default_with(pat) }
+        let (attr, hold) = (Attr::default_with(pat), Hold::default());
+        Self { span, kind, read_only: false, autoreset: false, default_pat: pat, attr, hold }
     }
 
     /// Where it shows a BO.
@@ -176,6 +191,21 @@ impl VmaTree {
             undo.into_iter().rev().for_each(|(start, old)| self.set(start, old));
         }
         changed
+    }
+
+    /// Whether changes that may still be taken back took a span away whose fence is not written.
+    pub(crate) fn took_held(&self) -> bool {
+        self.undo.iter().flatten().filter_map(|(_, old)| old.as_ref()).any(|old| old.hold.0.strong_count() > 0)
+    }
+
+    /// `fence` holds what these changes made that is no mirror, and what is in the spans that are `prefetched` with them.
+    pub(crate) fn hold(&mut self, fence: &Arc<UserFence>, prefetched: impl Iterator<Item = GpuRange>) {
+        let made = self.undo.iter().flatten().filter_map(|(start, _)| self.by_start.get(start));
+        let made = made.filter(|vma| vma.kind != Kind::Mirror).cloned();
+        let held: Vec<_> = made.chain(prefetched.flat_map(|span| self.overlapping(span))).collect();
+        for vma in held {
+            self.set(vma.span.start, Some(Vma { hold: Hold(Arc::downgrade(fence)), ..vma }));
+        }
     }
 
     /// Takes `span` out; what sticks out of it stays. Gives what was taken, clipped to `span`.

@@ -65,14 +65,15 @@ pub(super) fn vm_bind(file: &File, args: &mut VmBind) -> Reply {
         let Syncs { ins, outs, user } = Syncs::parse(file, &syncs?, &vm, fences)?;
         probe?;
         let has_syncs = args.num_syncs > 0;
-        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, has_syncs, gate: &gate };
+        let user = user.map(|UserSync { addr, value }| Arc::new(UserFence { addr: HostVa(addr), value }));
+        let bind = Bind { vm: &vm, queue: &queue, ops: &ops, ins, has_syncs, user: user.as_ref(), gate: &gate };
         let done = bind.execute(&mut state);
         // Faults may be served beside what is prefetched.
         let state = RwLockWriteGuard::downgrade(state);
         done.and_then(|done| ops::prefetch_all(&vm, &state, &ops).map(|()| done)).map(|done| {
             outs.install(&done);
-            if let Some(UserSync { addr, value }) = user {
-                queue.push(UserFence { addr: HostVa(addr), value }, done);
+            if let Some(user) = user {
+                queue.push(user, done);
             }
         })
     };
@@ -89,8 +90,9 @@ struct Bind<'a> {
     queue: &'a BindQueue,
     ops: &'a [Op],
     ins: Vec<Arc<Fence>>,
-    /// Over when the VM's lock is free.
     has_syncs: bool,
+    user: Option<&'a Arc<UserFence>>,
+    /// Over when the VM's lock is free.
     gate: &'a Arc<Fence>,
 }
 
@@ -117,7 +119,7 @@ impl Bind<'_> {
 
     fn now(&self, state: &mut VmState) -> Result<Arc<Fence>, Errno> {
         let (vm, tiles) = (self.vm, self.vm.tiles());
-        let work = ops::change(vm, state, self.ops, |work, userptrs| work.write(vm, userptrs, &tiles))?;
+        let work = ops::change(vm, state, self.ops, self.user, |work, userptrs| work.write(vm, userptrs, &tiles))?;
         work.forget(state.userptrs.as_ref());
         if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.without_work() }
     }
@@ -138,7 +140,7 @@ impl Bind<'_> {
         let waits = self.ins.iter().any(|fence| !fence.is_over());
         // Upstream: where there is no work, no in-fence can be waited for.
         let can_wait = |work: &Work| if work.is_some() || !waits { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
-        let work = ops::change(vm, state, self.ops, |work, _| can_wait(work))?;
+        let work = ops::change(vm, state, self.ops, self.user, |work, _| can_wait(work))?;
         if !work.is_some() {
             return self.without_work();
         }

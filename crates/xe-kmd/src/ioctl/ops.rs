@@ -17,6 +17,7 @@ use xe_uapi::vm::{
 
 use super::attr::remove_straddlers;
 use super::require;
+use crate::bind_queue::UserFence;
 use crate::bo::{Bo, Prefer};
 use crate::errno::Errno;
 use crate::event::Event;
@@ -109,11 +110,12 @@ impl Work {
 }
 
 /// Changes the VMAs as the binds ask, all or none, and then runs `write`: where that fails, they are as they were, too, and
-/// what lost its leaves gets them back at the next touch.
+/// what lost its leaves gets them back at the next touch. `EBUSY`: the user fence of what they take away is not written.
 pub(super) fn change(
     vm: &Vm,
     state: &mut VmState,
     ops: &[Op],
+    fence: Option<&Arc<UserFence>>,
     write: impl FnOnce(&Work, Option<&Userptrs>) -> Result<(), Errno>,
 ) -> Result<Work, Errno> {
     if state.userptrs.is_none() && ops.iter().any(|op| op.args.op == BIND_OP_MAP_USERPTR) {
@@ -142,10 +144,14 @@ pub(super) fn change(
             userptrs.iter().for_each(|all| new.iter().for_each(|(span, map)| tell(all, *span, *map)));
         };
         for_each(Userptrs::add);
-        let written = pin(vmas, userptrs, ops, &work).and_then(|()| write(&work, userptrs));
+        let written = pin(vmas, userptrs, ops, &work)
+            .and_then(|()| if vmas.took_held() { Err(Errno::EBUSY) } else { write(&work, userptrs) });
         if written.is_err() {
             work.eager.iter().for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
             for_each(Userptrs::cut);
+        } else if let Some(fence) = fence {
+            let prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
+            vmas.hold(fence, prefetches.map(Op::span));
         }
         written.map(|()| work)
     })?;

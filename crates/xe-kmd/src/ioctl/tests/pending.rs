@@ -5,6 +5,8 @@ use crate::fence::Fence;
 use std::sync::Arc;
 
 const AT: u64 = 0x20_0000_0000;
+/// Where user fences are written.
+const FENCE: u64 = USER + 0x100;
 
 struct Pending {
     rig: Rig,
@@ -14,8 +16,12 @@ struct Pending {
 
 impl Pending {
     fn new() -> Self {
+        Self::with(0)
+    }
+
+    fn with(flags: u32) -> Self {
         let rig = Rig::new();
-        let mut args = VmCreate::default();
+        let mut args = VmCreate { flags, ..Default::default() };
         assert_eq!(rig.ioctl(nr::VM_CREATE, &mut args), OK);
         let asid = rig.file.vm(args.vm_id).unwrap().asid;
         Self { rig, vm: args.vm_id, asid }
@@ -63,6 +69,26 @@ impl Pending {
         };
         self.rig.ioctl(nr::VM_BIND, &mut args)?;
         self.rig.file.syncobj(out).unwrap().find(0)
+    }
+
+    /// Some binds, and a user fence of that value behind them.
+    fn bind_with_fence(&self, value: u64, ops: &[VmBindOp], wait: Option<u32>) -> Result<u32, Errno> {
+        let fence = exec::Sync { sync_type: 2, flags: 1, addr: FENCE, timeline_value: value, ..Default::default() };
+        let mut syncs = vec![fence];
+        syncs.extend(wait.map(|handle| exec::Sync { addr: handle.into(), ..Default::default() }));
+        self.rig.put(USER + 0x1000, &syncs[..]);
+        self.rig.put(USER + 0x2000, ops);
+        let bind = if let [op] = ops { *op } else { VmBindOp { extensions: USER + 0x2000, ..Default::default() } };
+        let (num_binds, num_syncs) = (ops.len() as u32, syncs.len() as u32);
+        let mut args =
+            VmBind { vm_id: self.vm, num_binds, bind, num_syncs, syncs: USER + 0x1000, ..Default::default() };
+        self.rig.ioctl(nr::VM_BIND, &mut args)
+    }
+
+    /// Waits for the user fence of that value.
+    fn wait(&self, value: u64) {
+        let mut wait = WaitUserFence { addr: FENCE, value, mask: !0, timeout: -1, ..Default::default() };
+        assert_eq!(self.rig.ioctl(nr::WAIT_USER_FENCE, &mut wait), OK);
     }
 
     fn map(&self, bo: u32, n: u64) -> VmBindOp {
@@ -198,4 +224,44 @@ fn what_an_unmap_leaves_is_bound_when_it_is_done() {
     assert!(test.bind(0, VmBindOp { obj_offset: SZ_4K, ..page(one, 16) }, None).unwrap().is_over());
     assert!(test.bind(0, unmap, None).unwrap().is_over());
     assert_eq!([15, 16, 17].map(bound), [false, false, true], "another bind's leaf is its own");
+}
+
+#[test]
+fn what_a_user_fence_is_to_tell_of_stays_until_it_is_written() {
+    let test = Pending::new();
+    let (before, bo) = (Fence::new(), test.bo(1));
+    let wait = test.syncobj(Some(before.clone()));
+    let plain = |op| bind(&test.rig, test.vm, op);
+    assert_eq!((plain(test.map(bo, 1)), test.bind_with_fence(1, &[test.map(bo, 0)], Some(wait))), (OK, OK));
+    let part = VmBindOp { range: SZ_4K, ..test.map(bo, 0) };
+    let all = VmBindOp { op: BIND_OP_UNMAP_ALL, obj: bo, ..Default::default() };
+    assert_eq!([test.unmap(0), part, all].map(plain), [err(Errno::EBUSY); 3]);
+    let array = [test.map(bo, 2), test.unmap(1), test.unmap(0)];
+    assert_eq!(test.bind_with_fence(2, &array, None), err(Errno::EBUSY));
+    let vm = test.rig.file.vm(test.vm).unwrap();
+    let shows = |n: u64| vm.state.read().vmas.find(GpuVa(AT + n * SZ_64K)).is_some();
+    assert_eq!([0, 1, 2].map(shows), [true, true, false], "all or none");
+    let prefetch = VmBindOp { op: BIND_OP_PREFETCH, ..test.map(0, 0) };
+    assert_eq!((plain(prefetch), plain(test.unmap(1))), (OK, OK), "what has no such fence may go");
+    before.signal(Ok(()));
+    test.wait(1);
+    assert_eq!((plain(part), plain(test.unmap(0))), (OK, OK));
+}
+
+#[test]
+fn a_prefetch_gives_its_user_fence_to_a_mirror_and_a_map_does_not() {
+    let test = Pending::with(6);
+    let (before, mirror) = (Fence::new(), VmBindOp { addr: DATA, range: SZ_2M, ..mirror_op() });
+    let wait = test.syncobj(Some(before.clone()));
+    let busy = VmBindOp { flags: BindFlags::IMMEDIATE.bits(), ..test.map(test.bo(1), 0) };
+    assert_eq!(test.bind_with_fence(1, &[busy], Some(wait)), OK);
+    assert_eq!((test.bind_with_fence(2, &[mirror], None), bind(&test.rig, test.vm, mirror)), (OK, OK));
+    let prefetch = VmBindOp { op: BIND_OP_PREFETCH, flags: 0, ..mirror };
+    assert_eq!(test.bind_with_fence(3, &[prefetch], None), OK);
+    let beside = VmBindOp { addr: DATA + SZ_2M, ..mirror };
+    let plain = |op| bind(&test.rig, test.vm, op);
+    assert_eq!([unmap_op(DATA, SZ_2M), beside].map(plain), [err(Errno::EBUSY); 2], "what joins it takes it, too");
+    before.signal(Ok(()));
+    test.wait(3);
+    assert_eq!([beside, unmap_op(DATA, SZ_2M)].map(plain), [OK; 2]);
 }
