@@ -68,6 +68,8 @@ pub(crate) struct BoConfig {
     pub vm: Option<Asid>,
     /// Memory is taken at the first use.
     pub defer: bool,
+    /// No PAT index that compresses may map it.
+    pub no_compression: bool,
 }
 
 impl BoConfig {

@@ -225,7 +225,7 @@ impl Model {
         let is_region = region == CONSULT_MEM_ADVISE_PREF_LOC || (region < 32 && REGIONS >> region & 1 != 0);
         e.require(if what == BIND_OP_PREFETCH { is_region } else { region == 0 });
         e.require(offset.is_multiple_of(SZ_4K) && addr.is_multiple_of(SZ_4K) && range.is_multiple_of(SZ_4K));
-        e.require(range != 0 || is_all);
+        e.require(range != 0 || is_all).wrong(Errno::EOPNOTSUPP, flags & DECOMPRESS != 0);
         e.require(addr.checked_add(range).is_some_and(|end| end <= WINDOW));
         if what == BIND_OP_MAP_USERPTR {
             e.require(!NOT_COHERENT.contains(&pat)).may(&[Errno::EINVAL]);
@@ -239,8 +239,10 @@ impl Model {
         if obj != 0 {
             match self.files[file].bos.get(&obj) {
                 None => _ = e.wrong(Errno::ENOENT, true),
-                Some(bo) if is_map => say_of_bo_bind(bo, vm, (offset, addr, range), pat, e),
-                Some(_) => {}
+                Some(bo) => {
+                    say_of_bo_bind(bo, (offset, addr, range), pat, e);
+                    e.require(!is_map || bo.vm.is_none_or(|own| own == vm.serial));
+                }
             }
         }
     }
@@ -312,9 +314,8 @@ impl Model {
     }
 }
 
-fn say_of_bo_bind(bo: &Bo, vm: Vm, (offset, addr, range): (u64, u64, u64), pat: u64, e: &mut Expected) {
-    e.require(offset.checked_add(range).is_some_and(|end| end <= bo.size))
-        .require(bo.vm.is_none_or(|own| own == vm.serial));
+fn say_of_bo_bind(bo: &Bo, (offset, addr, range): (u64, u64, u64), pat: u64, e: &mut Expected) {
+    e.require(offset.checked_add(range).is_some_and(|end| end <= bo.size));
     if bo.placement & !1 != 0 {
         e.require([offset, addr, range].iter().all(|at| at.is_multiple_of(SZ_64K)));
     }

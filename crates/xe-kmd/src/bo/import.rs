@@ -77,7 +77,8 @@ impl Bo {
     }
 
     fn showing(shared: &Arc<Shared>, object: HostFrame, size: u64, origin: Option<Origin>) -> Arc<Self> {
-        let config = BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true };
+        let config =
+            BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true, no_compression: false };
         let bo = Self::over(shared, config, object, origin);
         bo.note_export();
         bo

@@ -114,7 +114,7 @@ fn parse(platform: &Platform, args: &Madvise) -> Result<Advice, Errno> {
             Ok(Advice::Atomic(args.val))
         }
         ATTR_PAT => {
-            require((args.val as usize) < platform.pat.coherence.len() && args.policy_region == 0 && args.ptr == 0)?;
+            require(platform.pat.entry(args.val).is_some() && args.policy_region == 0 && args.ptr == 0)?;
             Ok(Advice::Pat(args.val as u16))
         }
         ATTR_PURGEABLE => {

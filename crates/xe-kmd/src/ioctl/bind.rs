@@ -14,7 +14,6 @@ use std::sync::Arc;
 use ::sync::RwLockWriteGuard;
 use ::sync::atomic::AtomicU64;
 use units::{GpuRange, GpuVa, HostVa, SZ_2M, SZ_4K, SZ_64K, TileId};
-use xe_spec::pat;
 use xe_uapi::gem::CACHING_WB;
 use xe_uapi::vm::{
     BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, BindFlags,
@@ -185,22 +184,25 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     let flags = BindFlags::from_bits_retain(op.flags);
     let mirror = flags.contains(BindFlags::CPU_ADDR_MIRROR);
     let special = mirror || flags.contains(BindFlags::NULL);
+    let decompress = flags.contains(BindFlags::DECOMPRESS);
     let (map, unmap_all) = (op.op == BIND_OP_MAP, op.op == BIND_OP_UNMAP_ALL);
 
     require(!mirror || vm.svm.is_some())?;
-    let coherence = vm.platform().pat.coherence.get(usize::from(op.pat_index)).ok_or(Errno::EINVAL)?;
+    let pat = vm.platform().pat.entry(op.pat_index.into()).ok_or(Errno::EINVAL)?;
     require(op.op <= BIND_OP_PREFETCH && BindFlags::all().contains(flags))?;
     require(!special || (op.obj == 0 && op.obj_offset == 0))?;
-    require(map || !(special || flags.contains(BindFlags::DECOMPRESS)))?;
+    require(map || !(special || decompress))?;
+    require(!(decompress && pat.compresses))?;
     require(!map || special || op.obj != 0)?;
     require(!unmap_all || (op.obj != 0 && op.addr == 0 && op.range == 0))?;
     let no_obj = matches!(op.op, BIND_OP_MAP_USERPTR | BIND_OP_PREFETCH | BIND_OP_UNMAP);
     require(!no_obj || op.obj == 0)?;
-    require(op.op != BIND_OP_MAP_USERPTR || *coherence != pat::Coherence::None)?;
+    require(op.op != BIND_OP_MAP_USERPTR || pat.coherent)?;
     check_prefetch_region(vm, op)?;
     require(!flags.contains(BindFlags::MADVISE_AUTORESET) || (mirror && map))?;
     require([op.obj_offset, op.addr, op.range].iter().all(|at| at.is_multiple_of(SZ_4K)))?;
-    require(op.range != 0 || unmap_all)
+    require(op.range != 0 || unmap_all)?;
+    if decompress && !vm.platform().compresses { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }
 
 fn check_prefetch_region(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
@@ -241,20 +243,25 @@ fn check_place(file: &File, vm: &Vm, args: &VmBindOp) -> Result<Op, Errno> {
         0 => None,
         handle => Some(file.bo(handle).ok_or(Errno::ENOENT)?),
     };
-    if let Some(bo) = bo.as_ref().filter(|_| args.op == BIND_OP_MAP) {
+    if let Some(bo) = &bo {
         check_bo(vm, args, bo)?;
+    }
+    if let Some(bo) = bo.as_ref().filter(|_| args.op == BIND_OP_MAP) {
+        require(bo.config.vm.is_none_or(|asid| asid == vm.asid))?;
+        bo.standing().check()?;
     }
     Ok(Op { args: *args, bo })
 }
 
+/// What is asked of an UNMAP_ALL, too, though it uses neither offset nor PAT index.
+///
 /// Upstream: `xe_vm_bind_ioctl_validate_bo`.
 fn check_bo(vm: &Vm, args: &VmBindOp, bo: &Bo) -> Result<(), Errno> {
+    let pat = vm.platform().pat.entry(args.pat_index.into()).ok_or(Errno::EINVAL)?;
+    require(!(bo.config.no_compression && pat.compresses))?;
     require(args.obj_offset.checked_add(args.range).is_some_and(|end| end <= bo.config.size))?;
-    require(bo.config.vm.is_none_or(|asid| asid == vm.asid))?;
     if bo.may_be_in_vram() && vm.platform().needs_64k {
         require([args.obj_offset, args.addr, args.range].iter().all(|at| at.is_multiple_of(SZ_64K)))?;
     }
-    let coherence = vm.platform().pat.coherence.get(usize::from(args.pat_index));
-    require(bo.config.caching != CACHING_WB || coherence != Some(&pat::Coherence::None))?;
-    bo.standing().check()
+    require(bo.config.caching != CACHING_WB || pat.coherent)
 }

@@ -21,9 +21,16 @@ pub(super) fn create(file: &File, args: &mut GemCreate) -> Reply {
         0 => None,
         id => Some(file.vm(id).ok_or(Errno::ENOENT)?.asid),
     };
-    let defer = args.flags & GemFlags::DEFER_BACKING.bits() != 0;
-    let (size, placement, caching) = (args.size, args.placement, args.cpu_caching);
-    let bo = Bo::create(&file.shared, BoConfig { size, placement, caching, vm, defer })?;
+    let flags = GemFlags::from_bits_retain(args.flags);
+    let config = BoConfig {
+        size: args.size,
+        placement: args.placement,
+        caching: args.cpu_caching,
+        vm,
+        defer: flags.contains(GemFlags::DEFER_BACKING),
+        no_compression: flags.contains(GemFlags::NO_COMPRESSION),
+    };
+    let bo = Bo::create(&file.shared, config)?;
     args.handle = file.add_bo(&bo)?;
     Ok(0)
 }

@@ -168,7 +168,7 @@ fn a_destroyed_vm_is_gone_and_its_name_is_free() {
 fn vm_bind_checks_each_op() {
     let rig = Rig::new();
     let (vm, _) = mirrored(&rig);
-    let cases: [(&str, Change<VmBindOp>, Result<u32, Errno>); 21] = [
+    let cases: [(&str, Change<VmBindOp>, Result<u32, Errno>); 23] = [
         ("nothing wrong", |_| (), OK),
         ("pat index", |op| op.pat_index = 8, EINVAL),
         ("op", |op| op.op = 5, EINVAL),
@@ -185,6 +185,8 @@ fn vm_bind_checks_each_op() {
         ("region on map", |op| op.prefetch_mem_region_instance = 1, EINVAL),
         ("no such region", |op| (op.op, op.flags, op.prefetch_mem_region_instance) = (BIND_OP_PREFETCH, 0, 3), EINVAL),
         ("autoreset of NULL", |op| op.flags = 0x44, EINVAL),
+        ("decompress", |op| op.flags = BindFlags::DECOMPRESS.bits() | 4, err(Errno::EOPNOTSUPP)),
+        ("decompress on unmap", |op| (op.op, op.flags) = (BIND_OP_UNMAP, 1 << 7), EINVAL),
         ("address", |op| (op.addr, op.range) = (1, SZ_4K), EINVAL),
         ("range", |op| op.range = 1, EINVAL),
         ("no range", |op| op.range = 0, EINVAL),

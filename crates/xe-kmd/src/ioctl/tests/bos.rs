@@ -1,9 +1,10 @@
 //! BOs and userptrs: where they are, what their binds write, and what takes them away.
 
 use super::*;
+use crate::Rules;
 use crate::testing::HwState;
 use units::Dpa;
-use xe_spec::platform::PVC;
+use xe_spec::platform::{BATTLEMAGE, PVC};
 
 pub(super) const AT: u64 = 0x10_0000_0000;
 
@@ -153,14 +154,22 @@ fn binds_of_bos_check_what_they_are_given() {
     let rig = Rig::new();
     let (vm, _) = vm_of(&rig, 6);
     let (vram, system) = (create(&rig, SZ_2M, 2), create(&rig, SZ_64K, 1));
-    let cases: [(VmBindOp, Result<u32, Errno>); 7] = [
+    let all = |obj| VmBindOp { op: BIND_OP_UNMAP_ALL, flags: 0, ..map(obj, 0, 0) };
+    let cases: [(VmBindOp, Result<u32, Errno>); 14] = [
         (map(vram, AT, SZ_2M + SZ_64K), EINVAL),
         (VmBindOp { obj_offset: SZ_64K, ..map(vram, AT, SZ_2M) }, EINVAL),
         (map(vram, AT + SZ_4K, SZ_64K), EINVAL),
         (map(system, AT + SZ_4K, SZ_4K), OK),
         (VmBindOp { pat_index: 0, ..map(system, AT, SZ_64K) }, EINVAL),
         (VmBindOp { pat_index: 0, ..map(vram, AT + SZ_2M, SZ_2M) }, OK),
-        (VmBindOp { op: BIND_OP_UNMAP_ALL, addr: 0, range: 0, flags: 0, ..map(77, 0, 0) }, ENOENT),
+        (all(77), ENOENT),
+        (all(system), OK),
+        (VmBindOp { pat_index: 0, ..all(system) }, EINVAL),
+        (VmBindOp { pat_index: 0, ..all(vram) }, OK),
+        (VmBindOp { obj_offset: SZ_64K, ..all(system) }, OK),
+        (VmBindOp { obj_offset: 2 * SZ_64K, ..all(system) }, EINVAL),
+        (VmBindOp { obj_offset: SZ_4K, ..all(system) }, OK),
+        (VmBindOp { obj_offset: SZ_4K, ..all(vram) }, EINVAL),
     ];
     for (n, (op, want)) in cases.into_iter().enumerate() {
         assert_eq!(bind(&rig, vm, op), want, "case {n}");
@@ -169,6 +178,33 @@ fn binds_of_bos_check_what_they_are_given() {
     assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
     let (other, _) = vm_of(&rig, 6);
     assert_eq!(bind(&rig, other, map(args.handle, AT, SZ_64K)), EINVAL, "another VM's own");
+    assert_eq!(bind(&rig, other, all(args.handle)), OK, "which it does not show");
+}
+
+#[test]
+fn what_compresses_is_refused_where_nothing_may_be_compressed() {
+    let rig = Rig::with(&BATTLEMAGE, Rules::default());
+    let (vm, _) = vm_of(&rig, 6);
+    let no_compression = GemFlags::NO_COMPRESSION.bits();
+    let [plain, bare] = [0, no_compression].map(|flags| {
+        let (placement, cpu_caching) = (1, CACHING_WC);
+        let mut args = GemCreate { size: SZ_64K, placement, cpu_caching, flags, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+        args.handle
+    });
+    let with = |bo, pat_index, flags: BindFlags| {
+        let op = VmBindOp { pat_index, flags: flags.bits(), ..map(bo, AT, SZ_64K) };
+        bind(&rig, vm, op)
+    };
+    let none = BindFlags::empty();
+    assert_eq!([8, 9, 16, 19, 20, 28].map(|pat| with(plain, pat, none)), [OK, OK, EINVAL, EINVAL, OK, EINVAL]);
+    assert_eq!((with(bare, 8, none), with(bare, 9, none)), (OK, EINVAL));
+    assert_eq!([8, 9].map(|pat| with(plain, pat, BindFlags::DECOMPRESS)), [OK, EINVAL]);
+    let advise = |val| {
+        let mut args = Madvise { vm_id: vm, start: AT, range: SZ_64K, attr: ATTR_PAT, val, ..Default::default() };
+        rig.ioctl(nr::MADVISE, &mut args)
+    };
+    assert_eq!([9, 15, 16, 19, 20, 28].map(advise), [OK, OK, EINVAL, EINVAL, OK, EINVAL]);
 }
 
 #[test]
