@@ -166,10 +166,14 @@ impl Bo {
         maps.iter().filter_map(Weak::upgrade).any(|map| map.space.ptr_eq(space))
     }
 
-    /// A new BO. `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
+    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
+        let platform = shared.platform();
+        if config.placement & !SYSTEM != 0 && !config.size.is_multiple_of(platform.min_vram_page()) {
+            return Err(Errno::EINVAL);
+        }
         let fits = |size: u64| config.size <= size;
-        let tiles = shared.platform().tiles.iter().enumerate();
+        let tiles = platform.tiles.iter().enumerate();
         let in_vram =
             |(n, tile): (usize, &xe_spec::platform::Tile)| config.placement >> (1 + n) & 1 != 0 && fits(tile.vram_size);
         let in_system = config.placement & SYSTEM != 0 && fits(shared.system.size());

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use units::{SZ_1G, SZ_4K, SZ_64K, Spans};
+use units::{SZ_1G, SZ_4K, Spans};
 use xe_spec::platform::Platform;
 use xe_uapi::gem::{self, GemCreate, GemFlags};
 
@@ -114,21 +114,21 @@ pub(crate) const fn region_mask(platform: &Platform) -> u32 {
     (1 << (platform.tiles.len() + 1)) - 1
 }
 
-/// Checks GEM_CREATE's arguments, in upstream's order; whether a VM id is known is the caller's to check.
+/// Checks GEM_CREATE's arguments, in upstream's order. Whether a VM id is known is the caller's to check, whether the size
+/// fits a placement [`Bo::create`]'s.
 pub(crate) fn check_create(platform: &Platform, args: &GemCreate) -> Result<(), Errno> {
     let in_vram = args.placement & !1 != 0;
     let flags = GemFlags::from_bits(args.flags);
-    let zeros = args.extensions == 0 && args.pad == [0; 3] && args.reserved == [0; 2] && args.handle == 0;
+    let zeros = args.pad == [0; 3] && args.reserved == [0; 2] && args.handle == 0;
     let Some(flags) = flags.filter(|_| zeros) else { return Err(Errno::EINVAL) };
     if args.placement == 0 || args.placement & !region_mask(platform) != 0 {
         return Err(Errno::EINVAL);
     }
+    if args.size == 0 || !args.size.is_multiple_of(SZ_4K) {
+        return Err(Errno::EINVAL);
+    }
     if flags.contains(GemFlags::NO_COMPRESSION) && !platform.compresses {
         return Err(Errno::EOPNOTSUPP);
-    }
-    let granule = if in_vram && platform.needs_64k { SZ_64K } else { SZ_4K };
-    if args.size == 0 || !args.size.is_multiple_of(granule) {
-        return Err(Errno::EINVAL);
     }
     if flags.contains(GemFlags::NEEDS_VISIBLE_VRAM) && !in_vram {
         return Err(Errno::EINVAL);

@@ -35,12 +35,18 @@ uapi! {
 
 /// Flag of EXEC_QUEUE_CREATE.
 pub const QUEUE_LOW_LATENCY_HINT: u32 = 1;
-/// The only extension of EXEC_QUEUE_CREATE.
-pub const QUEUE_EXTENSION_SET_PROPERTY: u32 = 0;
 /// Property: 0 low, 1 normal, 2 high.
 pub const QUEUE_PROPERTY_PRIORITY: u32 = 0;
 /// Property: timeslice, microseconds.
 pub const QUEUE_PROPERTY_TIMESLICE: u32 = 1;
+/// Property: protected content.
+pub const QUEUE_PROPERTY_PXP_TYPE: u32 = 2;
+/// Property: address of the context image that a replay of a hang begins with.
+pub const QUEUE_HANG_REPLAY_STATE: u32 = 3;
+/// Property: a group of queues that share a context slot.
+pub const QUEUE_PROPERTY_MULTI_GROUP: u32 = 4;
+/// Property: the render engine's state cache without its performance fix.
+pub const QUEUE_DISABLE_STATE_CACHE_PERF_FIX: u32 = 6;
 
 uapi! {
     /// Argument of EXEC_QUEUE_DESTROY.

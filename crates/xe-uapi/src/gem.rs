@@ -3,7 +3,7 @@
 uapi! {
     /// Argument of GEM_CREATE.
     GemCreate, 56 {
-        /// Zero.
+        /// Chain of extensions; 0: none.
         extensions: u64 = 0,
         /// Bytes.
         size: u64 = 8,
@@ -38,6 +38,9 @@ bitflags::bitflags! {
         const NO_COMPRESSION = 8;
     }
 }
+
+/// The only property that an extension sets: protected content.
+pub const PROPERTY_PXP_TYPE: u32 = 0;
 
 /// The CPU maps it write-back.
 pub const CACHING_WB: u16 = 1;

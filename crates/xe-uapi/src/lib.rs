@@ -70,7 +70,7 @@ uapi! {
 }
 
 uapi! {
-    /// The extension that sets a property of a queue.
+    /// The extension that sets a property of a queue, or of a BO.
     ExtSetProperty, 48 {
         /// Head.
         base: UserExtension = 0,
@@ -80,7 +80,14 @@ uapi! {
         pad: u32 = 20,
         /// Its value (or a pointer).
         value: u64 = 24,
-        /// Zero.
+        /// Nobody looks at it.
         reserved: [u64; 2] = 32,
     }
 }
+
+/// Name of the only extension, of GEM_CREATE and of EXEC_QUEUE_CREATE: [`ExtSetProperty`].
+pub const EXTENSION_SET_PROPERTY: u32 = 0;
+/// Value of a property: no protected content.
+pub const PXP_TYPE_NONE: u64 = 0;
+/// Value of a property: content that a session of DRM protects.
+pub const PXP_TYPE_HWDRM: u64 = 1;

@@ -125,6 +125,8 @@ bitflags::bitflags! {
         const HAS_CPU_ADDR_MIRROR = 4;
         /// A BO may ask not to be compressed.
         const HAS_NO_COMPRESSION_HINT = 8;
+        /// Queues may do without a fix of the state cache.
+        const HAS_DISABLE_STATE_CACHE_PERF_FIX = 0x10;
         /// MADVISE knows of BOs whose contents are not needed.
         const HAS_PURGING_SUPPORT = 0x20;
     }

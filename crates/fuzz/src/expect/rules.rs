@@ -91,7 +91,7 @@ impl Model {
     fn say_of_bo(&self, file: usize, asked: &Asked<'_>, e: &mut Expected) {
         let (size, placement, flags) = (asked.get("size"), asked.get32("placement"), asked.get("flags"));
         let (caching, vm) = (asked.get("cpu_caching"), asked.get32("vm_id"));
-        e.require(asked.is_zero(&["extensions", "reserved", "pad", "handle"]));
+        e.require(asked.is_zero(&["reserved", "pad", "handle"]));
         e.require(placement != 0 && placement & !REGIONS == 0).require(flags & !15 == 0);
         e.wrong(Errno::EOPNOTSUPP, flags & 8 != 0);
         e.require(caching == 1 || caching == 2);
@@ -101,6 +101,10 @@ impl Model {
         e.require(size != 0 && size.is_multiple_of(granule));
         e.wrong(Errno::ENOENT, vm != 0 && !self.files[file].vms.contains_key(&vm));
         e.may(SHORT);
+        say_of_extensions(asked, asked.get("extensions"), e, |ext, e| {
+            e.require(ext.get("property") == 0);
+            say_of_protection(ext.get("value"), e);
+        });
     }
 
     fn say_of_queue(&self, file: usize, asked: &Asked<'_>, e: &mut Expected) {
@@ -119,12 +123,29 @@ impl Model {
             e.require(width == 1 && placements == 1 && first.get("engine_instance") == 0);
         } else {
             let engines_of = ENGINES.iter().find(|one| one.0 == class).map_or(0, |one| one.1);
-            let is_known = |one: &Pointed| one.get("engine_instance") < engines_of && one.get("pad") == 0;
+            let is_known = |one: &Pointed| one.get("engine_instance") < engines_of;
             let is_same = |one: &Pointed| (one.get("engine_class"), one.get("gt_id")) == (class, gt);
             e.require(engines.iter().all(|one| is_known(one) && is_same(one)));
-            e.wrong(Errno::EOPNOTSUPP, width > 1);
+            // Which must be neighbours.
+            e.wrong(Errno::EOPNOTSUPP, width > 1).may(if width > 1 { &[Errno::EINVAL] } else { &[] });
         }
-        say_of_extensions(asked, asked.get("extensions"), e);
+        let (mut has_replay, mut in_group) = (false, false);
+        say_of_extensions(asked, asked.get("extensions"), e, |ext, e| match (ext.get("property"), ext.get("value")) {
+            (0, 2) => _ = e.may(&[Errno::EPERM]),
+            (0, value) => _ = e.require(value < 2),
+            (1, value) => _ = e.require((1..=10_000_000).contains(&value)),
+            (2, value) => say_of_protection(value, e),
+            // The image of a context is longer than what the model knows of.
+            (3, _) => {
+                e.require(!has_replay).may(&[Errno::EFAULT]);
+                has_replay = true;
+            }
+            (4, _) => _ = e.wrong(Errno::ENODEV, true),
+            (5, _) => in_group = true,
+            (6, _) => _ = e.wrong(Errno::EOPNOTSUPP, true),
+            _ => _ = e.require(false),
+        });
+        e.require(!in_group);
     }
 
     fn say_of_exec(&self, file: usize, asked: &Asked<'_>, e: &mut Expected) {
@@ -336,8 +357,8 @@ fn say_of_query(asked: &Asked<'_>, e: &mut Expected) {
     e.may(if size == 0 { &[] } else { &[Errno::EINVAL, Errno::EFAULT, Errno::ENODEV] });
 }
 
-/// A chain of properties of a queue.
-fn say_of_extensions(asked: &Asked<'_>, mut at: u64, e: &mut Expected) {
+/// A chain of properties.
+fn say_of_extensions(asked: &Asked<'_>, mut at: u64, e: &mut Expected, mut say: impl FnMut(&Pointed, &mut Expected)) {
     for _ in 0..16 {
         if at == 0 {
             return;
@@ -347,15 +368,13 @@ fn say_of_extensions(asked: &Asked<'_>, mut at: u64, e: &mut Expected) {
             return;
         };
         let ext = &all[0];
-        e.require(ext.is_zero(&["pad", "reserved"]) && ext.get("base.pad") == 0 && ext.get("base.name") == 0);
-        match (ext.get("property"), ext.get("value")) {
-            (0, 2) => _ = e.may(&[Errno::EPERM]),
-            (0, value) => _ = e.require(value < 2),
-            (1, value) => _ = e.require((1..=10_000_000).contains(&value)),
-            (2, _) => _ = e.wrong(Errno::EOPNOTSUPP, true),
-            _ => _ = e.require(false),
-        }
+        e.require(ext.is_zero(&["pad"]) && ext.get("base.pad") == 0 && ext.get("base.name") == 0);
+        say(ext, e);
         at = ext.get("base.next_extension");
     }
-    e.wrong(Errno::E2BIG, true);
+    e.wrong(Errno::E2BIG, at != 0);
+}
+
+fn say_of_protection(kind: u64, e: &mut Expected) {
+    e.wrong(Errno::ENODEV, kind == 1).require(kind <= 1);
 }

@@ -12,25 +12,26 @@ use std::sync::Arc;
 use xe_spec::fault::{EngineClass, EngineId};
 use xe_spec::platform::Platform;
 use xe_spec::share::{Priority, Share};
+use xe_uapi::ExtSetProperty;
 use xe_uapi::exec::{
     CLASS_COMPUTE, CLASS_COPY, CLASS_RENDER, CLASS_VM_BIND, ExecQueueCreate, ExecQueueDestroy, ExecQueueGetProperty,
-    ExecQueueSetProperty, MAX_ENGINE_INSTANCE, QUEUE_EXTENSION_SET_PROPERTY, QUEUE_GET_PROPERTY_BAN,
-    QUEUE_LOW_LATENCY_HINT, QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY, QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_TIMESLICE,
+    ExecQueueSetProperty, MAX_ENGINE_INSTANCE, QUEUE_DISABLE_STATE_CACHE_PERF_FIX, QUEUE_GET_PROPERTY_BAN,
+    QUEUE_HANG_REPLAY_STATE, QUEUE_LOW_LATENCY_HINT, QUEUE_PROPERTY_MULTI_GROUP, QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY,
+    QUEUE_PROPERTY_PRIORITY, QUEUE_PROPERTY_PXP_TYPE, QUEUE_PROPERTY_TIMESLICE,
 };
 use xe_uapi::query::EngineClassInstance;
-use xe_uapi::{ExtSetProperty, UserExtension};
 
-use super::stub::missing;
+use super::extensions::{self, check_protection};
 use super::{Reply, require};
 use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
 use crate::exec_queue::ExecQueue;
 use crate::file::File;
 use crate::vm::Vm;
-use units::TileId;
+use units::{HostVa, SZ_4K, TileId};
 
-/// Extensions in one chain.
-const MAX_EXTENSIONS: usize = 16;
+/// The highest priority inside of a group of queues.
+const MAX_MULTI_QUEUE_PRIORITY: u64 = 2;
 /// Priorities by their number.
 const PRIORITIES: [Priority; Priority::COUNT] = [Priority::Low, Priority::Normal, Priority::High];
 /// The highest priority that the caller may ask for: high is for those who may raise their own.
@@ -57,23 +58,34 @@ pub(super) fn create(file: &File, args: &mut ExecQueueCreate) -> Reply {
 fn bind_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     require(args.width == 1 && args.num_placements == 1 && engines[0].engine_instance == 0)?;
     let vm = open_vm(file, args.vm_id)?;
-    read_share(file, args.extensions, ClassSchedule::default())?;
+    // Upstream's runs on the copy engine that migrates.
+    read_share(file, args.extensions, EngineClass::Copy, ClassSchedule::default())?;
     Ok(ExecQueue::bind(vm, &file.queues))
 }
 
 fn engine_queue(file: &File, args: &ExecQueueCreate, engines: &[EngineClassInstance]) -> Result<Arc<ExecQueue>, Errno> {
     let first = &engines[0];
-    require(engines.iter().all(|one| (one.engine_class, one.gt_id, one.pad) == (first.engine_class, first.gt_id, 0)))?;
+    require(engines.iter().all(|one| (one.engine_class, one.gt_id) == (first.engine_class, first.gt_id)))?;
     let known: Result<Vec<_>, _> = engines.iter().map(|one| engine_id(file.shared.platform(), one)).collect();
     let placement = known?;
+    require(is_contiguous(&placement, args.width.into()))?;
     if args.width > 1 {
         return Err(Errno::EOPNOTSUPP);
     }
     let vm = open_vm(file, args.vm_id)?;
     let EngineId { tile, class, .. } = *placement.first().ok_or(Errno::EINVAL)?;
     let schedule = file.shared.classes.get(tile, class);
-    let share = read_share(file, args.extensions, schedule)?;
+    let share = read_share(file, args.extensions, class, schedule)?;
     ExecQueue::engine(vm, &file.queues, &placement, share, schedule.job_timeout_ns())
+}
+
+/// Whether the engines that run side by side are neighbours, placement by placement.
+///
+/// Upstream: `calc_validate_logical_mask`.
+fn is_contiguous(engines: &[EngineId], width: usize) -> bool {
+    let mask =
+        |column: usize| engines.iter().skip(column).step_by(width).fold(0u32, |mask, one| mask | 1 << one.instance);
+    (1..width).all(|column| mask(column) == mask(column - 1) << 1)
 }
 
 fn open_vm(file: &File, id: u32) -> Result<Arc<Vm>, Errno> {
@@ -100,51 +112,75 @@ pub(super) fn engine_id(platform: &Platform, engine: &EngineClassInstance) -> Re
     Ok(EngineId { tile: TileId(engine.gt_id as u8), class, instance: engine.engine_instance })
 }
 
-/// Walks the chain of extensions: what each sets of a share, which begins as the class has it.
-fn read_share(file: &File, mut next: u64, schedule: ClassSchedule) -> Result<Share, Errno> {
-    let mut share = Share { priority: Priority::Normal, timeslice_us: schedule.timeslice_us.into() };
-    for _ in 0..MAX_EXTENSIONS {
-        if next == 0 {
-            return Ok(share);
-        }
-        let ext = read_property(file, next)?;
-        set_property(file, &ext, schedule, &mut share)?;
-        next = ext.base.next_extension;
-    }
-    Err(Errno::E2BIG)
+/// What the extensions of a queue set.
+struct Settings {
+    share: Share,
+    has_replay: bool,
+    /// What only a queue of a group may have.
+    needs_group: bool,
 }
 
-/// Reads an extension once, whole: the program may change it meanwhile. One of another kind may be shorter, and be the
-/// last before memory ends: so its head is judged by itself where the whole cannot be read.
-fn read_property(file: &File, at: u64) -> Result<ExtSetProperty, Errno> {
-    let is_known = |head: &UserExtension| require(head.pad == 0 && head.name == QUEUE_EXTENSION_SET_PROPERTY);
-    let ext: Result<ExtSetProperty, Errno> = file.shared.copy_in(at);
-    match ext {
-        Ok(ext) => is_known(&ext.base).map(|()| ext),
-        Err(error) => file.shared.copy_in(at).and_then(|head| is_known(&head)).and(Err(error)),
-    }
+/// What the chain of extensions sets of a share, which begins as the class has it.
+///
+/// Upstream: `exec_queue_user_extensions`.
+fn read_share(file: &File, chain: u64, class: EngineClass, schedule: ClassSchedule) -> Result<Share, Errno> {
+    let share = Share { priority: Priority::Normal, timeslice_us: schedule.timeslice_us.into() };
+    let mut settings = Settings { share, has_replay: false, needs_group: false };
+    extensions::for_each(file, chain, |ext| set_property(file, ext, class, schedule, &mut settings))?;
+    // No engine of these platforms serves groups.
+    require(!settings.needs_group)?;
+    Ok(settings.share)
 }
 
-fn set_property(file: &File, ext: &ExtSetProperty, schedule: ClassSchedule, share: &mut Share) -> Result<(), Errno> {
-    require(ext.pad == 0 && ext.reserved == [0; 2])?;
+fn set_property(
+    file: &File,
+    ext: &ExtSetProperty,
+    class: EngineClass,
+    schedule: ClassSchedule,
+    settings: &mut Settings,
+) -> Result<(), Errno> {
     match ext.property {
         QUEUE_PROPERTY_PRIORITY => {
             let asked = usize::try_from(ext.value).ok().and_then(|at| PRIORITIES.get(at)).ok_or(Errno::EINVAL)?;
             if ext.value > max_priority(file) {
                 return Err(Errno::EPERM);
             }
-            share.priority = *asked;
-            Ok(())
+            settings.share.priority = *asked;
         }
         QUEUE_PROPERTY_TIMESLICE => {
             require(schedule.timeslices().contains(&ext.value))?;
-            share.timeslice_us = ext.value;
-            Ok(())
+            settings.share.timeslice_us = ext.value;
         }
-        3..=6 => Err(Errno::EINVAL),
-        2 => Err(missing(file, xe_uapi::ioctl::EXEC_QUEUE_CREATE, "protected content")),
-        _ => Err(Errno::EINVAL),
+        QUEUE_PROPERTY_PXP_TYPE => check_protection(ext.value)?,
+        QUEUE_HANG_REPLAY_STATE => {
+            require(!settings.has_replay)?;
+            let mut image = vec![0; replay_bytes(file.shared.platform(), class)];
+            file.shared.copy_in_bytes(HostVa(ext.value), &mut image)?;
+            settings.has_replay = true;
+        }
+        QUEUE_PROPERTY_MULTI_GROUP => return Err(Errno::ENODEV),
+        QUEUE_PROPERTY_MULTI_QUEUE_PRIORITY => {
+            require(ext.value <= MAX_MULTI_QUEUE_PRIORITY)?;
+            settings.needs_group = true;
+        }
+        QUEUE_DISABLE_STATE_CACHE_PERF_FIX if class != EngineClass::Render => return Err(Errno::EOPNOTSUPP),
+        QUEUE_DISABLE_STATE_CACHE_PERF_FIX => {}
+        _ => return Err(Errno::EINVAL),
     }
+    Ok(())
+}
+
+/// Bytes of the context image that a program gives for a replay: it is read, and has no effect.
+///
+/// Upstream: `xe_gt_lrc_hang_replay_size`.
+const fn replay_bytes(platform: &Platform, class: EngineClass) -> usize {
+    let pages = match (class, platform.graphics_verx100 >= 2000) {
+        (EngineClass::Copy, _) => 1,
+        (EngineClass::Render, true) => 3,
+        (EngineClass::Compute, true) => 2,
+        (EngineClass::Render | EngineClass::Compute, false) => 13,
+    };
+    pages * SZ_4K as usize
 }
 
 /// EXEC_QUEUE_DESTROY.

@@ -6,8 +6,11 @@
 
 use units::HostFrame;
 use xe_uapi::drm::GemClose;
-use xe_uapi::gem::{GemCreate, GemFlags, GemMmapOffset, MMAP_OFFSET_PCI_BARRIER, PCI_BARRIER_OFFSET};
+use xe_uapi::gem::{
+    GemCreate, GemFlags, GemMmapOffset, MMAP_OFFSET_PCI_BARRIER, PCI_BARRIER_OFFSET, PROPERTY_PXP_TYPE,
+};
 
+use super::extensions::{self, check_protection};
 use super::{Reply, require};
 use crate::bo::{Bo, BoConfig};
 use crate::errno::Errno;
@@ -31,6 +34,10 @@ pub(super) fn create(file: &File, args: &mut GemCreate) -> Reply {
         no_compression: flags.contains(GemFlags::NO_COMPRESSION),
     };
     let bo = Bo::create(&file.shared, config)?;
+    extensions::for_each(file, args.extensions, |ext| {
+        require(ext.property == PROPERTY_PXP_TYPE)?;
+        check_protection(ext.value)
+    })?;
     args.handle = file.add_bo(&bo)?;
     Ok(0)
 }

@@ -19,6 +19,7 @@
 //! | [`dma_buf`] | DMA_BUF_* |
 //! | [`syncobj`], [`syncobj_wait`] | SYNCOBJ_* |
 //! | [`sync_file`] | SYNC_IOC_* |
+//! | [`extensions`] | the chains of those that make something |
 //! | [`stub`] | what is not there |
 //!
 //! Locking: none here; each module says its own.
@@ -31,6 +32,7 @@ mod core;
 mod dma_buf;
 mod exec;
 mod exec_queue;
+mod extensions;
 mod gem;
 mod ops;
 mod query;

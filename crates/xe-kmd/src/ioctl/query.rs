@@ -104,6 +104,7 @@ fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
     let mut flags = ConfigFlags::HAS_VRAM
         | ConfigFlags::HAS_LOW_LATENCY
         | ConfigFlags::HAS_CPU_ADDR_MIRROR
+        | ConfigFlags::HAS_DISABLE_STATE_CACHE_PERF_FIX
         | ConfigFlags::HAS_PURGING_SUPPORT;
     flags.set(ConfigFlags::HAS_NO_COMPRESSION_HINT, platform.compresses);
     let mut info = [0u64; query::CONFIG_WORDS];

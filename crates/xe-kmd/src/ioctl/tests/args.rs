@@ -58,7 +58,7 @@ fn the_device_is_a_two_tile_ponte_vecchio() {
         assert_eq!(rig.ioctl(nr::DEVICE_QUERY, &mut DeviceQuery { query, size, data: USER, ..Default::default() }), OK);
     };
     ask(CONFIG, 48);
-    assert_eq!(rig.get::<[u64; 6]>(USER), [5, 0x2f_0bd5, 0x27, SZ_64K, 57, 1]);
+    assert_eq!(rig.get::<[u64; 6]>(USER), [5, 0x2f_0bd5, 0x37, SZ_64K, 57, 1]);
     ask(GT_LIST, 200);
     let gts: [Gt; 2] = [rig.get(USER + 8), rig.get(USER + 104)];
     assert_eq!(gts.map(|gt| (gt.tile_id, gt.gt_id)), [(0, 0), (1, 1)]);
@@ -293,7 +293,7 @@ fn queues_check_their_engines() {
     assert_eq!(create(copy, &|args| args.width = 0), EINVAL);
     assert_eq!(create(copy, &|args| (args.width, args.num_placements) = (9, 9)), EINVAL);
     assert_eq!(create(copy, &|args| args.num_placements = 2), OK);
-    assert_eq!(create(copy, &|args| args.width = 2), err(Errno::EOPNOTSUPP));
+    assert_eq!(create(copy, &|args| args.width = 2), EINVAL, "one engine twice at a time");
     assert_eq!(create(copy, &|args| args.instances = 8), err(Errno::EFAULT));
     assert_eq!(create(copy, &|args| args.vm_id = 99), ENOENT);
     assert_eq!(create(EngineClassInstance { gt_id: 2, ..copy }, &|_| ()), EINVAL);
@@ -321,7 +321,11 @@ fn queue_properties_are_checked_along_the_chain() {
     assert_eq!((with(0, 0, 1), rig.memory.reads(USER + 64)), (OK, 1), "what is judged is what was read");
     assert_eq!([0, 1, 2, 3].map(|n| with(0, 0, n)), [OK, OK, err(Errno::EPERM), EINVAL]);
     assert_eq!([0, 1, 10_000_000, 10_000_001].map(|n| with(0, 1, n)), [EINVAL, OK, OK, EINVAL]);
-    assert_eq!((with(0, 3, 0), with(0, 7, 0)), (EINVAL, EINVAL));
+    assert_eq!([0, 1, 5].map(|kind| with(0, 2, kind)), [OK, err(Errno::ENODEV), EINVAL], "protected content");
+    assert_eq!((with(0, 3, USER), with(0, 3, 8)), (OK, err(Errno::EFAULT)), "the image for a replay");
+    assert_eq!(with(0, 4, 1 << 63), err(Errno::ENODEV), "a group of queues");
+    assert_eq!((with(0, 5, 1), with(8, 5, 3), with(8, 5, 1)), (EINVAL, EINVAL, err(Errno::EFAULT)));
+    assert_eq!((with(0, 6, 1), with(0, 7, 0)), (err(Errno::EOPNOTSUPP), EINVAL));
     assert_eq!(with(8, 0, 1), err(Errno::EFAULT));
     assert_eq!(with(USER + 64, 0, 1), err(Errno::E2BIG), "a chain that bites its tail");
 }
@@ -435,7 +439,7 @@ fn buffer_objects_check_their_arguments() {
     };
     assert_eq!(create(&|_| ()), (OK, 1));
     assert_eq!(create(&|args| (args.placement, args.size, args.cpu_caching) = (2, SZ_64K, CACHING_WC)), (OK, 2));
-    let refused: [(Change<GemCreate>, Errno); 13] = [
+    let refused: [(Change<GemCreate>, Errno); 15] = [
         (|args| args.size = 100, Errno::EINVAL),
         (|args| args.size = 0, Errno::EINVAL),
         (|args| args.size = u64::MAX << 32, Errno::ENOSPC),
@@ -447,6 +451,8 @@ fn buffer_objects_check_their_arguments() {
         (|args| args.flags = 16, Errno::EINVAL),
         (|args| args.flags = 4, Errno::EINVAL),
         (|args| args.flags = 8, Errno::EOPNOTSUPP),
+        (|args| (args.flags, args.size) = (8, 0), Errno::EINVAL),
+        (|args| (args.placement, args.cpu_caching, args.vm_id) = (2, CACHING_WC, 77), Errno::ENOENT),
         (|args| args.vm_id = 77, Errno::ENOENT),
         (|args| args.pad[1] = 1, Errno::EINVAL),
     ];

@@ -208,6 +208,23 @@ fn what_compresses_is_refused_where_nothing_may_be_compressed() {
 }
 
 #[test]
+fn a_buffer_object_says_that_it_is_not_protected() {
+    let rig = Rig::new();
+    let create = |extensions| {
+        let mut args =
+            GemCreate { size: SZ_4K, placement: 1, cpu_caching: CACHING_WB, extensions, ..Default::default() };
+        rig.ioctl(nr::GEM_CREATE, &mut args)
+    };
+    let with = |property, value| {
+        rig.put(USER, &ExtSetProperty { property, value, ..Default::default() });
+        create(USER)
+    };
+    assert_eq!([0, 1, 7].map(|kind| with(0, kind)), [OK, err(Errno::ENODEV), EINVAL]);
+    assert_eq!((with(1, 0), create(8)), (EINVAL, err(Errno::EFAULT)));
+    assert_eq!(rig.memory.objects(), 1, "what is refused leaves nothing");
+}
+
+#[test]
 fn unmap_all_finds_every_bind_of_a_bo_and_no_other() {
     let rig = Rig::new();
     let (vm, asid) = vm_of(&rig, 6);

@@ -1,9 +1,11 @@
 //! How a queue ends, and what ends with it.
 
 use super::*;
+use crate::Rules;
 use ::sync::sim::{Limits, Outcome, Random, run};
 use std::sync::Arc;
 use xe_spec::fault::{ContextId, EngineClass, EngineId};
+use xe_spec::platform::BATTLEMAGE;
 use xe_spec::share::{Priority, Share};
 
 /// Longer than any test takes.
@@ -231,4 +233,52 @@ fn no_property_of_a_queue_can_be_changed() {
         rig.ioctl(nr::EXEC_QUEUE_SET_PROPERTY, &mut args)
     };
     assert_eq!([set(id, 5, 0), set(99, 5, 0), set(99, 0, 0), set(99, 5, 1)], [EINVAL, ENOENT, EINVAL, EINVAL]);
+}
+
+#[test]
+fn a_chain_has_up_to_sixteen_extensions() {
+    let rig = Rig::new();
+    let vm = fault_vm(&rig);
+    let create = |count: u64| {
+        rig.put(USER, &EngineClassInstance { engine_class: CLASS_COPY, pad: 1, ..Default::default() });
+        for n in 1..=count {
+            let next_extension = if n < count { USER + 64 * (n + 1) } else { 0 };
+            let base = UserExtension { next_extension, ..Default::default() };
+            rig.put(USER + 64 * n, &ExtSetProperty { base, value: 1, reserved: [1; 2], ..Default::default() });
+        }
+        let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id: vm, ..Default::default() };
+        (args.instances, args.extensions) = (USER, USER + 64);
+        rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+    };
+    assert_eq!([15, 16, 17].map(create), [OK, OK, err(Errno::E2BIG)]);
+}
+
+#[test]
+fn engines_side_by_side_are_neighbours_and_refused_all_the_same() {
+    let rig = Rig::new();
+    let vm_id = fault_vm(&rig);
+    let create = |instances: &[u16], width| {
+        let engine =
+            |&engine_instance| EngineClassInstance { engine_class: CLASS_COPY, engine_instance, ..Default::default() };
+        rig.put(USER, instances.iter().map(engine).collect::<Vec<_>>().as_slice());
+        let num_placements = instances.len() as u16 / width;
+        let mut args = ExecQueueCreate { width, num_placements, vm_id, instances: USER, ..Default::default() };
+        rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args)
+    };
+    let not_here = err(Errno::EOPNOTSUPP);
+    assert_eq!([create(&[0, 1], 2), create(&[0, 0], 2), create(&[1, 0], 2)], [not_here, EINVAL, EINVAL]);
+    assert_eq!([create(&[0, 1, 2, 3], 2), create(&[0, 1, 2, 2], 2), create(&[0, 0], 1)], [not_here, EINVAL, OK]);
+}
+
+#[test]
+fn a_render_engine_may_do_without_a_fix_of_its_state_cache() {
+    let rig = Rig::with(&BATTLEMAGE, Rules::default());
+    let vm_id = fault_vm(&rig);
+    for (engine_class, want) in [(CLASS_RENDER, OK), (CLASS_COMPUTE, err(Errno::EOPNOTSUPP))] {
+        rig.put(USER, &EngineClassInstance { engine_class, ..Default::default() });
+        rig.put(USER + 64, &ExtSetProperty { property: 6, value: 1, ..Default::default() });
+        let mut args = ExecQueueCreate { width: 1, num_placements: 1, vm_id, instances: USER, ..Default::default() };
+        args.extensions = USER + 64;
+        assert_eq!(rig.ioctl(nr::EXEC_QUEUE_CREATE, &mut args), want);
+    }
 }
