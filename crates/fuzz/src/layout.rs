@@ -44,7 +44,7 @@ kinds! {
     ExtSetProperty = xe_uapi::ExtSetProperty, UserExtension = xe_uapi::UserExtension, Exec = exec::Exec, Sync = exec::Sync,
     WaitUserFence = exec::WaitUserFence, Madvise = attr::Madvise, VmQueryMemRangeAttr = attr::VmQueryMemRangeAttr,
     DmaBufSync = dma_buf::DmaBufSync, DmaBufSyncFile = dma_buf::DmaBufSyncFile,
-    SyncMerge = sync_file::SyncMerge, SyncFileInfo = sync_file::SyncFileInfo,
+    Observation = query::Observation, SyncMerge = sync_file::SyncMerge, SyncFileInfo = sync_file::SyncFileInfo,
 }
 
 /// A number inside of a struct: its name, offset and bytes (1, 2, 4 or 8).
@@ -172,7 +172,6 @@ pub struct Call {
 
 macro_rules! calls {
     ($($name:ident: $kind:ident,)*) => { &[$(Call { name: stringify!($name), request: ioctl::$name, kind: Kind::$kind },)*
-        Call { name: "OBSERVATION", request: ioctl::request(1, ioctl::NR_OBSERVATION, 32), kind: Kind::Words },
         Call { name: "DMA_BUF_SYNC", request: passed(1, dma_buf::KIND, dma_buf::NR_SYNC, 8), kind: Kind::DmaBufSync },
         Call { name: "DMA_BUF_SET_NAME", request: passed(1, dma_buf::KIND, dma_buf::NR_SET_NAME, 8), kind: Kind::Words },
         Call { name: "DMA_BUF_EXPORT", request: passed(3, dma_buf::KIND, dma_buf::NR_EXPORT_SYNC_FILE, 8), kind: Kind::DmaBufSyncFile },
@@ -194,7 +193,7 @@ pub const CALLS: &[Call] = calls! {
     EXEC_QUEUE_CREATE: ExecQueueCreate, EXEC_QUEUE_DESTROY: ExecQueueDestroy,
     EXEC_QUEUE_GET_PROPERTY: ExecQueueGetProperty, EXEC: Exec, WAIT_USER_FENCE: WaitUserFence, MADVISE: Madvise,
     VM_QUERY_MEM_RANGE_ATTRS: VmQueryMemRangeAttr, EXEC_QUEUE_SET_PROPERTY: ExecQueueSetProperty,
-    VM_GET_PROPERTY: VmGetProperty,
+    VM_GET_PROPERTY: VmGetProperty, OBSERVATION: Observation,
 };
 
 /// A request on a descriptor that an ioctl gave out.

@@ -3,25 +3,30 @@
 //! A queue's time is that which its context had an engine; queues that ended leave theirs with the file. All engines share
 //! one clock, so its count is the total of every class.
 //!
-//! Locking: none of its own; each BO's lock by itself.
+//! Locking: a leaf around the name; each BO's lock by itself.
 //!
 //! Upstream: `xe_drm_client.c` (`xe_drm_client_fdinfo`), `drm_file.c` (`drm_show_memory_stats`).
 
 use std::sync::Arc;
 
+use sync::Mutex;
 use sync::atomic::AtomicU64;
+use sync::rank::mutex;
 use sync::time::now_ns;
 use xe_spec::fault::EngineClass;
 use xe_spec::platform::Platform;
 
 use crate::bo::Bo;
 use crate::exec_queue::ExecQueue;
+use crate::ranks;
 
 const CLASSES: [EngineClass; 3] = EngineClass::ALL;
 
-/// An open file's number and the time of its queues that ended.
+/// An open file's number, its name, and the time of its queues that ended.
 pub(crate) struct Client {
-    id: u64,
+    pub id: u64,
+    /// What the program calls it (SET_CLIENT_NAME).
+    pub name: Mutex<Option<String>>,
     ended_ns: [AtomicU64; CLASSES.len()],
 }
 
@@ -30,6 +35,8 @@ pub(crate) struct Client {
 pub struct Usage {
     /// Number of the open file: no other of the device has it.
     pub client: u64,
+    /// What the program calls it.
+    pub name: Option<String>,
     /// Memory, by the kernel's names of its kinds: system, gtt, and the VRAM of each tile.
     pub memory: Vec<MemoryUse>,
     /// Engines, by class.
@@ -77,7 +84,7 @@ pub struct EngineUse {
 
 impl Client {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, ended_ns: [const { AtomicU64::new(0) }; CLASSES.len()] }
+        Self { id, name: mutex(ranks::LEAF, None), ended_ns: [const { AtomicU64::new(0) }; CLASSES.len()] }
     }
 
     /// Keeps the time of a queue that is about to end.
@@ -99,7 +106,8 @@ impl Client {
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
         let is_active =
             |bo: &Bo| users.iter().any(|vm| bo.config.vm == Some(vm.asid) || bo.is_shown_by(&vm.shown_by()));
-        Usage { client: self.id, memory: memory(platform, bos, is_active), engines: engines.collect() }
+        let (name, memory) = (self.name.lock().clone(), memory(platform, bos, is_active));
+        Usage { client: self.id, name, memory, engines: engines.collect() }
     }
 }
 

@@ -116,6 +116,11 @@ impl Device {
         *self.shared.nice.lock() = ask;
     }
 
+    /// Says how to find out whether it may administrate the system (`CAP_SYS_ADMIN`); until then nobody takes over a master's place.
+    pub fn ask_for_admin(&self, ask: fn() -> bool) {
+        *self.shared.admin.lock() = ask;
+    }
+
     /// Scheduling properties of an engine class of a tile, for queues that are made from now on.
     pub fn set_class_schedule(&self, tile: TileId, class: EngineClass, schedule: ClassSchedule) {
         self.shared.classes.set(tile, class, schedule);

@@ -58,6 +58,8 @@ errnos! {
     ENOTTY = 25;
     /// VRAM, or the reply's space, is short.
     ENOSPC = 28;
+    /// No driver function for it.
+    ENOSYS = 38;
     /// Time passed.
     ETIME = 62;
     /// No peer connection between devices.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use sync::Mutex;
+use sync::atomic::AtomicBool;
 use sync::rank::mutex;
 use xe_spec::fault::Asid;
 
@@ -33,6 +34,8 @@ pub struct File {
     pub(crate) bos: Arc<SharedBos>,
     /// Of the render node, by which nobody reaches what others name by numbers.
     pub(crate) is_render: bool,
+    /// It is the device's master, or was: it may be that again.
+    pub(crate) was_master: AtomicBool,
     pub(crate) names: Mutex<Names>,
     pub(crate) client: Client,
 }
@@ -56,11 +59,13 @@ impl File {
         is_render: bool,
     ) -> Self {
         let client = Client::new(shared.gpu.budget.next_client());
-        Self { shared, vms, queues, bos, is_render, names: mutex(ranks::LEAF, Names::default()), client }
+        let was_master = AtomicBool::new(!is_render && shared.master.take(client.id));
+        Self { shared, vms, queues, bos, is_render, was_master, names: mutex(ranks::LEAF, Names::default()), client }
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
     pub fn close(&self) {
+        self.shared.master.give(self.client.id);
         // BOs may end when they are dropped, which is not for under the lock.
         let (queues, vms, _bos, _syncobjs) = {
             let mut names = self.names.lock();

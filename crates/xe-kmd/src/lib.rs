@@ -56,6 +56,7 @@ mod gpu;
 mod ids;
 mod ioctl;
 mod jobs;
+mod master;
 mod migrate;
 mod patience;
 pub mod planted;

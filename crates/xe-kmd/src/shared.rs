@@ -19,6 +19,7 @@ use crate::fault_queue::FaultQueue;
 use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::jobs::Worker;
+use crate::master::Master;
 use crate::ranks;
 
 /// System memory that BOs take.
@@ -101,6 +102,9 @@ pub(crate) struct Shared {
     pub worker: Worker,
     /// Whether the calling thread may raise its own priority; unless told, it may not.
     pub nice: Mutex<fn() -> bool>,
+    /// Whether it may administrate the system; unless told, it may not.
+    pub admin: Mutex<fn() -> bool>,
+    pub master: Master,
 }
 
 impl Shared {
@@ -128,6 +132,8 @@ impl Shared {
             classes: EngineClasses::new(),
             worker,
             nice: mutex(ranks::LEAF, || false),
+            admin: mutex(ranks::LEAF, || false),
+            master: Master::new(),
         })
     }
 
@@ -139,6 +145,12 @@ impl Shared {
     /// Whether the caller may raise its own priority (`CAP_SYS_NICE`).
     pub(crate) fn may_raise_priority(&self) -> bool {
         let ask = *self.nice.lock();
+        ask()
+    }
+
+    /// Whether the caller may administrate the system (`CAP_SYS_ADMIN`).
+    pub(crate) fn is_admin(&self) -> bool {
+        let ask = *self.admin.lock();
         ask()
     }
 

@@ -37,6 +37,51 @@ uapi! {
 }
 
 uapi! {
+    /// Argument of GET_UNIQUE.
+    Unique, 16 {
+        /// Capacity on the way in, length of the name on the way out.
+        length: u64 = 0,
+        /// Buffer for the device's name on its bus.
+        unique: u64 = 8,
+    }
+}
+
+uapi! {
+    /// Argument of GET_MAGIC.
+    Magic, 4 {
+        /// What a master is told to let the file's owner in.
+        magic: u32 = 0,
+    }
+}
+
+uapi! {
+    /// Argument of SET_VERSION: -1 asks for nothing.
+    SetVersion, 16 {
+        /// Major version of the core's interface.
+        di_major: i32 = 0,
+        /// Minor version.
+        di_minor: i32 = 4,
+        /// Major version of the driver.
+        dd_major: i32 = 8,
+        /// Minor version.
+        dd_minor: i32 = 12,
+    }
+}
+
+uapi! {
+    /// Argument of SET_CLIENT_NAME.
+    SetClientName, 16 {
+        /// Bytes of the name, up to [`CLIENT_NAME_MAX`]; 0 takes it away.
+        name_len: u64 = 0,
+        /// The name: printable, without spaces.
+        name: u64 = 8,
+    }
+}
+
+/// Bytes of a client's name.
+pub const CLIENT_NAME_MAX: u64 = 64;
+
+uapi! {
     /// Argument of GEM_CLOSE.
     GemClose, 8 {
         /// Handle to give up.

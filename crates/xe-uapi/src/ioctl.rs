@@ -40,6 +40,14 @@ macro_rules! requests {
 requests! {
     /// `DRM_IOCTL_VERSION`.
     VERSION = 0xc040_6400: READ | WRITE, 0x00, crate::drm::Version;
+    /// `DRM_IOCTL_GET_UNIQUE`.
+    GET_UNIQUE = 0xc010_6401: READ | WRITE, 0x01, crate::drm::Unique;
+    /// `DRM_IOCTL_GET_MAGIC`.
+    GET_MAGIC = 0x8004_6402: READ, 0x02, crate::drm::Magic;
+    /// `DRM_IOCTL_SET_VERSION`.
+    SET_VERSION = 0xc010_6407: READ | WRITE, 0x07, crate::drm::SetVersion;
+    /// `DRM_IOCTL_SET_CLIENT_NAME`.
+    SET_CLIENT_NAME = 0xc010_64d1: READ | WRITE, 0xd1, crate::drm::SetClientName;
     /// `DRM_IOCTL_GEM_CLOSE`.
     GEM_CLOSE = 0x4008_6409: WRITE, 0x09, crate::drm::GemClose;
     /// `DRM_IOCTL_GEM_FLINK`.
@@ -104,6 +112,8 @@ requests! {
     EXEC = 0x4038_6449: WRITE, 0x49, crate::exec::Exec;
     /// `DRM_IOCTL_XE_WAIT_USER_FENCE`.
     WAIT_USER_FENCE = 0xc048_644a: READ | WRITE, 0x4a, crate::exec::WaitUserFence;
+    /// `DRM_IOCTL_XE_OBSERVATION`.
+    OBSERVATION = 0x4020_644b: WRITE, 0x4b, crate::query::Observation;
     /// `DRM_IOCTL_XE_MADVISE`.
     MADVISE = 0x4040_644c: WRITE, 0x4c, crate::attr::Madvise;
     /// `DRM_IOCTL_XE_VM_QUERY_MEM_RANGE_ATTRS`.
@@ -113,6 +123,3 @@ requests! {
     /// `DRM_IOCTL_XE_VM_GET_PROPERTY`.
     VM_GET_PROPERTY = 0xc038_644f: READ | WRITE, 0x4f, crate::vm::VmGetProperty;
 }
-
-/// Number of `DRM_IOCTL_XE_OBSERVATION`.
-pub const NR_OBSERVATION: u8 = 0x4b;

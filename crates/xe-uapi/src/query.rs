@@ -261,3 +261,22 @@ uapi! {
         pad: u32 = 4,
     }
 }
+
+uapi! {
+    /// Argument of OBSERVATION.
+    Observation, 32 {
+        /// Zero.
+        extensions: u64 = 0,
+        /// [`OBSERVATION_OA`] or [`OBSERVATION_EU_STALL`].
+        observation_type: u64 = 8,
+        /// 0 opens a stream; 1 and 2 add and remove a configuration.
+        observation_op: u64 = 16,
+        /// What the operation is given.
+        param: u64 = 24,
+    }
+}
+
+/// Counters of the whole device.
+pub const OBSERVATION_OA: u64 = 0;
+/// What execution units wait for.
+pub const OBSERVATION_EU_STALL: u64 = 1;

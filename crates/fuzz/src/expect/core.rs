@@ -15,11 +15,13 @@ impl Model {
             "VERSION" => _ = e.may(&[Errno::EFAULT]),
             "GET_CAP" => {
                 let is_known = matches!(asked.get("capability"), 5 | 6 | 0x13 | 0x14);
-                e.may(if is_known { &[] } else { &[Errno::EINVAL, Errno::EOPNOTSUPP] });
+                e.wrong(Errno::EOPNOTSUPP, !is_known);
             }
             "SET_CLIENT_CAP" if is_render => _ = e.wrong(Errno::EACCES, true),
-            "SET_CLIENT_CAP" => _ = e.wrong(Errno::EINVAL, true).may(&[Errno::EOPNOTSUPP]),
-            "SET_MASTER" | "DROP_MASTER" => _ = e.wrong(Errno::EACCES, is_render),
+            "SET_CLIENT_CAP" => _ = e.wrong(Errno::EOPNOTSUPP, true),
+            "SET_MASTER" => _ = e.wrong(Errno::EACCES, is_render),
+            // Whether it is master the model does not follow.
+            "DROP_MASTER" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::EINVAL]),
             "GEM_CLOSE" => _ = e.require(has_bo),
             "GEM_FLINK" => _ = e.wrong(Errno::EACCES, is_render).wrong(Errno::ENOENT, !has_bo),
             "GEM_OPEN" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::ENOENT]),

@@ -63,7 +63,7 @@ impl Model {
                 e.require(asked.is_zero(&["pad", "reserved"])).wrong(Errno::ENOENT, !has_queue);
             }
             "EXEC_QUEUE_GET_PROPERTY" => {
-                e.require(asked.is_zero(&["extensions", "reserved"])).require(asked.get("property") == 0);
+                e.require(asked.is_zero(&["reserved"])).require(asked.get("property") == 0);
                 e.wrong(Errno::ENOENT, !has_queue);
             }
             "EXEC_QUEUE_SET_PROPERTY" => _ = e.require(false).wrong(Errno::ENOENT, !has_queue),
@@ -83,7 +83,12 @@ impl Model {
                 e.wrong(Errno::ENOBUFS, count * 64 > i32::MAX as u64);
                 e.may(if count == 0 { &[] } else { &[Errno::ENOSPC, Errno::EFAULT] });
             }
-            "OBSERVATION" => _ = e.wrong(Errno::EOPNOTSUPP, true),
+            "OBSERVATION" => {
+                let last_op = [2, 0].get(asked.get("observation_type") as usize);
+                e.require(asked.is_zero(&["extensions"]));
+                e.require(last_op.is_some_and(|last| asked.get("observation_op") <= *last));
+                e.wrong(Errno::EOPNOTSUPP, true);
+            }
             _ => self.say_of_core(file, asked, e),
         }
     }

@@ -11,6 +11,7 @@ use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel
 use machine::report::Report;
 use machine::stats::Stats;
 use machine::wiring::Core;
+use rustix::thread::CapabilitySet;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
@@ -41,7 +42,10 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
         shared: shared_words(),
     })
     .map_err(refusal)?;
-    live.cores().for_each(|core| core.device().ask_for_priority(may_raise_priority));
+    for device in live.cores().map(|core| core.device()) {
+        device.ask_for_priority(|| has(CapabilitySet::SYS_NICE));
+        device.ask_for_admin(|| has(CapabilitySet::SYS_ADMIN));
+    }
     if config.records {
         live.cores().for_each(|core| core.ledger().keep_timeline(RECORDED));
     }
@@ -61,9 +65,9 @@ fn shared_words() -> Option<Arc<SharedWords>> {
     words.map(Arc::new).map_err(|why| marks::say_limit("vram", &format!("limited: VRAM is not shared: {why}"))).ok()
 }
 
-fn may_raise_priority() -> bool {
+fn has(right: CapabilitySet) -> bool {
     let sets = rustix::thread::capabilities(None);
-    sets.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_NICE))
+    sets.is_ok_and(|sets| sets.effective.contains(right))
 }
 
 fn refusal(error: StartError) -> Refusal {

@@ -10,6 +10,9 @@ use std::fmt::Write;
 pub fn lines(usage: &Usage, device: u8) -> String {
     let slot = view::slot(device);
     let mut text = format!("drm-driver:\txe\ndrm-client-id:\t{}\ndrm-pdev:\t{slot}\n", usage.client);
+    if let Some(name) = &usage.name {
+        let _ = writeln!(text, "drm-client-name:\t{name}");
+    }
     for of in &usage.memory {
         // Nothing here is told as purgeable.
         let (here, busy) = (of.resident, of.active);

@@ -194,7 +194,7 @@ pub(super) fn destroy(file: &File, args: &mut ExecQueueDestroy) -> Reply {
 
 /// EXEC_QUEUE_GET_PROPERTY.
 pub(super) fn get_property(file: &File, args: &mut ExecQueueGetProperty) -> Reply {
-    require(args.extensions == 0 && args.reserved == [0; 2])?;
+    require(args.reserved == [0; 2])?;
     let queue = file.queue(args.exec_queue_id).ok_or(Errno::ENOENT)?;
     require(args.property == QUEUE_GET_PROPERTY_BAN)?;
     args.value = u64::from(queue.is_banned());

@@ -6,7 +6,7 @@
 //!
 //! | module | ioctls |
 //! |---|---|
-//! | [`core`] | VERSION, GET_CAP, masters |
+//! | [`core`] | VERSION, GET_CAP, SET_CLIENT_NAME, masters, what is of displays |
 //! | [`query`] | DEVICE_QUERY |
 //! | [`vm`] | VM_CREATE, VM_DESTROY, VM_GET_PROPERTY |
 //! | [`bind`], [`ops`] | VM_BIND |
@@ -55,6 +55,9 @@ use crate::errno::Errno;
 use crate::file::File;
 use wait::wait_user_fence;
 
+/// More than the argument of any ioctl that is refused whatever it says.
+const LONGEST: usize = 128;
+
 /// Result of an ioctl.
 type Reply = Result<u32, Errno>;
 
@@ -99,15 +102,18 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
     if nr::kind(cmd) != b'd' {
         return Err(Errno::ENOTTY);
     }
-    if (nr::number(nr::SYNCOBJ_CREATE)..=nr::number(nr::SYNCOBJ_EVENTFD)).contains(&nr::number(cmd)) {
-        return dispatch_syncobj(call, caller);
-    }
-    let is = |request: u32| nr::number(cmd) == nr::number(request);
+    let number = nr::number(cmd);
+    let is = |request: u32| number == nr::number(request);
     match cmd {
         _ if is(nr::VERSION) => call.with(core::version),
         _ if is(nr::GET_CAP) => call.with(core::get_cap),
-        _ if is(nr::SET_CLIENT_CAP) => core::reachable(file).and(Err(Errno::EINVAL)),
-        _ if is(nr::SET_MASTER) || is(nr::DROP_MASTER) => core::reachable(file).map(|_| 0),
+        _ if is(nr::SET_CLIENT_CAP) => call.with(core::set_client_cap),
+        _ if is(nr::SET_CLIENT_NAME) => call.with(core::set_client_name),
+        _ if is(nr::SET_MASTER) => core::set_master(file),
+        _ if is(nr::DROP_MASTER) => core::drop_master(file),
+        _ if is(nr::SET_VERSION) => call.with(core::set_version),
+        _ if is(nr::GET_UNIQUE) => call.with(core::get_unique),
+        _ if is(nr::GET_MAGIC) => call.with(core::get_magic),
         _ if is(nr::GEM_CLOSE) => call.with(gem::close),
         _ if is(nr::GEM_FLINK) => call.with(share::flink),
         _ if is(nr::GEM_OPEN) => call.with(share::open),
@@ -128,13 +134,16 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
         _ if is(nr::MADVISE) => call.with(|file, args| attr::madvise(file, args, caller)),
         _ if is(nr::VM_QUERY_MEM_RANGE_ATTRS) => call.with(attr::query),
         _ if is(nr::VM_GET_PROPERTY) => call.with(vm::get_property),
-        _ => stub::unknown(file, nr::number(cmd)),
+        _ if is(nr::OBSERVATION) => call.with(stub::observation),
+        _ if core::is_of_primary(number) => call.with(|file, _: &mut [u8; LONGEST]| core::refuse(file, number)),
+        _ => dispatch_syncobj(call, caller),
     }
 }
 
 /// Does what a SYNCOBJ ioctl asks.
 fn dispatch_syncobj(call: &Call<'_>, caller: &dyn Caller) -> Reply {
-    let is = |request: u32| nr::number(call.cmd) == nr::number(request);
+    let number = nr::number(call.cmd);
+    let is = |request: u32| number == nr::number(request);
     match call.cmd {
         _ if is(nr::SYNCOBJ_CREATE) => call.with(syncobj::create),
         _ if is(nr::SYNCOBJ_DESTROY) => call.with(syncobj::destroy),

@@ -2,21 +2,24 @@
 //!
 //! docs/coverage.md lists all of it.
 
-use super::Reply;
+use xe_uapi::ioctl as nr;
+use xe_uapi::query::{OBSERVATION_EU_STALL, OBSERVATION_OA, Observation};
+
+use super::{Reply, require};
 use crate::errno::Errno;
 use crate::event::Event;
 use crate::file::File;
 
-/// Tells the observer that a program asked for `what`; the answer is `EOPNOTSUPP`.
-pub(super) fn missing(file: &File, ioctl: u32, what: &'static str) -> Errno {
-    file.shared.gpu.emit(Event::Stub { ioctl: ioctl as u8, what });
-    Errno::EOPNOTSUPP
-}
-
-/// An ioctl that is not in the table.
-pub(super) fn unknown(file: &File, number: u8) -> Reply {
-    match number {
-        xe_uapi::ioctl::NR_OBSERVATION => Err(missing(file, u32::from(number), "OBSERVATION")),
-        _ => Err(Errno::EINVAL),
-    }
+/// OBSERVATION: there is nothing to observe.
+///
+/// Upstream: `xe_observation_ioctl`.
+pub(super) fn observation(file: &File, args: &mut Observation) -> Reply {
+    let ops = match args.observation_type {
+        OBSERVATION_OA => 0..=2,
+        OBSERVATION_EU_STALL => 0..=0,
+        _ => return Err(Errno::EINVAL),
+    };
+    require(args.extensions == 0 && ops.contains(&args.observation_op))?;
+    file.shared.gpu.emit(Event::Stub { ioctl: nr::number(nr::OBSERVATION), what: "OBSERVATION" });
+    Err(Errno::EOPNOTSUPP)
 }

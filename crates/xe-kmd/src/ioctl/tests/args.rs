@@ -7,7 +7,12 @@ fn foreign_and_unknown_requests() {
     let rig = Rig::new();
     assert_eq!(rig.file.ioctl(0x5401, HostVa(USER)), err(Errno::ENOTTY));
     assert_eq!(rig.file.ioctl(nr::request(3, 0x7f, 8), HostVa(USER)), EINVAL);
-    assert_eq!(rig.file.ioctl(nr::request(1, nr::NR_OBSERVATION, 32), HostVa(USER)), err(Errno::EOPNOTSUPP));
+    let observe = |observation_type, observation_op, extensions| {
+        let mut args = Observation { observation_type, observation_op, extensions, param: 0 };
+        rig.ioctl(nr::OBSERVATION, &mut args)
+    };
+    assert_eq!([observe(0, 2, 0), observe(1, 0, 0)], [err(Errno::EOPNOTSUPP); 2]);
+    assert_eq!([observe(0, 3, 0), observe(1, 1, 0), observe(2, 0, 0), observe(0, 0, 1)], [EINVAL; 4]);
     assert_eq!(rig.file.ioctl(nr::VM_CREATE, HostVa(8)), err(Errno::EFAULT));
     assert_eq!(rig.file.ioctl(nr::SET_MASTER, HostVa(0)), OK);
 }

@@ -16,6 +16,7 @@ mod defects;
 mod faults;
 mod jobs;
 mod pending;
+mod primary;
 mod queues;
 mod rebind;
 mod residency;
