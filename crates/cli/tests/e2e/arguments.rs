@@ -47,6 +47,18 @@ fn the_devices_files_are_not_the_programs_to_change() {
 }
 
 #[test]
+fn wrong_arguments_get_the_kernels_errnos_on_each_device() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("checks");
+    for device in ["pvc-2t", "bmg"] {
+        let run = client.run(&["--device", device], &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{device}: {}", run.err);
+    }
+}
+
+#[test]
 fn what_is_written_to_sysfs_is_checked() {
     let run = Client::here("sysfs").run(&[], &[]);
     assert_eq!((run.code, run.out.as_str()), (Some(0), ""), "{}", run.err);
