@@ -74,13 +74,13 @@ const BUFFER: u32 = PASSED + 1;
 
 static TABLE: [AtomicU32; MAX_FD] = [const { AtomicU32::new(FOREIGN) }; MAX_FD];
 static FILES: Mutex<Files> = Mutex::new(Files(Vec::new()));
-static HAS_BUFFERS: AtomicBool = AtomicBool::new(false);
+static HAS_POLLED: AtomicBool = AtomicBool::new(false);
 /// The process whose descriptors these are; 0 before the first.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-/// Whether any descriptor was ever a dma-buf.
-pub fn has_buffers() -> bool {
-    HAS_BUFFERS.load(Ordering::Acquire)
+/// Whether any descriptor was ever a node or a dma-buf: those are ready at other times than the kernel says.
+pub fn has_polled() -> bool {
+    HAS_POLLED.load(Ordering::Acquire)
 }
 
 /// What `fd` is. One load.
@@ -159,6 +159,7 @@ pub fn passed(fd: i32, epoch: u32) -> Option<(Passed, Arc<dyn File>)> {
 /// `fd`, just made, is a new open file.
 pub fn install(fd: i32, minor: Minor, file: Arc<dyn File>, epoch: u32) {
     let kind = 2 * u32::from(minor.device) + u32::from(minor.kind == Kind::Render);
+    HAS_POLLED.store(true, Ordering::Release);
     add(fd, kind, Behind::File(file), epoch);
 }
 
@@ -169,7 +170,7 @@ pub fn give(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
 
 /// `fd` is a dma-buf: as an ioctl of `file` made it, or as it came from elsewhere.
 pub fn give_buffer(fd: i32, passed: Passed, file: Arc<dyn File>, epoch: u32) {
-    HAS_BUFFERS.store(true, Ordering::Release);
+    HAS_POLLED.store(true, Ordering::Release);
     add(fd, BUFFER, Behind::Passed(passed, file), epoch);
 }
 

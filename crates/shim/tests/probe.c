@@ -4,15 +4,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +52,47 @@ static long kind(const char *path) {
     int failed = fd < 0 || statfs(path, &by_path) || fstatfs(fd, &by_fd);
     close(fd);
     return failed || by_path.f_type != by_fd.f_type ? 0 : by_path.f_type;
+}
+static void on_alarm(int sig) {
+    (void)sig;
+}
+/* A node has no events: it is never ready, and there is nothing to read or write. */
+static void events(void) {
+    int fd = open("/dev/dri/card0", O_RDWR | O_NONBLOCK), loop = epoll_create1(0);
+    char bytes[8] = "";
+    struct iovec part = {bytes, sizeof bytes};
+    struct pollfd polled[2] = {{fd, POLLIN | POLLOUT | POLLPRI, 0}, {1, POLLOUT, 0}};
+    fact("poll of a node", poll(polled, 1, 0) == 0 && poll(polled, 2, 0) == 1 && !polled[0].revents && polled[1].revents == POLLOUT);
+    fd_set in, out;
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    FD_SET(fd, &in);
+    FD_SET(fd, &out);
+    FD_SET(1, &out);
+    struct timeval at_once = {0, 0};
+    struct timespec now = {0, 0};
+    fact("select of a node", select(fd + 1, &in, &out, NULL, &at_once) == 1 && FD_ISSET(1, &out) && !FD_ISSET(fd, &out) && !FD_ISSET(fd, &in));
+    FD_SET(fd, &in);
+    fact("pselect of a node", pselect(fd + 1, &in, NULL, NULL, &now, NULL) == 0);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT};
+    fact("epoll of a node", !epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event) && epoll_wait(loop, &event, 1, 0) == 0 &&
+                                !epoll_ctl(loop, EPOLL_CTL_DEL, fd, &event));
+    fact("open as it was asked for", (fcntl(fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == (O_RDWR | O_NONBLOCK));
+    fact("read of a node", read(fd, bytes, sizeof bytes) == -1 && errno == EAGAIN && readv(fd, &part, 1) == -1 && errno == EAGAIN);
+    fact("write to a node", write(fd, bytes, sizeof bytes) == -1 && errno == EINVAL && writev(fd, &part, 1) == -1 && errno == EINVAL &&
+                                pwrite(fd, bytes, 1, 0) == -1 && errno == EINVAL && ftruncate(fd, 0) == -1 && errno == EINVAL);
+    int in_only = open("/dev/dri/card0", O_RDONLY), out_only = open("/dev/dri/card0", O_WRONLY);
+    fact("only as it was opened", write(in_only, bytes, 1) == -1 && errno == EBADF && read(out_only, bytes, 1) == -1 && errno == EBADF);
+    fact("no writing by a mapping", mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, in_only, 1ll << 32) == MAP_FAILED && errno == EACCES &&
+                                        mmap(0, 4096, PROT_READ, MAP_SHARED, in_only, 1ll << 32) == MAP_FAILED && errno == EINVAL &&
+                                        mmap(0, 4096, PROT_WRITE, MAP_SHARED, out_only, 1ll << 32) == MAP_FAILED && errno == EACCES);
+    signal(SIGALRM, on_alarm);
+    alarm(1);
+    fcntl(fd, F_SETFL, 0);
+    fact("a read waits until a signal comes", read(fd, bytes, sizeof bytes) == -1 && errno == EINTR);
+    int pipes[2];
+    fact("others are as before", !pipe(pipes) && write(pipes[1], "x", 1) == 1 && read(pipes[0], bytes, 1) == 1 && *bytes == 'x');
+    close(fd), close(loop), close(in_only), close(out_only), close(pipes[0]), close(pipes[1]);
 }
 static void on_segv(int sig) {
     (void)sig;
@@ -153,6 +198,7 @@ int main(void) {
     close(info), close(stats);
     fact("counters of both GTs", reads("/sys/kernel/debug/dri/0/gt0/stats", "svm_pagefault_count: ") &&
                                      reads("/sys/kernel/debug/dri/0/gt1/stats", "tlb_inval_count: "));
+    events();
     pid_t child = fork();
     if (child == 0) {
         memset(buffer, 0, sizeof buffer);

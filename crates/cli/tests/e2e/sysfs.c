@@ -30,6 +30,33 @@ static void put(const char *name, int flags, const char *text, int expected, con
     }
 }
 
+/* The same by a stream, which writes when it is flushed or closed; and what a stream says of it. */
+static void print(const char *name, const char *text, int expected, const char *after) {
+    char path[200], now[64] = "";
+    snprintf(path, sizeof path, ENGINES "%s", name);
+    FILE *file = fopen(path, "w");
+    int flushed = file && fputs(text, file) >= 0 ? fflush(file) : EOF, flush_error = flushed ? errno : 0;
+    int failed = file && ferror(file), closed = file ? fclose(file) : EOF;
+    int fd = open(path, O_RDONLY);
+    ssize_t got = read(fd, now, sizeof now - 1);
+    close(fd);
+    if (flush_error != expected || closed || failed != !!expected || got < 1 || strcmp(now, after)) {
+        printf("%s, \"%s\" by a stream: %s, now \"%s\"\n", name, text, strerror(flush_error), now);
+        wrong = 1;
+    }
+}
+
+/* Closed without a flush before, and without a buffer if libc had its way. */
+static void print_at_close(const char *name, const char *text, int expected) {
+    char path[200];
+    snprintf(path, sizeof path, ENGINES "%s", name);
+    FILE *file = fopen(path, "we");
+    setvbuf(file, NULL, _IONBF, 0);
+    int closed = file && fputs(text, file) >= 0 ? fclose(file) : 0, error = closed ? errno : 0;
+    if (error != expected)
+        printf("%s, \"%s\" by a stream that is closed: %s\n", name, text, strerror(error)), wrong = 1;
+}
+
 int main(void) {
     put("timeslice_duration_us", O_WRONLY, "garbage", EINVAL, "1000\n");
     put("timeslice_duration_us", O_WRONLY | O_TRUNC, "", 0, "1000\n");
@@ -49,5 +76,15 @@ int main(void) {
     if (write(other, nowhere, 2) != -1 || errno != EFAULT || writev(other, parts, 2) != 3 || pwrite(fd, "x", 1, 1) != -1)
         printf("writes by a duplicate, a vector, with an offset\n"), wrong = 1;
     put("job_timeout_ms", O_WRONLY, "none", EINVAL, "60\n");
+    print("job_timeout_ms", "garbage", EINVAL, "60\n");
+    print("job_timeout_ms", "0x20\n", 0, "32\n");
+    print_at_close("job_timeout_ms", "many", EINVAL);
+    print("job_timeout_ms", "99999", EINVAL, "32\n");
+    print_at_close("job_timeout_ms", "70", 0);
+    fd = open(ENGINES "job_timeout_ms", O_RDWR);
+    if (ftruncate(fd, 0) || ftruncate(fd, -1) != -1 || errno != EINVAL)
+        printf("ftruncate: %s\n", strerror(errno)), wrong = 1;
+    close(fd);
+    put("job_timeout_ms", O_WRONLY, "", 0, "70\n");
     return wrong;
 }

@@ -6,7 +6,7 @@
 use super::open::forget;
 use super::passed::Process;
 use super::signals::{Held, Pending};
-use super::{fail, inside, interpose, real, received, shared, wait};
+use super::{fail, inside, interpose, real, received, shared, wait, writes};
 use crate::device::{Errno, File, Passed};
 use crate::nodes::{self, Entry};
 use crate::{refused, session};
@@ -55,9 +55,14 @@ interpose! {
     }
     fn fclose(file: *mut FILE) -> c_int {
         // SAFETY: the program's own stream, still open.
-        forget(unsafe { libc::fileno(file) });
+        let fd = unsafe { libc::fileno(file) };
+        let is_checked = nodes::entry(fd) == Entry::Checked;
+        // SAFETY: the program's own stream, still open.
+        let flushed = if is_checked { unsafe { writes::flush(file) } } else { None };
+        forget(fd);
         // SAFETY: the program's own argument.
-        unsafe { real::fclose(file) }
+        let closed = unsafe { real::fclose(file) };
+        if let Some(Err(errno)) = flushed { fail(errno) } else { closed }
     }
     fn closedir(dir: *mut DIR) -> c_int {
         if !dir.is_null() {
@@ -189,5 +194,9 @@ fn replaced(old: c_int, new: c_int) -> c_int {
     if new >= 0 && new != old {
         forget(new);
     }
-    if new == old { new } else { shared(old, new) }
+    let new = if new == old { new } else { shared(old, new) };
+    if new == libc::STDOUT_FILENO {
+        writes::output_changed();
+    }
+    new
 }

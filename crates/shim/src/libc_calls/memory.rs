@@ -5,7 +5,7 @@
 //! Of what is not watched only a wrapper knows that it went, so the GPU forgets it here. The kernel does not tell of guards
 //! (MADV_GUARD_INSTALL, also by process_madvise) and of shmat over something (SHM_REMAP).
 
-use super::{buffers, interpose, pci_barrier, peek, pieces, raw, real, set_errno, shared};
+use super::{buffers, events, interpose, pci_barrier, peek, pieces, raw, real, set_errno, shared};
 use crate::device::{Change, Errno};
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -18,6 +18,10 @@ interpose! {
         let entry = if flags & libc::MAP_ANONYMOUS == 0 { nodes::entry(fd) } else { Entry::Foreign };
         let is_node = matches!(entry, Entry::Node(_));
         let is_ours = is_node || entry == Entry::Buffer;
+        if is_node && !may_map(fd, prot, flags) {
+            set_errno(libc::EACCES);
+            return libc::MAP_FAILED;
+        }
         if is_ours && is_private(flags) || entry == Entry::Buffer && !shared::may_map(fd, length, offset) {
             set_errno(libc::EINVAL);
             return libc::MAP_FAILED;
@@ -110,6 +114,16 @@ interpose! {
             return lock();
         }
         session::around_change(0, ALL, Change::Lock, lock)
+    }
+}
+
+/// Whether a node was opened for what a mapping of it does.
+///
+/// Upstream: `do_mmap`.
+fn may_map(fd: c_int, prot: c_int, flags: c_int) -> bool {
+    match events::opened(fd) & libc::O_ACCMODE {
+        libc::O_RDONLY => is_private(flags) || prot & libc::PROT_WRITE == 0,
+        opened => opened == libc::O_RDWR,
     }
 }
 

@@ -19,7 +19,8 @@
 //! | `raw` | syscall |
 //! | `below` | libraries that wrap the same functions |
 //! | `pci_barrier`, `stores` | the page whose writes are dropped |
-//! | `polls` | poll and ppoll, of dma-bufs |
+//! | `polls` | poll and ppoll, of dma-bufs and nodes |
+//! | `events` | read, select, epoll_ctl of a node |
 //! | `peek` | strings of the program that may be no memory |
 //! | `writes` | write and its kin, of files of sysfs |
 //! | `wait` | the one ioctl that waits long |
@@ -38,6 +39,7 @@ mod below;
 mod buffers;
 mod changes;
 mod descriptors;
+mod events;
 mod loading;
 pub mod maps;
 mod memory;

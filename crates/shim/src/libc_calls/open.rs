@@ -14,7 +14,7 @@ use crate::view::{self, Look, Of, Special};
 use core::ffi::{CStr, c_char, c_int, c_uint};
 use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use rustix::fs::{CWD, FileType, MemfdFlags};
+use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags};
 use std::fmt::Write;
 use std::mem::MaybeUninit;
 
@@ -258,10 +258,18 @@ fn node_over(opened: OwnedFd, minor: Minor, flags: c_int) -> Result<c_int, Errno
         return Err(Errno(libc::EMFILE));
     }
     let (file, epoch) = session::open(minor)?;
-    let opened = replace(opened, memory_file(minor.path(), flags)?, flags)?;
+    let opened = replace(opened, node_file(minor, flags)?, flags)?;
     let fd = opened.into_raw_fd();
     nodes::install(fd, minor, file, epoch);
     Ok(fd)
+}
+
+/// A memory file that is open as the program asks: for reading, for writing, without waiting.
+fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
+    let file = memory_file(minor.path(), flags)?;
+    let kept = OFlags::from_bits_retain((flags & (libc::O_ACCMODE | libc::O_NONBLOCK | O_CLOEXEC)) as c_uint);
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::open(path.as_str(), kept, Mode::empty()).unwrap_or(file))
 }
 
 /// `opened`'s number becomes a file with what the machine tells now, where one runs.

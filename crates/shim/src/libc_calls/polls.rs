@@ -1,16 +1,18 @@
-//! poll and ppoll of dma-bufs: readable when nobody writes any more, writable when nobody reads or writes.
+//! poll and ppoll of dma-bufs, which are readable when nobody writes any more and writable when nobody reads or writes; and of nodes,
+//! which are neither, ever.
 //!
-//! To the kernel a dma-buf is a memory file, which is always ready. So a poll that has one waits for sync files of its fences in its
-//! place, for as long as the call lasts. A call that has none costs one load. select, epoll and system calls by number are left
-//! alone: there a dma-buf is ready, and epoll takes none (EPERM). A handler that jumps out of such a poll leaves the sync files open.
+//! To the kernel both are memory files, which are always ready. So a poll that has a dma-buf waits for sync files of its fences in its
+//! place, for as long as the call lasts, and one that has a node leaves that out. A call where there is none of them costs one load.
+//! select, epoll and system calls by number do not know of fences: there a dma-buf is ready, and epoll takes none (EPERM). A handler
+//! that jumps out of such a poll leaves the sync files open.
 //!
 //! Locking: none while it waits.
 //!
-//! Upstream: `dma_buf_poll`.
+//! Upstream: `dma_buf_poll`, `drm_poll`.
 
 use super::passed::Process;
 use super::signals::Held;
-use super::{descriptors, inside, interpose, peek, real, shared};
+use super::{descriptors, events, inside, interpose, peek, real, shared};
 use crate::nodes::{self, Entry};
 use core::ffi::{c_int, c_short};
 use core::slice;
@@ -39,7 +41,7 @@ interpose! {
 }
 
 fn by_fences(polled: *mut pollfd, count: nfds_t, wait: impl Fn(*mut pollfd, nfds_t) -> c_int) -> c_int {
-    if !nodes::has_buffers() {
+    if !nodes::has_polled() {
         return wait(polled, count);
     }
     // SAFETY: the program's own array, which it leaves alone for the time of the call.
@@ -72,14 +74,17 @@ struct Polled {
 }
 
 impl Polled {
-    /// `None` where no entry is a dma-buf whose fences matter.
+    /// `None` where no entry is a node, or a dma-buf whose fences matter.
     fn new(asked: &[pollfd], room: &mut DmaBufSyncFile, signals: &Held) -> Option<Self> {
         let is_buffer =
             |entry: &pollfd| entry.events & (POLLIN | POLLOUT) != 0 && nodes::entry(entry.fd) == Entry::Buffer;
-        if !asked.iter().any(is_buffer) {
+        if !asked.iter().any(|entry| is_buffer(entry) || events::is_silent(entry.fd)) {
             return None;
         }
         let mut all = Self { entries: asked.to_vec(), stands: Vec::new() };
+        for node in all.entries.iter_mut().filter(|entry| events::is_silent(entry.fd)) {
+            node.fd = -1;
+        }
         for (of, entry) in asked.iter().enumerate().filter(|(_, entry)| is_buffer(entry)) {
             for (event, what) in [(POLLIN, SyncFlags::READ), (POLLOUT, SyncFlags::WRITE)] {
                 if entry.events & event != 0

@@ -76,9 +76,15 @@ macro_rules! functions {
 functions! {
     fn open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
     fn openat(dirfd: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> c_int;
+    fn read(fd: c_int, bytes: *mut c_void, count: size_t) -> ssize_t;
+    fn __read_chk(fd: c_int, bytes: *mut c_void, count: size_t, room: size_t) -> ssize_t;
+    fn readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> ssize_t;
     fn write(fd: c_int, bytes: *const c_void, count: size_t) -> ssize_t;
     fn pwrite64(fd: c_int, bytes: *const c_void, count: size_t, offset: off64_t) -> ssize_t;
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> ssize_t;
+    fn ftruncate64(fd: c_int, length: off64_t) -> c_int;
+    fn fflush(file: *mut FILE) -> c_int;
+    fn setvbuf(file: *mut FILE, buffer: *mut c_char, how: c_int, size: size_t) -> c_int;
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE;
     fn fclose(file: *mut FILE) -> c_int;
     fn opendir(path: *const c_char) -> *mut DIR;
@@ -98,6 +104,22 @@ functions! {
         timeout: *const libc::timespec,
         mask: *const libc::sigset_t
     ) -> c_int;
+    fn select(
+        end: c_int,
+        read: *mut libc::fd_set,
+        write: *mut libc::fd_set,
+        other: *mut libc::fd_set,
+        wait: *mut libc::timeval
+    ) -> c_int;
+    fn pselect(
+        end: c_int,
+        read: *mut libc::fd_set,
+        write: *mut libc::fd_set,
+        other: *mut libc::fd_set,
+        wait: *const libc::timespec,
+        mask: *const libc::sigset_t
+    ) -> c_int;
+    fn epoll_ctl(set: c_int, what: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int;
     fn recvmsg(socket: c_int, message: *mut libc::msghdr, flags: c_int) -> ssize_t;
     fn recvmmsg(
         socket: c_int,

@@ -63,6 +63,11 @@ pub fn adopt(fd: c_int) -> bool {
     nodes::entry(fd) == Entry::Foreign && inside(|_| minor_of(fd).is_some_and(|minor| take(fd, minor)))
 }
 
+/// Whether a descriptor is a node's, by the name of its memory file.
+pub fn is_node(fd: c_int) -> bool {
+    minor_of(fd).is_some()
+}
+
 /// The node that a memory file shows by its name. Not by std, whose readlink is our own.
 fn minor_of(fd: c_int) -> Option<Minor> {
     let mut target = [MaybeUninit::uninit(); 64];
