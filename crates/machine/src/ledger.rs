@@ -6,6 +6,7 @@
 //! waits, and memory is asked for at the first use of a counter or of a list only (a list has its whole capacity from
 //! then on). It is no scheduling point ([`sync::unscheduled`]): that somebody counts changes no run.
 
+use crate::gt_stats::GtStats;
 use crate::stats::{Flow, Stats};
 use crate::timeline::Timeline;
 use gpusvm::Where;
@@ -70,6 +71,8 @@ pub struct Book {
     pub bo_evictions: u64,
     /// Counts by tile, direction, cause and size.
     pub stats: Stats,
+    /// What debugfs counts, by tile.
+    pub gt_stats: BTreeMap<u8, GtStats>,
     /// Everything in order, where somebody wants it.
     pub timeline: Timeline,
     /// The first atomic that was refused: its tile and its address.
@@ -105,6 +108,11 @@ impl Ledger {
         self.with_book(|book| book.timeline.keep(room));
     }
 
+    /// What debugfs counts of a tile begins anew.
+    pub fn clear_gt_stats(&self, tile: TileId) {
+        self.with_book(|book| book.gt_stats.remove(&tile.0));
+    }
+
     /// Looks at the book without a copy of it. Nothing else is done under its lock.
     pub fn look<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
         self.with_book(|book| f(book))
@@ -137,6 +145,7 @@ impl xe_kmd::Observer for Ledger {
         use xe_kmd::Event;
         self.with_book(|book| {
             book.stats.driver(event);
+            GtStats::count(&mut book.gt_stats, event);
             book.timeline.driver(event);
             match *event {
                 Event::Fault { tile, addr, access, outcome, ns, .. } => {

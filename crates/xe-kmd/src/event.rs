@@ -8,6 +8,7 @@
 
 use std::panic::Location;
 
+use sync::time::now_ns;
 use units::{Dpa, GpuRange, GpuVa, Iova, TileId};
 use xe_spec::fault::{Access, Asid, ContextId, EngineId};
 
@@ -44,6 +45,33 @@ pub enum Event {
         /// How it ended.
         outcome: Serviced,
         /// Time from queue to answer, nanoseconds.
+        ns: u64,
+    },
+    /// A fault on mirrored memory was handled, by a range or by none.
+    SvmFault {
+        /// Tile that faulted.
+        tile: TileId,
+        /// Bytes of the range; 0 where none was found.
+        bytes: u64,
+        /// How it ended.
+        outcome: Serviced,
+        /// Time in the handler, nanoseconds.
+        ns: u64,
+        /// What of it the steps took, in all rounds.
+        steps: Steps,
+    },
+    /// A fault was found to be on a VMA that mirrors nothing.
+    VmaFault {
+        /// Tile that faulted.
+        tile: TileId,
+        /// Bytes of the VMA.
+        bytes: u64,
+    },
+    /// An event of a mirror took leaves away, and the TLB of a tile was flushed for it.
+    SvmFlush {
+        /// Tile.
+        tile: TileId,
+        /// Time from the first leaf to the last flush of the event, nanoseconds.
         ns: u64,
     },
     /// The handler of an SVM fault goes round again.
@@ -182,6 +210,29 @@ pub enum Event {
         /// What was missing.
         what: &'static str,
     },
+}
+
+/// What the steps of the fault handler took, in nanoseconds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Steps {
+    /// Migrations to VRAM.
+    pub migrations: u32,
+    /// Their time.
+    pub migrate_ns: u64,
+    /// Collecting pages.
+    pub pages_ns: u64,
+    /// Binding them.
+    pub bind_ns: u64,
+}
+
+impl Steps {
+    /// Does `step`, and adds the time that it takes to the one that `of` says.
+    pub(crate) fn add<R>(&mut self, of: impl Fn(&mut Self) -> &mut u64, step: impl FnOnce() -> R) -> R {
+        let since = now_ns();
+        let result = step();
+        *of(self) += now_ns() - since;
+        result
+    }
 }
 
 /// Step of the fault handler that asks for another round.

@@ -86,18 +86,19 @@ fn serve_beside(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Handle
         // Its bind has not happened yet, whatever the VMAs say.
         return Err(Errno::EINVAL);
     }
+    if let (Kind::Mirror, Some(mirror)) = (&vma.kind, vm.mirror()) {
+        vm.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
+        return handler::handle(mirror, &state.vmas, &fault);
+    }
+    vm.shared.gpu.emit(Event::VmaFault { tile: fault.tile, bytes: vma.span.len() });
     let served = match (&vma.kind, vm.mirror()) {
-        (Kind::Mirror, Some(mirror)) => {
-            vm.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());
-            return handler::handle(mirror, &state.vmas, &fault);
-        }
         (Kind::Null, _) => vm.fault_null(&vma, &fault),
         (Kind::Bo(map), _) => vm.fault_bo(&vma, map, &fault),
         (Kind::Userptr(map), _) => {
             let userptrs = state.userptrs.as_ref().ok_or(Errno::EINVAL)?;
             vm.fault_userptr(userptrs, &vma, *map, &fault)
         }
-        (Kind::Mirror, None) => Err(Errno::EINVAL),
+        (Kind::Mirror, _) => Err(Errno::EINVAL),
     };
     served.map(Handled::Served)
 }

@@ -87,7 +87,7 @@ pub use client::{EngineUse, MemoryUse, Usage, Vram};
 pub use device::{Device, Parts};
 pub use engine_class::ClassSchedule;
 pub use errno::Errno;
-pub use event::{CopyDirection, Event, Observer, OtherSide, RetryStep, Serviced};
+pub use event::{CopyDirection, Event, Observer, OtherSide, RetryStep, Serviced, Steps};
 pub use file::File;
 pub use port::{Hw, HwJob, Interconnect};
 pub use ranks::lock_name;

@@ -17,6 +17,7 @@
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
 use gpusvm::{Ctx, MigrateDetails, MigrateError, RangeKey, SvmError};
+use sync::time::now_ns;
 use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
 
@@ -26,7 +27,7 @@ use super::garbage::{self, Collected};
 use super::policy::{Need, Placement, leaf_access};
 use super::{Mirror, RangeView};
 use crate::errno::Errno;
-use crate::event::{Event, RetryStep, Serviced};
+use crate::event::{Event, RetryStep, Serviced, Steps};
 use crate::patience::Patience;
 use crate::rules::{UnfitVram, WhenMet};
 use crate::vma::{Kind, Vma, VmaTree};
@@ -48,10 +49,24 @@ pub(crate) enum Handled {
     CollectFirst,
 }
 
-/// Serves `fault`.
+/// Serves `fault`, and tells of it where it is over.
 pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Handled, Errno> {
+    let (mut tries, since) = (Tries::default(), now_ns());
+    let handled = rounds(at, vmas, fault, &mut tries);
+    let outcome = match handled {
+        Ok(Handled::CollectFirst) => return handled,
+        Ok(Handled::Served(outcome)) => outcome,
+        Err(errno) => Serviced::Refused(errno),
+    };
+    let (bytes, steps) = (tries.bytes, tries.steps);
+    at.shared.gpu.emit(Event::SvmFault { tile: fault.tile, bytes, outcome, ns: now_ns() - since, steps });
+    handled
+}
+
+/// One round after the other, until one serves or none will.
+fn rounds(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault, tries: &mut Tries) -> Result<Handled, Errno> {
     let Mirror { shared, space, svm } = at;
-    let (mut tries, mut access) = (Tries::default(), fault.access);
+    let mut access = fault.access;
     loop {
         if garbage::collect_beside(space, svm, vmas) == Collected::NeedsAlone {
             return Ok(Handled::CollectFirst);
@@ -67,7 +82,7 @@ pub(crate) fn handle(at: Mirror<'_>, vmas: &VmaTree, fault: &Fault) -> Result<Ha
             }
             Err(error) => return Err(error.into()),
         };
-        match work_on(at, &vma, fault.tile, &placement, key, &mut tries) {
+        match work_on(at, &vma, fault.tile, &placement, key, tries) {
             Worked::Served(outcome) => return Ok(Handled::Served(outcome)),
             Worked::Moved => {}
             Worked::TooSmall if grow(at, &vma, fault.addr, &placement) => tries.grow(Errno::EACCES)?,
@@ -111,6 +126,7 @@ fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, placement: &Placement, key: 
         at.space.list_garbage(key);
         return Worked::Moved;
     }
+    tries.bytes = view.span.len();
     if placement.impossible(&view) {
         return Worked::TooSmall;
     }
@@ -121,7 +137,10 @@ fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, placement: &Placement, key: 
     // round alone.
     let alone = tries.losing().then(|| at.shared.migrate_lock.write());
     let round = Round { at, tile, vma, placement, key, view: &view, met: tries.met, is_alone: alone.is_some() };
-    match round.migrate(tries).and_then(|()| round.collect()).and_then(|()| round.bind()) {
+    let migrated = round.migrate(tries);
+    let steps = &mut tries.steps;
+    let collected = migrated.and_then(|()| steps.add(|steps| &mut steps.pages_ns, || round.collect()));
+    match collected.and_then(|()| steps.add(|steps| &mut steps.bind_ns, || round.bind())) {
         Ok(()) => Worked::Served(Serviced::Resolved),
         Err(unserved) => Worked::Not(unserved),
     }
@@ -186,7 +205,9 @@ impl Round<'_> {
         let details = MigrateDetails { timeslice_ms, settle_ms, ..Default::default() };
         let Mirror { shared, svm, .. } = self.at;
         let migration = ToVram { shared, svm, key: self.key, view: self.view, target, details };
-        match if self.is_alone { migration.run_alone() } else { migration.run() } {
+        let run = || if self.is_alone { migration.run_alone() } else { migration.run() };
+        tries.steps.migrations += 1;
+        match tries.steps.add(|steps| &mut steps.migrate_ns, run) {
             Ok(()) => Ok(()),
             Err(error @ (MigrateError::Invalid | MigrateError::NoVma)) if self.remove_if_outgrown() => {
                 tries.migrations = 0;
@@ -282,6 +303,10 @@ pub(crate) struct Tries {
     patience: Patience,
     /// Times that a CPU fault came first.
     gave_way: u32,
+    /// Bytes of the range that the last round worked on.
+    bytes: u64,
+    /// What the rounds took.
+    steps: Steps,
     /// Ranges were too small for VRAM, and room was made for a larger one.
     grown: bool,
     /// Binds that met pages in VRAM which no leaf can map.

@@ -13,9 +13,11 @@
 
 use gpusvm::{GpuSvmOps, NotifierKey, NotifierLocked, RangeKey};
 use hostmm::{EventKind, MmEvent};
+use sync::time::now_ns;
 use units::{GpuRange, HostRange, TileId};
 
 use super::{RangeData, Space, Svm};
+use crate::event::Event;
 
 impl GpuSvmOps for Space {
     type RangeData = RangeData;
@@ -41,6 +43,8 @@ impl GpuSvmOps for Space {
 pub(super) struct Stale {
     tiles: u8,
     span: Option<GpuRange>,
+    /// When the first of it was.
+    since_ns: u64,
 }
 
 impl Space {
@@ -53,6 +57,9 @@ impl Space {
             return;
         }
         range.data.tile_invalidated |= bound;
+        if stale.span.is_none() {
+            stale.since_ns = now_ns();
+        }
         for tile in self.tiles_of(bound) {
             self.zap(tile, span);
         }
@@ -77,6 +84,8 @@ impl Space {
         for tile in self.tiles_of(stale.tiles) {
             self.gpu.flush(tile, self.asid, span);
         }
+        let ns = now_ns() - stale.since_ns;
+        self.tiles_of(stale.tiles).for_each(|tile| self.gpu.emit(Event::SvmFlush { tile, ns }));
     }
 
     fn tiles_of(&self, mask: u8) -> impl Iterator<Item = TileId> {
