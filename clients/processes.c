@@ -9,6 +9,7 @@
  *     processes shares                          fdinfo tells each client's share, queries and debugfs the sum
  *     processes shared                          a buffer of VRAM goes to another process, and both write to it
  *     processes told                            what fdinfo of another process tells, however it is read; one that is stopped keeps nobody
+ *     processes reset                           debugfs counts of all, and resets a GT for all, also by a process without the device
  *
  * A line for what is not as it should be; the last line is `PROCESSES ok` or `PROCESSES BAD failures=<n>`. Exit status 0 or 1; 2
  * where a call failed that must not.
@@ -373,6 +374,54 @@ static void told(void) {
     ends_well(child);
 }
 
+#define GT0 "/sys/kernel/debug/dri/0/gt0/"
+
+/* What a write to a file of debugfs says: 0, or the errno. */
+static int order(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY), error = 0;
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        error = errno;
+    close(fd);
+    return error;
+}
+
+/* A job that waits for ever, until somebody else resets the GT. */
+static void be_reset(void) {
+    gpu_open(&gpu);
+    uint32_t *words = mmap(NULL, 2 * MB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* MI_SEMAPHORE_WAIT by polling until word 0 equals 1, which nobody writes */
+    const uint32_t poll[] = {0x0e00c002, 1, (uint32_t)AT(words), (uint32_t)(AT(words) >> 32), 0x05000000};
+    memcpy(words + PAGE / 4, poll, sizeof poll);
+    struct exec exec = {.exec_queue_id = gpu.queues[0], .address = AT(words + PAGE / 4), .num_batch_buffer = 1};
+    must_ioctl(gpu.fd, IOC_EXEC, &exec, "EXEC");
+    tell(up);
+    await(down);
+    struct queue_property banned = {.exec_queue_id = gpu.queues[0]};
+    must_ioctl(gpu.fd, IOC_EXEC_QUEUE_GET_PROPERTY, &banned, "GET_PROPERTY");
+    IS(banned.value, 1);
+}
+
+static void reset(void) {
+    IS(number_in(GT0 "stats", "svm_pagefault_count"), 0);
+    pid_t child = begin(be_reset);
+    await(up);
+    for (int tries = 0; tries < 500 && number_in(GT0 "stats", "svm_pagefault_count") == 0; tries++)
+        usleep(10000);
+    IS(number_in(GT0 "stats", "svm_pagefault_count") > 0, 1);
+    IS(number_in(GT0 "stats", "prl_aborted_count"), 0);
+    IS(number_in(GT0 "../vram0_mm", "usage") - 1 < 64 * MB, 1);
+    IS(order(GT0 "stats", "maybe"), EINVAL);
+    IS(order(GT0 "stats", "on"), 0);
+    IS(number_in(GT0 "stats", "svm_pagefault_count"), 0);
+    kill(child, SIGSTOP);
+    waitpid(child, NULL, WUNTRACED);
+    IS(order(GT0 "force_reset_sync", "1"), EIO);
+    kill(child, SIGCONT);
+    IS(order(GT0 "force_reset_sync", "1"), 0);
+    tell(down);
+    ends_well(child);
+}
+
 static int ends[2];
 
 /* Imports what comes by the socket, and stores into it. */
@@ -430,8 +479,10 @@ int main(int argc, char **argv) {
         shared();
     } else if (!strcmp(what, "told")) {
         told();
+    } else if (!strcmp(what, "reset")) {
+        reset();
     } else {
-        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | told\n");
+        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | told | reset\n");
         return 2;
     }
     if (failures)

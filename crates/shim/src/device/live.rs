@@ -1,6 +1,6 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, Location, Passed, Refusal};
+use super::{Caller, Change, Device, Errno, File, GtStats, Location, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::{complain, signals};
 use crate::minor::{Gt, Kind, Minor};
@@ -9,7 +9,6 @@ use crate::{marks, outside};
 use machine::ClassSchedule;
 use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel};
 use machine::report::Report;
-use machine::stats::Stats;
 use machine::wiring::Core;
 use rustix::thread::CapabilitySet;
 use std::sync::Arc;
@@ -150,14 +149,19 @@ impl Device for Machine {
         self.live.descriptor_of_locks()
     }
 
-    fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)> {
-        let Some(core) = self.core(gt.device) else { return Vec::new() };
-        let of_tile = |stats: &Stats| {
-            let tile = u8::try_from(gt.number).ok().and_then(|tile| stats.tiles.get(&tile));
-            tile.map(|tile| (tile.service.total(), tile.flushes)).unwrap_or_default()
-        };
-        let (faults, flushes) = core.ledger().look(|book| of_tile(&book.stats));
-        vec![("svm_pagefault_count", faults), ("tlb_inval_count", flushes)]
+    fn gt_stats(&self, gt: Gt) -> GtStats {
+        let tile = u8::try_from(gt.number).ok();
+        let book = self
+            .core(gt.device)
+            .zip(tile)
+            .map(|(core, tile)| core.ledger().look(|book| book.gt_stats.get(&tile).copied()));
+        book.flatten().unwrap_or_default()
+    }
+
+    fn clear_gt_stats(&self, gt: Gt) {
+        if let (Some(core), Ok(tile)) = (self.core(gt.device), u8::try_from(gt.number)) {
+            core.ledger().clear_gt_stats(TileId(tile));
+        }
     }
 
     fn vram(&self, gt: Gt) -> String {

@@ -7,6 +7,7 @@ mod live;
 mod usage;
 
 pub use live::start;
+pub use machine::gt_stats::GtStats;
 pub use machine::live::OBJECT_NAME;
 pub use machine::{Caller, Location, Passed};
 
@@ -79,8 +80,10 @@ pub trait Device: Send + Sync {
     fn fd_of_locks(&self) -> Option<i32>;
     /// From outside, now and then: answer for threads that a debugger has stopped. Takes and gives what it saw.
     fn relieve(&self, seen: u64) -> u64;
-    /// Counters of a GT, in the order of debugfs.
-    fn gt_stats(&self, gt: Gt) -> Vec<(&'static str, u64)>;
+    /// Counters of a GT.
+    fn gt_stats(&self, gt: Gt) -> GtStats;
+    /// They begin anew.
+    fn clear_gt_stats(&self, gt: Gt);
     /// How much of a tile's VRAM there is and is used, by whichever process, as debugfs writes it; by the tile's GT.
     fn vram(&self, gt: Gt) -> String;
     /// The mapping of this range is about to change: wait for such jobs.

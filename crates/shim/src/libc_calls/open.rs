@@ -5,7 +5,7 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, fail, inside, interpose, look, set_errno, signals};
-use crate::device::{Device, Errno};
+use crate::device::Errno;
 use crate::fdinfo;
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
@@ -15,7 +15,6 @@ use core::ffi::{CStr, c_char, c_int, c_uint};
 use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags};
-use std::fmt::Write;
 use std::mem::MaybeUninit;
 
 interpose! {
@@ -223,11 +222,13 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
         let Ok(stat) = rustix::fs::fstat(&opened) else { return Ok(opened.into_raw_fd()) };
         match view::special(stat.st_dev, stat.st_ino) {
             Some(Special::Node(minor)) => node_over(opened, minor, flags),
-            Some(Special::Stats(gt)) => {
-                text_over(opened, c"/sys/kernel/debug/stats", flags, |device| stats(&device.gt_stats(gt)))
+            Some(Special::Stats(gt)) if !is_writing(flags) => {
+                content_over(opened, c"/sys/kernel/debug/stats", fdinfo::stats(gt).as_bytes(), flags)
             }
-            Some(Special::Vram(gt)) => text_over(opened, c"/sys/kernel/debug/vram_mm", flags, |device| device.vram(gt)),
-            Some(Special::Property(..) | Special::Reset(_)) => {
+            Some(Special::Vram(gt)) => {
+                content_over(opened, c"/sys/kernel/debug/vram_mm", fdinfo::vram(gt).as_bytes(), flags)
+            }
+            Some(Special::Property(..) | Special::Reset(_) | Special::Stats(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);
                 }
@@ -270,28 +271,6 @@ fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
     let kept = OFlags::from_bits_retain((flags & (libc::O_ACCMODE | libc::O_NONBLOCK | O_CLOEXEC)) as c_uint);
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rustix::fs::open(path.as_str(), kept, Mode::empty()).unwrap_or(file))
-}
-
-/// `opened`'s number becomes a file with what the machine tells now, where one runs.
-fn text_over(
-    opened: OwnedFd,
-    name: &CStr,
-    flags: c_int,
-    tell: impl FnOnce(&dyn Device) -> String,
-) -> Result<c_int, Errno> {
-    match session::running() {
-        Some(device) => content_over(opened, name, tell(&*device).as_bytes(), flags),
-        None => Ok(opened.into_raw_fd()),
-    }
-}
-
-/// A GT's counters.
-fn stats(counters: &[(&str, u64)]) -> String {
-    let mut text = String::new();
-    for (name, value) in counters {
-        let _ = writeln!(text, "{name}: {value}");
-    }
-    text
 }
 
 /// A memory file; its name is for those who read `/proc`.

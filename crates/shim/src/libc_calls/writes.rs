@@ -7,8 +7,8 @@
 
 use super::{errno, events, fail, inside, interpose, peek, real, set_errno};
 use crate::nodes::{self, Entry};
-use crate::session;
 use crate::view::{self, Written};
+use crate::{fdinfo, session};
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 use libc::{EFAULT, EINVAL, EOF, FILE, O_CLOEXEC, iovec, off64_t, size_t, ssize_t};
@@ -214,12 +214,7 @@ fn checked(fd: c_int, text: &[u8]) -> Option<ssize_t> {
                 session::schedule_changed();
                 put.map_err(rustix::io::Errno::raw_os_error)
             }
-            Written::Reset(gt) => {
-                if let Some(device) = session::running() {
-                    device.reset_gt(gt);
-                }
-                Ok(())
-            }
+            Written::Order(gt, what) => fdinfo::order(gt, what),
             Written::Nothing => Ok(()),
         }))
     })?;

@@ -17,6 +17,7 @@ pub use tree::slot;
 
 use crate::config;
 use crate::device::Identity;
+use crate::fdinfo::OfGt;
 use crate::libc_calls;
 use crate::minor::{Gt, Kind, Minor};
 use crate::nodes::{self, Entry};
@@ -72,7 +73,7 @@ impl RealPath {
 pub enum Special {
     /// A device node.
     Node(Minor),
-    /// A GT's counters, read from the machine at open.
+    /// A GT's counters, read from all machines at open; they begin anew when it is written.
     Stats(Gt),
     /// How much of a tile's VRAM is used, read from the machine at open; by the GT of the same number.
     Vram(Gt),
@@ -99,8 +100,8 @@ pub enum FileSystem {
 pub enum Written {
     /// The file has this text from now on.
     Value(String),
-    /// A GT is reset.
-    Reset(Gt),
+    /// Something is done with a GT, in all processes.
+    Order(Gt, OfGt),
     /// Nothing.
     Nothing,
 }
@@ -250,11 +251,9 @@ pub fn special(dev: u64, ino: u64) -> Option<Special> {
 pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> {
     let (gt, class, file) = match special(dev, ino)? {
         Special::Property(gt, class, file) => (gt, class, file),
-        Special::Reset(gt) => {
-            let reset = |yes| if yes { Written::Reset(gt) } else { Written::Nothing };
-            return Some(property::truth(text).map(reset));
-        }
-        Special::Node(_) | Special::Stats(_) | Special::Vram(_) => return None,
+        Special::Reset(gt) => return Some(order(text, gt, OfGt::Reset)),
+        Special::Stats(gt) => return Some(order(text, gt, OfGt::Clear)),
+        Special::Node(_) | Special::Vram(_) => return None,
     };
     let root = made()?;
     let class = root.identities.get(usize::from(gt.device))?.engine_classes.get(class)?;
@@ -263,6 +262,11 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
     };
     Some(property::FILES[file].accept(text, now).map(|value| Written::Value(format!("{value}\n"))))
+}
+
+/// What is done with a GT where a text means yes.
+fn order(text: &[u8], gt: Gt, what: OfGt) -> Result<Written, i32> {
+    property::truth(text).map(|yes| if yes { Written::Order(gt, what) } else { Written::Nothing })
 }
 
 /// What the files say of each engine class of each GT, where there are files.
