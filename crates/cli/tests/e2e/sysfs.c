@@ -70,6 +70,16 @@ int main(void) {
     put("timeslice_duration_max", O_WRONLY, "9", EINVAL, "10000000\n");
     put("timeslice_duration_max", O_WRONLY, "10000001", EINVAL, "10000000\n");
     put(".defaults/timeslice_duration_us", O_WRONLY | O_TRUNC, "7", EACCES, "1000\n");
+    put("../../freq0/min_freq", O_WRONLY, "899", EINVAL, "900\n");
+    put("../../freq0/max_freq", O_WRONLY, "1601", EINVAL, "1600\n");
+    put("../../freq0/max_freq", O_WRONLY, "fast", EINVAL, "1600\n");
+    put("../../freq0/min_freq", O_WRONLY, "1500\n", 0, "1500\n");
+    put("../../freq0/max_freq", O_WRONLY, "1000", 0, "1000\n");
+    put("../../freq0/rpa_freq", O_WRONLY, "1000", EACCES, "1600\n");
+    put("../../freq0/power_profile", O_WRONLY, "Base", EINVAL, "[base]    power_saving\n");
+    put("../../freq0/power_profile", O_WRONLY, "power_saving\n", 0, "base    [power_saving]\n");
+    put("../../freq0/throttle/reasons", O_WRONLY, "", EACCES, "none\n");
+    put("../../gtidle/idle_residency_ms", O_WRONLY, "1", EACCES, "0\n");
     int fd = open(ENGINES "job_timeout_ms", O_WRONLY), other = dup(fd);
     const void *volatile nowhere = (void *)8;
     struct iovec parts[2] = {{"", 0}, {"60\n", 3}};

@@ -228,7 +228,7 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
             Some(Special::Vram(gt)) => {
                 content_over(opened, c"/sys/kernel/debug/vram_mm", fdinfo::vram(gt).as_bytes(), flags)
             }
-            Some(Special::Property(..) | Special::Reset(_) | Special::Stats(_)) => {
+            Some(Special::Property(..) | Special::Limit | Special::Profile | Special::Reset(_) | Special::Stats(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);
                 }

@@ -79,6 +79,10 @@ pub enum Special {
     Vram(Gt),
     /// A scheduling property of an engine class, by GT, class and file: written as the kernel allows it.
     Property(Gt, usize, usize),
+    /// A limit of a GT's frequency: written as the kernel allows it.
+    Limit,
+    /// A GT's power profile, likewise.
+    Profile,
     /// Resets that GT when it is written.
     Reset(Gt),
 }
@@ -253,6 +257,8 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         Special::Property(gt, class, file) => (gt, class, file),
         Special::Reset(gt) => return Some(order(text, gt, OfGt::Reset)),
         Special::Stats(gt) => return Some(order(text, gt, OfGt::Clear)),
+        Special::Limit => return Some(property::limit(text).map(|mhz| Written::Value(format!("{mhz}\n")))),
+        Special::Profile => return Some(property::profile(text).map(|shown| Written::Value(shown.into()))),
         Special::Node(_) | Special::Vram(_) => return None,
     };
     let root = made()?;
@@ -416,6 +422,11 @@ fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(
         note(Special::Vram(gt), &format!("{}/vram{}_mm", tree::debugfs(gt.device), gt.number))?;
         let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
+        let frequencies = tree::frequencies(gt);
+        note(Special::Profile, &format!("{frequencies}/{}", property::PROFILE))?;
+        for name in property::LIMITS {
+            note(Special::Limit, &format!("{frequencies}/{name}"))?;
+        }
         for name in tree::RESETS {
             note(Special::Reset(gt), &format!("{debugfs}/{name}"))?;
         }

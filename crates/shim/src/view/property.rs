@@ -1,13 +1,37 @@
-//! Scheduling properties of engine classes in sysfs: what may be written there.
+//! Scheduling properties of engine classes in sysfs, and limits of a GT's frequency: what may be written there.
 //!
 //! The kernel takes a number, in the notation of C, and keeps a value between its minimum and its maximum, and these two between
 //! the bounds that it was built with; anything else it refuses, and the old one stays. Queues that are made afterwards are made
 //! so ([`schedule`]); the time to preempt has no effect, since contexts take turns at every command (`docs/coverage.md`).
 //!
-//! Upstream: xe_hw_engine_class_sysfs, kstrtou32.
+//! A limit of the frequency is a number, too, and has no effect, and so has the power profile.
+//!
+//! Upstream: xe_hw_engine_class_sysfs, xe_gt_freq, `pc_set_min_freq`, `xe_guc_pc_set_power_profile`, kstrtou32.
 
 use libc::{EINVAL, ERANGE};
 use machine::ClassSchedule;
+
+/// Megahertz that a GT has at most.
+pub const HIGHEST_MHZ: u32 = 1600;
+/// Megahertz that a GT has at least.
+pub const LOWEST_MHZ: u32 = 900;
+/// Limits of the frequency.
+pub const LIMITS: [&str; 2] = ["min_freq", "max_freq"];
+/// The file of the power profile.
+pub const PROFILE: &str = "power_profile";
+/// Power profiles: the name, and the file where that one is chosen.
+pub const PROFILES: [(&str, &str); 2] =
+    [("base", "[base]    power_saving\n"), ("power_saving", "base    [power_saving]\n")];
+
+/// The limit that `text` sets. One below the other is no error.
+pub fn limit(text: &[u8]) -> Result<u32, i32> {
+    number(text).and_then(|mhz| if (LOWEST_MHZ..=HIGHEST_MHZ).contains(&mhz) { Ok(mhz) } else { Err(EINVAL) })
+}
+
+/// What the file has where `text` chooses a power profile: by its beginning.
+pub fn profile(text: &[u8]) -> Result<&'static str, i32> {
+    PROFILES.iter().find(|(name, _)| text.starts_with(name.as_bytes())).map(|(_, shown)| *shown).ok_or(EINVAL)
+}
 
 /// One of the three files of a property.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

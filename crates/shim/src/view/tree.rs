@@ -3,7 +3,7 @@
 //! All files are regular ones and all links relative, so the kernel resolves, lists and reads them by itself. The
 //! files that are more than that (nodes, statistics) are known by their inode, see [`super::Special`].
 //!
-//! Upstream: xe_device_sysfs, xe_hw_engine_class_sysfs, xe_debugfs, xe_gt_debugfs.
+//! Upstream: xe_device_sysfs, xe_hw_engine_class_sysfs, xe_gt_freq, xe_gt_throttle, xe_gt_idle, xe_debugfs, xe_gt_debugfs.
 
 use super::property;
 use crate::device::Identity;
@@ -16,8 +16,18 @@ use rustix::io;
 /// [`BUS_STEP`] higher.
 const BUS: u8 = 0x4d;
 const BUS_STEP: u8 = 0x10;
-/// Megahertz of a GT: the highest and the lowest.
-const FREQUENCIES: (u32, u32) = (1600, 900);
+/// What may hold a GT back, and whether anything does.
+const THROTTLES: [&str; 9] = [
+    "status",
+    "reason_pl1",
+    "reason_pl2",
+    "reason_pl4",
+    "reason_thermal",
+    "reason_prochot",
+    "reason_ratl",
+    "reason_vr_thermalert",
+    "reason_vr_tdc",
+];
 
 /// Files of a GT in debugfs that reset it. The second returns when that is done; so does the first, here.
 pub const RESETS: [&str; 2] = ["force_reset", "force_reset_sync"];
@@ -54,6 +64,12 @@ pub fn slot(device: u8) -> String {
 pub fn engines(gt: Gt, class: &str) -> String {
     let (dir, number) = (Pci::of(gt.device).dir, gt.number);
     format!("{dir}/tile{number}/gt{number}/engines/{class}")
+}
+
+/// The folder of a GT's frequencies.
+pub fn frequencies(gt: Gt) -> String {
+    let (dir, number) = (Pci::of(gt.device).dir, gt.number);
+    format!("{dir}/tile{number}/gt{number}/freq0")
 }
 
 /// The folder of a device's debugfs.
@@ -257,14 +273,8 @@ impl Tree<'_> {
         self.dir(&format!("{gt}/gtidle"))?;
         self.text(&format!("{gt}/gtidle/name"), &format!("gt{tile}-rc"))?;
         self.text(&format!("{gt}/gtidle/idle_status"), "gt-c0")?;
-        self.dir(&format!("{gt}/freq0"))?;
-        let (highest, lowest) = FREQUENCIES;
-        for name in ["max_freq", "rp0_freq", "act_freq", "cur_freq"] {
-            self.text(&format!("{gt}/freq0/{name}"), &highest.to_string())?;
-        }
-        for name in ["min_freq", "rpe_freq", "rpn_freq"] {
-            self.text(&format!("{gt}/freq0/{name}"), &lowest.to_string())?;
-        }
+        self.text(&format!("{gt}/gtidle/idle_residency_ms"), "0")?;
+        self.frequencies(&frequencies(of))?;
         for class in &identity.engine_classes {
             let engines = engines(of, class);
             self.dir(&format!("{engines}/.defaults"))?;
@@ -274,6 +284,23 @@ impl Tree<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Frequencies of a GT, and why they are less than they could be.
+    fn frequencies(&self, dir: &str) -> io::Result<()> {
+        self.dir(&format!("{dir}/throttle"))?;
+        let (highest, lowest) = (property::HIGHEST_MHZ, property::LOWEST_MHZ);
+        for (name, mhz) in
+            [("rp0", highest), ("rpa", highest), ("act", highest), ("cur", highest), ("rpe", lowest), ("rpn", lowest)]
+        {
+            self.text(&format!("{dir}/{name}_freq"), &mhz.to_string())?;
+        }
+        for (name, mhz) in property::LIMITS.into_iter().zip([lowest, highest]) {
+            self.file(&format!("{dir}/{name}"), format!("{mhz}\n"), 0o644)?;
+        }
+        self.file(&format!("{dir}/{}", property::PROFILE), property::PROFILES[0].1, 0o644)?;
+        self.text(&format!("{dir}/throttle/reasons"), "none")?;
+        THROTTLES.iter().try_for_each(|name| self.text(&format!("{dir}/throttle/{name}"), "0"))
     }
 
     fn debugfs(&self, pci: &Pci, device: u8, identity: &Identity) -> io::Result<()> {
