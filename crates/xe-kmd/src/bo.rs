@@ -271,12 +271,17 @@ impl Bo {
     /// while the guard lives. Where it must be in VRAM, what is to go for it is waited for while it is busy. `ENOMEM`:
     /// there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
+        self.placed_for(&[], prefer)
+    }
+
+    /// The same, where all of `users` reach it. `EOPNOTSUPP`: it may be nowhere that they do.
+    pub(crate) fn placed_for(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
         if let Some(origin) = &self.origin {
             return self.placed_by(origin);
         }
         let mut patience = Patience::default();
         loop {
-            match self.try_placed(prefer) {
+            match self.try_placed(users, prefer) {
                 Err(Errno::EBUSY) => patience.spend(Errno::ENOMEM)?,
                 placed => return placed,
             }
@@ -284,20 +289,24 @@ impl Bo {
     }
 
     /// The same of one that is not imported; `EBUSY`: what is to go for it is busy.
-    fn try_placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
+    fn try_placed(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
         if self.look(&mut state) != Standing::Needed {
             return Err(Errno::EACCES);
         }
-        if self.settled(&state, prefer) {
+        let is_far = matches!(state.residence, Residence::Vram(at, _) if !self.is_reached(at, users));
+        if !is_far && self.settled(&state, prefer) {
             return Ok(Placed { bo: self, state, origin: None });
         }
-        let system_first = state.split || prefer == Prefer::System && self.may_be_in_system();
-        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(prefer) };
+        // From VRAM that one of several users does not reach, it would go to and fro between theirs.
+        let prefers_system = prefer == Prefer::System || is_far && !matches!(prefer, Prefer::Vram(_));
+        let system_first = state.split || prefers_system && self.may_be_in_system();
+        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
             Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
-            Residence::Vram(..) | Residence::Peer(_) => false,
+            Residence::Vram(..) => is_far,
+            Residence::Peer(_) => false,
         };
         let new = match wanted {
             Err(_) if !must_move => return Ok(Placed { bo: self, state, origin: None }),
@@ -327,15 +336,21 @@ impl Bo {
         self.config.placement >> (1 + tile.0) & 1 != 0
     }
 
-    /// The tiles whose VRAM it may be in, the best first.
-    fn candidates(&self, prefer: Prefer) -> impl Iterator<Item = TileId> {
+    /// Whether all of `users` reach the VRAM of `tile`.
+    fn is_reached(&self, tile: TileId, users: &[TileId]) -> bool {
+        let gpu = &self.shared.gpu;
+        gpu.pagemap(tile).is_some_and(|vram| users.iter().all(|user| gpu.reaches(*user, vram)))
+    }
+
+    /// The tiles whose VRAM it may be in and all of `users` reach, the best first.
+    fn candidates(&self, users: &[TileId], prefer: Prefer) -> impl Iterator<Item = TileId> {
         let first = match prefer {
             Prefer::Tile(tile) | Prefer::Vram(tile) => Some(tile),
             Prefer::Anything | Prefer::System => None,
         };
         let all = self.shared.gpu.tiles.iter().map(|tile| tile.id);
         let others = all.filter(move |tile| Some(*tile) != first);
-        first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile))
+        first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile) && self.is_reached(*tile, users))
     }
 
     fn map_system(&self, state: &mut State) -> Result<Residence, Errno> {
@@ -347,14 +362,15 @@ impl Bo {
         iova.map(Residence::System).ok_or(Errno::ENOMEM)
     }
 
-    /// `EBUSY`: on one of the tiles it could be had in a moment.
-    fn take_any_vram(&self, prefer: Prefer) -> Result<Residence, Errno> {
-        let mut errno = Errno::ENOMEM;
-        for tile in self.candidates(prefer) {
+    /// `EBUSY`: on one of the tiles it could be had in a moment; `EOPNOTSUPP`: there is none whose VRAM `users` reach.
+    fn take_any_vram(&self, users: &[TileId], prefer: Prefer) -> Result<Residence, Errno> {
+        let mut errno = Errno::EOPNOTSUPP;
+        for tile in self.candidates(users, prefer) {
             match self.take_vram(tile) {
                 Ok(blocks) => return Ok(Residence::Vram(tile, blocks)),
+                Err(NoRoom::Full) if errno == Errno::EBUSY => {}
+                Err(NoRoom::Full) => errno = Errno::ENOMEM,
                 Err(NoRoom::Busy) => errno = Errno::EBUSY,
-                Err(NoRoom::Full) => {}
             }
         }
         Err(errno)

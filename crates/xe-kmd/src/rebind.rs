@@ -4,6 +4,9 @@
 //! binds. Where an eviction or a cut through a large leaf took leaves away, they come back at the next touch in every VM:
 //! upstream, without faults, binds such VMAs again before the next job, having preempted or waited for those that run.
 //!
+//! A BO is placed where all tiles reach it that it is bound for: in system memory where no VRAM will do. Where it may not be
+//! there, bind or fault is refused. (Upstream has no tile that does not reach all VRAM of its device.)
+//!
 //! Locking: the VM's lock is held, for a fault or a prefetch shared; takes a BO's and below.
 //!
 //! Upstream: `xe_vma_rebind`, `xe_pagefault_begin`, `xe_pt_update_ops_run`, `xe_vm_ops_execute` (prefetch).
@@ -38,7 +41,8 @@ impl Vm {
         if atomic && refuses || needs_vram && !map.bo.may_be_in_vram() {
             return Err(Errno::EACCES);
         }
-        let placed = map.bo.placed(if needs_vram { Prefer::Vram(fault.tile) } else { Prefer::Anything })?;
+        let prefer = if needs_vram { Prefer::Vram(fault.tile) } else { Prefer::Anything };
+        let placed = map.bo.placed_for(&[fault.tile], prefer)?;
         if needs_vram && placed.tile().is_none() {
             return Err(Errno::ENOMEM);
         }
@@ -51,10 +55,15 @@ impl Vm {
         self.shared.gpu.tiles.iter().map(|tile| tile.id).collect()
     }
 
-    /// Binds a BO's span on `tiles`, with the BO where `prefer` says; not where its contents are not needed.
+    /// Binds a BO's span on `tiles`, with the BO where `prefer` says; not where its contents are not needed. Tiles that do not
+    /// reach where it is to go are left out: a fault of theirs fetches it. `EOPNOTSUPP`: it may be nowhere that all reach.
     pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer, tiles: &[TileId]) -> Result<(), Errno> {
-        match map.bo.placed(prefer) {
-            Ok(placed) => self.bind_placed(vma, map, placed, tiles),
+        let gpu = &self.shared.gpu;
+        let target = if let Prefer::Tile(tile) = prefer { gpu.pagemap(tile) } else { None };
+        let reaches = |tile: &TileId| target.is_none_or(|target| gpu.reaches(*tile, target));
+        let tiles: Vec<_> = tiles.iter().copied().filter(reaches).collect();
+        match map.bo.placed_for(&tiles, prefer) {
+            Ok(placed) => self.bind_placed(vma, map, placed, &tiles),
             Err(Errno::EACCES) => Ok(()),
             Err(errno) => Err(errno),
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::Rules;
 use crate::testing::HwState;
 use units::Dpa;
-use xe_spec::platform::{BATTLEMAGE, PVC};
+use xe_spec::platform::{BATTLEMAGE, PVC, Platform, Reach};
 
 pub(super) const AT: u64 = 0x10_0000_0000;
 
@@ -94,6 +94,41 @@ fn an_atomic_brings_a_bo_to_the_vram_of_its_tile() {
     let system = create(&rig, SZ_64K, 1);
     assert_eq!(bind(&rig, vm, map(system, AT, SZ_64K)), OK);
     assert_eq!(bind(&rig, vm, prefetch(1)), EINVAL, "it may not be there");
+}
+
+/// No leaf leads to VRAM that its tile does not reach.
+#[test]
+fn a_bo_is_where_all_tiles_reach_it_that_it_is_bound_for() {
+    static APART: Platform = Platform { reach: Reach::OwnTile, ..PVC };
+    let rig = Rig::with(&APART, Rules::default());
+    let ((vm, asid), (plain, plain_asid)) = (vm_of(&rig, 6), vm_of(&rig, 0));
+    let [first, both, any] = [2, 6, 7].map(|placement| create(&rig, SZ_64K, placement));
+    let at = |tile, asid, addr| leaf(&rig, tile, asid, addr).map(|(_, device, addr)| (device, addr));
+    let vram = |tile: usize| Some((true, APART.tiles[tile].vram_base.0));
+    let lazily = |bo, addr| bind(&rig, vm, VmBindOp { flags: 0, ..map(bo, addr, SZ_64K) });
+    let [a, b, c] = [0, 1, 2].map(|n| AT + n * SZ_2M);
+
+    assert_eq!((lazily(first, a), rig.fault(0, asid, a, Access::Write)), (OK, FaultAck::Replay));
+    assert_eq!(at(0, asid, a), vram(0));
+    for access in [Access::Write, Access::Atomic] {
+        assert_eq!((rig.fault(1, asid, a, access), refusal(&rig)), (FaultAck::Kill, Some(Errno::EOPNOTSUPP)));
+    }
+    assert_eq!(bind(&rig, plain, map(first, a, SZ_64K)), err(Errno::EOPNOTSUPP), "a VM without faults has all tiles");
+    assert_eq!((at(0, plain_asid, a), at(1, plain_asid, a)), (None, None));
+
+    assert_eq!((lazily(both, b), rig.fault(1, asid, b, Access::Write)), (OK, FaultAck::Replay));
+    assert_eq!((at(0, asid, b), at(1, asid, b)), (None, vram(1)));
+    assert_eq!(rig.fault(0, asid, b, Access::Atomic), FaultAck::Replay);
+    assert_eq!((at(0, asid, b).map(|(device, _)| device), at(1, asid, b)), (Some(true), None), "it went along");
+
+    assert_eq!(bind(&rig, plain, map(any, c, SZ_64K)), OK);
+    let system = at(0, plain_asid, c).filter(|(device, _)| !device);
+    assert!(system.is_some() && at(1, plain_asid, c) == system, "where both reach it");
+    let prefetch = VmBindOp { op: BIND_OP_PREFETCH, prefetch_mem_region_instance: 2, flags: 0, ..map(0, c, SZ_64K) };
+    assert_eq!(bind(&rig, plain, prefetch), OK);
+    assert_eq!((at(0, plain_asid, c), at(1, plain_asid, c)), (None, vram(1)), "where it was asked for");
+    assert_eq!(rig.fault(0, plain_asid, c, Access::Read), FaultAck::Replay);
+    assert_eq!((at(0, plain_asid, c).map(|(device, _)| device), at(1, plain_asid, c)), (Some(false), None));
 }
 
 #[test]
