@@ -14,9 +14,10 @@
 use sync::time::now_ns;
 use units::{GpuRange, SZ_2M, SZ_4K, TileId};
 use xe_spec::fault::Access;
+use xe_uapi::attr;
 use xe_uapi::vm::CreateFlags;
 
-use crate::bo::{BoMap, Placed, Prefer, Standing};
+use crate::bo::{Bo, BoMap, Placed, Prefer, Standing};
 use crate::errno::Errno;
 use crate::event::{Event, Serviced};
 use crate::pt::build::{self, PlanError, Run, null_runs};
@@ -70,7 +71,7 @@ impl Vm {
     }
 
     fn bind_placed(&self, vma: &Vma, map: &BoMap, placed: Placed<'_>, tiles: &[TileId]) -> Result<(), Errno> {
-        let access = self.access_of(vma);
+        let access = self.access_of_bo(vma, &map.bo);
         let (placed, runs) = match build::plan(&placed.segments(map, vma.span), access, self.shared.gpu.granule()) {
             Ok(runs) => (placed, runs),
             Err(PlanError::Granule) => {
@@ -122,6 +123,16 @@ impl Vm {
     fn access_of(&self, vma: &Vma) -> build::Access {
         let mut access = policy::leaf_access(self.platform(), vma);
         access.atomic_system |= !self.has_faults();
+        access
+    }
+
+    /// What leaves of a BO allow. One that has nowhere else to go keeps atomics where it is; a fault of one wants VRAM all the same.
+    ///
+    /// Upstream: `xe_atomic_for_system`, `xe_vma_need_vram_for_atomic`.
+    fn access_of_bo(&self, vma: &Vma, bo: &Bo) -> build::Access {
+        let mut access = self.access_of(vma);
+        let stays = bo.config.placement.count_ones() == 1 && self.platform().device_atomics_on_smem;
+        access.atomic_system |= stays && vma.attr.atomic != attr::ATOMIC_CPU;
         access
     }
 

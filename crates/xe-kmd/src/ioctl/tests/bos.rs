@@ -455,6 +455,26 @@ fn what_is_not_congruent_by_2m_is_mapped_by_compact_tables() {
     assert!(matches!(leaf(&rig, 0, asid, at + hole), None | Some((0, false, _))));
 }
 
+/// Where the device does atomics on system memory, leaves allow them of a BO that can be nowhere else, and a fault of one refuses it.
+#[test]
+fn atomics_stay_with_a_bo_that_has_one_place() {
+    let rig = Rig::with(&BATTLEMAGE, Rules::default());
+    let (vm, asid) = vm_of(&rig, 6);
+    let atomic = |at| rig.hw.walk(TileId(0), asid, GpuVa(at)).map(|(_, leaf)| leaf.atomic);
+    for (n, (placement, allows)) in [(1, true), (3, false)].into_iter().enumerate() {
+        let at = AT + n as u64 * SZ_2M;
+        let pat_index = BATTLEMAGE.pat.wb.into();
+        let lazily = VmBindOp { flags: 0, pat_index, ..map(create(&rig, SZ_64K, placement), at, SZ_64K) };
+        let to_system = VmBindOp { op: BIND_OP_PREFETCH, flags: 0, ..map(0, at, SZ_64K) };
+        assert_eq!((bind(&rig, vm, lazily), bind(&rig, vm, to_system), atomic(at)), (OK, OK, Some(allows)));
+    }
+    assert_eq!((rig.fault(0, asid, AT, Access::Atomic), refusal(&rig)), (FaultAck::Kill, Some(Errno::EACCES)));
+    let advice =
+        Madvise { vm_id: vm, start: AT, range: SZ_64K, attr: ATTR_ATOMIC, val: ATOMIC_CPU, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::MADVISE, &mut advice.clone()), OK);
+    assert_eq!((rig.fault(0, asid, AT, Access::Write), atomic(AT)), (FaultAck::Replay, Some(false)));
+}
+
 /// A leaf that allows an atomic does not make the device able to do it: the fault would come again for ever.
 #[test]
 fn an_atomic_that_the_device_cannot_do_ends_the_context_without_faults_too() {
