@@ -113,8 +113,10 @@ fn advice_of_a_stranger_is_refused() {
         let hand = Hand::new(&checked, checked.thread_of(programs[0].file().clone()), 0);
         let advice = |tile| hand.program.madvise_peer(hand.vm, block, programs[1].file(), TileId(tile));
         assert_eq!(advice(0), Err(Errno::ENOLINK));
-        let own = hand.program.madvise_peer(hand.vm, block, programs[0].file(), TileId(5));
-        assert_eq!(own, Err(Errno::ENOENT), "no such region");
+        for program in &programs {
+            let region = hand.program.madvise_peer(hand.vm, block, program.file(), TileId(5));
+            assert_eq!(region, Err(Errno::ENOENT), "no such region, whoever's");
+        }
         end(&checked, &programs);
     });
 }

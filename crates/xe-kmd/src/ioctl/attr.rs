@@ -134,10 +134,11 @@ fn find_place(file: &File, caller: &dyn Caller, devmem_fd: u32, region: u16) -> 
         return Ok(None);
     }
     let place = caller.location(devmem_fd as i32, region).ok_or(Errno::ENOENT)?;
+    let pagemap = place.pagemap.ok_or(Errno::ENOENT)?;
     if place.owner != file.shared.gpu.interconnect.owner() {
         return Err(Errno::ENOLINK);
     }
-    place.pagemap.ok_or(Errno::ENOENT).map(Some)
+    Ok(Some(pagemap))
 }
 
 /// Whether a BO may be where atomics of a kind need it. Upstream: `check_bo_args_are_sane`.
