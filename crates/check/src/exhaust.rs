@@ -57,12 +57,12 @@ pub fn classes(setting: &Setting, mut goes_on: impl FnMut(&Classes) -> bool) -> 
     done
 }
 
-/// Runs all schedules with at most `most` deviations, but no more than `runs`. Stops at the first finding.
-pub fn exhaust(setting: &Setting, most: usize, runs: u64) -> Exhausted {
+/// Runs all schedules with at most `most` deviations, as long as `goes_on` says so of what was run. Stops at the first finding.
+pub fn exhaust(setting: &Setting, most: usize, mut goes_on: impl FnMut(&Exhausted) -> bool) -> Exhausted {
     let mut done = Exhausted::default();
     let mut next = VecDeque::from([Vec::new()]);
     while let Some(deviations) = next.pop_front() {
-        if done.runs == runs {
+        if !goes_on(&done) {
             done.left = next.len() as u64 + 1;
             break;
         }
@@ -150,7 +150,21 @@ mod tests {
 
     fn exhausted(scene: &str, behaviours: &str, most: usize) -> Exhausted {
         let setting = Setting::new(scenes::named(scene).unwrap(), Manner::Linux, behaviours.into(), Explore::Pct);
-        exhaust(&setting, most, 4000)
+        exhaust(&setting, most, |so_far| so_far.runs < 4000)
+    }
+
+    #[test]
+    fn what_is_not_run_is_counted() {
+        let setting = Setting::new(scenes::named("c-1").unwrap(), Manner::Linux, String::new(), Explore::Pct);
+        let done = exhaust(&setting, 1, |so_far| so_far.runs < 3);
+        assert!(done.runs == 3 && done.left > 10, "{done:?}");
+    }
+
+    /// P1: whoever is preempted where, both devices have their accesses done.
+    #[test]
+    fn two_devices_race_for_a_block_and_both_end_in_every_schedule_of_one_deviation() {
+        let done = exhausted("p-1", "", 1);
+        assert!(done.failure.is_none() && done.left == 0 && done.runs > 100, "{done:?}");
     }
 
     #[test]

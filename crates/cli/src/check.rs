@@ -122,11 +122,13 @@ impl Options {
     }
 }
 
-/// A built-in scene by its name, or one in a file.
+/// A built-in scene by its name, or one in a file; `./NAME` is a file of a built-in one's name.
 pub fn scene(text: &str) -> Result<Arc<Script>> {
     let path = Path::new(text);
-    if !text.contains(['/', '.']) && !path.is_file() {
-        return scenes::named(text).map_err(|message| anyhow!(message));
+    match scenes::named(text) {
+        Ok(script) => return Ok(script),
+        Err(message) if !text.contains(['/', '.']) && !path.is_file() => bail!(message),
+        Err(_) => {}
     }
     let source = std::fs::read_to_string(path).with_context(|| format!("'{text}' cannot be read"))?;
     Ok(Arc::new(Script::parse(text, &source)?))

@@ -36,7 +36,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             let setting = Setting::new(script.clone(), manner, options.behaviour.clone(), Explore::Pct);
             let setting = if options.deviations.is_none() { setting.calmly() } else { setting };
             let time = options.time.unwrap_or(TIME);
-            let mut done = options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most));
+            let mut done =
+                options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most, time));
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
             done.json["manner"] = manner_name(manner).into();
@@ -79,8 +80,13 @@ fn every_class(setting: &Setting, time: Duration) -> Done {
     Done { told, json, failure: done.failure }
 }
 
-fn few(setting: &Setting, most: usize) -> Done {
-    let done = exhaust(setting, most, RUNS);
+fn few(setting: &Setting, most: usize, time: Duration) -> Done {
+    let start = Instant::now();
+    let done = exhaust(setting, most, |so_far| {
+        progress::runs(so_far.runs, None);
+        so_far.runs < RUNS && start.elapsed() < time
+    });
+    progress::end();
     let left = if done.left > 0 { format!("; {} schedules were left", done.left) } else { String::new() };
     let outcomes = counts(&done.outcomes);
     let told = format!("{} schedules of at most {most} deviations: {outcomes}{left}", done.runs);

@@ -40,6 +40,16 @@ fn nonsense_is_refused_with_cause_and_remedy() {
 }
 
 #[test]
+fn a_file_is_not_taken_for_a_scene_of_its_name() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("c-1"), [0xff]).expect("a file");
+    for (scene, code) in [("c-1", 0), ("./c-1", 2)] {
+        let output = pontoon().current_dir(&dir).args(["check", scene, "--seeds", "0"]).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(code), "{scene}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn the_programs_exit_code_is_ours() {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 128 + 15)] {
         let output = pontoon().args(["run", "--", "sh", "-c", script]).output().expect("the command starts");

@@ -61,6 +61,9 @@ fn a_search_ends_by_its_time() {
     let (code, text) = run(&["check", "c-1", "--time", "1s", "--json"]);
     let json = last_line(&text);
     assert_eq!((code, &json["ended_early"], &json["found"]), (Some(0), &Value::Bool(true), &Value::Null), "{text}");
+    // 200,000 runs would be hours.
+    let (code, text) = run(&["check", "p-1", "--explore", "exhaustive", "--deviations", "3", "--time", "1s"]);
+    assert!(code == Some(0) && text.contains("schedules were left"), "{text}");
 }
 
 #[test]
