@@ -4,15 +4,16 @@
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use machine::profile::{Profile, Size};
+use machine::profile::{Profile, Several, Size};
 use std::path::Path;
 
 /// Which devices there are.
 #[derive(Args)]
 pub struct Chosen {
-    /// A device: pvc-2t, pvc-1t, pvc-4t, bmg, or a file (docs/profiles.md has its keys); once for each of up to 4 devices
-    #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = profile)]
-    device: Vec<Profile>,
+    /// A device: pvc-2t, pvc-1t, pvc-4t, bmg, or a file of one or several (docs/profiles.md has its keys); as often as wanted,
+    /// for up to 4 devices
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = asked)]
+    device: Vec<Several>,
     /// VRAM of each tile, such as 64M or 1G; rounded up to 2M
     #[arg(long, value_name = "SIZE", value_parser = vram)]
     vram: Option<Size>,
@@ -21,9 +22,10 @@ pub struct Chosen {
 impl Chosen {
     /// The profiles in all.
     pub fn profiles(&self) -> Result<Vec<Profile>> {
-        Profile::count(&self.device).map_err(|why| anyhow!("--device: {why}"))?;
         let whole = |device: &Profile| Profile { vram: self.vram.unwrap_or(device.vram), ..device.clone() };
-        Ok(self.device.iter().map(whole).collect())
+        let all: Vec<_> = self.device.iter().flat_map(|asked| &asked.device).map(whole).collect();
+        Profile::count(&all).map_err(|why| anyhow!("--device: {why}"))?;
+        Ok(all)
     }
 
     /// The profiles as the preload library reads them.
@@ -32,15 +34,26 @@ impl Chosen {
     }
 }
 
-fn profile(asked: &str) -> Result<Profile, String> {
+fn asked(asked: &str) -> Result<Several, String> {
     if Path::new(asked).extension().is_none_or(|end| end != "toml") {
-        return Profile::named(asked).map_err(|error| format!("{error}; a file's name ends with .toml"));
+        let profile = Profile::named(asked).map_err(|error| format!("{error}; a file's name ends with .toml"))?;
+        return Ok(Several { device: vec![profile] });
     }
     let text = std::fs::read_to_string(asked).map_err(|error| format!("cannot read it: {error}"))?;
     let unread = |error| format!("{asked}: {error}docs/profiles.md has the keys, and what may stand there");
-    let profile: Profile = toml::from_str(&text).map_err(unread)?;
-    profile.platform().map_err(|error| format!("{asked}: {error}"))?;
-    Ok(profile)
+    let all = parse(&text).map_err(unread)?;
+    all.device
+        .iter()
+        .try_for_each(|profile| profile.platform().map(drop))
+        .map_err(|error| format!("{asked}: {error}"))?;
+    Ok(all)
+}
+
+fn parse(text: &str) -> Result<Several, toml::de::Error> {
+    match toml::from_str::<toml::Table>(text)?.contains_key("device") {
+        true => toml::from_str(text),
+        false => Ok(Several { device: vec![toml::from_str(text)?] }),
+    }
 }
 
 fn vram(asked: &str) -> Result<Size, String> {

@@ -88,6 +88,14 @@ pub struct Profile {
     pub fabric: Option<String>,
 }
 
+/// What a file of several devices has: a table `[[device]]` for each.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Several {
+    /// The devices, in their order.
+    pub device: Vec<Profile>,
+}
+
 /// What a person wrote of a [`Profile`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

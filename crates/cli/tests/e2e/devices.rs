@@ -108,8 +108,13 @@ fn several_devices_share_the_memory_of_a_program() {
         assert_eq!(names.collect::<Vec<_>>(), ["pvc-2t", "pvc-1t"]);
         assert_eq!(run.report["memory"]["accounted_frames"].as_array().map(Vec::len), Some(3));
     }
-    let run = client.run(&["--device", "pvc-1t"].repeat(4), &["2"]);
-    assert_eq!((run.code, run.out.lines().count()), (Some(0), 5), "{}{}", run.out, run.err);
+    let several = dir.path().join("several.toml");
+    std::fs::write(&several, "[[device]]\ntiles = 1\n[[device]]\nfamily = 'bmg'\n").expect("a file");
+    let file = ["--device", several.to_str().expect("text"), "--device", "pvc-1t"];
+    for (options, devices) in [(&["--device", "pvc-1t"].repeat(4)[..], 4), (&file, 3)] {
+        let run = client.run(options, &["2"]);
+        assert_eq!((run.code, run.out.lines().count()), (Some(0), 1 + devices), "{}{}", run.out, run.err);
+    }
 }
 
 /// A buffer goes to another device by PRIME, moves and is evicted meanwhile, and outlives its exporter; memory in a peer's VRAM is
@@ -201,6 +206,9 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
             "would not take it for the BATTLEMAGE that this is; write one of 0xe202",
         ),
         ("family = 'dg2'", "expected `pvc` or `bmg`"),
+        ("device = []", "0 devices: a machine has 1 to 4 devices"),
+        ("tiles = 1\n[[device]]", "unknown field `tiles`, expected `device`"),
+        ("[[device]]\ntiles = 5", "tiles = 5: there can be 1 to 4"),
         ("tiles", "tiles"),
     ];
     let refused = |arguments: &[&str], expected: &str| {
