@@ -110,6 +110,13 @@ static void vram_only(void) {
         bind_here(&gpus[1], theirs);
         store_each(&gpus[1], 100);
         IS(in_vram(), BYTES);
+        /* a CPU reaches it by its own device only: a touch would be SIGBUS */
+        volatile uint32_t *nothing = map(&gpus[1], theirs);
+        int pipes[2];
+        expect(!pipe(pipes), "a pipe");
+        IS(write(pipes[1], (void *)nothing, 1) < 0 ? errno : 0, EFAULT);
+        close(pipes[0]), close(pipes[1]);
+        munmap((void *)nothing, BYTES);
         IS(dma_buf_sync(dma_buf, DMA_BUF_READ), 0);
         IS(in_vram(), BYTES);
         volatile uint32_t *bytes = map(&gpus[0], handle);

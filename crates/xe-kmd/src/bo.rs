@@ -242,6 +242,11 @@ impl Bo {
         self.cpu_atomics.load()
     }
 
+    /// Whether it is another device's.
+    pub(crate) const fn is_imported(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// Its first frame, as the host mm knows it.
     pub(crate) const fn object(&self) -> HostFrame {
         self.object

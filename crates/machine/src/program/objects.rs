@@ -46,11 +46,11 @@ impl Program {
         Ok(arg.handle)
     }
 
-    /// The first frame of a buffer object's bytes, as a CPU would map them.
+    /// The first frame of a buffer object's bytes, as a CPU would map them. `EFAULT`: it is another device's.
     pub fn bo_frame(&self, handle: u32) -> Result<HostFrame, Errno> {
         let mut arg = GemMmapOffset { handle, ..Default::default() };
         self.ioctl(ioctl::GEM_MMAP_OFFSET, &mut arg)?;
-        self.file.mmap(arg.offset, units::SZ_4K)
+        self.file.mmap(arg.offset, units::SZ_4K)?.ok_or(Errno::EFAULT)
     }
 
     /// Gives a buffer object's handle up.

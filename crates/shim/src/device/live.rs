@@ -232,9 +232,9 @@ impl File for OpenFile {
         self.live.mm().adopt_object(file, bytes / units::SZ_4K)
     }
 
-    fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno> {
+    fn mmap(&self, offset: u64, bytes: u64) -> Result<Option<HostVa>, Errno> {
         let frame = self.file.mmap(offset, bytes).map_err(|errno| Errno(errno.0))?;
-        self.object_address(frame).ok_or(Errno(libc::EINVAL))
+        frame.map(|frame| self.object_address(frame).ok_or(Errno(libc::EINVAL))).transpose()
     }
 
     fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno> {

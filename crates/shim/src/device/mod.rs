@@ -114,8 +114,8 @@ pub trait File: Send + Sync {
     fn object_address(&self, object: HostFrame) -> Option<HostVa>;
     /// A buffer's memory, all of an open file: its first frame; `None` where there is no room.
     fn adopt_object(&self, file: i32, bytes: u64) -> Option<HostFrame>;
-    /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows.
-    fn mmap(&self, offset: u64, bytes: u64) -> Result<HostVa, Errno>;
+    /// The memory of the buffer that an mmap of `bytes` bytes at `offset` shows; `None`: every touch of it fails.
+    fn mmap(&self, offset: u64, bytes: u64) -> Result<Option<HostVa>, Errno>;
     /// WAIT_USER_FENCE with an argument of our own.
     fn wait_user_fence(&self, wait: &mut WaitUserFence) -> Result<u32, Errno>;
     /// Reads the program's memory, wherever it is; EFAULT where there is none.

@@ -1,13 +1,16 @@
 //! mmap of a node at a buffer's offset: the program gets a mapping of the buffer's own memory.
 //!
 //! The machine has that memory mapped; the program's mapping is a duplicate of the machine's, which needs no descriptor
-//! and lives as long as the program wants.
+//! and lives as long as the program wants. Of another device's buffer, which was imported, it gets memory that is not there: the
+//! kernel itself answers a touch with SIGBUS and a system call with EFAULT.
 
 use super::{inside, real};
 use crate::device::Errno;
 use crate::session;
 use core::ffi::{c_int, c_void};
-use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
+use libc::{MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE, size_t};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::os::fd::AsRawFd;
 use units::HostVa;
 
 /// Maps `length` bytes, shared, of what the node `fd` shows at `offset`.
@@ -17,7 +20,9 @@ pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int
         return Err(Errno(libc::EINVAL));
     }
     let length = length.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;
-    let source = inside(|_| find(fd, offset, length as u64))?;
+    let Some(source) = inside(|_| find(fd, offset, length as u64))? else {
+        return map_nothing(at, length, prot, flags);
+    };
     let fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
     if flags & MAP_FIXED_NOREPLACE == MAP_FIXED_NOREPLACE {
         let hold = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
@@ -39,7 +44,15 @@ pub fn map(at: *mut c_void, length: size_t, prot: c_int, flags: c_int, fd: c_int
     Ok(mapped)
 }
 
-fn find(fd: c_int, offset: u64, bytes: u64) -> Result<HostVa, Errno> {
+/// A mapping that lies behind the end of its file.
+fn map_nothing(at: *mut c_void, length: size_t, prot: c_int, flags: c_int) -> Result<usize, Errno> {
+    let empty = memfd_create("imported", MemfdFlags::CLOEXEC).map_err(|errno| Errno(errno.raw_os_error()))?;
+    let flags = MAP_SHARED | flags & (MAP_FIXED | MAP_FIXED_NOREPLACE);
+    // SAFETY: what is replaced, the program asked to.
+    check(unsafe { real::mmap64(at, length, prot, flags, empty.as_raw_fd(), 0) })
+}
+
+fn find(fd: c_int, offset: u64, bytes: u64) -> Result<Option<HostVa>, Errno> {
     session::file(fd)?.0.mmap(offset, bytes)
 }
 

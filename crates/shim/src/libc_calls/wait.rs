@@ -75,7 +75,7 @@ mod tests {
         fn adopt_object(&self, _file: i32, _bytes: u64) -> Option<HostFrame> {
             None
         }
-        fn mmap(&self, _offset: u64, _bytes: u64) -> Result<HostVa, Errno> {
+        fn mmap(&self, _offset: u64, _bytes: u64) -> Result<Option<HostVa>, Errno> {
             Err(Errno(libc::EINVAL))
         }
         fn ioctl(&self, _command: u32, _argument: HostVa, _caller: &dyn Caller) -> Result<u32, Errno> {

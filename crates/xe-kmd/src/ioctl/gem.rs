@@ -63,13 +63,14 @@ pub(super) fn close(file: &File, args: &mut GemClose) -> Reply {
 
 impl File {
     /// What an mmap of `bytes` bytes of the device file at `offset` shows: the first frame of a buffer object's memory.
-    /// `EINVAL`: no BO starts there, or it is shorter, or its contents are gone; `EBUSY`: they are not needed.
+    /// `None`: another device's, which no CPU reaches by this one. `EINVAL`: no BO starts there, or it is shorter, or its contents
+    /// are gone; `EBUSY`: they are not needed.
     ///
-    /// Upstream: `drm_gem_mmap`.
-    pub fn mmap(&self, offset: u64, bytes: u64) -> Result<HostFrame, Errno> {
+    /// Upstream: `drm_gem_mmap`, `xe_bo_cpu_fault`.
+    pub fn mmap(&self, offset: u64, bytes: u64) -> Result<Option<HostFrame>, Errno> {
         let bo = self.names.lock().gem.at(offset).ok_or(Errno::EINVAL)?;
         require(bytes <= bo.config.size)?;
         bo.standing().check()?;
-        Ok(bo.object())
+        Ok((!bo.is_imported()).then(|| bo.object()))
     }
 }
