@@ -5,6 +5,8 @@
  *     peers closed [strangers]           the exporter closes everything while the other device has the buffer mapped
  *     peers fences [strangers]           fences on a dma-buf are those of both devices
  *     peers unmap ROUNDS                 memory goes from device to device while the program unmaps and empties parts of it
+ *     peers gather ROUNDS                memory that lies on both tiles of the first device goes to the second one
+ *     peers turns ROUNDS tiles|devices   two tiles of the first device, or both devices, store into one block in turn
  *
  * `strangers`: the devices do not reach each other's VRAM. A line for what is not as it should be; the last line is `PEERS ok` or
  * `PEERS BAD failures=<n>`. Exit status 0 or 1; 2 where a call failed that must not.
@@ -367,6 +369,54 @@ static void unmap(void) {
             IS(((uint32_t *)(block + page * PAGE))[n], rounds);
 }
 
+/* The pieces of a block lie on both tiles of the first device, or every other one in system memory; the second device takes them all. */
+static void gather(void) {
+    enum { PIECES = 2 * MB / BLOCK, WORDS = BLOCK / 4 };
+    char *room = mmap(NULL, 4 * MB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint32_t *words = (uint32_t *)(((uintptr_t)room + 2 * MB - 1) & -(2 * MB));
+    for (uint32_t round = 0; round < rounds; round++) {
+        struct batch all = {0};
+        for (unsigned n = 0; n < PIECES; n++) {
+            /* the even ones first: while there is a gap behind each, it is a range of its own */
+            unsigned piece = 2 * n % PIECES + 2 * n / PIECES, tile = piece % 2;
+            uint32_t *at = words + piece * WORDS, first = round << 24 | piece * WORDS;
+            if (mmap(at, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+                die("mmap of a piece");
+            for (unsigned i = 0; i < WORDS; i++)
+                at[i] = first + i;
+            struct batch own = {0};
+            store32(&own, at, first);
+            if (!tile || round % 2)
+                IS(run(&gpus[0], tile, &own), 0);
+            if (round % 3)
+                store32(&all, at + 1, first + 1);
+            else
+                atomic_add32(&all, at + 2, 0);
+        }
+        IS(run(&gpus[1], 0, &all), 0);
+        unsigned wrong = 0;
+        for (unsigned i = 0; i < PIECES * WORDS; i++)
+            wrong += words[i] != (round << 24 | i);
+        IS(wrong, 0);
+        munmap(words, 2 * MB);
+    }
+}
+
+/* Two engines store into pages of their own in one block. */
+static void turns(int on_tiles) {
+    uint32_t *words = aligned_alloc(2 * MB, 2 * MB);
+    memset(words, 0, 2 * MB);
+    for (unsigned round = 1; round <= rounds; round++)
+        for (unsigned n = 0; n < 2; n++) {
+            struct batch batch = {0};
+            store32(&batch, words + n * PAGE / 4, round);
+            IS(run(&gpus[on_tiles ? 0 : n], on_tiles ? n : 0, &batch), 0);
+        }
+    IS(words[0], rounds);
+    IS(words[PAGE / 4], rounds);
+    free(words);
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     strangers = !strcmp(argv[argc - 1], "strangers");
@@ -381,8 +431,12 @@ int main(int argc, char **argv) {
         fences();
     else if (!strcmp(what, "unmap"))
         unmap();
+    else if (!strcmp(what, "gather"))
+        gather();
+    else if (!strcmp(what, "turns"))
+        turns(!strcmp(argv[argc - 1], "tiles"));
     else
-        return fprintf(stderr, "usage: peers prime ROUNDS | closed | fences | unmap ROUNDS [strangers]\n"), 2;
+        return fprintf(stderr, "usage: peers prime|unmap|gather|turns ROUNDS | closed | fences [strangers|tiles]\n"), 2;
     gpu_close(&gpus[1]), gpu_close(&gpus[0]);
     if (failures)
         printf("PEERS BAD failures=%d\n", failures);

@@ -151,6 +151,59 @@ fn what_one_device_has_of_anothers_is_never_lost() {
     }
 }
 
+/// Copies start on both tiles of one device, which have a pagemap each or one, and every byte arrives on the other device.
+#[test]
+fn what_lies_on_two_tiles_is_gathered_on_another_device() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("peers");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("whole.toml");
+    std::fs::write(&file, "pagemaps = 'device'\n").expect("a file");
+    let whole = file.to_str().expect("text");
+    for (device, ways) in [("pvc-2t", &["VRAM0->VRAM2", "VRAM1->VRAM2"][..]), (whole, &["VRAM0->VRAM1"])] {
+        for more in [&[][..], &["--no-move"]] {
+            let options = [&["--device", device, "--device", "pvc-1t", "--vram", "64M"], more].concat();
+            let run = client.run(&options, &["gather", "12"]);
+            assert_eq!((run.code, run.out.as_str()), (Some(0), "PEERS ok\n"), "{device} {more:?}: {}", run.err);
+            assert_eq!(run.report["records"], serde_json::json!([]), "{device} {more:?}");
+            for way in ways {
+                assert!(run.times(way) > 0, "{device} {more:?}: {}", run.report["migrations"]);
+            }
+        }
+    }
+}
+
+/// What two tiles, or two peers, store into in turn goes to and fro, or stays a while where it is (`thrash=settle`); strangers cannot map
+/// it there.
+#[test]
+fn a_block_that_two_store_into_settles_where_both_reach_it() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("peers");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("lonely.toml");
+    std::fs::write(&file, "tiles = 1\np2p = false\n").expect("a file");
+    let lonely = file.to_str().expect("text");
+    let cases = [("pvc-2t", "tiles", true), ("pvc-1t", "devices", true), (lonely, "devices", false)];
+    for (device, who, settles) in cases {
+        let arrivals = |thrash| {
+            let run =
+                client.run(&["--device", device, "--device", device, "--behaviour", thrash], &["turns", "50", who]);
+            assert_eq!((run.code, run.out.as_str()), (Some(0), "PEERS ok\n"), "{device} {who}: {}", run.err);
+            ["SYSTEM->VRAM0", "VRAM1->VRAM0", "SYSTEM->VRAM1", "VRAM0->VRAM1"]
+                .map(|way| run.times(way))
+                .iter()
+                .sum::<u64>()
+        };
+        let (usual, settled) = (arrivals("thrash=upstream"), arrivals("thrash=settle"));
+        assert!(usual >= 99, "{device} {who}: {usual}");
+        assert_eq!(settled < 30, settles, "{device} {who}: {settled} of {usual}");
+    }
+}
+
 /// What the two families do in other ways, each on its own and beside the other.
 #[test]
 fn a_family_has_rules_of_its_own() {
