@@ -2,11 +2,12 @@
  * Stress: three CPU threads and two queues on each of two tiles add to the same pages and rewrite words of their own in them,
  * in memory that is mirrored and in buffer objects, while another thread changes the mappings beside and forks.
  *
- *     stress [-p PROCESSES] SECONDS       or      stress [-p PROCESSES] -l LOOPS
+ *     stress [-a] [-p PROCESSES] SECONDS       or      stress [-a] [-p PROCESSES] -l LOOPS
  *
  * It touches twice the VRAM there is: give it little, `pontoon run --vram 16M -- stress 60`. With LOOPS each queue runs so
  * many batches, however long that takes. Where there are two devices, each has a queue on each of its tiles, both over the same
- * memory, and buffers are the first one's. With several PROCESSES each does all of this in memory of its own, and they have the
+ * memory; buffers are the first one's, and the second one stores into those that it can import. With -a a buffer may be in any tile's
+ * VRAM, for devices whose tiles reach none but their own. With several PROCESSES each does all of this in memory of its own, and they have the
  * devices' VRAM together. In both cases they touch three times the VRAM there is. Each page has a counter that all add to, a word for each actor, and words that
  * nobody changes. In the end every counter is the sum of what was added, every own word the last that was written.
  *
@@ -16,6 +17,7 @@
  */
 #define _GNU_SOURCE
 #include "gpu.h"
+#include "prime.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -41,11 +43,11 @@ struct mark {
 
 static struct gpu gpus[QUEUES / TILES];
 static struct page *pages;
-static size_t page_count, mirrored; /* the first ones are mirrored */
+static size_t page_count, mirrored, imported; /* the first ones are mirrored; the second device reaches so many */
 static struct mark *marks[ACTORS];
 static char *chunks;
 static size_t chunk_count;
-static unsigned tiles;
+static unsigned tiles, apart;
 static unsigned long loops, processes = 1;
 static time_t deadline;
 static atomic_int working, failed;
@@ -80,8 +82,9 @@ static int is_over(unsigned long done) {
 static void *queue(void *argument) {
     unsigned number = (unsigned)(uintptr_t)argument, actor = CPUS + number;
     uint64_t random = 77 + number;
-    /* Another device than the first one has no buffers. */
-    size_t reached = gpus[number / TILES].fd == gpus[0].fd ? page_count : mirrored;
+    /* No bus carries another device's atomics to a buffer. */
+    int is_guest = gpus[number / TILES].fd != gpus[0].fd;
+    size_t reached = is_guest ? imported : page_count;
     for (unsigned long done = 0; !is_over(done); done++) {
         struct batch batch = {0};
         size_t at[OPERATIONS];
@@ -90,9 +93,12 @@ static void *queue(void *argument) {
             at[i] = any_page(&random, reached);
             add[i] = 1 + (uint32_t)next(&random) % 9;
             uint64_t gpu = pages[at[i]].gpu;
-            atomic_add32(&batch, (void *)gpu, add[i]);
             store32(&batch, (void *)(gpu + 4 * (OWN + actor)), ++marks[actor][at[i]].own);
+            if (is_guest && at[i] >= mirrored)
+                continue;
+            atomic_add32(&batch, (void *)gpu, add[i]);
             marks[actor][at[i]].added += add[i];
+            adds++;
         }
         int error = run(&gpus[number / TILES], number % tiles, &batch);
         if (error) {
@@ -100,7 +106,6 @@ static void *queue(void *argument) {
             failed = 1;
         }
         batches++;
-        adds += OPERATIONS;
         rewrites += OPERATIONS;
     }
     working--;
@@ -212,19 +217,37 @@ static void add_page(char *cpu, uint64_t gpu) {
     page_count++;
 }
 
+/* The second device has it, too, where it reaches it. */
+static int import_buffer(struct bind_op op) {
+    uint32_t theirs;
+    int dma_buf;
+    if (prime_export(gpus[0].fd, op.obj, PRIME_CLOEXEC | PRIME_RDWR, &dma_buf))
+        return 0;
+    int found = !prime_import(gpus[1].fd, dma_buf, &theirs);
+    close(dma_buf);
+    op.obj = theirs;
+    if (found)
+        gpu_bind(&gpus[1], op);
+    return found;
+}
+
 /* A buffer in a tile's VRAM, bound where no memory of the program can be. */
 static void add_buffer(struct gpu *gpu, unsigned number, size_t size) {
     static uint64_t at = 0x100000000000;
-    struct gem_create create = {.size = size, .placement = PLACE_VRAM0 << number % tiles, .cpu_caching = CACHING_WC};
+    uint32_t any = (PLACE_VRAM0 << tiles) - PLACE_VRAM0, one = PLACE_VRAM0 << number % tiles;
+    struct gem_create create = {.size = size, .placement = apart ? any : one, .cpu_caching = CACHING_WC};
     must_ioctl(gpu->fd, IOC_GEM_CREATE, &create, "GEM_CREATE");
     struct gem_mmap_offset offset = {.handle = create.handle};
     must_ioctl(gpu->fd, IOC_GEM_MMAP_OFFSET, &offset, "GEM_MMAP_OFFSET");
     char *cpu = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gpu->fd, (off_t)offset.offset);
     if (cpu == MAP_FAILED)
         die("mmap of a buffer");
-    gpu_bind(gpu, (struct bind_op){.obj = create.handle, .range = size, .addr = at, .op = BIND_MAP});
+    struct bind_op op = {.obj = create.handle, .range = size, .addr = at, .op = BIND_MAP};
+    gpu_bind(gpu, op);
+    int reaches = imported == page_count && gpus[1].fd != gpu->fd && import_buffer(op);
     for (size_t i = 0; i < size; i += PAGE)
         add_page(cpu + i, at + i);
+    imported = reaches ? page_count : imported;
     at += (size + CHUNK - 1) & -CHUNK;
 }
 
@@ -255,7 +278,7 @@ static void set_up(void) {
     for (size_t i = 0; i < chunk_count * CHUNK; i += PAGE)
         if (i % CHUNK < CHUNK - NEIGHBOUR)
             add_page(chunks + i, (uintptr_t)chunks + i);
-    mirrored = page_count;
+    mirrored = imported = page_count;
     for (unsigned n = 0; n < BUFFERS; n++)
         add_buffer(gpu, n, buffers);
     for (unsigned actor = 0; actor < ACTORS; actor++)
@@ -305,12 +328,15 @@ static void wait_for_the_others(void) {
 }
 
 int main(int argc, char **argv) {
-    for (int option; (option = getopt(argc, argv, "l:p:")) != -1;)
-        *(option == 'l' ? &loops : &processes) = option == '?' ? 0 : strtoul(optarg, NULL, 0);
+    for (int option; (option = getopt(argc, argv, "al:p:")) != -1;)
+        if (option == 'a')
+            apart = 1;
+        else
+            *(option == 'l' ? &loops : &processes) = option == '?' ? 0 : strtoul(optarg, NULL, 0);
     if (optind < argc)
         deadline = time(NULL) + strtol(argv[optind], NULL, 0);
     if ((!loops && !deadline) || !processes || processes > MAX_PROCESSES) {
-        fprintf(stderr, "stress [-p PROCESSES] SECONDS, or stress [-p PROCESSES] -l LOOPS\n");
+        fprintf(stderr, "stress [-a] [-p PROCESSES] SECONDS, or stress [-a] [-p PROCESSES] -l LOOPS\n");
         return 2;
     }
     be_several();
