@@ -65,7 +65,7 @@ impl SystemMemory {
 /// Keeps migrations that fight for the same memory apart: shared by all, taken alone by one that lost a race. The devices of a machine
 /// have one.
 ///
-/// Upstream: `driver_migrate_lock`, which is a VM's there.
+/// Upstream: `driver_migrate_lock`, one for all devices of the driver.
 pub struct MigrateLock(RwLock<()>);
 
 impl MigrateLock {
