@@ -19,9 +19,9 @@ impl Model {
             }
             "SET_CLIENT_CAP" if is_render => _ = e.wrong(Errno::EACCES, true),
             "SET_CLIENT_CAP" => _ = e.wrong(Errno::EOPNOTSUPP, true),
-            "SET_MASTER" => _ = e.wrong(Errno::EACCES, is_render),
-            // Whether it is master the model does not follow.
-            "DROP_MASTER" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::EINVAL]),
+            // Whether it is master the model does not follow: a dup may keep an older file that is.
+            "SET_MASTER" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::EACCES, Errno::EBUSY]),
+            "DROP_MASTER" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::EACCES, Errno::EINVAL]),
             "GEM_CLOSE" => _ = e.require(has_bo),
             "GEM_FLINK" => _ = e.wrong(Errno::EACCES, is_render).wrong(Errno::ENOENT, !has_bo),
             "GEM_OPEN" => _ = e.wrong(Errno::EACCES, is_render).may(&[Errno::ENOENT]),
