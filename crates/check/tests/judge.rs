@@ -107,7 +107,7 @@ fn what_a_defect_needs_of_a_device() {
 /// By device or by pagemap? Each cell is computed; what is written here is what the analysis says.
 #[test]
 fn a_over_machines_answers_what_a_driver_should_compare() {
-    use Topology::{Four, One, Parts, Peers, Two, Whole};
+    use Topology::{Four, One, Pairs, Parts, Peers, Two, Whole, WholeFour};
     let subject = SUBJECTS.iter().find(|subject| subject.letter == 'A').expect("A");
     let machines = Machines::judge(subject, &question(1));
     let row = |name: &str| machines.rows.iter().position(|row| row == name).expect("a row");
@@ -120,10 +120,10 @@ fn a_over_machines_answers_what_a_driver_should_compare() {
     for name in ["a=ours", "a=skip", "a=bounce", "a=stay", "a=peer"] {
         assert_eq!(machines.not_neutral(row(name)), [], "{name}");
     }
-    assert_eq!(machines.not_neutral(row("a=bounce-all")), [Peers]);
-    assert_eq!(machines.differ("bounce", "bounce-all"), [Peers]);
+    assert_eq!(machines.not_neutral(row("a=bounce-all")), [Peers, Pairs]);
+    assert_eq!(machines.differ("bounce", "bounce-all"), [Peers, Pairs]);
     // One pagemap: nothing goes from tile to tile, whatever the rule.
-    for machine in [One, Whole] {
+    for machine in [One, Whole, WholeFour] {
         assert!(machines.rows.iter().all(|name| sum(name, machine) == sum("a=ours", machine)), "{machine:?}");
         assert_eq!(sum("a=ours", machine).between, 0, "{machine:?}");
     }

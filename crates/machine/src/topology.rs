@@ -19,6 +19,8 @@ static DEVICES: [[Platform; 2]; 4] = [
     [device(BATTLEMAGE, "bmg", 1, false), device(BATTLEMAGE, "bmg", 1, true)],
 ];
 static WHOLE: Platform = Platform { name: "pvc-2t-whole", pagemaps: Pagemaps::Device, ..PVC_SMALL };
+static WHOLE_FOUR: Platform =
+    Platform { name: "pvc-4t-whole", pagemaps: Pagemaps::Device, ..device(PVC, "pvc-4t", 4, true) };
 static PARTS: Platform = Platform { name: "pvc-1t-parts", copiers: Copiers::FirstTile, ..PVC_SMALL };
 static APART: Platform = Platform { name: "pvc-2t-apart", reach: Reach::OwnTile, ..PVC_SMALL };
 
@@ -57,27 +59,33 @@ pub enum Topology {
     Four,
     /// Two tiles with one pagemap.
     Whole,
+    /// Four tiles with one pagemap.
+    WholeFour,
     /// Two partitions of memory, each with a pagemap and engines for programs; one copy engine carries the pages of both.
     Parts,
     /// Two tiles that reach their own VRAM only.
     Apart,
     /// Two devices of one tile, which reach each other through the bus.
     Peers,
+    /// Two devices of two tiles, a pagemap each, which reach each other through the bus.
+    Pairs,
     /// Two devices of one tile, which do not.
     Strangers,
 }
 
 impl Topology {
     /// All of them, the scene's own first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Scene,
         Self::Two,
         Self::One,
         Self::Four,
         Self::Whole,
+        Self::WholeFour,
         Self::Parts,
         Self::Apart,
         Self::Peers,
+        Self::Pairs,
         Self::Strangers,
     ];
 
@@ -89,9 +97,11 @@ impl Topology {
             Self::One => "one",
             Self::Four => "four",
             Self::Whole => "whole",
+            Self::WholeFour => "whole-4",
             Self::Parts => "parts",
             Self::Apart => "apart",
             Self::Peers => "peers",
+            Self::Pairs => "pairs",
             Self::Strangers => "strangers",
         }
     }
@@ -102,11 +112,15 @@ impl Topology {
             Self::Scene => "as the scene says",
             Self::Two => "one device of two tiles, a pagemap each",
             Self::One => "one device of one tile, one pagemap",
-            Self::Four => "one device of four tiles, a pagemap each",
+            Self::Four => "one device of four tiles, a pagemap each; scenes use the second and the last",
             Self::Whole => "one device of two tiles, one pagemap",
+            Self::WholeFour => "one device of four tiles, one pagemap; scenes use the second and the last",
             Self::Parts => "one device of two partitions, a pagemap each, one copy engine",
             Self::Apart => "one device of two tiles that do not reach each other's VRAM",
             Self::Peers => "two devices of one tile, which reach each other through the bus",
+            Self::Pairs => {
+                "two such devices of two tiles; scenes use the first one's second and the second one's first"
+            }
             Self::Strangers => "two devices of one tile, which do not reach each other",
         }
     }
@@ -130,11 +144,24 @@ impl Topology {
             Self::One => vec![&DEVICES[1][1]],
             Self::Four => vec![&DEVICES[2][1]],
             Self::Whole => vec![&WHOLE],
+            Self::WholeFour => vec![&WHOLE_FOUR],
             Self::Parts => vec![&PARTS],
             Self::Apart => vec![&APART],
             Self::Peers => vec![&DEVICES[1][1]; 2],
+            Self::Pairs => vec![&DEVICES[0][1]; 2],
             Self::Strangers => vec![&DEVICES[1][0]; 2],
         }
+    }
+
+    /// All tiles of the machine in the order in which a scene's take them: where there are more than scenes use, not the first two.
+    pub fn seats<T: Copy>(self, tiles: &[T]) -> Vec<T> {
+        let order = match self {
+            Self::Four | Self::WholeFour => [1, 3, 0, 2],
+            Self::Pairs => [1, 2, 0, 3],
+            _ => [0, 1, 2, 3],
+        };
+        let taken = order.into_iter().filter_map(|n| tiles.get(n).copied());
+        taken.chain(tiles.iter().skip(order.len()).copied()).collect()
     }
 }
 
@@ -148,8 +175,12 @@ mod tests {
             assert_eq!(Topology::named(topology.name()), Ok(topology));
         }
         assert!(
-            Topology::named("three").unwrap_err().contains("two, one, four, whole, parts, apart, peers, strangers")
+            Topology::named("three")
+                .unwrap_err()
+                .contains("two, one, four, whole, whole-4, parts, apart, peers, pairs, strangers")
         );
+        assert_eq!(Topology::Four.seats(&['a', 'b', 'c', 'd']), ['b', 'd', 'a', 'c']);
+        assert_eq!(Topology::Scene.seats(&[0, 1, 2, 3, 4, 5]), [0, 1, 2, 3, 4, 5]);
         for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4), ("bmg", 1)] {
             let [alone, peer] = [false, true].map(|p2p| small(name, p2p).expect("a device"));
             assert_eq!((alone.name, alone.tiles.len(), alone.p2p, peer.p2p), (name, tiles, false, true));

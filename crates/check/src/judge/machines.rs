@@ -9,14 +9,16 @@ use crate::play::Reached;
 use machine::topology::Topology;
 
 /// The machines, in the order of the columns.
-pub const MACHINES: [Topology; 8] = [
+pub const MACHINES: [Topology; 10] = [
     Topology::One,
     Topology::Two,
     Topology::Four,
     Topology::Whole,
+    Topology::WholeFour,
     Topology::Parts,
     Topology::Apart,
     Topology::Peers,
+    Topology::Pairs,
     Topology::Strangers,
 ];
 /// What the others are compared with.

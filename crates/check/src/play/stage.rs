@@ -83,7 +83,7 @@ impl Stage {
         let (main, tables) = (checked.open_all(), oracle::tables_used(&checked));
         let buffers = buffers(script, &checked, first(&main)?)?;
         let (story, now) = (how.story.clone(), Shelf::new(Now { buffers, ..Now::default() }));
-        let nodes = checked.nodes().collect();
+        let nodes = how.topology.seats(&checked.nodes().collect::<Vec<_>>());
         let stage = Self { script: script.clone(), checked, main, nodes, tables, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
