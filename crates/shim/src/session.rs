@@ -143,6 +143,7 @@ pub fn never_migrate(range: HostRange) {
 /// Starts the machine at load, where the environment asks for it.
 pub fn loaded() {
     libc_calls::inside(|_| {
+        view::begin();
         if config::hostile() {
             let _ = start();
         }

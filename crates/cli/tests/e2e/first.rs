@@ -119,6 +119,40 @@ fn a_program_with_the_library_alone_leaves_no_folder() {
     assert!(gone.expect("timeout starts").success(), "{:?} is left", dir.path().read_dir().expect("a folder").next());
 }
 
+/// On a disk the tree has only what somebody looked at, and whoever looks finds all of it.
+#[test]
+fn a_tree_on_a_disk_has_what_is_looked_at() {
+    if !userfaultfd() {
+        return;
+    }
+    let library = Path::new(env!("CARGO_BIN_EXE_pontoon")).with_file_name("deps/libpontoon_shim.so");
+    let on_a_disk = |script: &str| {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("LD_PRELOAD", &library).env("PONTOON_ROOT", dir.path());
+        let said = texts(&command.output().expect("it starts"));
+        let made = Command::new("find").arg(dir.path().join("view")).output().expect("find starts");
+        (said, texts(&made).0)
+    };
+    let (said, made) = on_a_disk("exec 3<> /dev/dri/renderD128 && test -c /dev/fd/3 && echo open");
+    assert_eq!(said, ("open\n".into(), String::new()));
+    let kind = Command::new("stat").args(["-f", "-c", "%T", env!("CARGO_TARGET_TMPDIR")]).output().expect("stat");
+    if texts(&kind).0 == "tmpfs\n" {
+        skipped("the target folder is in memory");
+    } else {
+        assert_eq!(made.lines().count(), 6, "view, dev, dri, by-path and the nodes: {made}");
+    }
+    let list = "find /dev/dri /dev/char/226:* /sys/dev/char/226:0/ /sys/class /sys/bus/pci/devices \
+                /sys/bus/pci/drivers/xe /sys/devices/pci0000:4c /sys/kernel/debug/dri -printf '%p %y %m %l\\n' | sort; \
+                cd /sys/class/drm/card0/device && cd tile1 && cat gt1/freq0/max_freq ../vendor && ls -d ../*/*/engines/* && \
+                cat /sys/dev/char/226:128/device/uevent /sys/kernel/debug/dri/128/info && echo 7 > gt1/engines/ccs/job_timeout_ms && \
+                cat gt1/engines/ccs/job_timeout_ms; echo 0 > gt1/engines/ccs/job_timeout_ms";
+    let output = pontoon().args(["run", "-q", "--", "sh", "-c", list]).output().expect("the command starts");
+    let (in_memory, (on_a_disk, _)) = (texts(&output), on_a_disk(list));
+    assert!(in_memory.0.contains("/tile1/gt1/engines/ccs/.defaults") && in_memory.0.contains("\n7\n"), "{in_memory:?}");
+    assert_eq!(on_a_disk, in_memory);
+}
+
 #[test]
 fn hostility_that_moves_nothing_is_no_success() {
     let mut command = pontoon();

@@ -6,6 +6,7 @@
 //!
 //! Locking: `ROOT` is taken only for paths that are shown, and held across a fork.
 
+mod made;
 mod path;
 mod place;
 mod property;
@@ -25,9 +26,9 @@ use crate::outside;
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
 use machine::ClassSchedule;
+use made::{Made, Plan};
 use path::Meaning;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::Stat;
 use std::path::PathBuf;
 use std::sync::Arc;
 use sync::{Mutex, MutexGuard};
@@ -119,14 +120,15 @@ pub struct Root {
     path: Vec<u8>,
     /// The folder to remove at the end, and the process that made it; none where the tree belongs to a whole run.
     own: Option<(PathBuf, u32)>,
-    specials: Vec<(Special, Stat)>,
+    /// All of it was made at once.
+    is_whole: bool,
     /// The devices, by their numbers.
     identities: Vec<Identity>,
 }
 
 enum State {
     Unmade,
-    Made(Arc<Root>),
+    Made(Arc<Root>, Made),
     /// There is no place for the tree; said once.
     Impossible,
 }
@@ -154,7 +156,10 @@ pub fn may_concern(dirfd: i32, path: &[u8]) -> bool {
 pub fn look(dirfd: i32, path: &[u8]) -> Look {
     match path::meaning(path) {
         Meaning::Foreign if path.first() == Some(&b'/') => Look::Foreign,
-        Meaning::Foreign if is_inside(dirfd) => Look::Inside,
+        Meaning::Foreign if is_inside(dirfd) => {
+            from_within(dirfd, path);
+            Look::Inside
+        }
         Meaning::Foreign if path::may_lead(path) => from_above(dirfd, path),
         Meaning::Foreign => Look::Foreign,
         other => absolute(other),
@@ -186,9 +191,20 @@ fn from_above(dirfd: i32, path: &[u8]) -> Look {
 }
 
 fn shown(prefix: &path::Prefix, rest: &[u8]) -> Look {
-    let there = root().filter(|root| usize::from(prefix.device) < root.identities.len());
+    let there = root_with(&[prefix.path, rest]).filter(|root| usize::from(prefix.device) < root.identities.len());
     let path = there.and_then(|root| RealPath::of([root.reach.as_bytes(), prefix.path, rest]));
     path.map_or(Look::Foreign, Look::Shown)
+}
+
+/// A path from a directory of the tree: what it leads to is made.
+fn from_within(dirfd: i32, path: &[u8]) {
+    if made().is_none_or(|root| root.is_whole) {
+        return;
+    }
+    let mut room = [core::mem::MaybeUninit::uninit(); 1024];
+    if let Some(folder) = name_of(dirfd, &mut room).and_then(shown_name) {
+        root_with(&[folder, b"/", path]);
+    }
 }
 
 /// Whose descriptor a path tells of that leads to an `fdinfo`, from directory descriptor `dirfd` where it is relative.
@@ -247,8 +263,8 @@ pub fn forked() {
 
 /// What a file of the tree is, by its inode; `None` for ordinary files.
 pub fn special(dev: u64, ino: u64) -> Option<Special> {
-    let root = made()?;
-    root.specials.iter().find(|(_, stat)| (stat.st_dev, stat.st_ino) == (dev, ino)).map(|(what, _)| *what)
+    let State::Made(_, made) = &ROOT.lock().0 else { return None };
+    made.specials.iter().find(|(_, stat)| (stat.st_dev, stat.st_ino) == (dev, ino)).map(|(what, _)| *what)
 }
 
 /// What a write of `text` to a file of the tree does, or its errno; `None` where the file takes any bytes.
@@ -263,10 +279,7 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
     };
     let root = made()?;
     let class = root.identities.get(usize::from(gt.device))?.engine_classes.get(class)?;
-    let now = |file: &property::File| {
-        let path = format!("{}/{}", tree::engines(gt, class), file.name);
-        property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
-    };
+    let now = |file: &property::File| root.value(gt, class, file);
     Some(property::FILES[file].accept(text, now).map(|value| Written::Value(format!("{value}\n"))))
 }
 
@@ -278,28 +291,26 @@ fn order(text: &[u8], gt: Gt, what: OfGt) -> Result<Written, i32> {
 /// What the files say of each engine class of each GT, where there are files.
 pub fn schedules(mut tell: impl FnMut(Gt, &str, ClassSchedule)) {
     let Some(root) = made() else { return };
-    let of_class = |special: &(Special, Stat)| match special.0 {
-        Special::Property(gt, class, 0) => {
-            let identity = root.identities.get(usize::from(gt.device))?;
-            Some((gt, *identity.engine_classes.get(class)?))
-        }
-        _ => None,
-    };
-    for (gt, class) in root.specials.iter().filter_map(of_class) {
-        let value = |name: &str| {
-            let path = format!("{}/{name}", tree::engines(gt, class));
-            property::number(&place::read(root.root.as_fd(), &path).ok()?).ok()
-        };
-        if let Some(schedule) = property::schedule(value) {
-            tell(gt, class, schedule);
+    for (gt, identity) in gts(&root.identities) {
+        for class in &identity.engine_classes {
+            let file = |name: &str| property::FILES.iter().find(|file| file.name == name);
+            if let Some(schedule) = property::schedule(|name| root.value(gt, class, file(name)?)) {
+                tell(gt, class, schedule);
+            }
         }
     }
 }
 
+/// All GTs, each with what its device says of itself.
+fn gts(identities: &[Identity]) -> impl Iterator<Item = (Gt, &Identity)> {
+    let devices = (0..).zip(identities);
+    devices.flat_map(|(device, identity)| (0..identity.tiles).map(move |number| (Gt { device, number }, identity)))
+}
+
 /// Device and inode number that a node shows.
 pub fn node_inode(minor: Minor) -> Option<(u64, u64)> {
-    let root = made()?;
-    let (_, stat) = root.specials.iter().find(|(what, _)| *what == Special::Node(minor))?;
+    let State::Made(_, made) = &ROOT.lock().0 else { return None };
+    let (_, stat) = made.specials.iter().find(|(what, _)| *what == Special::Node(minor))?;
     Some((stat.st_dev, stat.st_ino))
 }
 
@@ -319,6 +330,24 @@ pub fn working_directory_changed() {
         _ => false,
     };
     CWD_INSIDE.store(inside, Ordering::Relaxed);
+    if inside
+        && let State::Made(root, made) = &mut ROOT.lock().0
+        && !root.is_whole
+    {
+        root.see(made, None);
+    }
+}
+
+/// The program may begin in the tree of its run: `cd` by a shell, and then a command.
+pub fn begin() {
+    let mut room = [core::mem::MaybeUninit::uninit(); 1024];
+    let base = libc_calls::env_bytes("PONTOON_ROOT").unwrap_or_default();
+    let run = base.rsplit(|byte| *byte == b'/').next().filter(|run| !run.is_empty());
+    let now = name_of(libc::AT_FDCWD, &mut room);
+    if run.zip(now).is_some_and(|(run, now)| now.split(|byte| *byte == b'/').any(|name| name == run)) {
+        root_with(&[]);
+        working_directory_changed();
+    }
 }
 
 /// Nobody else makes or looks at the tree while this lives: for the time of a fork.
@@ -350,75 +379,106 @@ fn own() -> Option<(Arc<Root>, PathBuf)> {
 
 fn made() -> Option<Arc<Root>> {
     match &ROOT.lock().0 {
-        State::Made(root) => Some(root.clone()),
+        State::Made(root, _) => Some(root.clone()),
         State::Unmade | State::Impossible => None,
     }
 }
 
-fn root() -> Option<Arc<Root>> {
+/// The tree, with all that the path of these pieces leads to.
+fn root_with(path: &[&[u8]]) -> Option<Arc<Root>> {
     let mut slot = ROOT.lock();
-    if matches!(&slot.0, State::Made(root) if !root.is_there()) {
+    if matches!(&slot.0, State::Made(root, made) if !root.is_there(made)) {
         // The process or run that made it has ended, and this one goes on; or the descriptor was closed behind our back.
-        if let State::Made(root) = core::mem::replace(&mut slot.0, State::Unmade) {
+        if let State::Made(root, _) = core::mem::replace(&mut slot.0, State::Unmade) {
             nodes::unmark(root.root.as_raw_fd());
             core::mem::forget(root);
         }
     }
     if let State::Unmade = slot.0 {
         slot.0 = match Root::make() {
-            Ok(root) => {
+            Ok((root, made)) => {
                 MADE.store(true, Ordering::Release);
                 OWN.store(root.own.is_some(), Ordering::Release);
-                State::Made(Arc::new(root))
+                State::Made(Arc::new(root), made)
             }
             Err(why) => {
-                libc_calls::complain(&format!("no place for the device's files: {why}; set PONTOON_ROOT to a folder"));
+                let is_set = libc_calls::env_bytes("PONTOON_ROOT").is_some_and(|base| !base.is_empty());
+                let remedy = if is_set { "" } else { "; set PONTOON_ROOT to a folder" };
+                libc_calls::complain(&format!("no place for the device's files: {why}{remedy}"));
                 State::Impossible
             }
         };
     }
-    match &slot.0 {
-        State::Made(root) => Some(root.clone()),
+    match &mut slot.0 {
+        State::Made(root, made) => {
+            if !root.is_whole {
+                root.see(made, Some(&path.concat()));
+            }
+            Some(root.clone())
+        }
         State::Unmade | State::Impossible => None,
     }
 }
 
 impl Root {
-    fn make() -> Result<Self, place::Refusal> {
+    fn make() -> Result<(Self, Made), place::Refusal> {
         let identities = config::identities();
-        let place::Place { root, own } = place::find(&identities)?;
-        let specials = specials(&root, &identities).map_err(|error| error.to_string())?;
+        let mut plan = tree::plan(&identities).map_err(|error| error.to_string())?;
+        name_specials(&mut plan, &identities).map_err(|error| error.to_string())?;
+        let mut made = Made::new(plan);
+        let place::Place { root, own } = place::find(&mut made)?;
+        made.find(root.as_fd());
+        let is_whole = removal::is_quick(&root);
         let root = libc_calls::raise(root);
         let reach = format!("/proc/self/fd/{}", root.as_raw_fd());
         let path = rustix::fs::readlink(reach.as_str(), Vec::new()).map_err(|error| error.to_string())?;
         nodes::mark_library(root.as_raw_fd());
         let own = own.map(|folder| (folder, std::process::id()));
-        Ok(Self { root, reach, path: path.into_bytes(), own, specials, identities })
+        Ok((Self { root, reach, path: path.into_bytes(), own, is_whole, identities }, made))
+    }
+
+    /// Makes what a path leads to, or all. A process that has lost the right to do so finds what was made before, and says so once.
+    fn see(&self, made: &mut Made, path: Option<&[u8]>) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let seen = libc_calls::signals::within_file_limit(|| made.see(self.root.as_fd(), path));
+        if let Err(error) = seen
+            && !SAID.swap(true, Ordering::AcqRel)
+        {
+            let path = String::from_utf8_lossy(path.unwrap_or_default());
+            libc_calls::complain(&format!("the device's file {path} cannot be made on the disk: {error}"));
+        }
+    }
+
+    /// The value of a scheduling property: its default where nobody has looked at the file.
+    fn value(&self, gt: Gt, class: &str, file: &property::File) -> Option<u32> {
+        let path = format!("{}/{}", tree::engines(gt, class), file.name);
+        match place::read(self.root.as_fd(), &path) {
+            Ok(text) => property::number(&text).ok(),
+            Err(_) => Some(file.default),
+        }
     }
 
     /// Whether the descriptor still leads to the tree.
-    fn is_there(&self) -> bool {
+    fn is_there(&self, made: &Made) -> bool {
         let first = Minor { device: 0, kind: Kind::Card };
         let now = place::stat(self.root.as_fd(), &first.path().to_string_lossy());
         now.is_ok_and(|now| {
-            self.specials.iter().any(|(_, stat)| (stat.st_dev, stat.st_ino) == (now.st_dev, now.st_ino))
+            made.specials.iter().any(|(_, stat)| (stat.st_dev, stat.st_ino) == (now.st_dev, now.st_ino))
         })
     }
 }
 
-fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(Special, Stat)>> {
-    let mut specials = Vec::new();
+/// Says which entries of the plan are more than their bytes.
+fn name_specials(plan: &mut Plan, identities: &[Identity]) -> rustix::io::Result<()> {
     let mut note = |what, path: &str| -> rustix::io::Result<()> {
-        specials.push((what, place::stat(root.as_fd(), path)?));
+        let entry = plan.get_mut(path.trim_start_matches('/')).ok_or(rustix::io::Errno::NOENT)?;
+        entry.special = Some(what);
         Ok(())
     };
     for minor in Minor::all(identities.len()) {
         note(Special::Node(minor), &minor.path().to_string_lossy())?;
     }
-    let gts = (0..).zip(identities).flat_map(|(device, identity)| {
-        (0..identity.tiles).map(move |number| (Gt { device, number }, &identity.engine_classes))
-    });
-    for (gt, classes) in gts {
+    for (gt, identity) in gts(identities) {
         note(Special::Vram(gt), &format!("{}/vram{}_mm", tree::debugfs(gt.device), gt.number))?;
         let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
@@ -430,11 +490,11 @@ fn specials(root: &OwnedFd, identities: &[Identity]) -> rustix::io::Result<Vec<(
         for name in tree::RESETS {
             note(Special::Reset(gt), &format!("{debugfs}/{name}"))?;
         }
-        for (index, class) in classes.iter().enumerate() {
+        for (index, class) in identity.engine_classes.iter().enumerate() {
             for (number, file) in property::FILES.iter().enumerate() {
                 note(Special::Property(gt, index, number), &format!("{}/{}", tree::engines(gt, class), file.name))?;
             }
         }
     }
-    Ok(specials)
+    Ok(())
 }

@@ -6,8 +6,8 @@
 //! that is there already is used only if it is root's or our own. From then on the tree is
 //! `/proc/self/fd/N`, whatever becomes of its path.
 
-use super::tree;
-use crate::device::Identity;
+use super::made::Made;
+use super::removal;
 use crate::libc_calls::{self, signals};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Stat};
@@ -26,13 +26,14 @@ pub struct Place {
     pub own: Option<PathBuf>,
 }
 
-/// The tree below `PONTOON_ROOT`, or one of our own where there is none.
-pub fn find(identities: &[Identity]) -> Result<Place, Refusal> {
+/// The tree below `PONTOON_ROOT`, or one of our own where there is none: with all of `made` where it lies in memory, and
+/// with [`FIRST`] elsewhere.
+pub fn find(made: &mut Made) -> Result<Place, Refusal> {
     if !has_descriptors() {
         return Err("no descriptor is left (ulimit -n)".into());
     }
     let shared = libc_calls::env_bytes("PONTOON_ROOT").filter(|base| !base.is_empty());
-    let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)), identities)) {
+    let refused = match shared.map(|base| shared_tree(Path::new(OsStr::from_bytes(&base)), made)) {
         Some(Ok(root)) => return Ok(Place { root, own: None }),
         Some(Err(refusal)) => Some(refusal),
         None => None,
@@ -41,7 +42,7 @@ pub fn find(identities: &[Identity]) -> Result<Place, Refusal> {
     let places = runtime.into_iter().chain([b"/dev/shm".to_vec(), b"/tmp".to_vec()]).map(OsString::from_vec);
     let mut why = refused;
     for place in places {
-        match own_tree(Path::new(&place), identities) {
+        match own_tree(Path::new(&place), made) {
             Ok(found) => return Ok(found),
             Err(refusal) => why = why.or(Some(refusal)),
         }
@@ -56,7 +57,7 @@ fn has_descriptors() -> bool {
 }
 
 /// `base/view`, made where it is not there yet. Other processes may do the same just now.
-fn shared_tree(base: &Path, identities: &[Identity]) -> Result<OwnedFd, Refusal> {
+fn shared_tree(base: &Path, made: &mut Made) -> Result<OwnedFd, Refusal> {
     let folder = trusted(base)?;
     let say = |error| refusal(base, error);
     for _ in 0..2 {
@@ -66,7 +67,7 @@ fn shared_tree(base: &Path, identities: &[Identity]) -> Result<OwnedFd, Refusal>
             Err(error) => return Err(say(error)),
         }
         let (name, building) = make_folder(&folder, "view").map_err(say)?;
-        signals::within_file_limit(|| tree::build(building.as_fd(), identities)).map_err(say)?;
+        fill(&building, made).map_err(say)?;
         if rustix::fs::renameat_with(&folder, &name, &folder, "view", RenameFlags::NOREPLACE).is_err() {
             let _ = std::fs::remove_dir_all(base.join(&name));
         }
@@ -94,17 +95,27 @@ pub fn shared_folder() -> Option<OwnedFd> {
 }
 
 /// A tree in a folder of this process's own.
-fn own_tree(place: &Path, identities: &[Identity]) -> Result<Place, Refusal> {
+fn own_tree(place: &Path, made: &mut Made) -> Result<Place, Refusal> {
     let say = |error| refusal(place, error);
     let (name, root) = make_folder(&trusted(place)?, "pontoon").map_err(say)?;
     let own = std::fs::canonicalize(place).unwrap_or(place.to_owned()).join(name);
-    match signals::within_file_limit(|| tree::build(root.as_fd(), identities)) {
+    match fill(&root, made) {
         Ok(()) => Ok(Place { root, own: Some(own) }),
         Err(error) => {
             let _ = std::fs::remove_dir_all(own);
             Err(say(error))
         }
     }
+}
+
+/// What a tree on a disk has from the start: the nodes, whose descriptors outlive an exec and are known by them.
+const FIRST: &[u8] = b"dev/dri";
+
+fn fill(root: &OwnedFd, made: &mut Made) -> rustix::io::Result<()> {
+    made.forget();
+    let fill =
+        || if removal::is_quick(root) { made.make_all(root.as_fd()) } else { made.see(root.as_fd(), Some(FIRST)) };
+    signals::within_file_limit(fill)
 }
 
 /// A new folder under a name of its own, empty, which others may read.
@@ -127,7 +138,7 @@ fn make_folder(parent: &OwnedFd, start: &str) -> rustix::io::Result<(OsString, O
 
 /// Of the kernel's random ones: others cannot make all the names that it may become. Not by the clock: valgrind hides the page from which
 /// it is read.
-fn number() -> rustix::io::Result<u64> {
+pub fn number() -> rustix::io::Result<u64> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(bytes))

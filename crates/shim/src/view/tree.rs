@@ -1,15 +1,17 @@
 //! The tree itself: what Xe devices show in `/dev/dri`, sysfs and debugfs.
 //!
 //! All files are regular ones and all links relative, so the kernel resolves, lists and reads them by itself. The
-//! files that are more than that (nodes, statistics) are known by their inode, see [`super::Special`].
+//! files that are more than that (nodes, statistics) are known by their inode, see [`super::Special`]. Here all are planned; `made`
+//! makes them.
 //!
 //! Upstream: xe_device_sysfs, xe_hw_engine_class_sysfs, xe_gt_freq, xe_gt_throttle, xe_gt_idle, xe_debugfs, xe_gt_debugfs.
 
+use super::made::{Entry, Plan, What};
 use super::property;
 use crate::device::Identity;
 use crate::minor::{Gt, Kind, Minor};
-use rustix::fd::BorrowedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use core::cell::RefCell;
+use rustix::fs::{Mode, OFlags};
 use rustix::io;
 
 /// Number of the first device's bus. Each device has a root port of its own, on the bus below its own; the next device's are
@@ -77,9 +79,9 @@ pub fn debugfs(device: u8) -> String {
     format!("sys/kernel/debug/dri/{device}")
 }
 
-/// Makes the tree in an empty directory, by its descriptor. Nothing is written but what was just made.
-pub fn build(root: BorrowedFd<'_>, identities: &[Identity]) -> io::Result<()> {
-    let tree = Tree { root, umask: umask() };
+/// All that the tree has.
+pub fn plan(identities: &[Identity]) -> io::Result<Plan> {
+    let tree = Tree { plan: RefCell::default() };
     for dir in ["dev/dri/by-path", "dev/char", "sys/dev/char", "sys/class/drm", "sys/bus/pci/devices"] {
         tree.dir(dir)?;
     }
@@ -88,47 +90,33 @@ pub fn build(root: BorrowedFd<'_>, identities: &[Identity]) -> io::Result<()> {
     for (device, identity) in (0..).zip(identities) {
         tree.device(device, identity)?;
     }
-    MERGED.iter().try_for_each(|dir| tree.merge(dir))
+    MERGED.iter().try_for_each(|dir| tree.merge(dir))?;
+    Ok(tree.plan.into_inner())
 }
 
 /// Directories that show what the real ones have, and ours besides.
 const MERGED: [&str; 3] = ["sys/class", "sys/bus/pci/devices", "sys/bus/pci/drivers"];
 
-struct Tree<'a> {
-    root: BorrowedFd<'a>,
-    /// What the process takes from the modes of new files: on a disk each call counts, and most need no chmod.
-    umask: u32,
+struct Tree {
+    plan: RefCell<Plan>,
 }
 
-impl Tree<'_> {
-    /// A directory, and those above it.
-    fn dir(&self, path: &str) -> io::Result<()> {
-        match rustix::fs::mkdirat(self.root, path, Mode::from(0o755)) {
-            Ok(()) if self.is_kept(0o755) => Ok(()),
-            Ok(()) => rustix::fs::chmodat(self.root, path, Mode::from(0o755), AtFlags::empty()),
-            Err(io::Errno::EXIST) => Ok(()),
-            Err(io::Errno::NOENT) => {
-                let (above, _) = path.rsplit_once('/').ok_or(io::Errno::NOENT)?;
-                self.dir(above)?;
-                self.dir(path)
-            }
-            Err(error) => Err(error),
-        }
+impl Tree {
+    fn add(&self, path: &str, what: What) -> io::Result<()> {
+        let before = self.plan.borrow_mut().insert(path.to_string(), Entry::new(what));
+        if before.is_some() { Err(io::Errno::EXIST) } else { Ok(()) }
     }
 
-    /// Whether a file that is made with `mode` has it.
-    const fn is_kept(&self, mode: u32) -> bool {
-        mode & self.umask == 0
+    /// A directory, and those above it.
+    fn dir(&self, path: &str) -> io::Result<()> {
+        if let Some((above, _)) = path.rsplit_once('/') {
+            self.dir(above)?;
+        }
+        if self.plan.borrow().contains_key(path) { Ok(()) } else { self.add(path, What::Folder) }
     }
 
     fn file(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.root, path, flags, Mode::from(mode))?;
-        let mut rest = content.as_ref();
-        while !rest.is_empty() {
-            rest = &rest[io::write(&file, rest)?..];
-        }
-        if self.is_kept(mode) { Ok(()) } else { rustix::fs::fchmod(&file, Mode::from(mode)) }
+        self.add(path, What::File(content.as_ref().to_vec(), mode))
     }
 
     /// Read-only text with its newline, as in sysfs.
@@ -137,7 +125,7 @@ impl Tree<'_> {
     }
 
     fn link(&self, path: &str, to: &str) -> io::Result<()> {
-        rustix::fs::symlinkat(to, self.root, path)
+        self.add(path, What::Link(to.to_string()))
     }
 
     /// All files of a device.
@@ -185,11 +173,9 @@ impl Tree<'_> {
         for entry in rustix::fs::Dir::read_from(listed)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
-                match self.link(&format!("{dir}/{name}"), &format!("{real}/{name}")) {
-                    Err(io::Errno::EXIST) | Ok(()) => {}
-                    Err(error) => return Err(error),
-                }
+            let path = format!("{dir}/{name}");
+            if name != "." && name != ".." && !self.plan.borrow().contains_key(&path) {
+                self.link(&path, &format!("{real}/{name}"))?;
             }
         }
         Ok(())
@@ -331,7 +317,7 @@ impl Tree<'_> {
 }
 
 /// The process' umask, which only a change of it tells otherwise; all of it where it cannot be read.
-fn umask() -> u32 {
+pub fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     umask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
