@@ -24,12 +24,23 @@ pub fn library() -> Option<Result<PathBuf>> {
     is_there().then(|| unpacked(LIBRARY, &places()))
 }
 
+/// A library that lies where ld.so cannot be told of it, as a file elsewhere.
+pub fn copied(library: &Path) -> Result<PathBuf> {
+    unpacked(&fs::read(library)?, &places())
+}
+
+/// Whether LD_PRELOAD can name a file: it is a list that spaces and colons divide.
+pub fn can_be_named(path: &Path) -> bool {
+    !path.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b' ' | b':'))
+}
+
 /// Where it may lie, the best first.
 fn places() -> Vec<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     let own = format!("pontoon-{}", rustix::process::geteuid().as_raw());
-    cache.map(|cache| cache.join("pontoon")).into_iter().chain([std::env::temp_dir().join(own)]).collect()
+    let temporary = [std::env::temp_dir(), PathBuf::from("/tmp")].map(|place| place.join(&own));
+    cache.map(|cache| cache.join("pontoon")).into_iter().chain(temporary).collect()
 }
 
 /// The file in the first place that will have it.
@@ -41,10 +52,12 @@ fn unpacked(library: &[u8], places: &[PathBuf]) -> Result<PathBuf> {
             Err(error) => refused = error.context(place.display().to_string()),
         }
     }
-    Err(refused).context("the preload library, which is inside this command, cannot be unpacked; set XDG_CACHE_HOME to a folder of yours")
+    Err(refused)
+        .context("the preload library has no place where ld.so can load it; set XDG_CACHE_HOME to a folder of yours")
 }
 
 fn unpack(library: &[u8], place: &Path) -> Result<PathBuf> {
+    ensure!(can_be_named(place), "ld.so would take its path apart: it has a space or a colon");
     DirBuilder::new().recursive(true).mode(0o755).create(place)?;
     let about = place.symlink_metadata()?;
     let is_ours = about.is_dir() && about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
@@ -74,7 +87,7 @@ mod tests {
         let [open, own] = ["open", "own/pontoon"].map(|name| dir.path().join(name));
         fs::create_dir(&open).expect("a folder");
         fs::set_permissions(&open, Permissions::from_mode(0o777)).expect("permissions");
-        let places = [open.clone(), own.clone()];
+        let places = [dir.path().join("a space"), dir.path().join("a:colon"), open.clone(), own.clone()];
         let file = unpacked(b"a library", &places).expect("a file");
         assert_eq!(
             (file.parent(), fs::read(&file).expect("a file").as_slice()),

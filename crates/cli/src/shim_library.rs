@@ -23,7 +23,8 @@ pub fn path() -> Result<PathBuf> {
     let is_library = |place: &&PathBuf| place.metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
     let beside = places.iter().filter(is_library).max_by_key(|place| built(place));
     if let Some(place) = beside.filter(|place| !inside::is_there() || built(place) > built(&command)) {
-        return Ok(place.canonicalize()?);
+        let place = place.canonicalize()?;
+        return if inside::can_be_named(&place) { Ok(place) } else { inside::copied(&place) };
     }
     if let Some(unpacked) = inside::library() {
         return unpacked;

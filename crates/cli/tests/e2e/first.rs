@@ -3,6 +3,7 @@
 
 use crate::clients::{Client, pontoon, skipped, userfaultfd};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -194,6 +195,38 @@ fn hostility_that_passes_a_process_by_is_no_success() {
     assert!(said.contains("no device under valgrind") && said.contains("nothing was migrated"), "{said}");
 }
 
+/// A run has set the folder: nobody is told to do so.
+#[test]
+fn who_cannot_have_the_devices_files_is_told_why() {
+    let cases = [
+        ("-n 10", "ls /dev/dri", "no descriptor is left (ulimit -n)"),
+        ("-f 0", "cat /sys/dev/char/226:128/device/vendor", "File too large"),
+    ];
+    for (limit, program, why) in cases {
+        let script = format!("ulimit {limit}; exec \"$0\" run -- {program}");
+        let output = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_pontoon")]).output().expect("a shell");
+        let (_, said) = texts(&output);
+        assert!(said.contains(why) && !said.contains("PONTOON_ROOT"), "{limit}: {said}");
+    }
+}
+
+/// A command whose library lies where LD_PRELOAD cannot name it: another place is found.
+#[test]
+fn a_command_in_a_folder_with_a_space_finds_its_library() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("a b:c");
+    std::fs::create_dir(&folder).expect("a folder");
+    let command = Path::new(env!("CARGO_BIN_EXE_pontoon"));
+    std::fs::copy(command, folder.join("pontoon")).expect("the command");
+    let library = "libpontoon_shim.so";
+    std::fs::copy(command.with_file_name("deps").join(library), folder.join(library)).expect("the library");
+    let mut run = Command::new(folder.join("pontoon"));
+    let output = run.args(["run", "--", "ls", "/dev/dri"]).env("HOME", &folder).env_remove("XDG_CACHE_HOME").output();
+    let (out, said) = texts(&output.expect("it starts"));
+    assert_eq!(out, "by-path\ncard0\nrenderD128\n", "{said}");
+    assert!(!said.contains("ld.so"), "{said}");
+}
+
 /// The folder of a run is gone when the command is: killed, interrupted, or ended.
 #[test]
 fn a_run_leaves_no_folder_however_it_ends() {
@@ -204,19 +237,26 @@ fn a_run_leaves_no_folder_however_it_ends() {
     let output = command.args(["run", "--", "sh", "-c", "ls /dev/dri > /dev/null; echo $PONTOON_ROOT"]).output();
     let (folder, _) = texts(&output.expect("the command starts"));
     assert!(gone(folder.trim_end()).expect("timeout starts").success(), "{folder} is left");
-    for signal in ["KILL", "TERM", "HUP"] {
-        let script = "ls /dev/dri > /dev/null; echo $$ $PONTOON_ROOT; exec sleep 50";
+    // To the command, to its whole group as by a terminal's Ctrl-C, or to a program whose reader has gone.
+    for (signal, at_group) in [("KILL", ""), ("TERM", ""), ("HUP", ""), ("INT", "-"), ("KILL", "-"), ("PIPE", "")] {
+        let script = "ls /dev/dri > /dev/null; echo $$ $PONTOON_ROOT; exec $0";
+        let last = if signal == "PIPE" { "yes" } else { "sleep 50" };
         let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-        let child = command.args(["run", "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn();
+        let child =
+            command.args(["run", "--", "sh", "-c", script, last]).stdout(Stdio::piped()).process_group(0).spawn();
         let mut child = child.expect("the command starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
+        reader.read_line(&mut line).expect("a line");
         let (program, folder) = line.trim_end().split_once(' ').expect("two words");
         assert!(Path::new(folder).join("view").is_dir(), "{line}");
         let kill = |process: &str| {
-            let _ = Command::new("kill").args([&format!("-{signal}"), process]).status();
+            let _ = Command::new("kill").args([&format!("-{signal}"), "--", process]).stderr(Stdio::null()).status();
         };
-        kill(&child.id().to_string());
+        drop(reader);
+        if signal != "PIPE" {
+            kill(&format!("{at_group}{}", child.id()));
+        }
         let _ = child.wait();
         assert!(gone(folder).expect("timeout starts").success(), "{signal}: {folder} is left");
         kill(program);
