@@ -49,7 +49,14 @@ int main(int count, char **arguments) {
     tell("libc's", libcs("/dev/dri/renderD128", O_RDWR));
     *(void **)&libcs = dlsym(RTLD_DEFAULT, "open");
     tell("default", libcs("/dev/dri/renderD128", O_RDWR));
+    *(void **)&libcs = dlsym(libc, "__open");
+    tell("__open", libcs("/dev/dri/renderD128", O_RDWR));
+    *(void **)&libcs = dlvsym(libc, "open64", "GLIBC_2.2.5");
+    tell("by version", libcs("/dev/dri/renderD128", O_RDWR));
+    *(void **)&libcs = dlvsym(RTLD_DEFAULT, "__open64", "GLIBC_2.2.5");
+    tell("default by version", libcs("/dev/dri/renderD128", O_RDWR));
     int is_there = dlsym(libc, "open") && !dlerror(), is_not = !dlsym(libc, "no_such_name") && dlerror();
+    is_not &= !dlvsym(libc, "open", "GLIBC_0") && dlerror() && !dlvsym(RTLD_DEFAULT, "no_such_name", "GLIBC_0") && dlerror();
     printf("errors %s\n", is_there && is_not && !dlerror() ? "right" : "wrong");
     fflush(stdout);
     by_library("dlmopen", dlmopen(LM_ID_NEWLM, arguments[3], RTLD_NOW));

@@ -28,7 +28,8 @@ fn a_library_opens_the_device_however_it_is_loaded() {
     let client = Client::here("deep");
     for way in WAYS {
         let run = client.run(way, &libraries);
-        let right = "plain: ok\ndeep, lazy: ok\ndeep: ok\nlibc's: ok\ndefault: ok\nerrors right\ndlmopen: no device\n";
+        let right = "plain: ok\ndeep, lazy: ok\ndeep: ok\nlibc's: ok\ndefault: ok\n__open: ok\nby version: ok\n\
+                     default by version: ok\nerrors right\ndlmopen: no device\n";
         assert_eq!((run.code, run.out.as_str()), (Some(0), right), "{way:?}: {}", run.err);
         assert!(run.err.contains("now.so is loaded by dlmopen"), "it is said: {}", run.err);
     }

@@ -1,9 +1,9 @@
-//! dlopen, dlmopen and dlsym: libraries that would find libc's functions in the place of ours.
+//! dlopen, dlmopen, dlsym and dlvsym: libraries that would find libc's functions in the place of ours.
 //!
 //! * RTLD_DEEPBIND: such a library looks its functions up in itself and in what it needs, libc among them, before it
 //!   looks here. So the addresses that it has got are changed where they are libc's, when the program asks it for
 //!   its first function.
-//! * `dlsym` on libc's own handle, or on any that leads to libc: the answer is our function.
+//! * `dlsym` and `dlvsym` on libc's own handle, or on any that leads to libc: the answer is our function.
 //! * dlmopen: the library has a libc of its own, whose errno and streams are not those behind our functions. It sees no
 //!   device, and a line on stderr says so.
 //!
@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use rustix::fs::{Mode, OFlags};
 use sync::Mutex;
 
-/// libc's function, by its oldest name: `dlsym` itself cannot be asked for it.
+/// libc's function: `dlsym` itself cannot be asked for it.
 struct Behind(AtomicPtr<c_void>);
 
 impl Behind {
@@ -32,10 +32,7 @@ impl Behind {
         if !known.is_null() {
             return known;
         }
-        let oldest = if cfg!(target_arch = "x86_64") { c"GLIBC_2.2.5" } else { c"GLIBC_2.17" };
-        let oldest = if name == c"dlmopen" && cfg!(target_arch = "x86_64") { c"GLIBC_2.3.4" } else { oldest };
-        // SAFETY: names that are C strings; RTLD_NEXT is allowed in a loaded library.
-        let found = unsafe { libc::dlvsym(libc::RTLD_NEXT, name.as_ptr(), oldest.as_ptr()) };
+        let found = next(name) as *mut c_void;
         if found.is_null() {
             complain("this is no glibc: it has no dlsym");
             std::process::abort();
@@ -45,9 +42,24 @@ impl Behind {
     }
 }
 
+/// The function of that name in the first object behind this one that has it; 0 where none has.
+fn next(name: &CStr) -> u64 {
+    let mut found = 0;
+    objects::for_each_behind(|object| {
+        object.defined(|defined, address| {
+            if defined == name {
+                found = address;
+            }
+        });
+        found == 0
+    });
+    found
+}
+
 static DLOPEN: Behind = Behind(AtomicPtr::new(ptr::null_mut()));
 static DLMOPEN: Behind = Behind(AtomicPtr::new(ptr::null_mut()));
 static DLSYM: Behind = Behind(AtomicPtr::new(ptr::null_mut()));
+static DLVSYM: Behind = Behind(AtomicPtr::new(ptr::null_mut()));
 
 /// libc's `dlsym`, called from this library.
 ///
@@ -157,13 +169,58 @@ extern "C" fn before_dlsym(handle: *mut c_void) -> *mut c_void {
 unsafe extern "C" fn by_handle(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     // SAFETY: the program's own arguments.
     let found = unsafe { look_up(handle, name) };
-    if found.is_null() {
-        return found;
+    // SAFETY: the program's own name.
+    unsafe { ours_for(found, name) }
+}
+
+/// Ours, where libc's was found.
+///
+/// # Safety
+/// `name` is null or a C string.
+unsafe fn ours_for(found: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's contract.
+    let Some(name) = (unsafe { super::c_string(name) }).filter(|_| !found.is_null()) else { return found };
+    let own = || ours().iter().find(|one| one.libcs == found as u64 && one.name.to_bytes() == name).map(|one| one.own);
+    inside(|_| own()).map_or(found, |own| own as *mut c_void)
+}
+
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
+#[unsafe(naked)]
+unsafe extern "C" fn dlvsym(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "call {before}",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "jmp rax",
+        before = sym before_dlvsym,
+    )
+}
+
+/// The function to jump to. A version is a libc's: by default, too, it passes ours by.
+extern "C" fn before_dlvsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: the program's own name.
+    let name = unsafe { super::c_string(name) };
+    let is_ours = || inside(|_| ours().iter().any(|one| Some(one.name.to_bytes()) == name));
+    if handle == libc::RTLD_NEXT || handle == libc::RTLD_DEFAULT && !is_ours() {
+        return DLVSYM.get(c"dlvsym");
     }
-    // SAFETY: dlsym has just found something of that name.
-    let name = unsafe { CStr::from_ptr(name) };
-    inside(|_| ours().iter().find(|one| one.libcs == found as u64 && one.name == name).map(|one| one.own))
-        .map_or(found, |own| own as *mut c_void)
+    by_version as *mut c_void
+}
+
+/// As [`by_handle`], of that version.
+unsafe extern "C" fn by_version(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void {
+    // SAFETY: the function of this name has this type in libc's headers.
+    let dlvsym: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void =
+        unsafe { mem::transmute(DLVSYM.get(c"dlvsym")) };
+    // SAFETY: the program's own arguments.
+    let found = unsafe { dlvsym(handle, name, version) };
+    // SAFETY: the program's own name.
+    unsafe { ours_for(found, name) }
 }
 
 /// A function of ours, and libc's that it stands for.

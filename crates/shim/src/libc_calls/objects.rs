@@ -67,6 +67,44 @@ pub fn for_each(mut each: impl FnMut(usize, &Object<'_>)) {
     unsafe { libc::dl_iterate_phdr(Some(call), (&raw mut state).cast()) };
 }
 
+/// What ld.so keeps of an object, as far as debuggers know it (link.h).
+#[repr(C)]
+struct LinkMap {
+    base: u64,
+    name: *const libc::c_char,
+    dynamic: *const [u64; 2],
+    next: *const LinkMap,
+}
+
+/// Calls `each` for the objects behind this library in the order of search, for as long as it says so: up to libc they belong to the
+/// start of the program and stay loaded. Not by `dl_iterate_phdr`, which thread sanitizer wraps and which would be called before it is ready.
+pub fn for_each_behind(mut each: impl FnMut(&Object<'static>) -> bool) {
+    const RTLD_DL_LINKMAP: c_int = 2;
+    unsafe extern "C" {
+        fn dladdr1(at: *const c_void, info: *mut libc::Dl_info, extra: *mut *mut c_void, flags: c_int) -> c_int;
+    }
+    let (mut info, mut own) = (core::mem::MaybeUninit::<libc::Dl_info>::uninit(), ptr::null_mut());
+    let here = at::<u32> as *const c_void;
+    // SAFETY: room for both answers.
+    if unsafe { dladdr1(here, info.as_mut_ptr(), &raw mut own, RTLD_DL_LINKMAP) } == 0 {
+        return;
+    }
+    // SAFETY: ld.so's own record of this library, which stays.
+    let mut next = unsafe { (*own.cast::<LinkMap>()).next };
+    // SAFETY: null at the end, or ld.so's record of an object.
+    while let Some(map) = unsafe { next.as_ref() } {
+        // SAFETY: the table of pairs ends with one whose first word is 0.
+        let is_entry = |number: &u32| unsafe { at::<[u64; 2]>(map.dynamic as u64, *number) }[0] != 0;
+        let entries = (0..).take_while(is_entry).count();
+        // SAFETY: so many pairs are there, and the object stays loaded.
+        let dynamic = unsafe { slice::from_raw_parts(map.dynamic, entries) };
+        if !each(&Object { base: map.base, end: map.base, dynamic }) {
+            return;
+        }
+        next = map.next;
+    }
+}
+
 impl<'a> Object<'a> {
     /// # Safety
     /// The object stays loaded for the lifetime.

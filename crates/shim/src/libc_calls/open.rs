@@ -28,6 +28,14 @@ interpose! {
         // SAFETY: the program's own arguments.
         unsafe { open(path, flags, mode) }
     }
+    fn __open(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { open(path, flags, mode) }
+    }
+    fn __open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
+        // SAFETY: the program's own arguments.
+        unsafe { open(path, flags, mode) }
+    }
     fn __open_2(path: *const c_char, flags: c_int) -> c_int {
         // SAFETY: the program's own arguments; this form never creates, so there is no mode.
         unsafe { open(path, flags, 0) }
