@@ -19,7 +19,15 @@ pub fn why_without_device(program: &OsStr) -> Option<&'static str> {
     if is_anothers {
         return Some("it runs with the rights of another user (setuid), and the dynamic linker loads nothing into it");
     }
+    if !rustix::process::getuid().is_root() && has_capabilities(&file) {
+        return Some("it has capabilities of its own (setcap), and the dynamic linker loads nothing into it");
+    }
     of_elf(&file)
+}
+
+/// Whether a program's file gives it capabilities: then it runs as one that is setuid, but for root.
+fn has_capabilities(file: &File) -> bool {
+    rustix::fs::fgetxattr(file, "security.capability", &mut [0u8; 64]).is_ok_and(|bytes| bytes > 0)
 }
 
 /// As execvp finds it.

@@ -287,10 +287,23 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
         marks::say_limit("tracer", text);
         EXCLUDED.lock().push(HostRange::new(HostVa(0), HostVa(1 << 47)));
     }
+    say_few_descriptors();
     let mut own = libc_calls::maps::own_memory();
     own.extend(heap::window());
     EXCLUDED.lock().extend(own);
     device::start(&config)
+}
+
+/// Where so few descriptors are to be had, the library's lie where a shell opens its own files.
+fn say_few_descriptors() {
+    const ENOUGH: u64 = 20;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if let Some(limit) = limit.filter(|limit| *limit < ENOUGH) {
+        let text = format!(
+            "limited: of {limit} descriptors (ulimit -n) the library takes low ones, which are closed to the program"
+        );
+        marks::say_limit("descriptors", &text);
+    }
 }
 
 /// Whether another process traces this one.

@@ -75,12 +75,18 @@ fn low_numbers_are_the_programs_where_few_are_to_be_had() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let file = dir.path().join("file");
     std::fs::write(&file, "what is in it\n").expect("a file");
-    for limit in ["64", "256", "512", "1024"] {
-        let script = "ulimit -n $0; exec \"$1\" run --hostile -- sh -c 'for n in 3 4 5 6 7 8 9; do eval \"exec $n<$0\"; cat <&$n; done' \"$2\"";
+    let ways = ["", "--hostile"].map(|way| ["32", "64", "256", "512", "1024"].map(|limit| (limit, way)));
+    for (limit, way) in ways.into_iter().flatten() {
+        let script = "ulimit -n $0; exec \"$1\" run $3 -- sh -c 'for n in 3 4 5 6 7 8 9; do eval \"exec $n<$0\"; cat <&$n; done' \"$2\"";
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, limit, env!("CARGO_BIN_EXE_pontoon")]).arg(&file);
+        shell.args(["-c", script, limit, env!("CARGO_BIN_EXE_pontoon")]).arg(&file).arg(way);
         let output = shell.output().expect("a shell");
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "what is in it\n".repeat(7), "{limit}: {errors}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "what is in it\n".repeat(7), "{limit} {way}: {errors}");
+        assert!(!errors.contains("descriptors"), "{limit} {way}: {errors}");
     }
+    let script = "ulimit -n 12; exec \"$0\" run --hostile -- true";
+    let output = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_pontoon")]).output().expect("a shell");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("limited: of 12 descriptors (ulimit -n) the library takes low ones"), "{errors}");
 }

@@ -1,5 +1,6 @@
 /* Runs a program for which the kernel refuses something, by a seccomp filter:
  *   refuse userfaultfd PROGRAM ...   that system call is not permitted (EPERM)
+ *   refuse mincore PROGRAM ..., refuse memfd_create PROGRAM ...   the same
  *   refuse queries PROGRAM ...       no PROCMAP_QUERY and no PAGEMAP_SCAN, as before Linux 6.7 (ENOTTY)
  *   refuse features PROGRAM ...      no feature of userfaultfd, as before Linux 6.8 that of moving (EINVAL) */
 #include <errno.h>
@@ -19,6 +20,10 @@
 
 static struct sock_filter userfaultfd[] = {LOAD(nr), IF(SYS_userfaultfd, 0, 1), ANSWER(EPERM), ALLOW};
 
+static struct sock_filter mincore[] = {LOAD(nr), IF(SYS_mincore, 0, 1), ANSWER(EPERM), ALLOW};
+
+static struct sock_filter memfd_create[] = {LOAD(nr), IF(SYS_memfd_create, 0, 1), ANSWER(EPERM), ALLOW};
+
 static struct sock_filter queries[] = {
     LOAD(nr), IF(SYS_ioctl, 0, 4), LOAD(args[1]), IF(0xc0686611, 1, 0), IF(0xc0606610, 0, 1), ANSWER(ENOTTY), ALLOW};
 
@@ -27,6 +32,10 @@ static struct sock_filter features[] = {
 
 int main(int argc, char **argv) {
     struct sock_fprog program = {sizeof userfaultfd / sizeof *userfaultfd, userfaultfd};
+    if (argc > 1 && !strcmp(argv[1], "mincore"))
+        program = (struct sock_fprog){sizeof mincore / sizeof *mincore, mincore};
+    if (argc > 1 && !strcmp(argv[1], "memfd_create"))
+        program = (struct sock_fprog){sizeof memfd_create / sizeof *memfd_create, memfd_create};
     if (argc > 1 && !strcmp(argv[1], "queries"))
         program = (struct sock_fprog){sizeof queries / sizeof *queries, queries};
     if (argc > 1 && !strcmp(argv[1], "features"))

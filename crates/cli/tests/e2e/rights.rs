@@ -2,7 +2,7 @@
 //!
 //! Needs root, to become nobody; as another user these tests are skipped (the others then run with few rights).
 
-use crate::clients::{compile, skipped, userfaultfd};
+use crate::clients::{Client, compile, skipped, userfaultfd};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::process::CommandExt;
@@ -82,6 +82,70 @@ fn who_is_refused_is_told_what_to_type() {
         assert!(text.contains("sudo sysctl vm.unprivileged_userfaultfd=1"), "{arguments:?}: {text}");
         assert!(text.contains("seccomp=unconfined"), "the filter is the reason: {arguments:?}: {text}");
     }
+}
+
+/// The dynamic linker loads nothing into a program that runs with other rights than its user's.
+#[test]
+fn a_program_with_rights_of_its_own_sees_no_device_and_it_is_said_why() {
+    let Some(place) = Place::new() else { return };
+    for (name, why) in [("setuid", "(setuid)"), ("setcap", "(setcap)"), ("plain", "")] {
+        let program = place.at(name);
+        fs::copy("/bin/true", &program).expect("a program");
+        match name {
+            "setuid" => fs::set_permissions(&program, Permissions::from_mode(0o4755)).expect("permissions"),
+            // Version 2, in force from the start: CAP_NET_BIND_SERVICE.
+            "setcap" => {
+                let words = [0x0200_0001u32, 1 << 10, 0, 0, 0].map(u32::to_le_bytes).concat();
+                let flags = rustix::fs::XattrFlags::empty();
+                if let Err(error) = rustix::fs::setxattr(&program, "security.capability", &words, flags) {
+                    return skipped(&format!("no capabilities of files: {error}"));
+                }
+            }
+            _ => {}
+        }
+        let said = text(&place.as_nobody("pontoon", &["run", "--", program.to_str().expect("text")]));
+        assert_eq!(said.contains("sees no device"), !why.is_empty(), "{name}: {said}");
+        assert!(said.contains(why), "{name}: {said}");
+    }
+}
+
+/// What the first line says of system calls, and what they do.
+#[test]
+fn who_may_not_answer_the_kernels_faults_writes_less_and_is_told_so() {
+    let Some(place) = Place::new() else { return };
+    compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/whole.c"), &place.at("whole"));
+    let whole = place.at("whole").display().to_string();
+    let root = Command::new(place.at("pontoon")).args(["run", "--", &whole]).output().expect("it starts");
+    assert_eq!(text(&root), "wrote 4194304\n");
+    let nobody = place.as_nobody("pontoon", &["run", "--", &whole]);
+    let (out, said) = (String::from_utf8_lossy(&nobody.stdout), String::from_utf8_lossy(&nobody.stderr));
+    if !said.is_empty() {
+        assert!(said.starts_with("pontoon: limited: ") && said.contains("EFAULT, or write less"), "{said}");
+        assert!(!said.contains('\n') || said.lines().count() == 1, "one line: {said}");
+        assert_eq!(out, "wrote 2097152\n", "what lies before the first page in VRAM: {said}");
+    } else {
+        assert_eq!(out, "wrote 4194304\n");
+    }
+}
+
+/// A filter of system calls refuses others than userfaultfd: what is not needed is done without, and what is, is named.
+#[test]
+fn a_filter_of_other_calls_is_named_where_it_matters() {
+    if !userfaultfd() {
+        return;
+    }
+    let (refuse, whole) = (Client::here("refuse"), Client::here("whole"));
+    let run = |call: &str| {
+        let mut command = Command::new(refuse.program());
+        command.args([call, env!("CARGO_BIN_EXE_pontoon"), "run", "--"]).arg(whole.program());
+        let output = command.output().expect("it starts");
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = run("mincore");
+    assert!(code == Some(0) && said.starts_with("wrote "), "{said}");
+    let (code, said) = run("memfd_create");
+    assert!(code == Some(2) && said.contains("memfd_create is refused"), "{said}");
+    assert!(said.contains("seccomp=unconfined") && !said.contains("sysctl"), "the right advice: {said}");
 }
 
 /// Folders as another user may plant them where the library's own will be, with a link to a file of root's in them.

@@ -4,14 +4,15 @@
 //! replaces the descriptor where it is special.
 
 use super::real::{self, Compare, Select};
-use super::{c_string, fail, inside, interpose, look, set_errno, signals};
-use crate::device::Errno;
+use super::{c_string, complain, fail, inside, interpose, look, set_errno, signals};
+use crate::device::{Device, Errno};
 use crate::fdinfo;
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
 use crate::session;
 use crate::view::{self, Look, Of, Special};
 use core::ffi::{CStr, c_char, c_int, c_uint};
+use core::sync::atomic::{AtomicBool, Ordering};
 use libc::{AT_FDCWD, DIR, FILE, O_CLOEXEC, O_PATH, dirent64};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags};
@@ -284,7 +285,21 @@ fn node_file(minor: Minor, flags: c_int) -> Result<OwnedFd, Errno> {
 /// A memory file; its name is for those who read `/proc`.
 fn memory_file(name: &CStr, flags: c_int) -> Result<OwnedFd, Errno> {
     let close = if flags & O_CLOEXEC != 0 { MemfdFlags::CLOEXEC } else { MemfdFlags::empty() };
-    rustix::fs::memfd_create(name, close).map_err(errno_of)
+    rustix::fs::memfd_create(name, close).map_err(|errno| {
+        say_refused(errno);
+        errno_of(errno)
+    })
+}
+
+/// A filter of system calls forbids what a descriptor of the device is made of.
+fn say_refused(errno: rustix::io::Errno) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if matches!(errno, rustix::io::Errno::PERM | rustix::io::Errno::NOSYS) && !SAID.swap(true, Ordering::AcqRel) {
+        complain(&format!(
+            "the device cannot be opened: memfd_create is refused ({errno}): a filter of system calls (docker run \
+             --security-opt seccomp=unconfined lifts docker's)"
+        ));
+    }
 }
 
 /// `new` takes the number of `old`.
