@@ -209,6 +209,19 @@ fn cut_all_slots() {
     stand.end();
 }
 
+/// A fork brings each 2M home by one move, and asks for nothing page by page.
+fn fork() {
+    const BLOCKS: u64 = 4;
+    let mut stand = Stand::new();
+    let all = stand.block(BLOCKS * SZ_2M, MapKind::Anonymous, 1);
+    (0..BLOCKS).for_each(|block| stand.store(0, all.start.add(block * SZ_2M), 1));
+    let Work { calls, pages } = stand.done_by(|stand| _ = stand.checked.fork().expect("a child"));
+    assert_eq!(pages, [0, 512 * BLOCKS, 0, 0, 0]);
+    let made: Vec<_> = calls.named().into_iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(made, [("unregister", BLOCKS), ("move", BLOCKS), ("procmap_query", BLOCKS)]);
+    stand.end();
+}
+
 fn run(play: fn()) {
     for seed in 0..3 {
         let limits = Limits { steps: 100_000_000, ..Limits::default() };
@@ -225,4 +238,9 @@ fn a_huge_page_costs_the_same_after_mixed_use() {
 #[test]
 fn a_huge_page_stays_whole_where_another_was_cut() {
     run(cut_all_slots);
+}
+
+#[test]
+fn a_fork_moves_each_range_once() {
+    run(fork);
 }
