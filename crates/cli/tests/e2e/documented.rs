@@ -165,3 +165,38 @@ fn commands_in_the_documentation_do_what_is_said() {
     let stale = NOT_RUN.iter().find(|(start, _)| !not_run.contains(start));
     assert!(stale.is_none(), "nobody shows {stale:?} any more");
 }
+
+/// What the first hour shows of an output is what is printed: the files of the device, and how often memory went which way.
+#[test]
+fn the_first_hour_shows_what_is_printed() {
+    if !userfaultfd() {
+        return;
+    }
+    let page = fs::read_to_string(root().join("docs/first-hour.md")).expect("text");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(Client::new("tour").program(), dir.path().join("tour")).expect("a copy");
+    let run = |arguments: &[&str]| {
+        let output = pontoon().current_dir(dir.path()).arg("run").args(arguments).output().expect("the command starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let listed = page.lines().find_map(|line| line.strip_prefix("pontoon run -- ls /dev/dri")).expect("the listing");
+    let (names, said) = run(&["--", "ls", "/dev/dri"]);
+    assert_eq!(names.split_whitespace().collect::<Vec<_>>(), words(listed)[1..]);
+    assert!(said.contains("no process of this run opened the device"), "{said}");
+    let (out, said) = run(&["--stats", "--", "./tour"]);
+    assert!(out.ends_with("TOUR ok\n"), "{out}");
+    // The two last cells are times.
+    let rows = |text: &str| {
+        let table = text.lines().skip_while(|line| *line != "Migrations by direction").skip(1);
+        let rows = table.take_while(|line| line.starts_with('|'));
+        rows.map(|row| words(row).into_iter().take(10).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let table = rows(&page);
+    assert!(table.len() == 8 && table[2].contains("SYSTEM->VRAM0"), "{table:?}");
+    assert_eq!(table[2..], rows(&said)[2..], "{said}");
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
