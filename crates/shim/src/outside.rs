@@ -7,13 +7,13 @@
 //! A program that filters its calls asks for the report before it ends, by a word, and waits for a word, by looking at it: even a
 //! wait is a system call. Its threads live on meanwhile, and none of them holds a lock for ever.
 //!
-//! A thread that was ended may have held a lock, and what the lock guards is half changed then: who waits for it has a few seconds, and
-//! ends without a report, which `pontoon run` says. A thread that a debugger has stopped may hold one, too, and will go on: so nothing ends this
+//! A thread that was ended may have held a lock, and what the lock guards is half changed then: who would wait for it leaves at once,
+//! without a report, which `pontoon run` says. A thread that a debugger has stopped may hold one, too, and will go on: so nothing ends this
 //! process while the program lives, as it may itself hold what the program needs.
 //!
 //! Locking: none.
 
-use crate::libc_calls::outside::{close_all_but_ours, confine, die_by_faults, end_with, is_instrumented};
+use crate::libc_calls::outside::{close_all_but_ours, confine, die_by_faults, end_with, is_instrumented, leave};
 use crate::{heap, libc_calls, marks, session, view};
 use core::hint;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -38,8 +38,10 @@ const LOOKS: u32 = 1 << 30;
 /// How often it looks, and where the program may ask.
 const LOOK_NS: i64 = 100_000_000;
 const LOOK_FILTERED_NS: i64 = 1_000_000;
-/// What it has to wait for locks when the program has ended.
+/// What it has for its work when the program has ended.
 const PATIENCE_S: u32 = 5;
+/// Threads that are being ended, because the process becomes another program, may run so long.
+const LAST_BREATH_NS: u64 = 5_000_000;
 
 /// The program's process, also where the one outside asks.
 pub fn process() -> u32 {
@@ -108,10 +110,18 @@ impl Process {
 
     /// Waits for its end, at most so long. Whether it lives, and is the program that it was.
     fn lives(&self, tv_nsec: i64) -> bool {
+        !self.ends_within(tv_nsec) && rustix::io::pread(&self.thread, &mut [0; 8], 0).is_ok()
+    }
+
+    /// Whether none of its threads runs any more.
+    fn has_ended(&self) -> bool {
+        self.ends_within(0)
+    }
+
+    fn ends_within(&self, tv_nsec: i64) -> bool {
         let timeout = Timespec { tv_sec: 0, tv_nsec };
         let mut polled = [PollFd::new(&self.end, PollFlags::IN)];
-        let has_ended = poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0);
-        !has_ended && rustix::io::pread(&self.thread, &mut [0; 8], 0).is_ok()
+        poll(&mut polled, Some(&timeout)).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -155,6 +165,10 @@ fn watch(thread: u32) {
         end_with(&process.thread, 0);
     }
     end_with(&process.thread, PATIENCE_S);
+    if !process.has_ended() {
+        sync::time::sleep_ns(LAST_BREATH_NS);
+    }
+    sync::alone(leave);
     session::outlived(ASKED.load(Ordering::Acquire) == ANSWERED);
     drop(mark);
 }

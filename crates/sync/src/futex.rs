@@ -27,13 +27,29 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
 mod kernel {
     use super::{AtomicU32, Waited};
     use core::num::NonZeroU32;
+    use core::sync::atomic::{AtomicBool, Ordering};
     use rustix::io::Errno;
     use rustix::thread::futex;
+
+    static IS_ALONE: AtomicBool = AtomicBool::new(false);
+    static LEAVE: crate::Mutex<Option<fn() -> !>> = crate::Mutex::new(None);
+
+    /// Says that no other thread runs in this memory any more. Whoever would sleep on a word from now on calls `leave` instead: what
+    /// it waits for was the work of a thread that is dead.
+    pub fn alone(leave: fn() -> !) {
+        *LEAVE.lock() = Some(leave);
+        IS_ALONE.store(true, Ordering::Relaxed);
+    }
 
     /// Sleeps while `word` holds `expected`, at most until `deadline_ns` (absolute, `CLOCK_MONOTONIC`).
     pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline_ns: Option<u64>) -> Waited {
         // The bitset form takes an absolute time, so that a wait that was interrupted does not start anew.
         let deadline = deadline_ns.map(crate::time::timespec);
+        if IS_ALONE.load(Ordering::Relaxed)
+            && let Some(leave) = *LEAVE.lock()
+        {
+            leave();
+        }
         match futex::wait_bitset(word, futex::Flags::PRIVATE, expected, deadline.as_ref(), NonZeroU32::MAX) {
             Err(Errno::TIMEDOUT) => Waited::TimedOut,
             _ => Waited::Look,
@@ -74,4 +90,6 @@ mod kernel {
     pub(crate) fn wake_all(_: &AtomicU32) {}
 }
 
+#[cfg(feature = "std")]
+pub use kernel::alone;
 pub(crate) use kernel::{wait_until, wake_all, wake_one};

@@ -54,6 +54,8 @@ mod thread;
 pub mod time;
 
 pub use counter::Counter;
+#[cfg(feature = "std")]
+pub use futex::alone;
 pub use lock::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, Polling, RawMutex, RawRwLock, RwLock, RwLockReadGuard,
     RwLockWriteGuard,

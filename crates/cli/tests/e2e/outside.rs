@@ -1,7 +1,8 @@
 //! What a process of ours sees to that shares the program's memory, and not its end: reports of programs that leave without libc, and
 //! debuggers.
 
-use crate::clients::{Client, skipped, userfaultfd};
+use crate::clients::{Client, pontoon, skipped, userfaultfd};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_process_that_leaves_without_libc_is_reported() {
@@ -26,6 +27,23 @@ fn a_process_that_leaves_without_libc_is_reported() {
             assert_eq!(run.reports.len(), 1, "{way:?} {how}: {}", run.err);
             assert!(run.count("gpu_fault_count") > 0 && run.times("SYSTEM->VRAM0") > 0, "{how}: {}", run.report);
         }
+    }
+}
+
+/// A thread that a signal has ended may have held a lock: nobody waits for it. So it was in one run of six.
+#[test]
+fn a_run_ends_with_its_program() {
+    if !userfaultfd() {
+        return;
+    }
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; kill -TERM $$";
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for _ in 0..20 {
+        let (mut command, start) = (pontoon(), Instant::now());
+        command.args(["run", "--hostile", "--report"]).arg(dir.path().join("report")).args(["--", "sh", "-c", script]);
+        let output = command.output().expect("the command starts");
+        assert_eq!(output.status.code(), Some(128 + 15));
+        assert!(start.elapsed() < Duration::from_secs(5), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
