@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian package of the command, with its man pages, its completions and the client of the tour. The preload library is inside a release build:
+# Makes a Debian package of the command, with its man pages, its completions, its documents and the client of the tour. The preload library is inside a release build:
 #
 #     cargo build --release -p pontoon
 #     packaging/deb.sh target/release/pontoon pontoon.deb
@@ -9,6 +9,8 @@ command=$(realpath "$1")
 source=$(dirname "$(realpath "$0")")/..
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+# Of others, too: this folder is the package's root.
+chmod 755 "$root"
 man=$root/usr/share/man/man1
 mkdir -p "$root/DEBIAN" "$man" "$root/usr/bin" "$root/usr/share/bash-completion/completions" \
     "$root/usr/share/zsh/vendor-completions" "$root/usr/share/fish/vendor_completions.d" "$root/usr/share/doc/pontoon/examples"
@@ -19,6 +21,7 @@ gzip -9n "$man"/*.1
 "$command" completions zsh > "$root/usr/share/zsh/vendor-completions/_pontoon"
 "$command" completions fish > "$root/usr/share/fish/vendor_completions.d/pontoon.fish"
 install -m 644 "$source/clients/tour.c" "$source/clients/gpu.h" "$source/clients/xe.h" "$root/usr/share/doc/pontoon/examples"
+cp -r --no-preserve=mode "$source/docs" "$root/usr/share/doc/pontoon"
 cat "$source/LICENSE-MIT" "$source/LICENSE-APACHE" > "$root/usr/share/doc/pontoon/copyright"
 cat > "$root/DEBIAN/control" <<CONTROL
 Package: pontoon

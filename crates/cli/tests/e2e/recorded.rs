@@ -107,7 +107,12 @@ fn a_debian_package_has_the_command_its_pages_and_its_completions() {
     assert!(unpacked.expect("dpkg-deb starts").success());
     let version = Command::new(root.join("usr/bin/pontoon")).arg("--version").output().expect("it starts");
     assert_eq!(String::from_utf8_lossy(&version.stdout), concat!("pontoon ", env!("CARGO_PKG_VERSION"), "\n"));
+    let listed = Command::new("dpkg-deb").arg("-c").arg(&package).output().expect("dpkg-deb starts");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.starts_with("drwxr-xr-x"), "everybody may look into it: {listed}");
     for file in [
+        "doc/pontoon/docs/profiles.md",
+        "doc/pontoon/docs/adr/0006-runs.md",
         "man/man1/pontoon-run.1.gz",
         "bash-completion/completions/pontoon",
         "zsh/vendor-completions/_pontoon",
