@@ -4,7 +4,7 @@
 //! Places are told apart by shade and by a letter in each band, so the page is read without colour, too.
 
 use crate::stats;
-use crate::trace::Faults;
+use crate::trace::{Faults, title};
 use anyhow::{Result, anyhow};
 use machine::report::Report;
 use machine::timeline::Item;
@@ -23,9 +23,9 @@ pub fn html(processes: &[Report]) -> Result<String> {
         let ranges = Range::all(&report.timeline);
         let _ = write!(
             body,
-            "<h2>Process {}, {}</h2><h3>Where memory lay</h3>{}<h3>The costliest ranges</h3>{}<h3>What another policy would have \
+            "<h2>{}, {}</h2><h3>Where memory lay</h3>{}<h3>The costliest ranges</h3>{}<h3>What another policy would have \
              saved</h3>{}<h3>Counters</h3><pre>{}</pre>",
-            report.process,
+            escape(&title(report)),
             escape(&report.device.to_string()),
             map(&ranges)?,
             costs(&ranges),
@@ -89,11 +89,12 @@ fn ends(item: &Item) -> (&str, &str) {
     item.how.split_once("->").unwrap_or(("", ""))
 }
 
-fn told(cause: Option<&Item>) -> String {
-    match cause {
+fn told(one: &Move<'_>) -> String {
+    match one.cause {
         Some(fault) if fault.what == "cpu fault" => "the CPU touched it".into(),
         Some(fault) => format!("tile {}: {}", fault.tile.unwrap_or(0), fault.how),
-        None => "nobody's fault: prefetch, eviction, fork, or --hostile".into(),
+        None if one.item.why.is_empty() => "no fault: a prefetch".into(),
+        None => format!("no fault: {}", one.item.why),
     }
 }
 
@@ -131,8 +132,8 @@ fn map(ranges: &[Range<'_>]) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, (1100, 80 + 26 * shown.len() as u32)).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
-            .x_label_area_size(36)
-            .y_label_area_size(190)
+            .x_label_area_size(48)
+            .y_label_area_size(220)
             .build_cartesian_2d(0.0..length, 0.0..shown.len() as f64)
             .map_err(|error| failed(&error))?;
         let label = |row: &f64| {
@@ -144,6 +145,8 @@ fn map(ranges: &[Range<'_>]) -> Result<String> {
             .configure_mesh()
             .disable_mesh()
             .x_desc("milliseconds")
+            .label_style(("sans-serif", 16))
+            .axis_desc_style(("sans-serif", 16))
             .y_labels(0)
             .y_label_formatter(&label)
             .draw()
@@ -179,7 +182,7 @@ fn map(ranges: &[Range<'_>]) -> Result<String> {
                 let text = Text::new(
                     letter,
                     (f64::midpoint(from, to), low + 0.75),
-                    ("sans-serif", 13).into_font().color(&ink),
+                    ("sans-serif", 16).into_font().color(&ink),
                 );
                 chart.draw_series([text]).map_err(|error| failed(&error))?;
             }
@@ -187,7 +190,7 @@ fn map(ranges: &[Range<'_>]) -> Result<String> {
         let plot = chart.plotting_area();
         for (low, label) in name_at {
             let (x, y) = plot.map_coordinate(&(0.0, low + 0.5));
-            area.draw(&Text::new(label, (x - 180, y - 6), ("sans-serif", 12).into_font()))
+            area.draw(&Text::new(label, (x - 210, y - 8), ("sans-serif", 16).into_font()))
                 .map_err(|error| failed(&error))?;
         }
         area.present().map_err(|error| failed(&error))?;
@@ -208,7 +211,7 @@ fn costs(ranges: &[Range<'_>]) -> String {
     );
     for range in order.into_iter().take(COSTLIEST) {
         let mut who: BTreeMap<String, usize> = BTreeMap::new();
-        range.moves.iter().for_each(|one| *who.entry(told(one.cause)).or_default() += 1);
+        range.moves.iter().for_each(|one| *who.entry(told(one)).or_default() += 1);
         let who: Vec<String> = who.into_iter().map(|(who, times)| format!("{times} x {who}")).collect();
         let _ = write!(
             text,
@@ -266,21 +269,26 @@ mod tests {
             item("migrate", "SYSTEM->VRAM0", 1000, 500, 65536),
             item("migrate", "VRAM0->VRAM1", 5000, 2000, 65536),
             item("fault", "write", 4900, 2200, 0),
-            item("migrate", "VRAM1->VRAM0", 9000, 3000, 65536),
+            Item { why: "its VRAM was needed".into(), ..item("migrate", "VRAM1->VRAM0", 9000, 3000, 65536) },
         ];
-        let report = Report { timeline, ..Report::default() };
+        let report = Report { program: "x".into(), timeline, ..Report::default() };
         let ranges = Range::all(&report.timeline);
         assert_eq!((ranges.len(), ranges[0].ns(), ranges[0].returns().len()), (1, 5500, 1));
         let page = html(&[report]).expect("a page");
         for part in [
             "<svg",
             "0x20000",
+            "<h2>x 0, ",
             "1 x tile 1: write",
+            "1 x no fault: its VRAM was needed",
+            "1 x no fault: a prefetch",
             "1 migrations, 65536 bytes, 3 us went from tile to tile",
             "svm_pagefault_count",
         ] {
             assert!(page.contains(part), "{part}: {page}");
         }
+        let sizes = page.split("font-size=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok());
+        assert!(sizes.clone().count() > 3 && sizes.clone().all(|size| size >= 12.0), "{:?}", sizes.collect::<Vec<_>>());
         assert!(html(&[]).expect("a page").contains("No process of this run opened the device"));
     }
 }

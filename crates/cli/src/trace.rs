@@ -10,81 +10,7 @@ use machine::timeline::Item;
 use prost::Message;
 use std::collections::BTreeMap;
 
-/// The messages of perfetto's `protos/perfetto/trace`, as far as they are used here.
-mod proto {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct Trace {
-        #[prost(message, repeated, tag = "1")]
-        pub packet: Vec<TracePacket>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct TracePacket {
-        #[prost(uint64, optional, tag = "8")]
-        pub timestamp: Option<u64>,
-        #[prost(uint32, tag = "10")]
-        pub trusted_packet_sequence_id: u32,
-        #[prost(message, optional, tag = "11")]
-        pub track_event: Option<TrackEvent>,
-        #[prost(message, optional, tag = "60")]
-        pub track_descriptor: Option<TrackDescriptor>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct TrackDescriptor {
-        #[prost(uint64, tag = "1")]
-        pub uuid: u64,
-        #[prost(string, tag = "2")]
-        pub name: String,
-        #[prost(message, optional, tag = "3")]
-        pub process: Option<ProcessDescriptor>,
-        #[prost(uint64, optional, tag = "5")]
-        pub parent_uuid: Option<u64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct ProcessDescriptor {
-        #[prost(int32, tag = "1")]
-        pub pid: i32,
-        #[prost(string, tag = "6")]
-        pub process_name: String,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct TrackEvent {
-        #[prost(message, repeated, tag = "4")]
-        pub debug_annotations: Vec<DebugAnnotation>,
-        /// 1: a slice begins, 2: it ends, 3: an instant.
-        #[prost(int32, tag = "9")]
-        pub kind: i32,
-        #[prost(uint64, tag = "11")]
-        pub track_uuid: u64,
-        #[prost(string, repeated, tag = "22")]
-        pub categories: Vec<String>,
-        #[prost(string, tag = "23")]
-        pub name: String,
-        #[prost(fixed64, repeated, packed = "false", tag = "47")]
-        pub flow_ids: Vec<u64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub struct DebugAnnotation {
-        #[prost(string, tag = "10")]
-        pub name: String,
-        #[prost(oneof = "Value", tags = "3, 6, 7")]
-        pub value: Option<Value>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Value {
-        #[prost(uint64, tag = "3")]
-        Uint(u64),
-        #[prost(string, tag = "6")]
-        Text(String),
-        #[prost(uint64, tag = "7")]
-        Pointer(u64),
-    }
-}
+mod proto;
 use proto::{DebugAnnotation, ProcessDescriptor, Trace, TracePacket, TrackDescriptor, TrackEvent, Value};
 
 const BEGIN: i32 = 1;
@@ -95,7 +21,9 @@ const INSTANT: i32 = 3;
 pub fn encode(processes: &[Report]) -> Vec<u8> {
     let mut packets = Vec::new();
     for (index, report) in processes.iter().enumerate() {
-        Process::new(index as u64 + 1, report, &mut packets).write(&report.timeline);
+        let mut process = Process::new(index as u64 + 1, report, &mut packets);
+        process.write(&report.timeline);
+        process.mark_lost(report);
     }
     packets.iter_mut().for_each(|packet| packet.trusted_packet_sequence_id = 1);
     Trace { packet: packets }.encode_to_vec()
@@ -110,8 +38,8 @@ struct Process<'a> {
 
 impl<'a> Process<'a> {
     fn new(number: u64, report: &Report, packets: &'a mut Vec<TracePacket>) -> Self {
-        let process =
-            ProcessDescriptor { pid: report.process as i32, process_name: format!("{} under pontoon", report.process) };
+        let process_name = format!("{} under pontoon", title(report));
+        let process = ProcessDescriptor { pid: report.process as i32, process_name };
         let uuid = number << 32;
         let descriptor = TrackDescriptor { uuid, process: Some(process), ..Default::default() };
         packets.push(TracePacket { track_descriptor: Some(descriptor), ..Default::default() });
@@ -148,6 +76,18 @@ impl<'a> Process<'a> {
         }));
     }
 
+    /// Says in the trace where it ends before the process did.
+    fn mark_lost(&mut self, report: &Report) {
+        if report.timeline_lost == 0 {
+            return;
+        }
+        let end = report.timeline.iter().map(|item| item.start + item.ns).max().unwrap_or(0);
+        let track_uuid = self.track("the record", &Item { start: end, ..Item::default() });
+        let name = format!("full: {} later events are not in it", report.timeline_lost);
+        let event = TrackEvent { kind: INSTANT, track_uuid, name, ..Default::default() };
+        self.packets.push(TracePacket { timestamp: Some(end), track_event: Some(event), ..Default::default() });
+    }
+
     /// The first track of that name on which the item overlaps nothing.
     fn track(&mut self, name: &str, item: &Item) -> u64 {
         let number: usize = self.tracks.values().map(Vec::len).sum();
@@ -164,6 +104,11 @@ impl<'a> Process<'a> {
         self.packets.push(TracePacket { track_descriptor: Some(descriptor), ..Default::default() });
         uuid
     }
+}
+
+/// What a process is called: by its program, where the report knows it, and its number.
+pub fn title(report: &Report) -> String {
+    format!("{} {}", report.program, report.process).trim_start().to_owned()
 }
 
 fn track_name(item: &Item) -> String {
@@ -194,8 +139,10 @@ fn annotations(item: &Item) -> Vec<DebugAnnotation> {
     if let Some(queue) = item.queue {
         all.push(of("queue", Value::Uint(queue.into())));
     }
-    if !item.outcome.is_empty() {
-        all.push(of("outcome", Value::Text(item.outcome.clone())));
+    for (name, text) in [("why", &item.why), ("outcome", &item.outcome)] {
+        if !text.is_empty() {
+            all.push(of(name, Value::Text(text.clone())));
+        }
     }
     all
 }
@@ -231,7 +178,7 @@ impl<'a> Faults<'a> {
     /// The fault that a migration or a bind was made for: it ended in its time, and holds its address. A CPU fault is told with the
     /// time of its migration, a moment later.
     pub fn behind(&self, item: &Item) -> Option<&'a Item> {
-        if !matches!(item.what.as_str(), "migrate" | "bind") {
+        if !matches!(item.what.as_str(), "migrate" | "bind") || !item.why.is_empty() {
             return None;
         }
         let end = item.start + item.ns;
@@ -248,6 +195,21 @@ impl<'a> Faults<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_record_is_marked_and_a_reason_is_told() {
+        let item = Item { what: "migrate".into(), why: "a fork".into(), start: 5, ns: 2, ..Item::default() };
+        let report =
+            Report { program: "x".into(), process: 7, timeline: vec![item], timeline_lost: 9, ..Report::default() };
+        let trace = Trace::decode(encode(&[report]).as_slice()).expect("what was encoded");
+        let events = || trace.packet.iter().filter_map(|packet| packet.track_event.as_ref());
+        assert_eq!(events().next_back().map(|event| event.name.as_str()), Some("full: 9 later events are not in it"));
+        assert_eq!(trace.packet.last().and_then(|packet| packet.timestamp), Some(7));
+        let mut told = events().flat_map(|event| &event.debug_annotations);
+        assert!(told.any(|told| told.name == "why" && told.value == Some(Value::Text("a fork".into()))));
+        let process = trace.packet[0].track_descriptor.as_ref().and_then(|track| track.process.as_ref());
+        assert_eq!(process.map(|process| process.process_name.as_str()), Some("x 7 under pontoon"));
+    }
 
     fn item(what: &str, tile: Option<u8>, start: u64, ns: u64, bytes: u64) -> Item {
         let who = if what == "fault" { "ccs0" } else { "" }.into();

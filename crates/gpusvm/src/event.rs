@@ -18,6 +18,19 @@ pub enum Where {
     Vram(PagemapId),
 }
 
+/// Why pages moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// The driver wanted them there: for a fault of the device, a prefetch, or of its own accord.
+    Wanted,
+    /// A CPU touched one of them.
+    Touched,
+    /// The VRAM was needed for others.
+    Evicted,
+    /// The host mm wanted them back, and nobody had touched them.
+    BroughtBack,
+}
+
 /// Something that happened. Durations are `sync::time` nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -67,6 +80,8 @@ pub enum Event {
         from: Where,
         /// Where they are.
         to: Where,
+        /// Why.
+        why: Why,
         /// Pages that moved.
         pages: usize,
         /// Those of them whose bytes the device carried; the others were holes.

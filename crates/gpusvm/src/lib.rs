@@ -69,7 +69,7 @@ mod zdd;
 pub use call::{Ctx, FromOthers, MigrateDetails, MigrateError, SvmError};
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
-pub use event::{Event, Observer, Where};
+pub use event::{Event, Observer, Where, Why};
 pub use mirror::{GpuSvm, GpuSvmOps, NotifierLocked, SvmConfig};
 pub use pagemap::{Pagemap, PagemapConfig, PagemapSet, Registry};
 pub use pages::Pages;

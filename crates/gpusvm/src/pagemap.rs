@@ -13,7 +13,7 @@
 //! Locking: nothing but the zdd lock and leaf locks (scratch, turns, registry) are taken here.
 
 use crate::devmem::DevmemOps;
-use crate::event::{Event, Observer, Where};
+use crate::event::{Event, Observer, Where, Why};
 use crate::scratch::{Buffers, Pool};
 use crate::turn::CpuTurns;
 use crate::zdd::{Given, Zdds};
@@ -184,6 +184,6 @@ impl PagemapOps for Pagemap {
 
     fn brought_back(&self, range: HostRange, pages: usize, ns: u64) {
         let (from, to) = (Where::Vram(self.id), Where::System);
-        self.observer.event(&Event::Migrated { range, from, to, pages, carried: pages, ns });
+        self.observer.event(&Event::Migrated { range, from, to, why: Why::BroughtBack, pages, carried: pages, ns });
     }
 }

@@ -5,6 +5,7 @@
 //! a touch. A program whose output changes under this has found a bug of ours. VRAM of a device that needs 64K takes
 //! aligned pieces of 64K only, so the odd pages at a mapping's ends are not movable.
 
+use crate::ledger::Ledger;
 use crate::wiring::Core;
 use hostmm::HostMm;
 use mm_live::LiveMm;
@@ -52,7 +53,7 @@ impl Hostile {
         let reins = Arc::new(Reins::default());
         let thread = sync::try_spawn_daemon("hostile", {
             let reins = reins.clone();
-            move || Walker { tiles: tiles(cores), mm, pieces: 0 }.run(&reins)
+            move || Walker { tiles: tiles(&cores), cores, mm, pieces: 0 }.run(&reins)
         })?;
         Ok(Self { reins, thread })
     }
@@ -94,12 +95,13 @@ impl Reins {
 }
 
 /// All tiles of all devices.
-fn tiles(cores: Vec<Arc<Core>>) -> Vec<(Arc<Core>, TileId)> {
+fn tiles(cores: &[Arc<Core>]) -> Vec<(Arc<Core>, TileId)> {
     let tiles = |core: &Arc<Core>| (0..core.device().platform().tiles.len() as u8).map(TileId);
-    cores.into_iter().flat_map(|core| tiles(&core).map(move |tile| (core.clone(), tile))).collect()
+    cores.iter().flat_map(|core| tiles(core).map(move |tile| (core.clone(), tile))).collect()
 }
 
 struct Walker {
+    cores: Vec<Arc<Core>>,
     tiles: Vec<(Arc<Core>, TileId)>,
     mm: Arc<LiveMm>,
     pieces: u64,
@@ -128,11 +130,13 @@ impl Walker {
         let Some(piece) = piece_at(start, vma.range) else { return Some(vma.range.end) };
         let (core, tile) = self.tiles.get(self.pieces as usize % self.tiles.len().max(1))?;
         self.pieces += 1;
-        // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
-        let _ = core.device().migrate_range(*tile, piece);
-        if self.pieces.is_multiple_of(HOME_EVERY) {
-            self.mm.migrate_pages_back(piece);
-        }
+        Ledger::because(self.cores.iter().map(|core| &**core.ledger()), piece, "--hostile", || {
+            // What cannot move now (pinned, shared with a child, changed meanwhile) stays: that is not an error here.
+            let _ = core.device().migrate_range(*tile, piece);
+            if self.pieces.is_multiple_of(HOME_EVERY) {
+                self.mm.migrate_pages_back(piece);
+            }
+        });
         // Each piece is sent to a tile, and at once to the next tile.
         Some(if self.pieces.is_multiple_of(2) { piece.end } else { piece.start })
     }

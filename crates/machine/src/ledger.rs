@@ -113,6 +113,19 @@ impl Ledger {
         self.with_book(|book| book.gt_stats.remove(&tile.0));
     }
 
+    /// Does some work, and keeps for the timelines of these books why pages of `range` go meanwhile.
+    pub(crate) fn because<'a, R>(
+        ledgers: impl Iterator<Item = &'a Self> + Clone,
+        range: HostRange,
+        why: &'static str,
+        work: impl FnOnce() -> R,
+    ) -> R {
+        ledgers.clone().for_each(|ledger| ledger.with_book(|book| book.timeline.begin_reason(range, why)));
+        let done = work();
+        ledgers.for_each(|ledger| ledger.with_book(|book| book.timeline.end_reason(range, why)));
+        done
+    }
+
     /// Looks at the book without a copy of it. Nothing else is done under its lock.
     pub fn look<R>(&self, f: impl FnOnce(&Book) -> R) -> R {
         self.with_book(|book| f(book))

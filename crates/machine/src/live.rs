@@ -9,6 +9,7 @@
 use crate::behaviour::{self, Behaviours};
 use crate::bus::SystemAccess;
 use crate::hostile::Hostile;
+use crate::ledger::Ledger;
 use crate::pool::{Cores, MAX_PROCESSES, Pool, Server};
 use crate::profile::Profile;
 use crate::report::{Memory, Report};
@@ -25,6 +26,9 @@ use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
 pub use mm_live::{OBJECT_NAME, SharedWords, Transport as Travel, fix_up, high_numbers, is_stopped};
+
+/// All that a program may map.
+const ALL: HostRange = HostRange::new(HostVa(0), HostVa(1 << 47));
 
 /// What to start with.
 #[derive(Clone, Debug)]
@@ -149,7 +153,7 @@ impl Live {
     }
 
     /// Driver and hardware of all devices, in their order.
-    pub fn cores(&self) -> impl Iterator<Item = &Arc<Core>> {
+    pub fn cores(&self) -> impl Iterator<Item = &Arc<Core>> + Clone {
         [&self.core].into_iter().chain(&self.others)
     }
 
@@ -199,7 +203,7 @@ impl Live {
     /// Never migrate this memory; what of it is in VRAM migrates back.
     pub fn exclude(&self, range: HostRange) {
         self.mm.exclude(range);
-        self.mm.migrate_pages_back(range);
+        self.because(range, "it is to stay in system memory", || self.mm.migrate_pages_back(range));
     }
 
     /// Runs a change of the program's mappings with `range` in system memory; as an invalidation of that kind where there is one.
@@ -227,7 +231,12 @@ impl Live {
         }
         self.cores().for_each(|core| core.device().park_jobs());
         self.cores().for_each(|core| core.engines().park());
-        self.mm.migrate_all_back()
+        self.because(ALL, "a fork", || self.mm.migrate_all_back())
+    }
+
+    /// Does some work, and keeps for a record why pages go meanwhile.
+    fn because<R>(&self, range: HostRange, why: &'static str, work: impl FnOnce() -> R) -> R {
+        Ledger::because(self.cores().map(|core| &**core.ledger()), range, why, work)
     }
 
     /// Goes on after a fork, in the parent.
@@ -255,7 +264,7 @@ impl Live {
             server.stop();
         }
         *self.last.lock() = Some(self.frames());
-        self.mm.stop()
+        self.because(ALL, "the end of the process", || self.mm.stop())
     }
 
     fn frames(&self) -> Frames {

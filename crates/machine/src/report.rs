@@ -79,6 +79,9 @@ pub struct Report {
     /// The process that did it.
     #[serde(default)]
     pub process: u32,
+    /// Its program: the last part of the name that it was started by.
+    #[serde(default)]
+    pub program: String,
     /// Requests that the driver does not do yet.
     pub stubs: BTreeMap<String, u64>,
     /// What the host mm says of itself.

@@ -6,11 +6,15 @@
 
 use crate::ledger::place_name;
 use crate::stats::{access_name, kind_name};
-use gpusvm::Event as SvmEvent;
+use gpusvm::{Event as SvmEvent, Why};
 use serde::{Deserialize, Serialize};
 use sync::time::now_ns;
+use units::HostRange;
 use xe_kmd::{Event as DriverEvent, Serviced};
 use xe_spec::fault::ContextId;
+
+/// Reasons that are kept at a time: of the threads that bring pages back just now.
+const REASONS: usize = 64;
 
 /// The list.
 #[derive(Clone, Default, Debug)]
@@ -18,6 +22,8 @@ pub struct Timeline {
     items: Vec<Item>,
     room: usize,
     lost: u64,
+    /// Why pages go that nobody touches and no job faults on: where, and the reason, while it lasts.
+    reasons: Vec<(HostRange, &'static str)>,
     /// Jobs that were handed to the device and are not over, with the time of that.
     jobs: Vec<(ContextId, u64, u64)>,
 }
@@ -46,6 +52,9 @@ pub struct Item {
     pub addr: u64,
     /// Bytes from there; 0 where it is an address alone.
     pub bytes: u64,
+    /// Why it was done, where no fault tells.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub why: String,
     /// How it ended, where it can end otherwise.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub outcome: String,
@@ -55,7 +64,33 @@ impl Timeline {
     /// Makes room for so many, all at once.
     pub(crate) fn keep(&mut self, room: usize) {
         self.items.reserve_exact(room);
+        self.reasons.reserve_exact(REASONS);
         self.room = room;
+    }
+
+    /// From now on pages of `range` go for that reason, where they go for no fault.
+    pub(crate) fn begin_reason(&mut self, range: HostRange, why: &'static str) {
+        if self.room > 0 && self.reasons.len() < REASONS {
+            self.reasons.push((range, why));
+        }
+    }
+
+    /// The reason is over.
+    pub(crate) fn end_reason(&mut self, range: HostRange, why: &'static str) {
+        if let Some(index) = self.reasons.iter().rposition(|reason| *reason == (range, why)) {
+            self.reasons.remove(index);
+        }
+    }
+
+    /// What is known of the reason beside the faults.
+    fn reason(&self, range: HostRange, why: Why) -> &'static str {
+        let known = self.reasons.iter().rfind(|(of, _)| of.intersect(range).is_some()).map(|(_, why)| *why);
+        match why {
+            Why::Touched => "",
+            Why::Evicted => "its VRAM was needed",
+            Why::Wanted => known.unwrap_or(""),
+            Why::BroughtBack => known.unwrap_or("a change of its mapping"),
+        }
     }
 
     /// What is in it, and how many had no room.
@@ -82,10 +117,13 @@ impl Timeline {
             ..Item::default()
         };
         match *event {
-            SvmEvent::Migrated { range, from, to, pages, ns, .. } => self.add(ns, || {
-                let way = format!("{}->{}", place_name(from), place_name(to));
-                of("migrate", way, range.start.0, units::bytes_of(pages))
-            }),
+            SvmEvent::Migrated { range, from, to, why, pages, ns, .. } => {
+                let why = self.reason(range, why);
+                self.add(ns, || {
+                    let way = format!("{}->{}", place_name(from), place_name(to));
+                    Item { why: why.into(), ..of("migrate", way, range.start.0, units::bytes_of(pages)) }
+                });
+            }
             SvmEvent::CpuFault { addr, thread, pages, ns } => self.add(ns, || Item {
                 who: if thread == 0 { String::new() } else { format!("thread {thread}") },
                 ..of("cpu fault", "touch".into(), addr.0, units::bytes_of(pages))
@@ -155,5 +193,34 @@ impl Timeline {
                 ..Item::default()
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpusvm::Where;
+    use hostmm::PagemapId;
+    use units::HostVa;
+
+    #[test]
+    fn a_migration_without_a_fault_has_its_reason() {
+        let range = |at: u64| HostRange::sized(HostVa(at), 0x1000);
+        let mut timeline = Timeline::default();
+        timeline.keep(8);
+        let goes = |timeline: &mut Timeline, at, why| {
+            let (from, to) = (Where::Vram(PagemapId(0)), Where::System);
+            timeline.svm(&SvmEvent::Migrated { range: range(at), from, to, why, pages: 1, carried: 1, ns: 0 });
+            timeline.read().0.last().expect("an item").why.clone()
+        };
+        timeline.begin_reason(range(0x1000), "--hostile");
+        timeline.begin_reason(range(0x1000), "a fork");
+        assert_eq!(goes(&mut timeline, 0x1000, Why::BroughtBack), "a fork");
+        timeline.end_reason(range(0x1000), "a fork");
+        assert_eq!(goes(&mut timeline, 0x1000, Why::Wanted), "--hostile");
+        assert_eq!(goes(&mut timeline, 0x2000, Why::Wanted), "");
+        assert_eq!(goes(&mut timeline, 0x2000, Why::BroughtBack), "a change of its mapping");
+        assert_eq!(goes(&mut timeline, 0x1000, Why::Evicted), "its VRAM was needed");
+        assert_eq!(goes(&mut timeline, 0x1000, Why::Touched), "");
     }
 }

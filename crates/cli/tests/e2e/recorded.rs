@@ -45,6 +45,26 @@ fn a_record_becomes_a_page_and_a_trace_elsewhere() {
 }
 
 #[test]
+fn a_record_tells_why_pages_went_for_no_fault() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [record, page] = ["record", "page"].map(|name| dir.path().join(name));
+    let mut command = pontoon();
+    command.args(["run", "--hostile", "--record"]).arg(&record);
+    let script = "for i in 1 2 3 4 5 6; do (sleep 0.05; :); done; exit 0";
+    let output = command.args(["--", "sh", "-c", script]).output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = pontoon().arg("report").arg(&record).arg("--html").arg(&page).output().expect("the command starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let html = fs::read_to_string(&page).expect("a page");
+    for part in ["<h2>sh ", "<h2>sleep ", "no fault: --hostile", "no fault: a fork"] {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+}
+
+#[test]
 fn an_atomic_that_cannot_be_is_refused_with_the_reason() {
     if !userfaultfd() {
         return;

@@ -8,7 +8,7 @@
 
 use super::Claim;
 use crate::call::MigrateError;
-use crate::event::{Event, Where};
+use crate::event::{Event, Where, Why};
 use crate::pagemap::Pagemap;
 use crate::scratch::Buffers;
 use crate::zdd::ZddView;
@@ -56,7 +56,7 @@ impl Pagemap {
         {
             let (from, to) = (Where::Vram(self.id), Where::System);
             let ns = sync::time::now_ns().saturating_sub(start_ns);
-            self.observer.event(&Event::Migrated { range, from, to, pages, carried: pages, ns });
+            self.observer.event(&Event::Migrated { range, from, to, why: Why::Evicted, pages, carried: pages, ns });
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::{Claim, arrived};
 use crate::call::{FromOthers, MigrateDetails, MigrateError};
 use crate::device::Direction;
 use crate::devmem::Devmem;
-use crate::event::{Event, Where};
+use crate::event::{Event, Where, Why};
 use crate::pagemap::{Pagemap, PagemapSet};
 use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddKey;
@@ -209,7 +209,7 @@ impl Pagemap {
             if pages > 0 {
                 let ns = ns * pages as u64 / target.range.pages() as u64;
                 let (range, to, carried) = (target.range, Where::Vram(self.id), pages - holes);
-                self.observer.event(&Event::Migrated { range, from, to, pages, carried, ns });
+                self.observer.event(&Event::Migrated { range, from, to, why: Why::Wanted, pages, carried, ns });
             }
         }
     }

@@ -12,7 +12,7 @@ use super::Claim;
 use super::batch::{DmaMapped, report, settle_holes};
 use crate::call::MigrateError;
 use crate::device::Direction;
-use crate::event::{Event, Where};
+use crate::event::{Event, Where, Why};
 use crate::pagemap::Pagemap;
 use crate::scratch::{Buffers, Work};
 use crate::zdd::ZddView;
@@ -45,7 +45,15 @@ impl Pagemap {
                 self.turns().served(window, now_ns);
                 let ns = now_ns.saturating_sub(start_ns);
                 let (from, to) = (Where::Vram(self.id), Where::System);
-                self.observer.event(&Event::Migrated { range: window, from, to, pages, carried: pages, ns });
+                self.observer.event(&Event::Migrated {
+                    range: window,
+                    from,
+                    to,
+                    why: Why::Touched,
+                    pages,
+                    carried: pages,
+                    ns,
+                });
                 self.observer.event(&Event::CpuFault { addr: fault.addr, thread: fault.thread, pages, ns });
                 FaultOutcome::Retry
             }

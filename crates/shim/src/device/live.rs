@@ -11,6 +11,7 @@ use machine::live::{EventKind, Live, LiveConfig, SharedWords, StartError, Travel
 use machine::report::Report;
 use machine::wiring::Core;
 use rustix::thread::CapabilitySet;
+use std::path::Path;
 use std::sync::Arc;
 use units::{HostFrame, HostRange, HostVa, TileId};
 use xe_uapi::exec::WaitUserFence;
@@ -21,6 +22,7 @@ const RECORDED: usize = 100_000;
 struct Machine {
     live: Arc<Live>,
     is_hostile: bool,
+    program: String,
 }
 
 struct OpenFile {
@@ -51,7 +53,13 @@ pub fn start(config: &Config) -> Result<Arc<dyn Device>, Refusal> {
     if let Some(limits) = live.limits() {
         marks::say_limit("limits", limits);
     }
-    Ok(Arc::new(Machine { live, is_hostile: config.hostile }))
+    Ok(Arc::new(Machine { live, is_hostile: config.hostile, program: program() }))
+}
+
+/// What the report calls the program. Who writes the report after the program's end may not ask the kernel any more.
+fn program() -> String {
+    let name = std::env::args_os().next().unwrap_or_default();
+    Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What the processes of this run share of the devices' VRAM; none where there is no run.
@@ -202,7 +210,7 @@ impl Device for Machine {
     }
 
     fn report(&self) -> String {
-        let report = Report { process: outside::process(), ..self.live.report() };
+        let report = Report { process: outside::process(), program: self.program.clone(), ..self.live.report() };
         serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 }
