@@ -25,6 +25,10 @@ pub struct Options {
 /// Prints the tables, or writes what is asked for.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let processes = read(&options.file)?;
+    if processes.is_empty() {
+        eprintln!("pontoon: {} is empty: no process of the run opened the device", options.file.display());
+    }
+    note_lost(&processes);
     if let Some(out) = &options.html {
         write(out, page::html(&processes)?.as_bytes())?;
     }
@@ -33,7 +37,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         ensure!(is_recorded, "{} has no events in order: make it with pontoon run --record", options.file.display());
         write(out, &trace::encode(&processes))?;
     }
-    if options.html.is_none() && options.trace.is_none() {
+    if options.html.is_none() && options.trace.is_none() && !processes.is_empty() {
         say!("{}", stats::text(&sum(&processes)).trim_end());
     }
     Ok(ExitCode::SUCCESS)
@@ -47,6 +51,13 @@ pub fn read(report: &Path) -> Result<Vec<Report>> {
             .with_context(|| format!("{}:{}: no report of a process", report.display(), index + 1))
     };
     text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(line).collect()
+}
+
+/// Says of which processes the record ends before they did.
+pub fn note_lost(processes: &[Report]) {
+    for Report { process, timeline_lost, .. } in processes.iter().filter(|report| report.timeline_lost > 0) {
+        eprintln!("pontoon: the record of process {process} is full: {timeline_lost} later events are not in it");
+    }
 }
 
 /// The counters of all processes.

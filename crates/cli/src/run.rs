@@ -4,6 +4,7 @@ use crate::device::Chosen;
 use crate::{Device, program, report, shim_library, stats, trace};
 use anyhow::{Context, Result};
 use clap::Args;
+use machine::report::Report;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use shim_library::Preloaded;
@@ -11,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -60,7 +61,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let report = options.record.as_deref().or(options.report.as_deref()).map(std::path::absolute).transpose()?;
     let mut preloaded = shim_library::preloaded(program, &options.device, report.as_deref())?;
     preloaded.command.env("PONTOON_DEVICE", options.chosen.as_text()?);
-    let counted = counted(options, report.as_deref(), &mut preloaded)?;
+    let report = counted(options, report, &mut preloaded)?;
     if options.hostile {
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }
@@ -68,14 +69,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         preloaded.command.env("PONTOON_QUIET", "1");
     }
     let blind = program::why_without_device(program);
-    let new_report = report.as_deref().map(NewReport::open).transpose()?;
-    let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    let open = |path: &Path, what| NewFile::open(path, what);
+    let new_report = report.as_deref().map(|path| open(path, "report")).transpose()?;
+    let trace = options.trace.as_deref().map(|path| open(path, "trace")).transpose()?;
+    let signals = Signals::new(caught()).context("cannot watch for signals")?;
     let mut child = match preloaded.command.args(arguments).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(cannot_start(program, &error)),
     };
-    if let Some(report) = new_report {
-        report.begin()?;
+    for file in [&new_report, &trace].into_iter().flatten() {
+        file.begin()?;
     }
     if let Some(why) = blind.filter(|_| !options.quiet) {
         eprintln!("pontoon: {} sees no device: {why}", program.display());
@@ -86,43 +89,56 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     handle.close();
     let _ = forwarder.join();
     let code = exit_code(status?);
-    let ended = preloaded.ended();
+    let done = conclude(options, &preloaded, report.as_deref(), trace).unwrap_or_else(|error| {
+        eprintln!("pontoon: {error:#}");
+        false
+    });
     if preloaded.has_started() == Some(false) {
         return Ok(without_device(options, blind.is_some() || preloaded.was_refused(), code));
     }
-    note_outer_run();
-    if preloaded.has_unreported() {
-        return Ok(if code == ExitCode::SUCCESS { ExitCode::from(REFUSED) } else { code });
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
     }
-    if let Some(report) = counted.as_deref().or(report.as_deref()).filter(|report| report.is_file()) {
-        note_missing(report, &ended)?;
+    if !done {
+        return Ok(ExitCode::from(REFUSED));
     }
-    if let Some(report) = counted {
-        let processes = report::read(&report)?;
-        if let Some(out) = &options.trace {
-            report::write(out, &trace::encode(&processes))?;
-        }
-        if options.stats {
-            eprint!("{}", stats::text(&report::sum(&processes)));
-        }
-    }
-    if options.hostile && code == ExitCode::SUCCESS && preloaded.was_refused() {
+    if options.hostile && preloaded.was_refused() {
         eprintln!("pontoon: nothing was migrated of a process that got no machine");
         return Ok(ExitCode::from(NOTHING_DONE));
     }
     Ok(code)
 }
 
-/// The report that the tables or the trace are made of, where they are wanted: the user's, or one in the folder of the run.
-fn counted(options: &Options, report: Option<&Path>, preloaded: &mut Preloaded) -> Result<Option<PathBuf>> {
+/// What is done when the program has ended: the report is complete, an outer run is told, tables and trace are made. False where the
+/// report lacks a line that could not be written, which was said.
+fn conclude(options: &Options, run: &Preloaded, report: Option<&Path>, trace: Option<NewFile>) -> Result<bool> {
+    // Nobody waits for a line that nobody wants.
+    let is_reported = report.is_some() || std::env::var_os("PONTOON_REPORT").is_some();
+    let ended = if is_reported { run.ended() } else { Vec::new() };
+    run.hand_on(report)?;
+    let Some(report) = report.filter(|_| run.has_started() != Some(false)) else { return Ok(true) };
+    if run.has_unreported() {
+        return Ok(false);
+    }
+    let processes = report::read(report)?;
+    note_missing(&processes, &ended);
+    report::note_lost(&processes);
+    if let Some(trace) = trace {
+        trace.write(&trace::encode(&processes))?;
+    }
+    if options.stats {
+        eprint!("{}", stats::text(&report::sum(&processes)));
+    }
+    Ok(true)
+}
+
+/// The report of the run: the user's, or one in its folder, where tables or a trace are to be made of it.
+fn counted(options: &Options, report: Option<PathBuf>, preloaded: &mut Preloaded) -> Result<Option<PathBuf>> {
     if options.record.is_some() || options.trace.is_some() {
         preloaded.command.env("PONTOON_RECORD", "1");
     }
-    if !options.stats && options.trace.is_none() {
-        return Ok(None);
-    }
-    if let Some(report) = report {
-        return Ok(Some(report.to_owned()));
+    if report.is_some() || (!options.stats && options.trace.is_none()) {
+        return Ok(report);
     }
     let folder = preloaded.folder().context("no temporary folder for the counters: use --report FILE as well")?;
     let report = folder.join("report.json");
@@ -131,14 +147,12 @@ fn counted(options: &Options, report: Option<&Path>, preloaded: &mut Preloaded) 
 }
 
 /// Says of which processes the report has no line: a thread that was ended in the middle of a change has left it half done.
-fn note_missing(report: &Path, ended: &[u32]) -> Result<()> {
-    let reports = report::read(report)?;
+fn note_missing(reports: &[Report], ended: &[u32]) {
     for process in ended.iter().filter(|process| reports.iter().all(|report| report.process != **process)) {
         eprintln!(
             "pontoon: process {process} is not in the report: it was killed in the middle of a change of its books"
         );
     }
-    Ok(())
 }
 
 /// The run is over, and none of its processes has started a machine.
@@ -148,7 +162,13 @@ fn without_device(options: &Options, is_said: bool, code: ExitCode) -> ExitCode 
         return if code == ExitCode::SUCCESS { ExitCode::from(NOTHING_DONE) } else { code };
     }
     if !options.quiet && !is_said {
-        let what = if options.report.is_some() || options.record.is_some() { ": the report is empty" } else { "" };
+        let has_report = options.report.is_some() || options.record.is_some();
+        let what = match (has_report, options.trace.is_some()) {
+            (true, true) => ": report and trace are empty",
+            (true, false) => ": the report is empty",
+            (false, true) => ": the trace is empty",
+            (false, false) => "",
+        };
         eprintln!("pontoon: no process of this run opened the device{what}");
     }
     code
@@ -160,13 +180,6 @@ const NOTHING_DONE: u8 = 125;
 /// What was asked for beside the program could not be had.
 const REFUSED: u8 = 2;
 
-/// A run within a run: the outer one has a machine, too.
-fn note_outer_run() {
-    if let Some(outer) = std::env::var_os("PONTOON_RUN") {
-        let _ = std::fs::create_dir(Path::new(&outer).join("started"));
-    }
-}
-
 /// As every launcher says it: 127 where there is no such program, 126 where it cannot be run.
 fn cannot_start(program: &OsStr, error: &io::Error) -> ExitCode {
     let is_missing = error.kind() == io::ErrorKind::NotFound;
@@ -175,15 +188,18 @@ fn cannot_start(program: &OsStr, error: &io::Error) -> ExitCode {
     ExitCode::from(if is_missing { 127 } else { 126 })
 }
 
-/// The report's file, still as an earlier run left it. Every process that opens the device adds a line to it, under a lock
-/// which this holds until the program has started and the file was emptied.
-struct NewReport {
+/// A file that the run is to write, still as an earlier run left it. It may be the report, to which every process that opens the
+/// device adds a line, under a lock which this holds until the program has started and the file was emptied.
+struct NewFile {
     file: File,
+    /// What and where it is.
+    name: String,
 }
 
-impl NewReport {
+impl NewFile {
     /// Opens it without following a link: it may lie in a folder of others.
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, what: &str) -> Result<Self> {
+        let name = format!("{what} {}", path.display());
         let open = || {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
@@ -193,15 +209,28 @@ impl NewReport {
             rustix::fs::fcntl_lock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
-        let file = open().with_context(|| format!("cannot write the report {}", path.display()))?;
-        Ok(Self { file })
+        let file = open().with_context(|| format!("cannot write the {name}"))?;
+        Ok(Self { file, name })
     }
 
     /// Empties it, and lets others write.
-    fn begin(self) -> io::Result<()> {
+    fn begin(&self) -> io::Result<()> {
         self.file.set_len(0)?;
         Ok(rustix::fs::fcntl_lock(&self.file, FlockOperation::Unlock)?)
     }
+
+    /// Writes all of it.
+    fn write(mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).with_context(|| format!("cannot write the {}", self.name))
+    }
+}
+
+/// The signals that end a run, but those which this process was told to ignore: the program is to ignore them, too (`nohup`).
+fn caught() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }
 
 /// What is sent to us is meant for the program. A terminal's signals have reached it already, as one of our group.

@@ -2,9 +2,10 @@
 
 use crate::{Device, inside};
 use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::ffi::OsStr;
-use std::fs::Permissions;
-use std::io::{PipeWriter, Read};
+use std::fs::{File, Permissions};
+use std::io::{PipeWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ impl Preloaded {
             let name = entry.file_name().into_string().unwrap_or_default();
             let process = name.strip_prefix("outside-").and_then(|process| process.parse().ok());
             if let Some(process) = process.filter(|process| !lives(*process)) {
-                let _ = std::fs::File::open(entry.path()).and_then(|file| file.lock());
+                let _ = File::open(entry.path()).and_then(|file| file.lock());
                 ended.push(process);
             }
         }
@@ -80,10 +81,42 @@ impl Preloaded {
         self.has_mark("unreported")
     }
 
+    /// Tells a run that this one is within: what its processes did counts there, too. The lines of a report of our own are added
+    /// to that run's; without one they are there already.
+    pub fn hand_on(&self, report: Option<&Path>) -> Result<()> {
+        if let Some(outer) = std::env::var_os("PONTOON_RUN") {
+            for mark in MARKS.into_iter().filter(|mark| self.has_mark(mark)) {
+                let _ = std::fs::create_dir(Path::new(&outer).join(mark));
+            }
+        }
+        let outer = std::env::var_os("PONTOON_REPORT").filter(|outer| !outer.is_empty());
+        let (Some(report), Some(outer)) = (report, outer) else { return Ok(()) };
+        append(report, outer.as_ref()).with_context(|| format!("cannot add to the report {}", outer.display()))
+    }
+
     /// Whether a process of the run has made a mark (`marks` in the library).
     fn has_mark(&self, mark: &str) -> bool {
         self.folder().is_some_and(|folder| folder.join(mark).exists())
     }
+}
+
+/// What the processes of a run note that an outer run has to know.
+const MARKS: [&str; 3] = ["started", "refused", "unreported"];
+
+/// Adds the lines of one report to another, unless they are the same, as the library adds a line: links are not followed, and the
+/// process' lock is held.
+fn append(report: &Path, outer: &Path) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut outer = File::from(rustix::fs::open(outer, flags, Mode::from_raw_mode(0o644))?);
+    let mut report = File::open(report)?;
+    let place = |file: &File| file.metadata().map(|about| (about.dev(), about.ino()));
+    if place(&report)? == place(&outer)? {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    report.read_to_end(&mut lines)?;
+    rustix::fs::fcntl_lock(&outer, FlockOperation::LockExclusive)?;
+    outer.write_all(&lines)
 }
 
 /// Whether a process is there, and has not ended.

@@ -211,6 +211,8 @@ fn watched(client: &Path, arguments: &[&str], device: &Device, dir: &Path, mut l
     let steps = BufReader::new(printed).lines().map_while(Result::ok).inspect(|line| look(line)).collect();
     let output = child.wait_with_output()?;
     let errors: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+    let written = report_file.is_file().then_some(report_file.as_path());
+    preloaded.hand_on(written)?;
     let Ok(report) = std::fs::read(&report_file) else {
         errors.iter().for_each(|line| say!("   {line}"));
         bail!("the device did not start, so there is nothing to show (`pontoon doctor` says what this kernel allows)");

@@ -18,10 +18,12 @@ fn no_interposer_is_linked_into_the_command() {
 
 #[test]
 fn nonsense_is_refused_with_cause_and_remedy() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["run", "--behaviour", "a=nonsense", "--", "true"], "a=upstream"),
         (&["run", "--report", "/", "--", "true"], "cannot write the report /"),
         (&["run", "--report", "/dev/null", "--", "true"], "it is no regular file"),
+        (&["run", "--trace", "/dev/null/t", "--", "sh", "-c", "echo it ran >&2; exit 7"], "cannot write the trace"),
+        (&["run", "--trace", "/dev/null", "--", "true"], "it is no regular file"),
         (&["check", "--seeds", "5..1"], "has no seed in it"),
         (&["check", "--behaviour", "b"], "unknown behaviour 'b'"),
         (&["check", "nowhere"], "there is no scene 'nowhere'"),
@@ -35,7 +37,7 @@ fn nonsense_is_refused_with_cause_and_remedy() {
         let output = pontoon().args(arguments).output().expect("the command starts");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
-        assert!(errors.contains(expected), "{arguments:?}: {errors}");
+        assert!(errors.contains(expected) && !errors.contains("it ran"), "{arguments:?}: {errors}");
     }
 }
 

@@ -293,6 +293,7 @@ fn the_tables_count_what_the_report_counts() {
     );
 }
 
+/// Whatever it has of its own: nothing, tables, a report, a trace. What the program ends with is what both end with.
 #[test]
 fn a_run_within_a_run_reports_to_the_outer_one() {
     if !userfaultfd() {
@@ -300,11 +301,48 @@ fn a_run_within_a_run_reports_to_the_outer_one() {
     }
     let client = Client::new("tour");
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let report = dir.path().join("report.json");
+    let [report, trace, own] = ["report", "trace", "own"].map(|name| dir.path().join(name));
+    let own = own.to_str().expect("text");
+    for inner in [&[][..], &["--stats"], &["--report", own], &["--trace", own]] {
+        let mut command = pontoon();
+        command.args(["run", "--stats", "--report"]).arg(&report).arg("--trace").arg(&trace);
+        command.args(["--", env!("CARGO_BIN_EXE_pontoon"), "run"]).args(inner);
+        command.args(["--", "sh", "-c", "$0 -t 01 && exit 7"]).arg(client.program());
+        let output = command.output().expect("the command starts");
+        let (out, err) = texts(&output);
+        let is_silent = !err.contains("no process") && !err.contains("no device");
+        assert!(output.status.code() == Some(7) && is_silent, "{inner:?}: {out}{err}");
+        let tables = 1 + usize::from(inner == ["--stats"]);
+        assert_eq!(err.matches("| SYSTEM->VRAM0").count(), tables, "{inner:?}: {err}");
+        assert!(std::fs::metadata(&trace).expect("a trace").len() > 100, "{inner:?}");
+        let lines = std::fs::read_to_string(&report).expect("a report");
+        assert!(lines.lines().count() == 1 && lines.contains("SYSTEM->VRAM0"), "{inner:?}: {lines}");
+    }
+}
+
+/// Nothing of an earlier run is left that looks like this one's, and an empty report says that it is.
+#[test]
+fn where_no_device_was_opened_report_and_trace_say_so() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [report, trace] = ["report", "trace"].map(|name| dir.path().join(name));
+    std::fs::write(&trace, "of an earlier run").expect("a file");
     let mut command = pontoon();
-    command.args(["run", "--report"]).arg(&report).args(["--", env!("CARGO_BIN_EXE_pontoon"), "run", "--"]);
-    let output = command.arg(client.program()).args(["-t", "01"]).output().expect("the command starts");
+    command.args(["run", "--trace"]).arg(&trace).arg("--report").arg(&report);
+    let (_, said) = texts(&command.args(["--", "true"]).output().expect("the command starts"));
+    assert!(said.contains("no process of this run opened the device: report and trace are empty"), "{said}");
+    assert_eq!(std::fs::read(&trace).expect("a file"), b"");
+    let output = pontoon().arg("report").arg(&report).output().expect("the command starts");
+    let (out, said) = texts(&output);
+    assert!(output.status.success() && out.is_empty(), "{out}{said}");
+    assert!(said.contains("is empty: no process of the run opened the device"), "{said}");
+}
+
+/// `nohup`, or a shell that starts it in the background.
+#[test]
+fn signals_that_were_ignored_stay_so() {
+    let script = "trap '' HUP INT QUIT; exec \"$0\" run -- sh -c 'kill -HUP $PPID; sleep 0.2; grep SigIgn /proc/self/status; exit 5'";
+    let mut command = Command::new("timeout");
+    let output = command.args(["60", "sh", "-c", script, env!("CARGO_BIN_EXE_pontoon")]).output().expect("a shell");
     let (out, err) = texts(&output);
-    assert!(output.status.success() && !err.contains("no process"), "{out}{err}");
-    assert!(std::fs::read_to_string(report).expect("a report").contains("SYSTEM->VRAM0"));
+    assert_eq!((output.status.code(), out.trim_end().chars().last()), (Some(5), Some('7')), "{out}{err}");
 }

@@ -36,6 +36,14 @@ fn a_record_becomes_a_page_and_a_trace_elsewhere() {
         assert!(trace.windows(name.len()).any(|part| part == name.as_bytes()), "{name} is in the trace");
     }
 
+    // What had no room is said.
+    let cut = dir.path().join("cut");
+    let text = fs::read_to_string(&record).expect("a record").replace("\"timeline_lost\":0", "\"timeline_lost\":5");
+    fs::write(&cut, text).expect("a file");
+    let output = pontoon().arg("report").arg(&cut).output().expect("the command starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("is full: 5 later events are not in it"), "{said}");
+
     // Tables alone; and what is no report.
     let output = pontoon().arg("report").arg(&record).output().expect("the command starts");
     assert!(String::from_utf8_lossy(&output.stdout).contains("SYSTEM->VRAM0"));
