@@ -102,7 +102,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !done {
         return Ok(ExitCode::from(REFUSED));
     }
-    if options.hostile && preloaded.was_refused() {
+    if options.hostile && (preloaded.was_refused() || preloaded.has_unseen()) {
         eprintln!("pontoon: nothing was migrated of a process that got no machine");
         return Ok(ExitCode::from(NOTHING_DONE));
     }

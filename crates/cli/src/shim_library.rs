@@ -76,6 +76,11 @@ impl Preloaded {
         self.has_mark("refused")
     }
 
+    /// Whether a process of the run became or started a program that the library is not in.
+    pub fn has_unseen(&self) -> bool {
+        self.has_mark("unseen")
+    }
+
     /// Whether a process of the run could not write its line of the report, and said why.
     pub fn has_unreported(&self) -> bool {
         self.has_mark("unreported")
@@ -101,7 +106,7 @@ impl Preloaded {
 }
 
 /// What the processes of a run note that an outer run has to know.
-const MARKS: [&str; 3] = ["started", "refused", "unreported"];
+const MARKS: [&str; 4] = ["started", "refused", "unseen", "unreported"];
 
 /// Adds the lines of one report to another, unless they are the same, as the library adds a line: links are not followed, and the
 /// process' lock is held.
@@ -148,7 +153,8 @@ fn keeper(folder: &Path) -> std::io::Result<PipeWriter> {
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(TIDY_UP).arg(folder).stdin(reader).stdout(Stdio::null()).stderr(Stdio::null());
-    command.env_remove("LD_PRELOAD").process_group(0).spawn()?;
+    // The library of an outer run does not miss it.
+    command.env_remove("LD_PRELOAD").env("PONTOON_NO_PART", "1").process_group(0).spawn()?;
     Ok(writer)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`wiring::Core`] is the device with its hardware and the threads of its engines. `live` puts it on the memory of
 //! this process, `checked` on the simulated one. [`profile`] says which device it is, [`behaviour`] is the registry of variants that a user may
-//! choose; [`topology`] has the machines of the checker; [`bare`] is a machine for measuring itself, on no memory at all; [`ledger`] folds all events into one book, [`stats`] by cause and size, [`gt_stats`] as debugfs does, [`timeline`] in order, [`report`] writes it down.
+//! choose; [`topology`] has the machines of the checker; [`bare`] is a machine for measuring itself, on no memory at all; [`ledger`] folds all events into one book, [`stats`] by cause and size, [`gt_stats`] as debugfs does, [`timeline`] in order, [`report`] writes it down; [`unseen`] tells of programs that will see no device.
 //!
 //! Neighbours: `shim` drives the live machine from libc calls, `check` the simulated one from scenes.
 #![forbid(unsafe_code)]
@@ -30,6 +30,7 @@ pub mod story;
 pub mod timeline;
 pub mod topology;
 pub mod trial;
+pub mod unseen;
 pub mod wiring;
 
 pub use gpusvm::Proto;

@@ -144,6 +144,7 @@ pub fn never_migrate(range: HostRange) {
 pub fn loaded() {
     libc_calls::inside(|_| {
         view::begin();
+        marks::loaded();
         if config::hostile() {
             let _ = start();
         }

@@ -346,3 +346,37 @@ fn signals_that_were_ignored_stay_so() {
     let (out, err) = texts(&output);
     assert_eq!((output.status.code(), out.trim_end().chars().last()), (Some(5), Some('7')), "{out}{err}");
 }
+
+/// A program that the library is not in, started by one that it is in: it is said once a run, and is no success of `--hostile`.
+#[test]
+fn who_starts_a_program_without_the_library_says_so_once() {
+    if !userfaultfd() {
+        return;
+    }
+    let (client, dir) = (Client::new("tour"), tempfile::tempdir().expect("a temporary folder"));
+    let program = with("-static", "tour.c", dir.path());
+    let run = |options: &[&str], script: &str| {
+        let mut command = pontoon();
+        command.arg("run").args(options).args(["--", "sh", "-c", script]).arg(client.program()).arg(&program);
+        let output = command.output().expect("the command starts");
+        (output.status.code(), texts(&output).1)
+    };
+    for (script, why) in [
+        ("$0 -t 0; env -i $0; env -i $0; true", "does not name the library"),
+        ("$0 -t 0; unset LD_PRELOAD; $0; true", "does not name the library"),
+        ("$0 -t 0; $1; $1; true", "statically linked"),
+    ] {
+        let (code, said) = run(&[], script);
+        assert_eq!((code, said.matches("sees no device").count()), (Some(0), 1), "{script}: {said}");
+        assert!(said.contains(why), "{script}: {said}");
+        let (code, said) = run(&["--quiet", "--hostile"], script);
+        assert_eq!((code, said.matches("sees no device").count()), (Some(125), 0), "{script}: {said}");
+    }
+    let output = pontoon().args(["run", "--hostile", "--", "env", "-i", "true"]).output().expect("the command starts");
+    let (_, said) = texts(&output);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("sees no device") && said.contains("nothing was migrated"), "{said}");
+    // What is not there, or is no program, is not said.
+    let (_, said) = run(&[], "env -i /nonexistent; env -i /etc/passwd; true");
+    assert!(!said.contains("sees no device"), "{said}");
+}

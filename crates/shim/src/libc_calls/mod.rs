@@ -25,6 +25,7 @@
 //! | `writes` | write and its kin, of files of sysfs |
 //! | `wait` | the one ioctl that waits long |
 //! | `process` | load, end, fork |
+//! | `programs` | execve, posix_spawn and their kin |
 //! | `threads` | pthread_create |
 //! | `real` | the functions behind all of these |
 //! | `maps` | which memory of libc and this library must stay where it is |
@@ -53,6 +54,7 @@ mod peek;
 mod pieces;
 mod polls;
 mod process;
+mod programs;
 mod raw;
 mod real;
 mod received;

@@ -4,6 +4,7 @@
 //! aarch64 and riscv64 integer arguments travel in the same registers either way.
 
 use super::loading;
+use super::programs::Strings;
 use super::threads::Body;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::mem;
@@ -195,4 +196,24 @@ functions! {
     fn fork() -> libc::pid_t;
     fn prctl(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int;
     fn _exit(status: c_int) -> !;
+    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int;
+    fn execv(path: *const c_char, arguments: Strings) -> c_int;
+    fn execvp(name: *const c_char, arguments: Strings) -> c_int;
+    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int;
+    fn posix_spawn(
+        process: *mut libc::pid_t,
+        path: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: Strings,
+        environment: Strings
+    ) -> c_int;
+    fn posix_spawnp(
+        process: *mut libc::pid_t,
+        name: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: Strings,
+        environment: Strings
+    ) -> c_int;
 }
