@@ -5,7 +5,7 @@
 
 use super::real::{self, Compare, Select};
 use super::{c_string, complain, fail, inside, interpose, look, set_errno, signals};
-use crate::device::{Device, Errno};
+use crate::device::Errno;
 use crate::fdinfo;
 use crate::minor::Minor;
 use crate::nodes::{self, Behind, Entry, MAX_FD};
