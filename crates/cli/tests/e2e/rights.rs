@@ -182,7 +182,9 @@ fn what_another_user_planted_is_neither_used_nor_written_to() {
             fs::remove_dir_all(folder.join(without)).expect("a folder");
         }
         let mut command = Command::new("timeout");
-        command.args(["300", "sh", "-c", "dd if=/dev/dri/card0 iflag=nonblock bs=6 count=1 2>&1; ls -l /dev/dri"]).env("PONTOON_ROOT", &folder);
+        command
+            .args(["300", "sh", "-c", "dd if=/dev/dri/card0 iflag=nonblock bs=6 count=1 2>&1; ls -l /dev/dri"])
+            .env("PONTOON_ROOT", &folder);
         let output = command.env("LD_PRELOAD", place.at("libpontoon_shim.so")).output().expect("timeout starts");
         let text = text(&output);
         assert!(text.contains("crw-rw-rw-") && !text.contains("root's"), "{name}: {text}");

@@ -234,7 +234,7 @@ fn what_a_user_fence_is_to_tell_of_stays_until_it_is_written() {
     let plain = |op| bind(&test.rig, test.vm, op);
     assert_eq!((plain(test.map(bo, 1)), test.bind_with_fence(1, &[test.map(bo, 0)], Some(wait))), (OK, OK));
     let part = VmBindOp { range: SZ_4K, ..test.map(bo, 0) };
-    let all = VmBindOp { op: BIND_OP_UNMAP_ALL, obj: bo, ..Default::default() };
+    let all = VmBindOp { op: BIND_OP_UNMAP_ALL, obj: bo, pat_index: part.pat_index, ..Default::default() };
     assert_eq!([test.unmap(0), part, all].map(plain), [err(Errno::EBUSY); 3]);
     let array = [test.map(bo, 2), test.unmap(1), test.unmap(0)];
     assert_eq!(test.bind_with_fence(2, &array, None), err(Errno::EBUSY));
