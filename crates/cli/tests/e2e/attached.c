@@ -49,9 +49,10 @@ static int attach(int process) {
     alarm(PATIENCE_S);
     for (struct dirent *task; tasks && (task = readdir(tasks)) && count < MOST;)
         if ((threads[count] = atoi(task->d_name))) {
-            if (ptrace(PTRACE_ATTACH, threads[count], 0, 0) || waitpid(threads[count], NULL, __WALL) < 0)
-                return 2;
-            count++;
+            if (!ptrace(PTRACE_ATTACH, threads[count], 0, 0) && waitpid(threads[count], NULL, __WALL) > 0)
+                count++;
+            else if (errno != ESRCH) /* it has ended */
+                return errno == EPERM ? 2 : 3;
         }
     alarm(0);
     closedir(tasks);
@@ -87,6 +88,6 @@ int main(void) {
     stop = 1;
     pthread_join(dropper, NULL);
     pthread_join(worker, NULL);
-    printf("%s\n", WEXITSTATUS(status) == 3 ? "a thread did not stop" : "all stopped");
-    return WEXITSTATUS(status) == 2 ? 2 : 0;
+    printf("%s\n", status == 0 ? "all stopped" : "a thread did not stop");
+    return WIFEXITED(status) && WEXITSTATUS(status) == 2 ? 2 : 0;
 }

@@ -14,7 +14,7 @@ use sync::atomic::AtomicU64;
 use sync::time;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 
-/// One may be pending still, two are raised, one may be about to end.
+/// One may be pending still, two are raised, and the helpers of two that were read may be about to end.
 const EVENTS: usize = 5;
 /// How often it is looked for, and the pause between.
 const LOOKS: u32 = 500;

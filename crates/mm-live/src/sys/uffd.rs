@@ -186,17 +186,22 @@ impl Uffd {
 
     /// Reads as many messages as are there, at most `room` and what the inbox has; does not block.
     pub fn read_into(&self, inbox: &Inbox, room: usize) -> usize {
-        let bytes = room.min(Inbox::ROOM) * size_of::<RawMessage>();
-        // SAFETY: the kernel writes at most as many whole messages as there is room for, and no reference names them.
-        let ret = unsafe { call(libc::SYS_read, [self.fd.raw() as usize, inbox.0.get() as usize, bytes, 0, 0, 0]) };
-        check(ret).map_or(0, |got| got / size_of::<RawMessage>())
+        // SAFETY: the inbox has room for so many, and no reference names them.
+        unsafe { self.read_to(inbox.at(0), room.min(Inbox::ROOM)) }
     }
 
     /// Reads as many messages as are there, at most `out.len()`; does not block.
     pub fn read(&self, out: &mut [RawMessage]) -> usize {
-        let bytes = size_of_val(out);
-        // SAFETY: the kernel writes whole messages into the slice, and every bit pattern is a RawMessage.
-        let ret = unsafe { call(libc::SYS_read, [self.fd.raw() as usize, out.as_mut_ptr() as usize, bytes, 0, 0, 0]) };
+        // SAFETY: the slice has room for so many, and every bit pattern is a RawMessage.
+        unsafe { self.read_to(out.as_mut_ptr(), out.len()) }
+    }
+
+    /// # Safety
+    /// There is room for so many messages.
+    unsafe fn read_to(&self, at: *mut RawMessage, room: usize) -> usize {
+        let bytes = room * size_of::<RawMessage>();
+        // SAFETY: the kernel writes whole messages, at most as many as there is room for, as the caller says.
+        let ret = unsafe { call(libc::SYS_read, [self.fd.raw() as usize, at as usize, bytes, 0, 0, 0]) };
         check(ret).map_or(0, |got| got / size_of::<RawMessage>())
     }
 }

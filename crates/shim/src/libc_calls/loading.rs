@@ -73,6 +73,23 @@ pub unsafe fn look_up(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     unsafe { dlsym(handle, name) }
 }
 
+/// The body of a function of three arguments that goes on where the one before it says, with its own caller and arguments.
+macro_rules! go_on_behind {
+    ($before:ident) => {
+        naked_asm!(
+            "push rdi",
+            "push rsi",
+            "push rdx",
+            "call {before}",
+            "pop rdx",
+            "pop rsi",
+            "pop rdi",
+            "jmp rax",
+            before = sym $before,
+        )
+    };
+}
+
 /// So many objects were loaded before the first of those with RTLD_DEEPBIND.
 static BEFORE_DEEP: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// Handles of libraries whose words were changed since the last such load. A handle may be used again for another one.
@@ -112,17 +129,7 @@ extern "C" fn before_dlopen(flags: c_int) -> *mut c_void {
 #[cfg_attr(test, allow(dead_code))]
 #[unsafe(naked)]
 unsafe extern "C" fn dlmopen(space: c_long, path: *const c_char, flags: c_int) -> *mut c_void {
-    naked_asm!(
-        "push rdi",
-        "push rsi",
-        "push rdx",
-        "call {before}",
-        "pop rdx",
-        "pop rsi",
-        "pop rdi",
-        "jmp rax",
-        before = sym before_dlmopen,
-    )
+    go_on_behind!(before_dlmopen)
 }
 
 extern "C" fn before_dlmopen(space: c_long, path: *const c_char) -> *mut c_void {
@@ -188,17 +195,7 @@ unsafe fn ours_for(found: *mut c_void, name: *const c_char) -> *mut c_void {
 #[cfg_attr(test, allow(dead_code))]
 #[unsafe(naked)]
 unsafe extern "C" fn dlvsym(handle: *mut c_void, name: *const c_char, version: *const c_char) -> *mut c_void {
-    naked_asm!(
-        "push rdi",
-        "push rsi",
-        "push rdx",
-        "call {before}",
-        "pop rdx",
-        "pop rsi",
-        "pop rdi",
-        "jmp rax",
-        before = sym before_dlvsym,
-    )
+    go_on_behind!(before_dlvsym)
 }
 
 /// The function to jump to. A version is a libc's: by default, too, it passes ours by.
