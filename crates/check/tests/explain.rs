@@ -3,10 +3,13 @@
 use check::Manner;
 use check::explain::{self, Names};
 use check::explore::{Caught, Search, Setting, search};
+use check::finding::Finding;
 use check::plan::Explore;
 use check::replay::Record;
 use check::scenes;
+use check::script::Script;
 use check::shrink::shrink;
+use std::sync::Arc;
 
 /// The smallest failing run of a scene.
 fn smallest(scene: &str, behaviours: &str) -> (Caught, Record) {
@@ -73,6 +76,19 @@ fn a_file_that_is_no_run_is_refused_with_its_reason() {
         let error = Record::parse(&good.replace(from, to)).expect_err(to);
         assert!(error.contains(expected), "{to}: {error}");
     }
+}
+
+/// A scene of one's own that fails by a count: it fails so where its story is written, too.
+#[test]
+fn a_run_that_is_told_is_counted() {
+    let text = "memory b 64K\nfirst\n tile0 write b\n counts migrations 7\n";
+    let script = Arc::new(Script::parse("counts", text).unwrap());
+    let setting = Setting::new(script, Manner::Linux, String::new(), Explore::Pct);
+    let silent = setting.replay(&[], check::replay::TimeRule::WhenIdle);
+    let (told, _) = setting.tell(&[], check::replay::TimeRule::WhenIdle);
+    assert_eq!(told.finding.as_ref().map(Finding::kind), Some("cost"));
+    assert_eq!((told.finding, told.reached), (silent.finding, silent.reached));
+    assert_eq!(told.report, silent.report);
 }
 
 #[test]

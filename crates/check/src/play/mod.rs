@@ -65,7 +65,7 @@ pub struct How {
     /// Whether everybody comes to rest before a phase and behind the last one, so that what nobody waits for is not in the way
     /// of what follows.
     pub calm: bool,
-    /// Who writes down what happens; [`Reached`] has no counts then.
+    /// Who writes down what happens.
     pub story: Option<Arc<Story>>,
 }
 

@@ -147,11 +147,6 @@ impl Stage {
         self.now.with(|now| all.since(&std::mem::replace(&mut now.counted, all)))
     }
 
-    /// Whether nobody counts: somebody writes down what happens instead.
-    pub const fn is_told(&self) -> bool {
-        self.story.is_some()
-    }
-
     /// Where a page of a piece is.
     pub fn page_at(&self, piece: Piece, page: usize) -> Result<HostVa, Finding> {
         match self.script.root(piece, page) {
