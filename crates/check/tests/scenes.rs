@@ -110,9 +110,18 @@ fn played(steps: &str) -> Option<Finding> {
 
 #[test]
 fn what_a_scene_does_wrong_itself_is_no_finding_about_the_driver() {
-    assert!(matches!(played("  pin b[3]\n  pin b[3]"), Some(Finding::Scene(_))));
-    assert!(matches!(played("  mmap b[3]"), Some(Finding::Scene(_))), "nobody unmaps it");
+    let cannot = |steps, why: &str| assert_eq!(played(steps), Some(Finding::Scene(why.into())));
+    cannot("  pin b[3]\n  pin b[3]", "own:6:3: a page is pinned that is pinned already");
+    cannot("  mmap b[3]", "own:5:3: nobody unmaps what mmap waits for");
+    cannot("  close vm\n    tile0 read b", "own:6:5: VM vm is not open here");
     assert!(matches!(played("  p.tile1 write d[0]"), Some(Finding::Refused { .. })), "no bind, no fence");
+}
+
+/// A thread waits for what another one does not do, as that one failed: that failure is told.
+#[test]
+fn a_thread_that_waited_for_one_that_failed_says_less() {
+    let steps = "  cpu write b\nthread maps\n  mmap b[3]\nthread fails\n  tile0 write b[1] fails\n  munmap b[3]\n";
+    assert_eq!(played(steps).map(|finding| finding.kind()), Some("allowed"));
 }
 
 #[test]

@@ -185,6 +185,7 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
             colour::good("nothing found")
         ),
         Some(caught) => {
+            can_be_played(&caught.finding)?;
             say!(
                 "{} in {seconds:.2} s in scene {} at seed {}, after {} runs",
                 colour::bad("found"),
@@ -203,6 +204,11 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
         say!("{}", shard_json(options, &search, &all, shard, &found));
     }
     Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// A scene that cannot be played is no finding: nothing was searched.
+pub fn can_be_played(finding: &Finding) -> Result<()> {
+    if finding.is_of_the_scene() { Err(anyhow!("{finding}")) } else { Ok(()) }
 }
 
 /// What a seed broke, for people; every line begins with `indent`.

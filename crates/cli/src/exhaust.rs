@@ -1,7 +1,7 @@
 //! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
 //! many deviations.
 
-use crate::check::{Options, record_of};
+use crate::check::{Options, can_be_played, record_of};
 use crate::progress;
 use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
@@ -38,6 +38,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             let time = options.time.unwrap_or(TIME);
             let mut done =
                 options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most, time));
+            done.failure.as_ref().map_or(Ok(()), |(finding, _)| can_be_played(finding))?;
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
             done.json["manner"] = manner_name(manner).into();

@@ -1,6 +1,6 @@
 //! `pontoon explain`: the smallest failing run of a scene, told for a mail; `pontoon replay`: a run from its file.
 
-use crate::check::{scene, tell_run};
+use crate::check::{can_be_played, scene, tell_run};
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explain::{self, Names, Rows, html::About};
@@ -66,6 +66,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         say!("{}: {} runs, nothing found{}", script.name, found.runs, with(&behaviours));
         return Ok(ExitCode::SUCCESS);
     };
+    can_be_played(&caught.finding)?;
     let setting = Setting::new(script, caught.manner, behaviours, Explore::Random);
     let shrunk = shrink(&setting, &caught);
     let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();

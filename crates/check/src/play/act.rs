@@ -19,7 +19,7 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
     for _ in 0..step.times {
         stage.tell_step(&step.text);
-        let done = action(stage, hand, &step.action);
+        let done = action(stage, hand, &step.action).map_err(|finding| stage.at_step(step, finding));
         match (&step.action, step.fails, done) {
             (_, false, done) => done?,
             (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),

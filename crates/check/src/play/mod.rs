@@ -124,10 +124,18 @@ fn together(stage: &Arc<Stage>, model: &Model, threads: &[Thread]) -> (Model, Re
         handle.join();
         if let Some((known, done)) = ended.with(Option::take) {
             all.push(known);
-            outcome = outcome.and(done);
+            outcome = graver(outcome, done);
         }
     }
     (model.after(&shared.1, all), outcome)
+}
+
+/// How two threads ended. One that waited for what another had not done, as that one had failed, says less.
+fn graver(one: Result<(), Finding>, other: Result<(), Finding>) -> Result<(), Finding> {
+    match (one, other) {
+        (Err(Finding::Scene(_)), Err(other)) => Err(other),
+        (one, other) => one.and(other),
+    }
 }
 
 /// What a thread leaves: what it knows, and how it ended.

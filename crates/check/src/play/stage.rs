@@ -6,7 +6,7 @@ use super::tally::Tally;
 use super::vms::{OpenVm, tile_of_first};
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Action, Injected, Memory, MemoryKind, Piece, Script, VmKind};
+use crate::script::{Action, Injected, Memory, MemoryKind, Piece, Script, Step, VmKind};
 use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
 use machine::interconnect::{DeviceId, Node};
 use machine::ledger::Book;
@@ -272,6 +272,15 @@ impl Stage {
     pub fn tell_step(&self, text: &str) {
         if let Some(story) = &self.story {
             story.step(text);
+        }
+    }
+
+    /// What a scene cannot have done has the place of the step.
+    pub fn at_step(&self, step: &Step, finding: Finding) -> Finding {
+        let (line, column) = step.place;
+        match finding {
+            Finding::Scene(what) => Finding::Scene(format!("{}:{line}:{column}: {what}", self.script.name)),
+            finding => finding,
         }
     }
 

@@ -204,6 +204,8 @@ pub struct Thread {
 pub struct Step {
     /// As it was written.
     pub text: String,
+    /// Where: line and column, from 1.
+    pub place: (usize, usize),
     /// Times.
     pub times: u32,
     /// Whether it must be refused.

@@ -31,7 +31,7 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
         }
         if line.starts_with(char::is_whitespace) {
             let thread = threads_now(&script, count.threads);
-            let step = steps::step(&mut at, &mut script, thread)?.with_text(line);
+            let step = steps::step(&mut at, &mut script, thread)?.with_text(last, line);
             match script.phases.last_mut() {
                 Some(Phase::Alone(steps)) => steps.push(step),
                 Some(Phase::Together(group)) => group.last_mut().map_or((), |thread| thread.steps.push(step)),

@@ -56,9 +56,9 @@ pub(super) const WORDS: [&str; 41] = [
 const MOST_WRITERS: usize = 14;
 
 impl Step {
-    pub(super) fn with_text(mut self, line: &str) -> Self {
-        self.text = line.trim().into();
-        self
+    pub(super) fn with_text(self, number: usize, line: &str) -> Self {
+        let column = 1 + line.chars().take_while(|c| c.is_whitespace()).count();
+        Self { text: line.trim().into(), place: (number, column), ..self }
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn step(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> R
     let times = at.times()?;
     let fails = at.take("fails");
     at.end()?;
-    Ok(Step { text: String::new(), times, fails, action })
+    Ok(Step { text: String::new(), place: (1, 1), times, fails, action })
 }
 
 fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Action, ScriptError> {
