@@ -10,6 +10,7 @@ use check::replay::{Deviation, Record, TimeRule, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -272,6 +273,8 @@ fn shard_json(
 ) -> serde_json::Value {
     let about = [
         ("format", merge::FORMAT.into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("texts", texts(&search.scripts).into()),
         ("scenes", search.scripts.iter().map(|script| script.name.as_str()).collect()),
         ("behaviour", options.behaviour.as_str().into()),
         ("explore", if search.explore == Explore::Random { "random" } else { "pct" }.into()),
@@ -283,6 +286,13 @@ fn shard_json(
     let mut whole = json(found);
     about.into_iter().for_each(|(field, value): (&str, serde_json::Value)| whole[field] = value);
     whole
+}
+
+/// Names what scenes say: a file may have been changed between two shards.
+fn texts(scripts: &[Arc<Script>]) -> String {
+    let mut hash = DefaultHasher::new();
+    scripts.iter().for_each(|script| script.source.hash(&mut hash));
+    format!("{:016x}", hash.finish())
 }
 
 /// The same for scripts.

@@ -56,6 +56,26 @@ fn parts_of_a_search_are_the_search() {
     assert!(code == Some(2) && text.contains("--shard does not go with --explore exhaustive"), "{text}");
 }
 
+/// Parts that were played with other texts of a scene are none of one search.
+#[test]
+fn parts_of_a_scene_that_was_changed_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let scene = dir.path().join("own.scene");
+    let part = |n: u32, text: &str| {
+        std::fs::write(&scene, text).expect("a file");
+        let shard = format!("{n}/2");
+        let (code, text) =
+            run(&["check", scene.to_str().expect("text"), "--seeds", "0..4", "--shard", &shard, "--json"]);
+        assert_eq!(code, Some(0), "{text}");
+        let file = dir.path().join(format!("{n}.out"));
+        std::fs::write(&file, text).expect("a file");
+        file.to_str().expect("text").to_owned()
+    };
+    let files = [part(1, "memory b 64K\nfirst\n  tile0 write b\n"), part(2, "memory b 64K\nfirst\n  tile1 write b\n")];
+    let (code, text) = run(&["merge", &files[0], &files[1]]);
+    assert!(code == Some(2) && text.contains("shards of different checks: 'texts'"), "{text}");
+}
+
 #[test]
 fn a_search_ends_by_its_time() {
     let (code, text) = run(&["check", "c-1", "--time", "1s", "--json"]);
