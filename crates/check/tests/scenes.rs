@@ -133,3 +133,35 @@ fn a_part_that_moves_takes_its_words_along() {
     // The words are looked at: those of a page are wrong in the place of another one's.
     assert_eq!(played("  tile0 write b\n  move b[8..12] to c keep\n  tile0 read b[8], write b[8]\n  cpu read c"), None);
 }
+
+/// Threads of scenes that are right, under seeds in both manners.
+fn threads_hold(text: &str) {
+    let script = Arc::new(Script::parse("own", text).unwrap_or_else(|error| panic!("{error}")));
+    let caught = find(vec![script], "", 0..40, &BOTH).caught;
+    assert_eq!(caught.map(|caught| caught.finding), None, "{text}");
+}
+
+/// What another thread writes to memory that moves is there, or stayed behind.
+#[test]
+fn memory_may_move_beside_a_thread_that_writes_there() {
+    for (mover, other) in [
+        ("move b to c keep", "cpu write b[0]"),
+        ("move b to c keep\n  cpu read c", "cpu write b[0], add b[0]"),
+        ("dontneed b\n  move b to c keep", "cpu write b[0]"),
+        ("move b to c keep\n  munmap c\n  move b to d keep", "cpu write b[0]"),
+        ("move b[8..12] to c keep\n  move c to d", "tile0 write b[9], add b"),
+    ] {
+        let first = "memory b 64K\nfirst\n  tile1 write b\n  cpu write b, add b\n";
+        threads_hold(&format!("{first}thread mover\n  {mover}\nthread other\n  {other}\nthen\n  cpu read b\n"));
+    }
+}
+
+/// A place that memory moves to again has nothing of what was there.
+#[test]
+fn memory_moves_twice_to_one_name() {
+    let again = "  move b to c keep\n  tile0 write c, add c\n";
+    assert_eq!(played(&format!("{again}  move b to c keep\n  cpu read c")), None);
+    threads_hold(&format!(
+        "memory b 64K\nfirst\n{again}thread mover\n  move b to c keep\nthread other\n  cpu add b[1]\n"
+    ));
+}

@@ -17,7 +17,7 @@ mod vms;
 mod words;
 
 use crate::finding::{Finding, Lost};
-use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb};
+use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb, Writer};
 use desk::Desk;
 use hand::Hand;
 use machine::behaviour;
@@ -172,25 +172,49 @@ fn changes(script: &Script, threads: &[Thread]) -> Changes {
     let mut empties = |step: &Step| {
         let pages = |span: &Span| span.each().map(|page| script.root(span.of, page)).collect::<Vec<Page>>();
         match &step.action {
-            Action::Unmap(span) | Action::Move { from: span, keep: false, .. } => {
+            Action::Unmap(span) => {
                 gone.extend(pages(span));
                 pages(span)
+            }
+            // What was where it moves to is replaced.
+            Action::Move { from, keep, .. } => {
+                gone.extend(pages(from).into_iter().filter(|_| !keep));
+                [pages(from), written(script, step)].concat()
             }
             Action::Map(span) => {
                 mapped.extend(pages(span));
                 Vec::new()
             }
-            Action::DontNeed(span) | Action::Free(span) | Action::Move { from: span, .. } => pages(span),
+            Action::DontNeed(span) | Action::Free(span) => pages(span),
             _ => Vec::new(),
         }
     };
     let emptied: Vec<BTreeSet<Page>> =
         threads.iter().map(|thread| thread.steps.iter().flat_map(&mut empties).collect()).collect();
-    let written = |thread: &Thread| thread.steps.iter().flat_map(|step| written(script, step)).collect::<Vec<_>>();
+    let pages = |thread: &Thread| thread.steps.iter().flat_map(|step| written(script, step)).collect::<Vec<_>>();
     let touched =
-        threads.iter().zip(&emptied).map(|(thread, emptied)| emptied.iter().copied().chain(written(thread)).collect());
+        threads.iter().zip(&emptied).map(|(thread, emptied)| emptied.iter().copied().chain(pages(thread)).collect());
     let touched = touched.collect();
-    Changes { emptied, gone: gone.difference(&mapped).copied().collect(), touched }
+    let is_move = |step: &Step| matches!(step.action, Action::Move { .. });
+    let written = match threads.iter().any(|thread| thread.steps.iter().any(is_move)) {
+        true => threads.iter().map(|thread| words(script, thread)).collect(),
+        false => Vec::new(),
+    };
+    Changes { emptied, gone: gone.difference(&mapped).copied().collect(), touched, written }
+}
+
+/// Words that a thread writes.
+fn words(script: &Script, thread: &Thread) -> BTreeSet<(Page, usize)> {
+    let of_step = |step: &Step| {
+        let agent = match step.action {
+            Action::Job { vm, tile, .. } => Agent::Tile { vm, tile },
+            Action::Cpu(_) => Agent::Cpu,
+            _ => return Vec::new(),
+        };
+        let writer = script.writers.iter().position(|writer| *writer == Writer { agent, thread: thread.number });
+        written(script, step).into_iter().zip(writer.into_iter().cycle()).collect()
+    };
+    thread.steps.iter().flat_map(of_step).collect()
 }
 
 /// Pages that a step writes, maps or moves to.
