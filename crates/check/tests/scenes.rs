@@ -165,3 +165,16 @@ fn memory_moves_twice_to_one_name() {
         "memory b 64K\nfirst\n{again}thread mover\n  move b to c keep\nthread other\n  cpu add b[1]\n"
     ));
 }
+
+/// A child has shared memory as it is, and other memory as it was.
+#[test]
+fn a_child_sees_what_is_written_to_shared_memory_after_the_fork() {
+    for kind in ["", " shared"] {
+        let text =
+            format!("memory c 64K{kind}\nfirst\n  cpu write c\nthread t0\n  fork late\nthread t1\n  cpu write c\n");
+        threads_hold(&text);
+    }
+    threads_hold(
+        "memory c 64K shared\nfirst\n  cpu write c\n  move c to d\nthread t0\n  fork late\nthread t1\n  tile0 write d\n",
+    );
+}

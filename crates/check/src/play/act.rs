@@ -206,7 +206,7 @@ fn moved(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Find
 /// How long a child waits that is late: until everybody else waits too, where time does not race.
 const LATE_NS: u64 = 1_000;
 
-/// The child reads every word that is known. Nothing may be there that was begun after the fork.
+/// The child reads every word that is known. Nothing may be there that was begun after the fork, but where memory is shared.
 fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
     let sim = &stage.checked.sim;
     let child = stage.checked.fork().map_err(|e| refused("fork", e))?;
@@ -221,6 +221,7 @@ fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
         let load = |offset| {
             let found = sim.child_load_u64(child, at.add(offset)).map_err(|e| signal("the child's load", e))?;
             let writer = (1..).zip(&begun).find(|(number, _)| number * WORD == offset);
+            let writer = writer.filter(|_| !stage.script.is_shared(piece));
             newer = newer.or(writer.filter(|(_, begun)| step_of(found) > **begun).map(|_| (page, found)));
             Ok(found)
         };

@@ -98,7 +98,10 @@ pub enum MemoryKind {
         first: usize,
     },
     /// What a `move` step makes.
-    Moved,
+    Moved {
+        /// Whether what moves there may have a file or shared memory behind it.
+        shared: bool,
+    },
     /// Pages of another piece, from this one on, which VMs can show at an address of its own as well (a userptr).
     Userptr {
         /// Which piece.
@@ -544,10 +547,17 @@ impl Script {
                 MemoryKind::Part { of, first } | MemoryKind::Userptr { of, first, .. } => {
                     self.root(Piece::Memory(of), first + page)
                 }
-                MemoryKind::Mapping { .. } | MemoryKind::Moved => (piece, page),
+                MemoryKind::Mapping { .. } | MemoryKind::Moved { .. } => (piece, page),
             },
             Piece::Buffer(_) => (piece, page),
         }
+    }
+
+    /// Whether a file or shared memory may be behind a piece, so that a child sees what is written there after the fork.
+    pub fn is_shared(&self, piece: Piece) -> bool {
+        let (Piece::Memory(root), _) = self.root(piece, 0) else { return true };
+        let kind = self.memories[root].kind;
+        matches!(kind, MemoryKind::Mapping { shared: true, .. } | MemoryKind::Moved { shared: true })
     }
 
     /// The name of a piece.

@@ -241,12 +241,15 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     let from = run(at, script)?;
     at.expect("to")?;
     let name = at.word("a new name")?.to_owned();
-    let pages = from.whole().len();
-    let to = match script.memories.iter().position(|memory| memory.name == name) {
-        Some(to) if script.memories[to].kind == MemoryKind::Moved && script.memories[to].pages == pages => to,
+    let (pages, is_shared) = (from.whole().len(), script.is_shared(from.of));
+    let to = match script.memories.iter_mut().enumerate().find(|(_, memory)| memory.name == name) {
+        Some((to, super::Memory { pages: known, kind: MemoryKind::Moved { shared }, .. })) if *known == pages => {
+            *shared |= is_shared;
+            to
+        }
         Some(_) => return Err(at.error_before(format!("'{name}' is memory of another kind or size already"))),
         None => {
-            script.memories.push(super::Memory { name, pages, kind: MemoryKind::Moved });
+            script.memories.push(super::Memory { name, pages, kind: MemoryKind::Moved { shared: is_shared } });
             script.memories.len() - 1
         }
     };
