@@ -49,7 +49,7 @@ pub fn shrink(setting: &Setting, caught: &Caught) -> Shrunk {
         part = if part > 1 { part / 2 } else { usize::from(best.len() < before) };
     }
     let ran = setting.replay(&best, search.time);
-    Shrunk { deviations: best, time: search.time, ran, runs: search.runs }
+    Shrunk { deviations: ran.report.deviations.clone(), time: search.time, ran, runs: search.runs }
 }
 
 struct Search<'s> {

@@ -25,7 +25,8 @@ fn smallest(scene: &str, behaviours: &str) -> (Caught, Record) {
     let setting = Setting::new(script, caught.manner, behaviours.into(), Explore::Pct);
     let shrunk = shrink(&setting, &caught);
     let finding = shrunk.ran.finding.as_ref().expect("it still fails").to_string();
-    (caught, Record { setting, time: shrunk.time, deviations: shrunk.deviations, finding })
+    let (deviations, trace) = (shrunk.deviations, shrunk.ran.report.trace_hash);
+    (caught, Record { setting, time: shrunk.time, deviations, trace, finding })
 }
 
 /// Scenes and behaviours, and how many switches their smallest runs need at most. No switch of such a run can be left out;
@@ -62,7 +63,8 @@ fn a_run_in_a_file_is_the_same_run() {
 fn a_file_that_is_no_run_is_refused_with_its_reason() {
     let good = smallest("c-1", "c=upstream").1.to_string();
     let cases = [
-        ("pontoon-run 2", "pontoon-run 7", "the first line must be"),
+        ("pontoon-run 3", "pontoon-run 2", "the first line must be"),
+        ("trace ", "trace x", "is no trace"),
         ("manner linux", "manner windows", "manner is linux or userfaultfd"),
         ("device scene", "device nine", "'nine' is no machine of the checker"),
         ("behaviour c=upstream", "behaviour c=nonsense", "unknown behaviour"),
@@ -76,6 +78,19 @@ fn a_file_that_is_no_run_is_refused_with_its_reason() {
         let error = Record::parse(&good.replace(from, to)).expect_err(to);
         assert!(error.contains(expected), "{to}: {error}");
     }
+}
+
+/// A file in which the schedule was changed is another run, or none, even where that finds the same.
+#[test]
+fn a_file_with_another_schedule_is_not_met() {
+    let record = smallest("c-2", "c=posted").1;
+    assert_eq!(record.is_met_by(&record.run()), Ok(()));
+    let differs = |record: &Record| record.is_met_by(&record.run()).expect_err("it differs");
+    let mut late = record.clone();
+    late.deviations.push("99999>0".parse().expect("a deviation"));
+    assert!(differs(&late).contains("no choice 99999>0"));
+    let other = Record { trace: 7, ..record };
+    assert!(differs(&other).contains("its trace is 0000000000000007"));
 }
 
 /// A scene of one's own that fails by a count: it fails so where its story is written, too.

@@ -6,7 +6,7 @@ use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
 use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::{Deviation, Record, TimeRule, manner_name};
+use check::replay::{Record, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
@@ -243,13 +243,9 @@ pub fn tell(caught: &Caught, indent: &str) {
 
 fn record(caught: &Caught) -> Record {
     let setting = Setting::new(caught.script.clone(), caught.manner, caught.behaviours.clone(), Explore::Pct);
-    let record = record_of(setting, caught.report.deviations.clone(), &caught.finding);
-    Record { time: caught.plan.time, ..record }
-}
-
-/// A run that found something, as a file has it; time passes when nobody can run.
-pub fn record_of(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Record {
-    Record { setting, time: TimeRule::WhenIdle, deviations, finding: finding.to_string() }
+    let Caught { plan, report, finding, .. } = caught;
+    let (deviations, trace) = (report.deviations.clone(), report.trace_hash);
+    Record { setting, time: plan.time, deviations, trace, finding: finding.to_string() }
 }
 
 /// How a run from a file went.

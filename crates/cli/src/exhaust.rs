@@ -1,14 +1,14 @@
 //! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
 //! many deviations.
 
-use crate::check::{Options, can_be_played, record_of};
+use crate::check::{Options, can_be_played};
 use crate::progress;
 use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
 use check::explore::Setting;
 use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::{Deviation, manner_name};
+use check::replay::{Deviation, Record, TimeRule, manner_name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                 if schedule.is_empty() { "nobody is preempted".into() } else { schedule.join(" ") }
             );
             if let (false, Some(path)) = (found, &options.save) {
-                let record = record_of(setting, deviations, &finding);
+                let record = record(setting, deviations, &finding);
                 std::fs::write(path, record.to_string())
                     .with_context(|| format!("{} cannot be written", path.display()))?;
             }
@@ -62,6 +62,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         say!("{}", Value::from(json));
     }
     Ok(if found { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// A run that found something, as a file has it.
+fn record(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Record {
+    let (time, finding) = (TimeRule::WhenIdle, finding.to_string());
+    let trace = setting.replay(&deviations, time).report.trace_hash;
+    Record { setting, time, deviations, trace, finding }
 }
 
 fn every_class(setting: &Setting, time: Duration) -> Done {

@@ -71,7 +71,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let shrunk = shrink(&setting, &caught);
     let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();
     let finding = shrunk.ran.finding.as_ref().unwrap_or(&caught.finding).to_string();
-    let record = Record { setting: setting.clone(), time: shrunk.time, deviations: shrunk.deviations.clone(), finding };
+    let (time, deviations, trace) = (shrunk.time, shrunk.deviations, shrunk.ran.report.trace_hash);
+    let record = Record { setting: setting.clone(), time, deviations, trace, finding };
     let told = story(&record, &caught)?;
     let switches = record.deviations.len();
     let needs = match switches {
@@ -164,10 +165,9 @@ pub fn replay(options: &ReplayOptions) -> Result<ExitCode> {
     let text = text.with_context(|| format!("{path} cannot be read"))?;
     let record = Record::parse(&text).map_err(|message| anyhow!("{path}: {message}"))?;
     let ran = record.run();
-    let found = ran.finding.as_ref().map(ToString::to_string).unwrap_or_default();
     tell_run(&record, &ran);
-    if found.replace('\n', " ") != record.finding {
-        bail!("{path} says '{}', the run gave '{found}': engine, driver or checker changed since", record.finding);
+    if let Err(difference) = record.is_met_by(&ran) {
+        bail!("{path}: {difference}: the file, the engine, the driver or the checker changed since");
     }
     Ok(if ran.finding.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
