@@ -8,7 +8,7 @@ use check::explore::{self, Caught, Search, Setting};
 use check::plan::Explore;
 use check::replay::{Record, manner_name};
 use check::script::Script;
-use check::shrink::shrink;
+use check::shrink::smallest;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     can_be_played(&caught.finding)?;
     let setting = Setting::new(script, caught.manner, behaviours, Explore::Random);
-    let shrunk = shrink(&setting, &caught);
+    let shrunk = smallest(&setting, &caught);
     let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();
     let finding = shrunk.ran.finding.as_ref().unwrap_or(&caught.finding).to_string();
     let (time, deviations, trace) = (shrunk.time, shrunk.deviations, shrunk.ran.report.trace_hash);
@@ -78,7 +78,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let needs = match switches {
         0 => "It needs no race: it happens when nobody is preempted".to_owned(),
         1 => "It needs one switch at the right place".to_owned(),
-        n => format!("It needs {n} switches at the right places"),
+        n => format!("It needs {n} switches at the right places at most"),
     };
     say!();
     let notes = [
