@@ -319,6 +319,7 @@ mod tests {
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
             ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
+            ("first\n  counts faults 3..1", "s:2:20: nothing happens 3 times at least and 1 at most"),
             ("vm p plain\nbuffer d 64K\nbuffer e 128K\nfirst\n  bind p d over e", "s:5:17: a buffer is bound over"),
         ];
         for (text, expected) in cases {

@@ -411,6 +411,9 @@ fn counts(at: &mut Cursor<'_>) -> Result<Vec<(Counted, RangeInclusive<u64>)>, Sc
             true if at.peek().is_none_or(|word| word == ",") => u64::MAX,
             true => at.number("how often at most")?,
         };
+        if least > most {
+            return Err(at.error_before(format!("nothing happens {least} times at least and {most} at most")));
+        }
         all.push((what, least..=most));
         if !at.take(",") {
             return Ok(all);
