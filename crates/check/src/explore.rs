@@ -45,6 +45,8 @@ pub struct Caught {
     pub behaviours: String,
     /// What.
     pub finding: Finding,
+    /// The step that found it, with its line.
+    pub step: Option<String>,
     /// The run.
     pub report: RunReport,
     /// Whether the seed, run again, and its schedule, replayed, gave the same finding by the same steps.
@@ -104,9 +106,9 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
                     let ran = settings[(number % per_seed) as usize].run_seed(seed);
                     let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
-                    if let Some(finding) = ran.finding {
+                    if ran.finding.is_some() {
                         lowest.fetch_min(number, Ordering::Relaxed);
-                        let _ = send.send((number, finding, ran.report));
+                        let _ = send.send((number, ran));
                         return;
                     }
                     if !goes_on(so_far) {
@@ -117,8 +119,8 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
         }
     });
     drop(send);
-    let caught = caught.into_iter().min_by_key(|(number, ..)| *number).map(|(number, finding, report)| {
-        settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, finding, report)
+    let caught = caught.into_iter().min_by_key(|(number, _)| *number).and_then(|(number, ran)| {
+        settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, ran)
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
     Found { runs: runs.into_inner(), reached, caught, ended: ended.into_inner() }
@@ -206,7 +208,9 @@ impl Setting {
         (self.run_with(&mut Replay::new(deviations.to_vec()), time, Some(story.clone())), story)
     }
 
-    fn caught(&self, seed: u64, finding: Finding, report: RunReport) -> Caught {
+    fn caught(&self, seed: u64, ran: Ran) -> Option<Caught> {
+        let Ran { report, finding, reached: Reached { step, .. } } = ran;
+        let finding = finding?;
         let plan = Plan::of(&self.script, self.explore, seed);
         let same = |ran: &Ran| {
             ran.report.trace_hash == report.trace_hash
@@ -215,7 +219,7 @@ impl Setting {
         };
         let replays = same(&self.run_seed(seed)) && same(&self.replay(&report.deviations, plan.time));
         let (script, behaviours) = (self.script.clone(), self.behaviours.clone());
-        Caught { script, plan, manner: self.manner, behaviours, finding, report, replays }
+        Some(Caught { script, plan, manner: self.manner, behaviours, finding, step, report, replays })
     }
 
     /// One run under any schedule.

@@ -178,3 +178,16 @@ fn a_child_sees_what_is_written_to_shared_memory_after_the_fork() {
         "memory c 64K shared\nfirst\n  cpu write c\n  move c to d\nthread t0\n  fork late\nthread t1\n  tile0 write d\n",
     );
 }
+
+/// A finding has the step that came upon it, where one did.
+#[test]
+fn a_finding_has_its_step() {
+    let step = |behaviours, steps: &str| {
+        let script = Arc::new(Script::parse("own", &format!("memory b 64K\nfirst\n{steps}")).unwrap());
+        let caught = find(vec![script], behaviours, 0..1, &[Manner::Linux]).caught.expect("a finding");
+        (caught.finding.kind(), caught.step)
+    };
+    let counts = "  cpu write b\n  counts faults 3\n";
+    assert_eq!(step("", counts), ("cost", Some("line 4: counts faults 3".into())));
+    assert_eq!(step("plant=no-flush", "  tile0 read b[3]\n  munmap b[3]\n"), ("audit", None));
+}

@@ -188,11 +188,12 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
         Some(caught) => {
             can_be_played(&caught.finding)?;
             say!(
-                "{} in {seconds:.2} s in scene {} at seed {}, after {} runs",
+                "{} in {seconds:.2} s in scene {} at seed {}, after {} runs{}",
                 colour::bad("found"),
                 caught.script.name,
                 caught.plan.seed,
-                found.runs
+                found.runs,
+                caught.step.as_ref().map_or_else(String::new, |step| format!(", in {step}"))
             );
             tell(caught, "  ");
             if let Some(path) = &options.save {
@@ -302,6 +303,7 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
             "manner": manner_name(caught.manner),
             "plan": caught.plan.to_string(),
             "finding": caught.finding.to_string(),
+            "step": caught.step,
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),
             "replays": caught.replays,

@@ -17,6 +17,14 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 
 /// Does a step as often as it says.
 pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
+    let done = each_time(stage, hand, step);
+    if done.is_err() {
+        stage.broke_in(step);
+    }
+    done
+}
+
+fn each_time(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
     for _ in 0..step.times {
         stage.tell_step(&step.text);
         let done = action(stage, hand, &step.action).map_err(|finding| stage.at_step(step, finding));

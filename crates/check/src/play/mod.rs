@@ -49,6 +49,8 @@ pub struct Reached {
     pub copied_pages: u64,
     /// How often such pages crossed the system's bus.
     pub bus_pages: u64,
+    /// The step that found what was found, with its line; none where that was found when all steps were done.
+    pub step: Option<String>,
     /// Where each piece of memory lay at the end.
     pub places: Vec<(String, HostRange)>,
 }
@@ -104,7 +106,13 @@ fn phases(stage: &Arc<Stage>, how: &How, reached: &mut Reached) -> Result<(), Fi
     let outcome = outcome.and_then(|()| audit::mirrors(stage));
     let data = last_look(stage, &model);
     // Lost data says more than the error that it led to.
-    let outcome = if matches!(outcome, Err(Finding::TooEarly { .. })) { outcome } else { data.and(outcome) };
+    if matches!(outcome, Err(Finding::TooEarly { .. })) {
+        return outcome;
+    }
+    if data.is_err() {
+        reached.step = None;
+    }
+    let outcome = data.and(outcome);
     outcome.and_then(|()| oracle::at_rest(&stage.checked, &stage.script))
 }
 

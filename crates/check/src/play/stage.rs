@@ -68,6 +68,8 @@ pub(super) struct Now {
     seqs: BTreeMap<usize, u32>,
     pinned: BTreeSet<HostVa>,
     failed: bool,
+    /// The first step that found something.
+    broke: Option<String>,
 }
 
 impl Stage {
@@ -284,6 +286,12 @@ impl Stage {
         }
     }
 
+    /// A step has found something.
+    pub fn broke_in(&self, step: &Step) {
+        let told = format!("line {}: {}", step.place.0, step.text);
+        self.now.with(|now| _ = now.broke.get_or_insert(told));
+    }
+
     /// What the run came upon so far.
     pub fn reached(&self) -> Reached {
         let sum = |count: &dyn Fn(&Book) -> u64| self.checked.cores().map(|core| core.ledger().look(count)).sum();
@@ -297,6 +305,7 @@ impl Stage {
             gpu_faults: sum(&|book| book.stats.gpu_faults()),
             copied_pages: sum(&|book| book.copied_pages),
             bus_pages: sum(&|book| book.bus_pages),
+            step: self.now.with(|now| now.broke.clone()),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
     }
