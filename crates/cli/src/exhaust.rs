@@ -2,6 +2,7 @@
 //! many deviations.
 
 use crate::check::{Options, can_be_played};
+use crate::explain::schedule;
 use crate::progress;
 use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
@@ -42,15 +43,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
             done.json["manner"] = manner_name(manner).into();
+            let record = done.failure.map(|(finding, deviations)| (record(setting, deviations, &finding), finding));
+            done.json["found"] = record.as_ref().map(|(record, finding)| found_json(record, finding)).into();
             json.push(done.json);
-            let Some((finding, deviations)) = done.failure else { continue };
-            let schedule: Vec<String> = deviations.iter().map(ToString::to_string).collect();
-            say!(
-                "  {finding}\n  schedule: {}",
-                if schedule.is_empty() { "nobody is preempted".into() } else { schedule.join(" ") }
-            );
+            let Some((record, finding)) = record else { continue };
+            say!("  {finding}\n  schedule: {}", schedule(&record));
             if let (false, Some(path)) = (found, &options.save) {
-                let record = record(setting, deviations, &finding);
                 std::fs::write(path, record.to_string())
                     .with_context(|| format!("{} cannot be written", path.display()))?;
             }
@@ -69,6 +67,11 @@ fn record(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Re
     let (time, finding) = (TimeRule::WhenIdle, finding.to_string());
     let trace = setting.replay(&deviations, time).report.trace_hash;
     Record { setting, time, deviations, trace, finding }
+}
+
+/// The same for scripts.
+fn found_json(record: &Record, finding: &Finding) -> Value {
+    json!({ "finding": record.finding, "kind": finding.kind(), "deviations": record.deviations.len(), "run": record.to_string() })
 }
 
 fn every_class(setting: &Setting, time: Duration) -> Done {
