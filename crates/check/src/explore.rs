@@ -60,6 +60,8 @@ pub struct Found {
     pub runs: u64,
     /// What they came upon, added up.
     pub reached: Reached,
+    /// Injections that no run met, with the names of their scenes; none where something was found.
+    pub never_met: Vec<String>,
     /// The first run that broke something.
     pub caught: Option<Caught>,
     /// Whether it was ended before all seeds were run.
@@ -89,13 +91,15 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     // By number of seed, scene and manner.
     let lowest = AtomicU64::new(u64::MAX);
     let (runs, stale_binds, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    // A bit for each injection of a script.
+    let met: Vec<AtomicU64> = search.scripts.iter().map(|_| AtomicU64::new(0)).collect();
     let (send, caught) = mpsc::channel();
     let settings = settings(search);
     let per_seed = settings.len() as u64;
     std::thread::scope(|scope| {
         for first in 0..THREADS {
             let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
-            let ended = &ended;
+            let (ended, met) = (&ended, &met);
             scope.spawn(move || {
                 let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
                 for number in (first..all).step_by(THREADS as usize) {
@@ -103,7 +107,9 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
                         break;
                     }
                     let seed = search.seeds.start + number / per_seed;
-                    let ran = settings[(number % per_seed) as usize].run_seed(seed);
+                    let setting = (number % per_seed) as usize;
+                    let ran = settings[setting].run_seed(seed);
+                    met[setting / search.manners.len()].fetch_or(bits(&ran.reached.met), Ordering::Relaxed);
                     let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
                     if ran.finding.is_some() {
@@ -123,7 +129,20 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
         settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, ran)
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
-    Found { runs: runs.into_inner(), reached, caught, ended: ended.into_inner() }
+    let (runs, ended) = (runs.into_inner(), ended.into_inner());
+    let met = search.scripts.iter().zip(&met).filter(|_| caught.is_none() && runs > 0);
+    let never_met = met.flat_map(|(script, met)| never_met(script, met.load(Ordering::Relaxed))).collect();
+    Found { runs, reached, never_met, caught, ended }
+}
+
+fn bits(flags: &[bool]) -> u64 {
+    (0..u64::BITS).zip(flags).fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n)
+}
+
+/// Injections of a scene without a bit, in words.
+fn never_met(script: &Script, met: u64) -> Vec<String> {
+    let all = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
+    all.map(|(_, (what, number))| format!("inject {} {number} of scene {}", what.name(), script.name)).collect()
 }
 
 /// A scene with what is fixed for all of its runs.

@@ -30,6 +30,7 @@ fn ours_holds_and_the_races_are_reached() {
         panic!("{} {} ({:?}): {}", caught.script.name, caught.plan, caught.manner, caught.finding);
     }
     assert_eq!(found.runs, 60 * 2 * scenes::ALL.len() as u64);
+    assert_eq!(found.never_met, Vec::<String>::new(), "what goes wrong in a scene goes wrong in some run of it");
     // A search that never sees pages change between their collection and their bind would call any driver correct
     // that leaves out the check.
     assert!(found.reached.stale_binds > 0, "no bind was overtaken by a change");
@@ -190,4 +191,14 @@ fn a_finding_has_its_step() {
     let counts = "  cpu write b\n  counts faults 3\n";
     assert_eq!(step("", counts), ("cost", Some("line 4: counts faults 3".into())));
     assert_eq!(step("plant=no-flush", "  tile0 read b[3]\n  munmap b[3]\n"), ("audit", None));
+}
+
+/// A copy that there is not does not fail, and a scene that is clean so shows nothing.
+#[test]
+fn an_injection_that_no_run_meets_is_told() {
+    let text =
+        "memory b 64K\ninject copy-fails 15\ninject copy-fails 999\ninject map-fails 999\nfirst\n  tile0 write b\n";
+    let found = find(vec![Arc::new(Script::parse("own", text).unwrap())], "", 0..2, &BOTH);
+    assert!(found.caught.is_none());
+    assert_eq!(found.never_met, ["inject copy-fails 999 of scene own", "inject map-fails 999 of scene own"]);
 }

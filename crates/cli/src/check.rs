@@ -177,6 +177,7 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
     });
     progress::end();
     let seconds = start.elapsed().as_secs_f64();
+    found.never_met.iter().for_each(|never| say!("{never}: no run met it"));
     match &found.caught {
         None => say!(
             "{} runs in {seconds:.1} s{}, {} binds overtaken by a change and retried: {}",
@@ -297,6 +298,7 @@ pub fn json(found: &explore::Found) -> serde_json::Value {
     serde_json::json!({
         "runs": found.runs,
         "stale_binds": found.reached.stale_binds,
+        "never_met": found.never_met,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
             "scene": caught.script.name,
             "seed": caught.plan.seed,

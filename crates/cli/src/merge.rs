@@ -32,6 +32,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let shards = options.files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     let whole = join(&shards)?;
     let (runs, parts) = (&whole["runs"], format!("{} shards{}", shards.len(), ended_by_time(&shards)));
+    let never_met = whole["never_met"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    never_met.for_each(|never| say!("{never}: no run met it"));
     match &whole["found"] {
         Value::Null => say!("{parts}, {runs} runs: nothing found"),
         found => {
@@ -68,6 +70,13 @@ fn ended_by_time(shards: &[Value]) -> String {
     if ended.is_empty() { String::new() } else { format!(" (ended by the time: {})", ended.join(", ")) }
 }
 
+/// Injections that no shard met.
+fn never_met(shards: &[Value]) -> Vec<&Value> {
+    let of = |shard: &'_ Value| shard["never_met"].as_array().cloned().unwrap_or_default();
+    let all = shards.first().and_then(|shard| shard["never_met"].as_array()).into_iter().flatten();
+    all.filter(|never| shards.iter().all(|shard| of(shard).contains(never))).collect()
+}
+
 /// One answer of all shards. An error says what is missing, twice, or of another check.
 fn join(shards: &[Value]) -> Result<Value> {
     let first = shards.first().ok_or_else(|| anyhow!("there is nothing to merge"))?;
@@ -92,7 +101,9 @@ fn join(shards: &[Value]) -> Result<Value> {
     let runs = shards.iter().map(|shard| number(&shard["runs"])).sum::<Result<u64>>()?;
     let found = parts.values().map(|shard| &shard["found"]).find(|found| !found.is_null());
     let ended_early = shards.iter().any(|shard| shard["ended_early"] == true);
-    let mut whole = json!({ "shard": [1, 1], "ended_early": ended_early, "runs": runs, "found": found });
+    let never_met = never_met(shards);
+    let mut whole =
+        json!({ "shard": [1, 1], "ended_early": ended_early, "runs": runs, "never_met": never_met, "found": found });
     COMMON.iter().for_each(|field| whole[*field] = first[*field].clone());
     Ok(whole)
 }
@@ -125,6 +136,12 @@ mod tests {
         assert_eq!(ended_by_time(&shards), "");
         shards[1]["ended_early"] = true.into();
         assert_eq!(ended_by_time(&shards), " (ended by the time: 2)");
+    }
+
+    #[test]
+    fn an_injection_that_one_shard_met_is_met() {
+        let of = |never: &[&str]| json!({ "never_met": never });
+        assert_eq!(never_met(&[of(&["a", "b"]), of(&["b", "c"])]), [&json!("b")]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Plays a scene inside a checked run, and judges what it leaves.
 //!
-//! `stage` is the process that the scene runs in, with its `vms`; `hand` a thread of it, with its `desk`; `act`, `job` and `plain` do the steps; `words` says
+//! `stage` is the process that the scene runs in, with its `vms`; `hand` a thread of it, with its `desk`; `inject` says what goes wrong; `act`, `job` and `plain` do the steps; `words` says
 //! what memory must hold; `oracle` judges everything else.
 
 mod act;
 mod audit;
 mod desk;
 mod hand;
+mod inject;
 mod job;
 mod oracle;
 mod plain;
@@ -49,6 +50,8 @@ pub struct Reached {
     pub copied_pages: u64,
     /// How often such pages crossed the system's bus.
     pub bus_pages: u64,
+    /// Which injections of the scene struck, in their order.
+    pub met: Vec<bool>,
     /// The step that found what was found, with its line; none where that was found when all steps were done.
     pub step: Option<String>,
     /// Where each piece of memory lay at the end.
@@ -77,7 +80,9 @@ pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<()
     let stage = Arc::new(Stage::set(script, how, behaviours)?);
     let outcome = phases(&stage, how, reached);
     stage.close();
-    let ended = oracle::after_close(&stage.checked, stage.tables, outcome.is_ok());
+    let (claims, left) = stage.checked.sim.claims_and_injection();
+    let ended = oracle::after_close(&stage.checked, (claims, stage.tables), outcome.is_ok());
+    reached.met = inject::met(script, &stage.checked, &left);
     outcome.and(ended)
 }
 

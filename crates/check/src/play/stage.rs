@@ -1,19 +1,20 @@
 //! What a scene is played on: a process with its memory, VMs, queues and buffers.
 
+use super::inject;
 use super::oracle;
 use super::shelf::Shelf;
 use super::tally::Tally;
 use super::vms::{OpenVm, tile_of_first};
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Action, Injected, Memory, MemoryKind, Piece, Script, Step, VmKind};
-use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
+use crate::script::{Action, Memory, MemoryKind, Piece, Script, Step, VmKind};
+use machine::checked::{Checked, Company, Config, MapKind};
 use machine::interconnect::{DeviceId, Node};
 use machine::ledger::Book;
 use machine::program::Program;
 use machine::stats::Way;
 use machine::story::{Story, Where};
-use machine::{Errno, Injection, RetryStep, behaviour::Behaviours};
+use machine::{Errno, RetryStep, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, bytes_of, pages_of};
@@ -75,7 +76,7 @@ pub(super) struct Now {
 impl Stage {
     /// Builds the device and everything that the scene declares.
     pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
-        let (mm, device) = injections(script);
+        let (mm, device) = inject::of(script);
         let config = Config::default();
         let has_neighbour = script.steps().any(|step| matches!(step.action, Action::Process { .. }));
         let company = if has_neighbour { Company::Shared } else { Company::Alone };
@@ -305,6 +306,7 @@ impl Stage {
             gpu_faults: sum(&|book| book.stats.gpu_faults()),
             copied_pages: sum(&|book| book.copied_pages),
             bus_pages: sum(&|book| book.bus_pages),
+            met: Vec::new(),
             step: self.now.with(|now| now.broke.clone()),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
@@ -364,27 +366,6 @@ fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<Buf
 }
 
 /// What may go wrong: in the mm, and in the device.
-fn injections(script: &Script) -> (MmInjection, Injection) {
-    let (mut mm, mut device) = (MmInjection::default(), Injection::default());
-    for &(what, count) in &script.injections {
-        let times = u32::try_from(count).unwrap_or(u32::MAX);
-        match what {
-            Injected::CopyFails => device.fail_copy = Some(count),
-            Injected::CopyStops => device.stop_copy = Some(count),
-            Injected::MapFails => device.fail_maps.push(count),
-            Injected::LosePage => device.lose_page = Some(count),
-            Injected::Slow => mm.slow_ns = count,
-            Injected::Strangers => mm.strangers = times,
-            Injected::FlushDelay => device.flush_delay_ns = count,
-            Injected::Cuts => mm.cuts = times,
-            Injected::Refusals => mm.refusals = times,
-            Injected::Busy => mm.busy = times,
-            Injected::Shortages => mm.shortages = times,
-        }
-    }
-    (mm, device)
-}
-
 pub(super) fn refused(what: &str, error: Errno) -> Finding {
     Finding::Refused { what: format!("{what}: {error}") }
 }

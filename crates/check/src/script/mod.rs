@@ -315,6 +315,28 @@ pub enum Injected {
     Shortages,
 }
 
+impl Injected {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 11] = [
+        ("copy-fails", Self::CopyFails),
+        ("copy-stops", Self::CopyStops),
+        ("map-fails", Self::MapFails),
+        ("lose-page", Self::LosePage),
+        ("flush-delay", Self::FlushDelay),
+        ("slow", Self::Slow),
+        ("cuts", Self::Cuts),
+        ("refusals", Self::Refusals),
+        ("busy", Self::Busy),
+        ("shortages", Self::Shortages),
+        ("strangers", Self::Strangers),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, injected)| *injected == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -241,24 +241,12 @@ fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
 }
 
 fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
-    let what = match at.word("what goes wrong")? {
-        "copy-fails" => Injected::CopyFails,
-        "copy-stops" => Injected::CopyStops,
-        "map-fails" => Injected::MapFails,
-        "lose-page" => Injected::LosePage,
-        "slow" => Injected::Slow,
-        "strangers" => Injected::Strangers,
-        "flush-delay" => Injected::FlushDelay,
-        "cuts" => Injected::Cuts,
-        "refusals" => Injected::Refusals,
-        "busy" => Injected::Busy,
-        "shortages" => Injected::Shortages,
-        word => {
-            let known = "copy-fails, copy-stops, map-fails, lose-page, flush-delay, slow, cuts, refusals, busy, shortages, \
-                         strangers";
-            return Err(at.error_before(format!("'{word}' cannot be injected; there are: {known}")));
-        }
-    };
+    let word = at.word("what goes wrong")?;
+    let known = Injected::ALL.iter().find(|(name, _)| *name == word);
+    let (_, what) = *known.ok_or_else(|| {
+        let names: Vec<&str> = Injected::ALL.iter().map(|(name, _)| *name).collect();
+        at.error_before(format!("'{word}' cannot be injected; there are: {}", names.join(", ")))
+    })?;
     script.injections.push((what, at.number("how often")?));
     Ok(())
 }
