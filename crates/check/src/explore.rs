@@ -45,6 +45,8 @@ pub struct Caught {
     pub behaviours: String,
     /// What.
     pub finding: Finding,
+    /// The step that found it, with its line.
+    pub step: Option<String>,
     /// The run.
     pub report: RunReport,
     /// Whether the seed, run again, and its schedule, replayed, gave the same finding by the same steps.
@@ -58,6 +60,8 @@ pub struct Found {
     pub runs: u64,
     /// What they came upon, added up.
     pub reached: Reached,
+    /// Injections that no run met, with the names of their scenes; none where something was found.
+    pub never_met: Vec<String>,
     /// The first run that broke something.
     pub caught: Option<Caught>,
     /// Whether it was ended before all seeds were run.
@@ -87,13 +91,15 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     // By number of seed, scene and manner.
     let lowest = AtomicU64::new(u64::MAX);
     let (runs, stale_binds, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    // A bit for each injection of a script.
+    let met: Vec<AtomicU64> = search.scripts.iter().map(|_| AtomicU64::new(0)).collect();
     let (send, caught) = mpsc::channel();
     let settings = settings(search);
     let per_seed = settings.len() as u64;
     std::thread::scope(|scope| {
         for first in 0..THREADS {
             let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
-            let ended = &ended;
+            let (ended, met) = (&ended, &met);
             scope.spawn(move || {
                 let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
                 for number in (first..all).step_by(THREADS as usize) {
@@ -101,12 +107,14 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
                         break;
                     }
                     let seed = search.seeds.start + number / per_seed;
-                    let ran = settings[(number % per_seed) as usize].run_seed(seed);
+                    let setting = (number % per_seed) as usize;
+                    let ran = settings[setting].run_seed(seed);
+                    met[setting / search.manners.len()].fetch_or(bits(&ran.reached.met), Ordering::Relaxed);
                     let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
-                    if let Some(finding) = ran.finding {
+                    if ran.finding.is_some() {
                         lowest.fetch_min(number, Ordering::Relaxed);
-                        let _ = send.send((number, finding, ran.report));
+                        let _ = send.send((number, ran));
                         return;
                     }
                     if !goes_on(so_far) {
@@ -117,11 +125,24 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
         }
     });
     drop(send);
-    let caught = caught.into_iter().min_by_key(|(number, ..)| *number).map(|(number, finding, report)| {
-        settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, finding, report)
+    let caught = caught.into_iter().min_by_key(|(number, _)| *number).and_then(|(number, ran)| {
+        settings[(number % per_seed) as usize].caught(search.seeds.start + number / per_seed, ran)
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
-    Found { runs: runs.into_inner(), reached, caught, ended: ended.into_inner() }
+    let (runs, ended) = (runs.into_inner(), ended.into_inner());
+    let met = search.scripts.iter().zip(&met).filter(|_| caught.is_none() && runs > 0);
+    let never_met = met.flat_map(|(script, met)| never_met(script, met.load(Ordering::Relaxed))).collect();
+    Found { runs, reached, never_met, caught, ended }
+}
+
+fn bits(flags: &[bool]) -> u64 {
+    (0..u64::BITS).zip(flags).fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n)
+}
+
+/// Injections of a scene without a bit, in words.
+fn never_met(script: &Script, met: u64) -> Vec<String> {
+    let all = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
+    all.map(|(_, (what, number))| format!("inject {} {number} of scene {}", what.name(), script.name)).collect()
 }
 
 /// A scene with what is fixed for all of its runs.
@@ -206,7 +227,9 @@ impl Setting {
         (self.run_with(&mut Replay::new(deviations.to_vec()), time, Some(story.clone())), story)
     }
 
-    fn caught(&self, seed: u64, finding: Finding, report: RunReport) -> Caught {
+    fn caught(&self, seed: u64, ran: Ran) -> Option<Caught> {
+        let Ran { report, finding, reached: Reached { step, .. } } = ran;
+        let finding = finding?;
         let plan = Plan::of(&self.script, self.explore, seed);
         let same = |ran: &Ran| {
             ran.report.trace_hash == report.trace_hash
@@ -215,7 +238,7 @@ impl Setting {
         };
         let replays = same(&self.run_seed(seed)) && same(&self.replay(&report.deviations, plan.time));
         let (script, behaviours) = (self.script.clone(), self.behaviours.clone());
-        Caught { script, plan, manner: self.manner, behaviours, finding, report, replays }
+        Some(Caught { script, plan, manner: self.manner, behaviours, finding, step, report, replays })
     }
 
     /// One run under any schedule.

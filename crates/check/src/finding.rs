@@ -96,6 +96,11 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// Whether the scene is at fault, and not what plays it.
+    pub const fn is_of_the_scene(&self) -> bool {
+        matches!(self, Self::Scene(_))
+    }
+
     /// Which kind of finding it is: what remains the same when a schedule is shrunk.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -1,13 +1,14 @@
 //! A failing run as a file, which stands for itself: the scene's text is in it.
 //!
 //! ```text
-//! pontoon-run 2
+//! pontoon-run 3
 //! scene block
 //! manner linux
 //! device scene
 //! behaviour a=upstream
 //! time idle
 //! schedule 17>3 21=1
+//! trace 0123456789abcdef
 //! finding data lost: ...
 //! ---
 //! (the scene)
@@ -23,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 pub use sync::sim::{Deviation, TimeRule};
 
-const HEAD: &str = "pontoon-run 2";
+const HEAD: &str = "pontoon-run 3";
 const SEPARATOR: &str = "---";
 
 /// A run that can be made again.
@@ -35,6 +36,8 @@ pub struct Record {
     pub time: TimeRule,
     /// Its schedule.
     pub deviations: Vec<Deviation>,
+    /// A hash over all of its decisions.
+    pub trace: u64,
     /// What it found, in words; empty where it found nothing.
     pub finding: String,
 }
@@ -43,6 +46,25 @@ impl Record {
     /// Makes the run.
     pub fn run(&self) -> Ran {
         self.setting.replay(&self.deviations, self.time)
+    }
+
+    /// Whether a run is this one.
+    ///
+    /// # Errors
+    /// In what it differs.
+    pub fn is_met_by(&self, ran: &Ran) -> Result<(), String> {
+        let found = ran.finding.as_ref().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
+        let followed = &ran.report.deviations;
+        if let Some(deviation) = self.deviations.iter().find(|deviation| !followed.contains(deviation)) {
+            return Err(format!("its schedule cannot be followed: the run has no choice {deviation}"));
+        }
+        if found != self.finding {
+            return Err(format!("it says '{}', the run gave '{found}'", self.finding));
+        }
+        match ran.report.trace_hash {
+            trace if trace == self.trace => Ok(()),
+            trace => Err(format!("its trace is {:016x}, that of the run {trace:016x}", self.trace)),
+        }
     }
 
     /// Reads a file.
@@ -80,11 +102,13 @@ impl Record {
         let schedule = field("schedule")?;
         let deviation = |text: &str| text.parse().map_err(|error| format!("'{text}' in the schedule: {error}"));
         let deviations = schedule.split_whitespace().map(deviation).collect::<Result<_, _>>()?;
+        let trace = field("trace")?;
+        let trace = u64::from_str_radix(&trace, 16).map_err(|error| format!("'{trace}' is no trace: {error}"))?;
         let finding = field("finding")?;
         let script = Script::parse(&name, scene).map_err(|error| error.to_string())?;
         let setting = Setting::new(Arc::new(script), manner, behaviours, Explore::Pct).on(topology);
         let setting = if calm { setting.calmly() } else { setting };
-        Ok(Self { setting, time, deviations, finding })
+        Ok(Self { setting, time, deviations, trace, finding })
     }
 }
 
@@ -98,7 +122,7 @@ impl fmt::Display for Record {
         };
         let schedule: Vec<String> = self.deviations.iter().map(ToString::to_string).collect();
         writeln!(f, "{HEAD}\nscene {}\nmanner {}\ndevice {}", script.name, manner_name(*manner), topology.name())?;
-        writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}", schedule.join(" "))?;
+        writeln!(f, "behaviour {behaviours}\ntime {time}\nschedule {}\ntrace {:016x}", schedule.join(" "), self.trace)?;
         write!(f, "finding {}\n{SEPARATOR}\n{}", self.finding.replace('\n', " "), script.source)
     }
 }

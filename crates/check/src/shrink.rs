@@ -1,8 +1,10 @@
 //! The smallest schedule that still fails: deviations are taken away as long as the same kind of finding is left.
 //!
 //! Delta debugging (Zeller and Hildebrandt, 2002): halves first, then ever smaller parts, and at last each one by itself.
-//! Any subset of a list of deviations is a schedule, so nothing has to be repaired.
+//! Any subset of a list of deviations is a schedule, so nothing has to be repaired. What is left then needs each of its deviations, but
+//! another schedule may need fewer: [`smallest`] also looks for one that has only one.
 
+use crate::exhaust::exhaust;
 use crate::explore::{Caught, Ran, Setting};
 use sync::sim::{Deviation, TimeRule};
 
@@ -17,6 +19,26 @@ pub struct Shrunk {
     pub ran: Ran,
     /// Runs that it took.
     pub runs: u64,
+}
+
+/// Schedules of one deviation that are tried, at most.
+const SINGLE: u64 = 5_000;
+
+/// Shrinks the schedule of what was caught; where several deviations are left, one that fails likewise by a single one takes its place.
+pub fn smallest(setting: &Setting, caught: &Caught) -> Shrunk {
+    let shrunk = shrink(setting, caught);
+    if shrunk.deviations.len() < 2 {
+        return shrunk;
+    }
+    let single = exhaust(setting, 1, |so_far| so_far.runs < SINGLE);
+    let runs = shrunk.runs + single.runs;
+    match single.failure {
+        Some((finding, deviations)) if finding.kind() == caught.finding.kind() => {
+            let time = TimeRule::WhenIdle;
+            Shrunk { ran: setting.replay(&deviations, time), deviations, time, runs }
+        }
+        _ => Shrunk { runs, ..shrunk },
+    }
 }
 
 /// Shrinks the schedule of what was caught.
@@ -49,7 +71,7 @@ pub fn shrink(setting: &Setting, caught: &Caught) -> Shrunk {
         part = if part > 1 { part / 2 } else { usize::from(best.len() < before) };
     }
     let ran = setting.replay(&best, search.time);
-    Shrunk { deviations: best, time: search.time, ran, runs: search.runs }
+    Shrunk { deviations: ran.report.deviations.clone(), time: search.time, ran, runs: search.runs }
 }
 
 struct Search<'s> {

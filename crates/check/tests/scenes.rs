@@ -30,6 +30,7 @@ fn ours_holds_and_the_races_are_reached() {
         panic!("{} {} ({:?}): {}", caught.script.name, caught.plan, caught.manner, caught.finding);
     }
     assert_eq!(found.runs, 60 * 2 * scenes::ALL.len() as u64);
+    assert_eq!(found.never_met, Vec::<String>::new(), "what goes wrong in a scene goes wrong in some run of it");
     // A search that never sees pages change between their collection and their bind would call any driver correct
     // that leaves out the check.
     assert!(found.reached.stale_binds > 0, "no bind was overtaken by a change");
@@ -110,9 +111,18 @@ fn played(steps: &str) -> Option<Finding> {
 
 #[test]
 fn what_a_scene_does_wrong_itself_is_no_finding_about_the_driver() {
-    assert!(matches!(played("  pin b[3]\n  pin b[3]"), Some(Finding::Scene(_))));
-    assert!(matches!(played("  mmap b[3]"), Some(Finding::Scene(_))), "nobody unmaps it");
+    let cannot = |steps, why: &str| assert_eq!(played(steps), Some(Finding::Scene(why.into())));
+    cannot("  pin b[3]\n  pin b[3]", "own:6:3: a page is pinned that is pinned already");
+    cannot("  mmap b[3]", "own:5:3: nobody unmaps what mmap waits for");
+    cannot("  close vm\n    tile0 read b", "own:6:5: VM vm is not open here");
     assert!(matches!(played("  p.tile1 write d[0]"), Some(Finding::Refused { .. })), "no bind, no fence");
+}
+
+/// A thread waits for what another one does not do, as that one failed: that failure is told.
+#[test]
+fn a_thread_that_waited_for_one_that_failed_says_less() {
+    let steps = "  cpu write b\nthread maps\n  mmap b[3]\nthread fails\n  tile0 write b[1] fails\n  munmap b[3]\n";
+    assert_eq!(played(steps).map(|finding| finding.kind()), Some("allowed"));
 }
 
 #[test]
@@ -123,4 +133,72 @@ fn a_part_that_moves_takes_its_words_along() {
     );
     // The words are looked at: those of a page are wrong in the place of another one's.
     assert_eq!(played("  tile0 write b\n  move b[8..12] to c keep\n  tile0 read b[8], write b[8]\n  cpu read c"), None);
+}
+
+/// Threads of scenes that are right, under seeds in both manners.
+fn threads_hold(text: &str) {
+    let script = Arc::new(Script::parse("own", text).unwrap_or_else(|error| panic!("{error}")));
+    let caught = find(vec![script], "", 0..40, &BOTH).caught;
+    assert_eq!(caught.map(|caught| caught.finding), None, "{text}");
+}
+
+/// What another thread writes to memory that moves is there, or stayed behind.
+#[test]
+fn memory_may_move_beside_a_thread_that_writes_there() {
+    for (mover, other) in [
+        ("move b to c keep", "cpu write b[0]"),
+        ("move b to c keep\n  cpu read c", "cpu write b[0], add b[0]"),
+        ("dontneed b\n  move b to c keep", "cpu write b[0]"),
+        ("move b to c keep\n  munmap c\n  move b to d keep", "cpu write b[0]"),
+        ("move b[8..12] to c keep\n  move c to d", "tile0 write b[9], add b"),
+    ] {
+        let first = "memory b 64K\nfirst\n  tile1 write b\n  cpu write b, add b\n";
+        threads_hold(&format!("{first}thread mover\n  {mover}\nthread other\n  {other}\nthen\n  cpu read b\n"));
+    }
+}
+
+/// A place that memory moves to again has nothing of what was there.
+#[test]
+fn memory_moves_twice_to_one_name() {
+    let again = "  move b to c keep\n  tile0 write c, add c\n";
+    assert_eq!(played(&format!("{again}  move b to c keep\n  cpu read c")), None);
+    threads_hold(&format!(
+        "memory b 64K\nfirst\n{again}thread mover\n  move b to c keep\nthread other\n  cpu add b[1]\n"
+    ));
+}
+
+/// A child has shared memory as it is, and other memory as it was.
+#[test]
+fn a_child_sees_what_is_written_to_shared_memory_after_the_fork() {
+    for kind in ["", " shared"] {
+        let text =
+            format!("memory c 64K{kind}\nfirst\n  cpu write c\nthread t0\n  fork late\nthread t1\n  cpu write c\n");
+        threads_hold(&text);
+    }
+    threads_hold(
+        "memory c 64K shared\nfirst\n  cpu write c\n  move c to d\nthread t0\n  fork late\nthread t1\n  tile0 write d\n",
+    );
+}
+
+/// A finding has the step that came upon it, where one did.
+#[test]
+fn a_finding_has_its_step() {
+    let step = |behaviours, steps: &str| {
+        let script = Arc::new(Script::parse("own", &format!("memory b 64K\nfirst\n{steps}")).unwrap());
+        let caught = find(vec![script], behaviours, 0..1, &[Manner::Linux]).caught.expect("a finding");
+        (caught.finding.kind(), caught.step)
+    };
+    let counts = "  cpu write b\n  counts faults 3\n";
+    assert_eq!(step("", counts), ("cost", Some("line 4: counts faults 3".into())));
+    assert_eq!(step("plant=no-flush", "  tile0 read b[3]\n  munmap b[3]\n"), ("audit", None));
+}
+
+/// A copy that there is not does not fail, and a scene that is clean so shows nothing.
+#[test]
+fn an_injection_that_no_run_meets_is_told() {
+    let text =
+        "memory b 64K\ninject copy-fails 15\ninject copy-fails 999\ninject map-fails 999\nfirst\n  tile0 write b\n";
+    let found = find(vec![Arc::new(Script::parse("own", text).unwrap())], "", 0..2, &BOTH);
+    assert!(found.caught.is_none());
+    assert_eq!(found.never_met, ["inject copy-fails 999 of scene own", "inject map-fails 999 of scene own"]);
 }

@@ -6,10 +6,11 @@ use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
 use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::{Deviation, Record, TimeRule, manner_name};
+use check::replay::{Record, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -176,6 +177,7 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
     });
     progress::end();
     let seconds = start.elapsed().as_secs_f64();
+    found.never_met.iter().for_each(|never| say!("{never}: no run met it"));
     match &found.caught {
         None => say!(
             "{} runs in {seconds:.1} s{}, {} binds overtaken by a change and retried: {}",
@@ -185,12 +187,14 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
             colour::good("nothing found")
         ),
         Some(caught) => {
+            can_be_played(&caught.finding)?;
             say!(
-                "{} in {seconds:.2} s in scene {} at seed {}, after {} runs",
+                "{} in {seconds:.2} s in scene {} at seed {}, after {} runs{}",
                 colour::bad("found"),
                 caught.script.name,
                 caught.plan.seed,
-                found.runs
+                found.runs,
+                caught.step.as_ref().map_or_else(String::new, |step| format!(", in {step}"))
             );
             tell(caught, "  ");
             if let Some(path) = &options.save {
@@ -203,6 +207,11 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
         say!("{}", shard_json(options, &search, &all, shard, &found));
     }
     Ok(if found.caught.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// A scene that cannot be played is no finding: nothing was searched.
+pub fn can_be_played(finding: &Finding) -> Result<()> {
+    if finding.is_of_the_scene() { Err(anyhow!("{finding}")) } else { Ok(()) }
 }
 
 /// What a seed broke, for people; every line begins with `indent`.
@@ -236,13 +245,9 @@ pub fn tell(caught: &Caught, indent: &str) {
 
 fn record(caught: &Caught) -> Record {
     let setting = Setting::new(caught.script.clone(), caught.manner, caught.behaviours.clone(), Explore::Pct);
-    let record = record_of(setting, caught.report.deviations.clone(), &caught.finding);
-    Record { time: caught.plan.time, ..record }
-}
-
-/// A run that found something, as a file has it; time passes when nobody can run.
-pub fn record_of(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Record {
-    Record { setting, time: TimeRule::WhenIdle, deviations, finding: finding.to_string() }
+    let Caught { plan, report, finding, .. } = caught;
+    let (deviations, trace) = (report.deviations.clone(), report.trace_hash);
+    Record { setting, time: plan.time, deviations, trace, finding: finding.to_string() }
 }
 
 /// How a run from a file went.
@@ -266,6 +271,8 @@ fn shard_json(
 ) -> serde_json::Value {
     let about = [
         ("format", merge::FORMAT.into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("texts", texts(&search.scripts).into()),
         ("scenes", search.scripts.iter().map(|script| script.name.as_str()).collect()),
         ("behaviour", options.behaviour.as_str().into()),
         ("explore", if search.explore == Explore::Random { "random" } else { "pct" }.into()),
@@ -279,17 +286,26 @@ fn shard_json(
     whole
 }
 
+/// Names what scenes say: a file may have been changed between two shards.
+fn texts(scripts: &[Arc<Script>]) -> String {
+    let mut hash = DefaultHasher::new();
+    scripts.iter().for_each(|script| script.source.hash(&mut hash));
+    format!("{:016x}", hash.finish())
+}
+
 /// The same for scripts.
 pub fn json(found: &explore::Found) -> serde_json::Value {
     serde_json::json!({
         "runs": found.runs,
         "stale_binds": found.reached.stale_binds,
+        "never_met": found.never_met,
         "found": found.caught.as_ref().map(|caught| serde_json::json!({
             "scene": caught.script.name,
             "seed": caught.plan.seed,
             "manner": manner_name(caught.manner),
             "plan": caught.plan.to_string(),
             "finding": caught.finding.to_string(),
+            "step": caught.step,
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),
             "replays": caught.replays,

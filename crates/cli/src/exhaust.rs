@@ -1,14 +1,15 @@
 //! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
 //! many deviations.
 
-use crate::check::{Options, record_of};
+use crate::check::{Options, can_be_played};
+use crate::explain::schedule;
 use crate::progress;
 use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
 use check::explore::Setting;
 use check::finding::Finding;
 use check::plan::Explore;
-use check::replay::{Deviation, manner_name};
+use check::replay::{Deviation, Record, TimeRule, manner_name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -38,18 +39,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             let time = options.time.unwrap_or(TIME);
             let mut done =
                 options.deviations.map_or_else(|| every_class(&setting, time), |most| few(&setting, most, time));
+            done.failure.as_ref().map_or(Ok(()), |(finding, _)| can_be_played(finding))?;
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
             done.json["manner"] = manner_name(manner).into();
+            let record = done.failure.map(|(finding, deviations)| (record(setting, deviations, &finding), finding));
+            done.json["found"] = record.as_ref().map(|(record, finding)| found_json(record, finding)).into();
             json.push(done.json);
-            let Some((finding, deviations)) = done.failure else { continue };
-            let schedule: Vec<String> = deviations.iter().map(ToString::to_string).collect();
-            say!(
-                "  {finding}\n  schedule: {}",
-                if schedule.is_empty() { "nobody is preempted".into() } else { schedule.join(" ") }
-            );
+            let Some((record, finding)) = record else { continue };
+            say!("  {finding}\n  schedule: {}", schedule(&record));
             if let (false, Some(path)) = (found, &options.save) {
-                let record = record_of(setting, deviations, &finding);
                 std::fs::write(path, record.to_string())
                     .with_context(|| format!("{} cannot be written", path.display()))?;
             }
@@ -61,6 +60,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         say!("{}", Value::from(json));
     }
     Ok(if found { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// A run that found something, as a file has it.
+fn record(setting: Setting, deviations: Vec<Deviation>, finding: &Finding) -> Record {
+    let (time, finding) = (TimeRule::WhenIdle, finding.to_string());
+    let trace = setting.replay(&deviations, time).report.trace_hash;
+    Record { setting, time, deviations, trace, finding }
+}
+
+/// The same for scripts.
+fn found_json(record: &Record, finding: &Finding) -> Value {
+    json!({ "finding": record.finding, "kind": finding.kind(), "deviations": record.deviations.len(), "run": record.to_string() })
 }
 
 fn every_class(setting: &Setting, time: Duration) -> Done {

@@ -1,15 +1,17 @@
 //! `pontoon explain`: the smallest failing run of a scene, told for a mail; `pontoon replay`: a run from its file.
 
-use crate::check::{scene, tell_run};
+use crate::check::{can_be_played, scene, tell_run};
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explain::{self, Names, Rows, html::About};
-use check::explore::{self, Caught, Search, Setting};
+use check::explore::{self, Caught, Ran, Search, Setting};
+use check::finding::Finding;
 use check::plan::Explore;
 use check::replay::{Record, manner_name};
 use check::script::Script;
-use check::shrink::shrink;
+use check::shrink::smallest;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,19 +66,26 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let found = explore::search(&search);
     let Some(caught) = found.caught else {
         say!("{}: {} runs, nothing found{}", script.name, found.runs, with(&behaviours));
+        options.html.iter().chain(&options.save).for_each(|path| say!("{} is not written", path.display()));
+        if options.json {
+            let (scene, behaviour) = (&script.name, &behaviours);
+            say!("{}", json!({ "scene": scene, "behaviour": behaviour, "runs": found.runs, "finding": null }));
+        }
         return Ok(ExitCode::SUCCESS);
     };
+    can_be_played(&caught.finding)?;
     let setting = Setting::new(script, caught.manner, behaviours, Explore::Random);
-    let shrunk = shrink(&setting, &caught);
+    let shrunk = smallest(&setting, &caught);
     let hits = (0..TRIED).filter(|seed| setting.run_seed(*seed).finding.is_some()).count();
     let finding = shrunk.ran.finding.as_ref().unwrap_or(&caught.finding).to_string();
-    let record = Record { setting: setting.clone(), time: shrunk.time, deviations: shrunk.deviations.clone(), finding };
+    let (time, deviations, trace) = (shrunk.time, shrunk.deviations, shrunk.ran.report.trace_hash);
+    let record = Record { setting: setting.clone(), time, deviations, trace, finding };
     let told = story(&record, &caught)?;
     let switches = record.deviations.len();
     let needs = match switches {
         0 => "It needs no race: it happens when nobody is preempted".to_owned(),
         1 => "It needs one switch at the right place".to_owned(),
-        n => format!("It needs {n} switches at the right places"),
+        n => format!("It needs {n} switches at the right places at most"),
     };
     say!();
     let notes = [
@@ -102,7 +111,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         say!("again: pontoon replay {}", path.display());
     }
     if options.json {
-        let json = serde_json::json!({
+        let json = json!({
             "scene": setting.script.name, "behaviour": setting.behaviours, "manner": manner_name(setting.manner),
             "seed": caught.plan.seed, "finding": record.finding, "kind": caught.finding.kind(),
             "deviations": switches, "uniform_hits": hits, "uniform_runs": TRIED,
@@ -120,7 +129,8 @@ fn sentence(shows: &str) -> &str {
     shows.trim_end_matches('.')
 }
 
-fn schedule(record: &Record) -> String {
+/// Its deviations, in words where there are none.
+pub fn schedule(record: &Record) -> String {
     let all: Vec<String> = record.deviations.iter().map(ToString::to_string).collect();
     if all.is_empty() { "nobody is preempted".into() } else { all.join(" ") }
 }
@@ -134,7 +144,7 @@ fn title(record: &Record) -> String {
 fn story(record: &Record, caught: &Caught) -> Result<Rows> {
     let setting = &record.setting;
     let (ran, story) = setting.tell(&record.deviations, record.time);
-    if ran.finding.as_ref().map(check::finding::Finding::kind) != Some(caught.finding.kind()) {
+    if ran.finding.as_ref().map(Finding::kind) != Some(caught.finding.kind()) {
         bail!("the shrunk run does not fail again: this is a defect of the checker");
     }
     say!("{}", title(record));
@@ -151,6 +161,9 @@ fn story(record: &Record, caught: &Caught) -> Result<Rows> {
 pub struct ReplayOptions {
     /// A file that `check --save` or `explain --save` wrote, or `run` of a cell of `judge --json`; - reads it from standard input
     file: PathBuf,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Makes a run again; exit code 1 where it finds what it found, 2 where it does not.
@@ -163,10 +176,23 @@ pub fn replay(options: &ReplayOptions) -> Result<ExitCode> {
     let text = text.with_context(|| format!("{path} cannot be read"))?;
     let record = Record::parse(&text).map_err(|message| anyhow!("{path}: {message}"))?;
     let ran = record.run();
-    let found = ran.finding.as_ref().map(ToString::to_string).unwrap_or_default();
     tell_run(&record, &ran);
-    if found.replace('\n', " ") != record.finding {
-        bail!("{path} says '{}', the run gave '{found}': engine, driver or checker changed since", record.finding);
+    let met = record.is_met_by(&ran);
+    if options.json {
+        say!("{}", replay_json(&record, &ran, met.is_ok()));
+    }
+    if let Err(difference) = met {
+        bail!("{path}: {difference}: the file, the engine, the driver or the checker changed since");
     }
     Ok(if ran.finding.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// How it went, for scripts.
+fn replay_json(record: &Record, ran: &Ran, same: bool) -> serde_json::Value {
+    let Setting { script, manner, behaviours, .. } = &record.setting;
+    json!({
+        "scene": script.name, "behaviour": behaviours, "manner": manner_name(*manner),
+        "finding": ran.finding.as_ref().map(ToString::to_string), "kind": ran.finding.as_ref().map(Finding::kind),
+        "steps": ran.report.steps, "trace": format!("{:016x}", ran.report.trace_hash), "same": same,
+    })
 }

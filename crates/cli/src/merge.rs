@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a shard's line begins with.
-pub const FORMAT: &str = "pontoon-check 1";
+pub const FORMAT: &str = "pontoon-check 2";
 /// What all shards of a check agree on.
-const COMMON: [&str; 6] = ["format", "scenes", "behaviour", "explore", "manners", "seeds"];
+const COMMON: [&str; 8] = ["format", "version", "scenes", "texts", "behaviour", "explore", "manners", "seeds"];
 
 /// Options of `merge`.
 #[derive(Args)]
@@ -31,12 +31,14 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let shards = options.files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     let whole = join(&shards)?;
-    let (runs, parts) = (&whole["runs"], shards.len());
+    let (runs, parts) = (&whole["runs"], format!("{} shards{}", shards.len(), ended_by_time(&shards)));
+    let never_met = whole["never_met"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    never_met.for_each(|never| say!("{never}: no run met it"));
     match &whole["found"] {
-        Value::Null => say!("{parts} shards, {runs} runs: nothing found"),
+        Value::Null => say!("{parts}, {runs} runs: nothing found"),
         found => {
             let [scene, finding] = ["scene", "finding"].map(|name| found[name].as_str().unwrap_or_default());
-            say!("{parts} shards, {runs} runs: found in scene {scene} at seed {}\n  {finding}", found["seed"]);
+            say!("{parts}, {runs} runs: found in scene {scene} at seed {}\n  {finding}", found["seed"]);
             if let (Some(path), Some(run)) = (&options.save, found["run"].as_str()) {
                 std::fs::write(path, run).with_context(|| format!("{} cannot be written", path.display()))?;
                 say!("  again: pontoon replay {}", path.display());
@@ -59,6 +61,20 @@ fn read(path: &Path) -> Result<Value> {
         bail!("{name} is not of this version of `pontoon check --json`: it must say '{FORMAT}'");
     }
     Ok(shard)
+}
+
+/// Which shards did not run all of their seeds, in words.
+fn ended_by_time(shards: &[Value]) -> String {
+    let ended = shards.iter().filter(|shard| shard["ended_early"] == true).map(|shard| shard["shard"][0].to_string());
+    let ended: Vec<String> = ended.collect();
+    if ended.is_empty() { String::new() } else { format!(" (ended by the time: {})", ended.join(", ")) }
+}
+
+/// Injections that no shard met.
+fn never_met(shards: &[Value]) -> Vec<&Value> {
+    let of = |shard: &'_ Value| shard["never_met"].as_array().cloned().unwrap_or_default();
+    let all = shards.first().and_then(|shard| shard["never_met"].as_array()).into_iter().flatten();
+    all.filter(|never| shards.iter().all(|shard| of(shard).contains(never))).collect()
 }
 
 /// One answer of all shards. An error says what is missing, twice, or of another check.
@@ -85,7 +101,9 @@ fn join(shards: &[Value]) -> Result<Value> {
     let runs = shards.iter().map(|shard| number(&shard["runs"])).sum::<Result<u64>>()?;
     let found = parts.values().map(|shard| &shard["found"]).find(|found| !found.is_null());
     let ended_early = shards.iter().any(|shard| shard["ended_early"] == true);
-    let mut whole = json!({ "shard": [1, 1], "ended_early": ended_early, "runs": runs, "found": found });
+    let never_met = never_met(shards);
+    let mut whole =
+        json!({ "shard": [1, 1], "ended_early": ended_early, "runs": runs, "never_met": never_met, "found": found });
     COMMON.iter().for_each(|field| whole[*field] = first[*field].clone());
     Ok(whole)
 }
@@ -97,7 +115,7 @@ mod tests {
     fn shard(part: u64, seed: Option<u64>) -> Value {
         let found = seed.map(|seed| json!({ "scene": "a-1", "seed": seed }));
         json!({
-            "format": FORMAT, "scenes": ["a-1"], "behaviour": "", "explore": "pct", "manners": ["linux"],
+            "format": FORMAT, "version": "1", "scenes": ["a-1"], "texts": "0", "behaviour": "", "explore": "pct", "manners": ["linux"],
             "seeds": [0, 30], "shard": [part, 3], "ended_early": false, "runs": 10, "found": found,
         })
     }
@@ -113,6 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_did_not_run_all_of_its_seeds_is_told() {
+        let mut shards = [shard(1, None), shard(2, None), shard(3, None)];
+        assert_eq!(ended_by_time(&shards), "");
+        shards[1]["ended_early"] = true.into();
+        assert_eq!(ended_by_time(&shards), " (ended by the time: 2)");
+    }
+
+    #[test]
+    fn an_injection_that_one_shard_met_is_met() {
+        let of = |never: &[&str]| json!({ "never_met": never });
+        assert_eq!(never_met(&[of(&["a", "b"]), of(&["b", "c"])]), [&json!("b")]);
+    }
+
+    #[test]
     fn what_does_not_belong_together_is_refused() {
         let other = |field: &str, value: Value| {
             let mut shard = shard(3, None);
@@ -122,6 +154,8 @@ mod tests {
         let cases = [
             (shard(2, None), "part 2 of 3 is there twice"),
             (other("behaviour", json!("a=upstream")), "'behaviour' is"),
+            (other("texts", json!("1")), "'texts' is"),
+            (other("version", json!("2")), "'version' is"),
             (other("shard", json!([3, 4])), "one is of 3 parts, one of 4"),
             (other("shard", json!(["x", 3])), "where a number belongs"),
         ];

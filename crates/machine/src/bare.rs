@@ -145,7 +145,7 @@ impl Bare {
             system: SystemAccess::AtOnce,
             pool: None,
         };
-        let core = Core::all_watched(&plan, |_| phases.clone())?.into_iter().next().ok_or(Errno::EINVAL)?;
+        let core = Core::all_watched(&plan, |_, _| phases.clone())?.into_iter().next().ok_or(Errno::EINVAL)?;
         let program = Program::new(core.device().open(), mm.clone(), ARGUMENTS);
         let vm = program.vm_create()?;
         program.bind_mirror(vm, PVC_LARGE.va_bits, None)?;

@@ -1,8 +1,8 @@
 //! The registry of behaviours: names that a user may choose, each with the kernel function it stands for.
 //!
 //! A behaviour is `KEY=VARIANT`. The default of every key is the correct one; `upstream` is what Linux 7.2
-//! does; `patch` is a switch of the posted patch, of which a list may have several; `plant` switches on a mistake made on
-//! purpose, where a programmer would make it.
+//! does; `patch` is a switch of the posted patch, of which a list may have several; of any other key it has one. `plant` switches
+//! on a mistake made on purpose, where a programmer would make it.
 
 use gpusvm::FromOthers;
 use std::fmt::Write;
@@ -265,6 +265,11 @@ impl Variant {
     pub const fn changes_a_rule(&self) -> bool {
         self.apply.is_some()
     }
+
+    /// Whether a list may have others of its key beside it.
+    fn adds_up(&self) -> bool {
+        self.key == "patch"
+    }
 }
 
 /// Upstream, which the posted patch is put on.
@@ -276,10 +281,16 @@ fn without_patch(to: &mut Behaviours) {
 
 /// What a list such as `a=upstream,plant=no-flush` chooses; the error names what would be accepted.
 pub fn parse(list: &str) -> Result<Behaviours, String> {
-    let mut behaviours = Behaviours::CORRECT;
+    let (mut behaviours, mut chosen) = (Behaviours::CORRECT, Vec::<&Variant>::new());
     for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let variant = VARIANTS.iter().find(|v| item.split_once('=') == Some((v.key, v.name)));
         let variant = variant.ok_or_else(|| unknown(item))?;
+        if let Some(Variant { key, name, .. }) =
+            chosen.iter().find(|other| other.key == variant.key && !variant.adds_up())
+        {
+            return Err(format!("'{key}={name}' and '{item}' are two variants of one rule: choose one"));
+        }
+        chosen.push(variant);
         variant.apply.into_iter().for_each(|apply| apply(&mut behaviours));
     }
     Ok(behaviours)
@@ -304,5 +315,13 @@ mod tests {
         assert!(parse("a").is_err());
         assert!(parse("a=upstream, plant=no-flush,").is_ok());
         assert!(parse("").is_ok());
+    }
+
+    #[test]
+    fn a_rule_has_one_variant_and_the_patch_many_switches() {
+        let error = parse("a=upstream,c=posted,a=ours").err().expect("refused");
+        assert_eq!(error, "'a=upstream' and 'a=ours' are two variants of one rule: choose one");
+        assert!(parse("plant=no-flush,plant=no-flush").is_err());
+        assert!(parse("patch=none,patch=peer-map,patch=enospc,a=upstream").is_ok());
     }
 }

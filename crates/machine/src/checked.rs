@@ -73,7 +73,7 @@ impl Checked {
         Self::on(platforms, config, manner, behaviours, Injection::default(), Company::Alone, None)
     }
 
-    /// The same with faults of the hardware and of company; where somebody writes down what happens, the ledgers stay empty.
+    /// The same with faults of the hardware and of company, and perhaps with somebody who writes down what happens.
     pub fn on(
         platforms: &[&'static Platform],
         config: Config,
@@ -102,7 +102,7 @@ impl Checked {
         let plan = Plan { platforms: platforms.to_vec(), rules, injection, mm, memory, system, pool };
         let cores = match story {
             None => Core::all(&plan)?,
-            Some(story) => Core::all_watched(&plan, |device| Story::of(story, device))?,
+            Some(story) => Core::all_watched(&plan, |device, ledger| Story::of(story, device, ledger))?,
         };
         let shared = match (&world, &plan.pool) {
             (Some(world), Some(pool)) => {

@@ -6,6 +6,7 @@
 //! Locking: one leaf lock.
 
 use crate::interconnect::DeviceId;
+use crate::ledger::Ledger;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 use sync::Mutex;
@@ -67,9 +68,9 @@ impl Story {
         sync::unscheduled(|| self.lines.lock().watched.push((Arc::downgrade(gpu), 0)));
     }
 
-    /// Who writes down what happens in a device.
-    pub(crate) fn of(this: &Arc<Self>, device: DeviceId) -> Arc<Scribe> {
-        Arc::new(Scribe { story: this.clone(), device })
+    /// Who writes down what happens in a device, and has it counted as in a run that nobody writes down.
+    pub(crate) fn of(this: &Arc<Self>, device: DeviceId, ledger: &Arc<Ledger>) -> Arc<Scribe> {
+        Arc::new(Scribe { story: this.clone(), device, ledger: ledger.clone() })
     }
 
     /// A step of the scene begins.
@@ -117,22 +118,27 @@ fn records(gpu: &Weak<Gpu>, told: usize) -> Vec<Record> {
 pub(crate) struct Scribe {
     story: Arc<Story>,
     device: DeviceId,
+    ledger: Arc<Ledger>,
 }
 
 impl gpusvm::Observer for Scribe {
     fn event(&self, event: &SvmEvent) {
+        gpusvm::Observer::event(&*self.ledger, event);
         self.story.tell(Told::Svm(*event), None);
     }
     fn event_at(&self, event: &SvmEvent, at: &'static Location<'static>) {
+        gpusvm::Observer::event(&*self.ledger, event);
         self.story.tell(Told::Svm(*event), Some(at));
     }
 }
 
 impl xe_kmd::Observer for Scribe {
     fn event(&self, event: &DriverEvent) {
+        xe_kmd::Observer::event(&*self.ledger, event);
         self.story.tell(Told::Driver(self.device, *event), None);
     }
     fn event_at(&self, event: &DriverEvent, at: &'static Location<'static>) {
+        xe_kmd::Observer::event(&*self.ledger, event);
         self.story.tell(Told::Driver(self.device, *event), Some(at));
     }
 }

@@ -90,14 +90,18 @@ impl Core {
         })
     }
 
-    /// The same, with other observers, one of each device, in the ledgers' place: these stay empty.
-    pub fn all_watched<W>(plan: &Plan, watcher: impl Fn(DeviceId) -> Arc<W>) -> Result<Vec<Arc<Self>>, Errno>
+    /// The same, with other observers, one of each device: its ledger knows what they tell it.
+    pub fn all_watched<W>(
+        plan: &Plan,
+        watcher: impl Fn(DeviceId, &Arc<Ledger>) -> Arc<W>,
+    ) -> Result<Vec<Arc<Self>>, Errno>
     where
         W: xe_kmd::Observer + gpusvm::Observer + 'static,
     {
         Self::each(plan, |device| {
-            let watcher = watcher(device);
-            Watchers { observer: watcher.clone(), svm_observer: watcher, ledger: Arc::default() }
+            let ledger = Arc::default();
+            let watcher = watcher(device, &ledger);
+            Watchers { observer: watcher.clone(), svm_observer: watcher, ledger }
         })
     }
 

@@ -88,6 +88,11 @@ impl Sim {
     pub fn claims_in_progress(&self) -> usize {
         self.lock().claims.iter().count()
     }
+    /// The same, and how often each thing may still go wrong.
+    pub fn claims_and_injection(&self) -> (usize, Injection) {
+        let state = self.lock();
+        (state.claims.iter().count(), state.injection)
+    }
     /// What may go wrong from now on.
     pub fn inject(&self, injection: Injection) {
         self.lock().injection = injection;

@@ -83,6 +83,11 @@ impl Copier {
         Self { copies: AtomicU64::new(0) }
     }
 
+    /// Pages of all jobs so far.
+    pub(crate) fn copies(&self) -> u64 {
+        self.copies.load()
+    }
+
     /// Executes a job on the engine of `mmu`'s tile, on the calling thread, and reports how its pages travelled, in
     /// order. The bus may take locks of the host's memory and may block.
     pub(crate) fn copy(&self, chip: &Chip, mmu: &Mmu, job: &CopyJob, report: &mut Report<'_>) {

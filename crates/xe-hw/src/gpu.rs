@@ -124,6 +124,12 @@ impl Gpu {
         (!fails).then(|| self.iommu_map(frame, pages, write))
     }
 
+    /// How many pages were to be copied, and, where mappings may fail, how many were asked for: what the faults of those go by. No
+    /// scheduling point.
+    pub fn numbered(&self) -> (u64, u64) {
+        sync::unscheduled(|| (self.copier.copies(), self.maps.load()))
+    }
+
     /// Ends that. An access that the IOMMU has already let through is not waited for. A translation that a TLB still has
     /// is recorded: its next use would be a stray access.
     pub fn iommu_unmap(&self, iova: Iova, pages: usize) {

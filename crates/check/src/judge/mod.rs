@@ -236,8 +236,8 @@ pub fn cell(question: &Question) -> Cell {
             cell.reached = reached;
         }
         if let Some(finding) = finding {
-            let (time, deviations) = (Plan::of(script, Explore::Pct, seed).time, report.deviations);
-            let record = Record { setting, time, deviations, finding: finding.to_string() };
+            let (time, trace) = (Plan::of(script, Explore::Pct, seed).time, report.trace_hash);
+            let record = Record { setting, time, deviations: report.deviations, trace, finding: finding.to_string() };
             cell.failure = Some(Failure { seed, finding, record });
             break;
         }

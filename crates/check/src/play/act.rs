@@ -17,9 +17,17 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 
 /// Does a step as often as it says.
 pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
+    let done = each_time(stage, hand, step);
+    if done.is_err() {
+        stage.broke_in(step);
+    }
+    done
+}
+
+fn each_time(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
     for _ in 0..step.times {
         stage.tell_step(&step.text);
-        let done = action(stage, hand, &step.action);
+        let done = action(stage, hand, &step.action).map_err(|finding| stage.at_step(step, finding));
         match (&step.action, step.fails, done) {
             (_, false, done) => done?,
             (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
@@ -93,8 +101,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Fill(tile) => stage.fill(&hand.programs, *tile),
         Action::Drain(tile) => stage.drain(&hand.programs, *tile),
         Action::Holds(tile, bytes) => oracle::holds(&stage.checked, stage.vram_node(*tile), *bytes),
-        Action::Counts(expected) if !stage.is_told() => stage.tally().judge(expected),
-        Action::Counts(_) => Ok(()),
+        Action::Counts(expected) => stage.tally().judge(expected),
         Action::Rest => audit::all(stage),
         Action::Forgotten(span) => audit::forgotten(stage, range(stage, span)?),
         Action::Process { takes, tile, bytes } => stage.neighbour(*takes, *tile, *bytes),
@@ -207,7 +214,7 @@ fn moved(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Find
 /// How long a child waits that is late: until everybody else waits too, where time does not race.
 const LATE_NS: u64 = 1_000;
 
-/// The child reads every word that is known. Nothing may be there that was begun after the fork.
+/// The child reads every word that is known. Nothing may be there that was begun after the fork, but where memory is shared.
 fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
     let sim = &stage.checked.sim;
     let child = stage.checked.fork().map_err(|e| refused("fork", e))?;
@@ -222,6 +229,7 @@ fn fork(stage: &Stage, hand: &Hand<'_>, late: bool) -> Result<(), Finding> {
         let load = |offset| {
             let found = sim.child_load_u64(child, at.add(offset)).map_err(|e| signal("the child's load", e))?;
             let writer = (1..).zip(&begun).find(|(number, _)| number * WORD == offset);
+            let writer = writer.filter(|_| !stage.script.is_shared(piece));
             newer = newer.or(writer.filter(|(_, begun)| step_of(found) > **begun).map(|_| (page, found)));
             Ok(found)
         };

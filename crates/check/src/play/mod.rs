@@ -1,12 +1,13 @@
 //! Plays a scene inside a checked run, and judges what it leaves.
 //!
-//! `stage` is the process that the scene runs in, with its `vms`; `hand` a thread of it, with its `desk`; `act`, `job` and `plain` do the steps; `words` says
+//! `stage` is the process that the scene runs in, with its `vms`; `hand` a thread of it, with its `desk`; `inject` says what goes wrong; `act`, `job` and `plain` do the steps; `words` says
 //! what memory must hold; `oracle` judges everything else.
 
 mod act;
 mod audit;
 mod desk;
 mod hand;
+mod inject;
 mod job;
 mod oracle;
 mod plain;
@@ -17,7 +18,7 @@ mod vms;
 mod words;
 
 use crate::finding::{Finding, Lost};
-use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb};
+use crate::script::{Action, Agent, Phase, Piece, Script, Span, Step, Thread, Verb, Writer};
 use desk::Desk;
 use hand::Hand;
 use machine::behaviour;
@@ -49,6 +50,10 @@ pub struct Reached {
     pub copied_pages: u64,
     /// How often such pages crossed the system's bus.
     pub bus_pages: u64,
+    /// Which injections of the scene struck, in their order.
+    pub met: Vec<bool>,
+    /// The step that found what was found, with its line; none where that was found when all steps were done.
+    pub step: Option<String>,
     /// Where each piece of memory lay at the end.
     pub places: Vec<(String, HostRange)>,
 }
@@ -65,7 +70,7 @@ pub struct How {
     /// Whether everybody comes to rest before a phase and behind the last one, so that what nobody waits for is not in the way
     /// of what follows.
     pub calm: bool,
-    /// Who writes down what happens; [`Reached`] has no counts then.
+    /// Who writes down what happens.
     pub story: Option<Arc<Story>>,
 }
 
@@ -75,7 +80,9 @@ pub fn play(script: &Arc<Script>, how: &How, reached: &mut Reached) -> Result<()
     let stage = Arc::new(Stage::set(script, how, behaviours)?);
     let outcome = phases(&stage, how, reached);
     stage.close();
-    let ended = oracle::after_close(&stage.checked, stage.tables, outcome.is_ok());
+    let (claims, left) = stage.checked.sim.claims_and_injection();
+    let ended = oracle::after_close(&stage.checked, (claims, stage.tables), outcome.is_ok());
+    reached.met = inject::met(script, &stage.checked, &left);
     outcome.and(ended)
 }
 
@@ -104,7 +111,13 @@ fn phases(stage: &Arc<Stage>, how: &How, reached: &mut Reached) -> Result<(), Fi
     let outcome = outcome.and_then(|()| audit::mirrors(stage));
     let data = last_look(stage, &model);
     // Lost data says more than the error that it led to.
-    let outcome = if matches!(outcome, Err(Finding::TooEarly { .. })) { outcome } else { data.and(outcome) };
+    if matches!(outcome, Err(Finding::TooEarly { .. })) {
+        return outcome;
+    }
+    if data.is_err() {
+        reached.step = None;
+    }
+    let outcome = data.and(outcome);
     outcome.and_then(|()| oracle::at_rest(&stage.checked, &stage.script))
 }
 
@@ -124,10 +137,18 @@ fn together(stage: &Arc<Stage>, model: &Model, threads: &[Thread]) -> (Model, Re
         handle.join();
         if let Some((known, done)) = ended.with(Option::take) {
             all.push(known);
-            outcome = outcome.and(done);
+            outcome = graver(outcome, done);
         }
     }
     (model.after(&shared.1, all), outcome)
+}
+
+/// How two threads ended. One that waited for what another had not done, as that one had failed, says less.
+fn graver(one: Result<(), Finding>, other: Result<(), Finding>) -> Result<(), Finding> {
+    match (one, other) {
+        (Err(Finding::Scene(_)), Err(other)) => Err(other),
+        (one, other) => one.and(other),
+    }
 }
 
 /// What a thread leaves: what it knows, and how it ended.
@@ -164,25 +185,49 @@ fn changes(script: &Script, threads: &[Thread]) -> Changes {
     let mut empties = |step: &Step| {
         let pages = |span: &Span| span.each().map(|page| script.root(span.of, page)).collect::<Vec<Page>>();
         match &step.action {
-            Action::Unmap(span) | Action::Move { from: span, keep: false, .. } => {
+            Action::Unmap(span) => {
                 gone.extend(pages(span));
                 pages(span)
+            }
+            // What was where it moves to is replaced.
+            Action::Move { from, keep, .. } => {
+                gone.extend(pages(from).into_iter().filter(|_| !keep));
+                [pages(from), written(script, step)].concat()
             }
             Action::Map(span) => {
                 mapped.extend(pages(span));
                 Vec::new()
             }
-            Action::DontNeed(span) | Action::Free(span) | Action::Move { from: span, .. } => pages(span),
+            Action::DontNeed(span) | Action::Free(span) => pages(span),
             _ => Vec::new(),
         }
     };
     let emptied: Vec<BTreeSet<Page>> =
         threads.iter().map(|thread| thread.steps.iter().flat_map(&mut empties).collect()).collect();
-    let written = |thread: &Thread| thread.steps.iter().flat_map(|step| written(script, step)).collect::<Vec<_>>();
+    let pages = |thread: &Thread| thread.steps.iter().flat_map(|step| written(script, step)).collect::<Vec<_>>();
     let touched =
-        threads.iter().zip(&emptied).map(|(thread, emptied)| emptied.iter().copied().chain(written(thread)).collect());
+        threads.iter().zip(&emptied).map(|(thread, emptied)| emptied.iter().copied().chain(pages(thread)).collect());
     let touched = touched.collect();
-    Changes { emptied, gone: gone.difference(&mapped).copied().collect(), touched }
+    let is_move = |step: &Step| matches!(step.action, Action::Move { .. });
+    let written = match threads.iter().any(|thread| thread.steps.iter().any(is_move)) {
+        true => threads.iter().map(|thread| words(script, thread)).collect(),
+        false => Vec::new(),
+    };
+    Changes { emptied, gone: gone.difference(&mapped).copied().collect(), touched, written }
+}
+
+/// Words that a thread writes.
+fn words(script: &Script, thread: &Thread) -> BTreeSet<(Page, usize)> {
+    let of_step = |step: &Step| {
+        let agent = match step.action {
+            Action::Job { vm, tile, .. } => Agent::Tile { vm, tile },
+            Action::Cpu(_) => Agent::Cpu,
+            _ => return Vec::new(),
+        };
+        let writer = script.writers.iter().position(|writer| *writer == Writer { agent, thread: thread.number });
+        written(script, step).into_iter().zip(writer.into_iter().cycle()).collect()
+    };
+    thread.steps.iter().flat_map(of_step).collect()
 }
 
 /// Pages that a step writes, maps or moves to.

@@ -84,8 +84,7 @@ pub(super) fn tables_used(checked: &Checked) -> u64 {
 
 /// When the file is closed and the engines are stopped: nothing that the driver took is left, but the tables that it began
 /// with. A run that found something before ends all the same, but is not judged again.
-pub(super) fn after_close(checked: &Checked, tables: u64, judged: bool) -> Result<(), Finding> {
-    let claims = checked.sim.claims_in_progress();
+pub(super) fn after_close(checked: &Checked, (claims, tables): (usize, u64), judged: bool) -> Result<(), Finding> {
     let home = checked.end();
     // A reader that nobody waited for may have been in the middle of a copy.
     let mapped = checked.cores().map(|core| core.gpu().iommu_mapped_pages()).sum();

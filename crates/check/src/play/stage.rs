@@ -1,19 +1,20 @@
 //! What a scene is played on: a process with its memory, VMs, queues and buffers.
 
+use super::inject;
 use super::oracle;
 use super::shelf::Shelf;
 use super::tally::Tally;
 use super::vms::{OpenVm, tile_of_first};
 use super::{How, Reached};
 use crate::finding::Finding;
-use crate::script::{Action, Injected, Memory, MemoryKind, Piece, Script, VmKind};
-use machine::checked::{Checked, Company, Config, MapKind, MmInjection};
+use crate::script::{Action, Memory, MemoryKind, Piece, Script, Step, VmKind};
+use machine::checked::{Checked, Company, Config, MapKind};
 use machine::interconnect::{DeviceId, Node};
 use machine::ledger::Book;
 use machine::program::Program;
 use machine::stats::Way;
 use machine::story::{Story, Where};
-use machine::{Errno, Injection, RetryStep, behaviour::Behaviours};
+use machine::{Errno, RetryStep, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::{GpuVa, HostFrame, HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, bytes_of, pages_of};
@@ -68,12 +69,14 @@ pub(super) struct Now {
     seqs: BTreeMap<usize, u32>,
     pinned: BTreeSet<HostVa>,
     failed: bool,
+    /// The first step that found something.
+    broke: Option<String>,
 }
 
 impl Stage {
     /// Builds the device and everything that the scene declares.
     pub fn set(script: &Arc<Script>, how: &How, behaviours: Behaviours) -> Result<Self, Finding> {
-        let (mm, device) = injections(script);
+        let (mm, device) = inject::of(script);
         let config = Config::default();
         let has_neighbour = script.steps().any(|step| matches!(step.action, Action::Process { .. }));
         let company = if has_neighbour { Company::Shared } else { Company::Alone };
@@ -145,11 +148,6 @@ impl Stage {
     pub fn tally(&self) -> Tally {
         let all = Tally::of(&self.checked);
         self.now.with(|now| all.since(&std::mem::replace(&mut now.counted, all)))
-    }
-
-    /// Whether nobody counts: somebody writes down what happens instead.
-    pub const fn is_told(&self) -> bool {
-        self.story.is_some()
     }
 
     /// Where a page of a piece is.
@@ -280,6 +278,21 @@ impl Stage {
         }
     }
 
+    /// What a scene cannot have done has the place of the step.
+    pub fn at_step(&self, step: &Step, finding: Finding) -> Finding {
+        let (line, column) = step.place;
+        match finding {
+            Finding::Scene(what) => Finding::Scene(format!("{}:{line}:{column}: {what}", self.script.name)),
+            finding => finding,
+        }
+    }
+
+    /// A step has found something.
+    pub fn broke_in(&self, step: &Step) {
+        let told = format!("line {}: {}", step.place.0, step.text);
+        self.now.with(|now| _ = now.broke.get_or_insert(told));
+    }
+
     /// What the run came upon so far.
     pub fn reached(&self) -> Reached {
         let sum = |count: &dyn Fn(&Book) -> u64| self.checked.cores().map(|core| core.ledger().look(count)).sum();
@@ -293,6 +306,8 @@ impl Stage {
             gpu_faults: sum(&|book| book.stats.gpu_faults()),
             copied_pages: sum(&|book| book.copied_pages),
             bus_pages: sum(&|book| book.bus_pages),
+            met: Vec::new(),
+            step: self.now.with(|now| now.broke.clone()),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
     }
@@ -351,27 +366,6 @@ fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<Buf
 }
 
 /// What may go wrong: in the mm, and in the device.
-fn injections(script: &Script) -> (MmInjection, Injection) {
-    let (mut mm, mut device) = (MmInjection::default(), Injection::default());
-    for &(what, count) in &script.injections {
-        let times = u32::try_from(count).unwrap_or(u32::MAX);
-        match what {
-            Injected::CopyFails => device.fail_copy = Some(count),
-            Injected::CopyStops => device.stop_copy = Some(count),
-            Injected::MapFails => device.fail_maps.push(count),
-            Injected::LosePage => device.lose_page = Some(count),
-            Injected::Slow => mm.slow_ns = count,
-            Injected::Strangers => mm.strangers = times,
-            Injected::FlushDelay => device.flush_delay_ns = count,
-            Injected::Cuts => mm.cuts = times,
-            Injected::Refusals => mm.refusals = times,
-            Injected::Busy => mm.busy = times,
-            Injected::Shortages => mm.shortages = times,
-        }
-    }
-    (mm, device)
-}
-
 pub(super) fn refused(what: &str, error: Errno) -> Finding {
     Finding::Refused { what: format!("{what}: {error}") }
 }

@@ -27,10 +27,19 @@ pub(super) const fn step_of(mark: u64) -> u32 {
     (mark & ((1 << SEQ_BITS) - 1)) as u32
 }
 
+/// In the place of the last step that may have left a word: any later one, in whatever page it was when it was written.
+const OPEN: u32 = (1 << SEQ_BITS) - 1;
+
 /// The number of the step that left a value in that writer's word; none where it is no such value.
 fn seq_of(writer: usize, page: usize, value: u64) -> Option<u32> {
     let seq = step_of(value);
     (value == u64::from(mark(writer, page, seq))).then_some(seq)
+}
+
+/// The same, whatever page the word was written to.
+fn seq_in_any_page(writer: usize, value: u64) -> Option<u32> {
+    let page = value >> SEQ_BITS & ((1 << PAGE_BITS) - 1);
+    seq_of(writer, page as usize, value)
 }
 
 /// What is known of a word: a step of `low` to `high` left it, or it is 0.
@@ -43,6 +52,20 @@ pub(super) struct Word {
     pub zero: bool,
     /// Pages that it moved down since it was written: a mark has the number of the page that it was written to.
     pub moved: isize,
+}
+
+impl Word {
+    /// A word that is as one or the other of these.
+    fn or(self, other: Self) -> Self {
+        let (low, zero) = (self.low.min(other.low), self.zero || other.zero);
+        let high = if self.moved == other.moved { self.high.max(other.high) } else { OPEN };
+        Self { low, high, zero, moved: self.moved }
+    }
+
+    /// The last step that is known to have left it, else the first one that may have.
+    fn step(self) -> u32 {
+        if self.high == OPEN { self.low } else { self.high }
+    }
 }
 
 /// What is known of a counter.
@@ -70,6 +93,8 @@ pub(super) struct Changes {
     pub gone: BTreeSet<Page>,
     /// By thread of the phase: pages that it changes in whatever way.
     pub touched: Vec<BTreeSet<Page>>,
+    /// By thread of the phase, where any of them moves pages: words that it writes.
+    pub written: Vec<BTreeSet<(Page, usize)>>,
 }
 
 impl Changes {
@@ -77,9 +102,9 @@ impl Changes {
         self.emptied.iter().flatten().copied().collect()
     }
 
-    fn by_others(of: &[BTreeSet<Page>], thread: usize) -> BTreeSet<Page> {
+    fn by_others<T: Copy + Ord>(of: &[BTreeSet<T>], thread: usize) -> BTreeSet<T> {
         let others = of.iter().enumerate().filter(|(other, _)| *other != thread);
-        others.flat_map(|(_, pages)| pages).copied().collect()
+        others.flat_map(|(_, all)| all).copied().collect()
     }
 }
 
@@ -111,6 +136,8 @@ pub(super) struct Known {
     shared: BTreeSet<Page>,
     /// Pages that other threads change in whatever way.
     touched: BTreeSet<Page>,
+    /// Words that other threads write, where any thread moves pages.
+    written: BTreeSet<(Page, usize)>,
     /// Pages that this thread emptied.
     emptied: BTreeSet<Page>,
     gone: BTreeSet<Page>,
@@ -126,7 +153,8 @@ impl Model {
     pub fn view_of(&self, changes: &Changes, position: usize) -> View<'_> {
         let by_others = |of: &[BTreeSet<Page>]| Changes::by_others(of, position);
         let (shared, touched, gone) = (by_others(&changes.emptied), by_others(&changes.touched), self.gone.clone());
-        View { before: self, known: Known { shared, touched, gone, ..Known::default() } }
+        let written = Changes::by_others(&changes.written, position);
+        View { before: self, known: Known { shared, touched, written, gone, ..Known::default() } }
     }
 
     fn known(&self) -> impl Iterator<Item = Page> + '_ {
@@ -152,17 +180,19 @@ impl Model {
             count.low = if emptied.contains(page) { 0 } else { count.low };
         }
         next.gone.retain(|page| !emptied.contains(page));
+        let mut words = BTreeMap::new();
         for known in all {
             for ((page, writer), mut word) in known.words {
                 word.zero |= known.shared.contains(&page);
-                next.words.insert((page, writer), word);
+                words.entry((page, writer)).and_modify(|other: &mut Word| *other = other.or(word)).or_insert(word);
             }
             for (page, count) in known.counts {
                 let sum = next.counts.entry(page).or_default();
                 sum.low += if known.shared.contains(&page) { 0 } else { count.low };
-                sum.high += count.high;
+                sum.high = sum.high.saturating_add(count.high);
             }
         }
+        next.words.extend(words);
         next.gone.extend(changes.gone.iter().copied());
         next
     }
@@ -196,7 +226,7 @@ impl View<'_> {
     pub fn added(&mut self, page: Page, surely: bool) {
         let base = if self.known.alone { self.count(page) } else { Count::default() };
         let count = self.known.counts.entry(page).or_insert(base);
-        count.high += 1;
+        count.high = count.high.saturating_add(1);
         count.low += u64::from(surely);
     }
 
@@ -231,23 +261,26 @@ impl View<'_> {
         self.known.emptied.insert(page);
     }
 
-    /// This thread moved a page.
+    /// This thread moved a page. What others write to it beside that went along, or stayed behind.
     pub fn moved(&mut self, from: Page, to: Page) {
-        let is_shared = self.known.shared.contains(&from);
+        let may_be_empty = self.known.shared.contains(&from) || self.may_be_empty(from);
+        for writer in self.known_writers(to) {
+            self.known.words.insert((to, writer), Word::default());
+        }
         for writer in self.known_writers(from) {
             let word = self.word(from, writer);
-            self.known.words.insert(
-                (to, writer),
-                Word { zero: word.zero || is_shared, moved: word.moved + from.1 as isize - to.1 as isize, ..word },
-            );
+            let high = if self.known.written.contains(&(from, writer)) { OPEN } else { word.high };
+            let moved = word.moved + from.1 as isize - to.1 as isize;
+            self.known.words.insert((to, writer), Word { high, zero: word.zero || may_be_empty, moved, ..word });
         }
         let count = self.count(from);
-        self.known.counts.insert(to, Count { low: if is_shared { 0 } else { count.low }, ..count });
+        let high = if self.is_alone_at(from) { count.high } else { u64::MAX };
+        self.known.counts.insert(to, Count { low: if may_be_empty { 0 } else { count.low }, high });
         self.known.gone.remove(&to);
     }
 
     fn known_writers(&self, page: Page) -> Vec<usize> {
-        let all = self.before.words.keys().chain(self.known.words.keys());
+        let all = self.before.words.keys().chain(self.known.words.keys()).chain(&self.known.written);
         let writers: BTreeSet<usize> = all.filter(|(at, _)| *at == page).map(|(_, writer)| *writer).collect();
         writers.into_iter().collect()
     }
@@ -267,7 +300,7 @@ impl View<'_> {
             None => before,
             Some(own) if self.known.alone => own,
             Some(own) if self.known.emptied.contains(&page) => own,
-            Some(own) => Count { low: before.low + own.low, high: before.high + own.high },
+            Some(own) => Count { low: before.low + own.low, high: before.high.saturating_add(own.high) },
         }
     }
 
@@ -288,11 +321,12 @@ impl View<'_> {
         let zero = word.zero || word.low == 0 || self.may_be_empty(page);
         let high = if own || self.is_alone_at(page) { word.high } else { u32::MAX };
         let written = page.1.saturating_add_signed(word.moved);
-        let fits = match seq_of(writer, written, found) {
+        let seq = if word.high == OPEN { seq_in_any_page(writer, found) } else { seq_of(writer, written, found) };
+        let fits = match seq {
             Some(seq) => (word.low.max(1)..=high).contains(&seq),
             None => found == 0 && zero,
         };
-        let expected = if word.high == 0 { 0 } else { mark(writer, written, word.high).into() };
+        let expected = if word.step() == 0 { 0 } else { mark(writer, written, word.step()).into() };
         (!fits).then_some(Wrong { page, writer: Some(writer), expected, found })
     }
 

@@ -98,7 +98,10 @@ pub enum MemoryKind {
         first: usize,
     },
     /// What a `move` step makes.
-    Moved,
+    Moved {
+        /// Whether what moves there may have a file or shared memory behind it.
+        shared: bool,
+    },
     /// Pages of another piece, from this one on, which VMs can show at an address of its own as well (a userptr).
     Userptr {
         /// Which piece.
@@ -204,6 +207,8 @@ pub struct Thread {
 pub struct Step {
     /// As it was written.
     pub text: String,
+    /// Where: line and column, from 1.
+    pub place: (usize, usize),
     /// Times.
     pub times: u32,
     /// Whether it must be refused.
@@ -308,6 +313,28 @@ pub enum Injected {
     Busy,
     /// Allocations that fail.
     Shortages,
+}
+
+impl Injected {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 11] = [
+        ("copy-fails", Self::CopyFails),
+        ("copy-stops", Self::CopyStops),
+        ("map-fails", Self::MapFails),
+        ("lose-page", Self::LosePage),
+        ("flush-delay", Self::FlushDelay),
+        ("slow", Self::Slow),
+        ("cuts", Self::Cuts),
+        ("refusals", Self::Refusals),
+        ("busy", Self::Busy),
+        ("shortages", Self::Shortages),
+        ("strangers", Self::Strangers),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, injected)| *injected == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// What a step does.
@@ -542,10 +569,17 @@ impl Script {
                 MemoryKind::Part { of, first } | MemoryKind::Userptr { of, first, .. } => {
                     self.root(Piece::Memory(of), first + page)
                 }
-                MemoryKind::Mapping { .. } | MemoryKind::Moved => (piece, page),
+                MemoryKind::Mapping { .. } | MemoryKind::Moved { .. } => (piece, page),
             },
             Piece::Buffer(_) => (piece, page),
         }
+    }
+
+    /// Whether a file or shared memory may be behind a piece, so that a child sees what is written there after the fork.
+    pub fn is_shared(&self, piece: Piece) -> bool {
+        let (Piece::Memory(root), _) = self.root(piece, 0) else { return true };
+        let kind = self.memories[root].kind;
+        matches!(kind, MemoryKind::Mapping { shared: true, .. } | MemoryKind::Moved { shared: true })
     }
 
     /// The name of a piece.

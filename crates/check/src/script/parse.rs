@@ -31,7 +31,7 @@ pub(super) fn script(name: &str, text: &str) -> Result<Script, ScriptError> {
         }
         if line.starts_with(char::is_whitespace) {
             let thread = threads_now(&script, count.threads);
-            let step = steps::step(&mut at, &mut script, thread)?.with_text(line);
+            let step = steps::step(&mut at, &mut script, thread)?.with_text(last, line);
             match script.phases.last_mut() {
                 Some(Phase::Alone(steps)) => steps.push(step),
                 Some(Phase::Together(group)) => group.last_mut().map_or((), |thread| thread.steps.push(step)),
@@ -241,24 +241,12 @@ fn buffer(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
 }
 
 fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
-    let what = match at.word("what goes wrong")? {
-        "copy-fails" => Injected::CopyFails,
-        "copy-stops" => Injected::CopyStops,
-        "map-fails" => Injected::MapFails,
-        "lose-page" => Injected::LosePage,
-        "slow" => Injected::Slow,
-        "strangers" => Injected::Strangers,
-        "flush-delay" => Injected::FlushDelay,
-        "cuts" => Injected::Cuts,
-        "refusals" => Injected::Refusals,
-        "busy" => Injected::Busy,
-        "shortages" => Injected::Shortages,
-        word => {
-            let known = "copy-fails, copy-stops, map-fails, lose-page, flush-delay, slow, cuts, refusals, busy, shortages, \
-                         strangers";
-            return Err(at.error_before(format!("'{word}' cannot be injected; there are: {known}")));
-        }
-    };
+    let word = at.word("what goes wrong")?;
+    let known = Injected::ALL.iter().find(|(name, _)| *name == word);
+    let (_, what) = *known.ok_or_else(|| {
+        let names: Vec<&str> = Injected::ALL.iter().map(|(name, _)| *name).collect();
+        at.error_before(format!("'{word}' cannot be injected; there are: {}", names.join(", ")))
+    })?;
     script.injections.push((what, at.number("how often")?));
     Ok(())
 }
@@ -319,6 +307,7 @@ mod tests {
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
             ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
+            ("first\n  counts faults 3..1", "s:2:20: nothing happens 3 times at least and 1 at most"),
             ("vm p plain\nbuffer d 64K\nbuffer e 128K\nfirst\n  bind p d over e", "s:5:17: a buffer is bound over"),
         ];
         for (text, expected) in cases {

@@ -56,9 +56,9 @@ pub(super) const WORDS: [&str; 41] = [
 const MOST_WRITERS: usize = 14;
 
 impl Step {
-    pub(super) fn with_text(mut self, line: &str) -> Self {
-        self.text = line.trim().into();
-        self
+    pub(super) fn with_text(self, number: usize, line: &str) -> Self {
+        let column = 1 + line.chars().take_while(|c| c.is_whitespace()).count();
+        Self { text: line.trim().into(), place: (number, column), ..self }
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn step(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> R
     let times = at.times()?;
     let fails = at.take("fails");
     at.end()?;
-    Ok(Step { text: String::new(), times, fails, action })
+    Ok(Step { text: String::new(), place: (1, 1), times, fails, action })
 }
 
 fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Action, ScriptError> {
@@ -241,12 +241,15 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     let from = run(at, script)?;
     at.expect("to")?;
     let name = at.word("a new name")?.to_owned();
-    let pages = from.whole().len();
-    let to = match script.memories.iter().position(|memory| memory.name == name) {
-        Some(to) if script.memories[to].kind == MemoryKind::Moved && script.memories[to].pages == pages => to,
+    let (pages, is_shared) = (from.whole().len(), script.is_shared(from.of));
+    let to = match script.memories.iter_mut().enumerate().find(|(_, memory)| memory.name == name) {
+        Some((to, super::Memory { pages: known, kind: MemoryKind::Moved { shared }, .. })) if *known == pages => {
+            *shared |= is_shared;
+            to
+        }
         Some(_) => return Err(at.error_before(format!("'{name}' is memory of another kind or size already"))),
         None => {
-            script.memories.push(super::Memory { name, pages, kind: MemoryKind::Moved });
+            script.memories.push(super::Memory { name, pages, kind: MemoryKind::Moved { shared: is_shared } });
             script.memories.len() - 1
         }
     };
@@ -408,6 +411,9 @@ fn counts(at: &mut Cursor<'_>) -> Result<Vec<(Counted, RangeInclusive<u64>)>, Sc
             true if at.peek().is_none_or(|word| word == ",") => u64::MAX,
             true => at.number("how often at most")?,
         };
+        if least > most {
+            return Err(at.error_before(format!("nothing happens {least} times at least and {most} at most")));
+        }
         all.push((what, least..=most));
         if !at.take(",") {
             return Ok(all);

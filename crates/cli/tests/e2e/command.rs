@@ -149,7 +149,16 @@ fn a_finding_is_told_and_replayed_and_a_scene_is_read_from_a_file() {
     let check = ["check".as_ref(), scene.as_ref(), "--seeds".as_ref(), "0..5".as_ref()];
     let (code, text) = code_and_text(&check);
     assert!(code == Some(0) && text.contains("nothing found"), "{text}");
+    std::fs::write(&scene, "memory b 64K\nfirst\n  rest\n  tile0 read b fails\n").expect("a file");
+    let (code, text) = code_and_text(&check);
+    let first = text.lines().next().unwrap_or_default();
+    assert!(code == Some(1) && first.ends_with(" runs, in line 4: tile0 read b fails"), "{text}");
     std::fs::write(&scene, "memory b 64K\nfirst\n  tile0 wriet b\n").expect("a file");
     let (code, text) = code_and_text(&check);
     assert!(code == Some(2) && text.contains(":3:9: expected read, write or add"), "{text}");
+    std::fs::write(&scene, "memory b 64K\nfirst\n  close vm\n  tile0 read b\n").expect("a file");
+    let (code, text) = code_and_text(&check);
+    assert!(code == Some(2) && text.contains("own.scene:4:3: VM vm is not open here"), "{text}");
+    let (code, text) = code_and_text(&["explain".as_ref(), scene.as_ref()]);
+    assert!(code == Some(2) && text.contains("own.scene:4:3: VM vm is not open here"), "{text}");
 }

@@ -56,6 +56,26 @@ fn parts_of_a_search_are_the_search() {
     assert!(code == Some(2) && text.contains("--shard does not go with --explore exhaustive"), "{text}");
 }
 
+/// Parts that were played with other texts of a scene are none of one search.
+#[test]
+fn parts_of_a_scene_that_was_changed_are_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let scene = dir.path().join("own.scene");
+    let part = |n: u32, text: &str| {
+        std::fs::write(&scene, text).expect("a file");
+        let shard = format!("{n}/2");
+        let (code, text) =
+            run(&["check", scene.to_str().expect("text"), "--seeds", "0..4", "--shard", &shard, "--json"]);
+        assert_eq!(code, Some(0), "{text}");
+        let file = dir.path().join(format!("{n}.out"));
+        std::fs::write(&file, text).expect("a file");
+        file.to_str().expect("text").to_owned()
+    };
+    let files = [part(1, "memory b 64K\nfirst\n  tile0 write b\n"), part(2, "memory b 64K\nfirst\n  tile1 write b\n")];
+    let (code, text) = run(&["merge", &files[0], &files[1]]);
+    assert!(code == Some(2) && text.contains("shards of different checks: 'texts'"), "{text}");
+}
+
 #[test]
 fn a_search_ends_by_its_time() {
     let (code, text) = run(&["check", "c-1", "--time", "1s", "--json"]);
@@ -79,6 +99,38 @@ fn a_run_is_a_page_and_is_read_from_standard_input() {
     let run = std::fs::read(&saved).expect("a run");
     replay.stdin.take().expect("a pipe").write_all(&run).expect("it reads");
     assert_eq!(replay.wait().expect("it ends").code(), Some(1));
+}
+
+/// What a script reads is there whether something was found or not, and a file of a run that was changed is no run.
+#[test]
+fn every_command_of_a_search_has_a_line_for_scripts() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let saved = dir.path().join("c.run");
+    let saved = saved.to_str().expect("text");
+    let exhaustive = ["check", "c-2", "--manner", "linux", "--explore", "exhaustive", "--deviations", "1", "--json"];
+    let (code, text) = run(&[&exhaustive[..], &["--behaviour", "c=posted", "--save", saved]].concat());
+    let found = &last_line(&text)[0]["found"];
+    assert_eq!(
+        (code, &found["kind"], &found["deviations"]),
+        (Some(1), &"signalled too early".into(), &1.into()),
+        "{text}"
+    );
+    assert_eq!(found["run"].as_str(), std::fs::read_to_string(saved).ok().as_deref());
+    let (code, text) = run(&["replay", "--json", saved]);
+    let json = last_line(&text);
+    assert_eq!((code, &json["kind"], &json["same"]), (Some(1), &"signalled too early".into(), &true.into()), "{text}");
+    let changed = found["run"].as_str().expect("a run").replace("\nschedule ", "\nschedule 1>0 ");
+    std::fs::write(saved, changed).expect("a file");
+    let (code, text) = run(&["replay", saved]);
+    assert!(code == Some(2) && text.contains("its schedule cannot be followed: the run has no choice 1>0"), "{text}");
+    let (code, text) = run(&["check", "c-1", "--explore", "exhaustive", "--deviations", "0", "--json"]);
+    assert_eq!((code, &last_line(&text)[0]["found"]), (Some(0), &Value::Null), "{text}");
+
+    let page = dir.path().join("none.html");
+    let (code, text) = run(&["explain", "c-1", "--seeds", "0..2", "--json", "--html", page.to_str().expect("text")]);
+    let json = last_line(&text);
+    assert_eq!((code, &json["runs"], &json["finding"]), (Some(0), &4.into(), &Value::Null), "{text}");
+    assert!(text.contains("none.html is not written") && !page.exists(), "{text}");
 }
 
 /// Nobody reads a verdict by its colour alone, and a file gets none unless it is asked for.

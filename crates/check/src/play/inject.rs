@@ -1,0 +1,45 @@
+//! What a scene has go wrong, and whether it went wrong: an injection that no run of a search meets shows nothing.
+
+use crate::script::{Injected, Script};
+use machine::Injection;
+use machine::checked::{Checked, MmInjection};
+
+/// What may go wrong in the simulated mm, and in the devices.
+pub(super) fn of(script: &Script) -> (MmInjection, Injection) {
+    let (mut mm, mut device) = (MmInjection::default(), Injection::default());
+    for &(what, count) in &script.injections {
+        let times = u32::try_from(count).unwrap_or(u32::MAX);
+        match what {
+            Injected::CopyFails => device.fail_copy = Some(count),
+            Injected::CopyStops => device.stop_copy = Some(count),
+            Injected::MapFails => device.fail_maps.push(count),
+            Injected::LosePage => device.lose_page = Some(count),
+            Injected::Slow => mm.slow_ns = count,
+            Injected::Strangers => mm.strangers = times,
+            Injected::FlushDelay => device.flush_delay_ns = count,
+            Injected::Cuts => mm.cuts = times,
+            Injected::Refusals => mm.refusals = times,
+            Injected::Busy => mm.busy = times,
+            Injected::Shortages => mm.shortages = times,
+        }
+    }
+    (mm, device)
+}
+
+/// Which injections of a scene struck, by the copies and mappings that there were and by what of the simulated mm's is `left`.
+pub(super) fn met(script: &Script, checked: &Checked, left: &MmInjection) -> Vec<bool> {
+    let numbered: Vec<(u64, u64)> = checked.cores().map(|core| core.gpu().numbered()).collect();
+    let struck = |count: u64, left: u32| u64::from(left) < count;
+    let is_met = |&(what, number): &(Injected, u64)| match what {
+        Injected::CopyFails | Injected::CopyStops => numbered.iter().any(|(copies, _)| *copies > number),
+        Injected::MapFails => numbered.iter().any(|(_, maps)| *maps > number),
+        Injected::Strangers => struck(number, left.strangers),
+        Injected::Cuts => struck(number, left.cuts),
+        Injected::Refusals => struck(number, left.refusals),
+        Injected::Busy => struck(number, left.busy),
+        Injected::Shortages => struck(number, left.shortages),
+        // These hold for all that a run does.
+        Injected::LosePage | Injected::Slow | Injected::FlushDelay => true,
+    };
+    script.injections.iter().map(is_met).collect()
+}
