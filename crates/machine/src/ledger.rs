@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostRange, TileId};
-use xe_kmd::Serviced;
+use xe_kmd::{Errno, Serviced};
 use xe_spec::fault::Access;
 
 /// Migrations kept in full; later ones are only counted.
@@ -48,6 +48,17 @@ pub struct GpuFault {
     pub ns: u64,
 }
 
+impl GpuFault {
+    /// Why it was refused, if it was.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Errno> {
+        match self.outcome {
+            Serviced::Refused(errno) => Some(errno),
+            _ => None,
+        }
+    }
+}
+
 /// What happened so far: the counters of [`Stats`], what only the machine asks for beside them, and the first events in full.
 #[derive(Clone, Default, Debug)]
 pub struct Book {
@@ -75,8 +86,8 @@ pub struct Book {
     pub gt_stats: BTreeMap<u8, GtStats>,
     /// Everything in order, where somebody wants it.
     pub timeline: Timeline,
-    /// The first atomic that was refused: its tile and its address.
-    pub refused_atomic: Option<(TileId, u64)>,
+    /// The first fault that was refused for want of VRAM, or as it was an atomic's.
+    pub refused: Option<GpuFault>,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
     pub stubs: BTreeMap<(u8, &'static str), u64>,
 }
@@ -162,10 +173,12 @@ impl xe_kmd::Observer for Ledger {
             book.timeline.driver(event);
             match *event {
                 Event::Fault { tile, addr, access, outcome, ns, .. } => {
-                    if access == Access::Atomic && matches!(outcome, Serviced::Refused(_)) {
-                        book.refused_atomic.get_or_insert((tile, addr.0));
+                    let fault = GpuFault { tile, addr: addr.0, outcome, ns };
+                    let has_reason = |errno| access == Access::Atomic || errno == Errno::ENOMEM;
+                    if fault.refusal().is_some_and(has_reason) {
+                        book.refused.get_or_insert(fault);
                     }
-                    keep(&mut book.gpu_faults, GpuFault { tile, addr: addr.0, outcome, ns });
+                    keep(&mut book.gpu_faults, fault);
                 }
                 Event::Copy { carried, crossings, .. } => {
                     book.copied_pages += u64::from(carried);

@@ -1,23 +1,29 @@
-//! One line that says why an atomic of the GPU was refused: on this hardware it needs its memory in VRAM, and some memory can
-//! never be there.
+//! One line that says why a fault of the GPU was refused: there was no VRAM, or an atomic needs its memory there, as on this hardware, and
+//! some memory can never be there.
 //!
 //! Locking: none.
 
-use crate::device::Device;
+use crate::device::{Device, Errno};
 use crate::libc_calls;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// A job ended with EIO. Says once why, where the reason is an atomic.
+/// A job ended with EIO. Says once why, where the reason is one of these.
 pub fn explain(device: &dyn Device) {
     static SAID: AtomicBool = AtomicBool::new(false);
-    let Some((tile, addr)) = device.refused_atomic() else { return };
-    if !SAID.swap(true, Ordering::AcqRel) {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        let what = what_is_at(addr, &maps);
-        libc_calls::complain(&format!(
-            "EIO, as on hardware: an atomic of tile {tile} at {addr:#x} needs its memory in VRAM, and {what}"
+    let Some((tile, addr, errno)) = device.refused() else { return };
+    if SAID.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    if errno == Errno(libc::ENOMEM) {
+        return libc_calls::complain(&format!(
+            "EIO: a fault of tile {tile} at {addr:#x} found no VRAM: what there is is in use, or has a process that does not answer"
         ));
     }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let what = what_is_at(addr, &maps);
+    libc_calls::complain(&format!(
+        "EIO, as on hardware: an atomic of tile {tile} at {addr:#x} needs its memory in VRAM, and {what}"
+    ));
 }
 
 /// The end of the sentence.

@@ -11,11 +11,15 @@ pub fn point() {
 }
 
 /// Lets others run. In a loop that waits without a lock, this is what lets the loop end.
+///
+/// Live it is the shortest sleep there is (50 us, the timer's slack). `sched_yield` gives up a whole slice since Linux 6.18, and where
+/// several threads of two sessions do that in turn, the scheduler was seen to leave all others without a CPU for ten seconds, its own
+/// threads for a minute.
 pub fn yield_now() {
     #[cfg(feature = "std")]
     {
         checked!(|s| s.yield_now());
-        rustix::thread::sched_yield();
+        crate::time::sleep_ns(1);
     }
     #[cfg(not(feature = "std"))]
     core::hint::spin_loop();

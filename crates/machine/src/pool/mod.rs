@@ -51,8 +51,8 @@ use xe_spec::platform::Platform;
 const CLEARING: Rank = Rank::level(62);
 /// Processes that may use the devices at the same time.
 pub const MAX_PROCESSES: usize = 512;
-/// How long a process is waited for that was asked for VRAM and runs: the machine may be busy.
-pub const PATIENCE_NS: u64 = 5_000_000_000;
+/// How long a process is waited for that was asked for VRAM and runs: on a busy machine its thread was seen to get no CPU for ten seconds.
+pub const PATIENCE_NS: u64 = 60_000_000_000;
 /// How long a process may keep others from charging.
 pub const TURN_NS: u64 = 50_000_000;
 /// The most that is asked for at once, so that it is served in time.

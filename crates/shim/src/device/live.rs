@@ -204,9 +204,10 @@ impl Device for Machine {
         }
     }
 
-    fn refused_atomic(&self) -> Option<(u8, u64)> {
-        let first = |core: &Arc<Core>| core.ledger().look(|book| book.refused_atomic);
-        self.live.cores().find_map(first).map(|(tile, addr)| (tile.0, addr))
+    fn refused(&self) -> Option<(u8, u64, Errno)> {
+        let first = |core: &Arc<Core>| core.ledger().look(|book| book.refused);
+        let fault = self.live.cores().find_map(first)?;
+        Some((fault.tile.0, fault.addr, Errno(fault.refusal()?.0)))
     }
 
     fn report(&self) -> String {

@@ -96,8 +96,8 @@ pub trait Device: Send + Sync {
     fn location(&self, device: u8, region: u16) -> Option<Location>;
     /// Bring everything back and stop.
     fn shutdown(&self);
-    /// The first atomic that was refused: its tile and its address.
-    fn refused_atomic(&self) -> Option<(u8, u64)>;
+    /// The first fault that was refused for want of VRAM, or as it was an atomic's: its tile, its address, and why.
+    fn refused(&self) -> Option<(u8, u64, Errno)>;
     /// What happened, as one JSON value.
     fn report(&self) -> String;
 }
