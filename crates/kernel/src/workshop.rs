@@ -1,7 +1,7 @@
 //! A tree being worked on: built once, linked once, and again for each state of a series of patches.
 
 use crate::build::{Make, Saved, dependencies};
-use crate::cache::{Entry, Hash, folder};
+use crate::cache::{Entry, Hash, folder, outside};
 use crate::command::{Interrupt, explain_full, run};
 use crate::kit::{Kit, source_of};
 use crate::library::Library;
@@ -53,11 +53,12 @@ impl Workshop {
     /// The same with another cache, and tools from elsewhere.
     pub fn open_in(cache: &Path, path: &OsStr, dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
         let tree = Tree::open(dir, &kit)?;
+        let cache = outside(cache, &tree.dir)?;
         let tools = Tools::find(path)?;
         let units = kit.units_of(|file| tree.has(file));
         let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.compiler).add(kit.flags);
         let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));
-        let entry = Entry::take(cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
+        let entry = Entry::take(&cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
         Ok(Self { kit, tree, tools, units, entry, stop: stop.clone() })
     }
 

@@ -183,6 +183,16 @@ fn nothing_is_written_into_the_tree_and_a_second_look_builds_nothing() {
 }
 
 #[test]
+fn a_cache_inside_of_the_tree_is_refused() {
+    let Some(bench) = Bench::new() else { return };
+    let cache = bench.tree().join("cache");
+    let opened = Workshop::open_in(&cache, &OsString::from(bench.tools()), &bench.tree(), kit(CONFIG), &bench.stop);
+    let text = opened.err().expect("refused").to_string();
+    assert!(text.contains("inside of the tree, which is never written into"), "{text}");
+    assert!(!cache.exists());
+}
+
+#[test]
 fn a_file_that_changed_is_compiled_again() {
     let Some(bench) = Bench::new() else { return };
     assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found);
