@@ -1,6 +1,6 @@
 //! Judging: scenes for known defects on the tree as it is, and on each state of a series.
 
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Patched};
 use crate::runner::play;
 use crate::series::{Patch, subsets};
 use crate::verdict::{self, Reading};
@@ -45,6 +45,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// The evidence, in one line.
     pub evidence: String,
+    /// What of the patches it is about.
+    pub patched: Patched,
 }
 
 impl Verdict {
@@ -67,7 +69,7 @@ impl Verdict {
         };
         json!({
             "tree": tree, "state": state, "defect": self.id, "outcome": outcome, "evidence": self.evidence, "grade": GRADE,
-            "not_judged": LIMITS,
+            "not_judged": LIMITS, "not_compiled": self.patched.not_compiled,
         })
     }
 }
@@ -115,7 +117,8 @@ impl Workshop {
             "D1" => self.judge_allocations(built)?,
             _ => (defect.read)(&play(&built.runner, defect.id, 0, self.stop())?),
         };
-        Ok(Verdict { id: defect.id, title: defect.title, outcome: reading.outcome, evidence: reading.evidence })
+        let Reading { outcome, evidence } = reading;
+        Ok(Verdict { id: defect.id, title: defect.title, outcome, evidence, patched: built.patched.clone() })
     }
 
     /// Makes each allocation of a fault fail, one a run.

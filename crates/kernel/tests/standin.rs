@@ -219,7 +219,10 @@ fn states(bench: &Bench, patches: &[(&str, &str)], subsets: bool) -> Vec<String>
     let mut lines = Vec::new();
     let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
         lines.push(match verdicts {
-            Ok(verdicts) => format!("{state}: {}", verdicts[0].evidence.split(',').next().unwrap_or("")),
+            Ok(verdicts) => {
+                let note = verdicts[0].patched.note().map_or(String::new(), |note| format!(" ({note})"));
+                format!("{state}: {}{note}", verdicts[0].evidence.split(',').next().unwrap_or(""))
+            }
             Err(error) => format!("{state}: {error:#}"),
         });
     };
@@ -249,6 +252,52 @@ fn a_patch_that_does_not_apply_is_named() {
     let Some(bench) = Bench::new() else { return };
     let lines = states(&bench, &[("fix", FIX_A), ("again", FIX_A)], false);
     assert!(lines[1].contains("patch \"again\" does not apply to Linux 7.3-standin"), "{lines:?}");
+}
+
+/// A file that is in no object here, as most of a driver's are.
+const ELSEWHERE: &str = "--- /dev/null\n+++ b/drivers/gpu/drm/xe/xe_new.c\n@@ -0,0 +1 @@\n+#error \"not compiled\"\n";
+const RENAMED: &str = "diff --git a/drivers/gpu/drm/drm_pagemap.c b/drivers/gpu/drm/drm_new.c\nsimilarity index 100%\n\
+    rename from drivers/gpu/drm/drm_pagemap.c\nrename to drivers/gpu/drm/drm_new.c\n";
+const OTHER_RIGHTS: &str = "diff --git a/drivers/gpu/drm/drm_pagemap.c b/drivers/gpu/drm/drm_pagemap.c\n\
+    old mode 100644\nnew mode 100755\n";
+const DELETED: &str = "--- a/drivers/gpu/drm/drm_gpusvm.c\n+++ /dev/null\n@@ -1,8 +0,0 @@\n-#include \"standin.h\"\n-\n\
+    -/* Defect D2: what can never come is waited for. */\n-void standin_handle(void)\n-{\n-\twhile (!standin_look())\n-\t\t;\n-}\n";
+const NEW_HEADER: &str = "--- /dev/null\n+++ b/include/new.h\n@@ -0,0 +1 @@\n+#define STANDIN_NEW 0\n\
+    --- a/drivers/gpu/drm/drm_pagemap.c\n+++ b/drivers/gpu/drm/drm_pagemap.c\n@@ -1,4 +1,5 @@\n #include \"standin.h\"\n\
+    +#include \"new.h\"\n \n /* Defect A: the last page is not carried. */\n \
+    void standin_migrate(const unsigned char *from, unsigned char *to, int pages)\n";
+
+#[test]
+fn what_is_not_compiled_of_a_patch_is_said_and_nothing_of_it_is_no_verdict() {
+    let Some(bench) = Bench::new() else { return };
+    let lines = states(&bench, &[("elsewhere", ELSEWHERE), ("fix", FIX_A)], true);
+    let nothing = "no file of these patches is compiled here: drivers/gpu/drm/xe/xe_new.c";
+    assert_eq!(
+        lines,
+        [
+            &format!("patch 1/2 elsewhere: {nothing}"),
+            "patch 2/2 fix: kept 16 of 16 pages (1 of 2 changed files are not compiled here, and not judged: \
+                drivers/gpu/drm/xe/xe_new.c)",
+            "only 2: kept 16 of 16 pages",
+        ]
+    );
+}
+
+#[test]
+fn a_new_header_is_compiled_where_it_is_included() {
+    let Some(bench) = Bench::new() else { return };
+    assert_eq!(states(&bench, &[("new", NEW_HEADER)], false), ["patch 1/1 new: LOST 1 of 16 pages"]);
+}
+
+#[test]
+fn a_file_that_is_gone_is_no_verdict_about_the_one_that_was_there() {
+    let Some(bench) = Bench::new() else { return };
+    for (patch, file) in [(RENAMED, "drm_pagemap.c"), (DELETED, "drm_gpusvm.c")] {
+        let lines = states(&bench, &[("gone", patch)], false);
+        let said = format!("patch 1/1 gone: drivers/gpu/drm/{file} is compiled here, and is deleted or renamed");
+        assert!(lines[0].starts_with(&said), "{lines:?}");
+    }
+    assert_eq!(states(&bench, &[("rights", OTHER_RIGHTS)], false), ["patch 1/1 rights: LOST 1 of 16 pages"]);
 }
 
 #[test]
