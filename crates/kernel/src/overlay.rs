@@ -105,6 +105,12 @@ impl Overlay {
         ["arch/x86/include", "include", "include/uapi"].map(|folder| self.dir.join(folder)).to_vec()
     }
 
+    /// The same for glue, which is no file of the folder whose headers it takes: that of `unit`.
+    pub(crate) fn headers_beside(&self, unit: &str) -> Vec<PathBuf> {
+        let beside = unit.rsplit_once('/').map(|(folder, _)| self.dir.join(folder));
+        beside.into_iter().chain(self.headers()).collect()
+    }
+
     pub(crate) fn has_headers(&self) -> bool {
         self.changed.iter().any(|file| file.ends_with(".h"))
     }

@@ -188,7 +188,7 @@ impl Workshop {
             let sources = self.kit.glue.iter().filter(|file| file.name.ends_with(".c"));
             sources.map(|file| glue_dir.join(file.name).with_extension("o")).collect()
         } else {
-            let first = headers.map_or(Vec::new(), Overlay::headers);
+            let first = headers.map_or(Vec::new(), |overlay| overlay.headers_beside(self.kit.pattern));
             let compiled = glue::compile(&self.kit, &saved, &glue_dir, &first, &self.stop);
             if compiled.is_err() {
                 let _ = std::fs::remove_dir_all(&glue_dir);

@@ -38,6 +38,7 @@ fn kit(config: &'static [&'static str]) -> Kit {
         watch_flags: "-DSTANDIN_WATCHED",
         probes: &[
             ("HAS_PAGES", "#include \"standin.h\"\nint probe = STANDIN_PAGE;\n"),
+            ("HAS_UNUSED", "#include \"xe_svm.h\"\nint probe = sizeof(standin_map.unused);\n"),
             ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
         ],
         wraps: &["dma_fence_array_create"],
@@ -245,6 +246,16 @@ fn a_changed_header_compiles_who_includes_it() {
     let Some(bench) = Bench::new() else { return };
     assert_eq!(states(&bench, &[("header", FIX_A_BY_HEADER)], false), ["patch 1/1 header: kept 16 of 16 pages"]);
     assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found, "the tree itself is as it was");
+}
+
+const OTHER_LAYOUT: &str = "--- a/drivers/gpu/drm/xe/xe_svm.h\n+++ b/drivers/gpu/drm/xe/xe_svm.h\n@@ -3,9 +3,10 @@\n \n \
+    #define STANDIN_VR 7\n /* Whether the map has a member of that name. */\n-#define STANDIN_HAS_UNUSED 0\n\
+    +#define STANDIN_HAS_UNUSED 1\n \n struct standin_map {\n+\tlong unused[16];\n \tint vr;\n };\n \n";
+
+#[test]
+fn a_changed_header_beside_the_sources_is_the_glues_and_the_probes_too() {
+    let Some(bench) = Bench::new() else { return };
+    assert_eq!(states(&bench, &[("layout", OTHER_LAYOUT)], false), ["patch 1/1 layout: LOST 1 of 16 pages"]);
 }
 
 #[test]
