@@ -248,6 +248,30 @@ fn a_changed_header_compiles_who_includes_it() {
     assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found, "the tree itself is as it was");
 }
 
+const WARNS: &str = "--- a/drivers/gpu/drm/drm_pagemap.c\n+++ b/drivers/gpu/drm/drm_pagemap.c\n@@ -5,6 +5,7 @@\n {\n \tint i;\n \n\
+    -\tfor (i = 0; i < (pages - STANDIN_SKIPPED) * STANDIN_PAGE; i++)\n+\tstandin_warn(__FILE__, 8);\n\
+    +\tfor (i = 0; i < pages * STANDIN_PAGE; i++)\n \t\tto[i] = from[i];\n }\n";
+const WARNS_IN_D1: &str = "--- a/drivers/gpu/drm/xe/xe_svm.c\n+++ b/drivers/gpu/drm/xe/xe_svm.c\n@@ -6,7 +6,8 @@\n \tif (!standin_alloc(24))\n \
+    \t\treturn -12;\n \tif (!standin_alloc(4096))\n-\t\treturn 0;\n+\t\treturn -12;\n+\tstandin_warn(__FILE__, 10);\n \t*mapped = 1;\n \
+    \treturn 0;\n }\n";
+
+#[test]
+fn what_a_run_finds_beside_its_scene_is_found() {
+    let Some(bench) = Bench::new() else { return };
+    let shop = bench.shop();
+    shop.build().expect("built");
+    let judged = |patch, id| {
+        let series = bench.series(&[("warns", patch)]);
+        let built = shop.link_patched(&series.iter().collect::<Vec<_>>()).expect("linked");
+        let verdict = shop.judge(&built, id).expect("played");
+        (verdict.outcome, verdict.evidence)
+    };
+    let said = |evidence: &str| (Outcome::Found, evidence.to_owned());
+    assert_eq!(judged(WARNS, "A"), said("driver says success, WARN drm_pagemap.c:8"));
+    let rest = "2 other allocations: answered as they should";
+    assert_eq!(judged(WARNS_IN_D1, "D1"), said(&format!("WARN xe_svm.c:10; {rest}")));
+}
+
 const OTHER_LAYOUT: &str = "--- a/drivers/gpu/drm/xe/xe_svm.h\n+++ b/drivers/gpu/drm/xe/xe_svm.h\n@@ -3,9 +3,10 @@\n \n \
     #define STANDIN_VR 7\n /* Whether the map has a member of that name. */\n-#define STANDIN_HAS_UNUSED 0\n\
     +#define STANDIN_HAS_UNUSED 1\n \n struct standin_map {\n+\tlong unused[16];\n \tint vr;\n };\n \n";

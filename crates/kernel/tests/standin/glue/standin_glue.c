@@ -75,6 +75,7 @@ void standin_warn(const char *file, int line)
 	kface_event("warn");
 	kface_text("file", file);
 	kface_number("line", line);
+	kface_text("text", "");
 	kface_event_end();
 }
 
