@@ -92,8 +92,7 @@ impl Workshop {
         std::fs::create_dir_all(&make.out)?;
         config::configure(&make, self.kit.config)?;
         make.run(&["prepare"], "preparing the tree")?;
-        make.run(&self.units, "compiling the tree's files")?;
-        std::fs::write(self.stamp(), self.manifest()?)?;
+        self.make_objects()?;
         self.entry.make_whole()
     }
 
@@ -102,7 +101,13 @@ impl Workshop {
         if std::fs::read_to_string(self.stamp()).unwrap_or_default() == self.manifest()? {
             return Ok(());
         }
+        self.make_objects()
+    }
+
+    /// A make configures again where a Kconfig file has changed: so each is followed by a look at what stuck.
+    fn make_objects(&self) -> Result<()> {
         self.make().run(&self.units, "compiling the tree's files")?;
+        config::check(&self.out(), self.kit.config)?;
         Ok(std::fs::write(self.stamp(), self.manifest()?)?)
     }
 
@@ -110,9 +115,9 @@ impl Workshop {
         self.entry.dir.join("manifest")
     }
 
-    /// All files that the objects were made from, with size and time.
+    /// All files that the configuration and the objects were made from, with size and time.
     fn manifest(&self) -> Result<String> {
-        let mut files = BTreeSet::new();
+        let mut files = config::made_from(&self.out(), &self.tree.dir);
         for unit in &self.units {
             files.extend(dependencies(&self.out(), unit)?);
         }

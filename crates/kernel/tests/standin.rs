@@ -417,6 +417,23 @@ fn a_configuration_that_does_not_stick_is_an_error_and_nothing_is_kept() {
 }
 
 #[test]
+fn a_configuration_that_no_longer_sticks_is_an_error_of_the_next_build() {
+    let Some(bench) = Bench::new() else { return };
+    let config = {
+        let shop = bench.shop();
+        shop.build().expect("built");
+        shop.place().join("o/.config")
+    };
+    // As a make does where a Kconfig file has changed.
+    std::fs::write(&config, "CONFIG_64BIT=y\n").expect("written");
+    let file = bench.tree().join("drivers/gpu/drm/drm_pagemap.c");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    std::fs::write(&file, text + "\n").expect("written");
+    let text = format!("{:#}", bench.shop().build().expect_err("lost"));
+    assert!(text.contains("does not stick: CONFIG_STANDIN=y"), "{text}");
+}
+
+#[test]
 fn a_file_that_does_not_compile_is_told_with_the_compilers_words() {
     let Some(bench) = Bench::new() else { return };
     std::fs::write(bench.tree().join("drivers/gpu/drm/drm_gpusvm.c"), "int standin_handle(\n").expect("written");
