@@ -223,6 +223,11 @@ impl Judge {
                 Ok(verdicts) => {
                     if !self.json {
                         say!("{state}");
+                        verdicts
+                            .iter()
+                            .find_map(|verdict| verdict.patched.note())
+                            .iter()
+                            .for_each(|note| say!("    {note}"));
                     }
                     self.tell(&shop, state, &verdicts, &mut worst);
                 }

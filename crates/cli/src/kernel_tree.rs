@@ -24,5 +24,6 @@ pub(crate) fn built(
         Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
         None => link(&shop),
     }?;
+    built.patched.note().iter().for_each(|note| say!("{note}"));
     Ok((shop, built))
 }

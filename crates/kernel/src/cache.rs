@@ -3,10 +3,10 @@
 //! An entry is made whole or not at all: what was begun and not finished is removed, whatever ended it. One process at a time has
 //! an entry; another waits for it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// FNV-1a: names cache entries, protects nothing.
 pub(crate) struct Hash(u64);
@@ -38,6 +38,27 @@ pub(crate) fn folder() -> Result<PathBuf> {
     let base = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
     let base = base.context("neither PONTOON_KERNEL_CACHE, XDG_CACHE_HOME nor HOME says where a cache may be")?;
     Ok(base.join("pontoon/kernel"))
+}
+
+/// `cache` as every tool takes it, wherever it is started: absolute, and not inside of the tree `tree`, however one gets there.
+pub(crate) fn outside(cache: &Path, tree: &Path) -> Result<PathBuf> {
+    let cache = std::path::absolute(cache)?;
+    let mut real = PathBuf::new();
+    for part in cache.components() {
+        // What is not there yet is no link, and is made on the way.
+        real = match part {
+            Component::ParentDir => real.parent().unwrap_or(&real).to_owned(),
+            part => real.join(part),
+        };
+        real = real.canonicalize().unwrap_or(real);
+    }
+    if real.starts_with(tree) {
+        bail!(
+            "the cache {} would be inside of the tree, which is never written into: name another folder in PONTOON_KERNEL_CACHE",
+            cache.display()
+        );
+    }
+    Ok(cache)
 }
 
 /// An entry, held by this process.
@@ -95,6 +116,27 @@ mod tests {
         entry.make_whole().expect("written");
         drop(entry);
         assert!(Entry::take(cache.path(), "x").expect("free").dir.join("done").exists());
+    }
+
+    #[test]
+    fn a_cache_has_an_absolute_path() {
+        let cache = outside(Path::new("relative/x"), Path::new("/nowhere")).expect("a folder");
+        assert_eq!(cache, std::env::current_dir().expect("a folder").join("relative/x"));
+    }
+
+    #[test]
+    fn a_cache_inside_of_the_tree_is_refused_by_whatever_way() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path().canonicalize().expect("a folder");
+        let tree = dir.join("tree");
+        std::fs::create_dir(&tree).expect("made");
+        std::os::unix::fs::symlink(&tree, dir.join("link")).expect("linked");
+        for inside in ["tree", "tree/cache/x", "link/x", "other/../tree/x"] {
+            assert!(outside(&dir.join(inside), &tree).is_err(), "{inside}");
+        }
+        for beside in ["tree-2/x", "cache"] {
+            assert!(outside(&dir.join(beside), &tree).is_ok(), "{beside}");
+        }
     }
 
     #[test]

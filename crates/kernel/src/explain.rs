@@ -1,6 +1,6 @@
 //! Explaining: one schedule, step by step, in columns by actor, each step with the kernel's own file and line.
 
-use crate::explore::{Accesses, scene, text_of};
+use crate::explore::{Accesses, scene, text_of, why_not_judged};
 use crate::places::Places;
 use crate::runner::play_with;
 use crate::workshop::{Built, Workshop};
@@ -61,6 +61,12 @@ fn tell(events: &[Value], places: &Places) -> Told {
             Some("debug" | "note") => told.lines.push(format!("  . {}", text("text").trim())),
             Some("job") => told.lines.push(format!("  . the copy engine of tile {} is done", event["tile"])),
             Some("step") | None => {}
+            Some(_) if why_not_judged(event).is_some() => {
+                told.lines.push(format!("!!! NOT JUDGED: {}", why_not_judged(event).unwrap_or_default()));
+            }
+            Some(kind) if kind != "killed" && !kface::FINDINGS.contains(&kind) => {
+                told.lines.push(format!("  . {}", text_of(event, places)));
+            }
             Some(_) => told.lines.push(format!("!!! {}", text_of(event, places))),
         }
     }
@@ -77,11 +83,14 @@ mod tests {
         let point = |task: &str, serial: u64| json!({"event": "point", "task": task, "serial": serial, "what": "down_read", "object": "&mm->mmap_lock", "seed": 1});
         let found = json!({"event": "deadlock", "text": "all wait", "seed": 1});
         let run = json!({"event": "run", "points": 2, "hash": "00ff", "seed": 1});
-        let told = tell(&[point("CPU", 4), point("tile 0", 5), found, run], &Places::default());
+        let not_modelled = json!({"event": "not_modelled", "symbol": "schedule", "seed": 1});
+        let events =
+            [point("CPU", 4), point("tile 0", 5), found, json!({"event": "device", "seed": 1}), not_modelled, run];
+        let told = tell(&events, &Places::default());
         assert_eq!(told.actors, ["CPU (4)", "tile 0 (5)"]);
         assert_eq!(told.lines[0], "down_read mm->mmap_lock");
         assert_eq!(told.lines[1], format!("{:34}down_read mm->mmap_lock", ""));
-        assert_eq!(told.lines[2], "!!! deadlock: all wait");
+        assert_eq!(told.lines[2..], ["!!! deadlock: all wait", "  . device", "!!! NOT JUDGED: not modelled: schedule"]);
         assert_eq!(told.run, Some((2, "00ff".to_owned())));
     }
 }

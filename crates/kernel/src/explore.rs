@@ -10,7 +10,7 @@ use crate::verdict::Outcome;
 use crate::workshop::{Built, Workshop};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
@@ -121,8 +121,8 @@ pub struct Finding {
     pub runs: u64,
     /// The lowest seed.
     pub seed: u64,
-    /// The seed that told it last: a run that tells it again is one run.
-    last: u64,
+    /// The seeds of them: a run that tells it again is one run, whoever told something between.
+    seeds: BTreeSet<u64>,
 }
 
 /// What a search came to.
@@ -172,14 +172,11 @@ impl Explored {
 
     fn find(&mut self, text: String, seed: u64) {
         match self.found.iter_mut().find(|finding| finding.text == text) {
-            // Lines of a run come one after the other, but for those of another process.
-            Some(finding) if finding.last == seed => {}
             Some(finding) => {
-                finding.runs += 1;
+                finding.runs += u64::from(finding.seeds.insert(seed));
                 finding.seed = finding.seed.min(seed);
-                finding.last = seed;
             }
-            None => self.found.push(Finding { text, runs: 1, seed, last: seed }),
+            None => self.found.push(Finding { text, runs: 1, seed, seeds: BTreeSet::from([seed]) }),
         }
     }
 }
@@ -188,9 +185,15 @@ pub(crate) fn why_not_judged(event: &Value) -> Option<String> {
     match event["event"].as_str()? {
         "not_modelled" => Some(format!("not modelled: {}", event["symbol"].as_str()?)),
         "gave_up" => Some(event["why"].as_str()?.to_owned()),
+        "killed" if event["signal"].as_i64().is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) => {
+            Some(format!("a run was ended from outside, by signal {}", event["signal"]))
+        }
         _ => None,
     }
 }
+
+/// SIGINT, SIGKILL (of memory that is short, too), SIGALRM, SIGTERM: they say nothing of the code.
+const FROM_OUTSIDE: &[i64] = &[2, 9, 14, 15];
 
 /// A finding in one line, the same for the same cause.
 pub(crate) fn text_of(event: &Value, places: &Places) -> String {
@@ -349,8 +352,10 @@ mod tests {
     fn the_same_finding_is_one_with_its_lowest_seed() {
         let warn =
             |seed: u64| json!({"event": "warn", "file": "drivers/x/xe_pt.c", "line": 620, "text": "", "seed": seed});
-        let found = explored(&[warn(9), warn(9), warn(4)]).found;
-        assert_eq!(found, [Finding { text: "WARN xe_pt.c:620".to_owned(), runs: 2, seed: 4, last: 4 }]);
+        // Another process tells of its run in the middle of the first.
+        let found = explored(&[warn(9), warn(4), warn(9), warn(4)]).found;
+        let seeds = BTreeSet::from([4, 9]);
+        assert_eq!(found, [Finding { text: "WARN xe_pt.c:620".to_owned(), runs: 2, seed: 4, seeds }]);
     }
 
     #[test]
@@ -358,6 +363,13 @@ mod tests {
         let explored = explored(&[json!({"event": "not_modelled", "symbol": "irq_work_queue", "seed": 3})]);
         assert_eq!(explored.outcome(), Outcome::NotJudged);
         assert_eq!(explored.not_judged["not modelled: irq_work_queue"], 1);
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_ended_is_not_judged() {
+        let killed = |signal: u32| explored(&[json!({"event": "killed", "signal": signal, "seed": 3})]).outcome();
+        assert_eq!([2, 9, 14, 15].map(killed), [Outcome::NotJudged; 4]);
+        assert_eq!(killed(11), Outcome::Found);
     }
 
     #[test]

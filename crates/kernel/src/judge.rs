@@ -1,6 +1,9 @@
 //! Judging: scenes for known defects on the tree as it is, and on each state of a series.
 
-use crate::overlay::Overlay;
+use crate::explore::text_of;
+use crate::facts::Facts;
+use crate::overlay::{Overlay, Patched};
+use crate::places::Places;
 use crate::runner::play;
 use crate::series::{Patch, subsets};
 use crate::verdict::{self, Reading};
@@ -23,16 +26,18 @@ const MOST_ALLOCATIONS: u64 = 64;
 struct Defect {
     id: &'static str,
     title: &'static str,
-    read: fn(&crate::facts::Facts) -> Reading,
+    read: fn(&Facts) -> Reading,
+    /// Kinds of findings that are a part of what it reads.
+    own: &'static [&'static str],
 }
 
 /// D1 is not in the list: it is one run an allocation.
 const DEFECTS: &[Defect] = &[
-    Defect { id: "A", title: "cross-tile copy", read: verdict::a },
-    Defect { id: "B", title: "64K VM, one page cut", read: verdict::b },
-    Defect { id: "C", title: "default queue's fence", read: verdict::c },
-    Defect { id: "D1", title: "get_pages fails", read: |_| Reading::not_judged("one run an allocation") },
-    Defect { id: "D2", title: "half becomes read-only", read: verdict::d2 },
+    Defect { id: "A", title: "cross-tile copy", read: verdict::a, own: &["warn", "stray_write", "malformed_table"] },
+    Defect { id: "B", title: "64K VM, one page cut", read: verdict::b, own: &["warn", "malformed_table"] },
+    Defect { id: "C", title: "default queue's fence", read: verdict::c, own: &["warn", "unfilled_fences"] },
+    Defect { id: "D1", title: "get_pages fails", read: |_| Reading::not_judged("one run an allocation"), own: &[] },
+    Defect { id: "D2", title: "half becomes read-only", read: verdict::d2, own: &["endless_retry"] },
 ];
 
 /// What one scene said of one state of the tree.
@@ -45,6 +50,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// The evidence, in one line.
     pub evidence: String,
+    /// What of the patches it is about.
+    pub patched: Patched,
 }
 
 impl Verdict {
@@ -67,7 +74,7 @@ impl Verdict {
         };
         json!({
             "tree": tree, "state": state, "defect": self.id, "outcome": outcome, "evidence": self.evidence, "grade": GRADE,
-            "not_judged": LIMITS,
+            "not_judged": LIMITS, "not_compiled": self.patched.not_compiled,
         })
     }
 }
@@ -97,6 +104,12 @@ pub fn chosen(asked: &[String]) -> Result<Vec<&'static str>> {
     Ok(ids)
 }
 
+/// What a run finds beside what its scene is about, each in one line.
+fn beside(built: &Built, facts: &Facts, own: &[&str]) -> Vec<String> {
+    let places = Places::of(&built.runner);
+    verdict::findings(facts, own).map(|event| text_of(event, &places)).collect()
+}
+
 impl Workshop {
     /// What the tree says it is.
     pub fn title(&self) -> String {
@@ -113,9 +126,13 @@ impl Workshop {
         let Some(defect) = DEFECTS.iter().find(|defect| defect.id == id) else { bail!("there is no scene for {id:?}") };
         let reading = match id {
             "D1" => self.judge_allocations(built)?,
-            _ => (defect.read)(&play(&built.runner, defect.id, 0, self.stop())?),
+            _ => {
+                let facts = play(&built.runner, defect.id, 0, self.stop())?;
+                (defect.read)(&facts).beside(&beside(built, &facts, defect.own), &facts)
+            }
         };
-        Ok(Verdict { id: defect.id, title: defect.title, outcome: reading.outcome, evidence: reading.evidence })
+        let Reading { outcome, evidence } = reading;
+        Ok(Verdict { id: defect.id, title: defect.title, outcome, evidence, patched: built.patched.clone() })
     }
 
     /// Makes each allocation of a fault fail, one a run.
@@ -123,14 +140,18 @@ impl Workshop {
         let (mut clean, mut found, mut lost): (u32, Vec<String>, Vec<String>) = (0, Vec::new(), Vec::new());
         for allocation in 0..MOST_ALLOCATIONS {
             let facts = play(&built.runner, "D1", allocation, self.stop())?;
+            let beside = beside(built, &facts, &[]);
             let Some(reading) = verdict::d1(&facts) else {
-                if allocation == 0 {
+                if !beside.is_empty() {
+                    found.extend(beside);
+                } else if allocation == 0 {
                     return Ok(Reading::not_judged(
                         facts.unjudged().unwrap_or_else(|| "no allocation was made".to_owned()),
                     ));
                 }
                 break;
             };
+            let reading = reading.beside(&beside, &facts);
             match reading.outcome {
                 Outcome::Found => found.push(reading.evidence),
                 Outcome::Clean => clean += 1,

@@ -47,4 +47,5 @@ mod workshop;
 
 pub use command::Interrupt;
 pub use kit::{Kit, Source};
+pub use overlay::Patched;
 pub use workshop::{Built, Workshop};

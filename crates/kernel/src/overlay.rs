@@ -5,10 +5,10 @@ use crate::command::run;
 use crate::kit::source_of;
 use crate::series::Patch;
 use crate::workshop::Workshop;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Copies with some patches applied, in a folder that is laid out as the tree is.
@@ -20,6 +20,29 @@ pub(crate) struct Overlay {
     made_from: RefCell<BTreeMap<String, bool>>,
 }
 
+/// Which of the files that patches change are compiled.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Patched {
+    /// All that they change.
+    pub files: usize,
+    /// Those that are not compiled here: no verdict is about them.
+    pub not_compiled: Vec<String>,
+}
+
+impl Patched {
+    /// What to say where there are some.
+    pub fn note(&self) -> Option<String> {
+        let (files, left) = (self.files, &self.not_compiled);
+        (!left.is_empty()).then(|| {
+            format!(
+                "{} of {files} changed files are not compiled here, and not judged: {}",
+                left.len(),
+                left.join(", ")
+            )
+        })
+    }
+}
+
 impl Overlay {
     /// Applies patches in order. An error says which does not apply, and where.
     pub(crate) fn new(shop: &Workshop, patches: &[&Patch]) -> Result<Self> {
@@ -28,6 +51,7 @@ impl Overlay {
         let dir = shop.place().join(format!("patched-{name}"));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
+        let dir = dir.canonicalize()?;
         let overlay = Self {
             name,
             dir,
@@ -81,8 +105,50 @@ impl Overlay {
         ["arch/x86/include", "include", "include/uapi"].map(|folder| self.dir.join(folder)).to_vec()
     }
 
+    /// The same for glue, which is no file of the folder whose headers it takes: that of `unit`.
+    pub(crate) fn headers_beside(&self, unit: &str) -> Vec<PathBuf> {
+        let beside = unit.rsplit_once('/').map(|(folder, _)| self.dir.join(folder));
+        beside.into_iter().chain(self.headers()).collect()
+    }
+
     pub(crate) fn has_headers(&self) -> bool {
         self.changed.iter().any(|file| file.ends_with(".h"))
+    }
+
+    /// Ends what would say nothing of these patches: where a file that is compiled is gone with them, whatever has its place is not
+    /// compiled, and where none of theirs is compiled, nothing of them would be seen.
+    pub(crate) fn must_be_seen(&self, shop: &Workshop) -> Result<()> {
+        let mut seen = false;
+        for unit in &shop.units {
+            let sources = std::iter::once(source_of(unit)).chain(shop.made_from(unit)?);
+            for file in sources.filter(|file| self.changed.contains(file)) {
+                if !self.dir.join(&file).is_file() {
+                    bail!("{file} is compiled here, and is deleted or renamed: what is in its place is not compiled");
+                }
+                seen = true;
+            }
+        }
+        if !seen {
+            bail!(
+                "no file of these patches is compiled here: {}",
+                self.changed.iter().cloned().collect::<Vec<_>>().join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// The changed files that none of the private copies was made from, by what the compiler wrote down of each.
+    pub(crate) fn not_compiled(&self, dependencies: &[PathBuf]) -> Vec<String> {
+        let text = |file: &PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+        let all = dependencies.iter().map(text).collect::<String>();
+        let inside = |word: &str| Some(Path::new(word).canonicalize().ok()?.strip_prefix(&self.dir).ok()?.to_owned());
+        let read: BTreeSet<PathBuf> = all.split_whitespace().filter_map(inside).collect();
+        self.changed.iter().filter(|file| !read.contains(Path::new(file))).cloned().collect()
+    }
+
+    /// How many files are changed.
+    pub(crate) fn count(&self) -> usize {
+        self.changed.len()
     }
 
     /// Whether an object is made from a file that is changed here.

@@ -10,7 +10,7 @@ pub struct Patch {
     pub subject: String,
     /// All of it, as the tool `patch` takes it.
     pub text: String,
-    /// The files that it changes, as paths in the tree.
+    /// The files that it changes, as paths in the tree: of one that is renamed both names.
     pub files: Vec<String>,
 }
 
@@ -60,6 +60,9 @@ fn patch(text: String, name: &str) -> Option<Patch> {
             files.extend([old, new].iter().filter_map(|side| path_in_tree(side)));
         }
     }
+    // What is renamed, or gets other rights, and keeps its text has no other line that names it.
+    let of_git = lines.iter().filter_map(|line| line.strip_prefix("diff --git ")?.split_once(' '));
+    files.extend(of_git.flat_map(|(old, new)| [old, new]).filter_map(path_in_tree));
     files.sort();
     files.dedup();
     let subject = subject(&lines).unwrap_or_else(|| name.to_owned());
@@ -117,6 +120,14 @@ mod tests {
     #[test]
     fn a_patch_that_leads_out_of_the_tree_changes_nothing() {
         assert_eq!(split("--- a/../../etc/x\n+++ b/../../etc/x\n@@ -1 +1 @@\n", "x"), []);
+    }
+
+    #[test]
+    fn a_rename_and_a_change_of_rights_are_patches() {
+        let git = "diff --git a/mm/a.c b/mm/b.c\nsimilarity index 100%\nrename from mm/a.c\nrename to mm/b.c\n";
+        assert_eq!(split(git, "x")[0].files, ["mm/a.c", "mm/b.c"]);
+        let git = "diff --git a/mm/a.c b/mm/a.c\nold mode 100644\nnew mode 100755\n";
+        assert_eq!(split(git, "x")[0].files, ["mm/a.c"]);
     }
 
     #[test]

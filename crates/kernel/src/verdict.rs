@@ -2,6 +2,7 @@
 //! scene is about: one that did not is not judged, and not clean.
 
 use crate::facts::Facts;
+use serde_json::Value;
 
 /// What a scene found; of several the greatest counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,6 +35,36 @@ impl Reading {
 
     pub(crate) fn not_judged(why: impl Into<String>) -> Self {
         Self { outcome: Outcome::NotJudged, evidence: why.into() }
+    }
+}
+
+/// What is a finding whatever the scene is about (a warning, two orders of locks, a use after free), and not among the kinds of
+/// events `read` that the scene's own rule reads. A death alone is none: what the glue does not hold may be its cause.
+pub(crate) fn findings<'a>(facts: &'a Facts, read: &'a [&'a str]) -> impl Iterator<Item = &'a Value> {
+    let of_kind = |kind: &str| kface::FINDINGS.contains(&kind) && kind != "crash" && !read.contains(&kind);
+    facts.events.iter().filter(move |event| event["event"].as_str().is_some_and(of_kind))
+}
+
+impl Reading {
+    /// What a scene says whose run tells of `findings`, too. What is not modelled stays without a verdict.
+    pub(crate) fn beside(self, findings: &[String], facts: &Facts) -> Self {
+        let mut evidence: Vec<String> = Vec::new();
+        for text in findings {
+            if !evidence.contains(text) {
+                evidence.push(text.clone());
+            }
+        }
+        match self.outcome {
+            _ if evidence.is_empty() => self,
+            Outcome::NotJudged if facts.has("not_modelled") => {
+                Self::not_judged(format!("{}; before that: {}", self.evidence, evidence.join(", ")))
+            }
+            // A BUG is what ended it, and stands there already.
+            Outcome::NotJudged if evidence.contains(&self.evidence) => Self::found(evidence),
+            Outcome::NotJudged => Self::found([evidence, vec![format!("then {}", self.evidence)]].concat()),
+            Outcome::Clean => Self::found([evidence, vec![format!("beside that {}", self.evidence)]].concat()),
+            Outcome::Found => Self::found([vec![self.evidence], evidence].concat()),
+        }
     }
 }
 
@@ -154,6 +185,10 @@ pub(crate) fn c(facts: &Facts) -> Reading {
     if !warnings.is_empty() || bind["errno"] != 0 {
         return Reading::found([warnings, vec![format!("bind answered {}", bind["errno"])]].concat());
     }
+    // All work is done by then: it counts right and waits for nothing, or nobody tells the program.
+    if bind["fence"] == 0 {
+        return Reading::found(vec!["bind answered 0, and the program's fence is never signalled".to_owned()]);
+    }
     match last {
         Some(counted) => Reading::clean(format!("{counted} fences counted and filled")),
         None => Reading::clean("no array of fences is made, bind answered 0"),
@@ -191,13 +226,15 @@ pub(crate) fn d2(facts: &Facts) -> Reading {
     if let Some(why) = facts.unjudged() {
         return Reading::not_judged(why);
     }
-    let Some(errno) = facts.errno("half") else {
+    let (Some(errno), Some(half)) = (facts.errno("half"), facts.data("half")) else {
         return Reading::not_judged("the scene did not come to the second fault");
     };
-    if errno == 0 && facts.data("half").unwrap_or_default().read == 0 {
-        return Reading::found(vec!["fault answered 0, and nothing is mapped".to_owned()]);
+    // That half may be written as before.
+    if errno != 0 || half.kept < half.pages {
+        let seen = format!("the tile reads {} of {} pages that it may", half.kept, half.pages);
+        return Reading::found(vec![format!("the handler ends: {}", answered(errno)), seen]);
     }
-    Reading::clean(format!("the handler ends: {}", answered(errno)))
+    Reading::clean(format!("the handler ends, fault answered 0, {} of {} pages are read", half.kept, half.pages))
 }
 
 #[cfg(test)]
@@ -246,6 +283,47 @@ mod tests {
     fn slots_that_nobody_filled_are_found_even_if_the_run_dies() {
         let facts = run(&["{\"event\":\"fence_array\",\"counted\":6,\"filled\":3}", "{\"event\":\"crash\"}"]);
         assert_eq!(c(&facts).evidence, "6 fences counted, 3 filled, then the run dies of the others");
+    }
+
+    #[test]
+    fn what_a_run_finds_beside_makes_a_scene_found_and_not_where_something_is_not_modelled() {
+        let facts = run(&[
+            "{\"event\":\"sleep_in_atomic\"}",
+            "{\"event\":\"warn\"}",
+            "{\"event\":\"crash\"}",
+            "{\"event\":\"end\"}",
+        ]);
+        assert_eq!(findings(&facts, &["warn"]).count(), 1);
+        let found = ["sleeps".to_owned(), "sleeps".to_owned()];
+        let beside = |reading: Reading, facts: &Facts| reading.beside(&found, facts).evidence;
+        assert_eq!(Reading::clean("kept").beside(&found, &facts).outcome, Outcome::Found);
+        assert_eq!(beside(Reading::clean("kept"), &facts), "sleeps, beside that kept");
+        assert_eq!(beside(Reading::found(vec!["LOST".to_owned()]), &facts), "LOST, sleeps");
+        assert_eq!(beside(Reading::not_judged("sleeps"), &facts), "sleeps");
+        let not_modelled = run(&["{\"event\":\"not_modelled\"}"]);
+        let reading = Reading::not_judged("not modelled: x").beside(&found, &not_modelled);
+        assert_eq!((reading.outcome, &*reading.evidence), (Outcome::NotJudged, "not modelled: x; before that: sleeps"));
+    }
+
+    #[test]
+    fn a_fence_that_is_counted_right_and_never_signalled_is_found() {
+        let bind = |fence: u32| {
+            let bind = format!("{{\"event\":\"bind\",\"errno\":0,\"fence\":{fence}}}");
+            c(&run(&["{\"event\":\"fence_array\",\"counted\":3,\"filled\":3}", &bind, "{\"event\":\"end\"}"]))
+        };
+        assert_eq!(bind(0).evidence, "bind answered 0, and the program's fence is never signalled");
+        assert_eq!((bind(0).outcome, bind(7).outcome), (Outcome::Found, Outcome::Clean));
+    }
+
+    #[test]
+    fn a_handler_that_ends_must_also_serve_the_fault() {
+        let ends = |errno: i32, kept: u32| {
+            let fault = format!("{{\"event\":\"fault\",\"step\":\"half\",\"errno\":{errno}}}");
+            let data = format!("{{\"event\":\"data\",\"step\":\"half\",\"pages\":8,\"read\":{kept},\"kept\":{kept}}}");
+            d2(&run(&[&fault, &data, "{\"event\":\"end\"}"])).outcome
+        };
+        assert_eq!([ends(-1, 0), ends(0, 0), ends(0, 7), ends(-1, 8)], [Outcome::Found; 4]);
+        assert_eq!(ends(0, 8), Outcome::Clean);
     }
 
     #[test]

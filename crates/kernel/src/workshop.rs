@@ -1,12 +1,12 @@
 //! A tree being worked on: built once, linked once, and again for each state of a series of patches.
 
 use crate::build::{Make, Saved, dependencies};
-use crate::cache::{Entry, Hash, folder};
+use crate::cache::{Entry, Hash, folder, outside};
 use crate::command::{Interrupt, explain_full, run};
 use crate::kit::{Kit, source_of};
 use crate::library::Library;
 use crate::link::{Linked, link};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Patched};
 use crate::series::Patch;
 use crate::tools::Tools;
 use crate::tree::Tree;
@@ -41,6 +41,8 @@ pub struct Built {
     pub(crate) runner: PathBuf,
     /// Symbols that end a scene which reaches them.
     pub(crate) trapped: usize,
+    /// What is in it of the files that the patches change.
+    pub patched: Patched,
 }
 
 impl Workshop {
@@ -53,11 +55,12 @@ impl Workshop {
     /// The same with another cache, and tools from elsewhere.
     pub fn open_in(cache: &Path, path: &OsStr, dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
         let tree = Tree::open(dir, &kit)?;
+        let cache = outside(cache, &tree.dir)?;
         let tools = Tools::find(path)?;
         let units = kit.units_of(|file| tree.has(file));
         let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.compiler).add(kit.flags);
         let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));
-        let entry = Entry::take(cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
+        let entry = Entry::take(&cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
         Ok(Self { kit, tree, tools, units, entry, stop: stop.clone() })
     }
 
@@ -89,8 +92,7 @@ impl Workshop {
         std::fs::create_dir_all(&make.out)?;
         config::configure(&make, self.kit.config)?;
         make.run(&["prepare"], "preparing the tree")?;
-        make.run(&self.units, "compiling the tree's files")?;
-        std::fs::write(self.stamp(), self.manifest()?)?;
+        self.make_objects()?;
         self.entry.make_whole()
     }
 
@@ -99,7 +101,13 @@ impl Workshop {
         if std::fs::read_to_string(self.stamp()).unwrap_or_default() == self.manifest()? {
             return Ok(());
         }
+        self.make_objects()
+    }
+
+    /// A make configures again where a Kconfig file has changed: so each is followed by a look at what stuck.
+    fn make_objects(&self) -> Result<()> {
         self.make().run(&self.units, "compiling the tree's files")?;
+        config::check(&self.out(), self.kit.config)?;
         Ok(std::fs::write(self.stamp(), self.manifest()?)?)
     }
 
@@ -107,9 +115,9 @@ impl Workshop {
         self.entry.dir.join("manifest")
     }
 
-    /// All files that the objects were made from, with size and time.
+    /// All files that the configuration and the objects were made from, with size and time.
     fn manifest(&self) -> Result<String> {
-        let mut files = BTreeSet::new();
+        let mut files = config::made_from(&self.out(), &self.tree.dir);
         for unit in &self.units {
             files.extend(dependencies(&self.out(), unit)?);
         }
@@ -142,6 +150,7 @@ impl Workshop {
 
     /// A runner of the tree with private copies in the place of some of its files.
     pub(crate) fn link_with(&self, overlay: Option<&Overlay>, points: Points) -> Result<Built> {
+        overlay.map_or(Ok(()), |overlay| overlay.must_be_seen(self))?;
         let glue_hash = self.kit.glue.iter().fold(Hash::new(), |hash, file| hash.add(file.name).add(file.text));
         let hash = Hash::new().add(glue_hash.text()).add(Library::find()?.mark()?);
         let hash = hash
@@ -150,18 +159,26 @@ impl Workshop {
             .add(format!("{points:?}"));
         let dir = self.entry.dir.join(format!("run-{}", hash.text()));
         let (runner, count) = (dir.join("runner"), dir.join("trapped"));
+        let left = dir.join("not-compiled");
+        let patched = || -> Result<Patched> {
+            let not_compiled = std::fs::read_to_string(&left)?.lines().map(str::to_owned).collect();
+            Ok(Patched { files: overlay.map_or(0, Overlay::count), not_compiled })
+        };
         if runner.is_file()
             && let Ok(trapped) = std::fs::read_to_string(&count).unwrap_or_default().parse()
         {
-            return Ok(Built { runner, trapped });
+            return Ok(Built { runner, trapped, patched: patched()? });
         }
         let linked = self.link_in(&dir, &glue_hash, overlay, points);
         if linked.is_err() {
             let _ = std::fs::remove_dir_all(&dir);
         }
         let Linked { runner, trapped } = linked.map_err(|error| explain_full(error, &self.entry.dir))?;
+        let dependencies: Vec<_> = self.units.iter().map(|unit| copy_of(&dir, unit).with_extension("d")).collect();
+        let not_compiled = overlay.map_or(Vec::new(), |overlay| overlay.not_compiled(&dependencies));
+        std::fs::write(&left, not_compiled.join("\n"))?;
         std::fs::write(count, trapped.to_string())?;
-        Ok(Built { runner, trapped })
+        Ok(Built { runner, trapped, patched: patched()? })
     }
 
     fn link_in(&self, dir: &Path, glue_hash: &Hash, overlay: Option<&Overlay>, points: Points) -> Result<Linked> {
@@ -176,7 +193,7 @@ impl Workshop {
             let sources = self.kit.glue.iter().filter(|file| file.name.ends_with(".c"));
             sources.map(|file| glue_dir.join(file.name).with_extension("o")).collect()
         } else {
-            let first = headers.map_or(Vec::new(), Overlay::headers);
+            let first = headers.map_or(Vec::new(), |overlay| overlay.headers_beside(self.kit.pattern));
             let compiled = glue::compile(&self.kit, &saved, &glue_dir, &first, &self.stop);
             if compiled.is_err() {
                 let _ = std::fs::remove_dir_all(&glue_dir);
@@ -200,12 +217,13 @@ impl Workshop {
 
     /// Compiles a private copy with the command that the original was compiled with.
     fn compile_copy(&self, overlay: &Overlay, dir: &Path, unit: &str, more: &str) -> Result<PathBuf> {
-        let object = dir.join(unit.replace('/', "_"));
+        let object = copy_of(dir, unit);
         std::fs::create_dir_all(dir)?;
         let source = overlay.source(self, &source_of(unit))?;
         let folder = source_of(unit).rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
         let quote = |dir: &Path| format!("-iquote '{}'", dir.join(&folder).display());
-        let flags = format!("{} {} {more}", quote(&overlay.dir), quote(&self.tree.dir));
+        let told = format!("-MMD -MF '{}'", object.with_extension("d").display());
+        let flags = format!("{} {} {told} {more}", quote(&overlay.dir), quote(&self.tree.dir));
         let saved = Saved::of(&self.out(), unit)?;
         run(
             &mut saved.compile(&source, &object, &overlay.headers(), &flags),
@@ -220,7 +238,7 @@ impl Workshop {
     fn compile_watched(&self, unit: &str) -> Result<PathBuf> {
         let of_tree = Hash::new().add(std::fs::read_to_string(self.stamp())?).add(self.kit.watch_flags).text();
         let dir = self.entry.dir.join(format!("watched-{of_tree}"));
-        let object = dir.join(unit.replace('/', "_"));
+        let object = copy_of(&dir, unit);
         if object.is_file() {
             return Ok(object);
         }
@@ -244,4 +262,9 @@ impl Workshop {
     pub(crate) fn stop(&self) -> &Interrupt {
         &self.stop
     }
+}
+
+/// Where an object that is made again is in `dir`.
+fn copy_of(dir: &Path, unit: &str) -> PathBuf {
+    dir.join(unit.replace('/', "_"))
 }

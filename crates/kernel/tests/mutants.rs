@@ -298,7 +298,8 @@ fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
     let seed = first.seed;
     let [once, again] =
         [(); 2].map(|()| shop.explain(&built, mutant.scene, 1, seed..seed + 1, Accesses::Marked).expect("told"));
-    assert!(once.lines.iter().any(|line| line.starts_with("!!!")), "{}: its seed finds it again", mutant.name);
+    let again_said = format!("!!! {}", first.text);
+    assert!(once.lines.contains(&again_said), "{}: its seed finds it again", mutant.name);
     assert_eq!((once.run, once.lines), (again.run, again.lines), "{}: bit for bit", mutant.name);
     true
 }

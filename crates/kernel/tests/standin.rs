@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+#[path = "standin/patches.rs"]
+mod patches;
+
 const CONFIG: &[&str] = &["CONFIG_64BIT=y", "CONFIG_STANDIN=y", "CONFIG_OTHER=n"];
 
 fn kit(config: &'static [&'static str]) -> Kit {
@@ -38,6 +41,7 @@ fn kit(config: &'static [&'static str]) -> Kit {
         watch_flags: "-DSTANDIN_WATCHED",
         probes: &[
             ("HAS_PAGES", "#include \"standin.h\"\nint probe = STANDIN_PAGE;\n"),
+            ("HAS_UNUSED", "#include \"xe_svm.h\"\nint probe = sizeof(standin_map.unused);\n"),
             ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
         ],
         wraps: &["dma_fence_array_create"],
@@ -183,6 +187,16 @@ fn nothing_is_written_into_the_tree_and_a_second_look_builds_nothing() {
 }
 
 #[test]
+fn a_cache_inside_of_the_tree_is_refused() {
+    let Some(bench) = Bench::new() else { return };
+    let cache = bench.tree().join("cache");
+    let opened = Workshop::open_in(&cache, &OsString::from(bench.tools()), &bench.tree(), kit(CONFIG), &bench.stop);
+    let text = opened.err().expect("refused").to_string();
+    assert!(text.contains("inside of the tree, which is never written into"), "{text}");
+    assert!(!cache.exists());
+}
+
+#[test]
 fn a_file_that_changed_is_compiled_again() {
     let Some(bench) = Bench::new() else { return };
     assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found);
@@ -190,55 +204,6 @@ fn a_file_that_changed_is_compiled_again() {
     let text = std::fs::read_to_string(&file).expect("a file").replace("(pages - STANDIN_SKIPPED)", "pages");
     std::fs::write(&file, text).expect("written");
     assert_eq!(judge(&bench.shop(), "A").0, Outcome::Clean);
-}
-
-const FIX_A: &str = "--- a/drivers/gpu/drm/drm_pagemap.c\n+++ b/drivers/gpu/drm/drm_pagemap.c\n@@ -5,6 +5,6 @@\n {\n \tint i;\n \n\
-    -\tfor (i = 0; i < (pages - STANDIN_SKIPPED) * STANDIN_PAGE; i++)\n+\tfor (i = 0; i < pages * STANDIN_PAGE; i++)\n \
-    \t\tto[i] = from[i];\n }\n";
-const FIX_A_BY_HEADER: &str = "--- a/include/standin.h\n+++ b/include/standin.h\n@@ -6,7 +6,7 @@\n \n #define STANDIN_PAGE 64\n \
-    /* Pages that a migration skips: planted defect A. */\n-#define STANDIN_SKIPPED 1\n+#define STANDIN_SKIPPED 0\n \n \
-    struct standin_fence;\n \n";
-const WORSE: &str = "--- a/include/standin.h\n+++ b/include/standin.h\n@@ -6,7 +6,7 @@\n \n #define STANDIN_PAGE 64\n \
-    /* Pages that a migration skips: planted defect A. */\n-#define STANDIN_SKIPPED 1\n+#define STANDIN_SKIPPED 3\n \n \
-    struct standin_fence;\n \n";
-
-fn states(bench: &Bench, patches: &[(&str, &str)], subsets: bool) -> Vec<String> {
-    let shop = bench.shop();
-    shop.build().expect("built");
-    let ids = chosen(&["a".to_owned()]).expect("known");
-    let mut lines = Vec::new();
-    let tell = |state: &str, verdicts: anyhow::Result<Vec<Verdict>>| {
-        lines.push(match verdicts {
-            Ok(verdicts) => format!("{state}: {}", verdicts[0].evidence.split(',').next().unwrap_or("")),
-            Err(error) => format!("{state}: {error:#}"),
-        });
-    };
-    shop.judge_series(&bench.series(patches), subsets, &ids, tell).expect("judged");
-    lines
-}
-
-#[test]
-fn a_series_is_judged_patch_by_patch_and_by_subsets() {
-    let Some(bench) = Bench::new() else { return };
-    let lines = states(&bench, &[("worse", WORSE), ("fix", FIX_A)], true);
-    assert_eq!(
-        lines,
-        ["patch 1/2 worse: LOST 3 of 16 pages", "patch 2/2 fix: kept 16 of 16 pages", "only 2: kept 16 of 16 pages",]
-    );
-}
-
-#[test]
-fn a_changed_header_compiles_who_includes_it() {
-    let Some(bench) = Bench::new() else { return };
-    assert_eq!(states(&bench, &[("header", FIX_A_BY_HEADER)], false), ["patch 1/1 header: kept 16 of 16 pages"]);
-    assert_eq!(judge(&bench.shop(), "A").0, Outcome::Found, "the tree itself is as it was");
-}
-
-#[test]
-fn a_patch_that_does_not_apply_is_named() {
-    let Some(bench) = Bench::new() else { return };
-    let lines = states(&bench, &[("fix", FIX_A), ("again", FIX_A)], false);
-    assert!(lines[1].contains("patch \"again\" does not apply to Linux 7.3-standin"), "{lines:?}");
 }
 
 #[test]
@@ -320,6 +285,23 @@ fn a_configuration_that_does_not_stick_is_an_error_and_nothing_is_kept() {
     let text = format!("{:#}", shop.build().expect_err("lost"));
     assert!(text.contains("does not stick: CONFIG_LOST=y"), "{text}");
     assert!(!shop.place().exists());
+}
+
+#[test]
+fn a_configuration_that_no_longer_sticks_is_an_error_of_the_next_build() {
+    let Some(bench) = Bench::new() else { return };
+    let config = {
+        let shop = bench.shop();
+        shop.build().expect("built");
+        shop.place().join("o/.config")
+    };
+    // As a make does where a Kconfig file has changed.
+    std::fs::write(&config, "CONFIG_64BIT=y\n").expect("written");
+    let file = bench.tree().join("drivers/gpu/drm/drm_pagemap.c");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    std::fs::write(&file, text + "\n").expect("written");
+    let text = format!("{:#}", bench.shop().build().expect_err("lost"));
+    assert!(text.contains("does not stick: CONFIG_STANDIN=y"), "{text}");
 }
 
 #[test]

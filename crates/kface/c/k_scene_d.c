@@ -22,8 +22,9 @@ static void play_d1(long parameter)
 
 static void play_d2(long parameter)
 {
-	unsigned long half = K_BLOCK + K_PAGES / 2 * PAGE_SIZE;
+	unsigned long half = K_BLOCK + K_PAGES / 2 * PAGE_SIZE, addr;
 	struct k_stage stage;
+	kface_u64 value;
 
 	k_step("populate");
 	k_stage_new(&stage, 1, true);
@@ -34,6 +35,10 @@ static void play_d2(long parameter)
 	k_mprotect(half, K_BLOCK + K_PAGES * PAGE_SIZE, false);
 	k_step("tile 0 faults again");
 	k_stage_fault(&stage, 0, K_BLOCK, "half");
+	/* A range may have become smaller: what it does not span has a fault of its own. */
+	for (addr = K_BLOCK + PAGE_SIZE; addr < half; addr += PAGE_SIZE)
+		if (kface_gpu_access(0, stage.vm->usm.asid, addr, 0, &value))
+			k_stage_fault(&stage, 0, addr, "rest");
 	k_stage_read_by_tile(&stage, 0, K_BLOCK, K_PAGES / 2, "half");
 }
 

@@ -26,3 +26,5 @@ mod runs;
 pub mod source;
 pub mod stream;
 mod tasks;
+
+pub use runs::FINDINGS;

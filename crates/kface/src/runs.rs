@@ -266,7 +266,7 @@ pub(crate) fn step(task: &str, serial: u32, ip: u64, about: impl FnOnce() -> (St
 }
 
 /// Events that a run is about: all others are told where steps are, too.
-const FINDINGS: &[&str] = &[
+pub const FINDINGS: &[&str] = &[
     "warn",
     "bug",
     "crash",

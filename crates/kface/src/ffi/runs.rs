@@ -7,8 +7,8 @@ use std::ffi::{c_char, c_int, c_ulong};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Seconds of a run that comes to no scheduling point any more.
-const PATIENCE: u32 = 20;
+/// Seconds of work of a run that comes to no scheduling point any more: what a busy machine takes away does not count.
+const PATIENCE: libc::time_t = 20;
 /// How often, and how long each time, a process waits for the system to make another.
 const PAUSES: u32 = 100;
 const PAUSE_US: u32 = 100_000;
@@ -103,8 +103,10 @@ pub(crate) fn copy() -> Option<Ended> {
 
 /// A run that comes to no point for long is ended.
 pub(crate) fn be_patient() {
-    // SAFETY: no memory is involved.
-    unsafe { libc::alarm(PATIENCE) };
+    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let patience = libc::itimerval { it_interval: none, it_value: libc::timeval { tv_sec: PATIENCE, tv_usec: 0 } };
+    // SAFETY: the call reads `patience`, and writes nothing where no old value is wanted.
+    unsafe { libc::setitimer(libc::ITIMER_VIRTUAL, &patience, std::ptr::null_mut()) };
 }
 
 /// Ends this process as it is, in the middle of its tasks.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* Glue for the stand-in: its scenes have the names and tell the events that the kernel's have. */
 #include "standin.h"
+#include "xe_svm.h"
 #include "kface.h"
 
 int strcmp(const char *, const char *);
@@ -8,7 +9,7 @@ void *malloc(unsigned long);
 void *memset(void *, int, unsigned long);
 int memcmp(const void *, const void *, unsigned long);
 
-#if !KFACE_HAS_PAGES || KFACE_HAS_NOTHING
+#if !KFACE_HAS_PAGES || KFACE_HAS_NOTHING || KFACE_HAS_UNUSED != STANDIN_HAS_UNUSED
 #error "the probes do not see what the tree has"
 #endif
 
@@ -74,6 +75,7 @@ void standin_warn(const char *file, int line)
 	kface_event("warn");
 	kface_text("file", file);
 	kface_number("line", line);
+	kface_text("text", "");
 	kface_event_end();
 }
 
@@ -122,6 +124,8 @@ static void scene_a(void)
 	static unsigned char from[PAGES * STANDIN_PAGE], to[PAGES * STANDIN_PAGE];
 	int i, kept = 0;
 
+	if (standin_map.vr != STANDIN_VR)
+		kface_give_up("the glue has another header than the tree's files");
 	memset(from, 0xaa, sizeof(from));
 	kface_event("where");
 	kface_text("step", "tile 0");
