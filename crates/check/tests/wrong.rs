@@ -1,4 +1,4 @@
-//! Every wrong variant of A, B and C is found from scenes that do not spell out a schedule, shrinks to a few deviations, and is the
+//! Every wrong variant of A, B, C and D4 is found from scenes that do not spell out a schedule, shrinks to a few deviations, and is the
 //! same run each time; ours passes the same schedules.
 
 use check::explore::{Search, Setting, search};
@@ -7,7 +7,7 @@ use check::shrink::shrink;
 use check::{Manner, scenes};
 
 /// A wrong variant, and a scene of several threads, or of one whose steps wait for each other, that meets it.
-const WRONG: [(&str, &str); 8] = [
+const WRONG: [(&str, &str); 9] = [
     ("a=upstream", "block"),
     ("a=skip", "block"),
     ("b=upstream", "unfit"),
@@ -16,6 +16,7 @@ const WRONG: [(&str, &str); 8] = [
     ("b=evict-partial", "unfit"),
     ("c=upstream", "c-2"),
     ("c=posted", "c-2"),
+    ("d4=upstream", "d-4"),
 ];
 /// Deviations of a shrunk schedule, at most.
 const MOST: usize = 20;

@@ -157,6 +157,18 @@ pub const VARIANTS: &[Variant] = &[
         apply: Some(|to| to.driver = upstream::fence::one_queue(to.driver)),
     },
     Variant {
+        key: "d4",
+        name: "ours",
+        about: "blocks of VRAM in which no page lives any more are given back at once (default)",
+        apply: None,
+    },
+    Variant {
+        key: "d4",
+        name: "upstream",
+        about: "an allocation of VRAM is kept until its last page leaves (drm_pagemap_zdd)",
+        apply: Some(|to| to.driver.gives_parts_back = false),
+    },
+    Variant {
         key: "patch",
         name: "none",
         about: "a, b and c as upstream has them: what the switches of the posted patch (below) are put on",

@@ -89,6 +89,9 @@ pub struct Rules {
     /// For how long pages that a fault took from another VRAM stay where they are, milliseconds, unless an atomic wants them: a
     /// tile or device that reaches them maps them there. 0: for no time. Upstream has no such rule (defect D8).
     pub settle_ms: u32,
+    /// Whether a block in which no page lives any more is given back before the last page of its allocation leaves. Upstream: no
+    /// (`drm_pagemap_zdd`, defect D4).
+    pub gives_parts_back: bool,
     /// How VRAM is mapped that another tile's engine pushes pages to: so many from an address on, which the bus shows from a
     /// frame on. `None`: bus addresses ran out. Upstream: `xe_drm_pagemap_device_map`.
     pub map_for_push: fn(&dyn Hw, Dpa, window: HostFrame, pages: usize) -> Option<Mapped>,
@@ -116,6 +119,7 @@ impl Rules {
         copy_remote_side: remote_side,
         from_others: FromOthers::Push,
         settle_ms: 0,
+        gives_parts_back: true,
         map_for_push: |_, dpa, _, _| Some(Mapped::Vram(dpa)),
         encode_leaf: Leaf::encode,
         flush: crate::tlb_inval::flush,

@@ -142,7 +142,8 @@ impl DevmemOps for PagemapMemory {
 
     /// The smallest block.
     fn granule(&self) -> Option<usize> {
-        Some((self.gpu.platform.min_vram_page() >> PAGE_SHIFT) as usize)
+        let granule = (self.gpu.platform.min_vram_page() >> PAGE_SHIFT) as usize;
+        self.gpu.rules.gives_parts_back.then_some(granule)
     }
 
     fn copy_to_devmem(&self, runs: &[CopyRun], report: &mut Report<'_>) -> Result<(), CopyError> {
