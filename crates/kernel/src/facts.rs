@@ -84,7 +84,8 @@ impl Facts {
             return Some(event["why"].as_str().unwrap_or("?").to_owned());
         }
         if let Some(event) = self.all("bug").next() {
-            return Some(format!("BUG {}:{}", event["file"].as_str().unwrap_or("?"), event["line"]));
+            let file = event["file"].as_str().and_then(|file| file.rsplit('/').next()).unwrap_or("?");
+            return Some(format!("BUG {file}:{}", event["line"]));
         }
         if let Some(event) = self.all("crash").next() {
             return Some(format!(
@@ -110,6 +111,13 @@ mod tests {
         let facts = Facts::read(&[line(7), line(9), line(7)].concat(), Some(0), false);
         assert_eq!(facts.warnings(), ["2 WARN a.c:7", "WARN a.c:9"]);
         assert_eq!(facts.unjudged().as_deref(), Some("the run ended early, with status Some(0)"));
+    }
+
+    /// The same words as the finding has, whichever copy of the file was compiled.
+    #[test]
+    fn a_bug_has_no_path() {
+        let facts = Facts::read("{\"event\":\"bug\",\"file\":\"/cache/x/a.c\",\"line\":7}\n", Some(3), false);
+        assert_eq!(facts.unjudged().as_deref(), Some("BUG a.c:7"));
     }
 
     #[test]

@@ -4,9 +4,11 @@
  * state lives in the kernel's own structure, so what inline functions read of it is true. Who cannot have a lock waits
  * (kface_lock_wait); each lock that is held is written down, so the tree's own assertions of held locks are answered.
  */
+#include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
 #include <linux/srcu.h>
 #include <linux/spinlock.h>
 #include <linux/ww_mutex.h>
@@ -280,12 +282,39 @@ void __might_fault(const char *file, int line)
 {
 }
 
+/*
+ * Reclaim, as the locks that an allocation may take: it may enter a file system, and it may unmap pages, of which notifiers are told.
+ * Whoever allocates under one of these, or takes one of them under a lock that reclaim needs, can wait for himself.
+ */
+static struct lockdep_map reclaim_map = { .key = (void *)&reclaim_map, .name = "fs_reclaim" };
+
+/* What is asked for before there are tasks orders nothing. */
+static bool may_reclaim(gfp_t flags)
+{
+	return k_self && flags & __GFP_DIRECT_RECLAIM && !(flags & __GFP_NOLOCKDEP) && !(current->flags & PF_MEMALLOC);
+}
+
+static bool may_enter_fs(gfp_t flags)
+{
+	return current_gfp_context(flags) & __GFP_FS;
+}
+
 void fs_reclaim_acquire(gfp_t flags)
 {
+	if (!may_reclaim(flags))
+		return;
+	if (may_enter_fs(flags))
+		lock_map_acquire(&reclaim_map);
+#ifdef CONFIG_MMU_NOTIFIER
+	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
+	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
+#endif
 }
 
 void fs_reclaim_release(gfp_t flags)
 {
+	if (may_reclaim(flags) && may_enter_fs(flags))
+		lock_map_release(&reclaim_map);
 }
 
 int __cond_resched_lock(spinlock_t *lock)

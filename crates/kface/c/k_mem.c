@@ -82,6 +82,8 @@ static void *allocate(size_t size, gfp_t flags, unsigned long from)
 {
 	if (gfpflags_allow_blocking(flags))
 		k_may_sleep("an allocation that may wait");
+	fs_reclaim_acquire(flags);
+	fs_reclaim_release(flags);
 	if (k_fail_countdown >= 0 && k_fail_countdown-- == 0) {
 		kface_event("allocation_failed");
 		kface_number("bytes", size);
