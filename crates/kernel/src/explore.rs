@@ -26,6 +26,8 @@ pub struct Scene {
 }
 
 const BACK: &str = "a CPU fault migrated a page back";
+/// Where a VM's lock is held alone, the second one waits for it.
+const AT_ONCE: &str = "a fault came while another was served";
 const CHANGED: &str = "memory changed while a fault was served";
 
 /// All scenes.
@@ -33,7 +35,7 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "faults",
         about: "two fault workers and a CPU writer on one block",
-        places: &[BACK, "two faults were served at once"],
+        places: &[BACK, AT_ONCE],
     },
     Scene {
         name: "munmap",
@@ -53,7 +55,7 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "gc",
         about: "a whole block is unmapped and mapped again, ranges are collected, faults go on",
-        places: &["two faults were served at once"],
+        places: &["what was unmapped waits for the collector", AT_ONCE],
     },
     Scene {
         name: "queue",

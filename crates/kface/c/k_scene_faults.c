@@ -81,8 +81,8 @@ static void evict(void *arg)
 			k_yield();
 			continue;
 		}
-		kface_reached("a buffer was evicted");
-		xe_svm_bo_evict(bo);
+		if (!xe_svm_bo_evict(bo))
+			kface_reached("a buffer was evicted");
 		xe_bo_unlock(bo);
 		xe_bo_put(bo);
 	}
@@ -128,6 +128,8 @@ static void play_gc(long tiles)
 		kface_give_up("the block does not come to VRAM");
 	tasks[0] = k_spawn("remap", unmap_and_map, NULL);
 	k_join(tasks[0]);
+	if (!list_empty(&stage.vm->svm.garbage_collector.range_list))
+		kface_reached("what was unmapped waits for the collector");
 	tasks[0] = writer(0, 2, 2, 2);
 	tasks[1] = writer(tiles - 1, 3, 1, 2);
 	tasks[2] = writer(-1, 4, 1, 1);

@@ -78,7 +78,7 @@ static bool tile_access(struct writer *w, unsigned long addr, bool write, u64 *v
 			err = k_xe_fault(w->vm, w->tile, addr, write);
 		serving--;
 		if (serving)
-			kface_reached("two faults were served at once");
+			kface_reached("a fault came while another was served");
 		if (is_refused(w, addr, err))
 			return false;
 		if (tries)

@@ -162,7 +162,7 @@ static int words[2], ended;
 
 static void count(void *arg)
 {
-	kface_reached("two faults were served at once");
+	kface_reached("a fault came while another was served");
 	kface_reached("a CPU fault migrated a page back");
 	standin_count(words);
 	ended++;
