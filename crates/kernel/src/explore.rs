@@ -32,11 +32,7 @@ const CHANGED: &str = "memory changed while a fault was served";
 
 /// All scenes.
 pub const SCENES: &[Scene] = &[
-    Scene {
-        name: "faults",
-        about: "two fault workers and a CPU writer on one block",
-        places: &[BACK, AT_ONCE],
-    },
+    Scene { name: "faults", about: "two fault workers and a CPU writer on one block", places: &[BACK, AT_ONCE] },
     Scene {
         name: "munmap",
         about: "the end of a block is unmapped while faults of its beginning are served",
