@@ -51,6 +51,8 @@ const MAX_BLOCK: u64 = SZ_2M;
 
 /// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
 pub(crate) trait Shows: Send + Sync {
+    /// Its number.
+    fn asid(&self) -> Asid;
     /// On return nothing translates `span` any more.
     fn unbind(&self, span: GpuRange);
 }
@@ -114,6 +116,13 @@ struct State {
     was_advised: bool,
 }
 
+impl State {
+    fn is_shown_by(&self, vm: Asid) -> bool {
+        let mut spaces = self.maps.iter().filter_map(|map| map.upgrade()?.space.upgrade());
+        spaces.any(|space| space.asid() == vm)
+    }
+}
+
 /// Where the device finds a BO.
 #[derive(Default)]
 enum Residence {
@@ -160,10 +169,9 @@ impl Bo {
         }
     }
 
-    /// Whether that address space shows it.
-    pub(crate) fn is_shown_by(&self, space: &Weak<dyn Shows>) -> bool {
-        let maps = self.state.lock().maps.clone();
-        maps.iter().filter_map(Weak::upgrade).any(|map| map.space.ptr_eq(space))
+    /// Whether it is that VM's alone, or that VM shows it.
+    pub(crate) fn is_of(&self, vm: Asid) -> bool {
+        self.config.vm == Some(vm) || self.state.lock().is_shown_by(vm)
     }
 
     /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
@@ -276,17 +284,22 @@ impl Bo {
     /// while the guard lives. Where it must be in VRAM, what is to go for it is waited for while it is busy. `ENOMEM`:
     /// there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
-        self.placed_for(&[], prefer)
+        self.placed_for(&[], prefer, None)
     }
 
-    /// The same, where all of `users` reach it. `EOPNOTSUPP`: it may be nowhere that they do.
-    pub(crate) fn placed_for(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
+    /// The same, where all of `users` reach it, and nothing of `spare` goes for it. `EOPNOTSUPP`: it may be nowhere that they do.
+    pub(crate) fn placed_for(
+        &self,
+        users: &[TileId],
+        prefer: Prefer,
+        spare: Option<Asid>,
+    ) -> Result<Placed<'_>, Errno> {
         if let Some(origin) = &self.origin {
             return self.placed_by(origin);
         }
         let mut patience = Patience::default();
         loop {
-            match self.try_placed(users, prefer) {
+            match self.try_placed(users, prefer, spare) {
                 Err(Errno::EBUSY) => patience.spend(Errno::ENOMEM)?,
                 placed => return placed,
             }
@@ -294,7 +307,7 @@ impl Bo {
     }
 
     /// The same of one that is not imported; `EBUSY`: what is to go for it is busy.
-    fn try_placed(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
+    fn try_placed(&self, users: &[TileId], prefer: Prefer, spare: Option<Asid>) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
         if self.look(&mut state) != Standing::Needed {
             return Err(Errno::EACCES);
@@ -306,7 +319,7 @@ impl Bo {
         // From VRAM that one of several users does not reach, it would go to and fro between theirs.
         let prefers_system = prefer == Prefer::System || is_far && !matches!(prefer, Prefer::Vram(_));
         let system_first = state.split || prefers_system && self.may_be_in_system();
-        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer) };
+        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer, spare) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
             Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
@@ -368,10 +381,10 @@ impl Bo {
     }
 
     /// `EBUSY`: on one of the tiles it could be had in a moment; `EOPNOTSUPP`: there is none whose VRAM `users` reach.
-    fn take_any_vram(&self, users: &[TileId], prefer: Prefer) -> Result<Residence, Errno> {
+    fn take_any_vram(&self, users: &[TileId], prefer: Prefer, spare: Option<Asid>) -> Result<Residence, Errno> {
         let mut errno = Errno::EOPNOTSUPP;
         for tile in self.candidates(users, prefer) {
-            match self.take_vram(tile) {
+            match self.take_vram(tile, spare) {
                 Ok(blocks) => return Ok(Residence::Vram(tile, blocks)),
                 Err(NoRoom::Full) if errno == Errno::EBUSY => {}
                 Err(NoRoom::Full) => errno = Errno::ENOMEM,
@@ -382,7 +395,7 @@ impl Bo {
     }
 
     /// Blocks for all of it; those that were used the longest time ago go for it.
-    fn take_vram(&self, tile: TileId) -> Result<Vec<Block>, NoRoom> {
+    fn take_vram(&self, tile: TileId, spare: Option<Asid>) -> Result<Vec<Block>, NoRoom> {
         let vram = &self.shared.gpu.tile(tile).ok_or(NoRoom::Full)?.vram;
         let total = self.shared.platform().tiles.get(tile.index()).map_or(0, |facts| facts.vram_size);
         let wanted = self.config.size.next_multiple_of(SZ_64K);
@@ -390,7 +403,7 @@ impl Bo {
             return Err(NoRoom::Full);
         }
         let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
-        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner)?;
+        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner, spare)?;
         Ok(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
     }
 
@@ -465,6 +478,13 @@ impl Owner for BoOwner {
         if let Some(bo) = self.0.upgrade() {
             bo.evict();
         }
+    }
+
+    /// One that is busy may be or not: it is asked, and does not go.
+    fn is_of(&self, vm: Asid) -> bool {
+        self.0.upgrade().is_some_and(|bo| {
+            bo.config.vm == Some(vm) || bo.state.try_lock().is_some_and(|state| state.is_shown_by(vm))
+        })
     }
 }
 
