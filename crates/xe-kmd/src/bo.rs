@@ -31,6 +31,7 @@ use xe_spec::fault::Asid;
 
 use crate::errno::Errno;
 use crate::event::Event;
+use crate::offsets::Offset;
 use crate::patience::Patience;
 use crate::pt::build::{Memory, Segment};
 use crate::ranks;
@@ -86,6 +87,7 @@ pub(crate) struct Bo {
     pub config: BoConfig,
     /// First frame of its bytes.
     object: HostFrame,
+    offset: Offset,
     state: Mutex<State>,
     this: Weak<Self>,
     /// Handles of it, in all files.
@@ -174,7 +176,7 @@ impl Bo {
         self.config.vm == Some(vm) || self.state.lock().is_shown_by(vm)
     }
 
-    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
+    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes, or the device files no place to show it; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
         let platform = shared.platform();
         if config.placement & !SYSTEM != 0 && !config.size.is_multiple_of(platform.min_vram_page()) {
@@ -188,15 +190,22 @@ impl Bo {
         if !in_system && !tiles.into_iter().any(in_vram) {
             return Err(Errno::ENOSPC);
         }
+        let offset = shared.offsets.take(config.size).ok_or(Errno::ENOSPC)?;
         let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
-        let bo = Self::over(shared, config, object, None);
+        let bo = Self::over(shared, config, object, offset, None);
         if !config.defer {
             bo.placed(Prefer::Anything)?;
         }
         Ok(bo)
     }
 
-    fn over(shared: &Arc<Shared>, config: BoConfig, object: HostFrame, origin: Option<Origin>) -> Arc<Self> {
+    fn over(
+        shared: &Arc<Shared>,
+        config: BoConfig,
+        object: HostFrame,
+        offset: Offset,
+        origin: Option<Origin>,
+    ) -> Arc<Self> {
         let (rank, fences) = match &origin {
             Some(origin) => (ranks::IMPORT, origin.fences()),
             None => (ranks::BO, Arc::new(Reservation::new())),
@@ -205,6 +214,7 @@ impl Bo {
             shared: shared.clone(),
             config,
             object,
+            offset,
             state: mutex(rank, State::default()),
             this: this.clone(),
             handles: AtomicU64::new(0),
@@ -253,6 +263,11 @@ impl Bo {
     /// Whether it is another device's.
     pub(crate) const fn is_imported(&self) -> bool {
         self.origin.is_some()
+    }
+
+    /// Where device files show it.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset.start
     }
 
     /// Its first frame, as the host mm knows it.
