@@ -23,9 +23,9 @@
 
 use std::sync::{Arc, Weak};
 
+use sync::Mutex;
 use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
-use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 
@@ -33,16 +33,17 @@ use crate::errno::Errno;
 use crate::event::Event;
 use crate::offsets::Offset;
 use crate::patience::Patience;
-use crate::pt::build::{Memory, Segment};
 use crate::ranks;
 use crate::resv::Reservation;
 use crate::shared::Shared;
 use crate::vram::{NoRoom, Owner};
 
 mod import;
+mod placed;
 mod purge;
 
 use import::{Origin, Window};
+pub(crate) use placed::Placed;
 pub(crate) use purge::Standing;
 
 /// Region of system memory in a placement mask; tile `n` is region `1 + n`.
@@ -501,69 +502,6 @@ impl Owner for BoOwner {
             bo.config.vm == Some(vm) || bo.state.try_lock().is_some_and(|state| state.is_shown_by(vm))
         })
     }
-}
-
-/// A BO that stays where it is.
-pub(crate) struct Placed<'a> {
-    bo: &'a Bo,
-    state: MutexGuard<'a, State>,
-    /// So does what it shows: released after it.
-    #[expect(dead_code, reason = "held for its lock")]
-    origin: Option<Box<Placed<'a>>>,
-}
-
-impl Placed<'_> {
-    /// The tile in whose VRAM it is; `None`: in system memory.
-    pub(crate) fn tile(&self) -> Option<TileId> {
-        match self.state.residence {
-            Residence::Vram(tile, _) => Some(tile),
-            Residence::System(_) | Residence::Peer(_) | Residence::Nowhere => None,
-        }
-    }
-
-    /// How the device addresses `span`, a part of `map`.
-    pub(crate) fn segments(&self, map: &BoMap, span: GpuRange) -> Vec<Segment> {
-        let (first, bytes) = (map.offset_of(span.start), span.len());
-        match &self.state.residence {
-            Residence::Nowhere => Vec::new(),
-            Residence::System(iova) => {
-                vec![Segment { va: span.start, addr: iova.0 + first, bytes, memory: Memory::System }]
-            }
-            Residence::Vram(tile, blocks) => {
-                let blocks = self.bo.dpas(*tile, blocks).map(|(dpa, block)| (dpa.0, block.bytes));
-                pieces(span, first, blocks, Memory::Vram)
-            }
-            Residence::Peer(windows) => {
-                pieces(span, first, windows.iter().map(|window| (window.iova.0, window.bytes)), Memory::Peer)
-            }
-        }
-    }
-
-    /// Its VRAM was used just now.
-    pub(crate) fn touch(&self) {
-        if let Residence::Vram(tile, blocks) = &self.state.residence
-            && let Some(tile) = self.bo.shared.gpu.tile(*tile)
-        {
-            blocks.iter().for_each(|block| tile.vram.touch(block.offset, block.bytes));
-        }
-    }
-
-    /// Its pages are mapped in pieces that VRAM does not allow: from now on it is in system memory, whatever it was made for.
-    pub(crate) fn stay_in_system(mut self) {
-        self.state.split = true;
-    }
-}
-
-/// The parts of blocks (address, bytes; in the order of their contents) that `span` shows, from byte `first` of the contents on.
-fn pieces(span: GpuRange, first: u64, blocks: impl Iterator<Item = (u64, u64)>, memory: Memory) -> Vec<Segment> {
-    let (mut start, end) = (0, first + span.len());
-    crate::pt::build::coalesce(blocks.filter_map(|(block, bytes)| {
-        let (from, to) = (first.max(start), end.min(start + bytes));
-        let addr = block + from.saturating_sub(start);
-        start += bytes;
-        let va = span.start.add(from - first);
-        (from < to).then(|| Segment { va, addr, bytes: to - from, memory })
-    }))
 }
 
 /// One bind of a BO.
