@@ -133,6 +133,10 @@ static void userptrs(struct gpu *gpu) {
     expect(!bind(gpu, (struct bind_op){.range = user.size, .addr = user.gpu, .op = BIND_UNMAP}), "unbind of a userptr");
     op.flags = BIND_IMMEDIATE, op.obj_offset = 0x5000;
     expect(bind(gpu, op) == EFAULT, "a userptr of nothing");
+    struct bo bo = make(gpu, 64ul << 10, PLACE_SYSTEM, 0);
+    op.obj_offset = (uintptr_t)bo.cpu, op.range = bo.size;
+    expect(bind(gpu, op) == EFAULT, "a userptr of a map of a buffer");
+    unmake(gpu, &bo);
     munmap((void *)memory, size);
 }
 
@@ -171,6 +175,11 @@ static void bad_maps(struct gpu *gpu) {
     expect(map(gpu, bo.handle, 2 * bo.size, MAP_SHARED, NULL) == MAP_FAILED && errno == EINVAL, "more than the buffer");
     expect(map(gpu, bo.handle, bo.size, MAP_PRIVATE, NULL) == MAP_FAILED && errno == EINVAL, "a private map");
     expect(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, gpu->fd, 0x7000000) == MAP_FAILED && errno == EINVAL, "no buffer");
+    int other = open("/dev/dri/renderD128", O_RDWR);
+    struct gem_mmap_offset offset = {.handle = bo.handle};
+    must_ioctl(gpu->fd, IOC_GEM_MMAP_OFFSET, &offset, "GEM_MMAP_OFFSET");
+    expect(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, other, offset.offset) == MAP_FAILED && errno == EACCES, "another file's buffer");
+    close(other);
     void *fixed = mmap(NULL, bo.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     expect(map(gpu, bo.handle, bo.size, MAP_SHARED | MAP_FIXED, fixed) == fixed, "a map at an address");
     expect(map(gpu, bo.handle, bo.size, MAP_SHARED | MAP_FIXED_NOREPLACE, fixed) == MAP_FAILED && errno == EEXIST, "which is taken");

@@ -247,7 +247,7 @@ static void refusals(struct gpu *gpu) {
         {"a tiled copy", CLASS_COPY, {0x50a00008}},
         {"no command", CLASS_COPY, {0xdeadbeef}},
         {"a copy by a compute engine", CLASS_COMPUTE, {0x56800008}},
-        {"a register that is not there", CLASS_COPY, {0x11000001 | ENGINE_RELATIVE, 0x700, 0}},
+        {"a register that is not there", CLASS_COPY, {0x12000002 | ENGINE_RELATIVE, 0x700}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint32_t queue = queue_of(gpu, 0, cases[i].class, 0, 1), *word = calloc(64, 4);

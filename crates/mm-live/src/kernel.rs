@@ -119,6 +119,8 @@ pub struct Mapping {
     pub exec: bool,
     /// Private, of no file, and in 4K pages. So are the kernel's own (\[vdso\] and its kin), which nobody can write.
     pub plain: bool,
+    /// Of an object's memory, which no page of the program's is: `VM_IO | VM_PFNMAP` where the device is real.
+    pub io: bool,
 }
 
 impl Mapping {

@@ -117,6 +117,6 @@ impl LiveMm {
                 range.end = range.end.min(excluded.start);
             }
         }
-        Some(Vma { range, read: mapping.read, write: mapping.write, anonymous, io: false })
+        Some(Vma { range, read: mapping.read, write: mapping.write, anonymous, io: mapping.io })
     }
 }

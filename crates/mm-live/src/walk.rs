@@ -96,6 +96,9 @@ impl LiveMm {
             if walk.write && !vma.write {
                 return Err(MmError::Denied);
             }
+            if walk.fault && vma.io {
+                return Err(MmError::NoVma);
+            }
             let part = vma.range.intersect(rest).ok_or(MmError::NoVma)?;
             if let Some(hurdle) = self.look_at_part(walk, &vma, part, runs) {
                 return Ok(Some(hurdle));

@@ -112,16 +112,27 @@ fn registers_are_the_contexts_own_and_outlive_a_job() {
 }
 
 #[test]
-fn a_register_that_the_engine_does_not_have_is_no_command() {
+fn what_is_written_to_a_register_that_is_not_the_contexts_is_dropped() {
     let rig = rig();
+    poke(&rig, 0, &[9]);
     // The second is another engine's; the third cannot be written.
     for register in [0x700, 0x22600 - 0x2000, 0x3a8] {
-        hangs(&rig, &[0x1100_0001 | REL, register, 1]);
+        completes(
+            &rig,
+            &command([
+                &[0x1100_0003 | REL, register, 1, 0x600, 5],
+                &[0x1500_0001 | REL | 1 << 18, 0x600, register],
+                &command([&[0x1480_0002 | REL, register], &at(VA)]),
+                &command([&[0x1200_0002 | REL, 0x600], &at(VA)]),
+            ]),
+        );
+        assert_eq!(word(&rig, 0), 5, "the other half of the command is done");
     }
+    hangs(&rig, &command([&[0x1200_0002 | REL, 0x700], &at(VA)]));
     // The first compute engine by its address, and the render engine's, remapped, which is what user space uses.
     completes(&rig, &[0x1100_0001, 0x1a600, 1]);
     completes(&rig, &[0x1102_0001, 0x2600, 1]);
-    hangs(&rig, &[0x1100_0001, 0x2600, 1]);
+    completes(&rig, &[0x1100_0001, 0x2600, 1]);
     hangs(&rig, &command([&[0x1240_0002 | REL, 0x600], &at(VA)]));
 }
 

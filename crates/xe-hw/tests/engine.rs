@@ -72,7 +72,10 @@ fn a_fence_may_fault_and_needs_no_batch() {
 fn atomics_of_both_sizes() {
     let rig = rig();
     let start = 0x0000_0007_ffff_ffff_u64;
-    let cases: [(u32, u64, u64, u64); 9] = [
+    let cases: [(u32, u64, u64, u64); 12] = [
+        (0x01, 0x0f0f_0f0f, 0, start & !0 << 32 | 0x0f0f_0f0f),
+        (0x22, 1 << 63, 0, start | 1 << 63),
+        (0x23, start, 0, 0),
         (0x05, 0, 0, 0x0000_0007_0000_0000),
         (0x06, 0, 0, 0x0000_0007_ffff_fffe),
         (0x07, 3, 0, 0x0000_0007_0000_0002),

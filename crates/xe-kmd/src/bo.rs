@@ -23,25 +23,27 @@
 
 use std::sync::{Arc, Weak};
 
+use sync::Mutex;
 use sync::atomic::{AtomicBool, AtomicU64};
 use sync::rank::mutex;
-use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 
 use crate::errno::Errno;
 use crate::event::Event;
+use crate::offsets::Offset;
 use crate::patience::Patience;
-use crate::pt::build::{Memory, Segment};
 use crate::ranks;
 use crate::resv::Reservation;
 use crate::shared::Shared;
 use crate::vram::{NoRoom, Owner};
 
 mod import;
+mod placed;
 mod purge;
 
 use import::{Origin, Window};
+pub(crate) use placed::Placed;
 pub(crate) use purge::Standing;
 
 /// Region of system memory in a placement mask; tile `n` is region `1 + n`.
@@ -51,6 +53,8 @@ const MAX_BLOCK: u64 = SZ_2M;
 
 /// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
 pub(crate) trait Shows: Send + Sync {
+    /// Its number.
+    fn asid(&self) -> Asid;
     /// On return nothing translates `span` any more.
     fn unbind(&self, span: GpuRange);
 }
@@ -84,6 +88,7 @@ pub(crate) struct Bo {
     pub config: BoConfig,
     /// First frame of its bytes.
     object: HostFrame,
+    offset: Offset,
     state: Mutex<State>,
     this: Weak<Self>,
     /// Handles of it, in all files.
@@ -112,6 +117,13 @@ struct State {
     standing: Standing,
     /// A program ever said that they are not.
     was_advised: bool,
+}
+
+impl State {
+    fn is_shown_by(&self, vm: Asid) -> bool {
+        let mut spaces = self.maps.iter().filter_map(|map| map.upgrade()?.space.upgrade());
+        spaces.any(|space| space.asid() == vm)
+    }
 }
 
 /// Where the device finds a BO.
@@ -160,13 +172,12 @@ impl Bo {
         }
     }
 
-    /// Whether that address space shows it.
-    pub(crate) fn is_shown_by(&self, space: &Weak<dyn Shows>) -> bool {
-        let maps = self.state.lock().maps.clone();
-        maps.iter().filter_map(Weak::upgrade).any(|map| map.space.ptr_eq(space))
+    /// Whether it is that VM's alone, or that VM shows it.
+    pub(crate) fn is_of(&self, vm: Asid) -> bool {
+        self.config.vm == Some(vm) || self.state.lock().is_shown_by(vm)
     }
 
-    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
+    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes, or the device files no place to show it; `ENOMEM`: they are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
         let platform = shared.platform();
         if config.placement & !SYSTEM != 0 && !config.size.is_multiple_of(platform.min_vram_page()) {
@@ -180,15 +191,22 @@ impl Bo {
         if !in_system && !tiles.into_iter().any(in_vram) {
             return Err(Errno::ENOSPC);
         }
+        let offset = shared.offsets.take(config.size).ok_or(Errno::ENOSPC)?;
         let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
-        let bo = Self::over(shared, config, object, None);
+        let bo = Self::over(shared, config, object, offset, None);
         if !config.defer {
             bo.placed(Prefer::Anything)?;
         }
         Ok(bo)
     }
 
-    fn over(shared: &Arc<Shared>, config: BoConfig, object: HostFrame, origin: Option<Origin>) -> Arc<Self> {
+    fn over(
+        shared: &Arc<Shared>,
+        config: BoConfig,
+        object: HostFrame,
+        offset: Offset,
+        origin: Option<Origin>,
+    ) -> Arc<Self> {
         let (rank, fences) = match &origin {
             Some(origin) => (ranks::IMPORT, origin.fences()),
             None => (ranks::BO, Arc::new(Reservation::new())),
@@ -197,6 +215,7 @@ impl Bo {
             shared: shared.clone(),
             config,
             object,
+            offset,
             state: mutex(rank, State::default()),
             this: this.clone(),
             handles: AtomicU64::new(0),
@@ -247,6 +266,11 @@ impl Bo {
         self.origin.is_some()
     }
 
+    /// Where device files show it.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset.start
+    }
+
     /// Its first frame, as the host mm knows it.
     pub(crate) const fn object(&self) -> HostFrame {
         self.object
@@ -276,17 +300,22 @@ impl Bo {
     /// while the guard lives. Where it must be in VRAM, what is to go for it is waited for while it is busy. `ENOMEM`:
     /// there is no room; `EACCES`: its contents are not needed, or gone.
     pub(crate) fn placed(&self, prefer: Prefer) -> Result<Placed<'_>, Errno> {
-        self.placed_for(&[], prefer)
+        self.placed_for(&[], prefer, None)
     }
 
-    /// The same, where all of `users` reach it. `EOPNOTSUPP`: it may be nowhere that they do.
-    pub(crate) fn placed_for(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
+    /// The same, where all of `users` reach it, and nothing of `spare` goes for it. `EOPNOTSUPP`: it may be nowhere that they do.
+    pub(crate) fn placed_for(
+        &self,
+        users: &[TileId],
+        prefer: Prefer,
+        spare: Option<Asid>,
+    ) -> Result<Placed<'_>, Errno> {
         if let Some(origin) = &self.origin {
             return self.placed_by(origin);
         }
         let mut patience = Patience::default();
         loop {
-            match self.try_placed(users, prefer) {
+            match self.try_placed(users, prefer, spare) {
                 Err(Errno::EBUSY) => patience.spend(Errno::ENOMEM)?,
                 placed => return placed,
             }
@@ -294,7 +323,7 @@ impl Bo {
     }
 
     /// The same of one that is not imported; `EBUSY`: what is to go for it is busy.
-    fn try_placed(&self, users: &[TileId], prefer: Prefer) -> Result<Placed<'_>, Errno> {
+    fn try_placed(&self, users: &[TileId], prefer: Prefer, spare: Option<Asid>) -> Result<Placed<'_>, Errno> {
         let mut state = self.state.lock();
         if self.look(&mut state) != Standing::Needed {
             return Err(Errno::EACCES);
@@ -306,7 +335,7 @@ impl Bo {
         // From VRAM that one of several users does not reach, it would go to and fro between theirs.
         let prefers_system = prefer == Prefer::System || is_far && !matches!(prefer, Prefer::Vram(_));
         let system_first = state.split || prefers_system && self.may_be_in_system();
-        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer) };
+        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer, spare) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
             Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
@@ -368,10 +397,10 @@ impl Bo {
     }
 
     /// `EBUSY`: on one of the tiles it could be had in a moment; `EOPNOTSUPP`: there is none whose VRAM `users` reach.
-    fn take_any_vram(&self, users: &[TileId], prefer: Prefer) -> Result<Residence, Errno> {
+    fn take_any_vram(&self, users: &[TileId], prefer: Prefer, spare: Option<Asid>) -> Result<Residence, Errno> {
         let mut errno = Errno::EOPNOTSUPP;
         for tile in self.candidates(users, prefer) {
-            match self.take_vram(tile) {
+            match self.take_vram(tile, spare) {
                 Ok(blocks) => return Ok(Residence::Vram(tile, blocks)),
                 Err(NoRoom::Full) if errno == Errno::EBUSY => {}
                 Err(NoRoom::Full) => errno = Errno::ENOMEM,
@@ -382,7 +411,7 @@ impl Bo {
     }
 
     /// Blocks for all of it; those that were used the longest time ago go for it.
-    fn take_vram(&self, tile: TileId) -> Result<Vec<Block>, NoRoom> {
+    fn take_vram(&self, tile: TileId, spare: Option<Asid>) -> Result<Vec<Block>, NoRoom> {
         let vram = &self.shared.gpu.tile(tile).ok_or(NoRoom::Full)?.vram;
         let total = self.shared.platform().tiles.get(tile.index()).map_or(0, |facts| facts.vram_size);
         let wanted = self.config.size.next_multiple_of(SZ_64K);
@@ -390,7 +419,7 @@ impl Bo {
             return Err(NoRoom::Full);
         }
         let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
-        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner)?;
+        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner, spare)?;
         Ok(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
     }
 
@@ -466,69 +495,13 @@ impl Owner for BoOwner {
             bo.evict();
         }
     }
-}
 
-/// A BO that stays where it is.
-pub(crate) struct Placed<'a> {
-    bo: &'a Bo,
-    state: MutexGuard<'a, State>,
-    /// So does what it shows: released after it.
-    #[expect(dead_code, reason = "held for its lock")]
-    origin: Option<Box<Placed<'a>>>,
-}
-
-impl Placed<'_> {
-    /// The tile in whose VRAM it is; `None`: in system memory.
-    pub(crate) fn tile(&self) -> Option<TileId> {
-        match self.state.residence {
-            Residence::Vram(tile, _) => Some(tile),
-            Residence::System(_) | Residence::Peer(_) | Residence::Nowhere => None,
-        }
+    /// One that is busy may be or not: it is asked, and does not go.
+    fn is_of(&self, vm: Asid) -> bool {
+        self.0.upgrade().is_some_and(|bo| {
+            bo.config.vm == Some(vm) || bo.state.try_lock().is_some_and(|state| state.is_shown_by(vm))
+        })
     }
-
-    /// How the device addresses `span`, a part of `map`.
-    pub(crate) fn segments(&self, map: &BoMap, span: GpuRange) -> Vec<Segment> {
-        let (first, bytes) = (map.offset_of(span.start), span.len());
-        match &self.state.residence {
-            Residence::Nowhere => Vec::new(),
-            Residence::System(iova) => {
-                vec![Segment { va: span.start, addr: iova.0 + first, bytes, memory: Memory::System }]
-            }
-            Residence::Vram(tile, blocks) => {
-                let blocks = self.bo.dpas(*tile, blocks).map(|(dpa, block)| (dpa.0, block.bytes));
-                pieces(span, first, blocks, Memory::Vram)
-            }
-            Residence::Peer(windows) => {
-                pieces(span, first, windows.iter().map(|window| (window.iova.0, window.bytes)), Memory::Peer)
-            }
-        }
-    }
-
-    /// Its VRAM was used just now.
-    pub(crate) fn touch(&self) {
-        if let Residence::Vram(tile, blocks) = &self.state.residence
-            && let Some(tile) = self.bo.shared.gpu.tile(*tile)
-        {
-            blocks.iter().for_each(|block| tile.vram.touch(block.offset, block.bytes));
-        }
-    }
-
-    /// Its pages are mapped in pieces that VRAM does not allow: from now on it is in system memory, whatever it was made for.
-    pub(crate) fn stay_in_system(mut self) {
-        self.state.split = true;
-    }
-}
-
-/// The parts of blocks (address, bytes; in the order of their contents) that `span` shows, from byte `first` of the contents on.
-fn pieces(span: GpuRange, first: u64, blocks: impl Iterator<Item = (u64, u64)>, memory: Memory) -> Vec<Segment> {
-    let (mut start, end) = (0, first + span.len());
-    crate::pt::build::coalesce(blocks.filter_map(|(block, bytes)| {
-        let (from, to) = (first.max(start), end.min(start + bytes));
-        let addr = block + from.saturating_sub(start);
-        start += bytes;
-        let va = span.start.add(from - first);
-        (from < to).then(|| Segment { va, addr, bytes: to - from, memory })
-    }))
 }
 
 /// One bind of a BO.

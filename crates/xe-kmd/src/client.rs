@@ -104,8 +104,7 @@ impl Client {
             EngineUse { name: class.name(), cycles: platform.ticks(ran + ended.load()), total_cycles: now, capacity }
         });
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
-        let is_active =
-            |bo: &Bo| users.iter().any(|vm| bo.config.vm == Some(vm.asid) || bo.is_shown_by(&vm.shown_by()));
+        let is_active = |bo: &Bo| users.iter().any(|vm| bo.is_of(vm.asid));
         let (name, memory) = (self.name.lock().clone(), memory(platform, bos, is_active));
         Usage { client: self.id, name, memory, engines: engines.collect() }
     }

@@ -1,15 +1,12 @@
-//! Handles of buffer objects, and where to mmap the device file for them.
-//!
-//! An offset is a name: what is mapped is the BO's own memory, and the whole span of the offset belongs to one BO. Both,
-//! handle and offset, are given anew once the handle is closed; mappings that were made keep the bytes.
+//! Handles of buffer objects. One is given anew once it is closed; mappings that were made keep the bytes.
 //!
 //! Locking: inside the file's lock. A BO must not end under it: what is taken out is dropped by who took it.
 //!
-//! Upstream: `drm_gem.c` (handles), `drm_vma_manager.c`, `xe_gem_create_ioctl`.
+//! Upstream: `drm_gem.c` (handles), `xe_gem_create_ioctl`.
 
 use std::sync::Arc;
 
-use units::{SZ_1G, SZ_4K, Spans};
+use units::SZ_4K;
 use xe_spec::platform::Platform;
 use xe_uapi::gem::{self, GemCreate, GemFlags};
 
@@ -17,44 +14,26 @@ use crate::bo::Bo;
 use crate::errno::Errno;
 use crate::ids::IdTable;
 
-/// First offset of BOs in the device file.
-const FIRST_OFFSET: u64 = 4 * SZ_1G;
-/// Offsets that there are.
-const OFFSETS: u64 = 1 << 44;
-
 /// A file's BOs.
+#[derive(Default)]
 pub(crate) struct Gem {
     handles: IdTable<Handle>,
-    offsets: Spans,
 }
 
 /// What a handle names.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub bo: Arc<Bo>,
-    /// Where the device file shows it.
-    pub offset: u64,
     /// An import of its bytes finds this handle.
     is_prime: bool,
-}
-
-impl Default for Gem {
-    fn default() -> Self {
-        Self { handles: IdTable::default(), offsets: Spans::new(FIRST_OFFSET..OFFSETS) }
-    }
 }
 
 impl Gem {
     /// A handle for a BO. `ENOSPC`: none is left.
     pub(crate) fn add(&mut self, bo: Arc<Bo>) -> Result<u32, Errno> {
-        let size = bo.config.size;
-        let offset = self.offsets.take(size, SZ_4K).ok_or(Errno::ENOSPC)?;
         bo.add_handle();
-        let handle = self.handles.insert(Handle { bo: bo.clone(), offset, is_prime: false });
-        handle.ok_or(Errno::ENOSPC).inspect_err(|_| {
-            bo.drop_handle();
-            self.offsets.give(offset, size);
-        })
+        let handle = self.handles.insert(Handle { bo: bo.clone(), is_prime: false });
+        handle.ok_or(Errno::ENOSPC).inspect_err(|_| bo.drop_handle())
     }
 
     /// The handle that an import of this BO gives: the one that it was exported or imported by, or a new one.
@@ -82,9 +61,9 @@ impl Gem {
         self.handles.get(handle)
     }
 
-    /// The BO that the device file shows from `offset` on.
+    /// The BO that the device file shows from `offset` on, if a handle of it is here.
     pub(crate) fn at(&self, offset: u64) -> Option<Arc<Bo>> {
-        self.handles.values().find(|handle| handle.offset == offset).map(|handle| handle.bo.clone())
+        self.handles.values().find(|handle| handle.bo.offset() == offset).map(|handle| handle.bo.clone())
     }
 
     /// All that handles name.
@@ -94,15 +73,13 @@ impl Gem {
 
     /// Gives a handle up.
     pub(crate) fn close(&mut self, handle: u32) -> Option<Arc<Bo>> {
-        let Handle { bo, offset, .. } = self.handles.remove(handle)?;
+        let Handle { bo, .. } = self.handles.remove(handle)?;
         bo.drop_handle();
-        self.offsets.give(offset, bo.config.size);
         Some(bo)
     }
 
     /// Gives all handles up.
     pub(crate) fn take_all(&mut self) -> Vec<Handle> {
-        self.offsets = Spans::new(FIRST_OFFSET..OFFSETS);
         let handles = self.handles.take_all();
         handles.iter().for_each(|handle| handle.bo.drop_handle());
         handles

@@ -58,6 +58,7 @@ mod ioctl;
 mod jobs;
 mod master;
 mod migrate;
+mod offsets;
 mod patience;
 pub mod planted;
 mod port;

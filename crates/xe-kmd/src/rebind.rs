@@ -13,7 +13,7 @@
 
 use sync::time::now_ns;
 use units::{GpuRange, SZ_2M, SZ_4K, TileId};
-use xe_spec::fault::Access;
+use xe_spec::fault::{Access, Asid};
 use xe_uapi::attr;
 use xe_uapi::vm::CreateFlags;
 
@@ -43,7 +43,7 @@ impl Vm {
             return Err(Errno::EACCES);
         }
         let prefer = if needs_vram { Prefer::Vram(fault.tile) } else { Prefer::Anything };
-        let placed = map.bo.placed_for(&[fault.tile], prefer)?;
+        let placed = map.bo.placed_for(&[fault.tile], prefer, None)?;
         if needs_vram && placed.tile().is_none() {
             return Err(Errno::ENOMEM);
         }
@@ -58,12 +58,19 @@ impl Vm {
 
     /// Binds a BO's span on `tiles`, with the BO where `prefer` says; not where its contents are not needed. Tiles that do not
     /// reach where it is to go are left out: a fault of theirs fetches it. `EOPNOTSUPP`: it may be nowhere that all reach.
-    pub(crate) fn bind_bo(&self, vma: &Vma, map: &BoMap, prefer: Prefer, tiles: &[TileId]) -> Result<(), Errno> {
+    pub(crate) fn bind_bo(
+        &self,
+        vma: &Vma,
+        map: &BoMap,
+        prefer: Prefer,
+        tiles: &[TileId],
+        spare: Option<Asid>,
+    ) -> Result<(), Errno> {
         let gpu = &self.shared.gpu;
         let target = if let Prefer::Tile(tile) = prefer { gpu.pagemap(tile) } else { None };
         let reaches = |tile: &TileId| target.is_none_or(|target| gpu.reaches(*tile, target));
         let tiles: Vec<_> = tiles.iter().copied().filter(reaches).collect();
-        match map.bo.placed_for(&tiles, prefer) {
+        match map.bo.placed_for(&tiles, prefer, spare) {
             Ok(placed) => self.bind_placed(vma, map, placed, &tiles),
             Err(Errno::EACCES) => Ok(()),
             Err(errno) => Err(errno),

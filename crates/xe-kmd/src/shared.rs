@@ -20,6 +20,7 @@ use crate::fence::Waiters;
 use crate::gpu::Gpu;
 use crate::jobs::Worker;
 use crate::master::Master;
+use crate::offsets::Offsets;
 use crate::ranks;
 
 /// System memory that BOs take.
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     /// Whether it may administrate the system; unless told, it may not.
     pub admin: Mutex<fn() -> bool>,
     pub master: Master,
+    pub offsets: Arc<Offsets>,
 }
 
 impl Shared {
@@ -134,6 +136,7 @@ impl Shared {
             nice: mutex(ranks::LEAF, || false),
             admin: mutex(ranks::LEAF, || false),
             master: Master::new(),
+            offsets: Offsets::new(),
         })
     }
 

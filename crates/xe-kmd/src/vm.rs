@@ -280,6 +280,15 @@ impl Vm {
         self.flags.contains(CreateFlags::LR_MODE)
     }
 
+    /// The VM itself, where a bind may not make room by what the VM shows: binds of an array must not evict each other's, and some
+    /// VMs have no more than there is.
+    ///
+    /// Upstream: `xe_vm_allow_vm_eviction`, `xe_vm_set_validating`.
+    pub(crate) fn spared(&self, is_array: bool) -> Option<Asid> {
+        let is_strict = self.flags.contains(CreateFlags::NO_VM_OVERCOMMIT) || self.is_preempt_mode();
+        (is_array || is_strict).then_some(self.asid)
+    }
+
     /// Whether its mappings change by preempting its queues: it is long-running, and serves no faults.
     pub(crate) const fn is_preempt_mode(&self) -> bool {
         self.is_long_running() && !self.flags.contains(CreateFlags::FAULT_MODE)

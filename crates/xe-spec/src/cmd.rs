@@ -262,6 +262,12 @@ pub mod alu {
 
 /// 32-bit operations of [`MI_ATOMIC`]; the 64-bit ones are 0x20 higher.
 pub mod atomic {
+    /// Store what memory and the operand have both.
+    pub const AND: u32 = 0x01;
+    /// Store what one of them has, or both.
+    pub const OR: u32 = 0x02;
+    /// Store what one of them has alone.
+    pub const XOR: u32 = 0x03;
     /// Store the operand.
     pub const MOVE: u32 = 0x04;
     /// Add 1.

@@ -114,6 +114,46 @@ uapi! {
 }
 
 uapi! {
+    /// Argument of MODE_CREATE_DUMB.
+    CreateDumb, 32 {
+        /// Lines.
+        height: u32 = 0,
+        /// Pixels of a line.
+        width: u32 = 4,
+        /// Bits of a pixel.
+        bpp: u32 = 8,
+        /// Nobody looks at them.
+        flags: u32 = 12,
+        /// The new BO.
+        handle: u32 = 16,
+        /// Bytes of a line.
+        pitch: u32 = 20,
+        /// Bytes of the BO.
+        size: u64 = 24,
+    }
+}
+
+uapi! {
+    /// Argument of MODE_MAP_DUMB.
+    MapDumb, 16 {
+        /// BO.
+        handle: u32 = 0,
+        /// Nobody looks at it.
+        pad: u32 = 4,
+        /// Offset to mmap the device file at.
+        offset: u64 = 8,
+    }
+}
+
+uapi! {
+    /// Argument of MODE_DESTROY_DUMB.
+    DestroyDumb, 4 {
+        /// Handle to give up.
+        handle: u32 = 0,
+    }
+}
+
+uapi! {
     /// Argument of PRIME_HANDLE_TO_FD and PRIME_FD_TO_HANDLE.
     PrimeHandle, 12 {
         /// BO.

@@ -62,6 +62,12 @@ requests! {
     SET_MASTER = 0x0000_641e: 0, 0x1e, ();
     /// `DRM_IOCTL_DROP_MASTER`.
     DROP_MASTER = 0x0000_641f: 0, 0x1f, ();
+    /// `DRM_IOCTL_MODE_CREATE_DUMB`.
+    MODE_CREATE_DUMB = 0xc020_64b2: READ | WRITE, 0xb2, crate::drm::CreateDumb;
+    /// `DRM_IOCTL_MODE_MAP_DUMB`.
+    MODE_MAP_DUMB = 0xc010_64b3: READ | WRITE, 0xb3, crate::drm::MapDumb;
+    /// `DRM_IOCTL_MODE_DESTROY_DUMB`.
+    MODE_DESTROY_DUMB = 0xc004_64b4: READ | WRITE, 0xb4, crate::drm::DestroyDumb;
     /// `DRM_IOCTL_PRIME_HANDLE_TO_FD`.
     PRIME_HANDLE_TO_FD = 0xc00c_642d: READ | WRITE, 0x2d, crate::drm::PrimeHandle;
     /// `DRM_IOCTL_PRIME_FD_TO_HANDLE`.

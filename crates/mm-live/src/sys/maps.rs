@@ -46,6 +46,29 @@ impl Maps {
     }
 
     fn query(&self, addr: HostVa) -> Option<Mapping> {
+        let query = self.ask(addr, &mut [])?;
+        let flag = |flag: raw::procmap_query_flags| query.vma_flags & flag as u64 != 0;
+        let own = query.inode == 0 && query.dev_major == 0 && query.dev_minor == 0;
+        let shared = flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_SHARED);
+        Some(Mapping {
+            range: HostRange::new(HostVa(query.vma_start), HostVa(query.vma_end)),
+            read: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_READABLE),
+            write: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_WRITABLE),
+            exec: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_EXECUTABLE),
+            plain: own && !shared && query.vma_page_size == SZ_4K,
+            io: !own && shared && self.is_object(HostVa(query.vma_start)),
+        })
+    }
+
+    /// Whether the file that is mapped there is an object's. The name is asked for where it matters only: it takes as long again.
+    fn is_object(&self, addr: HostVa) -> bool {
+        let mut name = [0; 64];
+        // A longer name than there is room for is an error.
+        self.ask(addr, &mut name).is_some() && is_objects(&name)
+    }
+
+    /// What the kernel says of the mapping that `addr` lies in, or of the first one above; its name, unless there is no room at all.
+    fn ask(&self, addr: HostVa, name: &mut [u8]) -> Option<raw::procmap_query> {
         let mut query = raw::procmap_query {
             size: size_of::<raw::procmap_query>() as u64,
             query_flags: raw::procmap_query_flags::PROCMAP_QUERY_COVERING_OR_NEXT_VMA as u64,
@@ -58,22 +81,14 @@ impl Maps {
             inode: 0,
             dev_major: 0,
             dev_minor: 0,
-            vma_name_size: 0,
+            vma_name_size: name.len() as u32,
             build_id_size: 0,
-            vma_name_addr: 0,
+            vma_name_addr: if name.is_empty() { 0 } else { name.as_mut_ptr() as u64 },
             build_id_addr: 0,
         };
-        // SAFETY: PROCMAP_QUERY takes this struct; no name and no build id are asked for.
+        // SAFETY: PROCMAP_QUERY takes this struct, and writes so many bytes of a name at most; no build id is asked for.
         self.file.run(|file| unsafe { ioctl(file, PROCMAP_QUERY, &mut query) }).ok()?;
-        let flag = |flag: raw::procmap_query_flags| query.vma_flags & flag as u64 != 0;
-        let own = query.inode == 0 && query.dev_major == 0 && query.dev_minor == 0;
-        Some(Mapping {
-            range: HostRange::new(HostVa(query.vma_start), HostVa(query.vma_end)),
-            read: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_READABLE),
-            write: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_WRITABLE),
-            exec: flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_EXECUTABLE),
-            plain: own && !flag(raw::procmap_query_flags::PROCMAP_QUERY_VMA_SHARED) && query.vma_page_size == SZ_4K,
-        })
+        Some(query)
     }
 
     /// The same from the text, which is sorted, in pieces and without an allocation.
@@ -98,6 +113,12 @@ impl Maps {
     }
 }
 
+/// Whether that is how the kernel names the file of an object.
+fn is_objects(name: &[u8]) -> bool {
+    let memfd = name.strip_prefix(b"/memfd:").and_then(|rest| rest.strip_prefix(crate::OBJECT_NAME.to_bytes()));
+    memfd.is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | 0)))
+}
+
 /// A line of /proc/PID/maps: range, rights, offset, device, inode, and perhaps a name.
 fn parse(line: &[u8]) -> Option<Mapping> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
@@ -105,9 +126,11 @@ fn parse(line: &[u8]) -> Option<Mapping> {
     let mut bound = || u64::from_str_radix(core::str::from_utf8(bounds.next()?).ok()?, 16).ok();
     let range = HostRange::new(HostVa(bound()?), HostVa(bound()?));
     let rights = words.next()?;
-    let own = words.nth(1)? == b"00:00" && words.next()? == b"0";
+    let (device, inode) = (words.nth(1)?, words.next()?);
+    let own = device == b"00:00" && inode == b"0";
+    let io = rights.contains(&b's') && words.next().is_some_and(is_objects);
     let has = |right: &u8| rights.contains(right);
-    Some(Mapping { range, read: has(&b'r'), write: has(&b'w'), exec: has(&b'x'), plain: own && !has(&b's') })
+    Some(Mapping { range, read: has(&b'r'), write: has(&b'w'), exec: has(&b'x'), plain: own && !has(&b's'), io })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{ContextId, Reports};
 use crate::access::{CpuError, Touch};
 use crate::calls::Advice;
 use crate::sim::Sim;
-use hostmm::AtomicOp;
+use hostmm::{AtomicOp, Vma};
 use mm_live::kernel::{Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch};
 use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_4K};
@@ -119,8 +119,8 @@ impl Kernel for SimKernel {
     fn mapping(&self, addr: HostVa) -> Option<Mapping> {
         let state = self.sim.lock();
         let mapped = state.space.vmas().find(|mapped| mapped.vma.range.end > addr)?;
-        let plain = mapped.vma.anonymous && !mapped.vma.io;
-        Some(Mapping { range: mapped.vma.range, read: mapped.vma.read, write: mapped.vma.write, exec: false, plain })
+        let Vma { range, read, write, anonymous, io } = mapped.vma;
+        Some(Mapping { range, read, write, exec: false, plain: anonymous && !io, io })
     }
     fn scan(&self, range: HostRange, out: &mut [Held]) -> (usize, HostVa) {
         self.sim.scan(range, out)

@@ -5,6 +5,7 @@
 
 use super::blit::{self, Blit};
 use super::registers::Registers;
+use crate::mmu::access::Update;
 use crate::port::Rmw;
 use units::GpuVa;
 use xe_spec::cmd::{self, Compare, Predicate, blt, gpgpu};
@@ -47,7 +48,7 @@ pub(super) enum Command {
     Atomic {
         at: GpuVa,
         size: usize,
-        op: Rmw,
+        op: Update,
     },
     Wait {
         at: GpuVa,
@@ -211,11 +212,12 @@ impl Words<'_> {
             }
             cmd::MI_FLUSH_DW => return self.flush(),
             cmd::MI_MATH => Command::Math,
-            cmd::MI_LOAD_REGISTER_IMM => return self.load_immediate(self.naming(ONE)),
-            cmd::MI_LOAD_REGISTER_REG => Command::CopyRegister {
-                from: self.register(1, cmd::LRR_SOURCE, false)?,
-                to: self.register(2, cmd::LRR_DESTINATION, true)?,
-            },
+            cmd::MI_LOAD_REGISTER_IMM => Command::LoadImmediate { naming: self.naming(ONE) },
+            cmd::MI_LOAD_REGISTER_REG => {
+                let from = self.register(1, cmd::LRR_SOURCE, false)?;
+                let to = self.register(2, cmd::LRR_DESTINATION, true);
+                to.map_or(Command::Nothing, |to| Command::CopyRegister { from, to })
+            }
             // All others have an address, which is one of the program's own.
             _ if self.has(cmd::GLOBAL_GTT) => return None,
             cmd::MI_STORE_DATA_IMM if self.has(cmd::SDI_QWORD) => Command::StoreRun { to: self.address(1) },
@@ -225,7 +227,8 @@ impl Words<'_> {
                 Command::StoreRegister { register: self.register(1, ONE, false)?, to: self.address(2) }
             }
             cmd::MI_LOAD_REGISTER_MEM => {
-                Command::LoadMemory { register: self.register(1, ONE, true)?, from: self.address(2) }
+                let (register, from) = (self.register(1, ONE, true), self.address(2));
+                register.map_or(Command::Nothing, |register| Command::LoadMemory { register, from })
             }
             cmd::MI_SEMAPHORE_WAIT => return self.wait(),
             cmd::MI_CONDITIONAL_BATCH_BUFFER_END => return self.end_unless(),
@@ -239,12 +242,7 @@ impl Words<'_> {
         })
     }
 
-    fn load_immediate(&self, naming: Naming) -> Option<Command> {
-        let all = self.words[1..].chunks_exact(2).all(|pair| self.named(pair[0], naming, true).is_some());
-        all.then_some(Command::LoadImmediate { naming })
-    }
-
-    /// Pairs of register and value of such a command.
+    /// Pairs of register and value of such a command. A program's write to a register that is not its own is dropped.
     pub(super) fn immediates(&self, naming: Naming) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.words[1..].chunks_exact(2).filter_map(move |pair| Some((self.named(pair[0], naming, true)?, pair[1])))
     }
@@ -301,7 +299,7 @@ impl Words<'_> {
 
 /// The operation of an atomic; `None` where it is unknown, contradicts the size, or lacks its operands (those
 /// would be in registers, which is not modelled).
-fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Rmw> {
+fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Update> {
     let size = cmd::atomic_size(dw0);
     let opcode = cmd::atomic_opcode(dw0);
     if (opcode & cmd::atomic::QWORD != 0) != (size == 8) {
@@ -309,7 +307,11 @@ fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Rmw> {
     }
     let cut = |value: u64| if size == 8 { value } else { value & u64::from(u32::MAX) };
     let operands = operands.map(|(first, second)| (cut(first), cut(second)));
-    Some(match opcode & !cmd::atomic::QWORD {
+    let by = |of| Some(Update::By(of, operands?.0));
+    Some(Update::Bus(match opcode & !cmd::atomic::QWORD {
+        cmd::atomic::AND => return by(|old, operand| old & operand),
+        cmd::atomic::OR => return by(|old, operand| old | operand),
+        cmd::atomic::XOR => return by(|old, operand| old ^ operand),
         cmd::atomic::INC => Rmw::Add(1),
         cmd::atomic::DEC => Rmw::Sub(1),
         cmd::atomic::MOVE => Rmw::Exchange(operands?.0),
@@ -320,5 +322,5 @@ fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Rmw> {
             Rmw::CompareExchange { expected, new }
         }
         _ => return None,
-    })
+    }))
 }

@@ -33,8 +33,17 @@ pub(crate) enum Op<'a> {
     Stream(&'a [u8]),
     Rmw {
         size: usize,
-        op: Rmw,
+        op: Update,
     },
+}
+
+/// What a read-modify-write stores.
+#[derive(Clone, Copy)]
+pub(crate) enum Update {
+    /// As the bus does it.
+    Bus(Rmw),
+    /// What the function says of what is there and the operand.
+    By(fn(u64, u64) -> u64, u64),
 }
 
 impl Op<'_> {
@@ -247,7 +256,18 @@ impl Initiator<'_> {
             Op::Read(buf) => self.chip.bus.read(page, offset, buf),
             Op::Stream(bytes) if bytes.len() as u64 == SZ_4K => self.chip.bus.stream(page, bytes),
             Op::Write(bytes) | Op::Stream(bytes) => self.chip.bus.write(page, offset, bytes),
-            Op::Rmw { size, op } => self.chip.bus.rmw(page, offset, *size, *op).map(drop),
+            Op::Rmw { size, op: Update::Bus(op) } => self.chip.bus.rmw(page, offset, *size, *op).map(drop),
+            Op::Rmw { size, op: Update::By(of, operand) } => {
+                let replace =
+                    |expected, new| self.chip.bus.rmw(page, offset, *size, Rmw::CompareExchange { expected, new });
+                let mut old = replace(0, of(0, *operand))?;
+                let mut expected = 0;
+                while old != expected {
+                    expected = old;
+                    old = replace(expected, of(expected, *operand))?;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -44,8 +44,12 @@ pub(super) struct Window {
 
 impl Bo {
     /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
-    pub(crate) fn of_object(shared: &Arc<Shared>, object: HostFrame, size: u64) -> Arc<Self> {
-        Self::showing(shared, object, size, None)
+    pub(crate) fn of_object(
+        shared: &Arc<Shared>,
+        size: u64,
+        object: impl FnOnce() -> Result<HostFrame, Errno>,
+    ) -> Result<Arc<Self>, Errno> {
+        Self::showing(shared, size, object, None)
     }
 
     /// A BO that shows `exported`, another device's, by the `object` of the same bytes. `EOPNOTSUPP`: the device does not reach
@@ -61,7 +65,7 @@ impl Bo {
             return Err(Errno::EOPNOTSUPP);
         }
         let origin = Origin { bo: first.clone(), is_peer };
-        let import = Self::showing(shared, object()?, first.config.size, Some(origin));
+        let import = Self::showing(shared, first.config.size, object, Some(origin))?;
         let importers = &mut first.state.lock().importers;
         importers.retain(|import| import.strong_count() > 0);
         importers.push(Arc::downgrade(&import));
@@ -76,12 +80,18 @@ impl Bo {
         drop(bo.placed(Prefer::System));
     }
 
-    fn showing(shared: &Arc<Shared>, object: HostFrame, size: u64, origin: Option<Origin>) -> Arc<Self> {
+    fn showing(
+        shared: &Arc<Shared>,
+        size: u64,
+        object: impl FnOnce() -> Result<HostFrame, Errno>,
+        origin: Option<Origin>,
+    ) -> Result<Arc<Self>, Errno> {
+        let offset = shared.offsets.take(size).ok_or(Errno::ENOSPC)?;
         let config =
             BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true, no_compression: false };
-        let bo = Self::over(shared, config, object, origin);
+        let bo = Self::over(shared, config, object()?, offset, origin);
         bo.note_export();
-        bo
+        Ok(bo)
     }
 
     /// Makes sure that the device finds it, with the exporter's BO kept in its place.

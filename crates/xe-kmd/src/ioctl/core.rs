@@ -137,10 +137,5 @@ pub(super) fn refuse(file: &File, number: u8) -> Reply {
         0xa2 | 0xa3 | 0xa5 | 0xa8 | 0xa9 | 0xab | 0xb0 | 0xb1 | 0xb7 | 0xba..=0xbc | 0xc6..=0xc9 => is_master(file)?,
         _ => reachable(file)?,
     };
-    Err(match number {
-        // Dumb buffers.
-        0xb2..=0xb4 => Errno::ENOSYS,
-        _ if is_of_displays(number) => Errno::EOPNOTSUPP,
-        _ => Errno::EINVAL,
-    })
+    Err(if is_of_displays(number) { Errno::EOPNOTSUPP } else { Errno::EINVAL })
 }

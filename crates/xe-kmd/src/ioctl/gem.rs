@@ -50,7 +50,7 @@ pub(super) fn mmap_offset(file: &File, args: &mut GemMmapOffset) -> Reply {
         args.offset = PCI_BARRIER_OFFSET;
         return Ok(0);
     }
-    args.offset = file.names.lock().gem.get(args.handle).ok_or(Errno::ENOENT)?.offset;
+    args.offset = file.bo(args.handle).ok_or(Errno::ENOENT)?.offset();
     Ok(0)
 }
 
@@ -64,12 +64,12 @@ pub(super) fn close(file: &File, args: &mut GemClose) -> Reply {
 impl File {
     /// What an mmap of `bytes` bytes of the device file at `offset` shows: the first frame of a buffer object's memory.
     /// `None`: another device's, which no CPU reaches by this one. `EINVAL`: no BO starts there, or it is shorter, or its contents
-    /// are gone; `EBUSY`: they are not needed.
+    /// are gone; `EACCES`: the file has no handle of it; `EBUSY`: they are not needed.
     ///
-    /// Upstream: `drm_gem_mmap`, `xe_bo_cpu_fault`.
+    /// Upstream: `drm_gem_mmap`, `drm_vma_node_is_allowed`, `xe_bo_cpu_fault`.
     pub fn mmap(&self, offset: u64, bytes: u64) -> Result<Option<HostFrame>, Errno> {
-        let bo = self.names.lock().gem.at(offset).ok_or(Errno::EINVAL)?;
-        require(bytes <= bo.config.size)?;
+        require(self.shared.offsets.has(offset, bytes))?;
+        let bo = self.names.lock().gem.at(offset).ok_or(Errno::EACCES)?;
         bo.standing().check()?;
         Ok((!bo.is_imported()).then(|| bo.object()))
     }

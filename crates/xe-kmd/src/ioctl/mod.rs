@@ -15,6 +15,7 @@
 //! | [`exec`] | EXEC |
 //! | [`wait`] | WAIT_USER_FENCE |
 //! | [`gem`] | GEM_CREATE, GEM_MMAP_OFFSET, GEM_CLOSE |
+//! | [`dumb`] | MODE_*_DUMB |
 //! | [`share`] | PRIME_*, GEM_FLINK, GEM_OPEN |
 //! | [`dma_buf`] | DMA_BUF_* |
 //! | [`syncobj`], [`syncobj_wait`] | SYNCOBJ_* |
@@ -30,6 +31,7 @@ mod attr;
 mod bind;
 mod core;
 mod dma_buf;
+mod dumb;
 mod exec;
 mod exec_queue;
 mod extensions;
@@ -115,6 +117,9 @@ fn dispatch(call: &Call<'_>, caller: &dyn Caller) -> Reply {
         _ if is(nr::GET_UNIQUE) => call.with(core::get_unique),
         _ if is(nr::GET_MAGIC) => call.with(core::get_magic),
         _ if is(nr::GEM_CLOSE) => call.with(gem::close),
+        _ if is(nr::MODE_CREATE_DUMB) => call.with(dumb::create),
+        _ if is(nr::MODE_MAP_DUMB) => call.with(dumb::map),
+        _ if is(nr::MODE_DESTROY_DUMB) => call.with(dumb::destroy),
         _ if is(nr::GEM_FLINK) => call.with(share::flink),
         _ if is(nr::GEM_OPEN) => call.with(share::open),
         _ if is(nr::PRIME_HANDLE_TO_FD) => call.with(|file, args| share::handle_to_fd(file, args, caller)),

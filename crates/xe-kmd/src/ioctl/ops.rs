@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use units::{GpuRange, GpuVa, HostVa, SZ_64K};
+use xe_spec::fault::Asid;
 use xe_uapi::vm::{
     BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, BindFlags,
     CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
@@ -64,6 +65,8 @@ pub(super) struct Work {
     eager: Vec<Vma>,
     /// Spans of these, before the binds behind them are known.
     wanted: Vec<GpuRange>,
+    /// The VM, where nothing of it goes to make room.
+    spare: Option<Asid>,
 }
 
 impl Work {
@@ -88,7 +91,7 @@ impl Work {
         let gone = self.gone.iter().filter(|vma| vma.kind != Kind::Mirror);
         gone.map(|vma| vma.span).chain(self.cut.iter().copied()).for_each(|span| vm.unbind(span, tiles));
         let bind = |vma: &Vma| match (&vma.kind, userptrs) {
-            (Kind::Bo(map), _) => vm.bind_bo(vma, map, Prefer::Anything, tiles),
+            (Kind::Bo(map), _) => vm.bind_bo(vma, map, Prefer::Anything, tiles, self.spare),
             (Kind::Userptr(map), Some(userptrs)) => vm.bind_userptr(userptrs, vma, *map, tiles),
             (Kind::Userptr(_), None) | (Kind::Mirror | Kind::Null, _) => Ok(()),
         };
@@ -124,7 +127,7 @@ pub(super) fn change(
     let VmState { vmas, userptrs, .. } = state;
     let userptrs = userptrs.as_ref();
     let work = vmas.all_or_none(|vmas| {
-        let mut work = Work::default();
+        let mut work = Work { spare: vm.spared(ops.len() > 1), ..Work::default() };
         ops.iter().try_for_each(|op| change_vmas(vm, vmas, userptrs, op, &mut work))?;
         // A later bind of the same array may have replaced what an earlier one wanted.
         let eager = work.wanted.iter().flat_map(|span| vmas.overlapping(*span));
@@ -277,7 +280,7 @@ fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) 
                     tile => Prefer::Tile(TileId((tile - 1) as u8)),
                 };
                 // Without room it stays unbound, and a fault will say so.
-                let _ = vm.bind_bo(&vma, map, prefer, &vm.tiles());
+                let _ = vm.bind_bo(&vma, map, prefer, &vm.tiles(), None);
             }
             (Kind::Userptr(map), _, Some(userptrs)) => _ = vm.bind_userptr(userptrs, &vma, *map, &vm.tiles()),
             _ => {}

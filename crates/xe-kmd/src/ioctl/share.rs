@@ -48,7 +48,7 @@ pub(super) fn find(file: &File, caller: &dyn Caller, fd: i32) -> Result<Arc<Bo>,
     require(bytes > 0 && bytes.is_multiple_of(SZ_4K))?;
     let bo = match caller.passed(fd) {
         Some(Passed(Kind::DmaBuf(exported))) => Bo::import(&file.shared, &exported, || caller.adopt(fd, bytes))?,
-        _ => Bo::of_object(&file.shared, caller.adopt(fd, bytes)?, bytes),
+        _ => Bo::of_object(&file.shared, bytes, || caller.adopt(fd, bytes))?,
     };
     Ok(file.bos.note_bytes(id, &bo))
 }

@@ -113,6 +113,10 @@ impl RangeView {
 }
 
 impl Shows for Space {
+    fn asid(&self) -> Asid {
+        self.asid
+    }
+
     fn unbind(&self, span: GpuRange) {
         for tile in &self.gpu.tiles {
             self.zap(tile.id, span);

@@ -83,6 +83,14 @@ impl<T> Lru<T> {
         (self.oldest != NONE).then(|| u64::from(self.oldest) * self.min)
     }
 
+    /// All blocks, the oldest first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = (u64, &T)> {
+        let first = (self.oldest != NONE).then_some(self.oldest);
+        let places =
+            std::iter::successors(first, |n| Some(self.places.get(*n as usize)?.younger).filter(|n| *n != NONE));
+        places.filter_map(|n| Some((u64::from(n) * self.min, self.block(n)?)))
+    }
+
     /// The blocks that start in `bytes`, by address.
     pub(super) fn starts_in(&self, bytes: Range<u64>) -> impl Iterator<Item = (u64, &T)> {
         let (first, end) = (bytes.start.div_ceil(self.min), bytes.end.div_ceil(self.min));
@@ -151,6 +159,7 @@ mod tests {
         let starts = |lru: &Lru<u64>, range| lru.starts_in(range).map(|(_, n)| *n).collect::<Vec<_>>();
         assert_eq!(starts(&lru, block(1)..block(5)), [1, 3]);
         lru.touch(block(3));
+        assert!(lru.by_age().map(|(_, n)| *n).eq([1, 5, 3]));
         let order: Vec<_> = std::iter::from_fn(|| lru.oldest().and_then(|oldest| lru.remove(oldest))).collect();
         assert_eq!(order, [1, 5, 3]);
         assert_eq!((lru.remove(block(5)), lru.oldest()), (None, None));

@@ -7,6 +7,8 @@
 //! Other processes may use the same VRAM: all blocks are charged to a [`Budget`]. The process whose memory is the oldest
 //! evicts: this one, or another that is asked; [`Vram::evict`] is what another asks for.
 //!
+//! A request for a VM may spare what that VM shows: its blocks are passed over, and stay as old as they are.
+//!
 //! Locking: one lock a tile, for bookkeeping only; owners and other processes are asked without it. The reader class takes
 //! it, for [`Vram::free`].
 //!
@@ -22,6 +24,7 @@ use sync::Mutex;
 use sync::rank::mutex;
 use sync::time::now_ns;
 use units::{SZ_2M, TileId};
+use xe_spec::fault::Asid;
 
 use crate::budget::{Budget, Room};
 use crate::ranks;
@@ -50,6 +53,11 @@ pub(crate) trait Owner: Send + Sync {
     /// Gives the block at `offset` back by [`Vram::free`], before this returns or soon after; or keeps it, where its
     /// memory cannot go now. Called with no lock held but a VM's and the migrate lock.
     fn evict(&self, offset: u64);
+
+    /// Whether it is that VM's: made for it, or shown by it. Called likewise.
+    fn is_of(&self, _: Asid) -> bool {
+        false
+    }
 }
 
 /// A block that is in use.
@@ -65,6 +73,16 @@ struct State {
     used: Lru<Block>,
     /// What the budget was told of the oldest block.
     oldest_ns: u64,
+}
+
+/// What is said of a block without the lock: its start, when it was used, its owner.
+fn named((start, block): (u64, &Block)) -> (u64, u64, Arc<dyn Owner>) {
+    (start, block.used_ns, block.owner.clone())
+}
+
+/// Whether what somebody has may go for a request that spares a VM.
+fn goes(owner: &Arc<dyn Owner>, spare: Option<Asid>) -> bool {
+    spare.is_none_or(|vm| !owner.is_of(vm))
 }
 
 /// The VRAM of one tile; all offsets are bytes from its start.
@@ -85,24 +103,26 @@ impl Vram {
     /// process has them.
     pub(crate) fn alloc(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Result<u64, NoRoom> {
         let bytes = self.state.lock().free.rounded(bytes).ok_or(NoRoom::Full)?;
-        self.charge(bytes)?;
-        self.take(bytes, owner)
+        self.charge(bytes, None)?;
+        self.take(bytes, owner, None)
     }
 
     /// Blocks of at most `largest` bytes for all of `bytes`, a multiple of the smallest block, or none: each with its bytes. All
-    /// are charged at once, so that two who each have a part do not wait for the rest of the other.
+    /// are charged at once, so that two who each have a part do not wait for the rest of the other. What is of `spare` does not
+    /// go for them.
     pub(crate) fn alloc_blocks(
         &self,
         bytes: u64,
         largest: u64,
         owner: &Arc<dyn Owner>,
+        spare: Option<Asid>,
     ) -> Result<Vec<(u64, u64)>, NoRoom> {
-        self.charge(bytes)?;
+        self.charge(bytes, spare)?;
         let (mut blocks, mut rest) = (Vec::new(), bytes);
         while rest > 0 {
             let block = (1 << rest.ilog2()).min(largest);
             rest -= block;
-            match self.take(block, owner) {
+            match self.take(block, owner, spare) {
                 Ok(offset) => blocks.push((offset, block)),
                 Err(why) => {
                     self.budget.uncharge(self.tile, rest);
@@ -118,22 +138,23 @@ impl Vram {
     pub(crate) fn evict(&self, bytes: u64) {
         let enough = self.used().saturating_sub(bytes);
         for _ in 0..evictions(bytes) {
-            if self.used() <= enough || !self.evict_oldest(bytes) {
+            if self.used() <= enough || !self.evict_oldest(bytes, None) {
                 return;
             }
         }
     }
 
     /// Charges so many bytes to this process; where there are not so many left, the oldest memory goes, whoever has it.
-    fn charge(&self, bytes: u64) -> Result<(), NoRoom> {
+    fn charge(&self, bytes: u64, spare: Option<Asid>) -> Result<(), NoRoom> {
         let mut why = NoRoom::Full;
         for _ in 0..evictions(bytes) {
             if self.budget.try_charge(self.tile, bytes) {
                 return Ok(());
             }
-            let oldest_ns = self.state.lock().oldest_ns;
+            let oldest_ns = self.oldest(spare).map_or(u64::MAX, |(_, used_ns)| used_ns);
             // Ours may be gone by then: another process asked for it meanwhile.
-            let asked = self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Theirs || self.evict_oldest(bytes);
+            let asked =
+                self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Theirs || self.evict_oldest(bytes, spare);
             why = if asked { NoRoom::Busy } else { NoRoom::Full };
         }
         if self.budget.try_charge(self.tile, bytes) { Ok(()) } else { Err(why) }
@@ -141,13 +162,13 @@ impl Vram {
 
     /// A block of bytes that were charged; where there is no such run of addresses, the oldest of this process's goes. Else
     /// they are charged no more.
-    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Result<u64, NoRoom> {
+    fn take(&self, bytes: u64, owner: &Arc<dyn Owner>, spare: Option<Asid>) -> Result<u64, NoRoom> {
         let mut why = NoRoom::Busy;
         for _ in 0..=MAX_EVICTIONS {
             if let Some(offset) = self.try_take(bytes, owner) {
                 return Ok(offset);
             }
-            if !self.evict_oldest(bytes) {
+            if !self.evict_oldest(bytes, spare) {
                 why = NoRoom::Full;
                 break;
             }
@@ -164,12 +185,25 @@ impl Vram {
         Some(offset)
     }
 
-    /// Asks the owners of the oldest memory to give it back; false where there is none.
-    fn evict_oldest(&self, bytes: u64) -> bool {
-        let oldest = self.oldest(bytes);
-        // One that cannot go now is young again; the next one may.
-        oldest.iter().for_each(|(offset, owner)| owner.evict(*offset));
-        !oldest.is_empty()
+    /// Asks the owners of the oldest memory to give it back: of the block that was used (or named by this) the longest time ago,
+    /// and for a large request of its neighbours in the same slot of 2M. False where there is none.
+    fn evict_oldest(&self, bytes: u64, spare: Option<Asid>) -> bool {
+        let Some((oldest, _)) = self.oldest(spare) else { return false };
+        let slot = oldest / SZ_2M * SZ_2M;
+        let span = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
+        let mut blocks: Vec<_> = self.state.lock().used.starts_in(span).map(named).collect();
+        blocks.retain(|(.., owner)| goes(owner, spare));
+        // One that cannot go now is young from now on; the next one may.
+        blocks.iter().for_each(|(start, ..)| self.touch(*start, 1));
+        blocks.iter().for_each(|(start, _, owner)| owner.evict(*start));
+        true
+    }
+
+    /// The block that was used the longest time ago, and when; of those that do not stay for `spare`.
+    fn oldest(&self, spare: Option<Asid>) -> Option<(u64, u64)> {
+        let by_age = |count| -> Vec<_> { self.state.lock().used.by_age().take(count).map(named).collect() };
+        let blocks = by_age(if spare.is_some() { usize::MAX } else { 1 });
+        blocks.into_iter().find(|(.., owner)| goes(owner, spare)).map(|(start, used_ns, _)| (start, used_ns))
     }
 
     /// Tells the budget how old the oldest block is, where that has changed.
@@ -179,20 +213,6 @@ impl Vram {
         if std::mem::replace(&mut state.oldest_ns, oldest_ns) != oldest_ns {
             self.budget.note_oldest(self.tile, oldest_ns);
         }
-    }
-
-    /// What should go so that `bytes` can be had: the block that was used (or named by this) the longest time ago, and
-    /// for a large request its neighbours in the same slot of 2M. They count as young from now on.
-    fn oldest(&self, bytes: u64) -> Vec<(u64, Arc<dyn Owner>)> {
-        let mut state = self.state.lock();
-        let Some(oldest) = state.used.oldest() else { return Vec::new() };
-        let slot = oldest / SZ_2M * SZ_2M;
-        let span = if bytes < SZ_2M { oldest..oldest + 1 } else { slot..slot + SZ_2M };
-        let blocks: Vec<_> = state.used.starts_in(span).map(|(start, block)| (start, block.owner.clone())).collect();
-        let now = now_ns();
-        blocks.iter().for_each(|(start, _)| state.touch(*start, now));
-        self.tell_age(&mut state);
-        blocks
     }
 
     /// The blocks that have a part of the `bytes` bytes at `offset` were used just now. No matter if one is gone.
@@ -401,7 +421,7 @@ mod tests {
         let first = vram.alloc(SZ_2M, &dyn_owner).unwrap();
         let age = *budget.oldest_ns.lock();
         assert!(age != u64::MAX && budget.asked.lock().is_empty());
-        let blocks = vram.alloc_blocks(2 * SZ_2M + SZ_64K, SZ_2M, &dyn_owner).unwrap();
+        let blocks = vram.alloc_blocks(2 * SZ_2M + SZ_64K, SZ_2M, &dyn_owner, None).unwrap();
         assert_eq!(blocks.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(), [SZ_2M, SZ_2M, SZ_64K]);
         assert_eq!((&budget.asked.lock()[..], &owner.asked.lock()[..]), (&[age; 3][..], &[][..]));
         vram.touch(first, SZ_2M);
@@ -422,7 +442,10 @@ mod tests {
         let (_, stubborn) = tenant(&vram, true);
         [b, c].into_iter().for_each(|block| vram.free(block, SZ_2M));
         let stays = vram.alloc(SZ_2M, &stubborn).unwrap();
-        assert_eq!((vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner), *budget.left.lock()), (Err(NoRoom::Busy), SZ_2M));
+        assert_eq!(
+            (vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner, None), *budget.left.lock()),
+            (Err(NoRoom::Busy), SZ_2M)
+        );
         vram.evict(SZ_2M);
         assert_eq!(vram.used(), SZ_2M);
         vram.free(stays, SZ_2M);

@@ -478,6 +478,12 @@ fn buffer_objects_check_their_arguments() {
     assert_eq!((mmap(0x1_0000_0000, SZ_4K), mmap(0x1_0000_1000, SZ_64K)), (Ok(()), Ok(())));
     let bad = [(0x1_0000_0000, 2 * SZ_4K), (0x1_0000_2000, SZ_4K), (0, SZ_4K), (0x2_0000_0000, SZ_4K)];
     assert_eq!(bad.map(|(offset, bytes)| mmap(offset, bytes)), [Err(Errno::EINVAL); 4]);
+    let other = rig.device.open();
+    let theirs = |bytes| other.mmap(0x1_0000_1000, bytes).map(|_| ());
+    assert_eq!((theirs(SZ_64K), theirs(SZ_1G)), (Err(Errno::EACCES), Err(Errno::EINVAL)), "a BO of another file's");
+    other.import_bo(&rig.file.bo(2).unwrap()).unwrap();
+    assert_eq!((theirs(SZ_64K), close(2)), (Ok(()), OK), "one offset for all files");
+    assert_eq!((theirs(SZ_4K), mmap(0x1_0000_1000, SZ_4K)), (Ok(()), Err(Errno::EACCES)), "it lives");
 }
 
 #[test]

@@ -168,6 +168,51 @@ fn bos_that_do_not_fit_together_take_turns() {
     assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), err(Errno::ENOSPC), "more than there is at all");
 }
 
+/// Which VMs have a bind evict what they show, and that another VM's goes for it, however young it is.
+#[test]
+fn a_bind_spares_the_bos_of_its_vm_where_that_may_not_ask_for_more_than_there_is() {
+    const ENOMEM: Result<u32, Errno> = err(Errno::ENOMEM);
+    let most = PVC.tiles[0].vram_size / 4 * 3;
+    let deferred = |rig: &Rig, vm_id, placement| {
+        let mut args =
+            GemCreate { size: most, placement, flags: 1, cpu_caching: CACHING_WC, vm_id, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::GEM_CREATE, &mut args), OK);
+        args.handle
+    };
+    let bound = |flags, is_array, is_private| {
+        let rig = Rig::new();
+        let ((vm, _), (other, _)) = (vm_of(&rig, flags), vm_of(&rig, 0));
+        let ops: Vec<_> =
+            [0, 1].map(|n| map(deferred(&rig, if is_private { vm } else { 0 }, 2), AT + n * SZ_1G, most)).into();
+        let answer = if is_array {
+            rig.put(USER, &ops[..]);
+            rig.ioctl(
+                nr::VM_BIND,
+                &mut VmBind {
+                    vm_id: vm,
+                    num_binds: 2,
+                    bind: VmBindOp { extensions: USER, ..Default::default() },
+                    ..Default::default()
+                },
+            )
+        } else {
+            assert_eq!(bind(&rig, vm, ops[0]), OK);
+            bind(&rig, vm, ops[1])
+        };
+        let theirs = map(deferred(&rig, 0, 2), AT, most);
+        assert_eq!((bind(&rig, other, theirs), bind(&rig, vm, VmBindOp { addr: AT + 2 * SZ_1G, ..ops[0] })), (OK, OK));
+        let either = map(deferred(&rig, 0, 3), AT + 3 * SZ_1G, most);
+        assert_eq!(bind(&rig, vm, either), OK, "anywhere is better than nowhere");
+        answer
+    };
+    for is_private in [false, true] {
+        for (flags, one) in [(0, OK), (6, OK), (2, ENOMEM), (14, ENOMEM)] {
+            assert_eq!(bound(flags, false, is_private), one, "flags {flags}");
+            assert_eq!(bound(flags, true, is_private), ENOMEM, "flags {flags}, an array");
+        }
+    }
+}
+
 #[test]
 fn a_cut_through_64k_of_vram_goes_to_system_memory() {
     let rig = Rig::new();
