@@ -28,6 +28,7 @@ use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
+use xe_spec::platform::Platform;
 
 use crate::errno::Errno;
 use crate::event::Event;
@@ -39,6 +40,7 @@ use crate::shared::Shared;
 use crate::vram::{NoRoom, Owner};
 
 mod import;
+mod label;
 mod purge;
 
 use import::{Origin, Window};
@@ -48,6 +50,11 @@ pub(crate) use purge::Standing;
 const SYSTEM: u32 = 1;
 /// The largest block of VRAM that is asked for at once: a leaf of 2M needs no more.
 const MAX_BLOCK: u64 = SZ_2M;
+
+/// Mask of all memory regions: bit 0 system memory, bit 1 + n the VRAM of tile n.
+pub(crate) const fn region_mask(platform: &Platform) -> u32 {
+    (1 << (platform.tiles.len() + 1)) - 1
+}
 
 /// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
 pub(crate) trait Shows: Send + Sync {
@@ -75,6 +82,20 @@ pub(crate) struct BoConfig {
 impl BoConfig {
     const fn pages(&self) -> u64 {
         self.size >> PAGE_SHIFT
+    }
+
+    /// `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes.
+    fn check(&self, shared: &Shared) -> Result<(), Errno> {
+        let platform = shared.platform();
+        if self.placement & !SYSTEM != 0 && !self.size.is_multiple_of(platform.min_vram_page()) {
+            return Err(Errno::EINVAL);
+        }
+        let tiles = platform.tiles.iter().enumerate();
+        let in_vram = |(n, tile): (usize, &xe_spec::platform::Tile)| {
+            self.placement >> (1 + n) & 1 != 0 && self.size <= tile.vram_size
+        };
+        let in_system = self.placement & SYSTEM != 0 && self.size <= shared.system.size();
+        if in_system || tiles.into_iter().any(in_vram) { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 }
 
@@ -166,21 +187,10 @@ impl Bo {
         maps.iter().filter_map(Weak::upgrade).any(|map| map.space.ptr_eq(space))
     }
 
-    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes; `ENOMEM`: they are not to be had now.
+    /// A new BO. `EINVAL`, `ENOSPC`: as [`BoConfig::check`] says; `ENOMEM`: its bytes are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
-        let platform = shared.platform();
-        if config.placement & !SYSTEM != 0 && !config.size.is_multiple_of(platform.min_vram_page()) {
-            return Err(Errno::EINVAL);
-        }
-        let fits = |size: u64| config.size <= size;
-        let tiles = platform.tiles.iter().enumerate();
-        let in_vram =
-            |(n, tile): (usize, &xe_spec::platform::Tile)| config.placement >> (1 + n) & 1 != 0 && fits(tile.vram_size);
-        let in_system = config.placement & SYSTEM != 0 && fits(shared.system.size());
-        if !in_system && !tiles.into_iter().any(in_vram) {
-            return Err(Errno::ENOSPC);
-        }
-        let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
+        config.check(shared)?;
+        let object = shared.memory.object_create(config.pages(), config.label(shared)).ok_or(Errno::ENOMEM)?;
         let bo = Self::over(shared, config, object, None);
         if !config.defer {
             bo.placed(Prefer::Anything)?;

@@ -46,6 +46,8 @@ pub struct SharedBytes {
     pub id: BytesId,
     /// How many.
     pub bytes: u64,
+    /// The label that their object was made with.
+    pub label: u64,
 }
 
 /// A region of a device's VRAM.

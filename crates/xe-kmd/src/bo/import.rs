@@ -2,8 +2,10 @@
 //!
 //! Where the device reaches the exporter's VRAM the BO stays there, and this device maps it through the bus: a mapping in its own
 //! IOMMU for each block. Where it does not, the exporter's BO goes to system memory first. When the exporter's BO moves, translations
-//! and mappings here end before it leaves ([`Bo::moves`]); the next use finds it anew. What another process exports is always mapped in system
-//! memory: its device addresses are its own.
+//! and mappings here end before it leaves ([`Bo::moves`]); the next use finds it anew.
+//!
+//! What another process exports has no BO here: one is made, over the same bytes. Of the same device it is like the exporter's ([`label`](super::label)),
+//! and each process places its own: in VRAM, too, for no byte lies there. Of another device it is mapped in system memory.
 //!
 //! Locking: the exporter's BO is placed, and kept there by its lock, while the importer's lock (`ranks::IMPORT`) is taken; never the
 //! other way round.
@@ -43,9 +45,20 @@ pub(super) struct Window {
 }
 
 impl Bo {
-    /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
+    /// A BO of the bytes of another process's device: they are in system memory here, wherever that one has them.
     pub(crate) fn of_object(shared: &Arc<Shared>, object: HostFrame, size: u64) -> Arc<Self> {
         Self::showing(shared, object, size, None)
+    }
+
+    /// A BO like one that another process has of this device, over the same bytes.
+    pub(crate) fn like(shared: &Arc<Shared>, object: HostFrame, config: BoConfig) -> Arc<Self> {
+        let bo = Self::over(shared, config, object, None);
+        bo.note_export();
+        if !config.defer {
+            // Where there is no room now there may be at its first use.
+            drop(bo.placed(Prefer::Anything));
+        }
+        bo
     }
 
     /// A BO that shows `exported`, another device's, by the `object` of the same bytes. `EOPNOTSUPP`: the device does not reach
