@@ -12,6 +12,7 @@ use units::HostFrame;
 use xe_uapi::drm::PrimeFlags;
 
 use crate::bo::Bo;
+use crate::budget::BytesId;
 use crate::errno::Errno;
 use crate::fence::Fence;
 use crate::syncobj::Syncobj;
@@ -28,15 +29,6 @@ pub(crate) enum Kind {
     SyncFile(Arc<Fence>),
     /// A BO, for as long as the descriptor lives.
     DmaBuf(Arc<Bo>),
-}
-
-/// Names bytes for as long as they are: of all that this machine's processes can share, no others have the name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct BytesId {
-    /// Which file system.
-    pub device: u64,
-    /// Which file of it.
-    pub inode: u64,
 }
 
 /// Bytes that a descriptor shows.

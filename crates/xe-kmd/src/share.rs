@@ -14,7 +14,7 @@ use sync::Mutex;
 use sync::rank::mutex;
 
 use crate::bo::Bo;
-use crate::caller::BytesId;
+use crate::budget::BytesId;
 use crate::ranks;
 
 /// The BOs of a device that files share.

@@ -26,7 +26,7 @@ pub(super) fn handle_to_fd(file: &File, args: &mut PrimeHandle, caller: &dyn Cal
     }
     bo.standing().check()?;
     let (fd, id) = caller.share(bo.object(), bo.config.size, how, Passed(Kind::DmaBuf(bo.clone())))?;
-    bo.note_export();
+    bo.note_export(id);
     file.bos.note_bytes(id, &bo);
     file.names.lock().gem.note_prime(args.handle, &bo);
     args.fd = fd;
@@ -47,7 +47,7 @@ pub(super) fn find(file: &File, caller: &dyn Caller, fd: i32) -> Result<Arc<Bo>,
     }
     require(bytes > 0 && bytes.is_multiple_of(SZ_4K))?;
     let bo = match (BoConfig::of_label(label, bytes, &file.shared), caller.passed(fd)) {
-        (Some(config), _) => Bo::like(&file.shared, caller.adopt(fd, bytes)?, config),
+        (Some(config), _) => Bo::like(&file.shared, caller.adopt(fd, bytes)?, config, id),
         (None, Some(Passed(Kind::DmaBuf(exported)))) => {
             Bo::import(&file.shared, &exported, || caller.adopt(fd, bytes))?
         }

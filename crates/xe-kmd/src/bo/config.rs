@@ -1,4 +1,4 @@
-//! What a descriptor of a BO tells other processes of it: which device it is of, and what it was made with.
+//! What a BO is made with, and the label by which a descriptor tells other processes of it.
 //!
 //! In the kernel a descriptor leads to the BO itself. A process of its own has the bytes, by the descriptor, and the label of the
 //! object ([`HostMemory::object_create`]); of both it makes a BO that is like the exporter's. A program can make a descriptor with any
@@ -12,10 +12,13 @@
 //!
 //! [`HostMemory::object_create`]: hostmm::HostMemory::object_create
 
-use xe_spec::platform::VRAM_BAR_STRIDE;
+use units::PAGE_SHIFT;
+use xe_spec::fault::Asid;
+use xe_spec::platform::{Platform, Tile, VRAM_BAR_STRIDE};
 use xe_uapi::gem::{CACHING_WB, CACHING_WC};
 
-use super::{BoConfig, region_mask};
+use super::SYSTEM;
+use crate::errno::Errno;
 use crate::shared::Shared;
 
 const PLACEMENT: u32 = 32;
@@ -23,12 +26,50 @@ const CACHING: u32 = 48;
 const DEFER: u32 = 56;
 const NO_COMPRESSION: u32 = 57;
 
+/// Mask of all memory regions: bit 0 system memory, bit 1 + n the VRAM of tile n.
+pub(crate) const fn region_mask(platform: &Platform) -> u32 {
+    (1 << (platform.tiles.len() + 1)) - 1
+}
+
+/// What a BO is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BoConfig {
+    /// Bytes, a multiple of 4K.
+    pub size: u64,
+    /// Mask of regions that it may live in.
+    pub placement: u32,
+    /// `CACHING_*`.
+    pub caching: u16,
+    /// The address space that alone may map it.
+    pub vm: Option<Asid>,
+    /// Memory is taken at the first use.
+    pub defer: bool,
+    /// No PAT index that compresses may map it.
+    pub no_compression: bool,
+}
+
 /// What tells a device from the others of a machine, in any process.
 fn device(shared: &Shared) -> u32 {
     (shared.gpu.interconnect.window().0 / VRAM_BAR_STRIDE) as u32
 }
 
 impl BoConfig {
+    pub(super) const fn pages(&self) -> u64 {
+        self.size >> PAGE_SHIFT
+    }
+
+    /// `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes.
+    pub(super) fn check(&self, shared: &Shared) -> Result<(), Errno> {
+        let platform = shared.platform();
+        if self.placement & !SYSTEM != 0 && !self.size.is_multiple_of(platform.min_vram_page()) {
+            return Err(Errno::EINVAL);
+        }
+        let tiles = platform.tiles.iter().enumerate();
+        let in_vram = |(n, tile): (usize, &Tile)| self.placement >> (1 + n) & 1 != 0 && self.size <= tile.vram_size;
+        let in_system = self.placement & SYSTEM != 0 && self.size <= shared.system.size();
+        if in_system || tiles.into_iter().any(in_vram) { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
     /// The label of a BO of this device.
     pub(super) fn label(&self, shared: &Shared) -> u64 {
         u64::from(device(shared))
@@ -49,7 +90,8 @@ impl BoConfig {
             no_compression: label >> NO_COMPRESSION & 1 != 0,
         };
         let is_region = config.placement & !region_mask(shared.platform()) == 0;
-        let is_whole = config.label(shared) == label && is_region && [CACHING_WB, CACHING_WC].contains(&config.caching);
+        let is_cached = config.caching == CACHING_WC || config.caching == CACHING_WB && config.placement == SYSTEM;
+        let is_whole = config.label(shared) == label && is_region && is_cached;
         (is_whole && config.check(shared).is_ok()).then_some(config)
     }
 }
