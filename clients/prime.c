@@ -55,7 +55,7 @@ static void errors(int fd) {
     struct get_cap cap = {.capability = CAP_PRIME};
     IS(answer(fd, IOC_GET_CAP, &cap), 0);
     IS(cap.value, 3);
-    int none, pipes[2], memory = memfd_create("pontoon-bo", MFD_CLOEXEC);
+    int none, pipes[2], memory = memfd_create("pontoon-bo:1", MFD_CLOEXEC);
     uint32_t handle = make(fd, PLACE_VRAM0, 0), other;
     IS(prime_export(fd, handle, 4, &none), EINVAL);
     IS(prime_export(fd, 0xdeadbeef, 4, &none), EINVAL);

@@ -7,7 +7,8 @@
  *     processes stopped                         one that is stopped keeps what it has, and blocks nobody
  *     processes forked                          a child opens the device again, beside what it has from its parent
  *     processes shares                          fdinfo tells each client's share, queries and debugfs the sum
- *     processes shared                          a buffer of VRAM goes to another process, and both write to it
+ *     processes shared                          a buffer of VRAM goes to another process, and is in VRAM for both, once
+ *     processes orphaned                        the same where its exporter is killed
  *     processes told                            what fdinfo of another process tells, however it is read; one that is stopped keeps nobody
  *     processes reset                           debugfs counts of all, and resets a GT for all, also by a process without the device
  *
@@ -424,35 +425,93 @@ static void reset(void) {
 
 static int ends[2];
 
-/* Imports what comes by the socket, and stores into it. */
-static void import(void) {
-    gpu_open(&gpu);
-    uint32_t handle;
-    IS(prime_import(gpu.fd, receive_fd(ends[1]), &handle), 0);
-    volatile uint32_t *words = map(gpu.fd, handle, MB);
-    IS(words[0], 5);
-    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = MB, .addr = BUFFER_AT, .op = BIND_MAP});
-    struct batch batch = {0};
-    store32(&batch, (void *)(BUFFER_AT + 4), 6);
-    IS(run(&gpu, 0, &batch), 0);
-    /* it is the exporter's: this process's VRAM has none of it */
-    IS(vram_used(gpu.fd), MB);
-}
+/* Of a tile's VRAM: there is no room for two. */
+#define SHARED (5 * MB)
 
-static void shared(void) {
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
-        die("socketpair");
-    pid_t child = begin(import);
+static void add_to_buffer(uint32_t value) { add_to_all(0, BUFFER_AT, SHARED, value); }
+
+/* A buffer of VRAM, bound, whose descriptor goes to who waits for it at the other end. */
+static uint32_t export(void) {
     gpu_open(&gpu);
-    uint32_t handle = must_buffer(gpu.fd, MB);
-    volatile uint32_t *words = map(gpu.fd, handle, MB);
-    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = MB, .addr = BUFFER_AT, .op = BIND_MAP});
-    store_to_all(BUFFER_AT, MB, 5);
+    uint32_t handle = must_buffer(gpu.fd, SHARED);
+    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = SHARED, .addr = BUFFER_AT, .op = BIND_MAP});
+    add_to_buffer(5);
     int dma_buf;
     IS(prime_export(gpu.fd, handle, PRIME_CLOEXEC | PRIME_RDWR, &dma_buf), 0);
     send_fd(ends[0], dma_buf);
+    close(dma_buf);
+    return handle;
+}
+
+/* The buffer that comes by the socket, bound: it is in VRAM here, too. */
+static uint32_t import(void) {
+    gpu_open(&gpu);
+    uint32_t handle;
+    int dma_buf = receive_fd(ends[1]);
+    IS(prime_import(gpu.fd, dma_buf, &handle), 0);
+    close(dma_buf);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), SHARED);
+    IS(fdinfo(gpu.fd, "drm-total-system"), 0);
+    IS(map(gpu.fd, handle, SHARED)[0], 5);
+    gpu_bind(&gpu, (struct bind_op){.obj = handle, .range = SHARED, .addr = BUFFER_AT, .op = BIND_MAP});
+    add_to_buffer(1);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), SHARED);
+    /* it is one buffer */
+    IS(vram_used(gpu.fd), SHARED);
+    return handle;
+}
+
+static void import_and_add(void) {
+    uint32_t handle = import();
+    volatile const char *words = (volatile const char *)map(gpu.fd, handle, SHARED);
+    /* it goes for another one, in both processes; and comes again */
+    must_buffer(gpu.fd, 4 * MB);
+    IS(vram_used(gpu.fd), 4 * MB);
+    add_to_buffer(1);
+    IS(vram_used(gpu.fd), SHARED);
+    tell(up);
+    await(down);
+    IS(vram_used(gpu.fd), SHARED);
+    add_to_buffer(1);
+    all_are(words, SHARED, 18);
+    gpu_close(&gpu);
+}
+
+static void shared(void) {
+    pid_t child = begin(import_and_add);
+    uint32_t handle = export();
+    volatile const char *words = (volatile const char *)map(gpu.fd, handle, SHARED);
+    await(up);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), 0);
+    all_are(words, SHARED, 7);
+    add_to_buffer(10);
+    tell(down);
     ends_well(child);
-    IS(words[1], 6);
+    all_are(words, SHARED, 18);
+    IS(vram_used(gpu.fd), SHARED);
+    gpu_close(&gpu);
+    gpu_open(&gpu);
+    IS(vram_used(gpu.fd), 0);
+}
+
+static void export_and_wait(void) {
+    export();
+    pause();
+}
+
+/* The exporter is killed: the buffer stays, and what it takes of VRAM is the importer's. */
+static void orphaned(void) {
+    pid_t child = begin(export_and_wait);
+    uint32_t handle = import();
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    IS(vram_used(gpu.fd), SHARED);
+    add_to_buffer(1);
+    all_are((volatile const char *)map(gpu.fd, handle, SHARED), SHARED, 7);
+    IS(fdinfo(gpu.fd, "drm-resident-vram0"), SHARED);
+    gpu_close(&gpu);
+    gpu_open(&gpu);
+    IS(vram_used(gpu.fd), 0);
 }
 
 int main(int argc, char **argv) {
@@ -475,14 +534,16 @@ int main(int argc, char **argv) {
         forked();
     } else if (!strcmp(what, "shares")) {
         shares();
-    } else if (!strcmp(what, "shared")) {
-        shared();
+    } else if (!strcmp(what, "shared") || !strcmp(what, "orphaned")) {
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
+            die("socketpair");
+        what[0] == 's' ? shared() : orphaned();
     } else if (!strcmp(what, "told")) {
         told();
     } else if (!strcmp(what, "reset")) {
         reset();
     } else {
-        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | told | reset\n");
+        fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | orphaned | told | reset\n");
         return 2;
     }
     if (failures)

@@ -85,7 +85,7 @@ impl Caller for Desk {
 
     fn share(&self, object: HostFrame, bytes: u64, _: PrimeFlags, passed: Passed) -> Result<(i32, BytesId), Errno> {
         let id = BytesId { device: 1, inode: object.0 };
-        let fd = self.add(Open { passed, bytes: Some(SharedBytes { id, bytes }) })?;
+        let fd = self.add(Open { passed, bytes: Some(SharedBytes { id, bytes, label: 0 }) })?;
         Ok((fd, id))
     }
 

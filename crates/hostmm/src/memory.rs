@@ -63,8 +63,9 @@ pub trait HostMemory: Send + Sync {
     fn transfer(&self, src: Place, dst: Place, pages: usize, report: &mut Report<'_>);
 
     /// Memory of no mapping, for a buffer object (the pages of a GEM object): `pages` zeroed pages as one run of frames, from
-    /// the one that is given on. It does not migrate. `None` where there is not so much.
-    fn object_create(&self, pages: u64) -> Option<HostFrame>;
+    /// the one that is given on. It does not migrate. `None` where there is not so much. Where the memory can be shared with
+    /// other processes the label goes with it, and means nothing to the host.
+    fn object_create(&self, pages: u64, label: u64) -> Option<HostFrame>;
     /// Gives its bytes up, and the memory under them: no device reaches it any more, and a mapping that the program has of it
     /// is in error, or reads zeros where the process may not cut it.
     fn object_purge(&self, first: HostFrame, pages: u64);

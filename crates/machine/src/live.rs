@@ -25,7 +25,7 @@ use units::{HostRange, HostVa};
 use xe_hw::Injection;
 use xe_kmd::{Errno, File};
 
-pub use mm_live::{OBJECT_NAME, SharedWords, Transport as Travel, fix_up, high_numbers, is_stopped};
+pub use mm_live::{SharedWords, Transport as Travel, fix_up, high_numbers, is_stopped, label_in};
 
 /// All that a program may map.
 const ALL: HostRange = HostRange::new(HostVa(0), HostVa(1 << 47));

@@ -201,7 +201,7 @@ impl HostMemory for NullMm {
     fn transfer(&self, _src: Place, _dst: Place, pages: usize, report: &mut Report<'_>) {
         report(pages, Outcome::Moved);
     }
-    fn object_create(&self, _pages: u64) -> Option<HostFrame> {
+    fn object_create(&self, _pages: u64, _label: u64) -> Option<HostFrame> {
         None
     }
     fn object_purge(&self, _first: HostFrame, _pages: u64) {}

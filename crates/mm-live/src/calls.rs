@@ -1,6 +1,8 @@
 //! Calls of the kernel, counted by kind: what a fault asks for, a bench prints and a test holds.
 
-use crate::kernel::{Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch};
+use crate::kernel::{
+    Bytes, Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch,
+};
 use hostmm::AtomicOp;
 use std::sync::Arc;
 use sync::Counter;
@@ -142,8 +144,8 @@ impl Kernel for Counted {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         self.kernel.reserve(bytes)
     }
-    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
-        self.kernel.map_object(at, file)
+    fn map_object(&self, at: HostRange, of: Bytes) -> Result<(), Errno> {
+        self.kernel.map_object(at, of)
     }
     fn purge_object(&self, at: HostRange) {
         self.kernel.purge_object(at);

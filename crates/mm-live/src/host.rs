@@ -198,8 +198,8 @@ impl HostMemory for LiveMm {
         }
     }
 
-    fn object_create(&self, pages: u64) -> Option<HostFrame> {
-        self.create_object(pages)
+    fn object_create(&self, pages: u64, label: u64) -> Option<HostFrame> {
+        self.create_object(pages, label)
     }
 
     fn object_purge(&self, first: HostFrame, pages: u64) {

@@ -166,6 +166,15 @@ pub enum Populate {
     Write,
 }
 
+/// What memory of an object is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bytes {
+    /// Zeros, with this label.
+    New(u64),
+    /// All of an open file.
+    File(i32),
+}
+
 /// A kernel. See the module header for what each call promises.
 pub trait Kernel: Send + Sync {
     /// Reads messages of the program's descriptor, at most `out.len()`; gives how many. Does not wait.
@@ -200,9 +209,8 @@ pub trait Kernel: Send + Sync {
     fn unmap_arena(&self, range: HostRange);
     /// Addresses of our own in which nothing lies yet: every touch is [`Fault::Segv`]. Never inherited.
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno>;
-    /// Puts memory there that can be shared with other mappings (a memfd): a part of what was reserved. That of an open file,
-    /// or zeroed.
-    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno>;
+    /// Puts memory there that can be shared with other mappings (a memfd): a part of what was reserved.
+    fn map_object(&self, at: HostRange, of: Bytes) -> Result<(), Errno>;
     /// The memory that [`map_object`](Self::map_object) put there is nobody's any more, for all who map it.
     fn purge_object(&self, at: HostRange);
     /// Nothing lies there again.

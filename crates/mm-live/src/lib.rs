@@ -128,7 +128,7 @@ mod vma;
 mod walk;
 
 pub use calls::Calls;
-pub use objects::OBJECT_NAME;
+pub use objects::label_in;
 pub use region::{PageSize, Region};
 pub use rules::Rules;
 pub use stats::Stats;

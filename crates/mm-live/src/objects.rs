@@ -7,20 +7,21 @@
 //!
 //! Each object is a memfd of its own, mapped there: the program's mappings of it are duplicates of ours
 //! (`mremap` of a length of 0), and keep its bytes after the object's end. So does a descriptor of it, by which another
-//! process makes an object of the same bytes ([`LiveMm::adopt_object`]).
+//! process makes an object of the same bytes ([`LiveMm::adopt_object`]). The memfd's name has the object's label, which so goes wherever
+//! a descriptor goes ([`label_in`]).
 //!
 //! Locking: a leaf. Upstream: the pages of a GEM object (`ttm_tt`, shmem).
 
 use crate::LiveMm;
-use crate::kernel::Kernel;
+use crate::kernel::{Bytes, Kernel};
 use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostFrame, HostRange, HostVa, PAGE_SHIFT, SZ_2M, SZ_4K, Spans};
 
 /// Of a frame that is an object's.
 const OBJECT: u64 = 1 << 48;
-/// Name of every object's memfd.
-pub const OBJECT_NAME: &core::ffi::CStr = c"pontoon-bo";
+/// What the name of every object's memfd begins with. Its label follows, in hexadecimal.
+pub(crate) const NAME: &str = "pontoon-bo:";
 /// Addresses to ask for; less where the process may not have so many.
 const WINDOWS: [u64; 3] = [1 << 40, 1 << 36, 1 << 32];
 
@@ -46,6 +47,18 @@ impl Objects {
     }
 }
 
+/// The name of the memfd of an object with this label: a text that ends with 0.
+pub(crate) fn name(label: u64) -> String {
+    format!("{NAME}{label:x}\0")
+}
+
+/// The label of the object that a link of `/proc/PID/fd` shows; `None`: it shows none.
+#[must_use]
+pub fn label_in(link: &[u8]) -> Option<u64> {
+    let name = core::str::from_utf8(link).ok()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
+    u64::from_str_radix(name.strip_prefix(NAME)?, 16).ok()
+}
+
 /// The address of an object's frame; `None` where it is the program's.
 pub(crate) fn address(frame: HostFrame) -> Option<HostVa> {
     (frame.0 & OBJECT != 0).then_some(HostVa((frame.0 & !OBJECT) << PAGE_SHIFT))
@@ -65,21 +78,21 @@ impl LiveMm {
     /// An object of the bytes of a shared memory file, which is open for reading and writing and as long; `None` where there
     /// is no room. Its end leaves the file as it is.
     pub fn adopt_object(&self, file: i32, pages: u64) -> Option<HostFrame> {
-        self.map_object(pages, Some(file))
+        self.map_object(pages, Bytes::File(file))
     }
 
-    pub(crate) fn create_object(&self, pages: u64) -> Option<HostFrame> {
-        self.map_object(pages, None)
+    pub(crate) fn create_object(&self, pages: u64, label: u64) -> Option<HostFrame> {
+        self.map_object(pages, Bytes::New(label))
     }
 
-    fn map_object(&self, pages: u64, file: Option<i32>) -> Option<HostFrame> {
+    fn map_object(&self, pages: u64, of: Bytes) -> Option<HostFrame> {
         let bytes = pages.checked_mul(SZ_4K).filter(|bytes| *bytes > 0)?;
         let window = self.objects.0.lock().range;
         if window.is_none() {
             self.reserve_window();
         }
         let start = self.objects.0.lock().free.take(bytes, align(bytes))?;
-        if self.kernel.map_object(HostRange::sized(HostVa(start), bytes), file).is_err() {
+        if self.kernel.map_object(HostRange::sized(HostVa(start), bytes), of).is_err() {
             self.objects.0.lock().free.give(start, bytes);
             return None;
         }
@@ -121,7 +134,7 @@ mod tests {
     #[test]
     fn an_object_has_bytes_of_its_own_and_then_none() {
         let Some(mm) = LiveMm::start_for_test() else { return };
-        let (a, b) = (mm.object_create(3).unwrap(), mm.object_create(1024).unwrap());
+        let (a, b) = (mm.object_create(3, 0).unwrap(), mm.object_create(1024, 0).unwrap());
         assert_ne!(a, b);
         let mut word = [0; 8];
         assert_eq!(mm.read(Place::Host(a.add(2)), 8, &mut word), Ok(()));
@@ -135,17 +148,29 @@ mod tests {
         assert_eq!(mm.read(Place::Host(HostFrame(at.page_number())), 0, &mut word), Err(AccessError::Fault));
         mm.object_destroy(a, 3);
         assert_eq!(mm.read(Place::Host(a), 0, &mut word), Err(AccessError::Fault));
-        let again = mm.object_create(3).unwrap();
+        let again = mm.object_create(3, 0).unwrap();
         assert_eq!((again, mm.read(Place::Host(again.add(2)), 8, &mut word), word), (a, Ok(()), [0; 8]));
-        assert_eq!(mm.object_create(u64::MAX / 4096), None);
-        assert_eq!(mm.object_create(0), None);
+        assert_eq!(mm.object_create(u64::MAX / 4096, 0), None);
+        assert_eq!(mm.object_create(0, 0), None);
         assert!(mm.stop());
+    }
+
+    #[test]
+    fn a_label_is_read_from_a_link_and_from_no_other() {
+        for label in [0, 0x12ab, u64::MAX] {
+            let link = format!("/memfd:{} (deleted)", name(label).trim_end_matches('\0'));
+            assert_eq!(label_in(link.as_bytes()), Some(label));
+        }
+        let others =
+            ["/memfd:pontoon-bo (deleted)", "/memfd:pontoon-bo: (deleted)", "/memfd:pontoon-bo:1", "/tmp/pontoon-bo:1"];
+        assert_eq!(others.map(|link| label_in(link.as_bytes())), [None; 4]);
+        assert_eq!(label_in(b"/memfd:pontoon-bo:\xff (deleted)"), None);
     }
 
     #[test]
     fn whole_pages_are_streamed_between_objects_and_nowhere_else() {
         let Some(mm) = LiveMm::start_for_test() else { return };
-        let object = |pages| mm.object_create(pages).expect("room for a few pages");
+        let object = |pages| mm.object_create(pages, 0).expect("room for a few pages");
         let (a, b) = (object(4), object(3));
         let page = |object: HostFrame, n: u64| Place::Host(object.add(n));
         for n in 0..4 {

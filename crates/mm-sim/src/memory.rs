@@ -54,7 +54,7 @@ impl HostMemory for Sim {
             report.note(1, self.transfer_page(src.add(i), dst.add(i)));
         }
     }
-    fn object_create(&self, pages: u64) -> Option<HostFrame> {
+    fn object_create(&self, pages: u64, _label: u64) -> Option<HostFrame> {
         let mut state = self.lock();
         let first = state.frames.alloc_run(pages);
         state.objects.extend((0..pages).map(|page| first.add(page)));

@@ -29,6 +29,7 @@ use sync::rank::mutex;
 use units::{Dpa, GpuRange, GpuVa, HostFrame, Iova, PAGE_SHIFT, SZ_2M, SZ_64K, TileId};
 use xe_spec::fault::Asid;
 
+use crate::budget::{BytesId, Entry};
 use crate::errno::Errno;
 use crate::event::Event;
 use crate::offsets::Offset;
@@ -38,10 +39,12 @@ use crate::resv::Reservation;
 use crate::shared::Shared;
 use crate::vram::{NoRoom, Owner};
 
+mod config;
 mod import;
 mod placed;
 mod purge;
 
+pub(crate) use config::{BoConfig, region_mask};
 use import::{Origin, Window};
 pub(crate) use placed::Placed;
 pub(crate) use purge::Standing;
@@ -50,37 +53,6 @@ pub(crate) use purge::Standing;
 const SYSTEM: u32 = 1;
 /// The largest block of VRAM that is asked for at once: a leaf of 2M needs no more.
 const MAX_BLOCK: u64 = SZ_2M;
-
-/// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
-pub(crate) trait Shows: Send + Sync {
-    /// Its number.
-    fn asid(&self) -> Asid;
-    /// On return nothing translates `span` any more.
-    fn unbind(&self, span: GpuRange);
-}
-
-/// What a BO is made with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct BoConfig {
-    /// Bytes, a multiple of 4K.
-    pub size: u64,
-    /// Mask of regions that it may live in.
-    pub placement: u32,
-    /// `CACHING_*`.
-    pub caching: u16,
-    /// The address space that alone may map it.
-    pub vm: Option<Asid>,
-    /// Memory is taken at the first use.
-    pub defer: bool,
-    /// No PAT index that compresses may map it.
-    pub no_compression: bool,
-}
-
-impl BoConfig {
-    const fn pages(&self) -> u64 {
-        self.size >> PAGE_SHIFT
-    }
-}
 
 /// One BO.
 pub(crate) struct Bo {
@@ -113,6 +85,8 @@ struct State {
     maps: Vec<Weak<BoMap>>,
     /// Those of other devices that show it.
     importers: Vec<Weak<Bo>>,
+    /// Its bytes, by which other processes may have it.
+    id: Option<BytesId>,
     /// Whether its contents are needed, as of the last look.
     standing: Standing,
     /// A program ever said that they are not.
@@ -134,9 +108,16 @@ enum Residence {
     Nowhere,
     System(Iova),
     /// Blocks of a tile's VRAM, in the order of their contents.
-    Vram(TileId, Vec<Block>),
+    Vram(TileId, Blocks),
     /// Where the bus shows the VRAM of the device that it came from, likewise.
     Peer(Vec<Window>),
+}
+
+/// All of a BO's VRAM.
+struct Blocks {
+    list: Vec<Block>,
+    /// Where the budget keeps that this process has it.
+    entry: Entry,
 }
 
 /// A block of VRAM: its offset in the tile's, and its bytes, of which the last block may use a part.
@@ -159,6 +140,14 @@ pub(crate) enum Prefer {
     System,
 }
 
+/// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
+pub(crate) trait Shows: Send + Sync {
+    /// Its number.
+    fn asid(&self) -> Asid;
+    /// On return nothing translates `span` any more.
+    fn unbind(&self, span: GpuRange);
+}
+
 impl Bo {
     /// Where it belongs, and whether it is there: region 0 is system memory, `1 + n` the VRAM of tile `n`.
     pub(crate) fn region(&self) -> (usize, bool) {
@@ -177,22 +166,11 @@ impl Bo {
         self.config.vm == Some(vm) || self.state.lock().is_shown_by(vm)
     }
 
-    /// A new BO. `EINVAL`: it may be in VRAM, whose pages are larger than its last; `ENOSPC`: no region that it may live in has so many bytes, or the device files no place to show it; `ENOMEM`: they are not to be had now.
+    /// A new BO. `EINVAL`, `ENOSPC`: as [`BoConfig::check`] says, or the device file has no place to show it; `ENOMEM`: its bytes are not to be had now.
     pub(crate) fn create(shared: &Arc<Shared>, config: BoConfig) -> Result<Arc<Self>, Errno> {
-        let platform = shared.platform();
-        if config.placement & !SYSTEM != 0 && !config.size.is_multiple_of(platform.min_vram_page()) {
-            return Err(Errno::EINVAL);
-        }
-        let fits = |size: u64| config.size <= size;
-        let tiles = platform.tiles.iter().enumerate();
-        let in_vram =
-            |(n, tile): (usize, &xe_spec::platform::Tile)| config.placement >> (1 + n) & 1 != 0 && fits(tile.vram_size);
-        let in_system = config.placement & SYSTEM != 0 && fits(shared.system.size());
-        if !in_system && !tiles.into_iter().any(in_vram) {
-            return Err(Errno::ENOSPC);
-        }
+        config.check(shared)?;
         let offset = shared.offsets.take(config.size).ok_or(Errno::ENOSPC)?;
-        let object = shared.memory.object_create(config.pages()).ok_or(Errno::ENOMEM)?;
+        let object = shared.memory.object_create(config.pages(), config.label(shared)).ok_or(Errno::ENOMEM)?;
         let bo = Self::over(shared, config, object, offset, None);
         if !config.defer {
             bo.placed(Prefer::Anything)?;
@@ -241,9 +219,16 @@ impl Bo {
         self.handles.load() > 0
     }
 
-    /// A descriptor of it is made.
-    pub(crate) fn note_export(&self) {
+    /// A descriptor of it is made, by which other processes may have it: it is charged as theirs.
+    pub(crate) fn note_export(&self, id: BytesId) {
         self.exported.store(true);
+        let mut state = self.state.lock();
+        if state.id.replace(id).is_none()
+            && let Residence::Vram(tile, blocks) = &mut state.residence
+            && let Some(tile) = self.shared.gpu.tile(*tile)
+        {
+            blocks.entry = tile.vram.enter(self.vram_bytes(), id);
+        }
     }
 
     /// Whether somebody else may have it. Upstream: `drm_gem_object_is_shared_for_memory_stats`.
@@ -335,7 +320,8 @@ impl Bo {
         // From VRAM that one of several users does not reach, it would go to and fro between theirs.
         let prefers_system = prefer == Prefer::System || is_far && !matches!(prefer, Prefer::Vram(_));
         let system_first = state.split || prefers_system && self.may_be_in_system();
-        let wanted = if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer, spare) };
+        let wanted =
+            if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer, state.id, spare) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
             Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
@@ -397,10 +383,16 @@ impl Bo {
     }
 
     /// `EBUSY`: on one of the tiles it could be had in a moment; `EOPNOTSUPP`: there is none whose VRAM `users` reach.
-    fn take_any_vram(&self, users: &[TileId], prefer: Prefer, spare: Option<Asid>) -> Result<Residence, Errno> {
+    fn take_any_vram(
+        &self,
+        users: &[TileId],
+        prefer: Prefer,
+        id: Option<BytesId>,
+        spare: Option<Asid>,
+    ) -> Result<Residence, Errno> {
         let mut errno = Errno::EOPNOTSUPP;
         for tile in self.candidates(users, prefer) {
-            match self.take_vram(tile, spare) {
+            match self.take_vram(tile, id, spare) {
                 Ok(blocks) => return Ok(Residence::Vram(tile, blocks)),
                 Err(NoRoom::Full) if errno == Errno::EBUSY => {}
                 Err(NoRoom::Full) => errno = Errno::ENOMEM,
@@ -411,23 +403,28 @@ impl Bo {
     }
 
     /// Blocks for all of it; those that were used the longest time ago go for it.
-    fn take_vram(&self, tile: TileId, spare: Option<Asid>) -> Result<Vec<Block>, NoRoom> {
+    fn take_vram(&self, tile: TileId, id: Option<BytesId>, spare: Option<Asid>) -> Result<Blocks, NoRoom> {
         let vram = &self.shared.gpu.tile(tile).ok_or(NoRoom::Full)?.vram;
         let total = self.shared.platform().tiles.get(tile.index()).map_or(0, |facts| facts.vram_size);
-        let wanted = self.config.size.next_multiple_of(SZ_64K);
+        let wanted = self.vram_bytes();
         if wanted > total {
             return Err(NoRoom::Full);
         }
         let owner: Arc<dyn Owner> = Arc::new(BoOwner(self.this.clone()));
-        let blocks = vram.alloc_blocks(wanted, MAX_BLOCK, &owner, spare)?;
-        Ok(blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect())
+        let (blocks, entry) = vram.alloc_blocks(wanted, MAX_BLOCK, &owner, id, spare)?;
+        Ok(Blocks { list: blocks.into_iter().map(|(offset, bytes)| Block { offset, bytes }).collect(), entry })
+    }
+
+    /// What it takes of VRAM.
+    const fn vram_bytes(&self) -> u64 {
+        self.config.size.next_multiple_of(SZ_64K)
     }
 
     fn enter(&self, state: &mut State, new: Residence) {
         if let Residence::Vram(tile, blocks) = &new {
             self.give_system(state);
             let mut page = 0;
-            for (dpa, block) in self.dpas(*tile, blocks) {
+            for (dpa, block) in self.dpas(*tile, &blocks.list) {
                 self.shared.gpu.hw.vram_back(dpa, block.bytes, Some(self.object.add(page)));
                 page += block.bytes >> PAGE_SHIFT;
             }
@@ -451,7 +448,8 @@ impl Bo {
             Residence::Peer(windows) => self.unmap_windows(&windows),
             Residence::Vram(tile, blocks) => {
                 let Some(vram) = self.shared.gpu.tile(tile).map(|tile| &tile.vram) else { return };
-                for (dpa, block) in self.dpas(tile, &blocks) {
+                vram.leave(blocks.entry);
+                for (dpa, block) in self.dpas(tile, &blocks.list) {
                     self.shared.gpu.hw.vram_back(dpa, block.bytes, None);
                     vram.free(block.offset, block.bytes);
                 }

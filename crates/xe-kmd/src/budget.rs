@@ -3,7 +3,9 @@
 //! Each process has a driver of its own, and gives out device addresses of its own. What they share is the number of bytes:
 //! whoever takes a block charges it first, and where the others have the rest, they are asked to evict.
 //!
-//! Locking: [`Budget::try_charge`], [`Budget::uncharge`] and [`Budget::note_oldest`] are called under a tile's VRAM lock and in
+//! A buffer that several processes have is charged to each, and counts once: the budget keeps an [`Entry`] of it while it is charged.
+//!
+//! Locking: [`Budget::try_charge`], [`Budget::uncharge`], [`Budget::leave`] and [`Budget::note_oldest`] are called under a tile's VRAM lock and in
 //! reader class: no lock of the driver, no wait. [`Budget::make_room`] waits for other processes, for a bounded time.
 //!
 //! Upstream: one `ttm_resource_manager` has all clients' memory; `dmem_cgroup_try_charge` and `dmem_cgroup_uncharge` count
@@ -21,10 +23,38 @@ pub enum Room {
     Theirs,
 }
 
+/// Names bytes for as long as they are: of all that this machine's processes can share, no others have the name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BytesId {
+    /// Which file system.
+    pub device: u64,
+    /// Which file of it.
+    pub inode: u64,
+}
+
+/// Where a budget keeps that a process has a buffer; `None`: nowhere, it counts beside those of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry(pub Option<u32>);
+
+impl Entry {
+    /// Nowhere.
+    pub const NONE: Self = Self(None);
+}
+
 /// What the processes of a device share of its VRAM.
 pub trait Budget: Send + Sync + 'static {
     /// Charges so many bytes of a tile's VRAM to this process; false where there are not so many left.
     fn try_charge(&self, tile: TileId, bytes: u64) -> bool;
+    /// Charges the bytes of a buffer that other processes may have in that VRAM, too; `None` where there is not so much left.
+    fn try_charge_buffer(&self, tile: TileId, bytes: u64, _: BytesId) -> Option<Entry> {
+        self.try_charge(tile, bytes).then_some(Entry::NONE)
+    }
+    /// A buffer that was charged is from now on one that other processes may have.
+    fn enter(&self, _: TileId, _: u64, _: BytesId) -> Entry {
+        Entry::NONE
+    }
+    /// What was charged of such a buffer is about to be given back.
+    fn leave(&self, _: Entry) {}
     /// Gives them back.
     fn uncharge(&self, tile: TileId, bytes: u64);
     /// The memory of this process that was used the longest time ago was used at that time; `u64::MAX`: it has none.

@@ -12,6 +12,7 @@ use units::HostFrame;
 use xe_uapi::drm::PrimeFlags;
 
 use crate::bo::Bo;
+use crate::budget::BytesId;
 use crate::errno::Errno;
 use crate::fence::Fence;
 use crate::syncobj::Syncobj;
@@ -30,15 +31,6 @@ pub(crate) enum Kind {
     DmaBuf(Arc<Bo>),
 }
 
-/// Names bytes for as long as they are: of all that this machine's processes can share, no others have the name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct BytesId {
-    /// Which file system.
-    pub device: u64,
-    /// Which file of it.
-    pub inode: u64,
-}
-
 /// Bytes that a descriptor shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SharedBytes {
@@ -46,6 +38,8 @@ pub struct SharedBytes {
     pub id: BytesId,
     /// How many.
     pub bytes: u64,
+    /// The label that their object was made with.
+    pub label: u64,
 }
 
 /// A region of a device's VRAM.

@@ -10,7 +10,7 @@ use units::SZ_4K;
 use xe_spec::platform::Platform;
 use xe_uapi::gem::{self, GemCreate, GemFlags};
 
-use crate::bo::Bo;
+use crate::bo::{Bo, region_mask};
 use crate::errno::Errno;
 use crate::ids::IdTable;
 
@@ -84,11 +84,6 @@ impl Gem {
         handles.iter().for_each(|handle| handle.bo.drop_handle());
         handles
     }
-}
-
-/// Mask of all memory regions: bit 0 system memory, bit 1 + n the VRAM of tile n.
-pub(crate) const fn region_mask(platform: &Platform) -> u32 {
-    (1 << (platform.tiles.len() + 1)) - 1
 }
 
 /// Checks GEM_CREATE's arguments, in upstream's order. Whether a VM id is known is the caller's to check, whether the size

@@ -82,8 +82,8 @@ mod vma;
 mod vram;
 
 pub use audit::{RangeBook, SpaceBook};
-pub use budget::{Alone, Budget, Room};
-pub use caller::{BytesId, Caller, Descriptor, Doorbell, Location, Nobody, Passed, SharedBytes};
+pub use budget::{Alone, Budget, BytesId, Entry, Room};
+pub use caller::{Caller, Descriptor, Doorbell, Location, Nobody, Passed, SharedBytes};
 pub use client::{EngineUse, MemoryUse, Usage, Vram};
 pub use device::{Device, Parts};
 pub use engine_class::ClassSchedule;

@@ -1,7 +1,7 @@
 //! How one file's BO becomes another's: by the bytes that a descriptor shows (PRIME), or by a number (FLINK).
 //!
 //! A dma-buf is a descriptor of the BO's own bytes, so it is known by them ([`BytesId`]) however it came here: by a dup, by
-//! a socket, from another process. What the bytes of a live BO are is that BO; other bytes become a BO of system memory.
+//! a socket, from another process. What the bytes of a live BO are is that BO; of other bytes one is made.
 //!
 //! Locking: a leaf. Nothing is dropped under it.
 //!
@@ -14,7 +14,7 @@ use sync::Mutex;
 use sync::rank::mutex;
 
 use crate::bo::Bo;
-use crate::caller::BytesId;
+use crate::budget::BytesId;
 use crate::ranks;
 
 /// The BOs of a device that files share.

@@ -51,7 +51,7 @@ fn the_life_of_a_process_is_the_life_of_its_share() {
     }
     let client = Client::new("processes");
     for way in [&[][..], &["--no-move"]] {
-        for play in ["killed", "stopped", "forked", "shares", "shared", "told", "reset"] {
+        for play in ["killed", "stopped", "forked", "shares", "shared", "orphaned", "told", "reset"] {
             right(&client, way, &[play]);
         }
     }

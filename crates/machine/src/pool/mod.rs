@@ -7,6 +7,7 @@
 //!   most slots ever | next client |  slot 0: asked, served, process | slot 1: ...   a word each
 //!   tile 0 of device 0:  turn | used by slot 0, slot 1, ... | oldest of slot 0, ... | wanted of slot 0, ...
 //!   tile 1 ...
+//!   buffers that processes have together ([`buffers`])
 //! ```
 //!
 //! * **Charge**: a process adds to its own `used`, then adds up those of all: where that is more than there is, it takes its
@@ -27,6 +28,7 @@
 //! Upstream: one `ttm_resource_manager` a tile with one list by age for all clients (`ttm_bo_evict_first`); the count by client is
 //! the dmem cgroup's; the turn is what `xe_validation.c` calls exhaustive eviction.
 
+mod buffers;
 mod server;
 pub mod simulated;
 #[cfg(test)]
@@ -44,7 +46,7 @@ use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
 use sync::time::{after_ns, now_ns, sleep_ns};
 use units::TileId;
-use xe_kmd::Room;
+use xe_kmd::{BytesId, Entry, Room};
 use xe_spec::platform::Platform;
 
 /// Nothing is taken under it but what simulated words are kept by.
@@ -88,7 +90,7 @@ const ROWS: usize = 3;
 const OF_A_TILE: usize = 1 + ROWS * MAX_PROCESSES;
 
 /// Words of a pool.
-pub const WORDS: usize = TILES + MAX_DEVICES * MAX_TILES * OF_A_TILE;
+pub const WORDS: usize = buffers::END;
 
 /// A tile of a device.
 #[derive(Clone, Copy)]
@@ -174,22 +176,22 @@ impl Pool {
         let pool = Self { words, slot, sizes, vain, clearing: rank::mutex(CLEARING, ()) };
         pool.clear(slot);
         pool.words.swap(process(slot), pool.words.process().into());
-        pool.raise_slots();
+        pool.raise(SLOTS, slot as u64 + 1);
         Some(Arc::new(pool))
     }
 
-    /// Others may raise the number at the same time; it never falls.
-    fn raise_slots(&self) {
-        let mine = self.slot as u64 + 1;
-        let mut seen = self.words.load(SLOTS);
-        while seen < mine {
-            let was = self.words.compare_exchange(SLOTS, seen, mine);
-            seen = if was == seen { mine } else { was };
+    /// Raises a number to `least`. Others may raise it at the same time; it never falls.
+    fn raise(&self, word: usize, least: u64) {
+        let mut seen = self.words.load(word);
+        while seen < least {
+            let was = self.words.compare_exchange(word, seen, least);
+            seen = if was == seen { least } else { was };
         }
     }
 
     /// Nobody lives in a slot whose lock this process has: it has nothing, and nobody waits for it.
     fn clear(&self, slot: usize) {
+        self.unmark_all(slot);
         for place in (0..self.sizes.len()).map(Place) {
             self.words.swap(place.word(Row::Used, slot), 0);
             self.words.swap(place.word(Row::Wanted, slot), 0);
@@ -211,24 +213,35 @@ impl Pool {
         self.words.load(place.word(Row::Used, slot))
     }
 
-    fn used_by_all(&self, place: Place) -> u64 {
-        self.slots().fold(0, |sum, slot| sum.saturating_add(self.used(place, slot)))
+    /// What all slots have together, but for one.
+    fn sum(&self, place: Place, without: Option<usize>) -> u64 {
+        let seen = self.look(place);
+        let slots = self.slots().filter(|slot| Some(*slot) != without);
+        let sum = slots.fold(0, |sum: u64, slot| sum.saturating_add(self.used(place, slot)));
+        sum.saturating_sub(self.counted_twice(&seen))
     }
 
-    fn try_charge(&self, place: Place, bytes: u64) -> bool {
+    fn used_by_all(&self, place: Place) -> u64 {
+        self.sum(place, None)
+    }
+
+    /// Charges so many bytes, of that buffer if it is one that others may have.
+    fn try_charge(&self, place: Place, bytes: u64, id: Option<BytesId>) -> Option<Entry> {
         let turn = Turn(self.words.load(place.turn()));
         if turn.is_of_another(self.slot) && turn.end_ns() > now_ns() {
-            return false;
+            return None;
         }
         self.words.add(place.word(Row::Used, self.slot), bytes);
+        let entry = id.map_or(Entry::NONE, |id| self.enter(place, bytes, id));
         let fits = self.used_by_all(place) <= self.sizes[place.0];
         if !fits {
+            self.leave(entry);
             self.uncharge(place, bytes);
         } else if turn.is_of(self.slot) {
             self.words.compare_exchange(place.turn(), turn.0, 0);
             self.words.wake(place.turn());
         }
-        fits
+        fits.then_some(entry)
     }
 
     /// Takes the tile's turn, or keeps it; false where others have it all the time.
@@ -256,7 +269,7 @@ impl Pool {
 
     fn used_by_others(&self, place: Place) -> u64 {
         self.bury(place);
-        self.others().map(|slot| self.used(place, slot)).sum()
+        self.sum(place, Some(self.slot))
     }
 
     /// Clears the slots of processes that died with VRAM of that place; whether there were any.
@@ -340,7 +353,16 @@ impl Budget {
 
 impl xe_kmd::Budget for Budget {
     fn try_charge(&self, tile: TileId, bytes: u64) -> bool {
-        self.pool.try_charge(self.place(tile), bytes)
+        self.pool.try_charge(self.place(tile), bytes, None).is_some()
+    }
+    fn try_charge_buffer(&self, tile: TileId, bytes: u64, id: BytesId) -> Option<Entry> {
+        self.pool.try_charge(self.place(tile), bytes, Some(id))
+    }
+    fn enter(&self, tile: TileId, bytes: u64, id: BytesId) -> Entry {
+        self.pool.enter(self.place(tile), bytes, id)
+    }
+    fn leave(&self, entry: Entry) {
+        self.pool.leave(entry);
     }
     fn uncharge(&self, tile: TileId, bytes: u64) {
         self.pool.uncharge(self.place(tile), bytes);

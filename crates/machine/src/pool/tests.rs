@@ -200,6 +200,78 @@ fn who_dies_while_it_is_asked_or_in_its_turn_blocks_nobody() {
     });
 }
 
+const fn bytes(inode: u64) -> BytesId {
+    BytesId { device: 1, inode }
+}
+
+#[test]
+fn a_buffer_that_several_processes_have_counts_once() {
+    const HAS: u64 = 5 * SZ_2M;
+    played(|| {
+        let world = World::new();
+        let [one, two, three] = [1, 2, 3].map(|process| budget(&world, process));
+        let first = one.try_charge_buffer(TILE, HAS, bytes(7)).expect("room");
+        let second = sync::spawn("two", {
+            let two = two.clone();
+            // It may have to give way to the third for a moment.
+            move || while two.try_charge_buffer(TILE, HAS, bytes(7)).is_none() {}
+        });
+        assert!(!three.try_charge(TILE, ALL - HAS + 1));
+        second.join();
+        assert_eq!([&one, &two, &three].map(|budget| budget.used_by_others(TILE)), [0, 0, HAS]);
+        assert!(three.try_charge(TILE, ALL - HAS) && !three.try_charge(TILE, 1));
+        let ends = sync::spawn("one", {
+            let one = one.clone();
+            move || {
+                one.leave(first);
+                one.uncharge(TILE, HAS);
+            }
+        });
+        assert!(!three.try_charge(TILE, 1), "the other has it");
+        ends.join();
+        assert_eq!([&one, &two, &three].map(|budget| budget.used_by_others(TILE)), [ALL, ALL - HAS, HAS]);
+        world.kill(2);
+        assert_eq!(three.used_by_others(TILE), 0);
+        assert!(one.try_charge_buffer(TILE, HAS, bytes(7)).is_some_and(|entry| entry != Entry::NONE));
+    });
+}
+
+#[test]
+fn two_that_have_a_buffer_at_once_are_never_charged_too_little() {
+    played(|| {
+        let world = World::new();
+        let budgets = [1, 2].map(|process| budget(&world, process));
+        let play = |budget: Arc<Budget>| {
+            sync::spawn("process", move || {
+                for inode in [7, 8, 7] {
+                    let entry = budget.try_charge_buffer(TILE, SZ_2M, bytes(inode)).expect("room");
+                    let used = budget.pool.used_by_all(Place::of(DeviceId(1), TILE));
+                    assert!((SZ_2M..=2 * SZ_2M).contains(&used), "{used}");
+                    budget.leave(entry);
+                    budget.uncharge(TILE, SZ_2M);
+                }
+            })
+        };
+        budgets.clone().map(play).into_iter().for_each(sync::JoinHandle::join);
+        assert_eq!(budgets[0].pool.used_by_all(Place::of(DeviceId(1), TILE)), 0);
+    });
+}
+
+#[test]
+fn a_buffer_that_finds_no_entry_counts_for_each() {
+    let world = World::new();
+    let [one, two] = [1, 2].map(|process| budget(&world, process));
+    let has = |budget: &Arc<Budget>, inode| budget.try_charge_buffer(TILE, 4096, bytes(inode)).expect("room");
+    let entries: Vec<_> = (1..=buffers::MOST as u64).map(|inode| has(&one, inode)).collect();
+    assert_eq!((has(&two, 9999), has(&two, 1)), (Entry::NONE, entries[0]));
+    assert_eq!(has(&one, 1), Entry::NONE, "this process has it");
+    one.leave(entries[5]);
+    assert_eq!(has(&two, 9999), entries[5]);
+    let of_others = one.used_by_others(TILE);
+    two.leave(entries[0]);
+    assert_eq!(one.used_by_others(TILE) - of_others, 4096);
+}
+
 #[test]
 fn clients_have_numbers_of_their_own() {
     let world = World::new();

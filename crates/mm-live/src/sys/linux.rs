@@ -4,7 +4,9 @@ use super::maps::Maps;
 use super::pagemap::Pagemap;
 use super::uffd::{Inbox, RawMessage, Source, Uffd, feature};
 use super::{access, mem, task};
-use crate::kernel::{Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch};
+use crate::kernel::{
+    Bytes, Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch,
+};
 use crate::{Privilege, Refused, Transport};
 use hostmm::AtomicOp;
 use units::{HostRange, HostVa};
@@ -157,10 +159,10 @@ impl Kernel for Linux {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         mem::reserve(bytes)
     }
-    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
-        match file {
-            Some(file) => mem::map_shared(at, file as usize),
-            None => mem::map_object(at),
+    fn map_object(&self, at: HostRange, of: Bytes) -> Result<(), Errno> {
+        match of {
+            Bytes::File(file) => mem::map_shared(at, file as usize),
+            Bytes::New(label) => mem::map_object(at, label),
         }
     }
     fn purge_object(&self, at: HostRange) {

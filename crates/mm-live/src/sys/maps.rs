@@ -115,8 +115,7 @@ impl Maps {
 
 /// Whether that is how the kernel names the file of an object.
 fn is_objects(name: &[u8]) -> bool {
-    let memfd = name.strip_prefix(b"/memfd:").and_then(|rest| rest.strip_prefix(crate::OBJECT_NAME.to_bytes()));
-    memfd.is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | 0)))
+    name.strip_prefix(b"/memfd:").is_some_and(|name| name.starts_with(crate::objects::NAME.as_bytes()))
 }
 
 /// A line of /proc/PID/maps: range, rights, offset, device, inode, and perhaps a name.

@@ -73,13 +73,14 @@ pub(crate) fn reserve(bytes: u64) -> Result<HostRange, Errno> {
 /// Puts the memory of a fresh memfd at addresses that [`reserve`] gave. The descriptor is closed: the mapping keeps the
 /// memory, and is what others are made from. Who shares it with another process may seal its length. Where the process may not
 /// have a file of that length the memory has no name and no seals, so it cannot be shared; to ask for more would be a signal.
-pub(crate) fn map_object(at: HostRange) -> Result<(), Errno> {
+pub(crate) fn map_object(at: HostRange, label: u64) -> Result<(), Errno> {
     if at.len() > file_limit() {
         return map_over(at, libc::MAP_ANONYMOUS as usize, usize::MAX);
     }
     const FLAGS: usize = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as usize;
-    // SAFETY: the name is a string that lives for ever.
-    let fd = unsafe { call(libc::SYS_memfd_create, [crate::OBJECT_NAME.as_ptr() as usize, FLAGS, 0, 0, 0, 0]) };
+    let name = crate::objects::name(label);
+    // SAFETY: the kernel reads the name, up to its 0.
+    let fd = unsafe { call(libc::SYS_memfd_create, [name.as_ptr() as usize, FLAGS, 0, 0, 0, 0]) };
     let fd = check(fd)?;
     // SAFETY: a file of ours that nobody else knows.
     let sized = check(unsafe { call(libc::SYS_ftruncate, [fd, at.len() as usize, 0, 0, 0, 0]) });

@@ -204,7 +204,7 @@ pub(super) fn objects(stage: &Stage) {
     while stage.beat(13) {
         std::thread::sleep(Duration::from_micros(random.below(500)));
         let pages = 1 + random.below(16);
-        let Some(first) = stage.mm.object_create(pages) else { continue };
+        let Some(first) = stage.mm.object_create(pages, 0) else { continue };
         for page in 0..pages {
             let place = Place::Host(first.add(page));
             for old in [0, 1] {

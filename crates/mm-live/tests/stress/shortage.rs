@@ -100,9 +100,9 @@ impl Kernel for Short {
         self.room(&self.refused.registrations)?;
         self.kernel.register(by, range, watch)
     }
-    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
+    fn map_object(&self, at: HostRange, of: Bytes) -> Result<(), Errno> {
         self.room(&self.refused.mappings)?;
-        self.kernel.map_object(at, file)
+        self.kernel.map_object(at, of)
     }
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         self.room(&self.refused.mappings)?;

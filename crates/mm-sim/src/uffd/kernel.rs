@@ -8,7 +8,9 @@ use crate::access::{CpuError, Touch};
 use crate::calls::Advice;
 use crate::sim::Sim;
 use hostmm::{AtomicOp, Vma};
-use mm_live::kernel::{Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch};
+use mm_live::kernel::{
+    Bytes, Descriptor, Errno, Fault, Held, Kernel, Mapping, Message, Populate, Progress, Ready, Watch,
+};
 use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_4K};
 
@@ -96,9 +98,12 @@ impl Kernel for SimKernel {
     fn reserve(&self, bytes: u64) -> Result<HostRange, Errno> {
         Ok(self.sim.reserve(bytes))
     }
-    fn map_object(&self, at: HostRange, file: Option<i32>) -> Result<(), Errno> {
-        // There are no files here.
-        if file.is_some() { Err(Errno::BADF) } else { self.sim.map_at(at) }
+    fn map_object(&self, at: HostRange, of: Bytes) -> Result<(), Errno> {
+        match of {
+            Bytes::New(_) => self.sim.map_at(at),
+            // There are no files here.
+            Bytes::File(_) => Err(Errno::BADF),
+        }
     }
     fn purge_object(&self, at: HostRange) {
         self.sim.unmap_at(at);

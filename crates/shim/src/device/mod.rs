@@ -8,7 +8,7 @@ mod usage;
 
 pub use live::start;
 pub use machine::gt_stats::GtStats;
-pub use machine::live::OBJECT_NAME;
+pub use machine::live::label_in;
 pub use machine::{Caller, Location, Passed};
 
 use crate::minor::{Gt, Minor};

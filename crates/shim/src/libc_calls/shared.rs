@@ -9,7 +9,7 @@
 
 use super::passed::{Process, errno_of};
 use super::{fail, inside, interpose, real};
-use crate::device::{self, File, OBJECT_NAME, Passed};
+use crate::device::{self, File, Passed};
 use crate::minor::{Kind, Minor};
 use crate::nodes::{self, Entry};
 use crate::session;
@@ -59,16 +59,14 @@ pub fn open(at: HostVa, bytes: u64, how: PrimeFlags) -> Result<OwnedFd, Errno> {
 pub fn shown(fd: c_int) -> Result<SharedBytes, Errno> {
     let path = format!("/proc/self/fd/{fd}");
     let name = std::fs::read_link(&path).map_err(|_| Errno::EBADF)?;
-    if name.as_os_str().as_encoded_bytes() != format!("/memfd:{} (deleted)", OBJECT_NAME.to_string_lossy()).as_bytes() {
-        return Err(Errno::EINVAL);
-    }
+    let label = device::label_in(name.as_os_str().as_encoded_bytes()).ok_or(Errno::EINVAL)?;
     let file = reopen(fd)?;
     let seals = rustix::fs::fcntl_get_seals(&file).map_err(errno_of)?;
     if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
         return Err(Errno::EINVAL);
     }
     let stat = rustix::fs::fstat(&file).map_err(errno_of)?;
-    Ok(SharedBytes { id: BytesId { device: stat.st_dev, inode: stat.st_ino }, bytes: stat.st_size as u64 })
+    Ok(SharedBytes { id: BytesId { device: stat.st_dev, inode: stat.st_ino }, bytes: stat.st_size as u64, label })
 }
 
 /// Whether a descriptor shows a buffer.

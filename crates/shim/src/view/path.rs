@@ -280,7 +280,7 @@ mod tests {
             ("/dev/dri/card0", Some(FileSystem::Devices)),
             ("/proc/self/fdinfo/3", Some(FileSystem::Proc)),
             ("/devices", None),
-            ("pontoon-bo", None),
+            ("pontoon-bo:1", None),
             ("", None),
         ] {
             assert_eq!(file_system(path.as_bytes()), of, "{path}");

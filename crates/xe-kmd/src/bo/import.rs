@@ -2,8 +2,10 @@
 //!
 //! Where the device reaches the exporter's VRAM the BO stays there, and this device maps it through the bus: a mapping in its own
 //! IOMMU for each block. Where it does not, the exporter's BO goes to system memory first. When the exporter's BO moves, translations
-//! and mappings here end before it leaves ([`Bo::moves`]); the next use finds it anew. What another process exports is always mapped in system
-//! memory: its device addresses are its own.
+//! and mappings here end before it leaves ([`Bo::moves`]); the next use finds it anew.
+//!
+//! What another process exports has no BO here: one is made, over the same bytes. Of the same device it is like the exporter's ([`config`](super::config)),
+//! and each process places its own: in VRAM, too, for no byte lies there. Of another device it is mapped in system memory.
 //!
 //! Locking: the exporter's BO is placed, and kept there by its lock, while the importer's lock (`ranks::IMPORT`) is taken; never the
 //! other way round.
@@ -17,6 +19,7 @@ use units::{HostFrame, Iova, PAGE_SHIFT, TileId};
 use xe_uapi::gem::CACHING_WC;
 
 use super::{Block, Bo, BoConfig, Placed, Prefer, Residence, SYSTEM, Standing};
+use crate::budget::BytesId;
 use crate::errno::Errno;
 use crate::resv::Reservation;
 use crate::shared::Shared;
@@ -43,13 +46,30 @@ pub(super) struct Window {
 }
 
 impl Bo {
-    /// A BO of the bytes of another process's: they are in system memory here, wherever that one has them.
+    /// A BO of the bytes of another process's device: they are in system memory here, wherever that one has them.
     pub(crate) fn of_object(
         shared: &Arc<Shared>,
         size: u64,
         object: impl FnOnce() -> Result<HostFrame, Errno>,
     ) -> Result<Arc<Self>, Errno> {
         Self::showing(shared, size, object, None)
+    }
+
+    /// A BO like one that another process has of this device, over the same bytes.
+    pub(crate) fn like(
+        shared: &Arc<Shared>,
+        config: BoConfig,
+        id: BytesId,
+        object: impl FnOnce() -> Result<HostFrame, Errno>,
+    ) -> Result<Arc<Self>, Errno> {
+        let offset = shared.offsets.take(config.size).ok_or(Errno::ENOSPC)?;
+        let bo = Self::over(shared, config, object()?, offset, None);
+        bo.note_export(id);
+        if !config.defer {
+            // Where there is no room now there may be at its first use.
+            drop(bo.placed(Prefer::Anything));
+        }
+        Ok(bo)
     }
 
     /// A BO that shows `exported`, another device's, by the `object` of the same bytes. `EOPNOTSUPP`: the device does not reach
@@ -90,7 +110,7 @@ impl Bo {
         let config =
             BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true, no_compression: false };
         let bo = Self::over(shared, config, object()?, offset, origin);
-        bo.note_export();
+        bo.exported.store(true);
         Ok(bo)
     }
 
@@ -107,7 +127,7 @@ impl Bo {
         if matches!(state.residence, Residence::Nowhere) {
             state.residence = match &theirs.state.residence {
                 Residence::Vram(tile, blocks) => {
-                    self.map_windows(&origin.bo, *tile, blocks).map(Residence::Peer).ok_or(Errno::ENOMEM)?
+                    self.map_windows(&origin.bo, *tile, &blocks.list).map(Residence::Peer).ok_or(Errno::ENOMEM)?
                 }
                 _ => self.map_system(&mut state)?,
             };
@@ -151,4 +171,72 @@ impl Bo {
 fn reaches(shared: &Shared, bo: &Bo) -> bool {
     let mut pagemaps = bo.shared.gpu.tiles.iter().map(|tile| tile.extent.first.pagemap);
     pagemaps.all(|pagemap| shared.gpu.path(pagemap) == Some(Proto::P2p))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Budget, Entry, Room};
+    use crate::rules::Rules;
+    use crate::testing::Rig;
+    use sync::Mutex;
+    use units::SZ_2M;
+    use xe_spec::platform::PVC;
+
+    /// Notes what it is told of buffers that others may have.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<&'static str>>);
+
+    impl Budget for Noted {
+        fn try_charge(&self, _: TileId, _: u64) -> bool {
+            true
+        }
+        fn try_charge_buffer(&self, _: TileId, _: u64, _: BytesId) -> Option<Entry> {
+            self.0.lock().push("charge");
+            Some(Entry(Some(1)))
+        }
+        fn enter(&self, _: TileId, _: u64, _: BytesId) -> Entry {
+            self.0.lock().push("enter");
+            Entry(Some(1))
+        }
+        fn leave(&self, entry: Entry) {
+            entry.0.iter().for_each(|_| self.0.lock().push("leave"));
+        }
+        fn uncharge(&self, _: TileId, _: u64) {
+            self.0.lock().push("uncharge");
+        }
+        fn note_oldest(&self, _: TileId, _: u64) {}
+        fn make_room(&self, _: TileId, _: u64, _: u64) -> Room {
+            Room::Ours
+        }
+        fn used_by_others(&self, _: TileId) -> u64 {
+            0
+        }
+        fn next_client(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn what_others_may_have_is_charged_as_theirs_from_its_export_on() {
+        let budget = Arc::new(Noted::default());
+        let rig = Rig::sharing(&PVC, Rules::default(), budget.clone());
+        let shared = &rig.file.shared;
+        let noted = || std::mem::take(&mut *budget.0.lock());
+        let (size, caching, id) = (SZ_2M, CACHING_WC, BytesId { device: 1, inode: 7 });
+        let config = BoConfig { size, placement: 2, caching, vm: None, defer: false, no_compression: false };
+        let bo = Bo::create(shared, config).unwrap();
+        assert_eq!(noted(), [""; 0]);
+        bo.note_export(id);
+        bo.note_export(id);
+        assert_eq!(noted(), ["enter"]);
+        bo.evict();
+        assert_eq!(noted(), ["leave", "uncharge"]);
+        drop(bo.placed(Prefer::Anything).unwrap());
+        let object = shared.memory.object_create(config.pages(), 0).unwrap();
+        let like = Bo::like(shared, config, id, || Ok(object)).unwrap();
+        assert_eq!((like.region(), like.is_shared(), noted()), ((1, true), true, vec!["charge"; 2]));
+        drop((bo, like));
+        assert_eq!(noted(), ["leave", "uncharge"].repeat(2));
+    }
 }

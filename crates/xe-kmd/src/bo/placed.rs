@@ -37,7 +37,7 @@ impl Placed<'_> {
                 vec![Segment { va: span.start, addr: iova.0 + first, bytes, memory: Memory::System }]
             }
             Residence::Vram(tile, blocks) => {
-                let blocks = self.bo.dpas(*tile, blocks).map(|(dpa, block)| (dpa.0, block.bytes));
+                let blocks = self.bo.dpas(*tile, &blocks.list).map(|(dpa, block)| (dpa.0, block.bytes));
                 pieces(span, first, blocks, Memory::Vram)
             }
             Residence::Peer(windows) => {
@@ -51,7 +51,7 @@ impl Placed<'_> {
         if let Residence::Vram(tile, blocks) = &self.state.residence
             && let Some(tile) = self.bo.shared.gpu.tile(*tile)
         {
-            blocks.iter().for_each(|block| tile.vram.touch(block.offset, block.bytes));
+            blocks.list.iter().for_each(|block| tile.vram.touch(block.offset, block.bytes));
         }
     }
 

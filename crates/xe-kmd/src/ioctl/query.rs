@@ -11,9 +11,9 @@ use xe_uapi::query::{self, ConfigFlags, DeviceQuery, EngineClassInstance, Engine
 use zerocopy::IntoBytes;
 
 use super::{Reply, exec_queue, require};
+use crate::bo::region_mask;
 use crate::errno::Errno;
 use crate::file::File;
-use crate::gem::region_mask;
 use crate::shared::Shared;
 
 /// The interface of job submission that the model has the behaviour of.

@@ -12,7 +12,7 @@ use xe_uapi::drm::{GemFlink, GemOpen, PrimeFlags, PrimeHandle};
 
 use super::core::reachable;
 use super::{Reply, require};
-use crate::bo::Bo;
+use crate::bo::{Bo, BoConfig};
 use crate::caller::{Caller, Kind, Passed, SharedBytes};
 use crate::errno::Errno;
 use crate::file::File;
@@ -26,7 +26,7 @@ pub(super) fn handle_to_fd(file: &File, args: &mut PrimeHandle, caller: &dyn Cal
     }
     bo.standing().check()?;
     let (fd, id) = caller.share(bo.object(), bo.config.size, how, Passed(Kind::DmaBuf(bo.clone())))?;
-    bo.note_export();
+    bo.note_export(id);
     file.bos.note_bytes(id, &bo);
     file.names.lock().gem.note_prime(args.handle, &bo);
     args.fd = fd;
@@ -41,15 +41,17 @@ pub(super) fn fd_to_handle(file: &File, args: &mut PrimeHandle, caller: &dyn Cal
 
 /// The BO of the bytes that a descriptor shows: it may have to be made.
 pub(super) fn find(file: &File, caller: &dyn Caller, fd: i32) -> Result<Arc<Bo>, Errno> {
-    let SharedBytes { id, bytes } = caller.shared(fd)?;
+    let SharedBytes { id, bytes, label } = caller.shared(fd)?;
     if let Some(bo) = file.bos.of_bytes(id) {
         return Ok(bo);
     }
     require(bytes > 0 && bytes.is_multiple_of(SZ_4K))?;
-    let bo = match caller.passed(fd) {
-        Some(Passed(Kind::DmaBuf(exported))) => Bo::import(&file.shared, &exported, || caller.adopt(fd, bytes))?,
-        _ => Bo::of_object(&file.shared, bytes, || caller.adopt(fd, bytes))?,
-    };
+    let adopt = || caller.adopt(fd, bytes);
+    let bo = match (BoConfig::of_label(label, bytes, &file.shared), caller.passed(fd)) {
+        (Some(config), _) => Bo::like(&file.shared, config, id, adopt),
+        (None, Some(Passed(Kind::DmaBuf(exported)))) => Bo::import(&file.shared, &exported, adopt),
+        (None, _) => Bo::of_object(&file.shared, bytes, adopt),
+    }?;
     Ok(file.bos.note_bytes(id, &bo))
 }
 

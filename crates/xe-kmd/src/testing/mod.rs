@@ -74,7 +74,7 @@ impl HostMemory for FakeMemory {
     fn transfer(&self, _: Place, _: Place, pages: usize, report: &mut Report<'_>) {
         report(pages, Outcome::Failed);
     }
-    fn object_create(&self, pages: u64) -> Option<HostFrame> {
+    fn object_create(&self, pages: u64, _label: u64) -> Option<HostFrame> {
         let mut objects = self.objects.lock();
         let first = objects.last_key_value().map_or(HostFrame(1 << 30), |(first, pages)| first.add(*pages));
         objects.insert(first, pages);

@@ -26,7 +26,7 @@ use sync::time::now_ns;
 use units::{SZ_2M, TileId};
 use xe_spec::fault::Asid;
 
-use crate::budget::{Budget, Room};
+use crate::budget::{Budget, BytesId, Entry, Room};
 use crate::ranks;
 use buddy::{Buddy, aligned};
 use lru::Lru;
@@ -103,21 +103,22 @@ impl Vram {
     /// process has them.
     pub(crate) fn alloc(&self, bytes: u64, owner: &Arc<dyn Owner>) -> Result<u64, NoRoom> {
         let bytes = self.state.lock().free.rounded(bytes).ok_or(NoRoom::Full)?;
-        self.charge(bytes, None)?;
+        self.charge(bytes, None, None)?;
         self.take(bytes, owner, None)
     }
 
     /// Blocks of at most `largest` bytes for all of `bytes`, a multiple of the smallest block, or none: each with its bytes. All
-    /// are charged at once, so that two who each have a part do not wait for the rest of the other. What is of `spare` does not
-    /// go for them.
+    /// are charged at once, so that two who each have a part do not wait for the rest of the other; as those of a buffer that
+    /// processes share, where it has an `id`. What is of `spare` does not go for them.
     pub(crate) fn alloc_blocks(
         &self,
         bytes: u64,
         largest: u64,
         owner: &Arc<dyn Owner>,
+        id: Option<BytesId>,
         spare: Option<Asid>,
-    ) -> Result<Vec<(u64, u64)>, NoRoom> {
-        self.charge(bytes, spare)?;
+    ) -> Result<(Vec<(u64, u64)>, Entry), NoRoom> {
+        let entry = self.charge(bytes, id, spare)?;
         let (mut blocks, mut rest) = (Vec::new(), bytes);
         while rest > 0 {
             let block = (1 << rest.ilog2()).min(largest);
@@ -125,13 +126,24 @@ impl Vram {
             match self.take(block, owner, spare) {
                 Ok(offset) => blocks.push((offset, block)),
                 Err(why) => {
+                    self.leave(entry);
                     self.budget.uncharge(self.tile, rest);
                     blocks.iter().for_each(|(offset, bytes)| self.free(*offset, *bytes));
                     return Err(why);
                 }
             }
         }
-        Ok(blocks)
+        Ok((blocks, entry))
+    }
+
+    /// A buffer that has so many bytes of it is one that processes share from now on.
+    pub(crate) fn enter(&self, bytes: u64, id: BytesId) -> Entry {
+        self.budget.enter(self.tile, bytes, id)
+    }
+
+    /// The blocks of such a buffer are about to be given back.
+    pub(crate) fn leave(&self, entry: Entry) {
+        self.budget.leave(entry);
     }
 
     /// Has owners give back `bytes` bytes, as far as they can, because another process needs them.
@@ -145,11 +157,15 @@ impl Vram {
     }
 
     /// Charges so many bytes to this process; where there are not so many left, the oldest memory goes, whoever has it.
-    fn charge(&self, bytes: u64, spare: Option<Asid>) -> Result<(), NoRoom> {
+    fn charge(&self, bytes: u64, id: Option<BytesId>, spare: Option<Asid>) -> Result<Entry, NoRoom> {
+        let try_charge = || match id {
+            Some(id) => self.budget.try_charge_buffer(self.tile, bytes, id),
+            None => self.budget.try_charge(self.tile, bytes).then_some(Entry::NONE),
+        };
         let mut why = NoRoom::Full;
         for _ in 0..evictions(bytes) {
-            if self.budget.try_charge(self.tile, bytes) {
-                return Ok(());
+            if let Some(entry) = try_charge() {
+                return Ok(entry);
             }
             let oldest_ns = self.oldest(spare).map_or(u64::MAX, |(_, used_ns)| used_ns);
             // Ours may be gone by then: another process asked for it meanwhile.
@@ -157,7 +173,7 @@ impl Vram {
                 self.budget.make_room(self.tile, bytes, oldest_ns) == Room::Theirs || self.evict_oldest(bytes, spare);
             why = if asked { NoRoom::Busy } else { NoRoom::Full };
         }
-        if self.budget.try_charge(self.tile, bytes) { Ok(()) } else { Err(why) }
+        try_charge().ok_or(why)
     }
 
     /// A block of bytes that were charged; where there is no such run of addresses, the oldest of this process's goes. Else
@@ -421,7 +437,7 @@ mod tests {
         let first = vram.alloc(SZ_2M, &dyn_owner).unwrap();
         let age = *budget.oldest_ns.lock();
         assert!(age != u64::MAX && budget.asked.lock().is_empty());
-        let blocks = vram.alloc_blocks(2 * SZ_2M + SZ_64K, SZ_2M, &dyn_owner, None).unwrap();
+        let blocks = vram.alloc_blocks(2 * SZ_2M + SZ_64K, SZ_2M, &dyn_owner, None, None).unwrap().0;
         assert_eq!(blocks.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>(), [SZ_2M, SZ_2M, SZ_64K]);
         assert_eq!((&budget.asked.lock()[..], &owner.asked.lock()[..]), (&[age; 3][..], &[][..]));
         vram.touch(first, SZ_2M);
@@ -443,7 +459,7 @@ mod tests {
         [b, c].into_iter().for_each(|block| vram.free(block, SZ_2M));
         let stays = vram.alloc(SZ_2M, &stubborn).unwrap();
         assert_eq!(
-            (vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner, None), *budget.left.lock()),
+            (vram.alloc_blocks(2 * SZ_2M, SZ_2M, &dyn_owner, None, None), *budget.left.lock()),
             (Err(NoRoom::Busy), SZ_2M)
         );
         vram.evict(SZ_2M);
