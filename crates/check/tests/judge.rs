@@ -164,6 +164,7 @@ fn the_posted_patch_is_judged_switch_by_switch() {
 #[test]
 fn our_fixes_may_be_merged_in_any_order() {
     let scripts = ["a-1", "b-1", "c-1", "c-2"].map(|name| scenes::named(name).unwrap());
-    let ours = orders::of_ours(&scripts, &question(6));
+    let (ours, cells) = orders::of_ours(&scripts, &question(6));
+    assert_eq!(cells.iter().map(Vec::len).collect::<Vec<_>>(), [4; 8]);
     assert!(ours.len() == 6 && ours.iter().all(|order| order.breaks.is_empty()), "{ours:?}");
 }
