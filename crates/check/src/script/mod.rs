@@ -212,9 +212,20 @@ pub struct Step {
     /// Times.
     pub times: u32,
     /// Whether it must be refused.
-    pub fails: bool,
+    pub fails: Fails,
     /// What.
     pub action: Action,
+}
+
+/// Whether a step must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// It must be done.
+    No,
+    /// However that is.
+    Somehow,
+    /// With the errno of this name.
+    With(&'static str),
 }
 
 /// Pages of a piece of memory or of a buffer.
