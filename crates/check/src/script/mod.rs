@@ -27,6 +27,7 @@ mod parse;
 mod steps;
 
 pub(crate) use parse::MOST_QUEUES;
+pub use steps::Fails;
 
 use machine::interconnect::{DeviceId, Node};
 use machine::profile::Platform;
@@ -215,17 +216,6 @@ pub struct Step {
     pub fails: Fails,
     /// What.
     pub action: Action,
-}
-
-/// Whether a step must be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fails {
-    /// It must be done.
-    No,
-    /// However that is.
-    Somehow,
-    /// With the errno of this name.
-    With(&'static str),
 }
 
 /// Pages of a piece of memory or of a buffer.

@@ -2,8 +2,8 @@
 
 use super::cursor::{Cursor, card, node};
 use super::{
-    Action, Agent, Counted, Fails, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb,
-    VmKind, VmOn, Writer,
+    Action, Agent, Counted, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind, VmOn,
+    Writer,
 };
 use machine::Errno;
 use machine::interconnect::{DeviceId, Node};
@@ -57,6 +57,17 @@ pub(super) const WORDS: [&str; 41] = [
 const ERRNOS: i32 = 133;
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
+
+/// Whether a step must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// It must be done.
+    No,
+    /// However that is.
+    Somehow,
+    /// With the errno of this name.
+    With(&'static str),
+}
 
 impl Step {
     pub(super) fn with_text(self, number: usize, line: &str) -> Self {
