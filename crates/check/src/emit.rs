@@ -2,12 +2,12 @@
 //!
 //! The program has one file: our own headers of the Xe interface, a small runtime (`clients/scene.h`), then the scene's steps. Threads
 //! are real ones, so a race happens by luck there; what needs none fails every time. Without a schedule nothing
-//! can be injected: such a scene is refused by name, as is a step that no program can do. How much VRAM is taken (`holds`) is not
-//! looked at.
+//! can be injected: such a scene is refused by name, as is a step that no program can do. What only the checker can see (`holds`,
+//! `counts`, `rest`, `forgotten`, the errno of a refusal) is not looked at, and the program's head says in which lines.
 
 use crate::script::{
-    Action, Agent, Home, Memory, MemoryKind, Order, Phase, Piece, Script, Span, Step, Thread, Touch, Verb, VmKind,
-    VmOn, Writer,
+    Action, Agent, Fails, Home, Memory, MemoryKind, Order, Phase, Piece, Script, Span, Step, Thread, Touch, Verb,
+    VmKind, VmOn, Writer,
 };
 use machine::topology::Topology;
 use std::fmt::Write;
@@ -36,7 +36,14 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     }
     let mut c = format!("/*\n * {}: {}.\n *\n", script.name, script.shows.trim_end_matches('.'));
     c += " * cc -O1 -pthread FILE.c; then run it on a device with two tiles, or by `pontoon run`. Exit status: 0 ok, 1 data lost,\n";
-    c += " * 2 a call failed, 3 a job was refused, or was not.\n */\n#define _GNU_SOURCE\n";
+    c += " * 2 a call failed, 3 a job was refused, or was not.\n";
+    let unseen: Vec<String> =
+        script.steps().filter(|step| is_unseen(step)).map(|step| step.place.0.to_string()).collect();
+    if !unseen.is_empty() {
+        let _ =
+            writeln!(c, " * Not looked at, as only the checker can see it: line {} of the scene.", unseen.join(", "));
+    }
+    c += " */\n#define _GNU_SOURCE\n";
     let plain: &[&str] = if needs_plain(script) { &PLAIN } else { &[] };
     let headers = HEADERS.iter().chain(plain);
     for line in headers.flat_map(|header| header.lines()).filter(|line| !line.starts_with("#include \"")) {
@@ -49,6 +56,12 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     }
     program.main_function()?;
     Ok(c + &program.c)
+}
+
+/// Whether only the checker can see what a step says, or a part of it.
+fn is_unseen(step: &Step) -> bool {
+    let looks = matches!(step.action, Action::Holds(..) | Action::Counts(_) | Action::Rest | Action::Forgotten(_));
+    looks || matches!(step.fails, Fails::With(_))
 }
 
 /// Whether there is anything in it that lies in buffers.
@@ -207,13 +220,17 @@ impl Program<'_> {
 
     fn calls(&self, step: &Step) -> Result<Vec<String>, String> {
         let each = |span: &Span, call: &dyn Fn(String) -> String| self.runs(span).into_iter().map(call).collect();
+        let is_job = matches!(step.action, Action::Job { .. });
+        if let (false, Fails::Somehow | Fails::With(_)) = (is_job, step.fails) {
+            return Err(format!("'{}' cannot be written in C: only a job can be refused there", step.text));
+        }
         Ok(match &step.action {
             Action::Job { vm, tile, touches, order, .. } if self.script.vms[*vm].kind == VmKind::Plain => {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
-                let (tile, order, fails) = (tile.tile.0, order_of(*order), u8::from(step.fails));
+                let (tile, order, fails) = (tile.tile.0, order_of(*order), u8::from(step.fails != Fails::No));
                 let job = format!("plain_job(&v{vm}, {tile}, {writer}, {touches}, {count}, {order})");
                 let mut calls = vec![format!("must({job}, {fails}, \"{}\");", step.text)];
-                calls.extend(step.fails.then(|| format!("plain_replace(&v{vm}, {tile});")));
+                calls.extend((step.fails != Fails::No).then(|| format!("plain_replace(&v{vm}, {tile});")));
                 calls
             }
             Action::Bind { vm, buffer, over: None, apart: false, order } => {
@@ -246,7 +263,7 @@ impl Program<'_> {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
                 let (alone, tile) = (u8::from(self.thread == 0), tile.tile.0);
                 let job = format!("job(&scene_vms[{vm}], {tile}, {writer}, {alone}, {touches}, {count})");
-                vec![format!("must({job}, {}, \"{}\");", u8::from(step.fails), step.text)]
+                vec![format!("must({job}, {}, \"{}\");", u8::from(step.fails != Fails::No), step.text)]
             }
             Action::Cpu(touches) => {
                 let (writer, touches, count) = self.touches(Agent::Cpu, touches);

@@ -6,7 +6,7 @@
 
 use crate::finding::Finding;
 use crate::plan::{Counting, Explore, Plan};
-use crate::play::{self, How, Reached};
+use crate::play::{self, How, Reached, reach};
 use crate::script::Script;
 use machine::checked::Manner;
 use machine::story::Story;
@@ -60,6 +60,8 @@ pub struct Found {
     pub runs: u64,
     /// What they came upon, added up.
     pub reached: Reached,
+    /// Of each scene, in how many of its runs each moment came.
+    pub moments: Vec<reach::Moments>,
     /// Injections that no run met, with the names of their scenes; none where something was found.
     pub never_met: Vec<String>,
     /// The first run that broke something.
@@ -93,13 +95,14 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     let (runs, stale_binds, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     // A bit for each injection of a script.
     let met: Vec<AtomicU64> = search.scripts.iter().map(|_| AtomicU64::new(0)).collect();
+    let moments: Vec<[AtomicU64; reach::MOMENTS.len()]> = search.scripts.iter().map(|_| Default::default()).collect();
     let (send, caught) = mpsc::channel();
     let settings = settings(search);
     let per_seed = settings.len() as u64;
     std::thread::scope(|scope| {
         for first in 0..THREADS {
             let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
-            let (ended, met) = (&ended, &met);
+            let (ended, met, moments) = (&ended, &met, &moments);
             scope.spawn(move || {
                 let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
                 for number in (first..all).step_by(THREADS as usize) {
@@ -109,7 +112,9 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
                     let seed = search.seeds.start + number / per_seed;
                     let setting = (number % per_seed) as usize;
                     let ran = settings[setting].run_seed(seed);
-                    met[setting / search.manners.len()].fetch_or(bits(&ran.reached.met), Ordering::Relaxed);
+                    let script = setting / search.manners.len();
+                    met[script].fetch_or(bits(&ran.reached.met), Ordering::Relaxed);
+                    count(&moments[script], &ran.reached.moments);
                     let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
                     if ran.finding.is_some() {
@@ -132,7 +137,13 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     let (runs, ended) = (runs.into_inner(), ended.into_inner());
     let met = search.scripts.iter().zip(&met).filter(|_| caught.is_none() && runs > 0);
     let never_met = met.flat_map(|(script, met)| never_met(script, met.load(Ordering::Relaxed))).collect();
-    Found { runs, reached, never_met, caught, ended }
+    let moments = moments.into_iter().map(|moments| moments.map(AtomicU64::into_inner)).collect();
+    Found { runs, reached, moments, never_met, caught, ended }
+}
+
+/// One more run, in which these moments came so often.
+fn count(runs: &[AtomicU64], came: &reach::Moments) {
+    runs.iter().zip(came).for_each(|(runs, came)| _ = runs.fetch_add(u64::from(*came > 0), Ordering::Relaxed));
 }
 
 fn bits(flags: &[bool]) -> u64 {

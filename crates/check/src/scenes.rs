@@ -21,6 +21,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("b-5", include_str!("../../../scenes/b-5.scene")),
     ("b-6", include_str!("../../../scenes/b-6.scene")),
     ("b-7", include_str!("../../../scenes/b-7.scene")),
+    ("b-7-2", include_str!("../../../scenes/b-7-2.scene")),
     ("b-8", include_str!("../../../scenes/b-8.scene")),
     ("b-not", include_str!("../../../scenes/b-not.scene")),
     ("barred", include_str!("../../../scenes/barred.scene")),

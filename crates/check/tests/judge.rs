@@ -21,14 +21,25 @@ const NOT_OK: &[(&str, &str, &str)] = &[
     ("b=upstream", "b-1", "refused"),
     ("b=upstream", "b-2", "refused"),
     ("b=upstream", "b-3", "refused"),
+    ("b=upstream", "b-4", "refused"),
     ("b=upstream", "b-5", "refused"),
     ("b=upstream", "b-6", "refused"),
+    ("b=upstream", "b-7", "refused"),
+    ("b=upstream", "b-7-2", "refused"),
     ("b=upstream", "b-8", "refused"),
+    ("b=posted", "b-7", "refused"),
+    ("b=posted", "b-7-2", "refused"),
     ("b=posted", "b-8", "refused"),
     ("b=none-below-64k", "b-5", "refused"),
+    ("b=none-below-64k", "b-7", "refused"),
+    ("b=none-below-64k", "b-7-2", "refused"),
     ("b=evict-partial", "b-3", "refused"),
+    ("b=evict-partial", "b-4", "refused"),
     ("b=evict-partial", "b-5", "refused"),
     ("b=evict-partial", "b-6", "refused"),
+    ("b=evict-partial", "b-7", "refused"),
+    ("b=evict-partial", "b-7-2", "refused"),
+    ("b=granule", "b-7", "refused"),
     ("c=upstream", "c-1", "refused"),
     ("c=upstream", "c-2", "refused"),
     ("c=posted", "c-2", "under-waits"),
@@ -164,6 +175,7 @@ fn the_posted_patch_is_judged_switch_by_switch() {
 #[test]
 fn our_fixes_may_be_merged_in_any_order() {
     let scripts = ["a-1", "b-1", "c-1", "c-2"].map(|name| scenes::named(name).unwrap());
-    let ours = orders::of_ours(&scripts, &question(6));
+    let (ours, cells) = orders::of_ours(&scripts, &question(6));
+    assert_eq!(cells.iter().map(Vec::len).collect::<Vec<_>>(), [4; 8]);
     assert!(ours.len() == 6 && ours.iter().all(|order| order.breaks.is_empty()), "{ours:?}");
 }

@@ -1,9 +1,10 @@
 //! The built-in scenes: ours holds under seeds, wrong variants and planted mistakes are found at once and replay.
 
 use check::Manner;
-use check::explore::{Caught, Found, Search, search};
+use check::explore::{Caught, Found, Search, Setting, search};
 use check::finding::Finding;
 use check::plan::Explore;
+use check::play::reach::MOMENTS;
 use check::scenes;
 use check::script::Script;
 use std::ops::Range;
@@ -201,4 +202,80 @@ fn an_injection_that_no_run_meets_is_told() {
     let found = find(vec![Arc::new(Script::parse("own", text).unwrap())], "", 0..2, &BOTH);
     assert!(found.caught.is_none());
     assert_eq!(found.never_met, ["inject copy-fails 999 of scene own", "inject map-fails 999 of scene own"]);
+}
+
+/// Races whose moment can be counted, by their scenes: the others are told by what they leave.
+const RACES: [(&str, &str); 12] = [
+    ("r-1", "collections overtaken"),
+    ("r-2", "binds overtaken"),
+    ("r-3", "binds overtaken"),
+    ("r-5", "migrations in each other's way"),
+    ("r-7", "migrations in each other's way"),
+    ("r-9", "GPU faults refused"),
+    ("r-11", "CPU faults deferred"),
+    ("r-12", "pages from tile to tile"),
+    ("r-13", "collections overtaken"),
+    ("r-14", "ranges collected"),
+    ("r-15", "prefetches overtaken"),
+    ("r-16", "queues banned"),
+];
+
+/// A scene whose race never comes shows nothing of it. One in some hundred runs is enough, where the kernel manages the memory: a search makes
+/// thousands.
+#[test]
+fn races_are_reached() {
+    const SEEDS: u64 = 2_000;
+    const STEP: u64 = 50;
+    for (scene, moment) in RACES {
+        let at = MOMENTS.iter().position(|(name, _)| *name == moment).unwrap_or_else(|| panic!("no moment '{moment}'"));
+        let script = scenes::named(scene).unwrap();
+        let comes = |seed| {
+            let found = find(vec![script.clone()], "", seed..seed + STEP, &[Manner::Linux]);
+            assert!(found.caught.is_none(), "{scene}");
+            found.moments[0][at] > 0
+        };
+        assert!((0..SEEDS).step_by(STEP as usize).any(comes), "{scene}: '{moment}' never came");
+    }
+}
+
+/// What migrates in the scenes that are no triggers of A, and in the one of advice, step by step: pages from tile to tile and to VRAM at all.
+#[test]
+fn what_is_no_trigger_of_a_moves_nothing_between_tiles() {
+    for (scene, between, to_vram) in [("a-not-2", 0, 16), ("a-not", 0, 16 + 16 + 512), ("a-4", 16, 32)] {
+        for manner in BOTH {
+            let setting = Setting::new(scenes::named(scene).unwrap(), manner, String::new(), Explore::Pct);
+            let ran = setting.run_seed(0);
+            assert_eq!(ran.finding, None);
+            let reached = (ran.reached.pages_between_tiles, ran.reached.pages_to_vram);
+            assert_eq!(reached, (between, to_vram), "{scene} {manner:?}");
+        }
+    }
+}
+
+/// A step may name the errno that it must be refused with: a job's is that of its fault.
+#[test]
+fn a_refusal_has_the_errno_that_a_step_names() {
+    assert_eq!(played("  protect b ro\n  tile0 write b fails EPERM"), None);
+    let other = played("  protect b ro\n  tile0 write b fails ENOLINK").map(|finding| finding.to_string());
+    assert_eq!(other.as_deref(), Some("refused: not with ENOLINK, but a fault with EPERM: a job of tile 0: EIO"));
+    assert_eq!(played("  cpu write b fails EINVAL").map(|finding| finding.kind()), Some("allowed"));
+}
+
+/// Kinds of findings that no built-in scene ends with, each by the shortest scene that does.
+#[test]
+fn each_kind_is_found() {
+    let kind = |behaviours, text: &str| {
+        let script = Arc::new(Script::parse("own", &format!("memory b 64K\nmemory c 64K\n{text}")).unwrap());
+        let caught = find(vec![script], behaviours, 0..1, &[Manner::Linux]).caught.expect(text);
+        assert!(caught.replays, "{text}");
+        caught.finding.kind()
+    };
+    assert_eq!(kind("", "first\n protect b ro\n cpu write b\n"), "signal");
+    assert_eq!(kind("plant=dm-dropped", "first\n tile0 write b\n munmap b\n"), "stray accesses");
+    let stale = "first\n tile0 write b\n cpu read b\n tile0 write b\n munmap b\n close vm\n";
+    assert_eq!(kind("plant=no-flush", stale), "stale translation");
+    assert_eq!(kind("plant=ps64-missing", "first\n tile0 read b fails\n"), "device");
+    let circle = "thread one\n mmap b[3]\n munmap c[3]\nthread two\n mmap c[3]\n munmap b[3]\n";
+    assert_eq!(kind("", circle), "no end");
+    assert_eq!(kind("", "first\n holds vram0 64K\n"), "books");
 }

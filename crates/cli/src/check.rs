@@ -6,10 +6,12 @@ use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
 use check::finding::Finding;
 use check::plan::Explore;
+use check::play::reach::{MOMENTS, Moments};
 use check::replay::{Record, manner_name};
 use check::scenes;
 use check::script::Script;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -262,13 +264,7 @@ pub fn tell_run(record: &Record, ran: &Ran) {
 }
 
 /// What a search is and what it gave, for `merge`.
-fn shard_json(
-    options: &Options,
-    search: &Search,
-    all: &Range<u64>,
-    shard: Shard,
-    found: &explore::Found,
-) -> serde_json::Value {
+fn shard_json(options: &Options, search: &Search, all: &Range<u64>, shard: Shard, found: &explore::Found) -> Value {
     let about = [
         ("format", merge::FORMAT.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
@@ -282,7 +278,8 @@ fn shard_json(
         ("ended_early", found.ended.into()),
     ];
     let mut whole = json(found);
-    about.into_iter().for_each(|(field, value): (&str, serde_json::Value)| whole[field] = value);
+    whole["moments"] = moments(search, found);
+    about.into_iter().for_each(|(field, value): (&str, Value)| whole[field] = value);
     whole
 }
 
@@ -293,8 +290,18 @@ fn texts(scripts: &[Arc<Script>]) -> String {
     format!("{:016x}", hash.finish())
 }
 
+/// Of each scene, in how many of its runs what came, as far as anything did.
+fn moments(search: &Search, found: &explore::Found) -> Value {
+    let came = |moments: &Moments| {
+        let names = MOMENTS.iter().map(|(name, _)| *name);
+        names.zip(*moments).filter(|(_, runs)| *runs > 0).map(|(name, runs)| (name.to_owned(), runs.into())).collect()
+    };
+    let of_scene = |(script, moments): (&Arc<Script>, &Moments)| (script.name.clone(), Value::Object(came(moments)));
+    Value::Object(search.scripts.iter().zip(&found.moments).map(of_scene).collect())
+}
+
 /// The same for scripts.
-pub fn json(found: &explore::Found) -> serde_json::Value {
+pub fn json(found: &explore::Found) -> Value {
     serde_json::json!({
         "runs": found.runs,
         "stale_binds": found.reached.stale_binds,

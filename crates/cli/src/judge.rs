@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let verdicts = patch::judge(&judge::all_triggers(), &fewer);
         progress::end();
         tell_patch(&verdicts);
-        let ours = orders::of_ours(&judge::all_triggers(), &fewer);
+        let (ours, cells) = orders::of_ours(&judge::all_triggers(), &fewer);
         let posted = orders::of_posted(&verdicts);
         progress::end();
         tell_orders("our fixes", &ours);
@@ -98,7 +98,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         json["patch"] = patch_json(&verdicts);
         json["orders"] = orders_json(&ours);
         json["posted_orders"] = orders_json(&posted);
-        all_cells.extend(verdicts.cells.into_iter().flatten());
+        all_cells.extend(verdicts.cells.into_iter().chain(cells).flatten());
     }
     say!(
         "computed in {:.1} s; every failing cell: pontoon explain SCENE --behaviour LIST",
@@ -115,7 +115,8 @@ fn legend() {
     for line in [
         "ok N/M: nothing found, N pages went from tile to tile and M to system memory; skips: fewer went to VRAM than by default.",
         "LOST: data, silently; LOST, strays: data, by writes to bus addresses that nothing maps; refused: what is legal;",
-        "under-waits: a fence was over before its bind.",
+        "under-waits: a fence was over before its bind; audit, leak, cost, books, allowed: data is right, and what is left, counted,",
+        "kept or allowed is not.",
         "",
     ] {
         say!("{line}");

@@ -77,6 +77,18 @@ fn never_met(shards: &[Value]) -> Vec<&Value> {
     all.filter(|never| shards.iter().all(|shard| of(shard).contains(never))).collect()
 }
 
+/// Runs of all shards in which each moment of each scene came.
+fn moments(shards: &[Value]) -> Value {
+    let mut all: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (scene, came) in shards.iter().filter_map(|shard| shard["moments"].as_object()).flatten() {
+        let of_scene = all.entry(scene).or_default();
+        for (moment, runs) in came.as_object().into_iter().flatten() {
+            *of_scene.entry(moment).or_default() += runs.as_u64().unwrap_or(0);
+        }
+    }
+    json!(all)
+}
+
 /// One answer of all shards. An error says what is missing, twice, or of another check.
 fn join(shards: &[Value]) -> Result<Value> {
     let first = shards.first().ok_or_else(|| anyhow!("there is nothing to merge"))?;
@@ -104,6 +116,7 @@ fn join(shards: &[Value]) -> Result<Value> {
     let never_met = never_met(shards);
     let mut whole =
         json!({ "shard": [1, 1], "ended_early": ended_early, "runs": runs, "never_met": never_met, "found": found });
+    whole["moments"] = moments(shards);
     COMMON.iter().for_each(|field| whole[*field] = first[*field].clone());
     Ok(whole)
 }
@@ -142,6 +155,12 @@ mod tests {
     fn an_injection_that_one_shard_met_is_met() {
         let of = |never: &[&str]| json!({ "never_met": never });
         assert_eq!(never_met(&[of(&["a", "b"]), of(&["b", "c"])]), [&json!("b")]);
+    }
+
+    #[test]
+    fn runs_in_which_a_moment_came_add_up() {
+        let of = |runs: u64| json!({ "moments": { "r-2": { "binds overtaken": runs } } });
+        assert_eq!(moments(&[of(2), of(3), json!({})]), json!({ "r-2": { "binds overtaken": 5 } }));
     }
 
     #[test]

@@ -31,6 +31,15 @@ enum Got {
     Reused,
 }
 
+/// How a collection came by its pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mapping {
+    /// It mapped them.
+    Anew,
+    /// The mapping from before was still valid.
+    AsBefore,
+}
+
 /// A range as an attempt sees it.
 #[derive(Clone, Copy)]
 struct Located {
@@ -51,6 +60,11 @@ impl<O: GpuSvmOps> GpuSvm<O> {
     /// again. `Busy`: changes went on for a second. `NoMemory`; `Gone`: no such range, or the process ends.
     /// The caller holds the driver's SVM lock and nothing below.
     pub fn get_pages(&self, range: RangeKey, ctx: &Ctx) -> Result<(), SvmError> {
+        self.collect_pages(range, ctx).map(|_| ())
+    }
+
+    /// The same, for who wants to know whether what was collected before is still there.
+    pub fn collect_pages(&self, range: RangeKey, ctx: &Ctx) -> Result<Mapping, SvmError> {
         let start_ns = sync::time::now_ns();
         let mut retry = Retry::new();
         let mut walked = self.walks.take();
@@ -60,11 +74,11 @@ impl<O: GpuSvmOps> GpuSvm<O> {
                 Ok(Got::Mapped { system, device }) => {
                     let ns = sync::time::now_ns().saturating_sub(start_ns);
                     self.emit(Event::PagesMapped { range: located.span, system, device, ns });
-                    return Ok(());
+                    return Ok(Mapping::Anew);
                 }
                 Ok(Got::Reused) => {
                     self.emit(Event::PagesReused { range: located.span });
-                    return Ok(());
+                    return Ok(Mapping::AsBefore);
                 }
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::Raced) => {}

@@ -67,6 +67,7 @@ mod turn;
 mod zdd;
 
 pub use call::{Ctx, FromOthers, MigrateDetails, MigrateError, SvmError};
+pub use collect::Mapping;
 pub use device::{Device, Direction, MapError, PagemapAddr, Proto};
 pub use devmem::{CopyError, CopyRun, Devmem, DevmemOps};
 pub use event::{Event, Observer, Where, Why};

@@ -80,6 +80,12 @@ pub struct Book {
     pub unfit_vram: u64,
     /// Buffer objects that gave up their VRAM.
     pub bo_evictions: u64,
+    /// Collections of pages that a change of the address space overtook.
+    pub collections_overtaken: u64,
+    /// Prefetches whose pages changed between two tiles.
+    pub prefetches_overtaken: u64,
+    /// Ranges that were removed as their memory was gone.
+    pub collected: u64,
     /// Counts by tile, direction, cause and size.
     pub stats: Stats,
     /// What debugfs counts, by tile.
@@ -158,6 +164,7 @@ impl gpusvm::Observer for Ledger {
                     keep(&mut book.migrations, Migration { range, from, to, pages, ns });
                 }
                 Event::CpuFault { addr, pages, ns, .. } => keep(&mut book.cpu_faults, (addr.0, pages, ns)),
+                Event::Retried { .. } => book.collections_overtaken += 1,
                 _ => {}
             }
         });
@@ -187,6 +194,8 @@ impl xe_kmd::Observer for Ledger {
                 Event::FenceArrayHole { .. } => book.fence_array_holes += 1,
                 Event::UnfitVram { .. } => book.unfit_vram += 1,
                 Event::BoEvicted { .. } => book.bo_evictions += 1,
+                Event::PrefetchOvertaken { .. } => book.prefetches_overtaken += 1,
+                Event::Collected { .. } => book.collected += 1,
                 Event::Banned { .. } => book.bans += 1,
                 Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
                 _ => {}

@@ -83,6 +83,15 @@ pub enum Event {
         /// Which step wants it.
         step: RetryStep,
     },
+    /// Between two tiles that a prefetch binds on, the range's pages changed.
+    PrefetchOvertaken {
+        /// Address space.
+        asid: Asid,
+        /// The second tile.
+        tile: TileId,
+        /// The range.
+        span: GpuRange,
+    },
     /// A span was bound in one tile's page table.
     Bind {
         /// Address space.

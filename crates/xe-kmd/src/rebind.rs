@@ -94,7 +94,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Serves a fault of a userptr's span. Its pages never are in VRAM.
+    /// Serves a fault of a userptr's span. Atomics need system memory that takes them: a userptr's pages never go to VRAM for one.
     pub(crate) fn fault_userptr(
         &self,
         userptrs: &Userptrs,

@@ -43,6 +43,11 @@ pub struct UnfitVram {
     pub whole_granules: bool,
     /// The garbage collector brings back what a munmap of a part of a range left of it.
     pub evicts_partial: bool,
+    /// What a userptr shows stays in VRAM, where it is there, in a VM with faults: beside system memory, too.
+    pub userptrs_stay: bool,
+    /// Advice that cuts a range brings its pages back only where the range is marked as one in VRAM. Any change of the address
+    /// space takes the mark away.
+    pub cuts_by_mark: bool,
     /// What a bind answers that meets unfit pages. The warning is the same whatever it is.
     pub errno: Errno,
     /// What the handler makes of such an answer, behind so many of them for this fault.
@@ -61,7 +66,7 @@ pub enum WhenMet {
     /// The range is evicted, and another round follows, if one is left.
     Evict,
     /// The range is evicted, and a fault has another round, whatever was tried before; from then on it is no atomic. An ioctl
-    /// is refused with the bind's error.
+    /// is refused with the bind's error, and so is a userptr's fault.
     EvictForEver,
 }
 
@@ -72,6 +77,8 @@ impl UnfitVram {
         stays: |is_large, met| is_large && met == 0,
         whole_granules: false,
         evicts_partial: false,
+        userptrs_stay: false,
+        cuts_by_mark: false,
         errno: Errno::EINVAL,
         when_met: |_, _| WhenMet::Evict,
         unmaps: false,

@@ -52,6 +52,13 @@ impl Names<'_> {
                 };
                 (format!("{}: {why}, once more", self.at(addr.0)?), "xe_svm_handle_pagefault")
             }
+            DriverEvent::PrefetchOvertaken { tile, span, .. } => {
+                let at = self.span(span.start.0, span.end.0)?;
+                (
+                    format!("{at}: the pages changed before the prefetch binds them on {}", name(tile)),
+                    "xe_pt_svm_pre_commit",
+                )
+            }
             DriverEvent::Bind { tile, span, leaves, .. } => {
                 let at = self.span(span.start.0, span.end.0)?;
                 (format!("{at} bound on {}, {leaves} leaves", name(tile)), "xe_vm_range_rebind")

@@ -51,6 +51,8 @@ pub enum Grade {
     Refused,
     /// A run does not end.
     Hangs,
+    /// Data is right, and something else is not as it should be: what is left, counted, kept or allowed.
+    Unsound,
     /// A fence was over before its bind.
     UnderWaits,
     /// Data is lost, or memory is written that is somebody else's.
@@ -65,6 +67,7 @@ impl Grade {
             Some(Finding::Refused { .. }) => Self::Refused,
             Some(finding) if matches!(finding.kind(), "deadlock" | "no end") => Self::Hangs,
             Some(Finding::TooEarly { .. }) => Self::UnderWaits,
+            Some(finding) if matches!(finding.kind(), "audit" | "leak" | "cost" | "books" | "allowed") => Self::Unsound,
             Some(_) => Self::Wrong,
         }
     }
@@ -75,6 +78,7 @@ impl Grade {
             Self::Ok => "ok",
             Self::Refused => "refused",
             Self::Hangs => "hangs",
+            Self::Unsound => "unsound",
             Self::UnderWaits => "under-waits",
             Self::Wrong => "wrong",
         }
@@ -170,7 +174,7 @@ impl Cell {
 
     /// In a few words: `ok N/M` with pages that went from tile to tile and to system memory, `skips` where fewer went to VRAM than
     /// should; `LOST`: data, silently; `LOST, strays`: with writes to bus addresses that nothing maps; `refused`: a legal access
-    /// or ioctl; `under-waits`: a fence was over before its bind.
+    /// or ioctl; `under-waits`: a fence was over before its bind; else the kind of the finding.
     pub fn verdict(&self) -> String {
         let Some(failure) = &self.failure else {
             let Reached { pages_between_tiles, pages_to_system, .. } = self.reached;
@@ -284,4 +288,18 @@ fn by_two_threads<T: Send>(jobs: usize, tick: fn(usize, usize), answer: impl Fn(
     });
     answers.sort_by_key(|(job, _)| *job);
     answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_or_counted_wrong_is_no_lost_data() {
+        let of = |finding: Finding| Grade::of(Some(&finding));
+        let stray = Finding::Stray { writes: 1, reads: 0 };
+        assert_eq!([of(Finding::Audit(String::new())), of(Finding::Books(String::new()))], [Grade::Unsound; 2]);
+        assert_eq!([of(Finding::Leak { what: String::new() }), of(stray)], [Grade::Unsound, Grade::Wrong]);
+        assert!(Grade::Hangs < Grade::Unsound && Grade::Unsound < Grade::UnderWaits);
+    }
 }

@@ -25,11 +25,11 @@ const POSTED: [&[&str]; 3] = [
     &["fence-count"],
 ];
 
-/// All orders of our fixes, from upstream on.
-pub fn of_ours(scripts: &[Arc<Script>], like: &Question) -> Vec<MergeOrder> {
+/// All orders of our fixes, from upstream on, and the cells that say so: a row for each set of fixes.
+pub fn of_ours(scripts: &[Arc<Script>], like: &Question) -> (Vec<MergeOrder>, Vec<Vec<Cell>>) {
     let rows: Vec<String> = (0..8).map(upstream_but).collect();
-    let grades: Vec<Grades> = cells(&rows, scripts, like).iter().map(|row| grades(row)).collect();
-    orders(|mask| grades[mask].clone())
+    let cells = cells(&rows, scripts, like);
+    (orders(|mask| grades(&cells[mask])), cells)
 }
 
 /// All orders of the three parts of the posted patch.

@@ -9,10 +9,11 @@ use super::plain;
 use super::stage::{Stage, of, refused, signal};
 use super::words::{Page, step_of};
 use crate::finding::Finding;
-use crate::script::{Action, Agent, Piece, Span, Step, Touch, Verb, VmKind};
+use crate::script::{Action, Agent, Fails, Piece, Span, Step, Touch, Verb, VmKind};
 use machine::checked::{MapKind, MemoryAdvice, Remap};
 use machine::program::{Advice, Order};
 use machine::story::EventKind;
+use std::collections::BTreeMap;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K, pages_of};
 
 /// Does a step as often as it says.
@@ -27,19 +28,48 @@ pub(super) fn step(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<()
 fn each_time(stage: &Stage, hand: &mut Hand<'_>, step: &Step) -> Result<(), Finding> {
     for _ in 0..step.times {
         stage.tell_step(&step.text);
+        let before = if let Fails::With(_) = step.fails { stage.refusals() } else { BTreeMap::new() };
         let done = action(stage, hand, &step.action).map_err(|finding| stage.at_step(step, finding));
-        match (&step.action, step.fails, done) {
-            (_, false, done) => done?,
-            (_, true, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
-            // The fence of a job that was refused is over, and what it was to write is not there.
-            (&Action::Job { vm, tile, .. }, true, Err(Finding::Refused { .. } | Finding::TooEarly { .. })) => {
-                stage.replace_queue(&hand.programs, vm, hand.lane(&stage.script), tile)?;
+        match (step.fails, done) {
+            (Fails::No, done) => done?,
+            (_, Ok(())) => return Err(Finding::Allowed { step: step.text.clone() }),
+            (fails, Err(finding)) => {
+                refused_rightly(stage, fails, &before, finding)?;
+                // The fence of a job that was refused is over, and what it was to write is not there.
+                if let &Action::Job { vm, tile, .. } = &step.action {
+                    stage.replace_queue(&hand.programs, vm, hand.lane(&stage.script), tile)?;
+                }
             }
-            (_, true, Err(Finding::Refused { .. } | Finding::Signal { .. })) => {}
-            (_, true, Err(other)) => return Err(other),
         }
     }
     Ok(())
+}
+
+/// A step that must be refused was: as it must, by its own error or, of a job, by that of a fault since `before`.
+fn refused_rightly(
+    stage: &Stage,
+    fails: Fails,
+    before: &BTreeMap<String, u64>,
+    finding: Finding,
+) -> Result<(), Finding> {
+    match (fails, finding) {
+        (Fails::With(errno), Finding::Refused { what }) => {
+            let is_new = |(name, times): (&String, &u64)| before.get(name).is_none_or(|before| before < times);
+            let of_faults: Vec<String> =
+                stage.refusals().iter().filter(|it| is_new(*it)).map(|(name, _)| name.clone()).collect();
+            if what.ends_with(&format!(": {errno}")) || of_faults.iter().any(|name| *name == errno) {
+                return Ok(());
+            }
+            Err(Finding::Refused { what: format!("not with {errno}, but {}{what}", in_faults(&of_faults)) })
+        }
+        (Fails::With(_), other) => Err(other),
+        (_, Finding::Refused { .. } | Finding::Signal { .. } | Finding::TooEarly { .. }) => Ok(()),
+        (_, other) => Err(other),
+    }
+}
+
+fn in_faults(errnos: &[String]) -> String {
+    if errnos.is_empty() { String::new() } else { format!("a fault with {}: ", errnos.join(", ")) }
 }
 
 fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Finding> {
@@ -100,6 +130,7 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
         Action::Fill(tile) => stage.fill(&hand.programs, *tile),
         Action::Drain(tile) => stage.drain(&hand.programs, *tile),
+        Action::Holds(..) | Action::Counts(_) if !stage.is_own_machine => Ok(()),
         Action::Holds(tile, bytes) => oracle::holds(&stage.checked, stage.vram_node(*tile), *bytes),
         Action::Counts(expected) => stage.tally().judge(expected),
         Action::Rest => audit::all(stage),

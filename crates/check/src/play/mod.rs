@@ -11,6 +11,7 @@ mod inject;
 mod job;
 mod oracle;
 mod plain;
+pub mod reach;
 mod shelf;
 mod stage;
 mod tally;
@@ -24,7 +25,8 @@ use hand::Hand;
 use machine::behaviour;
 use machine::checked::Manner;
 use machine::program::Program;
-use machine::story::Story;
+use machine::stats::Way;
+use machine::story::{Story, Where};
 use machine::topology::Topology;
 use shelf::Shelf;
 use stage::Stage;
@@ -50,12 +52,19 @@ pub struct Reached {
     pub copied_pages: u64,
     /// How often such pages crossed the system's bus.
     pub bus_pages: u64,
+    /// How often each of the moments came that scenes of races are there for.
+    pub moments: reach::Moments,
     /// Which injections of the scene struck, in their order.
     pub met: Vec<bool>,
     /// The step that found what was found, with its line; none where that was found when all steps were done.
     pub step: Option<String>,
     /// Where each piece of memory lay at the end.
     pub places: Vec<(String, HostRange)>,
+}
+
+/// Whether pages go from one tile's VRAM to another's.
+fn is_between_tiles(way: Way) -> bool {
+    way.from != Where::System && way.to != Where::System
 }
 
 /// How a scene is played.

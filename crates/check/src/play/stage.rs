@@ -2,6 +2,7 @@
 
 use super::inject;
 use super::oracle;
+use super::reach;
 use super::shelf::Shelf;
 use super::tally::Tally;
 use super::vms::{OpenVm, tile_of_first};
@@ -14,6 +15,7 @@ use machine::ledger::Book;
 use machine::program::Program;
 use machine::stats::Way;
 use machine::story::{Story, Where};
+use machine::topology::Topology;
 use machine::{Errno, RetryStep, behaviour::Behaviours};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub(super) struct Stage {
     pub nodes: Vec<Node>,
     /// Page tables in use before there was a VM.
     pub tables: u64,
+    /// Whether it is the machine that the scene is written for: what it counts it counts there.
+    pub is_own_machine: bool,
     story: Option<Arc<Story>>,
     pub now: Shelf<Now>,
 }
@@ -87,7 +91,8 @@ impl Stage {
         let buffers = buffers(script, &checked, first(&main)?)?;
         let (story, now) = (how.story.clone(), Shelf::new(Now { buffers, ..Now::default() }));
         let nodes = how.topology.seats(&checked.nodes().collect::<Vec<_>>());
-        let stage = Self { script: script.clone(), checked, main, nodes, tables, story, now };
+        let is_own_machine = how.topology == Topology::default();
+        let stage = Self { script: script.clone(), checked, main, nodes, tables, is_own_machine, story, now };
         for (index, vm) in script.vms.iter().enumerate().filter(|(_, vm)| vm.kind != VmKind::MirrorLater) {
             stage.open_vm(&stage.main, index, vm.kind)?;
         }
@@ -148,6 +153,18 @@ impl Stage {
     pub fn tally(&self) -> Tally {
         let all = Tally::of(&self.checked);
         self.now.with(|now| all.since(&std::mem::replace(&mut now.counted, all)))
+    }
+
+    /// How often faults of tiles were refused so far, by the error.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for core in self.checked.cores() {
+            core.ledger().look(|book| {
+                let refused = book.stats.tiles.values().flat_map(|tile| &tile.refused);
+                refused.for_each(|(errno, times)| *all.entry(errno.clone()).or_default() += times);
+            });
+        }
+        all
     }
 
     /// Where a page of a piece is.
@@ -300,16 +317,23 @@ impl Stage {
         let name = |index: &usize| self.script.memories[*index].name.clone();
         Reached {
             stale_binds: sum(&|book| book.stats.retries_of(RetryStep::Bind)),
-            pages_between_tiles: pages(|way| way.from != Where::System && way.to != Where::System),
+            pages_between_tiles: pages(super::is_between_tiles),
             pages_to_system: pages(|way| way.to == Where::System),
             pages_to_vram: pages(|way| way.to != Where::System),
             gpu_faults: sum(&|book| book.stats.gpu_faults()),
             copied_pages: sum(&|book| book.copied_pages),
             bus_pages: sum(&|book| book.bus_pages),
+            moments: self.moments(),
             met: Vec::new(),
             step: self.now.with(|now| now.broke.clone()),
             places: self.now.with(|now| now.places.iter().map(|(index, range)| (name(index), *range)).collect()),
         }
+    }
+
+    /// How often each moment came so far.
+    fn moments(&self) -> reach::Moments {
+        let devices = self.checked.cores().map(|core| core.ledger().look(reach::of));
+        devices.fold(reach::Moments::default(), |sum, one| std::array::from_fn(|n| sum[n] + one[n]))
     }
 
     /// A thread has found something: nobody waits for what it would have done.

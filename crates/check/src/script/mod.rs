@@ -27,6 +27,7 @@ mod parse;
 mod steps;
 
 pub(crate) use parse::MOST_QUEUES;
+pub use steps::Fails;
 
 use machine::interconnect::{DeviceId, Node};
 use machine::profile::Platform;
@@ -212,7 +213,7 @@ pub struct Step {
     /// Times.
     pub times: u32,
     /// Whether it must be refused.
-    pub fails: bool,
+    pub fails: Fails,
     /// What.
     pub action: Action,
 }

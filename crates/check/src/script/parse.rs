@@ -125,7 +125,9 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, count: &mut Count)
             if count.threads > MOST_THREADS {
                 return Err(at.error_before(format!("a scene has at most {MOST_THREADS} threads")));
             }
-            let name = Box::leak(at.word("the thread's name")?.to_owned().into_boxed_str());
+            let name = at.word("the thread's name")?;
+            steps::short(at, name)?;
+            let name = Box::leak(name.to_owned().into_boxed_str());
             let thread = Thread { name, number: count.threads, times: at.times()?, steps: Vec::new() };
             match script.phases.last_mut() {
                 Some(Phase::Together(group)) => group.push(thread),
@@ -256,6 +258,7 @@ fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptErro
     let mut all = (script.memories.iter().map(|memory| &memory.name))
         .chain(script.vms.iter().map(|vm| &vm.name))
         .chain(script.buffers.iter().map(|buffer| &buffer.name));
+    steps::short(at, name)?;
     if fits && !all.any(|other| other == name) && !steps::WORDS.contains(&name) && card(name).is_none() {
         return Ok(());
     }
@@ -284,6 +287,12 @@ mod tests {
             ("memory b 99999999999999999999K", "s:1:10: expected a size"),
             ("memory b 64K\nmemory b 64K", "s:2:8: 'b' is taken"),
             ("memory cpu 64K", "s:1:8: 'cpu' is taken"),
+            ("memory bbbbbbbbbbbbbbbbbbbbb 64K", "s:1:8: a name has 20 letters at most"),
+            ("thread ttttttttttttttttttttt", "s:1:8: a name has 20 letters at most"),
+            (
+                "memory b 64K\nfirst\n  cpu write b fails EGREGIOUS",
+                "s:3:21: the driver refuses nothing with 'EGREGIOUS'",
+            ),
             ("  cpu read b", "s:1:12: there is no memory 'b'"),
             ("memory b 64K\n    fork", "s:2:5: a step belongs below 'first'"),
             ("memory b 64K\nfirst\n  tile0 write b[16]", "s:3:17: no such pages: there are 16"),

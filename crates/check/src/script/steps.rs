@@ -5,6 +5,7 @@ use super::{
     Action, Agent, Counted, Home, MemoryKind, Order, Piece, Script, ScriptError, Span, Step, Touch, Verb, VmKind, VmOn,
     Writer,
 };
+use machine::Errno;
 use machine::interconnect::{DeviceId, Node};
 use std::ops::{Range, RangeInclusive};
 
@@ -52,8 +53,21 @@ pub(super) const WORDS: [&str; 41] = [
     "late",
     "fails",
 ];
+/// No errno of Linux is larger.
+const ERRNOS: i32 = 133;
 /// The most writers: each has a number in the words that it leaves.
 const MOST_WRITERS: usize = 14;
+
+/// Whether a step must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// It must be done.
+    No,
+    /// However that is.
+    Somehow,
+    /// With the errno of this name.
+    With(&'static str),
+}
 
 impl Step {
     pub(super) fn with_text(self, number: usize, line: &str) -> Self {
@@ -66,9 +80,23 @@ impl Step {
 pub(super) fn step(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Step, ScriptError> {
     let action = action(at, script, thread)?;
     let times = at.times()?;
-    let fails = at.take("fails");
+    let fails = fails(at)?;
     at.end()?;
     Ok(Step { text: String::new(), place: (1, 1), times, fails, action })
+}
+
+/// `fails [ERRNO]`
+fn fails(at: &mut Cursor<'_>) -> Result<Fails, ScriptError> {
+    if !at.take("fails") {
+        return Ok(Fails::No);
+    }
+    let Some(word) = at.peek() else { return Ok(Fails::Somehow) };
+    let known = (1..=ERRNOS).map(|number| Errno(number).name()).find(|name| *name == word);
+    let name = known.filter(|name| !name.is_empty()).ok_or_else(|| {
+        at.error(format!("the driver refuses nothing with '{word}'; write fails, or for example fails EINVAL"))
+    })?;
+    at.word("an errno")?;
+    Ok(Fails::With(name))
 }
 
 fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Action, ScriptError> {
@@ -241,6 +269,7 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     let from = run(at, script)?;
     at.expect("to")?;
     let name = at.word("a new name")?.to_owned();
+    short(at, &name)?;
     let (pages, is_shared) = (from.whole().len(), script.is_shared(from.of));
     let to = match script.memories.iter_mut().enumerate().find(|(_, memory)| memory.name == name) {
         Some((to, super::Memory { pages: known, kind: MemoryKind::Moved { shared }, .. })) if *known == pages => {
@@ -255,6 +284,15 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     };
     let shift = shift(at)?;
     Ok(Action::Move { from, to, shift, keep: at.take("keep"), raw: at.take("raw") })
+}
+
+/// A name that leaves room on a line.
+pub(super) fn short(at: &Cursor<'_>, name: &str) -> Result<(), ScriptError> {
+    const LONGEST: usize = 20;
+    match name.chars().count() <= LONGEST {
+        true => Ok(()),
+        false => Err(at.error_before(format!("a name has {LONGEST} letters at most"))),
+    }
 }
 
 /// `by SIZE`
@@ -434,6 +472,7 @@ fn order(at: &mut Cursor<'_>, script: &mut Script) -> Result<Order, ScriptError>
     let behind = if at.take("behind") { Some(fence(at, script)?) } else { None };
     let signals = if at.take("->") {
         let name = at.word("the fence's name")?.to_owned();
+        short(at, &name)?;
         let index = script.fences.iter().position(|fence| *fence == name);
         Some(index.unwrap_or_else(|| {
             script.fences.push(name);

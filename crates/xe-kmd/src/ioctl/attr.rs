@@ -172,15 +172,18 @@ impl Advice {
 }
 
 /// Removes the ranges that lie on both sides of an edge of `span`.
+///
+/// Upstream: `xe_svm_unmap_address_range`.
 pub(super) fn remove_straddlers(vm: &Vm, svm: &Svm, span: GpuRange) {
     for edge in [span.start.mirrored(), span.end.mirrored()] {
         for key in svm.ranges_in(HostRange::sized(edge, SZ_4K)) {
-            let straddles = svm.notifier_lock().range(key).is_some_and(|range| range.span().start < edge);
-            if straddles {
-                // Smaller ranges will follow; pages that stayed in VRAM could not be mapped by them.
+            let seen = svm.notifier_lock().range(key).map(|it| (it.span().start < edge, it.pages().has_devmem_pages()));
+            let Some((true, is_marked)) = seen else { continue };
+            // Smaller ranges will follow; pages that stayed in VRAM could not be mapped by them.
+            if is_marked || !vm.shared.gpu.rules.unfit_vram.cuts_by_mark {
                 let _ = svm.range_evict(key);
-                garbage::remove(&vm.space, svm, key);
             }
+            garbage::remove(&vm.space, svm, key);
         }
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn change(
     write: impl FnOnce(&Work, Option<&Userptrs>) -> Result<(), Errno>,
 ) -> Result<Work, Errno> {
     if state.userptrs.is_none() && ops.iter().any(|op| op.args.op == BIND_OP_MAP_USERPTR) {
-        state.userptrs = Some(Userptrs::new(&vm.shared, &vm.space)?);
+        state.userptrs = Some(Userptrs::new(&vm.shared, &vm.space, vm.has_faults())?);
     }
     let VmState { vmas, userptrs, .. } = state;
     let userptrs = userptrs.as_ref();

@@ -89,13 +89,17 @@ fn segments(start: GpuVa, chunks: &[PagemapAddr]) -> Vec<Segment> {
     build::coalesce(chunks.iter().map(|chunk| {
         let va = start.add(page << PAGE_SHIFT);
         page += chunk.pages() as u64;
-        let memory = match chunk.proto {
-            Proto::Vram => Memory::Vram,
-            Proto::System => Memory::System,
-            Proto::P2p => Memory::Peer,
-        };
-        Segment { va, addr: chunk.addr, bytes: bytes_of(chunk.pages()), memory }
+        Segment { va, addr: chunk.addr, bytes: bytes_of(chunk.pages()), memory: memory_of(chunk.proto) }
     }))
+}
+
+/// What a protocol reaches.
+pub(super) const fn memory_of(proto: Proto) -> Memory {
+    match proto {
+        Proto::Vram => Memory::Vram,
+        Proto::System => Memory::System,
+        Proto::P2p => Memory::Peer,
+    }
 }
 
 /// Writes the leaves if the pages are still those of the plan; the number of leaves. `None`: they are not staged any more.

@@ -16,7 +16,7 @@
 //!
 //! Upstream: `xe_svm_handle_pagefault`, `__xe_svm_handle_pagefault`.
 
-use gpusvm::{Ctx, MigrateDetails, MigrateError, RangeKey, SvmError};
+use gpusvm::{Ctx, Mapping, MigrateDetails, MigrateError, RangeKey, SvmError};
 use sync::time::now_ns;
 use units::{GpuVa, HostRange, SZ_64K, TileId};
 use xe_spec::fault::Access;
@@ -140,7 +140,7 @@ fn work_on(at: Mirror<'_>, vma: &Vma, tile: TileId, placement: &Placement, key: 
     let migrated = round.migrate(tries);
     let steps = &mut tries.steps;
     let collected = migrated.and_then(|()| steps.add(|steps| &mut steps.pages_ns, || round.collect()));
-    match collected.and_then(|()| steps.add(|steps| &mut steps.bind_ns, || round.bind())) {
+    match collected.and_then(|_| steps.add(|steps| &mut steps.bind_ns, || round.bind())) {
         Ok(()) => Worked::Served(Serviced::Resolved),
         Err(unserved) => Worked::Not(unserved),
     }
@@ -224,9 +224,12 @@ impl Round<'_> {
     }
 
     /// Collects the pages wherever they are now.
-    pub(crate) fn collect(&self) -> Result<(), Unserved> {
+    pub(crate) fn collect(&self) -> Result<Mapping, Unserved> {
         let ctx = self.placement.pages_ctx(self.view, &self.at.shared.gpu.rules.unfit_vram, self.met);
-        let Err(error) = self.at.svm.get_pages(self.key, &ctx) else { return Ok(()) };
+        let error = match self.at.svm.collect_pages(self.key, &ctx) {
+            Ok(collected) => return Ok(collected),
+            Err(error) => error,
+        };
         match error {
             SvmError::Mixed => self.evict(&ctx),
             SvmError::Fault | SvmError::Denied => _ = self.remove_if_outgrown(),

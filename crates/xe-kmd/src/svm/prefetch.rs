@@ -7,7 +7,7 @@
 //!
 //! Upstream: `vm_bind_ioctl_ops_create` (the PREFETCH branch), `prefetch_ranges`.
 
-use gpusvm::{MigrateDetails, RangeKey};
+use gpusvm::{Mapping, MigrateDetails, RangeKey};
 use units::{GpuRange, GpuVa, SZ_4K};
 
 use super::devmem::ToVram;
@@ -15,6 +15,7 @@ use super::handler::{Round, Tries, Unserved};
 use super::policy::Placement;
 use super::{Mirror, RangeView};
 use crate::errno::Errno;
+use crate::event::Event;
 use crate::rules::WhenMet;
 use crate::vma::Vma;
 
@@ -71,21 +72,26 @@ fn bring(
         let details = MigrateDetails { timeslice_ms: placement.timeslice_ms, ..Default::default() };
         let _ = ToVram { shared, svm, key, view, target, details }.run();
     }
-    for tile in tiles {
-        if !bind_on(Round { at: mirror, tile, vma, placement, key, view, met: 0, is_alone: false })? {
+    for (n, tile) in tiles.enumerate() {
+        match bind_on(Round { at: mirror, tile, vma, placement, key, view, met: 0, is_alone: false })? {
+            Some(Mapping::Anew) if n > 0 => {
+                // A notifier came between two tiles. The leaves of those before are gone, and the first fault there brings them back.
+                shared.gpu.emit(Event::PrefetchOvertaken { asid: mirror.space.asid, tile, span: view.span.mirror() });
+            }
+            Some(_) => {}
             // The range is gone, or its pages cannot be had: the first fault will say so.
-            break;
+            None => break,
         }
     }
     Ok(end)
 }
 
-/// Collects and binds on one tile, a few times; whether it is bound.
-fn bind_on(mut round: Round<'_>) -> Result<bool, Errno> {
+/// Collects and binds on one tile, a few times; how the pages were come by, if it is bound.
+fn bind_on(mut round: Round<'_>) -> Result<Option<Mapping>, Errno> {
     let mut tries = Tries::default();
     for _ in 0..ROUNDS {
-        let errno = match round.collect().and_then(|()| round.bind()) {
-            Ok(()) => return Ok(true),
+        let errno = match round.collect().and_then(|collected| round.bind().map(|()| collected)) {
+            Ok(collected) => return Ok(Some(collected)),
             Err(Unserved::Again(_, errno)) => errno,
             Err(Unserved::Unfit(WhenMet::Evict)) => {
                 round.met += 1;
@@ -94,11 +100,11 @@ fn bind_on(mut round: Round<'_>) -> Result<bool, Errno> {
             Err(Unserved::Unfit(WhenMet::Refuse | WhenMet::EvictForEver)) => {
                 return Err(round.at.shared.gpu.rules.unfit_vram.errno);
             }
-            Err(Unserved::CpuTurn | Unserved::Refused(_)) => return Ok(false),
+            Err(Unserved::CpuTurn | Unserved::Refused(_)) => return Ok(None),
         };
         if tries.spend(errno).is_err() {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    Ok(false)
+    Ok(None)
 }

@@ -3,7 +3,8 @@
 //! One mirror a VM ([`Userptrs`]) stands beside the VM's own. Its ranges are pieces of the *process's* address space, found
 //! by host address; [`UserSpace`] knows which GPU spans show which host memory, and so what an invalidation must zap. Its
 //! pages never migrate for a userptr, and what is in VRAM is brought to system memory first: a GPU address that is not
-//! congruent with the host's could not be mapped by leaves of 64K (upstream maps VRAM here, one trigger of its defect B).
+//! congruent with the host's could not be mapped by leaves of 64K. (Upstream maps VRAM here, where the VM has faults: trigger B-7, a
+//! variant of [`UnfitVram`](crate::UnfitVram).)
 //!
 //! Locking: the VM's lock is held over everything but an invalidation, shared by faults and prefetches. Who binds a range holds the
 //! range's lock, as for the VM's own mirror, from the collection of its pages on, and so does who removes it. An invalidation comes with the notifier lock of this mirror
@@ -14,19 +15,22 @@
 use std::sync::{Arc, Weak};
 
 use gpusvm::{Ctx, GpuSvm, GpuSvmOps, NotifierKey, NotifierLocked, RangeKey, SvmConfig, SvmError};
-use hostmm::{EventKind, MmEvent};
+use hostmm::{EventKind, MmEvent, PagemapId};
 use sync::Mutex;
 use sync::atomic::AtomicU64;
 use sync::rank::mutex;
 use units::{GpuRange, GpuVa, HostRange, HostVa, TileId, bytes_of};
 
+use super::bind::{BindError, memory_of};
 use super::devmem::Dma;
 use super::{CHUNK_SIZES, NOTIFIER_SIZE, Space};
 use crate::bo::Shows;
 use crate::errno::Errno;
+use crate::event::Event;
 use crate::patience::Patience;
-use crate::pt::build::{self, Access, Memory, PlanError, Segment};
+use crate::pt::build::{self, Access, Segment};
 use crate::ranks;
+use crate::rules::WhenMet;
 use crate::shared::Shared;
 use crate::vma::UserMap;
 
@@ -43,6 +47,7 @@ pub(crate) struct UserSpace {
 pub(crate) struct Userptrs {
     svm: Arc<GpuSvm<UserSpace>>,
     space: Arc<UserSpace>,
+    has_faults: bool,
     last_id: AtomicU64,
 }
 
@@ -84,7 +89,7 @@ fn gpu_span(map: UserMap, host: HostRange) -> GpuRange {
 
 impl Userptrs {
     /// None yet.
-    pub(crate) fn new(shared: &Shared, space: &Arc<Space>) -> Result<Self, Errno> {
+    pub(crate) fn new(shared: &Shared, space: &Arc<Space>, has_faults: bool) -> Result<Self, Errno> {
         let config = SvmConfig {
             window: HostRange::new(HostVa(0), HostVa(1 << shared.gpu.platform.va_bits)),
             notifier_size: NOTIFIER_SIZE,
@@ -96,7 +101,7 @@ impl Userptrs {
         let (mm, pagemaps) = (shared.mm.clone(), shared.pagemaps.clone());
         let ops: Weak<UserSpace> = Arc::downgrade(&space);
         let svm = GpuSvm::new(config, mm, dma, pagemaps, ops, shared.svm_observer.clone())?;
-        Ok(Self { svm, space, last_id: AtomicU64::new(0) })
+        Ok(Self { svm, space, has_faults, last_id: AtomicU64::new(0) })
     }
 
     /// A number for a bind.
@@ -146,11 +151,11 @@ impl Userptrs {
     ///
     /// Upstream: `xe_vma_userptr_pin_pages`.
     pub(crate) fn pin(&self, span: GpuRange, map: UserMap, read_only: bool) -> Result<(), Errno> {
-        let (host, ctx) = (map.host_range(span), Ctx { read_only, ..Ctx::default() });
+        let host = map.host_range(span);
         let end_of = |key| Ok(self.svm.notifier_lock().range(key).ok_or(SvmError::Gone)?.span().end);
         let mut at = host.start;
         while at < host.end {
-            at = self.with_pages(at, host, &ctx, |key| end_of(key).map(Ok))?;
+            at = self.with_pages(at, host, read_only, |key| end_of(key).map(Ok))?;
         }
         Ok(())
     }
@@ -175,8 +180,40 @@ impl Userptrs {
     ) -> Result<GpuRange, Errno> {
         let host = map.host_range(span);
         let addr = map.host.add(at.offset_from(map.start));
-        let ctx = Ctx { read_only: !access.write, ..Ctx::default() };
-        self.with_pages(addr, host, &ctx, |key| self.write_leaves(key, host, map, access, tiles))
+        self.with_pages(addr, host, !access.write, |key| self.write_leaves(key, host, map, access, tiles))
+    }
+
+    /// What a collection accepts, behind so many binds that met pages in VRAM which no leaf can map.
+    fn ctx(&self, read_only: bool, met: u32) -> Ctx {
+        let gpu = &self.space.space.gpu;
+        let rule = &gpu.rules.unfit_vram;
+        let stays = rule.userptrs_stay && self.has_faults && (rule.stays)(true, met);
+        let owner = stays.then(|| gpu.interconnect.owner());
+        let device_granule = if rule.whole_granules { gpu.platform.min_vram_page() } else { 0 };
+        Ctx { owner, read_only, allow_mixed: stays, device_granule, ..Ctx::default() }
+    }
+
+    /// Brings pages back that could not be bound where they are, unless the rule is that this is refused.
+    fn bring_back(&self, range: Option<RangeKey>, why: BindError, met: u32) -> Result<(), Errno> {
+        let Space { gpu, asid, .. } = &*self.space.space;
+        let rule = &gpu.rules.unfit_vram;
+        if why == BindError::Unfit && (rule.when_met)(rule.errno, met) != WhenMet::Evict {
+            let span = range.and_then(|key| Some(self.svm.notifier_lock().range(key)?.span().mirror()));
+            span.into_iter().for_each(|span| gpu.emit(Event::UnfitVram { asid: *asid, tile: TileId(0), span }));
+            return Err(rule.errno);
+        }
+        range.into_iter().for_each(|key| _ = self.svm.range_evict(key));
+        Ok(())
+    }
+
+    /// Brings pages back that could not be collected from where they are. Upstream, which takes a userptr's as they come, refuses those of two tiles.
+    fn mixed(&self, range: Option<RangeKey>) -> Result<(), Errno> {
+        let rule = &self.space.space.gpu.rules.unfit_vram;
+        if rule.userptrs_stay && self.has_faults && !rule.whole_granules {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        range.into_iter().for_each(|key| _ = self.svm.range_evict(key));
+        Ok(())
     }
 
     /// Collects the pages of the range around `addr`, a part of `host`, and does `then` with it, again where a race says so.
@@ -184,21 +221,33 @@ impl Userptrs {
         &self,
         addr: HostVa,
         host: HostRange,
-        ctx: &Ctx,
-        then: impl Fn(RangeKey) -> Result<Result<T, Errno>, SvmError>,
+        read_only: bool,
+        then: impl Fn(RangeKey) -> Result<Result<T, BindError>, SvmError>,
     ) -> Result<T, Errno> {
-        let mut patience = Patience::default();
+        let (mut patience, mut met) = (Patience::default(), 0);
         loop {
             self.collect();
-            let done = self.svm.range_find_or_insert(addr, host, ctx).and_then(|key| {
+            let (ctx, mut range) = (self.ctx(read_only, met), None);
+            let done = self.svm.range_find_or_insert(addr, host, &ctx).and_then(|key| {
+                range = Some(key);
                 // Or another server collects pages anew behind the plan of this one, which then looks valid and is not.
                 let _held = self.space.space.hold(key);
-                self.svm.get_pages(key, ctx)?;
+                self.svm.get_pages(key, &ctx)?;
                 then(key)
             });
             match done {
-                Ok(done) => return done,
-                Err(SvmError::Busy | SvmError::Mixed | SvmError::Gone) => patience.spend(Errno::EAGAIN)?,
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(BindError::NoMemory)) => return Err(Errno::ENOMEM),
+                Ok(Err(unusable)) => {
+                    self.bring_back(range, unusable, met)?;
+                    met += u32::from(unusable == BindError::Unfit);
+                    patience.spend(Errno::EINVAL)?;
+                }
+                Err(SvmError::Mixed) => {
+                    self.mixed(range)?;
+                    patience.spend(Errno::EAGAIN)?;
+                }
+                Err(SvmError::Busy | SvmError::Gone) => patience.spend(Errno::EAGAIN)?,
                 Err(SvmError::Fault) if self.has_memory(addr) => patience.spend(Errno::EFAULT)?,
                 Err(SvmError::NoMemory) => return Err(Errno::ENOMEM),
                 Err(SvmError::Denied) => return Err(Errno::EPERM),
@@ -222,15 +271,18 @@ impl Userptrs {
         map: UserMap,
         access: Access,
         tiles: &[TileId],
-    ) -> Result<Result<GpuRange, Errno>, SvmError> {
-        let (part, segments) = self.segments(key, host, map).ok_or(SvmError::Gone)?;
+    ) -> Result<Result<GpuRange, BindError>, SvmError> {
+        let (part, vram, segments) = self.segments(key, host, map).ok_or(SvmError::Gone)?;
         let space = &self.space.space;
+        if vram.is_some_and(|vram| !tiles.iter().all(|tile| space.gpu.reaches(*tile, vram))) {
+            return Ok(Err(BindError::Unreachable));
+        }
         let runs = match build::plan(&segments, access, space.gpu.granule()) {
             Ok(runs) => runs,
-            Err(PlanError::Granule) => return Err(SvmError::Mixed),
+            Err(unfit) => return Ok(Err(unfit.into())),
         };
         let staged: Result<Vec<_>, _> = tiles.iter().map(|tile| space.stage(*tile, &runs)).collect();
-        let Ok(staged) = staged else { return Ok(Err(Errno::ENOMEM)) };
+        let Ok(staged) = staged else { return Ok(Err(BindError::NoMemory)) };
         let locked = self.svm.notifier_lock();
         if !locked.pages_valid(key) {
             return Err(SvmError::Gone);
@@ -244,8 +296,13 @@ impl Userptrs {
         Ok(Ok(part))
     }
 
-    /// What a range's pages are for the device, as far as `host` goes.
-    fn segments(&self, key: RangeKey, host: HostRange, map: UserMap) -> Option<(GpuRange, Vec<Segment>)> {
+    /// What a range's pages are for the device, as far as `host` goes, and whose VRAM some are in.
+    fn segments(
+        &self,
+        key: RangeKey,
+        host: HostRange,
+        map: UserMap,
+    ) -> Option<(GpuRange, Option<PagemapId>, Vec<Segment>)> {
         let locked = self.svm.notifier_lock();
         let range = locked.range(key).filter(|range| range.pages().valid())?;
         let part = range.span().intersect(host)?;
@@ -256,9 +313,9 @@ impl Userptrs {
             let shown = piece.intersect(part)?;
             let addr = chunk.addr + shown.start.offset_from(piece.start);
             let va = gpu_span(map, shown).start;
-            Some(Segment { va, addr, bytes: shown.len(), memory: Memory::System })
+            Some(Segment { va, addr, bytes: shown.len(), memory: memory_of(chunk.proto) })
         });
-        Some((gpu_span(map, part), build::coalesce(pieces)))
+        Some((gpu_span(map, part), range.pages().pagemap(), build::coalesce(pieces)))
     }
 
     fn collect(&self) {

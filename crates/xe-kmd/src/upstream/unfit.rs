@@ -4,7 +4,11 @@
 //! and its `EINVAL` kills the context, or ends the ioctl. [`UnfitVram::OURS`] is [`NONE_BELOW_64K`] with [`RETRY_ONCE`] behind
 //! it, and evicts as often as rounds are left. An atomic on a range below 64K is refused before any of this (defect D6).
 //!
-//! Upstream: `xe_pt_stage_bind_entry`, `__xe_svm_handle_pagefault`; the posted patch's hunks for them.
+//! Userptrs are the one place of upstream that takes VRAM and system memory as they come (`allow_mixed`), and none of the remedies for
+//! ranges of mirrors is for them. Not shown: a page that is read-only in VRAM, as behind a fork, is mapped for writing upstream.
+//!
+//! Upstream: `xe_pt_stage_bind_entry`, `__xe_svm_handle_pagefault`, `xe_vma_userptr_pin_pages`, `xe_svm_unmap_address_range`; the posted
+//! patch's hunks for them.
 
 use crate::errno::Errno;
 use crate::rules::{UnfitVram, WhenMet};
@@ -14,6 +18,8 @@ pub const UPSTREAM: UnfitVram = UnfitVram {
     stays: |_, _| true,
     whole_granules: false,
     evicts_partial: false,
+    userptrs_stay: true,
+    cuts_by_mark: true,
     errno: Errno::EINVAL,
     when_met: |_, _| WhenMet::Refuse,
     unmaps: false,

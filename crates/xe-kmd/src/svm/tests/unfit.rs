@@ -1,6 +1,9 @@
 //! Pages in VRAM that no leaf of 64K can map (defect B): three ways to them, and what each variant makes of them.
 
 use super::*;
+use xe_uapi::attr::{ATTR_PAT, Madvise};
+use xe_uapi::vm::BIND_OP_MAP_USERPTR;
+
 use crate::errno::Errno;
 use crate::event::Event;
 use crate::rules::UnfitVram;
@@ -120,6 +123,83 @@ fn vram_of_what_was_unmapped_is_free_at_once_and_the_rest_stays_without_a_copy()
     assert_eq!((copies(), rig.device.vram_used(TileId(0))), (before, rest));
     rig.mm.munmap(HostRange::sized(HostVa(DATA), SZ_2M));
     assert_eq!(rig.device.vram_used(TileId(0)), 0);
+}
+
+/// B-4: a protection of one page that is taken back clears the mark of a block in VRAM, which advice then cuts.
+#[test]
+fn advice_leaves_unmarked_pages_in_vram_where_it_goes_by_the_mark() {
+    let expected = [
+        (UnfitVram::OURS, true),
+        (unfit::UPSTREAM, false),
+        (unfit::POSTED, true),
+        (unfit::NONE_BELOW_64K, true),
+        (unfit::EVICT_PARTIAL, false),
+        (unfit::GRANULE, true),
+        (unfit::RETRY_ONCE, true),
+    ];
+    for (n, (rule, served)) in expected.into_iter().enumerate() {
+        for is_marked in [true, false] {
+            let rig = rig(rule);
+            let asid = start(&rig, SZ_64K);
+            assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+            if !is_marked {
+                rig.mm.protect(HostRange::sized(HostVa(DATA + 0xf000), SZ_4K));
+            }
+            let (start, range) = (DATA + 4 * SZ_4K, 5 * SZ_4K);
+            let mut args = Madvise { vm_id: 1, start, range, attr: ATTR_PAT, val: 1, ..Default::default() };
+            assert_eq!(rig.ioctl(nr::MADVISE, &mut args), Ok(0));
+            let stays = rule.cuts_by_mark && !is_marked;
+            assert_eq!(pagemap(&rig, DATA), stays.then_some(T0).flatten(), "rule {n}");
+            let served = served || is_marked;
+            assert_eq!(rig.fault(0, asid, DATA, Access::Write) == FaultAck::Replay, served, "rule {n}");
+            assert_eq!(warnings(&rig), usize::from(!served));
+        }
+    }
+}
+
+/// B-7: a userptr `shift` bytes off over a block in VRAM, of which one page may have come home: what a store through it does.
+fn through_userptr(rule: UnfitVram, shift: u64, one_is_home: bool) -> (bool, bool) {
+    const AT: u64 = 0x2000_0000;
+    let rig = rig(rule);
+    let asid = start(&rig, SZ_64K);
+    assert_eq!(rig.fault(0, asid, DATA, Access::Write), FaultAck::Replay);
+    if one_is_home {
+        let page = HostRange::sized(HostVa(DATA + 0xf000), SZ_4K);
+        rig.mm.dontneed(page);
+        rig.mm.populate(page);
+    }
+    let bind =
+        VmBindOp { op: BIND_OP_MAP_USERPTR, obj_offset: DATA, addr: AT + shift, range: SZ_64K, ..Default::default() };
+    let bind = VmBindOp { pat_index: 3, ..bind };
+    let mut args = VmBind { vm_id: 1, num_binds: 1, bind, ..Default::default() };
+    assert_eq!(rig.ioctl(nr::VM_BIND, &mut args), Ok(0));
+    let served = rig.fault(1, asid, AT + shift, Access::Write) == FaultAck::Replay;
+    assert_eq!(warnings(&rig), usize::from(!served));
+    let leaf = leaf(&rig, 1, asid, AT + shift);
+    assert_eq!(leaf.is_some(), served);
+    let in_vram = leaf.is_some_and(|(_, leaf)| leaf.device);
+    assert_eq!(pagemap(&rig, DATA).is_some(), in_vram || !served);
+    (served, in_vram)
+}
+
+#[test]
+fn a_userptr_shows_vram_where_the_rule_is_upstreams_and_leaves_fit() {
+    let refused = (false, false);
+    let home = (true, false);
+    let expected = [
+        (UnfitVram::OURS, [home, home, home]),
+        (unfit::UPSTREAM, [(true, true), refused, refused]),
+        (unfit::POSTED, [(true, true), refused, refused]),
+        (unfit::NONE_BELOW_64K, [(true, true), refused, refused]),
+        (unfit::EVICT_PARTIAL, [(true, true), refused, refused]),
+        // The collection does not know the GPU's address.
+        (unfit::GRANULE, [(true, true), home, refused]),
+        (unfit::RETRY_ONCE, [(true, true), home, home]),
+    ];
+    for (n, (rule, expected)) in expected.into_iter().enumerate() {
+        let ways = [(0, false), (0, true), (SZ_4K, false)];
+        assert_eq!(ways.map(|(shift, one_is_home)| through_userptr(rule, shift, one_is_home)), expected, "rule {n}");
+    }
 }
 
 #[test]
