@@ -95,7 +95,7 @@ struct Judge {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// A B C D1 D2; without, all of them
+    /// A B C D1 D2 F; without, all of them
     #[arg(value_name = "DEFECT")]
     defects: Vec<String>,
     /// An mbox, a patch, or a folder of patches: judged patch by patch, each with those before it

@@ -38,6 +38,7 @@ const DEFECTS: &[Defect] = &[
     Defect { id: "C", title: "default queue's fence", read: verdict::c, own: &["warn", "unfilled_fences"] },
     Defect { id: "D1", title: "get_pages fails", read: |_| Reading::not_judged("one run an allocation"), own: &[] },
     Defect { id: "D2", title: "half becomes read-only", read: verdict::d2, own: &["endless_retry"] },
+    Defect { id: "F", title: "fork, then a GPU store", read: verdict::f, own: &[] },
 ];
 
 /// What one scene said of one state of the tree.

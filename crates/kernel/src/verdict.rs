@@ -237,6 +237,43 @@ pub(crate) fn d2(facts: &Facts) -> Reading {
     Reading::clean(format!("the handler ends, fault answered 0, {} of {} pages are read", half.kept, half.pages))
 }
 
+/// F: what the GPU writes after a fork must not show in the child.
+pub(crate) fn f(facts: &Facts) -> Reading {
+    if let Some(why) = facts.unjudged() {
+        return Reading::not_judged(why);
+    }
+    let (Some(errno), Some(child), Some(parent)) = (facts.errno("write"), facts.data("child"), facts.data("parent"))
+    else {
+        return Reading::not_judged("the scene did not come to the child's look");
+    };
+    let before = facts.at("where", "before").and_then(|at| at["vram0"].as_u64()).unwrap_or(0);
+    if before != child.pages || child.read != child.pages {
+        let (pages, read) = (child.pages, child.read);
+        return Reading::not_judged(format!(
+            "{before} of {pages} pages were in VRAM at the fork, the child has {read}"
+        ));
+    }
+    if errno != 0 {
+        return Reading::found(vec![answered(errno)]);
+    }
+    if child.kept < child.pages {
+        let shown = child.pages - child.kept;
+        let silent = "no warning, driver says success".to_owned();
+        return Reading::found(vec![
+            format!("the child reads what the GPU wrote after the fork in {shown} of {} pages", child.pages),
+            silent,
+        ]);
+    }
+    if parent.kept < parent.pages {
+        return Reading::found(vec![format!(
+            "LOST {} of {} pages that the GPU wrote",
+            parent.pages - parent.kept,
+            parent.pages
+        )]);
+    }
+    Reading::clean(format!("the child has its {} pages, the process what the GPU wrote", child.pages))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +361,21 @@ mod tests {
         };
         assert_eq!([ends(-1, 0), ends(0, 0), ends(0, 7), ends(-1, 8)], [Outcome::Found; 4]);
         assert_eq!(ends(0, 8), Outcome::Clean);
+    }
+
+    #[test]
+    fn a_child_must_not_see_what_the_gpu_writes_after_the_fork() {
+        let ends = |errno: i32, child: u32, parent: u32| {
+            let data = |step: &str, kept: u32| {
+                format!("{{\"event\":\"data\",\"step\":\"{step}\",\"pages\":4,\"read\":4,\"kept\":{kept}}}")
+            };
+            let fault = format!("{{\"event\":\"fault\",\"step\":\"write\",\"errno\":{errno}}}");
+            let before = "{\"event\":\"where\",\"step\":\"before\",\"vram0\":4}";
+            f(&run(&[before, &fault, &data("child", child), &data("parent", parent), "{\"event\":\"end\"}"])).outcome
+        };
+        assert_eq!([ends(-22, 4, 4), ends(0, 0, 4), ends(0, 4, 3)], [Outcome::Found; 3]);
+        assert_eq!(ends(0, 4, 4), Outcome::Clean);
+        assert_eq!(f(&run(&["{\"event\":\"end\"}"])).outcome, Outcome::NotJudged);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::Path;
 
 const MIGRATE: &str = "drivers/gpu/drm/xe/xe_migrate.c";
 const XE_SYNC: &str = "drivers/gpu/drm/xe/xe_sync.c";
+const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 
 /// A-i: what makes addresses for the copy compares devices and not pagemaps.
 const COMPARE: &[Edit] = &[Edit {
@@ -81,6 +82,15 @@ const COUNT_FILLED: &[Edit] = &[Edit {
     put: "num_fence = current_fence;",
 }];
 
+/// F: a page in VRAM that the CPU may not write is none for a collection that writes.
+const WRITABLE: &[Edit] = &[Edit {
+    file: GPUSVM,
+    behind: "int drm_gpusvm_get_pages(",
+    find: "\t\t\tif (!ctx->allow_mixed &&",
+    put: "\t\t\tif (!ctx->read_only && !(pfns[i] & HMM_PFN_WRITE)) {\n\t\t\t\terr = -EOPNOTSUPP;\n\
+          \t\t\t\tgoto err_unmap;\n\t\t\t}\n\t\t\tif (!ctx->allow_mixed &&",
+}];
+
 /// Each state of a series by its name, with what is said of it.
 fn judged(shop: &Workshop, series: &[Patch], subsets: bool, ids: &[&'static str]) -> Vec<(String, Vec<Verdict>)> {
     let mut all = Vec::new();
@@ -117,7 +127,7 @@ fn cross_tile(shop: &Workshop, tree: &Path) {
 fn remedies_are_judged_as_the_findings_say() {
     let Some((tree, shop)) = given::tree("nothing was judged") else { return };
     cross_tile(&shop, &tree);
-    for (id, edits) in [("B", NO_OWNER), ("C", COUNT_FILLED)] {
+    for (id, edits) in [("B", NO_OWNER), ("C", COUNT_FILLED), ("F", WRITABLE)] {
         let verdicts = states(&shop, &[patch(&tree, id, edits)], id);
         assert_eq!(verdicts[0].outcome, Outcome::Clean, "{}", verdicts[0].line());
     }

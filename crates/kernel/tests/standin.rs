@@ -153,6 +153,8 @@ fn planted_defects_are_found_with_their_evidence() {
         "allocation of 4096 bytes fails: fault acked as success, nothing mapped; 1 other allocations: answered as they should",
     );
     found("D2", "the fault handler does not end (50 looks at the process' memory)");
+    let clean = "the child has its 16 pages, the process what the GPU wrote";
+    assert_eq!(judge(&shop, "F"), (Outcome::Clean, clean.to_owned()));
 }
 
 #[test]

@@ -46,7 +46,7 @@ static unsigned long table(void)
 	return __pa(page_address(k_page_new()));
 }
 
-static pte_t *entry(unsigned long addr)
+pte_t *k_entry(unsigned long addr)
 {
 	p4d_t *p4d = p4d_offset(pgd_offset(mm, addr), addr);
 	pud_t *pud;
@@ -64,7 +64,7 @@ static pte_t *entry(unsigned long addr)
 }
 
 /* The lock of page tables. */
-static spinlock_t *tables_lock(void)
+spinlock_t *k_tables_lock(void)
 {
 	/* With so few CPUs there is one. */
 	BUILD_BUG_ON(IS_ENABLED(CONFIG_SPLIT_PTE_PTLOCKS));
@@ -109,25 +109,31 @@ static pte_t mapping_of(struct folio *folio, struct vm_area_struct *vma, bool wr
 	return write ? pte_mkwrite(pte, vma) : pte_wrprotect(pte);
 }
 
+static void map_again(pte_t *pte, struct folio *from, struct folio *to, struct vm_area_struct *vma)
+{
+	softleaf_t leaf = softleaf_from_pte(*pte);
+
+	if (pte_none(*pte) || pte_present(*pte) || !softleaf_is_migration(leaf) || softleaf_to_pfn(leaf) != folio_pfn(from))
+		return;
+	folio_get(to);
+	atomic_inc(&to->_mapcount);
+	if (!softleaf_is_migration_read(leaf))
+		SetPageAnonExclusive(&to->page);
+	set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
+}
+
 void remove_migration_ptes(struct folio *from, struct folio *to, enum ttu_flags flags)
 {
 	unsigned long addr = from->index << PAGE_SHIFT;
 	struct vm_area_struct *vma = find_vma_intersection(mm, addr, addr + 1);
-	softleaf_t leaf;
-	pte_t *pte;
 
 	if (!vma)
 		return;
-	pte = entry(addr);
-	spin_lock(tables_lock());
-	leaf = softleaf_from_pte(*pte);
-	if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(leaf) && softleaf_to_pfn(leaf) == folio_pfn(from)) {
-		folio_get(to);
-		atomic_inc(&to->_mapcount);
-		SetPageAnonExclusive(&to->page);
-		set_pte(pte, mapping_of(to, vma, softleaf_is_migration_write(leaf)));
-	}
-	spin_unlock(tables_lock());
+	spin_lock(k_tables_lock());
+	map_again(k_entry(addr), from, to, vma);
+	if (k_child_entry(addr))
+		map_again(k_child_entry(addr), from, to, vma);
+	spin_unlock(k_tables_lock());
 }
 
 /* Whether an entry, which is not a migration's, leads to this folio. */
@@ -142,36 +148,48 @@ static bool leads_to(pte_t pte, struct folio *folio)
 }
 
 /* A notice that goes out while a fault is served is what the engine's checks are for. */
-static void notice(struct mmu_notifier_range *range)
+void k_notice(struct mmu_notifier_range *range)
 {
 	if (k_faults_served())
 		kface_reached("memory changed while a fault was served");
 	mmu_notifier_invalidate_range_start(range);
 }
 
-/* The mapping of a folio, by its index: what eviction by frame needs. */
+static void unmap_for_migration(pte_t *pte, struct folio *folio, bool exclusive, struct vm_area_struct *vma)
+{
+	unsigned long pfn = folio_pfn(folio);
+	softleaf_t leaf;
+	bool write;
+
+	if (!leads_to(*pte, folio))
+		return;
+	write = pte_present(*pte) ? pte_write(*pte) : softleaf_is_device_private_write(softleaf_from_pte(*pte));
+	leaf = write ? make_writable_migration_entry(pfn)
+		     : exclusive ? make_readable_exclusive_migration_entry(pfn) : make_readable_migration_entry(pfn);
+	set_pte(pte, swp_entry_to_pte(leaf));
+	folio_remove_rmap_pte(folio, &folio->page, vma);
+	folio_put(folio);
+}
+
+/* The mappings of a folio, by its index: what eviction by frame needs. */
 void try_to_migrate(struct folio *folio, enum ttu_flags flags)
 {
 	unsigned long addr = folio->index << PAGE_SHIFT;
 	struct vm_area_struct *vma = find_vma_intersection(mm, addr, addr + 1);
 	struct mmu_notifier_range range;
-	pte_t *pte = entry(addr);
-	bool write;
+	bool exclusive;
 
 	if (!vma)
 		return;
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr, addr + PAGE_SIZE);
-	notice(&range);
-	spin_lock(tables_lock());
-	if (leads_to(*pte, folio)) {
-		write = pte_present(*pte) ? pte_write(*pte) : softleaf_is_device_private_write(softleaf_from_pte(*pte));
-		ClearPageAnonExclusive(&folio->page);
-		set_pte(pte, swp_entry_to_pte(write ? make_writable_migration_entry(folio_pfn(folio))
-						    : make_readable_exclusive_migration_entry(folio_pfn(folio))));
-		folio_remove_rmap_pte(folio, &folio->page, vma);
-		folio_put(folio);
-	}
-	spin_unlock(tables_lock());
+	k_notice(&range);
+	spin_lock(k_tables_lock());
+	exclusive = PageAnonExclusive(&folio->page);
+	ClearPageAnonExclusive(&folio->page);
+	unmap_for_migration(k_entry(addr), folio, exclusive, vma);
+	if (k_child_entry(addr))
+		unmap_for_migration(k_child_entry(addr), folio, exclusive, vma);
+	spin_unlock(k_tables_lock());
 	mmu_notifier_invalidate_range_end(&range);
 }
 
@@ -248,7 +266,7 @@ static void wait_on_locked(struct page *page)
 {
 	struct folio *folio = page_folio(page);
 
-	spin_unlock(tables_lock());
+	spin_unlock(k_tables_lock());
 	kface_reached("a fault waited for a page that moves");
 	if (folio_test_locked(folio))
 		k_block(folio, "a page that moves");
@@ -256,13 +274,13 @@ static void wait_on_locked(struct page *page)
 
 void migration_entry_wait(struct mm_struct *of, pmd_t *pmd, unsigned long addr)
 {
-	pte_t *pte = entry(addr);
+	pte_t *pte = k_entry(addr);
 
-	spin_lock(tables_lock());
+	spin_lock(k_tables_lock());
 	if (!pte_none(*pte) && !pte_present(*pte) && softleaf_is_migration(softleaf_from_pte(*pte)))
 		wait_on_locked(softleaf_to_page(softleaf_from_pte(*pte)));
 	else
-		spin_unlock(tables_lock());
+		spin_unlock(k_tables_lock());
 }
 
 void folio_copy(struct folio *to, struct folio *from)
@@ -284,7 +302,7 @@ static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long ad
 		return 0;
 	}
 	get_page(page);
-	spin_unlock(tables_lock());
+	spin_unlock(k_tables_lock());
 	kface_reached("a CPU fault migrated a page back");
 	result = page_pgmap(page)->ops->migrate_to_ram(&vmf);
 	unlock_page(page);
@@ -299,32 +317,32 @@ static vm_fault_t fault_hole(struct vm_area_struct *vma, unsigned long addr, pte
 	if (!page || (!vma->anon_vma && __anon_vma_prepare(vma)))
 		return VM_FAULT_OOM;
 	__folio_mark_uptodate(page_folio(page));
-	spin_lock(tables_lock());
+	spin_lock(k_tables_lock());
 	if (!pte_none(*pte)) {
-		spin_unlock(tables_lock());
+		spin_unlock(k_tables_lock());
 		put_page(page);
 		return 0;
 	}
 	folio_add_new_anon_rmap(page_folio(page), vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(page_folio(page), vma);
 	set_pte(pte, mapping_of(page_folio(page), vma, vma->vm_flags & VM_WRITE));
-	spin_unlock(tables_lock());
+	spin_unlock(k_tables_lock());
 	return 0;
 }
 
 vm_fault_t handle_mm_fault(struct vm_area_struct *vma, unsigned long addr, unsigned int flags, struct pt_regs *regs)
 {
-	pte_t *pte = entry(addr);
+	pte_t *pte = k_entry(addr);
 
-	spin_lock(tables_lock());
+	spin_lock(k_tables_lock());
 	if (pte_present(*pte)) {
 		if (flags & FAULT_FLAG_WRITE && vma->vm_flags & VM_WRITE)
-			set_pte(pte, pte_mkwrite(pte_mkdirty(*pte), vma));
-		spin_unlock(tables_lock());
+			return k_fault_shared(vma, addr, pte);
+		spin_unlock(k_tables_lock());
 		return 0;
 	}
 	if (pte_none(*pte)) {
-		spin_unlock(tables_lock());
+		spin_unlock(k_tables_lock());
 		return fault_hole(vma, addr, pte);
 	}
 	if (softleaf_is_device_private(softleaf_from_pte(*pte)))
@@ -342,7 +360,7 @@ int k_cpu_access(unsigned long addr, bool write, unsigned char **byte)
 	for (tries = 0; tries < 32; tries++) {
 		struct vm_area_struct *vma;
 		vm_fault_t result;
-		pte_t *pte = entry(addr);
+		pte_t *pte = k_entry(addr);
 
 		if (pte_present(*pte) && (!write || pte_write(*pte))) {
 			*byte = (unsigned char *)page_address(pfn_to_page(pte_pfn(*pte))) + offset_in_page(addr);
@@ -371,7 +389,7 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte)
 
 bool k_page_writable(unsigned long addr)
 {
-	pte_t *pte = entry(addr);
+	pte_t *pte = k_entry(addr);
 
 	if (pte_none(*pte) || pte_present(*pte))
 		return !pte_none(*pte) && pte_write(*pte);
@@ -380,7 +398,7 @@ bool k_page_writable(unsigned long addr)
 
 int k_page_is(unsigned long addr, unsigned long *pfn)
 {
-	pte_t *pte = entry(addr);
+	pte_t *pte = k_entry(addr);
 
 	if (pte_none(*pte))
 		return 'n';
@@ -396,19 +414,19 @@ int k_page_is(unsigned long addr, unsigned long *pfn)
 static void zap(unsigned long start, unsigned long end)
 {
 	for (; start < end; start += PAGE_SIZE) {
-		pte_t *pte = entry(start);
+		pte_t *pte = k_entry(start);
 		struct page *page = NULL;
 		unsigned long pfn;
 		int what;
 
-		spin_lock(tables_lock());
+		spin_lock(k_tables_lock());
 		what = k_page_is(start, &pfn);
 		set_pte(pte, __pte(0));
 		if (what == 'r' || what == 'd') {
 			page = pfn_to_page(pfn);
 			folio_remove_rmap_pte(page_folio(page), page, NULL);
 		}
-		spin_unlock(tables_lock());
+		spin_unlock(k_tables_lock());
 		if (page)
 			put_page(page);
 	}
@@ -430,7 +448,7 @@ void k_munmap(unsigned long start, unsigned long end)
 	mmap_write_downgrade(mm);
 	if (any) {
 		mmu_notifier_range_init(&range, MMU_NOTIFY_UNMAP, 0, mm, start, end);
-		notice(&range);
+		k_notice(&range);
 		zap(start, end);
 		mmu_notifier_invalidate_range_end(&range);
 	}
@@ -446,7 +464,7 @@ void k_dontneed(unsigned long start, unsigned long end)
 	mmap_read_lock(mm);
 	for (; (vma = find_vma_intersection(mm, start, end)); start = vma->vm_end) {
 		mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, max(start, vma->vm_start), min(end, vma->vm_end));
-		notice(&range);
+		k_notice(&range);
 		zap(max(start, vma->vm_start), min(end, vma->vm_end));
 		mmu_notifier_invalidate_range_end(&range);
 	}
@@ -475,11 +493,11 @@ static void protect_area(struct vm_area_struct *vma, unsigned long start, unsign
 	unsigned long addr;
 
 	mmu_notifier_range_init(&range, MMU_NOTIFY_PROTECTION_VMA, 0, mm, start, end);
-	notice(&range);
+	k_notice(&range);
 	for (addr = start; addr < end; addr += PAGE_SIZE) {
-		spin_lock(tables_lock());
-		protect_entry(entry(addr), vma, write);
-		spin_unlock(tables_lock());
+		spin_lock(k_tables_lock());
+		protect_entry(k_entry(addr), vma, write);
+		spin_unlock(k_tables_lock());
 	}
 	mmu_notifier_invalidate_range_end(&range);
 }

@@ -3,8 +3,7 @@
 #include "xe_svm.h"
 #include "k_scene.h"
 
-/* What the CPU writes at the start of a page. */
-static u64 pattern(unsigned long addr)
+u64 k_stage_pattern(unsigned long addr)
 {
 	return 0x5eed000000000000ULL | addr;
 }
@@ -26,7 +25,7 @@ void k_stage_new(struct k_stage *stage, int tiles, bool needs_64k)
 	for (addr = K_BLOCK; addr < K_BLOCK + K_PAGES * PAGE_SIZE; addr += PAGE_SIZE) {
 		if (k_cpu_touch(addr, &byte))
 			kface_give_up("the CPU cannot write its own memory");
-		*(u64 *)byte = pattern(addr);
+		*(u64 *)byte = k_stage_pattern(addr);
 	}
 	stage->xe = k_xe_new(tiles, needs_64k);
 	stage->vm = k_xe_vm_new(stage->xe);
@@ -51,7 +50,7 @@ int k_stage_fault(struct k_stage *stage, int tile, unsigned long addr, const cha
 	return err;
 }
 
-static void tell_data(const char *step, const char *by, int pages, int read, int kept, u64 found)
+void k_stage_tell_data(const char *step, const char *by, int pages, int read, int kept, u64 found)
 {
 	kface_event("data");
 	kface_text("step", step);
@@ -77,10 +76,10 @@ void k_stage_read_by_tile(struct k_stage *stage, int tile, unsigned long from, i
 		if (kface_gpu_access(tile, stage->vm->usm.asid, addr, 0, &value))
 			continue;
 		found = read++ ? found : value;
-		kept += value == pattern(addr);
+		kept += value == k_stage_pattern(addr);
 	}
 	kface_gpu_records();
-	tell_data(step, by, pages, read, kept, found);
+	k_stage_tell_data(step, by, pages, read, kept, found);
 }
 
 void k_stage_read_by_cpu(unsigned long from, int pages, const char *step)
@@ -95,10 +94,10 @@ void k_stage_read_by_cpu(unsigned long from, int pages, const char *step)
 		if (k_cpu_touch(addr, &byte))
 			continue;
 		found = read++ ? found : *(u64 *)byte;
-		kept += *(u64 *)byte == pattern(addr);
+		kept += *(u64 *)byte == k_stage_pattern(addr);
 	}
 	kface_gpu_records();
-	tell_data(step, "the CPU", pages, read, kept, found);
+	k_stage_tell_data(step, "the CPU", pages, read, kept, found);
 }
 
 /* Which tile's VRAM a device page is of: its pagemap says. */

@@ -20,6 +20,10 @@ int k_stage_fault(struct k_stage *stage, int tile, unsigned long addr, const cha
 /* A read of each page by a tile, through its page tables; told: how many the tile could read, how many held their bytes. */
 void k_stage_read_by_tile(struct k_stage *stage, int tile, unsigned long from, int pages, const char *step);
 void k_stage_read_by_cpu(unsigned long from, int pages, const char *step);
+/* What the CPU writes at the start of a page. */
+u64 k_stage_pattern(unsigned long addr);
+/* Told: of so many pages, how many somebody could read, how many held what they should, and what the first did. */
+void k_stage_tell_data(const char *step, const char *by, int pages, int read, int kept, u64 found);
 void k_stage_where(unsigned long from, int pages, const char *step);
 /* A tile's number for a page in its VRAM, r for system memory, n for nothing, m for one that moves. */
 char k_stage_place(unsigned long addr);

@@ -15,9 +15,9 @@ macro_rules! files {
 /// Headers and sources. Sources of the device (`k_xe*.c`) need the driver's headers.
 pub const FILES: &[File] = files!(
     "kface.h" "k.h" "k_xe.h" "k_area.h" "k_vram.h" "k_books.h" "k_writer.h"
-    "k_warn.c" "k_print.c" "k_order.c" "k_watch.c" "k_lock.c" "k_wait.c" "k_mem.c" "k_task.c" "k_area.c" "k_mm.c" "k_dma.c" "k_drm.c"
+    "k_warn.c" "k_print.c" "k_order.c" "k_watch.c" "k_lock.c" "k_wait.c" "k_mem.c" "k_task.c" "k_area.c" "k_mm.c" "k_fork.c" "k_dma.c" "k_drm.c"
     "k_xe.c" "k_xe_bo.c" "k_xe_job.c" "k_books.c" "k_writer.c" "k_main.c"
-    "k_scene.h" "k_scene.c" "k_scene_a.c" "k_scene_b.c" "k_scene_c.c" "k_scene_d.c" "k_scene_faults.c" "k_scene_life.c" "k_scene_diff.c" "k_scene_glue.c"
+    "k_scene.h" "k_scene.c" "k_scene_a.c" "k_scene_b.c" "k_scene_c.c" "k_scene_d.c" "k_scene_f.c" "k_scene_faults.c" "k_scene_life.c" "k_scene_diff.c" "k_scene_glue.c"
     "k_vram.c" "k_scene_memory.c"
 );
 

@@ -140,6 +140,18 @@ static void scene_a(void)
 	data("home", PAGES, kept);
 }
 
+/* The stand-in has no memory that two processes share: what its parent and its child would see is said as it is. */
+static void scene_f(void)
+{
+	kface_event("where");
+	kface_text("step", "before");
+	kface_number("vram0", PAGES);
+	kface_event_end();
+	fault("write", 0);
+	data("child", PAGES, PAGES);
+	data("parent", PAGES, PAGES);
+}
+
 static void scene_d1(long parameter)
 {
 	int mapped = 0, err;
@@ -290,6 +302,8 @@ static int scene(const char *name, long parameter)
 		scene_d1(parameter);
 	else if (!strcmp(name, "D2"))
 		standin_handle();
+	else if (!strcmp(name, "F"))
+		scene_f();
 	else if (!strcmp(name, "faults"))
 		scene_race();
 	else if (!strcmp(name, "munmap"))
@@ -315,9 +329,9 @@ static int scene(const char *name, long parameter)
 
 static const char *scene_name(int index)
 {
-	static const char *const names[] = { "A", "B", "C", "D1", "D2" };
+	static const char *const names[] = { "A", "B", "C", "D1", "D2", "F" };
 
-	return index < 5 ? names[index] : 0;
+	return index < 6 ? names[index] : 0;
 }
 
 static int bug(unsigned long ip)
