@@ -195,3 +195,17 @@ fn a_mapping_that_two_sides_began_is_moved_and_grown_whole() {
         assert_eq!((run.code, run.out.as_str()), (Some(0), "split: all right\n"), "{way:?}: {}", run.err);
     }
 }
+
+/// F of docs/findings.md: what the GPU stores after a fork is the parent's alone, wherever the block was.
+#[test]
+fn a_child_does_not_read_what_the_gpu_stores_after_the_fork() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("fork");
+    for (options, tile) in [(&[][..], "0"), (&[], "1"), (&["--no-move"], "0"), (&["--hostile"], "1")] {
+        let run = client.run(options, &[tile]);
+        assert_eq!((run.code, run.out.trim()), (Some(0), "FORK ok"), "{options:?}: {}", run.err);
+        assert!(run.count("bans") == 0 && run.report["migrations"].to_string().contains("->VRAM"), "{options:?}");
+    }
+}
