@@ -4,7 +4,8 @@
  *     fork [TILE]
  *
  * Linux 7.2 and 7.3 hand the page that both have to the GPU for writing (docs/findings.md, F). The last line says what the child read:
- * `FORK ok`, or `FORK BAD pages=<n>`: so many of the block's 16 pages held what the GPU stored after the fork. Exit status 0 or 1; 2 where
+ * `FORK ok`, or `FORK BAD pages=<n>`: so many of the block's 16 pages held what the GPU stored after the fork; `FORK BAD lost=<n>`: so
+ * many of the parent's do not hold it. Exit status 0 or 1; 2 where
  * a call failed that must not.
  *
  *     cc -O1 -Wall -Wextra -Werror clients/fork.c -o fork

@@ -221,16 +221,16 @@ impl Program<'_> {
     fn calls(&self, step: &Step) -> Result<Vec<String>, String> {
         let each = |span: &Span, call: &dyn Fn(String) -> String| self.runs(span).into_iter().map(call).collect();
         let is_job = matches!(step.action, Action::Job { .. });
-        if let (false, Fails::Somehow | Fails::With(_)) = (is_job, step.fails) {
+        if step.fails.is_wanted() && !is_job {
             return Err(format!("'{}' cannot be written in C: only a job can be refused there", step.text));
         }
         Ok(match &step.action {
             Action::Job { vm, tile, touches, order, .. } if self.script.vms[*vm].kind == VmKind::Plain => {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
-                let (tile, order, fails) = (tile.tile.0, order_of(*order), u8::from(step.fails != Fails::No));
+                let (tile, order, fails) = (tile.tile.0, order_of(*order), u8::from(step.fails.is_wanted()));
                 let job = format!("plain_job(&v{vm}, {tile}, {writer}, {touches}, {count}, {order})");
                 let mut calls = vec![format!("must({job}, {fails}, \"{}\");", step.text)];
-                calls.extend((step.fails != Fails::No).then(|| format!("plain_replace(&v{vm}, {tile});")));
+                calls.extend(step.fails.is_wanted().then(|| format!("plain_replace(&v{vm}, {tile});")));
                 calls
             }
             Action::Bind { vm, buffer, over: None, apart: false, order } => {
@@ -263,7 +263,7 @@ impl Program<'_> {
                 let (writer, touches, count) = self.touches(Agent::Tile { vm: *vm, tile: *tile }, touches);
                 let (alone, tile) = (u8::from(self.thread == 0), tile.tile.0);
                 let job = format!("job(&scene_vms[{vm}], {tile}, {writer}, {alone}, {touches}, {count})");
-                vec![format!("must({job}, {}, \"{}\");", u8::from(step.fails != Fails::No), step.text)]
+                vec![format!("must({job}, {}, \"{}\");", u8::from(step.fails.is_wanted()), step.text)]
             }
             Action::Cpu(touches) => {
                 let (writer, touches, count) = self.touches(Agent::Cpu, touches);

@@ -258,11 +258,11 @@ pub(crate) fn f(facts: &Facts) -> Reading {
     }
     if child.kept < child.pages {
         let shown = child.pages - child.kept;
-        let silent = "no warning, driver says success".to_owned();
-        return Reading::found(vec![
-            format!("the child reads what the GPU wrote after the fork in {shown} of {} pages", child.pages),
-            silent,
-        ]);
+        let mut evidence =
+            vec![format!("the child reads what the GPU wrote after the fork in {shown} of {} pages", child.pages)];
+        evidence.extend(facts.warnings().is_empty().then(|| "no warning".to_owned()));
+        evidence.push(answered(errno));
+        return Reading::found(evidence);
     }
     if parent.kept < parent.pages {
         return Reading::found(vec![format!(

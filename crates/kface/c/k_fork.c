@@ -75,14 +75,6 @@ void *k_child_page(unsigned long addr)
 	return pte && pte_present(*pte) ? page_address(pfn_to_page(pte_pfn(*pte))) : NULL;
 }
 
-static void replace(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, struct page *old, struct page *new)
-{
-	folio_remove_rmap_pte(page_folio(old), old, vma);
-	folio_add_new_anon_rmap(page_folio(new), vma, addr, RMAP_EXCLUSIVE);
-	folio_add_lru_vma(page_folio(new), vma);
-	set_pte(pte, pte_mkwrite(pte_mkdirty(pfn_pte(page_to_pfn(new), vma->vm_page_prot)), vma));
-}
-
 /* A write to a page that may not be written: it is the process' alone, or a copy is. The page tables are locked, and unlocked on return. */
 vm_fault_t k_fault_shared(struct vm_area_struct *vma, unsigned long addr, pte_t *pte)
 {
@@ -100,8 +92,10 @@ vm_fault_t k_fault_shared(struct vm_area_struct *vma, unsigned long addr, pte_t 
 	get_page(old);
 	spin_unlock(k_tables_lock());
 	new = k_page_new();
-	if (!new)
+	if (!new) {
+		put_page(old);
 		return VM_FAULT_OOM;
+	}
 	memcpy(page_address(new), page_address(old), PAGE_SIZE);
 	__folio_mark_uptodate(page_folio(new));
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, k_mm(), addr, addr + PAGE_SIZE);
@@ -109,7 +103,8 @@ vm_fault_t k_fault_shared(struct vm_area_struct *vma, unsigned long addr, pte_t 
 	spin_lock(k_tables_lock());
 	unused = new;
 	if (pte_same(*pte, seen)) {
-		replace(vma, addr, pte, old, new);
+		folio_remove_rmap_pte(page_folio(old), old, vma);
+		k_map_new(vma, addr, pte, new);
 		unused = old;
 	}
 	spin_unlock(k_tables_lock());

@@ -310,6 +310,13 @@ static vm_fault_t fault_device_page(struct vm_area_struct *vma, unsigned long ad
 	return result;
 }
 
+void k_map_new(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, struct page *page)
+{
+	folio_add_new_anon_rmap(page_folio(page), vma, addr, RMAP_EXCLUSIVE);
+	folio_add_lru_vma(page_folio(page), vma);
+	set_pte(pte, mapping_of(page_folio(page), vma, vma->vm_flags & VM_WRITE));
+}
+
 static vm_fault_t fault_hole(struct vm_area_struct *vma, unsigned long addr, pte_t *pte)
 {
 	struct page *page = k_page_new();
@@ -323,9 +330,7 @@ static vm_fault_t fault_hole(struct vm_area_struct *vma, unsigned long addr, pte
 		put_page(page);
 		return 0;
 	}
-	folio_add_new_anon_rmap(page_folio(page), vma, addr, RMAP_EXCLUSIVE);
-	folio_add_lru_vma(page_folio(page), vma);
-	set_pte(pte, mapping_of(page_folio(page), vma, vma->vm_flags & VM_WRITE));
+	k_map_new(vma, addr, pte, page);
 	spin_unlock(k_tables_lock());
 	return 0;
 }

@@ -35,18 +35,23 @@ void k_stage_new(struct k_stage *stage, int tiles, bool needs_64k)
 	kface_gpu_records();
 }
 
+void k_stage_tell_fault(const char *step, int tile, int err, int jobs)
+{
+	kface_event("fault");
+	kface_text("step", step);
+	kface_number("tile", tile);
+	kface_signed("errno", err);
+	kface_number("jobs", jobs);
+	kface_event_end();
+}
+
 int k_stage_fault(struct k_stage *stage, int tile, unsigned long addr, const char *step)
 {
 	int jobs = k_jobs, err = k_xe_fault(stage->vm, tile, addr, false);
 
 	k_work_run_all();
 	kface_gpu_records();
-	kface_event("fault");
-	kface_text("step", step);
-	kface_number("tile", tile);
-	kface_signed("errno", err);
-	kface_number("jobs", k_jobs - jobs);
-	kface_event_end();
+	k_stage_tell_fault(step, tile, err, k_jobs - jobs);
 	return err;
 }
 

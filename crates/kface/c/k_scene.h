@@ -22,6 +22,8 @@ void k_stage_read_by_tile(struct k_stage *stage, int tile, unsigned long from, i
 void k_stage_read_by_cpu(unsigned long from, int pages, const char *step);
 /* What the CPU writes at the start of a page. */
 u64 k_stage_pattern(unsigned long addr);
+/* Told: what the handler said of a tile's faults, and how many copy jobs there were. */
+void k_stage_tell_fault(const char *step, int tile, int err, int jobs);
 /* Told: of so many pages, how many somebody could read, how many held what they should, and what the first did. */
 void k_stage_tell_data(const char *step, const char *by, int pages, int read, int kept, u64 found);
 void k_stage_where(unsigned long from, int pages, const char *step);

@@ -30,16 +30,12 @@ static int write_page(struct k_stage *stage, unsigned long addr)
 
 static void write_all(struct k_stage *stage)
 {
-	int i, err = 0;
+	int i, err = 0, jobs = k_jobs;
 
 	for (i = 0; i < K_PAGES && !err; i++)
 		err = write_page(stage, K_BLOCK + i * PAGE_SIZE);
 	kface_gpu_records();
-	kface_event("fault");
-	kface_text("step", "write");
-	kface_number("tile", 0);
-	kface_signed("errno", err);
-	kface_event_end();
+	k_stage_tell_fault("write", 0, err, k_jobs - jobs);
 }
 
 static void look(void)

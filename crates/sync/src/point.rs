@@ -12,9 +12,9 @@ pub fn point() {
 
 /// Lets others run. In a loop that waits without a lock, this is what lets the loop end.
 ///
-/// Live it is the shortest sleep there is (50 us, the timer's slack). `sched_yield` gives up a whole slice since Linux 6.18, and where
-/// several threads of two sessions do that in turn, the scheduler was seen to leave all others without a CPU for ten seconds, its own
-/// threads for a minute.
+/// Live it is the shortest sleep there is (50 us, the timer's slack). `sched_yield` gives up a whole slice (`yield_task_fair` of
+/// Linux 7.2), and where several threads of two sessions do that in turn, that of 6.18 was seen to leave all others without a CPU for ten seconds, the
+/// kernel's own threads for a minute.
 pub fn yield_now() {
     #[cfg(feature = "std")]
     {

@@ -389,7 +389,6 @@ fn buffers(script: &Script, checked: &Checked, main: &Program) -> Result<Vec<Buf
     script.buffers.iter().map(create).collect()
 }
 
-/// What may go wrong: in the mm, and in the device.
 pub(super) fn refused(what: &str, error: Errno) -> Finding {
     Finding::Refused { what: format!("{what}: {error}") }
 }

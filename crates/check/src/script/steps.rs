@@ -69,6 +69,13 @@ pub enum Fails {
     With(&'static str),
 }
 
+impl Fails {
+    /// Whether it must.
+    pub fn is_wanted(self) -> bool {
+        self != Self::No
+    }
+}
+
 impl Step {
     pub(super) fn with_text(self, number: usize, line: &str) -> Self {
         let column = 1 + line.chars().take_while(|c| c.is_whitespace()).count();

@@ -140,16 +140,25 @@ static void scene_a(void)
 	data("home", PAGES, kept);
 }
 
-/* The stand-in has no memory that two processes share: what its parent and its child would see is said as it is. */
 static void scene_f(void)
 {
+	static unsigned char had[PAGES], copies[PAGES];
+	int i, kept = 0, stored = 0;
+
 	kface_event("where");
 	kface_text("step", "before");
 	kface_number("vram0", PAGES);
 	kface_event_end();
 	fault("write", 0);
-	data("child", PAGES, PAGES);
-	data("parent", PAGES, PAGES);
+	for (i = 0; i < PAGES; i++) {
+		unsigned char *page = standin_writable(&had[i], &copies[i], 1);
+
+		*page = 1;
+		kept += had[i] == 0;
+		stored += *page == 1;
+	}
+	data("child", PAGES, kept);
+	data("parent", PAGES, stored);
 }
 
 static void scene_d1(long parameter)

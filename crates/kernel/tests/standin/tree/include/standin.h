@@ -26,6 +26,7 @@ void standin_count(int *word);
 void standin_migrate(const unsigned char *from, unsigned char *to, int pages);
 int standin_fault(int *mapped);
 void standin_handle(void);
+unsigned char *standin_writable(unsigned char *page, unsigned char *copy, int is_shared);
 void standin_pt(void);
 void standin_close(void);
 int standin_follow(struct standin_node *node);

@@ -42,6 +42,12 @@ int standin_follow(struct standin_node *node)
 	return *node->next->word;
 }
 
+/* Defect F: a page that a child has, too, is written where it is, and not its copy. */
+unsigned char *standin_writable(unsigned char *page, unsigned char *copy, int is_shared)
+{
+	return page;
+}
+
 /* What the glue reads by the names of a header that lies beside this file. */
 #include "xe_svm.h"
 
