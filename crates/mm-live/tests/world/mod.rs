@@ -249,12 +249,24 @@ pub fn carry(mm: &dyn HostMm, memory: &dyn HostMemory, migration: &mut Migration
     mm.finish(migration);
 }
 
+/// A claim, tried again as an engine does while notifiers are still to be called for what was mapped there before:
+/// `munmap` returns when its event is read, before that.
+fn claim_patiently(mm: &LiveMm, request: &ClaimRequest, migration: &mut Migration) -> Result<Claimed, MmError> {
+    for _ in 0..1_000 {
+        match mm.claim(request, migration) {
+            Err(MmError::Stale) => sync::yield_now(),
+            answer => return answer,
+        }
+    }
+    Err(MmError::Stale)
+}
+
 /// Migrates a range to VRAM; gives the number of pages that moved.
 pub fn migrate_to(mm: &LiveMm, vram: &Vram, window: HostRange) -> usize {
     let Some(mut frames) = vram.alloc(window.pages()) else { return 0 };
     let request = ClaimRequest { range: window, owner: OWNER, toward: Toward::Vram(vram.id), fault: None };
     let mut migration = Migration::default();
-    if mm.claim(&request, &mut migration) != Ok(Claimed::Begun) {
+    if claim_patiently(mm, &request, &mut migration) != Ok(Claimed::Begun) {
         vram.release(frames);
         return 0;
     }
