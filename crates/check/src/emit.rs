@@ -243,6 +243,7 @@ impl Program<'_> {
             Action::Wait(fence) => vec![format!("wait_for(f{fence}, \"wait for {}\");", self.script.fences[*fence])],
             Action::Fill(tile) => vec![format!("fill({});", tile.tile.0)],
             Action::Drain(tile) => vec![format!("drain({});", tile.tile.0)],
+            Action::Tables { .. } => return Err("a program cannot use up page tables".into()),
             Action::Holds(..) => Vec::new(),
             Action::Process { .. } => return Err("another process takes VRAM: start two programs".into()),
             Action::Pin(span) => each(span, &|run| format!("pin({run});")),

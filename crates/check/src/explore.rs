@@ -62,7 +62,8 @@ pub struct Found {
     pub reached: Reached,
     /// Of each scene, in how many of its runs each moment came.
     pub moments: Vec<reach::Moments>,
-    /// Injections that no run met, with the names of their scenes; none where something was found.
+    /// Injections and moments that no run met, with the names of the scenes that are there for them; none where something was
+    /// found.
     pub never_met: Vec<String>,
     /// The first run that broke something.
     pub caught: Option<Caught>,
@@ -135,9 +136,9 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
     let (runs, ended) = (runs.into_inner(), ended.into_inner());
-    let met = search.scripts.iter().zip(&met).filter(|_| caught.is_none() && runs > 0);
-    let never_met = met.flat_map(|(script, met)| never_met(script, met.load(Ordering::Relaxed))).collect();
-    let moments = moments.into_iter().map(|moments| moments.map(AtomicU64::into_inner)).collect();
+    let moments: Vec<reach::Moments> = moments.into_iter().map(|moments| moments.map(AtomicU64::into_inner)).collect();
+    let met = search.scripts.iter().zip(met.into_iter().zip(&moments)).filter(|_| caught.is_none() && runs > 0);
+    let never_met = met.flat_map(|(script, (met, moments))| never_met(script, met.into_inner(), moments)).collect();
     Found { runs, reached, moments, never_met, caught, ended }
 }
 
@@ -150,10 +151,13 @@ fn bits(flags: &[bool]) -> u64 {
     (0..u64::BITS).zip(flags).fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n)
 }
 
-/// Injections of a scene without a bit, in words.
-fn never_met(script: &Script, met: u64) -> Vec<String> {
-    let all = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
-    all.map(|(_, (what, number))| format!("inject {} {number} of scene {}", what.name(), script.name)).collect()
+/// Injections of a scene without a bit, and moments that never came, in words.
+fn never_met(script: &Script, met: u64, moments: &reach::Moments) -> Vec<String> {
+    let injections = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
+    let injections = injections.map(|(_, (what, number))| format!("inject {} {number}", what.name()));
+    let moments = script.meets.iter().filter(|number| moments[**number] == 0);
+    let moments = moments.map(|number| format!("meets {}", reach::MOMENTS[*number].0));
+    injections.chain(moments).map(|what| format!("{what} of scene {}", script.name)).collect()
 }
 
 /// A scene with what is fixed for all of its runs.

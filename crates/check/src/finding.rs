@@ -102,7 +102,7 @@ impl Finding {
     }
 
     /// Which kind of finding it is: what remains the same when a schedule is shrunk.
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::DataLost(lost) if lost.stray_writes > 0 => "data lost, stray writes",
             Self::DataLost(_) => "data lost",
@@ -120,6 +120,7 @@ impl Finding {
             Self::Books(_) => "books",
             Self::Run(Outcome::Deadlock { .. }) => "deadlock",
             Self::Run(Outcome::StepLimit { .. }) => "no end",
+            Self::Run(outcome) if outcome.is_lock_order() => "lock order",
             Self::Run(_) => "panic",
         }
     }

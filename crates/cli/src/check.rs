@@ -186,7 +186,7 @@ pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
             found.runs,
             if found.ended { ", ended by the time" } else { "" },
             found.reached.stale_binds,
-            colour::good("nothing found")
+            merge::nothing_found(found.never_met.len())
         ),
         Some(caught) => {
             can_be_played(&caught.finding)?;
@@ -312,6 +312,7 @@ pub fn json(found: &explore::Found) -> Value {
             "manner": manner_name(caught.manner),
             "plan": caught.plan.to_string(),
             "finding": caught.finding.to_string(),
+            "kind": caught.finding.kind(),
             "step": caught.step,
             "steps": caught.report.steps,
             "trace": format!("{:016x}", caught.report.trace_hash),

@@ -100,11 +100,24 @@ enum Command {
         folder: std::path::PathBuf,
     },
     /// Write a scene as a C program that runs on a real Xe node and under `pontoon run`
-    EmitC {
-        /// Name of a built-in scene, or a file
-        #[arg(value_name = "SCENE", value_parser = check::scene)]
-        scene: std::sync::Arc<::check::script::Script>,
-    },
+    EmitC(EmitC),
+    /// Do something with a scene: `pontoon scene emit-c SCENE` is `pontoon emit-c SCENE`
+    #[command(subcommand)]
+    Scene(SceneCommand),
+}
+
+#[derive(Subcommand)]
+enum SceneCommand {
+    /// Write it as a C program that runs on a real Xe node and under `pontoon run`
+    EmitC(EmitC),
+}
+
+/// Options of `emit-c`.
+#[derive(Args)]
+struct EmitC {
+    /// Name of a built-in scene, or a file
+    #[arg(value_name = "SCENE", value_parser = check::scene)]
+    scene: std::sync::Arc<::check::script::Script>,
 }
 
 /// How pages travel and which variants of the rules run; common to `run` and `tour`.
@@ -162,10 +175,11 @@ fn obey(command: Option<Command>) -> Result<ExitCode> {
         Some(Command::Completions { shell }) => complete(shell),
         Some(Command::Man { folder }) => man(&folder),
         Some(Command::Behaviours) => list_behaviours(),
-        Some(Command::EmitC { scene }) => ::check::emit::c_program(&scene).map_err(anyhow::Error::msg).map(|program| {
+        Some(Command::EmitC(EmitC { scene }) | Command::Scene(SceneCommand::EmitC(EmitC { scene }))) => {
+            let program = ::check::emit::c_program(&scene).map_err(anyhow::Error::msg)?;
             say!("{program}");
-            ExitCode::SUCCESS
-        }),
+            Ok(ExitCode::SUCCESS)
+        }
         Some(Command::Scenes) => {
             check::list();
             Ok(ExitCode::SUCCESS)

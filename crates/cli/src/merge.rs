@@ -1,6 +1,7 @@
 //! `pontoon merge`: what the shards of a check printed with `--json`, joined. Together they are the check that was cut into parts: the
 //! first finding in the order of seeds is the one that is told.
 
+use crate::colour;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -32,10 +33,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let shards = options.files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     let whole = join(&shards)?;
     let (runs, parts) = (&whole["runs"], format!("{} shards{}", shards.len(), ended_by_time(&shards)));
-    let never_met = whole["never_met"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    never_met.for_each(|never| say!("{never}: no run met it"));
+    let never_met: Vec<&str> = whole["never_met"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    never_met.iter().for_each(|never| say!("{never}: no run met it"));
     match &whole["found"] {
-        Value::Null => say!("{parts}, {runs} runs: nothing found"),
+        Value::Null => say!("{parts}, {runs} runs: {}", nothing_found(never_met.len())),
         found => {
             let [scene, finding] = ["scene", "finding"].map(|name| found[name].as_str().unwrap_or_default());
             say!("{parts}, {runs} runs: found in scene {scene} at seed {}\n  {finding}", found["seed"]);
@@ -49,6 +50,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         say!("{whole}");
     }
     Ok(if whole["found"].is_null() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is said of a search that found nothing. Where something never came that a scene is there for, it is no good news.
+pub fn nothing_found(never_met: usize) -> String {
+    match never_met {
+        0 => colour::good("nothing found"),
+        count => colour::bad(&format!("nothing found, and nothing shown of what never came ({count})")),
+    }
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -70,7 +79,7 @@ fn ended_by_time(shards: &[Value]) -> String {
     if ended.is_empty() { String::new() } else { format!(" (ended by the time: {})", ended.join(", ")) }
 }
 
-/// Injections that no shard met.
+/// Injections and moments that no shard met.
 fn never_met(shards: &[Value]) -> Vec<&Value> {
     let of = |shard: &'_ Value| shard["never_met"].as_array().cloned().unwrap_or_default();
     let all = shards.first().and_then(|shard| shard["never_met"].as_array()).into_iter().flatten();

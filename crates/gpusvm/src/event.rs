@@ -114,6 +114,11 @@ pub enum Event {
         /// The address touched.
         addr: HostVa,
     },
+    /// An eviction of an allocation found less in it than the driver chose it for: others brought those pages back first.
+    EvictionOvertaken {
+        /// Pages that others took, as far as the eviction had still seen them; 0 where the allocation was empty already.
+        pages: usize,
+    },
     /// A range's pages were sent to system memory.
     Evicted {
         /// The range.

@@ -254,6 +254,30 @@ pub const VARIANTS: &[Variant] = &[
     },
     Variant {
         key: "plant",
+        name: "window-kept",
+        about: "what one tile pushes to another is mapped on the bus, too, and never unmapped (drm_pagemap_unmap_pages)",
+        apply: Some(|to| to.driver.map_for_push = planted::ends::window_kept),
+    },
+    Variant {
+        key: "plant",
+        name: "unanswered",
+        about: "a fault that is refused is not acknowledged: its job waits for ever (xe_pagefault_queue_work)",
+        apply: Some(|to| to.driver.answers = planted::ends::refusals_unanswered),
+    },
+    Variant {
+        key: "plant",
+        name: "asserted",
+        about: "an assertion fails where a leaf in VRAM is written, under the notifier lock (pte_encode_vma)",
+        apply: Some(|to| to.driver.encode_leaf = planted::ends::leaf_asserted),
+    },
+    Variant {
+        key: "plant",
+        name: "lock-order",
+        about: "mm-live takes the lock of its registrations under that of its books; elsewhere the other way round",
+        apply: Some(|to| to.mm.on_remove = mm_live::planted::lock_order),
+    },
+    Variant {
+        key: "plant",
         name: "discard-ahead",
         about: "mm-live drops pages ahead of a DONTNEED that it was told of",
         apply: Some(|to| to.mm.on_remove = mm_live::planted::discard_ahead),

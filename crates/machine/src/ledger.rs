@@ -15,7 +15,7 @@ use sync::Mutex;
 use sync::rank::{self, Rank};
 use units::{HostRange, TileId};
 use xe_kmd::{Errno, Serviced};
-use xe_spec::fault::Access;
+use xe_spec::fault::{Access, ContextId};
 
 /// Migrations kept in full; later ones are only counted.
 const KEPT: usize = 4096;
@@ -84,8 +84,20 @@ pub struct Book {
     pub collections_overtaken: u64,
     /// Prefetches whose pages changed between two tiles.
     pub prefetches_overtaken: u64,
+    /// Evictions that found less than they were begun for.
+    pub evictions_overtaken: u64,
+    /// Flushes of a TLB while a job ran.
+    pub flushes_beside_jobs: u64,
+    /// Changes of the address space that came to a mirror while a VM ended.
+    pub changes_at_an_end: u64,
+    /// CPU faults that brought pages back while a VM ended.
+    pub cpu_faults_at_an_end: u64,
     /// Ranges that were removed as their memory was gone.
     pub collected: u64,
+    /// VMs that have begun to end, and have not ended.
+    ending: u64,
+    /// Jobs of a context that it was given and did not end.
+    running: BTreeMap<ContextId, u64>,
     /// Counts by tile, direction, cause and size.
     pub stats: Stats,
     /// What debugfs counts, by tile.
@@ -96,6 +108,18 @@ pub struct Book {
     pub refused: Option<GpuFault>,
     /// What programs asked for that the driver does not do: (ioctl number, what), with how often.
     pub stubs: BTreeMap<(u8, &'static str), u64>,
+}
+
+impl Book {
+    /// One job of a context less; what a banned queue left counts no more.
+    fn job_done(&mut self, context: ContextId) {
+        if let Some(left) = self.running.get_mut(&context) {
+            *left -= 1;
+            if *left == 0 {
+                self.running.remove(&context);
+            }
+        }
+    }
 }
 
 /// The shared book.
@@ -163,7 +187,12 @@ impl gpusvm::Observer for Ledger {
                 Event::Migrated { range, from, to, pages, ns, .. } => {
                     keep(&mut book.migrations, Migration { range, from, to, pages, ns });
                 }
-                Event::CpuFault { addr, pages, ns, .. } => keep(&mut book.cpu_faults, (addr.0, pages, ns)),
+                Event::CpuFault { addr, pages, ns, .. } => {
+                    book.cpu_faults_at_an_end += u64::from(book.ending > 0);
+                    keep(&mut book.cpu_faults, (addr.0, pages, ns));
+                }
+                Event::Invalidated { .. } => book.changes_at_an_end += u64::from(book.ending > 0),
+                Event::EvictionOvertaken { .. } => book.evictions_overtaken += 1,
                 Event::Retried { .. } => book.collections_overtaken += 1,
                 _ => {}
             }
@@ -196,7 +225,15 @@ impl xe_kmd::Observer for Ledger {
                 Event::BoEvicted { .. } => book.bo_evictions += 1,
                 Event::PrefetchOvertaken { .. } => book.prefetches_overtaken += 1,
                 Event::Collected { .. } => book.collected += 1,
-                Event::Banned { .. } => book.bans += 1,
+                Event::Banned { context, .. } => {
+                    book.bans += 1;
+                    book.running.remove(&context);
+                }
+                Event::VmEnding { .. } => book.ending += 1,
+                Event::VmClosed { .. } => book.ending = book.ending.saturating_sub(1),
+                Event::JobSubmitted { context, .. } => *book.running.entry(context).or_default() += 1,
+                Event::JobDone { context, .. } => book.job_done(context),
+                Event::TlbFlush { .. } => book.flushes_beside_jobs += u64::from(!book.running.is_empty()),
                 Event::Stub { ioctl, what } => *book.stubs.entry((ioctl, what)).or_default() += 1,
                 _ => {}
             }

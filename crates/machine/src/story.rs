@@ -40,7 +40,7 @@ pub struct Line {
     pub told: Told,
     /// Where in the code of the engine or the driver.
     pub at: Option<&'static Location<'static>>,
-    /// Who else holds locks meanwhile, by number, and what the kernel calls them.
+    /// Who holds locks meanwhile, by number, and what the kernel calls them.
     pub held: Vec<(u32, Vec<&'static str>)>,
 }
 
@@ -85,7 +85,7 @@ impl Story {
 
     fn tell(&self, told: Told, at: Option<&'static Location<'static>>) {
         let Some(here) = sim::here() else { return };
-        let held = held_by_others(here.serial);
+        let held = held();
         sync::unscheduled(|| {
             let watched = self.lines.lock().watched.clone();
             let noticed: Vec<Vec<Record>> = watched.iter().map(|(gpu, told)| records(gpu, *told)).collect();
@@ -101,11 +101,11 @@ impl Story {
     }
 }
 
-/// Locks that have a name, of all tasks but one.
-fn held_by_others(serial: u32) -> Vec<(u32, Vec<&'static str>)> {
+/// Locks that have a name, of all tasks.
+fn held() -> Vec<(u32, Vec<&'static str>)> {
     let named = |ranks: Vec<Rank>| ranks.into_iter().filter_map(xe_kmd::lock_name).collect::<Vec<_>>();
-    let others = sim::holders().into_iter().filter(|holder| holder.serial != serial);
-    others.map(|holder| (holder.serial, named(holder.ranks))).filter(|(_, names)| !names.is_empty()).collect()
+    let all = sim::holders().into_iter().map(|holder| (holder.serial, named(holder.ranks)));
+    all.filter(|(_, names)| !names.is_empty()).collect()
 }
 
 /// What a device has noticed since so many records were told.

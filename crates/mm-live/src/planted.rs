@@ -19,6 +19,15 @@ pub fn discard_ahead(mm: &LiveMm, range: HostRange) {
     }
 }
 
+/// Takes two locks the other way round than all others do; what is done under them is right.
+pub fn lock_order(mm: &LiveMm, range: HostRange) {
+    {
+        let _books = mm.books.lock();
+        let _one_at_a_time = mm.registration.lock();
+    }
+    mm.set_aside(range);
+}
+
 /// A new notifier is not counted into invalidations that run: what is looked up in the middle of one is bound.
 pub const fn insert_uncounted(_running: HostRange, _notifier: HostRange) -> bool {
     false

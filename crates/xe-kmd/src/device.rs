@@ -250,6 +250,13 @@ impl Device {
         self.shared.gpu.tile(tile).map_or(0, |tile| tile.tables.used())
     }
 
+    /// Whether whoever wants a page table of a tile is told that there is none: what a checker has run short.
+    pub fn hold_tables(&self, tile: TileId, held: bool) {
+        if let Some(tile) = self.shared.gpu.tile(tile) {
+            tile.tables.hold(held);
+        }
+    }
+
     /// Platform facts.
     pub fn platform(&self) -> &'static Platform {
         self.shared.gpu.platform

@@ -154,6 +154,11 @@ pub enum Event {
         /// Its address space.
         asid: Asid,
     },
+    /// A VM begins to end: from here to [`VmClosed`](Self::VmClosed) what still comes for it meets it half gone.
+    VmEnding {
+        /// Its address space.
+        asid: Asid,
+    },
     /// A VM is closed.
     VmClosed {
         /// Its address space.

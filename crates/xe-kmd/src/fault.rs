@@ -120,5 +120,7 @@ fn ack(shared: &Shared, fault: &Queued, outcome: Result<Serviced, Errno>) {
         outcome,
         ns: now_ns() - fault.since_ns,
     });
-    shared.gpu.hw.fault_ack(record.slot, ack);
+    if (shared.gpu.rules.answers)(ack) {
+        shared.gpu.hw.fault_ack(record.slot, ack);
+    }
 }

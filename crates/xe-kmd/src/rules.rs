@@ -6,7 +6,7 @@
 
 use gpusvm::FromOthers;
 use units::{Dpa, GpuRange, HostFrame, Iova, TileId};
-use xe_spec::fault::Asid;
+use xe_spec::fault::{Asid, FaultAck};
 use xe_spec::pte::Leaf;
 
 use crate::errno::Errno;
@@ -106,6 +106,8 @@ pub struct Rules {
     pub encode_leaf: fn(&Leaf, level: u8) -> u64,
     /// What a zap does to a tile's TLB. Upstream: `xe_tlb_inval_range`.
     pub flush: fn(&dyn Hw, TileId, Asid, GpuRange),
+    /// Whether a fault is answered, by its answer: each is. Upstream: `xe_pagefault_queue_work` (`ack_fault`).
+    pub answers: fn(FaultAck) -> bool,
     /// What a bind without work for page tables signals behind, for so many tiles and the VM's default queue or another:
     /// in each slot the tile whose last job's fence is put there. Upstream: `xe_sync_in_fence_get`.
     pub bind_fence_slots: fn(tiles: usize, is_default: bool) -> Vec<Option<usize>>,
@@ -130,6 +132,7 @@ impl Rules {
         map_for_push: |_, dpa, _, _| Some(Mapped::Vram(dpa)),
         encode_leaf: Leaf::encode,
         flush: crate::tlb_inval::flush,
+        answers: |_| true,
         bind_fence_slots: fences_of_all_tiles,
         bind_lines: |tiles| tiles,
         unfit_vram: UnfitVram::OURS,

@@ -206,6 +206,7 @@ impl Vm {
             if std::mem::replace(&mut state.closed, true) {
                 return;
             }
+            self.shared.gpu.emit(Event::VmEnding { asid: self.asid });
             // Their BOs may end with them: not before nothing translates to these any more.
             let vmas = std::mem::take(&mut state.vmas);
             self.space.close();

@@ -8,6 +8,7 @@ mod words;
 
 use crate::script::Script;
 use machine::story::Line;
+use std::collections::BTreeMap;
 use units::HostRange;
 
 /// The widest line of a mail.
@@ -71,10 +72,14 @@ pub fn rows(names: &Names<'_>, lines: &[Line]) -> Rows {
     actors.dedup();
     let column = |serial| actors.iter().position(|(known, _)| *known == serial);
     let (mut rows, mut known): (Vec<Row>, Vec<(u32, Vec<&'static str>)>) = (Vec::new(), Vec::new());
-    for (line, text, function) in told {
+    let mut own = Own::default();
+    for (line, mut text, function) in told {
         let step = line.here.step;
         known.retain(|(serial, _)| *serial != line.here.serial);
-        for (serial, locks) in line.held {
+        if function != NOTICED && !function.is_empty() {
+            text += &own.holding(&line);
+        }
+        for (serial, locks) in line.held.into_iter().filter(|(serial, _)| *serial != line.here.serial) {
             let Some(column) = column(serial).filter(|_| !known.contains(&(serial, locks.clone()))) else { continue };
             let text = format!("is stopped and holds {}", locks.join(", "));
             rows.push(Row { column, step, text, function: "" });
@@ -85,6 +90,22 @@ pub fn rows(names: &Names<'_>, lines: &[Line]) -> Rows {
     }
     let name = |name| if name == "root" { "main thread" } else { name };
     Rows { actors: actors.into_iter().map(|(_, actor)| name(actor)).collect(), rows }
+}
+
+/// Which locks each actor held when it did something last, by its number.
+#[derive(Default)]
+struct Own(BTreeMap<u32, Vec<&'static str>>);
+
+impl Own {
+    /// What the actor of a line holds, in words; nothing where that is what it held before.
+    fn holding(&mut self, line: &Line) -> String {
+        let serial = line.here.serial;
+        let held =
+            line.held.iter().find(|(other, _)| *other == serial).map_or_else(Vec::new, |(_, locks)| locks.clone());
+        let told = if held.is_empty() { "no lock".into() } else { held.join(", ") };
+        let is_new = self.0.insert(serial, held.clone()).unwrap_or_default() != held;
+        if is_new { format!(", holding {told}") } else { String::new() }
+    }
 }
 
 /// The story as lines of text.

@@ -7,7 +7,7 @@ use machine::{RetryStep, stats::Stats};
 type Moment = (&'static str, fn(&Book) -> u64);
 
 /// All of them.
-pub const MOMENTS: [Moment; 14] = [
+pub const MOMENTS: [Moment; 18] = [
     ("binds overtaken", |book| book.stats.retries_of(RetryStep::Bind)),
     ("collections refused", |book| book.stats.retries_of(RetryStep::Pages)),
     ("collections overtaken", |book| book.collections_overtaken),
@@ -20,12 +20,21 @@ pub const MOMENTS: [Moment; 14] = [
     ("CPU faults deferred", |book| book.stats.cpu_faults_deferred),
     ("GPU faults served already", |book| book.stats.tiles.values().map(|tile| tile.valid).sum()),
     ("GPU faults refused", |book| book.stats.gpu_faults_refused()),
+    ("flushes beside jobs", |book| book.flushes_beside_jobs),
+    ("evictions overtaken", |book| book.evictions_overtaken),
+    ("changes while a VM ends", |book| book.changes_at_an_end),
+    ("CPU faults while a VM ends", |book| book.cpu_faults_at_an_end),
     ("ranges collected", |book| book.collected),
     ("queues banned", |book| book.bans),
 ];
 
 fn failed(stats: &Stats, why: &str) -> u64 {
     stats.failed.get(why).copied().unwrap_or(0)
+}
+
+/// The number of the moment of that name.
+pub fn named(name: &str) -> Option<usize> {
+    MOMENTS.iter().position(|(known, _)| *known == name)
 }
 
 /// How often each came.

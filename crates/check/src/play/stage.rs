@@ -254,6 +254,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Nobody gets a page table of a tile; or those that are free are to be had again.
+    pub fn hold_tables(&self, node: Node, held: bool) -> Result<(), Finding> {
+        let Node { device, tile } = self.vram_node(node);
+        let device = self.checked.device(device).map(|core| core.device());
+        device.into_iter().for_each(|device| device.hold_tables(tile, held));
+        Ok(())
+    }
+
     /// Another process takes VRAM, or gives some back.
     pub fn neighbour(&self, takes: bool, node: Node, bytes: u64) -> Result<(), Finding> {
         let Some(neighbour) = self.checked.neighbour() else { return Ok(()) };
@@ -357,7 +365,7 @@ impl Stage {
             let _ = self.close_vm(&self.main, index);
         }
         for node in self.script.nodes() {
-            let _ = self.drain(&self.main, node);
+            let _ = self.drain(&self.main, node).and_then(|()| self.hold_tables(node, false));
         }
         self.main.iter().for_each(|program| program.file().close());
         self.checked.cores().for_each(|core| core.engines().stop());

@@ -3,6 +3,7 @@
 use crate::finding::Finding;
 use crate::script::Counted;
 use machine::checked::Checked;
+use machine::story::Where;
 use machine::wiring::Core;
 use std::ops::RangeInclusive;
 
@@ -30,6 +31,8 @@ impl Tally {
                 Counted::Retries => stats.retries.values().sum(),
                 Counted::Stranded => stats.retries.get("migrate").copied().unwrap_or(0),
                 Counted::Deferrals => stats.cpu_faults_deferred,
+                Counted::Pushes => stats.flow_of(super::is_between_tiles).times,
+                Counted::Returns => stats.flow_of(|way| way.to == Where::System).times,
                 Counted::Migrations => stats.flow_of(|_| true).times,
                 Counted::Flushes => stats.tiles.values().map(|tile| tile.flushes).sum(),
             }))

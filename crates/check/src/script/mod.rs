@@ -18,14 +18,16 @@
 //! thread does one after another (`first`, `then`), or a group of threads (`thread NAME`) that run at the same time. A
 //! phase ends when all its threads have ended. `docs/scenes.md` has the whole language.
 //!
-//! `lex` cuts a line into words, `cursor` reads them, `parse` makes the [`Script`], `steps` its steps. Every error names
+//! `lex` cuts a line into words, `cursor` reads them, `parse` makes the [`Script`], `steps` its steps, `named` has names. Every error names
 //! line and column.
 
 mod cursor;
 mod lex;
+mod named;
 mod parse;
 mod steps;
 
+pub use named::{Counted, Injected};
 pub(crate) use parse::MOST_QUEUES;
 pub use steps::Fails;
 
@@ -58,6 +60,8 @@ pub struct Script {
     pub writers: Vec<Writer>,
     /// What may go wrong, and how often.
     pub injections: Vec<(Injected, u64)>,
+    /// Moments that it is there for, by their number in [`MOMENTS`](crate::play::reach::MOMENTS).
+    pub meets: Vec<usize>,
     /// Queues that each VM has on a tile, each on an engine of its own; a thread has that of its number, counted round.
     pub queues: usize,
     /// Whether time may pass while others work.
@@ -289,55 +293,6 @@ pub enum Home {
     Default,
 }
 
-/// What may go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Injected {
-    /// Page copies of the device: the one of this number fails.
-    CopyFails,
-    /// Page copies of the device: the one of this number ends its job without a word.
-    CopyStops,
-    /// Bus mappings: the one of this number is refused.
-    MapFails,
-    /// Walks that find a page: what the one of this number finds is lost for good.
-    LosePage,
-    /// The mmap lock takes so many nanoseconds.
-    Slow,
-    /// Mappings that somebody else watches.
-    Strangers,
-    /// The TLB takes so many nanoseconds to act on a flush.
-    FlushDelay,
-    /// Batches of pages that end early.
-    Cuts,
-    /// Calls that do not get their locks.
-    Refusals,
-    /// Pages that somebody holds for a moment.
-    Busy,
-    /// Allocations that fail.
-    Shortages,
-}
-
-impl Injected {
-    /// Each with its name.
-    pub const ALL: [(&'static str, Self); 11] = [
-        ("copy-fails", Self::CopyFails),
-        ("copy-stops", Self::CopyStops),
-        ("map-fails", Self::MapFails),
-        ("lose-page", Self::LosePage),
-        ("flush-delay", Self::FlushDelay),
-        ("slow", Self::Slow),
-        ("cuts", Self::Cuts),
-        ("refusals", Self::Refusals),
-        ("busy", Self::Busy),
-        ("shortages", Self::Shortages),
-        ("strangers", Self::Strangers),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, injected)| *injected == self).map_or("", |(name, _)| name)
-    }
-}
-
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -446,6 +401,13 @@ pub enum Action {
     Fill(Node),
     /// They are given back.
     Drain(Node),
+    /// Whoever wants a page table of that tile is told that there is none; or not any more.
+    Tables {
+        /// Which tile.
+        tile: Node,
+        /// Whether they are held.
+        held: bool,
+    },
     /// So many bytes of a tile's VRAM are taken, when all that changed has been settled.
     Holds(Node, u64),
     /// Another process takes so many bytes of a tile's VRAM, or gives them back.
@@ -463,46 +425,6 @@ pub enum Action {
     Rest,
     /// No VM knows anything of this memory any more.
     Forgotten(Span),
-}
-
-/// What a scene counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    /// GPU faults that were answered.
-    Faults,
-    /// Of these, refused.
-    Refusals,
-    /// Faults of leaves that are there and do not allow the access.
-    Violations,
-    /// Rounds of faults that did not serve.
-    Retries,
-    /// Those of them in which pages could not be brought to the VRAM that an atomic needs.
-    Stranded,
-    /// Touches of a CPU that were told to come later.
-    Deferrals,
-    /// Migrations.
-    Migrations,
-    /// TLB flushes.
-    Flushes,
-}
-
-impl Counted {
-    /// Each with its name.
-    pub const ALL: [(&'static str, Self); 8] = [
-        ("faults", Self::Faults),
-        ("refusals", Self::Refusals),
-        ("violations", Self::Violations),
-        ("retries", Self::Retries),
-        ("stranded", Self::Stranded),
-        ("deferrals", Self::Deferrals),
-        ("migrations", Self::Migrations),
-        ("flushes", Self::Flushes),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, counted)| *counted == self).map_or("", |(name, _)| name)
-    }
 }
 
 /// Why a text is no scene.

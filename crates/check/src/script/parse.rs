@@ -3,6 +3,7 @@
 use super::cursor::{Cursor, card, node};
 use super::lex::without_comment;
 use super::{Buffer, Injected, Memory, MemoryKind, Phase, Script, ScriptError, Thread, Vm, VmKind, steps};
+use crate::play::reach;
 use machine::interconnect::DeviceId;
 use machine::profile::MAX_DEVICES;
 use machine::topology::{Topology, small};
@@ -72,6 +73,7 @@ fn empty(name: &str, text: &str) -> Script {
         fences: Vec::new(),
         writers: Vec::new(),
         injections: Vec::new(),
+        meets: Vec::new(),
         queues: 1,
         races_time: false,
         phases: Vec::new(),
@@ -109,6 +111,10 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, count: &mut Count)
         }
         "buffer" => buffer(at, script)?,
         "inject" => inject(at, script)?,
+        "meets" => {
+            script.meets.push(moment(at, line.trim_start_matches("meets").trim())?);
+            return Ok(());
+        }
         "queues" => {
             script.queues = at.number("how many queues")? as usize;
             if !(1..=MOST_QUEUES).contains(&script.queues) {
@@ -135,7 +141,7 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, count: &mut Count)
             }
         }
         word => {
-            let known = "shows, device, memory, userptr, vm, buffer, inject, queues, races, first, then, thread (steps are indented)";
+            let known = "shows, device, memory, userptr, vm, buffer, inject, meets, queues, races, first, then, thread (steps are indented)";
             return Err(at.error_before(format!("'{word}' begins no line of a scene; there are: {known}")));
         }
     }
@@ -253,6 +259,14 @@ fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
     Ok(())
 }
 
+/// The number of a moment.
+fn moment(at: &Cursor<'_>, name: &str) -> Result<usize, ScriptError> {
+    reach::named(name).ok_or_else(|| {
+        let names: Vec<&str> = reach::MOMENTS.iter().map(|(name, _)| *name).collect();
+        at.error(format!("'{name}' is no moment that is counted; there are: {}", names.join(", ")))
+    })
+}
+
 fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptError> {
     let fits = name.starts_with(|c: char| c.is_ascii_alphabetic()) && !name.contains('.');
     let mut all = (script.memories.iter().map(|memory| &memory.name))
@@ -315,6 +329,7 @@ mod tests {
             ("device pvc-1t x2\nfirst\n  close card2", "s:3:9: there is no 'card2'"),
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
+            ("meets luck\nfirst\n  rest", "s:1:7: 'luck' is no moment that is counted; there are: binds overtaken,"),
             ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
             ("first\n  counts faults 3..1", "s:2:20: nothing happens 3 times at least and 1 at most"),
             ("vm p plain\nbuffer d 64K\nbuffer e 128K\nfirst\n  bind p d over e", "s:5:17: a buffer is bound over"),

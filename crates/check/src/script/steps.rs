@@ -162,8 +162,14 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
             Action::Hide(vm, span, beside)
         }
         "wait" => Action::Wait(fence(at, script)?),
-        "fill" => Action::Fill(vram(at, script)?),
-        "drain" => Action::Drain(vram(at, script)?),
+        "fill" | "drain" => {
+            let tile = vram(at, script)?;
+            match (word, at.take("tables")) {
+                (_, true) => Action::Tables { tile, held: word == "fill" },
+                ("fill", false) => Action::Fill(tile),
+                (_, false) => Action::Drain(tile),
+            }
+        }
         "holds" => Action::Holds(vram(at, script)?, at.size()?),
         "process" => process(at, script)?,
         "counts" => Action::Counts(counts(at)?),

@@ -133,6 +133,30 @@ fn every_command_of_a_search_has_a_line_for_scripts() {
     assert!(text.contains("none.html is not written") && !page.exists(), "{text}");
 }
 
+/// What ends a run otherwise than by its data is a finding like any other: the command goes on, says which, and exits with 1. So is
+/// the race that a search looked for and did not meet told.
+#[test]
+fn leaks_deadlocks_and_panics_are_findings_of_a_search() {
+    for (behaviour, scene, manner, kind) in [
+        ("plant=window-kept", "a-1", "linux", "leak"),
+        ("plant=unanswered", "d-6", "linux", "deadlock"),
+        ("plant=asserted", "a-1", "linux", "panic"),
+        ("plant=lock-order", "emptied", "userfaultfd", "lock order"),
+    ] {
+        let search = ["check", scene, "--behaviour", behaviour, "--manner", manner, "--seeds", "0..5", "--json"];
+        let (code, text) = run(&search);
+        let found = &last_line(&text)["found"];
+        assert_eq!((code, &found["kind"], &found["replays"]), (Some(1), &kind.into(), &true.into()), "{text}");
+    }
+    let (code, text) = run(&["check", "r-16", "--seeds", "0..1", "--manner", "linux"]);
+    assert!(code == Some(0) && text.contains("nothing found"), "{text}");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let scene = dir.path().join("own.scene");
+    std::fs::write(&scene, "memory b 64K\nmeets queues banned\nfirst\n  tile0 write b\n").expect("a file");
+    let (code, text) = run(&["check", scene.to_str().expect("text"), "--seeds", "0..4"]);
+    assert!(code == Some(0) && text.contains("nothing found, and nothing shown of what never came (1)"), "{text}");
+}
+
 /// Nobody reads a verdict by its colour alone, and a file gets none unless it is asked for.
 #[test]
 fn colour_comes_where_it_is_asked_for() {

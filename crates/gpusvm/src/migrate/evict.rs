@@ -12,7 +12,7 @@ use crate::event::{Event, Where, Why};
 use crate::pagemap::Pagemap;
 use crate::scratch::Buffers;
 use crate::zdd::ZddView;
-use hostmm::{DevicePage, HostMm, Part};
+use hostmm::{DevicePage, DeviceRun, HostMm, Part};
 use units::HostRange;
 
 /// How often an allocation is tried to be emptied.
@@ -23,7 +23,10 @@ impl Pagemap {
     /// more, and it is released as soon as nobody else looks at it. `Busy`: some stayed, after three attempts.
     /// An allocation that is gone already is `Ok`. Call with no lock held that notifier callbacks take.
     pub fn evict_to_ram(&self, page: DevicePage) -> Result<(), MigrateError> {
-        let Some(zdd) = self.zdds.get(page) else { return Ok(()) };
+        let Some(zdd) = self.zdds.get(page) else {
+            self.observer.event(&Event::EvictionOvertaken { pages: 0 });
+            return Ok(());
+        };
         let evicted = self.evict_zdd(&zdd);
         self.release(self.zdds.put(zdd.key));
         evicted
@@ -32,20 +35,29 @@ impl Pagemap {
     fn evict_zdd(&self, zdd: &ZddView) -> Result<(), MigrateError> {
         let mm = self.mm.upgrade().ok_or(MigrateError::Gone)?;
         let mut buffers = self.scratch.take();
-        let mut last = MigrateError::Busy;
+        let (mut last, mut first_seen, mut carried) = (MigrateError::Busy, None, 0);
         for _ in 0..ATTEMPTS {
             if !self.zdds.live_runs(zdd.key, &mut buffers.work.live) {
-                return Ok(());
+                break;
             }
+            first_seen.get_or_insert_with(|| pages_of(&buffers.work.live));
             match self.evict_once(&*mm, &mut buffers) {
-                Ok(()) => {}
+                Ok(pages) => carried += pages,
                 Err(error) => last = error,
             }
         }
-        if self.zdds.live_runs(zdd.key, &mut buffers.work.live) { Err(last) } else { Ok(()) }
+        if self.zdds.live_runs(zdd.key, &mut buffers.work.live) {
+            return Err(last);
+        }
+        let by_others = first_seen.map(|seen: usize| seen.saturating_sub(carried));
+        if by_others != Some(0) {
+            self.observer.event(&Event::EvictionOvertaken { pages: by_others.unwrap_or(0) });
+        }
+        Ok(())
     }
 
-    fn evict_once(&self, mm: &dyn HostMm, buffers: &mut Buffers) -> Result<(), MigrateError> {
+    /// One attempt; the pages that it carried.
+    fn evict_once(&self, mm: &dyn HostMm, buffers: &mut Buffers) -> Result<usize, MigrateError> {
         let start_ns = sync::time::now_ns();
         let Buffers { migration, work } = buffers;
         let claim = Claim::by_page(mm, &work.live, migration)?;
@@ -58,8 +70,12 @@ impl Pagemap {
             let ns = sync::time::now_ns().saturating_sub(start_ns);
             self.observer.event(&Event::Migrated { range, from, to, why: Why::Evicted, pages, carried: pages, ns });
         }
-        Ok(())
+        Ok(pages)
     }
+}
+
+fn pages_of(runs: &[DeviceRun]) -> usize {
+    runs.iter().map(|run| run.pages).sum()
 }
 
 /// The smallest range around all `parts`.

@@ -2,6 +2,7 @@
 
 use super::UnlockRule;
 use super::op::Op;
+use super::report::LOCK_ORDER;
 use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
 use super::state::Next;
@@ -391,7 +392,7 @@ fn breaks_rank(rank: Rank, held: u64, floor: Rank) -> bool {
 #[cold]
 fn blame_rank(rank: Rank, held: u64, floor: Rank) -> ! {
     if rank < floor {
-        panic!("a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
+        panic!("{LOCK_ORDER}a reader took a lock that it may have to wait for: {rank:?} is below {floor:?}");
     }
-    panic!("lock order: a lock of rank {rank:?} was taken under one of rank {:?}", Rank::highest(held));
+    panic!("{LOCK_ORDER}a lock of rank {rank:?} was taken under one of rank {:?}", Rank::highest(held));
 }

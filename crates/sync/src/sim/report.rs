@@ -41,10 +41,19 @@ pub enum Outcome {
     Cut,
 }
 
+/// How the message of a task begins that broke a rule of [`crate::rank`].
+pub(super) const LOCK_ORDER: &str = "lock order: ";
+
 impl Outcome {
     /// Whether it is something to report.
     pub fn is_finding(&self) -> bool {
         !matches!(self, Outcome::Finished | Outcome::Cut)
+    }
+
+    /// Whether a rule of [`crate::rank`] was broken: two locks were taken the wrong way round, or a reader took one that it may have
+    /// to wait for. No deadlock has come of it yet.
+    pub fn is_lock_order(&self) -> bool {
+        matches!(self, Outcome::Panicked { message, .. } if message.starts_with(LOCK_ORDER))
     }
 }
 

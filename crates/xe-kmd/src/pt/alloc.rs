@@ -27,17 +27,25 @@ struct Free {
     /// First table that was never given.
     next: Dpa,
     end: Dpa,
+    /// Nobody gets one.
+    held: bool,
 }
 
 impl TablePool {
     /// A pool of `bytes` bytes from `base`.
     pub(crate) const fn new(base: Dpa, bytes: u64) -> Self {
-        Self { base, free: mutex(ranks::POOL, Free { back: Vec::new(), next: base, end: base.add(bytes) }) }
+        Self {
+            base,
+            free: mutex(ranks::POOL, Free { back: Vec::new(), next: base, end: base.add(bytes), held: false }),
+        }
     }
 
-    /// An empty table; `None` where the pool is used up.
+    /// An empty table; `None` where the pool is used up, or held.
     pub(crate) fn alloc(&self) -> Option<Dpa> {
         let mut free = self.free.lock();
+        if free.held {
+            return None;
+        }
         if let Some(table) = free.back.pop() {
             return Some(table);
         }
@@ -47,6 +55,11 @@ impl TablePool {
         let table = free.next;
         free.next = table.add(TABLE_BYTES);
         Some(table)
+    }
+
+    /// From now on nobody gets a table, or whoever asks does again.
+    pub(crate) fn hold(&self, held: bool) {
+        self.free.lock().held = held;
     }
 
     /// Tables that were given and did not come back.
