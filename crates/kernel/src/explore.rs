@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it waits for other processes, and no checker schedules that")]
 
+use crate::judge::GRADE;
 use crate::places::Places;
 use crate::verdict::Outcome;
 use crate::workshop::{Built, Workshop};
@@ -123,6 +124,9 @@ pub struct Finding {
     seeds: BTreeSet<u64>,
 }
 
+/// What exploring never says.
+pub const LIMITS: &str = "GPU reset, firmware, weak memory, allocations that fail";
+
 /// What a search came to.
 #[derive(Default)]
 pub struct Explored {
@@ -148,6 +152,22 @@ impl Explored {
             (true, true) => Outcome::Clean,
             (true, false) => Outcome::NotJudged,
         }
+    }
+
+    /// Lines for programs: one a finding, one a reason that kept runs from being judged, the last of the whole search. `about` is
+    /// what all of them have, an object.
+    pub fn json(&self, about: &Value) -> Vec<Value> {
+        let line =
+            |outcome: Outcome, more: Value| with(about, json!({"outcome": outcome.word(), "grade": GRADE}), more);
+        let found = self.found.iter().map(|finding| {
+            line(Outcome::Found, json!({"evidence": finding.text, "runs": finding.runs, "seed": finding.seed}))
+        });
+        let left = self.not_judged.iter();
+        let left = left.map(|(why, runs)| line(Outcome::NotJudged, json!({"evidence": why, "runs": runs})));
+        let all = json!({
+            "schedules": self.runs, "points": self.points, "reached": self.reached, "missed": self.missed, "not_judged": LIMITS,
+        });
+        found.chain(left).chain([line(self.outcome(), all)]).collect()
     }
 
     /// Adds a line of a runner's.
@@ -188,6 +208,12 @@ pub(crate) fn why_not_judged(event: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Objects, put together.
+pub(crate) fn with(about: &Value, some: Value, more: Value) -> Value {
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    Value::Object([about, &some, &more].into_iter().flat_map(fields).collect())
 }
 
 /// SIGINT, SIGKILL (of memory that is short, too), SIGALRM, SIGTERM: they say nothing of the code.

@@ -279,7 +279,7 @@ fn plays_the_same_behind_others(shop: &Workshop) {
             let alone = shop.explain(&built, scene, 1, seed..seed + 1, Accesses::Marked).expect("told");
             let behind = shop.explain(&built, scene, 1, 0..seed + 1, Accesses::Marked).expect("told");
             assert!(alone.run.is_some(), "{scene} {seed} comes to its end");
-            assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
+            assert_eq!((alone.run, alone.steps), (behind.run, behind.steps), "{scene} {seed}");
         }
     }
 }
@@ -299,8 +299,8 @@ fn is_found(shop: &Workshop, tree: &Path, mutant: &Mutant) -> bool {
     let [once, again] =
         [(); 2].map(|()| shop.explain(&built, mutant.scene, 1, seed..seed + 1, Accesses::Marked).expect("told"));
     let again_said = format!("!!! {}", first.text);
-    assert!(once.lines.contains(&again_said), "{}: its seed finds it again", mutant.name);
-    assert_eq!((once.run, once.lines), (again.run, again.lines), "{}: bit for bit", mutant.name);
+    assert!(once.lines().contains(&again_said), "{}: its seed finds it again", mutant.name);
+    assert_eq!((once.run, once.steps), (again.run, again.steps), "{}: bit for bit", mutant.name);
     true
 }
 

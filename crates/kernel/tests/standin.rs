@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+#[path = "standin/json.rs"]
+mod json;
 #[path = "standin/patches.rs"]
 mod patches;
 
@@ -361,9 +363,9 @@ fn a_race_is_found_and_its_seed_plays_the_same_again() {
     let seed = found.found[0].seed;
     let [once, again] =
         [(); 2].map(|()| shop.explain(&built, "faults", 1, seed..seed + 1, Accesses::Marked).expect("told"));
-    assert_eq!((&once.run, &once.lines), (&again.run, &again.lines));
-    assert!(once.lines.iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines);
-    assert!(once.lines.iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines);
+    assert_eq!((&once.run, &once.steps), (&again.run, &again.steps));
+    assert!(once.lines().iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines());
+    assert!(once.lines().iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines());
 }
 
 #[test]
@@ -376,8 +378,8 @@ fn a_run_behind_others_is_what_it_is_alone() {
         for seed in 1..24 {
             let alone = shop.explain(&built, scene, 1, seed..seed + 1, Accesses::Marked).expect("told");
             let behind = shop.explain(&built, scene, 1, 0..seed + 1, Accesses::Marked).expect("told");
-            assert!(alone.run.is_some() || !alone.lines.is_empty(), "{scene} {seed}");
-            assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
+            assert!(alone.run.is_some() || !alone.steps.is_empty(), "{scene} {seed}");
+            assert_eq!((alone.run, alone.steps), (behind.run, behind.steps), "{scene} {seed}");
         }
     }
 }
