@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-/// FNV-1a: names cache entries, protects nothing.
+/// After FNV-1a: names cache entries, protects nothing.
 pub(crate) struct Hash(u64);
 
 impl Hash {
@@ -22,6 +22,15 @@ impl Hash {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self
+    }
+
+    /// Adds a part that may be long, eight bytes at a time: otherwise than [`Self::add`] does.
+    pub(crate) fn add_whole(mut self, part: &[u8]) -> Self {
+        let (words, rest) = part.as_chunks::<8>();
+        for word in words {
+            self.0 = (self.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3_0001).rotate_left(29);
+        }
+        self.add(rest).add(part.len().to_le_bytes())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -91,8 +100,9 @@ impl Entry {
         Ok(std::fs::write(self.dir.join(WHOLE), "")?)
     }
 
-    /// Nothing of it is left.
+    /// Nothing of it is left. Who ends in the middle of this leaves one that is not whole.
     pub(crate) fn remove(&self) -> Result<()> {
+        let _ = std::fs::remove_file(self.dir.join(WHOLE));
         match std::fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -142,5 +152,9 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(Hash::new().add("ab").add("c").text(), Hash::new().add("a").add("bc").text());
+        let long = |parts: [&str; 2]| Hash::new().add_whole(parts[0].as_bytes()).add_whole(parts[1].as_bytes()).text();
+        assert_ne!(long(["12345678ab", "c"]), long(["12345678a", "bc"]));
+        assert_ne!(long(["12345678", "87654321"]), long(["87654321", "12345678"]));
+        assert_ne!(long(["12345678", ""]), long(["", "12345678"]));
     }
 }

@@ -1,5 +1,6 @@
 //! The tools that a build needs. All that are missing are named at once, with the package that has them.
 
+use crate::cache::Hash;
 use anyhow::{Result, bail};
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ const NEEDED: &[(&str, &str)] = &[
 pub(crate) struct Tools {
     /// The compiler's first line about itself.
     pub(crate) compiler: String,
+    /// Tells one compiler from another, whatever it calls itself.
+    pub(crate) mark: String,
 }
 
 impl Tools {
@@ -39,9 +42,17 @@ impl Tools {
                 packages.join(" ")
             );
         }
-        let said = Command::new("gcc").arg("--version").env("PATH", path).env("LC_ALL", "C").output()?;
-        let compiler = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or("gcc").to_owned();
-        Ok(Self { compiler })
+        let ask = |word: &str| -> Result<String> {
+            let said = Command::new("gcc").arg(word).env("PATH", path).env("LC_ALL", "C").output()?;
+            Ok(String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or("gcc").trim().to_owned())
+        };
+        let compiler = ask("--version")?;
+        // What compiles is another program, which the first one names.
+        let driver = folders.iter().map(|folder| folder.join("gcc")).find(|file| file.is_file());
+        let files = driver.into_iter().chain([PathBuf::from(ask("-print-prog-name=cc1")?)]);
+        let bytes = files.map(|file| std::fs::read(file).unwrap_or_default());
+        let mark = bytes.fold(Hash::new().add(&compiler), |hash, bytes| hash.add_whole(&bytes)).text();
+        Ok(Self { compiler, mark })
     }
 }
 

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+#[path = "standin/content.rs"]
+mod content;
 #[path = "standin/json.rs"]
 mod json;
 #[path = "standin/patches.rs"]
