@@ -55,6 +55,16 @@ pub const SCENES: &[Scene] = &[
         places: &["what was unmapped waits for the collector", AT_ONCE],
     },
     Scene {
+        name: "fork",
+        about: "the process forks while a tile and the CPU write and buffers are evicted; the child has what was there then",
+        places: &[
+            "the process forked while a fault was served",
+            "the process forked while a page was in VRAM",
+            "the process forked while a page moved",
+            "a tile stored after the fork",
+        ],
+    },
+    Scene {
         name: "queue",
         about: "two VMs of a process, whose faults two workers of the driver's own queue serve, and a CPU writer",
         places: &[BACK, "two workers served faults at once"],

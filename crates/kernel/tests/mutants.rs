@@ -4,13 +4,12 @@
 mod edit;
 mod given;
 
-use edit::{Edit, PAGEMAP, XE_SVM, patch};
+use edit::{Edit, GPUSVM, PAGEMAP, XE_SVM, patch};
 use kernel::Workshop;
 use kernel::explore::{Accesses, Finding, Search};
 use kernel::judge::Outcome;
 use std::path::Path;
 
-const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 const XE_PT: &str = "drivers/gpu/drm/xe/xe_pt.c";
 const NOTIFIER: &str = "mm/mmu_notifier.c";
 

@@ -4,7 +4,7 @@
 mod edit;
 mod given;
 
-use edit::{Edit, PAGEMAP, XE_SVM, patch, patch_behind};
+use edit::{Edit, PAGEMAP, WRITABLE, XE_SVM, patch, patch_behind};
 use kernel::Workshop;
 use kernel::judge::{Outcome, Verdict};
 use kernel::series::Patch;
@@ -12,7 +12,6 @@ use std::path::Path;
 
 const MIGRATE: &str = "drivers/gpu/drm/xe/xe_migrate.c";
 const XE_SYNC: &str = "drivers/gpu/drm/xe/xe_sync.c";
-const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 
 /// A-i: what makes addresses for the copy compares devices and not pagemaps.
 const COMPARE: &[Edit] = &[Edit {
@@ -80,15 +79,6 @@ const COUNT_FILLED: &[Edit] = &[Edit {
     behind: "xe_sync_in_fence_get(",
     find: "xe_assert(vm->xe, current_fence == num_fence);",
     put: "num_fence = current_fence;",
-}];
-
-/// F: a page in VRAM that the CPU may not write is none for a collection that writes.
-const WRITABLE: &[Edit] = &[Edit {
-    file: GPUSVM,
-    behind: "int drm_gpusvm_get_pages(",
-    find: "\t\t\tif (!ctx->allow_mixed &&",
-    put: "\t\t\tif (!ctx->read_only && !(pfns[i] & HMM_PFN_WRITE)) {\n\t\t\t\terr = -EOPNOTSUPP;\n\
-          \t\t\t\tgoto err_unmap;\n\t\t\t}\n\t\t\tif (!ctx->allow_mixed &&",
 }];
 
 /// Each state of a series by its name, with what is said of it.

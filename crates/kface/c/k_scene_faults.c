@@ -136,8 +136,34 @@ static void play_gc(long tiles)
 	k_settle(tasks, 3);
 }
 
+static void fork(void *arg)
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+		k_point("fork", "the process", 0);
+	k_writers_fork();
+}
+
+/* The process forks while tiles and the CPU store into a block that is both's from then on, and buffers are evicted. */
+static void play_fork(long tiles)
+{
+	struct k_task *tasks[5];
+
+	begin(tiles);
+	tasks[0] = writer(0, 2, 2, 2);
+	tasks[1] = writer(-1, 3, 1, 2);
+	tasks[2] = k_spawn("fork", fork, NULL);
+	/* Who takes pages away by frame has no lock that keeps a fork out. */
+	tasks[3] = k_spawn("evict", evict, NULL);
+	if (tiles > 1)
+		tasks[4] = writer(1, 3, 1, 2);
+	k_settle(tasks, tiles > 1 ? 5 : 4);
+}
+
 const struct k_scene k_scene_faults = { "faults", play_faults };
 const struct k_scene k_scene_munmap = { "munmap", play_munmap };
 const struct k_scene k_scene_evict = { "evict", play_evict };
 const struct k_scene k_scene_cpufault = { "cpufault", play_cpufault };
 const struct k_scene k_scene_gc = { "gc", play_gc };
+const struct k_scene k_scene_fork = { "fork", play_fork };
