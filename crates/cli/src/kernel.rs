@@ -47,7 +47,7 @@ struct Subject {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// faults, munmap, evict, cpufault, gc, fork, queue, close, memory (what memory promises), or glue (what the glue promises)
+    /// faults, munmap, evict, cpufault, gc, fork, late, mixed, queue, close, memory (what memory promises), or glue (what the glue promises)
     #[arg(long, value_name = "SCENE")]
     scene: String,
     /// Tiles of the device

@@ -65,6 +65,16 @@ pub const SCENES: &[Scene] = &[
         ],
     },
     Scene {
+        name: "late",
+        about: "fences signal late: the queue of copies and page tables has others' work, buffers are cleared in their turn",
+        places: &[BACK, CHANGED, "a queue was busy when it was asked", "a job waited for what it depends on"],
+    },
+    Scene {
+        name: "mixed",
+        about: "a page of a block in VRAM is dropped and stored anew, while tiles go on in the others",
+        places: &[AT_ONCE, CHANGED, "a block was in VRAM but for a page"],
+    },
+    Scene {
         name: "queue",
         about: "two VMs of a process, whose faults two workers of the driver's own queue serve, and a CPU writer",
         places: &[BACK, "two workers served faults at once"],
