@@ -4,7 +4,7 @@ use crate::kernel::{exit_of, say_all};
 use crate::kernel_tree::{built, seeds};
 use ::kernel::diff::acts::{Act, BLOCK, PAGES};
 use ::kernel::diff::stream::{Line, RangeState, Stream, owner};
-use ::kernel::diff::{Comparison, Difference};
+use ::kernel::diff::{Comparison, Difference, known};
 use ::kernel::judge::Outcome;
 use ::kernel::{Interrupt, Workshop};
 use anyhow::{Result, anyhow};
@@ -51,8 +51,9 @@ pub(crate) struct Diff {
 impl Diff {
     /// Exit status: 0 no difference, 1 some, or the tree's run says something beside, 2 something not judged.
     pub(crate) fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
-        let (shop, built) = built(&self.tree, self.series.as_deref(), stop, !self.json, Workshop::link)?;
+        self.scene.as_deref().map_or(Ok(()), known)?;
         let behaviours = machine::behaviour::parse(&self.behaviour).map_err(|why| anyhow!(why))?;
+        let (shop, built) = built(&self.tree, self.series.as_deref(), stop, !self.json, Workshop::link)?;
         let all = ::kernel::diff::acts::SCENES;
         let scenes: Vec<&str> = self.scene.as_deref().map_or_else(|| all.to_vec(), |scene| vec![scene]);
         let mut worst = Outcome::Clean;

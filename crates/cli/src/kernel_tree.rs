@@ -20,9 +20,11 @@ pub(crate) fn built(
     tells: bool,
     link: fn(&Workshop) -> Result<Built>,
 ) -> Result<(Workshop, Built)> {
+    // What is wrong with it is said before minutes of building.
+    let series = series.map(series::read).transpose()?;
     let shop = Workshop::open(tree, Kit::xe(), stop)?;
     shop.build()?;
-    let built = match series.map(series::read).transpose()? {
+    let built = match series {
         Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
         None => link(&shop),
     }?;

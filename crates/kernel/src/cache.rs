@@ -78,13 +78,41 @@ pub(crate) struct Entry {
 
 const WHOLE: &str = "whole";
 
+fn lock_of(dir: &Path) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// The file `path`, locked. One that was removed while this waited for it locks nothing.
+fn lock(path: &Path) -> Result<File> {
+    use std::os::unix::fs::MetadataExt;
+    loop {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        if path.metadata().is_ok_and(|about| file.metadata().is_ok_and(|own| own.ino() == about.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Of an entry that was not finished nothing is left, its lock neither.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_whole() {
+            let _ = self.remove();
+            let _ = std::fs::remove_file(lock_of(&self.dir));
+        }
+    }
+}
+
 impl Entry {
     /// Takes the entry `name` of `cache`; waits for another process that has it.
     pub(crate) fn take(cache: &Path, name: &str) -> Result<Self> {
         std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        let lock = File::create(cache.join(format!("{name}.lock")))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
-        let entry = Self { dir: cache.join(name), _lock: lock };
+        let dir = cache.join(name);
+        let lock = lock(&lock_of(&dir))?;
+        let entry = Self { dir, _lock: lock };
         if !entry.is_whole() {
             entry.remove()?;
         }
@@ -120,6 +148,9 @@ mod tests {
         let entry = Entry::take(cache.path(), "x").expect("free");
         std::fs::write(entry.dir.join("half"), "").expect("written");
         drop(entry);
+        assert_eq!(cache.path().read_dir().expect("a folder").count(), 0, "nothing is left, its lock neither");
+        let left = cache.path().join("x");
+        std::fs::create_dir(&left).and_then(|()| std::fs::write(left.join("half"), "")).expect("written");
         let entry = Entry::take(cache.path(), "x").expect("free");
         assert!(!entry.dir.join("half").exists());
         std::fs::write(entry.dir.join("done"), "").expect("written");

@@ -120,12 +120,18 @@ impl Difference {
     }
 }
 
+/// Whether there is a scene of that name.
+pub fn known(scene: &str) -> Result<()> {
+    if !acts::SCENES.contains(&scene) {
+        bail!("there is no scene {scene:?} to compare; there are {}", acts::SCENES.join(", "));
+    }
+    Ok(())
+}
+
 impl Workshop {
     /// Compares.
     pub fn compare(&self, built: &Built, asked: &Comparison<'_>, other: Other<'_>) -> Result<Compared> {
-        if !acts::SCENES.contains(&asked.scene) {
-            bail!("there is no scene {:?} to compare; there are {}", asked.scene, acts::SCENES.join(", "));
-        }
+        known(asked.scene)?;
         let mut compared = Compared::default();
         let (mut kinds, mut said) = (BTreeMap::new(), BTreeMap::<String, BTreeSet<u64>>::new());
         let scene = format!("diff-{}", asked.scene);

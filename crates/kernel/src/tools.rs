@@ -27,8 +27,8 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Finds all in `path`, a list of folders as `PATH` has it.
-    pub(crate) fn find(path: &OsStr) -> Result<Self> {
+    /// Finds all in `path`, a list of folders as `PATH` has it, and asks the compiler for `headers`, each with its package.
+    pub(crate) fn find(path: &OsStr, headers: &[(&str, &str)]) -> Result<Self> {
         let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
         let missing = |tool: &&(&str, &str)| !folders.iter().any(|folder| folder.join(tool.0).is_file());
         let missing: Vec<_> = NEEDED.iter().filter(missing).collect();
@@ -41,6 +41,13 @@ impl Tools {
                 names.join(", "),
                 packages.join(" ")
             );
+        }
+        for (header, package) in headers {
+            let mut look = Command::new("gcc");
+            look.args(["-E", "-include", header, "-x", "c", "/dev/null"]).env("PATH", path).env("LC_ALL", "C");
+            if !look.output()?.status.success() {
+                bail!("no {header} here: install {package} (building a kernel's tools needs it)");
+            }
         }
         let ask = |word: &str| -> Result<String> {
             let said = Command::new("gcc").arg(word).env("PATH", path).env("LC_ALL", "C").output()?;
@@ -62,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_its_package() {
-        let Err(error) = Tools::find(OsStr::new("/nonexistent")) else { panic!("nothing is there") };
+        let Err(error) = Tools::find(OsStr::new("/nonexistent"), &[]) else { panic!("nothing is there") };
         let text = error.to_string();
         assert!(text.starts_with("no gcc, make, ld, objcopy, flex, bison, bc, patch here: install"), "{text}");
         assert!(text.contains("gcc make binutils flex bison bc patch"), "{text}");

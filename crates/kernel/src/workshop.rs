@@ -62,7 +62,7 @@ impl Workshop {
     pub fn open_in(cache: &Path, path: &OsStr, dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
         let tree = Tree::open(dir, &kit)?;
         let cache = outside(cache, &tree.dir)?;
-        let tools = Tools::find(path)?;
+        let tools = Tools::find(path, kit.headers)?;
         let units = kit.units_of(|file| tree.has(file));
         let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.mark).add(kit.flags);
         let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));

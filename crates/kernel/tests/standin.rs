@@ -49,6 +49,7 @@ fn kit(config: &'static [&'static str]) -> Kit {
             ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
         ],
         wraps: &["dma_fence_array_create"],
+        headers: &[("stdio.h", "libc6-dev")],
         needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
     }
 }
@@ -242,6 +243,17 @@ fn missing_tools_are_named() {
     assert!(bench.refusal(&bench.tree()).starts_with("no gcc, flex, bison here: install gcc flex bison"));
 }
 
+#[test]
+fn a_header_that_tools_of_the_build_include_is_named_with_its_package() {
+    let Some(bench) = Bench::new() else { return };
+    let kit = Kit { headers: &[("stdio.h", "libc6-dev"), ("pontoon/none.h", "libnone-dev")], ..kit(CONFIG) };
+    let path = OsString::from(bench.tools());
+    let opened = Workshop::open_in(&bench.cache(), &path, &bench.tree(), kit, &bench.stop);
+    let text = opened.err().expect("refused").to_string();
+    assert_eq!(text, "no pontoon/none.h here: install libnone-dev (building a kernel's tools needs it)");
+    assert!(!bench.cache().exists());
+}
+
 /// A file system of so many bytes, as a cache; unmounted when dropped.
 struct Small(PathBuf);
 
@@ -343,6 +355,8 @@ fn an_interruption_in_the_middle_ends_make_and_leaves_nothing_behind() {
     assert_eq!(shop.build().expect_err("interrupted").to_string(), "interrupted; nothing is left behind");
     other.join().expect("ended");
     assert!(!shop.place().exists());
+    drop(shop);
+    assert_eq!(bench.cache().read_dir().expect("a folder").count(), 0, "its lock neither");
 }
 
 fn explored(shop: &Workshop, scene: &str) -> kernel::explore::Explored {
