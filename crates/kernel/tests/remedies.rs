@@ -145,3 +145,20 @@ fn every_subset_of_a_series_is_judged() {
     ];
     assert_eq!(seen, expected.map(|(state, clean)| (state.to_owned(), clean.to_vec())));
 }
+
+/// All five in a row: each state mends what the ones before it mend, and nothing else. With A-ii before it, A-v has nothing to copy.
+#[test]
+fn the_five_remedies_are_judged_patch_by_patch() {
+    let Some((tree, shop)) = given::tree("no series of five was judged") else { return };
+    let by_type = [MEMORY_TYPE, PAGE_SIZE].concat();
+    let all: [(&str, &[Edit]); 5] =
+        [("A-i", COMPARE), ("A-ii", GO_HOME), ("A-v", &by_type), ("B-ii", NO_OWNER), ("C", COUNT_FILLED)];
+    let series = all.map(|(name, edits)| patch(&tree, name, edits));
+    let judged = judged(&shop, &series, false, &["A", "B", "C"]);
+    let clean = judged.iter().map(|(_, verdicts)| verdicts.iter().map(|verdict| verdict.outcome == Outcome::Clean));
+    let clean: Vec<Vec<bool>> = clean.map(Iterator::collect).collect();
+    let expected =
+        [[false, false, false], [true, false, false], [true, false, false], [true, true, false], [true, true, true]];
+    assert_eq!(clean, expected);
+    assert!(judged[0].1[0].evidence.contains("SILENT") && judged[4].1[0].evidence.contains("through system memory"));
+}
