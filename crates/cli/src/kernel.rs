@@ -2,11 +2,12 @@
 
 use crate::kernel_diff::Diff;
 use crate::kernel_tree::{built, seeds};
-use ::kernel::explore::{Accesses, Search, scene};
-use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen};
+use ::kernel::explore::{Accesses, LIMITS as LIMITS_EXPLORED, Search, scene};
+use ::kernel::judge::{GRADE, LIMITS, Outcome, Verdict, chosen, not_made};
 use ::kernel::{Built, Interrupt, Kit, Workshop, doctor, series};
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,9 @@ enum What {
         /// A kernel tree; nothing is written into it
         #[arg(long, value_name = "DIR")]
         tree: PathBuf,
+        /// One line of JSON a row
+        #[arg(long)]
+        json: bool,
     },
     /// Judge known defects on a tree as it is, or on each state of a series
     Judge(Judge),
@@ -43,7 +47,7 @@ struct Subject {
     /// A kernel tree; nothing is written into it
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// faults, munmap, evict, cpufault, gc, queue, close, memory (what memory promises), or glue (what the glue promises)
+    /// faults, munmap, evict, cpufault, gc, fork, late, mixed, queue, close, memory (what memory promises), or glue (what the glue promises)
     #[arg(long, value_name = "SCENE")]
     scene: String,
     /// Tiles of the device
@@ -55,6 +59,9 @@ struct Subject {
     /// A scheduling point at every access of the engine's files, not at marked ones that the seed draws
     #[arg(long)]
     every_access: bool,
+    /// One line of JSON a finding or step, and one of the whole
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -82,7 +89,16 @@ impl Subject {
     /// A runner with scheduling points, of the tree as it is or with a series applied, and where it was made.
     fn built(&self, stop: &Interrupt) -> Result<(Workshop, Built)> {
         scene(&self.scene)?;
-        built(&self.tree, self.series.as_deref(), stop, Workshop::link_watched)
+        built(&self.tree, self.series.as_deref(), stop, !self.json, Workshop::link_watched)
+    }
+
+    /// What each line for programs has.
+    fn about(&self, shop: &Workshop, built: &Built) -> Value {
+        let state = self.series.as_ref().map_or("as it is".to_owned(), |series| series.display().to_string());
+        json!({
+            "tree": shop.title(), "state": state, "scene": self.scene, "tiles": self.tiles, "every_access": self.every_access,
+            "not_compiled": built.patched.not_compiled,
+        })
     }
 
     fn points(&self) -> Accesses {
@@ -113,13 +129,17 @@ struct Judge {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let stop = Interrupt::install()?;
     match &options.what {
-        What::Doctor { tree } => {
+        What::Doctor { tree, json } => {
             let shop = Workshop::open(tree, Kit::xe(), &stop)?;
             let findings = doctor::look(&shop)?;
-            for (what, how) in &findings.rows {
-                say!("{what:<18} {how}");
+            if *json {
+                say_all(&findings.json(&shop.title()));
+            } else {
+                for (what, how) in &findings.rows {
+                    say!("{what:<18} {how}");
+                }
+                say!("\ntype:  pontoon kernel judge --tree {}", tree.display());
             }
-            say!("\ntype:  pontoon kernel judge --tree {}", tree.display());
             Ok(ExitCode::from(if findings.all { 0 } else { 2 }))
         }
         What::Judge(judge) => judge.run(&stop),
@@ -129,15 +149,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
 }
 
+/// Lines for programs.
+pub(crate) fn say_all(lines: &[Value]) {
+    lines.iter().for_each(|line| say!("{line}"));
+}
+
 impl Explore {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
-        let Subject { tree, scene, tiles, series, every_access } = &self.of;
+        let Subject { tree, scene, tiles, series, every_access, json } = &self.of;
         let begun = Instant::now();
         let search =
             Search { scene, tiles: *tiles, seeds: self.seeds.clone(), all: self.all, points: self.of.points() };
         let explored = shop.explore(&built, &search)?;
         let seconds = begun.elapsed().as_secs_f64();
+        if *json {
+            say_all(&explored.json(&self.of.about(&shop, &built)));
+            return Ok(exit_of(explored.outcome()));
+        }
         say!(
             "{}  {scene}, {tiles} tile(s): {} schedules, {} points each, {:.0} schedules/s     evidence: {GRADE}",
             shop.title(),
@@ -169,7 +198,7 @@ impl Explore {
     }
 }
 
-fn exit_of(outcome: Outcome) -> ExitCode {
+pub(crate) fn exit_of(outcome: Outcome) -> ExitCode {
     ExitCode::from(match outcome {
         Outcome::Clean => 0,
         Outcome::Found => 1,
@@ -177,17 +206,20 @@ fn exit_of(outcome: Outcome) -> ExitCode {
     })
 }
 
-/// What exploring never says.
-const LIMITS_EXPLORED: &str = "GPU reset, firmware, weak memory, allocations that fail";
-
 impl Explain {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
         let seeds = self.seed..self.seed.saturating_add(1);
         let told = shop.explain(&built, &self.of.scene, self.of.tiles, seeds, self.of.points())?;
+        if self.of.json {
+            let mut about = self.of.about(&shop, &built);
+            about["seed"] = self.seed.into();
+            say_all(&told.json(&about));
+            return Ok(ExitCode::SUCCESS);
+        }
         say!("{}  {} seed {}", shop.title(), self.of.scene, self.seed);
         say!("{}", told.actors.iter().map(|actor| format!("{actor:34}")).collect::<String>());
-        for line in &told.lines {
+        for line in told.lines() {
             say!("{line}");
         }
         if let Some((points, hash)) = told.run {
@@ -233,7 +265,11 @@ impl Judge {
                 }
                 Err(error) => {
                     worst = worst.max(Outcome::NotJudged);
-                    say!("{state}\n    NOT JUDGED: {error:#}");
+                    if self.json {
+                        say!("{}", not_made(&shop.title(), state, &error));
+                    } else {
+                        say!("{state}\n    NOT JUDGED: {error:#}");
+                    }
                 }
             })?;
         }

@@ -1,15 +1,18 @@
 //! `pontoon kernel diff`: the project's own engine and a kernel tree's do the same acts; the first thing seen that differs.
 
+use crate::kernel::{exit_of, say_all};
 use crate::kernel_tree::{built, seeds};
 use ::kernel::diff::acts::{Act, BLOCK, PAGES};
 use ::kernel::diff::stream::{Line, RangeState, Stream, owner};
-use ::kernel::diff::{Comparison, Difference};
+use ::kernel::diff::{Comparison, Difference, known};
+use ::kernel::judge::Outcome;
 use ::kernel::{Interrupt, Workshop};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use machine::behaviour::Behaviours;
 use machine::serial::{At, Happened, Serial};
 use machine::story::{CopyDirection, OtherSide};
+use serde_json::json;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,21 +43,33 @@ pub(crate) struct Diff {
     /// Variants of the project's own rules, for example a=upstream,b=upstream
     #[arg(long, value_name = "KEY=VARIANT,...", default_value = "", hide_default_value = true, value_parser = crate::behaviours)]
     behaviour: String,
+    /// One line of JSON a difference, and one a scene
+    #[arg(long)]
+    json: bool,
 }
 
 impl Diff {
     /// Exit status: 0 no difference, 1 some, or the tree's run says something beside, 2 something not judged.
     pub(crate) fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
-        let (shop, built) = built(&self.tree, self.series.as_deref(), stop, Workshop::link)?;
+        self.scene.as_deref().map_or(Ok(()), known)?;
         let behaviours = machine::behaviour::parse(&self.behaviour).map_err(|why| anyhow!(why))?;
+        let (shop, built) = built(&self.tree, self.series.as_deref(), stop, !self.json, Workshop::link)?;
         let all = ::kernel::diff::acts::SCENES;
         let scenes: Vec<&str> = self.scene.as_deref().map_or_else(|| all.to_vec(), |scene| vec![scene]);
-        let (mut different, mut not_judged) = (false, false);
+        let mut worst = Outcome::Clean;
         for scene in scenes {
             let begun = Instant::now();
             let asked = Comparison { scene, tiles: self.tiles, seeds: self.seeds.clone(), all: self.all };
             let tiles = self.tiles;
             let compared = shop.compare(&built, &asked, &|acts| ours(tiles, behaviours, acts))?;
+            worst = worst.max(compared.outcome());
+            if self.json {
+                say_all(&compared.json(&json!({
+                    "tree": shop.title(), "scene": scene, "tiles": self.tiles, "behaviour": self.behaviour,
+                    "not_compiled": built.patched.not_compiled,
+                })));
+                continue;
+            }
             say!(
                 "{}  {scene}, {} tile(s): {} seeds, {} differ, {:.0} seeds/s",
                 shop.title(),
@@ -70,16 +85,8 @@ impl Diff {
             for (what, seeds) in &compared.said {
                 say!("    beside that the tree's run says in {seeds} seeds: {what}");
             }
-            different |= compared.different > 0 || !compared.said.is_empty();
-            not_judged |= !compared.not_judged.is_empty();
         }
-        Ok(ExitCode::from(if different {
-            1
-        } else if not_judged {
-            2
-        } else {
-            0
-        }))
+        Ok(exit_of(worst))
     }
 }
 

@@ -11,19 +11,23 @@ pub(crate) fn seeds(text: &str) -> Result<Range<u64>, String> {
     range.filter(|range: &Range<u64>| !range.is_empty()).ok_or_else(|| "give A..B, as 0..1000".to_owned())
 }
 
-/// A runner of the tree with a series applied, or of the tree as it is by `link`, and where it was made.
+/// A runner of the tree with a series applied, or of the tree as it is by `link`, and where it was made. Where it `tells`, people read it:
+/// what of the series is not compiled is said.
 pub(crate) fn built(
     tree: &Path,
     series: Option<&Path>,
     stop: &Interrupt,
+    tells: bool,
     link: fn(&Workshop) -> Result<Built>,
 ) -> Result<(Workshop, Built)> {
+    // What is wrong with it is said before minutes of building.
+    let series = series.map(series::read).transpose()?;
     let shop = Workshop::open(tree, Kit::xe(), stop)?;
     shop.build()?;
-    let built = match series.map(series::read).transpose()? {
+    let built = match series {
         Some(patches) => shop.link_patched(&patches.iter().collect::<Vec<_>>()),
         None => link(&shop),
     }?;
-    built.patched.note().iter().for_each(|note| say!("{note}"));
+    built.patched.note().filter(|_| tells).iter().for_each(|note| say!("{note}"));
     Ok((shop, built))
 }

@@ -2,6 +2,7 @@
 
 use crate::command::{Interrupt, run};
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,7 +78,27 @@ fn saved_file(out: &Path, unit: &str) -> PathBuf {
 
 /// The files that an object was made from, as kbuild wrote them down.
 pub(crate) fn dependencies(out: &Path, unit: &str) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(saved_file(out, unit))?;
+    Ok(files_of(out, &std::fs::read_to_string(saved_file(out, unit))?))
+}
+
+/// The files that anything was made from in the build folder and below, tools of the build and headers that it makes among it.
+pub(crate) fn listed(out: &Path) -> Result<BTreeSet<PathBuf>> {
+    let (mut files, mut folders) = (BTreeSet::new(), vec![out.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir()? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if name.as_encoded_bytes().starts_with(b".") && name.as_encoded_bytes().ends_with(b".cmd") {
+                files.extend(files_of(out, &std::fs::read_to_string(entry.path())?));
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn files_of(out: &Path, text: &str) -> Vec<PathBuf> {
     let lists = ["source_", "deps_"];
     let mut files = Vec::new();
     let mut inside = false;
@@ -90,7 +111,7 @@ pub(crate) fn dependencies(out: &Path, unit: &str) -> Result<Vec<PathBuf>> {
         let is_file = |word: &&str| !word.starts_with('$') && !word.ends_with(')') && *word != "\\";
         files.extend(words.split_whitespace().filter(is_file).map(|word| out.join(word)));
     }
-    Ok(files)
+    files
 }
 
 #[cfg(test)]
@@ -108,5 +129,6 @@ mod tests {
         assert_eq!(saved.text, "gcc -I./include -DNAME='\"a\"' -c");
         let files = dependencies(dir.path(), "lib/a.o").expect("a list");
         assert_eq!(files, [dir.path().join("../t/lib/a.c"), dir.path().join("../t/include/a.h")]);
+        assert_eq!(listed(dir.path()).expect("a list"), files.into_iter().collect());
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-/// FNV-1a: names cache entries, protects nothing.
+/// After FNV-1a: names cache entries, protects nothing.
 pub(crate) struct Hash(u64);
 
 impl Hash {
@@ -22,6 +22,15 @@ impl Hash {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self
+    }
+
+    /// Adds a part that may be long, eight bytes at a time: otherwise than [`Self::add`] does.
+    pub(crate) fn add_whole(mut self, part: &[u8]) -> Self {
+        let (words, rest) = part.as_chunks::<8>();
+        for word in words {
+            self.0 = (self.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3_0001).rotate_left(29);
+        }
+        self.add(rest).add(part.len().to_le_bytes())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -69,13 +78,41 @@ pub(crate) struct Entry {
 
 const WHOLE: &str = "whole";
 
+fn lock_of(dir: &Path) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// The file `path`, locked. One that was removed while this waited for it locks nothing.
+fn lock(path: &Path) -> Result<File> {
+    use std::os::unix::fs::MetadataExt;
+    loop {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        if path.metadata().is_ok_and(|about| file.metadata().is_ok_and(|own| own.ino() == about.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Of an entry that was not finished nothing is left, its lock neither.
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.is_whole() {
+            let _ = self.remove();
+            let _ = std::fs::remove_file(lock_of(&self.dir));
+        }
+    }
+}
+
 impl Entry {
     /// Takes the entry `name` of `cache`; waits for another process that has it.
     pub(crate) fn take(cache: &Path, name: &str) -> Result<Self> {
         std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        let lock = File::create(cache.join(format!("{name}.lock")))?;
-        flock(&lock, FlockOperation::LockExclusive)?;
-        let entry = Self { dir: cache.join(name), _lock: lock };
+        let dir = cache.join(name);
+        let lock = lock(&lock_of(&dir))?;
+        let entry = Self { dir, _lock: lock };
         if !entry.is_whole() {
             entry.remove()?;
         }
@@ -91,8 +128,9 @@ impl Entry {
         Ok(std::fs::write(self.dir.join(WHOLE), "")?)
     }
 
-    /// Nothing of it is left.
+    /// Nothing of it is left. Who ends in the middle of this leaves one that is not whole.
     pub(crate) fn remove(&self) -> Result<()> {
+        let _ = std::fs::remove_file(self.dir.join(WHOLE));
         match std::fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -110,6 +148,9 @@ mod tests {
         let entry = Entry::take(cache.path(), "x").expect("free");
         std::fs::write(entry.dir.join("half"), "").expect("written");
         drop(entry);
+        assert_eq!(cache.path().read_dir().expect("a folder").count(), 0, "nothing is left, its lock neither");
+        let left = cache.path().join("x");
+        std::fs::create_dir(&left).and_then(|()| std::fs::write(left.join("half"), "")).expect("written");
         let entry = Entry::take(cache.path(), "x").expect("free");
         assert!(!entry.dir.join("half").exists());
         std::fs::write(entry.dir.join("done"), "").expect("written");
@@ -142,5 +183,9 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(Hash::new().add("ab").add("c").text(), Hash::new().add("a").add("bc").text());
+        let long = |parts: [&str; 2]| Hash::new().add_whole(parts[0].as_bytes()).add_whole(parts[1].as_bytes()).text();
+        assert_ne!(long(["12345678ab", "c"]), long(["12345678a", "bc"]));
+        assert_ne!(long(["12345678", "87654321"]), long(["87654321", "12345678"]));
+        assert_ne!(long(["12345678", ""]), long(["", "12345678"]));
     }
 }

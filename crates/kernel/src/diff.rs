@@ -4,14 +4,16 @@
 //!
 //! Key types: [`Compared`], [`Difference`].
 
-use crate::explore::{Played, why_not_judged};
+use crate::explore::{Played, why_not_judged, with};
+use crate::judge::GRADE;
 use crate::places::Places;
 use crate::runner::play_with;
+use crate::verdict::Outcome;
 use crate::workshop::{Built, Workshop};
 use anyhow::{Result, bail};
 use kface::acts::{Act, acts};
 use kface::stream::{Line, Stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -67,6 +69,36 @@ pub struct Compared {
     pub said: BTreeMap<String, u64>,
 }
 
+impl Compared {
+    /// What this says: a difference, or what the tree's run says beside, is a finding.
+    pub fn outcome(&self) -> Outcome {
+        match (self.different == 0 && self.said.is_empty(), self.not_judged.is_empty()) {
+            (false, _) => Outcome::Found,
+            (true, true) => Outcome::Clean,
+            (true, false) => Outcome::NotJudged,
+        }
+    }
+
+    /// Lines for programs: one a difference, one a thing that the tree's run says beside, one a reason that kept seeds from being
+    /// compared, the last of all seeds. `about` is what all of them have, an object.
+    pub fn json(&self, about: &Value) -> Vec<Value> {
+        let line =
+            |outcome: Outcome, more: Value| with(about, json!({"outcome": outcome.word(), "grade": GRADE}), more);
+        let side = |line: &Option<Line>| line.as_ref().map(|line| json!({"text": line.text, "at": line.at}));
+        let differs = self.differences.iter().map(|one| {
+            let before: Vec<&str> = one.before.iter().map(|line| line.text.as_str()).collect();
+            let sides = json!({"before": before, "theirs": side(&one.theirs), "ours": side(&one.ours)});
+            line(Outcome::Found, with(&json!({"seed": one.seed, "seeds": one.seeds}), sides, Value::Null))
+        });
+        let said = self.said.iter();
+        let said = said.map(|(what, seeds)| line(Outcome::Found, json!({"evidence": what, "seeds": seeds})));
+        let left = self.not_judged.iter();
+        let left = left.map(|(why, seeds)| line(Outcome::NotJudged, json!({"evidence": why, "seeds": seeds})));
+        let all = line(self.outcome(), json!({"compared": self.seeds, "different": self.different}));
+        differs.chain(said).chain(left).chain([all]).collect()
+    }
+}
+
 /// The first difference of two streams.
 pub fn first_difference(seed: u64, theirs: &[Line], ours: &[Line]) -> Option<Difference> {
     let most = theirs.len().max(ours.len());
@@ -88,12 +120,18 @@ impl Difference {
     }
 }
 
+/// Whether there is a scene of that name.
+pub fn known(scene: &str) -> Result<()> {
+    if !acts::SCENES.contains(&scene) {
+        bail!("there is no scene {scene:?} to compare; there are {}", acts::SCENES.join(", "));
+    }
+    Ok(())
+}
+
 impl Workshop {
     /// Compares.
     pub fn compare(&self, built: &Built, asked: &Comparison<'_>, other: Other<'_>) -> Result<Compared> {
-        if !acts::SCENES.contains(&asked.scene) {
-            bail!("there is no scene {:?} to compare; there are {}", asked.scene, acts::SCENES.join(", "));
-        }
+        known(asked.scene)?;
         let mut compared = Compared::default();
         let (mut kinds, mut said) = (BTreeMap::new(), BTreeMap::<String, BTreeSet<u64>>::new());
         let scene = format!("diff-{}", asked.scene);

@@ -3,6 +3,7 @@
 use crate::judge::{Outcome, names};
 use crate::workshop::Workshop;
 use anyhow::Result;
+use serde_json::{Value, json};
 
 /// Lines for people, and whether every scene can be judged.
 pub struct Findings {
@@ -10,6 +11,14 @@ pub struct Findings {
     pub rows: Vec<(String, String)>,
     /// Whether all can be judged.
     pub all: bool,
+}
+
+impl Findings {
+    /// A line for programs a row, and one of all of them.
+    pub fn json(&self, tree: &str) -> Vec<Value> {
+        let rows = self.rows.iter().map(|(what, how)| json!({"tree": tree, "what": what, "how": how}));
+        rows.chain([json!({"tree": tree, "what": "all", "judged": self.all})]).collect()
+    }
 }
 
 /// Builds and looks.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it waits for other processes, and no checker schedules that")]
 
+use crate::judge::GRADE;
 use crate::places::Places;
 use crate::verdict::Outcome;
 use crate::workshop::{Built, Workshop};
@@ -52,6 +53,26 @@ pub const SCENES: &[Scene] = &[
         name: "gc",
         about: "a whole block is unmapped and mapped again, ranges are collected, faults go on",
         places: &["what was unmapped waits for the collector", AT_ONCE],
+    },
+    Scene {
+        name: "fork",
+        about: "the process forks while a tile and the CPU write and buffers are evicted; the child has what was there then",
+        places: &[
+            "the process forked while a fault was served",
+            "the process forked while a page was in VRAM",
+            "the process forked while a page moved",
+            "a tile stored after the fork",
+        ],
+    },
+    Scene {
+        name: "late",
+        about: "fences signal late: the queue of copies and page tables has others' work, buffers are cleared in their turn",
+        places: &[BACK, CHANGED, "a queue was busy when it was asked", "a job waited for what it depends on"],
+    },
+    Scene {
+        name: "mixed",
+        about: "a page of a block in VRAM is dropped and stored anew, while tiles go on in the others",
+        places: &[AT_ONCE, CHANGED, "a block was in VRAM but for a page"],
     },
     Scene {
         name: "queue",
@@ -123,6 +144,9 @@ pub struct Finding {
     seeds: BTreeSet<u64>,
 }
 
+/// What exploring never says.
+pub const LIMITS: &str = "GPU reset, firmware, weak memory, allocations that fail";
+
 /// What a search came to.
 #[derive(Default)]
 pub struct Explored {
@@ -148,6 +172,22 @@ impl Explored {
             (true, true) => Outcome::Clean,
             (true, false) => Outcome::NotJudged,
         }
+    }
+
+    /// Lines for programs: one a finding, one a reason that kept runs from being judged, the last of the whole search. `about` is
+    /// what all of them have, an object.
+    pub fn json(&self, about: &Value) -> Vec<Value> {
+        let line =
+            |outcome: Outcome, more: Value| with(about, json!({"outcome": outcome.word(), "grade": GRADE}), more);
+        let found = self.found.iter().map(|finding| {
+            line(Outcome::Found, json!({"evidence": finding.text, "runs": finding.runs, "seed": finding.seed}))
+        });
+        let left = self.not_judged.iter();
+        let left = left.map(|(why, runs)| line(Outcome::NotJudged, json!({"evidence": why, "runs": runs})));
+        let all = json!({
+            "schedules": self.runs, "points": self.points, "reached": self.reached, "missed": self.missed, "not_judged": LIMITS,
+        });
+        found.chain(left).chain([line(self.outcome(), all)]).collect()
     }
 
     /// Adds a line of a runner's.
@@ -188,6 +228,12 @@ pub(crate) fn why_not_judged(event: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Objects, put together.
+pub(crate) fn with(about: &Value, some: Value, more: Value) -> Value {
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    Value::Object([about, &some, &more].into_iter().flat_map(fields).collect())
 }
 
 /// SIGINT, SIGKILL (of memory that is short, too), SIGALRM, SIGTERM: they say nothing of the code.

@@ -68,16 +68,19 @@ impl Verdict {
 
     /// As a line for programs.
     pub fn json(&self, tree: &str, state: &str) -> Value {
-        let outcome = match self.outcome {
-            Outcome::Found => "found",
-            Outcome::Clean => "not found",
-            Outcome::NotJudged => "not judged",
-        };
         json!({
-            "tree": tree, "state": state, "defect": self.id, "outcome": outcome, "evidence": self.evidence, "grade": GRADE,
-            "not_judged": LIMITS, "not_compiled": self.patched.not_compiled,
+            "tree": tree, "state": state, "defect": self.id, "outcome": self.outcome.word(), "evidence": self.evidence,
+            "grade": GRADE, "not_judged": LIMITS, "not_compiled": self.patched.not_compiled,
         })
     }
+}
+
+/// A state of a series that could not be made, as a line for programs.
+pub fn not_made(tree: &str, state: &str, why: &anyhow::Error) -> Value {
+    json!({
+        "tree": tree, "state": state, "defect": null, "outcome": Outcome::NotJudged.word(), "evidence": format!("{why:#}"),
+        "grade": GRADE, "not_judged": LIMITS, "not_compiled": [],
+    })
 }
 
 /// The names of all defects.

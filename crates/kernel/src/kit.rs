@@ -32,6 +32,8 @@ pub struct Kit {
     pub probes: &'static [(&'static str, &'static str)],
     /// Functions that the glue looks at on their way: it defines `__wrap_NAME`.
     pub wraps: &'static [&'static str],
+    /// Headers of the system that tools of the build include, and the package of Debian's that has each.
+    pub headers: &'static [(&'static str, &'static str)],
     /// Files without which a tree is too old.
     pub needs: &'static [&'static str],
 }
@@ -52,6 +54,8 @@ impl Kit {
             watch_flags: "-fsanitize=thread --param tsan-distinguish-volatile=1 --param tsan-instrument-func-entry-exit=0 -Wno-tsan",
             probes: PROBES,
             wraps: &["dma_fence_array_create", "__mmu_notifier_invalidate_range_start"],
+            // objtool's.
+            headers: &[("gelf.h", "libelf-dev")],
             needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
         }
     }

@@ -3,7 +3,7 @@
 //! | step | file | what |
 //! |---|---|---|
 //! | look | `tree.rs`, `tools.rs` | is it a kernel tree that has this code; compiler and tools |
-//! | build | `config.rs`, `build.rs`, `command.rs` | a configuration that sticks, `make O=` elsewhere, the tree's saved commands |
+//! | build | `config.rs`, `build.rs`, `manifest.rs`, `command.rs` | a configuration that sticks, `make O=` elsewhere, what went into it, the tree's saved commands |
 //! | patch | `series.rs`, `overlay.rs` | private copies with a series applied, compiled with the same commands |
 //! | link | `glue.rs`, `symbols.rs`, `library.rs`, `link.rs` | the C half of `kface`, a trap for every symbol that is not modelled, a runner |
 //! | explore | `explore.rs`, `explain.rs`, `places.rs` | scenes of several tasks under seeded schedules; one of them, told |
@@ -35,6 +35,7 @@ pub mod judge;
 mod kit;
 mod library;
 mod link;
+mod manifest;
 mod overlay;
 mod places;
 mod runner;

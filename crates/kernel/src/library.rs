@@ -37,10 +37,10 @@ impl Library {
     /// Tells one from another.
     pub(crate) fn mark(&self) -> Result<String> {
         Ok(match self {
-            Self::Inside(bytes) => Hash::new().add(bytes).text(),
+            Self::Inside(bytes) => Hash::new().add_whole(bytes).text(),
             Self::Beside(file) => {
-                let about = file.metadata()?;
-                format!("{} {:?}", about.len(), about.modified().ok())
+                let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+                Hash::new().add_whole(&bytes).text()
             }
         })
     }

@@ -15,6 +15,17 @@ pub enum Outcome {
     Found,
 }
 
+impl Outcome {
+    /// Its word in lines for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Clean => "not found",
+            Self::NotJudged => "not judged",
+        }
+    }
+}
+
 /// An outcome, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reading {

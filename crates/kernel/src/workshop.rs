@@ -6,12 +6,14 @@ use crate::command::{Interrupt, explain_full, run};
 use crate::kit::{Kit, source_of};
 use crate::library::Library;
 use crate::link::{Linked, link};
+use crate::manifest::{Manifest, modified};
 use crate::overlay::{Overlay, Patched};
 use crate::series::Patch;
 use crate::tools::Tools;
 use crate::tree::Tree;
 use crate::{config, glue};
 use anyhow::{Context, Result};
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -22,9 +24,13 @@ pub struct Workshop {
     pub(crate) tree: Tree,
     pub(crate) tools: Tools,
     pub(crate) units: Vec<&'static str>,
+    library: OnceCell<String>,
     entry: Entry,
     stop: Interrupt,
 }
+
+/// What puts a runner together: another one makes another.
+const LINKED_BY: &str = concat!(env!("CARGO_PKG_VERSION"), include_str!("link.rs"), include_str!("symbols.rs"));
 
 /// Where a runner's tasks can be stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,12 +62,12 @@ impl Workshop {
     pub fn open_in(cache: &Path, path: &OsStr, dir: &Path, kit: Kit, stop: &Interrupt) -> Result<Self> {
         let tree = Tree::open(dir, &kit)?;
         let cache = outside(cache, &tree.dir)?;
-        let tools = Tools::find(path)?;
+        let tools = Tools::find(path, kit.headers)?;
         let units = kit.units_of(|file| tree.has(file));
-        let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.compiler).add(kit.flags);
+        let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.mark).add(kit.flags);
         let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));
         let entry = Entry::take(&cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
-        Ok(Self { kit, tree, tools, units, entry, stop: stop.clone() })
+        Ok(Self { kit, tree, tools, units, library: OnceCell::new(), entry, stop: stop.clone() })
     }
 
     /// Where things go.
@@ -96,40 +102,47 @@ impl Workshop {
         self.entry.make_whole()
     }
 
-    /// Compiles again what depends on a file that changed.
+    /// Compiles again what depends on a file that changed; all of it where `make`, which goes by time, would not see that it did.
     fn refresh(&self) -> Result<()> {
-        if std::fs::read_to_string(self.stamp()).unwrap_or_default() == self.manifest()? {
+        let was = Manifest::read(&std::fs::read_to_string(self.stamp()).unwrap_or_default());
+        let is = Manifest::of(&self.out(), &self.tree.dir)?;
+        if was == is && self.units.iter().all(|unit| self.out().join(unit).is_file()) {
             return Ok(());
         }
-        self.make_objects()
+        if was == is || is.is_seen_by_make(&was, modified(&self.stamp())) {
+            return self.make_objects();
+        }
+        self.entry.remove()?;
+        self.build_anew()
     }
 
     /// A make configures again where a Kconfig file has changed: so each is followed by a look at what stuck.
     fn make_objects(&self) -> Result<()> {
-        self.make().run(&self.units, "compiling the tree's files")?;
-        config::check(&self.out(), self.kit.config)?;
-        Ok(std::fs::write(self.stamp(), self.manifest()?)?)
+        let (begun, tree) = (self.entry.dir.join("begun"), &self.tree.dir);
+        // A file that was written to meanwhile may have been compiled before: then once more.
+        for _ in 0..2 {
+            std::fs::write(&begun, "")?;
+            self.make().run(&self.units, "compiling the tree's files")?;
+            config::check(&self.out(), self.kit.config)?;
+            let manifest = Manifest::of(&self.out(), tree)?;
+            std::fs::write(self.stamp(), manifest.text())?;
+            if !manifest.changed_since(tree, modified(&begun)) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn stamp(&self) -> PathBuf {
         self.entry.dir.join("manifest")
     }
 
-    /// All files that the configuration and the objects were made from, with size and time.
-    fn manifest(&self) -> Result<String> {
-        let mut files = config::made_from(&self.out(), &self.tree.dir);
-        for unit in &self.units {
-            files.extend(dependencies(&self.out(), unit)?);
+    /// Read once: a library beside a debug build is long.
+    fn library_mark(&self) -> Result<&str> {
+        if self.library.get().is_none() {
+            let _ = self.library.set(Library::find()?.mark()?);
         }
-        let mut hash = Hash::new();
-        for file in files {
-            let about = file.metadata().ok();
-            let time = about.as_ref().and_then(|about| about.modified().ok());
-            hash = hash
-                .add(file.as_os_str().as_encoded_bytes())
-                .add(format!("{:?} {time:?}", about.map(|about| about.len())));
-        }
-        Ok(hash.text())
+        Ok(self.library.get().map_or("", String::as_str))
     }
 
     /// A runner of the tree as it is.
@@ -152,7 +165,10 @@ impl Workshop {
     pub(crate) fn link_with(&self, overlay: Option<&Overlay>, points: Points) -> Result<Built> {
         overlay.map_or(Ok(()), |overlay| overlay.must_be_seen(self))?;
         let glue_hash = self.kit.glue.iter().fold(Hash::new(), |hash, file| hash.add(file.name).add(file.text));
-        let hash = Hash::new().add(glue_hash.text()).add(Library::find()?.mark()?);
+        let glue_hash = self.kit.probes.iter().fold(glue_hash, |hash, (name, lines)| hash.add(name).add(lines));
+        let kit = self.units.iter().chain(self.kit.watched).chain(self.kit.wraps).chain([&self.kit.watch_flags]);
+        let hash = kit.fold(Hash::new().add(glue_hash.text()), Hash::add);
+        let hash = hash.add(self.library_mark()?).add(LINKED_BY);
         let hash = hash
             .add(std::fs::read_to_string(self.stamp())?)
             .add(overlay.map_or("", |overlay| &overlay.name))

@@ -4,7 +4,7 @@
 mod edit;
 mod given;
 
-use edit::{Edit, PAGEMAP, XE_SVM, patch, patch_behind};
+use edit::{Edit, PAGEMAP, WRITABLE, XE_SVM, patch, patch_behind};
 use kernel::Workshop;
 use kernel::judge::{Outcome, Verdict};
 use kernel::series::Patch;
@@ -12,7 +12,6 @@ use std::path::Path;
 
 const MIGRATE: &str = "drivers/gpu/drm/xe/xe_migrate.c";
 const XE_SYNC: &str = "drivers/gpu/drm/xe/xe_sync.c";
-const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 
 /// A-i: what makes addresses for the copy compares devices and not pagemaps.
 const COMPARE: &[Edit] = &[Edit {
@@ -82,15 +81,6 @@ const COUNT_FILLED: &[Edit] = &[Edit {
     put: "num_fence = current_fence;",
 }];
 
-/// F: a page in VRAM that the CPU may not write is none for a collection that writes.
-const WRITABLE: &[Edit] = &[Edit {
-    file: GPUSVM,
-    behind: "int drm_gpusvm_get_pages(",
-    find: "\t\t\tif (!ctx->allow_mixed &&",
-    put: "\t\t\tif (!ctx->read_only && !(pfns[i] & HMM_PFN_WRITE)) {\n\t\t\t\terr = -EOPNOTSUPP;\n\
-          \t\t\t\tgoto err_unmap;\n\t\t\t}\n\t\t\tif (!ctx->allow_mixed &&",
-}];
-
 /// Each state of a series by its name, with what is said of it.
 fn judged(shop: &Workshop, series: &[Patch], subsets: bool, ids: &[&'static str]) -> Vec<(String, Vec<Verdict>)> {
     let mut all = Vec::new();
@@ -154,4 +144,21 @@ fn every_subset_of_a_series_is_judged() {
         ("only 2 + 3", [true, true]),
     ];
     assert_eq!(seen, expected.map(|(state, clean)| (state.to_owned(), clean.to_vec())));
+}
+
+/// All five in a row: each state mends what the ones before it mend, and nothing else. With A-ii before it, A-v has nothing to copy.
+#[test]
+fn the_five_remedies_are_judged_patch_by_patch() {
+    let Some((tree, shop)) = given::tree("no series of five was judged") else { return };
+    let by_type = [MEMORY_TYPE, PAGE_SIZE].concat();
+    let all: [(&str, &[Edit]); 5] =
+        [("A-i", COMPARE), ("A-ii", GO_HOME), ("A-v", &by_type), ("B-ii", NO_OWNER), ("C", COUNT_FILLED)];
+    let series = all.map(|(name, edits)| patch(&tree, name, edits));
+    let judged = judged(&shop, &series, false, &["A", "B", "C"]);
+    let clean = judged.iter().map(|(_, verdicts)| verdicts.iter().map(|verdict| verdict.outcome == Outcome::Clean));
+    let clean: Vec<Vec<bool>> = clean.map(Iterator::collect).collect();
+    let expected =
+        [[false, false, false], [true, false, false], [true, false, false], [true, true, false], [true, true, true]];
+    assert_eq!(clean, expected);
+    assert!(judged[0].1[0].evidence.contains("SILENT") && judged[4].1[0].evidence.contains("through system memory"));
 }

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+#[path = "standin/content.rs"]
+mod content;
+#[path = "standin/json.rs"]
+mod json;
 #[path = "standin/patches.rs"]
 mod patches;
 
@@ -45,6 +49,7 @@ fn kit(config: &'static [&'static str]) -> Kit {
             ("HAS_NOTHING", "#include \"standin.h\"\nint probe = STANDIN_NOTHING;\n"),
         ],
         wraps: &["dma_fence_array_create"],
+        headers: &[("stdio.h", "libc6-dev")],
         needs: &["drivers/gpu/drm/drm_gpusvm.c", "drivers/gpu/drm/drm_pagemap.c", "drivers/gpu/drm/xe/xe_svm.c"],
     }
 }
@@ -238,6 +243,17 @@ fn missing_tools_are_named() {
     assert!(bench.refusal(&bench.tree()).starts_with("no gcc, flex, bison here: install gcc flex bison"));
 }
 
+#[test]
+fn a_header_that_tools_of_the_build_include_is_named_with_its_package() {
+    let Some(bench) = Bench::new() else { return };
+    let kit = Kit { headers: &[("stdio.h", "libc6-dev"), ("pontoon/none.h", "libnone-dev")], ..kit(CONFIG) };
+    let path = OsString::from(bench.tools());
+    let opened = Workshop::open_in(&bench.cache(), &path, &bench.tree(), kit, &bench.stop);
+    let text = opened.err().expect("refused").to_string();
+    assert_eq!(text, "no pontoon/none.h here: install libnone-dev (building a kernel's tools needs it)");
+    assert!(!bench.cache().exists());
+}
+
 /// A file system of so many bytes, as a cache; unmounted when dropped.
 struct Small(PathBuf);
 
@@ -339,6 +355,8 @@ fn an_interruption_in_the_middle_ends_make_and_leaves_nothing_behind() {
     assert_eq!(shop.build().expect_err("interrupted").to_string(), "interrupted; nothing is left behind");
     other.join().expect("ended");
     assert!(!shop.place().exists());
+    drop(shop);
+    assert_eq!(bench.cache().read_dir().expect("a folder").count(), 0, "its lock neither");
 }
 
 fn explored(shop: &Workshop, scene: &str) -> kernel::explore::Explored {
@@ -361,9 +379,9 @@ fn a_race_is_found_and_its_seed_plays_the_same_again() {
     let seed = found.found[0].seed;
     let [once, again] =
         [(); 2].map(|()| shop.explain(&built, "faults", 1, seed..seed + 1, Accesses::Marked).expect("told"));
-    assert_eq!((&once.run, &once.lines), (&again.run, &again.lines));
-    assert!(once.lines.iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines);
-    assert!(once.lines.iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines);
+    assert_eq!((&once.run, &once.steps), (&again.run, &again.steps));
+    assert!(once.lines().iter().any(|line| line == "!!! an update is lost"), "{:?}", once.lines());
+    assert!(once.lines().iter().any(|line| line.contains("READ_ONCE word")), "{:?}", once.lines());
 }
 
 #[test]
@@ -376,8 +394,8 @@ fn a_run_behind_others_is_what_it_is_alone() {
         for seed in 1..24 {
             let alone = shop.explain(&built, scene, 1, seed..seed + 1, Accesses::Marked).expect("told");
             let behind = shop.explain(&built, scene, 1, 0..seed + 1, Accesses::Marked).expect("told");
-            assert!(alone.run.is_some() || !alone.lines.is_empty(), "{scene} {seed}");
-            assert_eq!((alone.run, alone.lines), (behind.run, behind.lines), "{scene} {seed}");
+            assert!(alone.run.is_some() || !alone.steps.is_empty(), "{scene} {seed}");
+            assert_eq!((alone.run, alone.steps), (behind.run, behind.steps), "{scene} {seed}");
         }
     }
 }

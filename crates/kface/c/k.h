@@ -19,7 +19,7 @@ struct k_scene {
 	void (*play)(long parameter);
 };
 extern const struct k_scene k_scene_a, k_scene_b, k_scene_c, k_scene_d1, k_scene_d2, k_scene_f;
-extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc;
+extern const struct k_scene k_scene_faults, k_scene_munmap, k_scene_evict, k_scene_cpufault, k_scene_gc, k_scene_fork, k_scene_late, k_scene_mixed;
 extern const struct k_scene k_scene_queue, k_scene_close, k_scene_glue, k_scene_memory;
 extern const struct k_scene k_scene_diff_faults, k_scene_diff_munmap, k_scene_diff_evict;
 bool k_faults_served(void);
@@ -127,8 +127,8 @@ int k_cpu_touch(unsigned long addr, unsigned char **byte);
 bool k_page_writable(unsigned long addr);
 int k_page_is(unsigned long addr, unsigned long *pfn);
 
-/* k_fork.c: a child has so many pages, too; the one that its CPU would read without a fault. */
-void k_fork(unsigned long start, int count);
+/* k_fork.c: a child has so many pages, too; the one that its CPU would read without a fault. `shared` is told each page when it is both's. */
+void k_fork(unsigned long start, int count, void (*shared)(unsigned long addr));
 void *k_child_page(unsigned long addr);
 
 /* k_xe.c */

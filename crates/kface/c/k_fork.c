@@ -21,6 +21,14 @@ pte_t *k_child_entry(unsigned long addr)
 	return addr >= first && addr - first < pages * PAGE_SIZE ? &entries[(addr - first) >> PAGE_SHIFT] : NULL;
 }
 
+/* One that moves has no mapping to count: whoever moves it makes both. */
+static void share_moving(pte_t *from, pte_t *to, softleaf_t leaf)
+{
+	kface_reached("the process forked while a page moved");
+	set_pte(from, swp_entry_to_pte(make_readable_migration_entry(softleaf_to_pfn(leaf))));
+	set_pte(to, *from);
+}
+
 /* One page becomes both's, and nobody's to write. */
 static void share(pte_t *from, pte_t *to)
 {
@@ -34,8 +42,11 @@ static void share(pte_t *from, pte_t *to)
 	} else {
 		softleaf_t leaf = softleaf_from_pte(*from);
 
-		if (!softleaf_is_device_private(leaf))
-			kface_give_up("a process forks while a page moves");
+		if (!softleaf_is_device_private(leaf)) {
+			share_moving(from, to, leaf);
+			return;
+		}
+		kface_reached("the process forked while a page was in VRAM");
 		page = softleaf_to_page(leaf);
 		set_pte(from, swp_entry_to_pte(make_readable_device_private_entry(softleaf_to_pfn(leaf))));
 	}
@@ -46,7 +57,7 @@ static void share(pte_t *from, pte_t *to)
 }
 
 /* As fork(2): the memory is locked for writing, the notice goes out first. */
-void k_fork(unsigned long start, int count)
+void k_fork(unsigned long start, int count, void (*shared)(unsigned long addr))
 {
 	struct mmu_notifier_range range;
 	int i;
@@ -61,6 +72,8 @@ void k_fork(unsigned long start, int count)
 	for (i = 0; i < count; i++) {
 		spin_lock(k_tables_lock());
 		share(k_entry(start + i * PAGE_SIZE), &entries[i]);
+		if (shared)
+			shared(start + i * PAGE_SIZE);
 		spin_unlock(k_tables_lock());
 	}
 	mmu_notifier_invalidate_range_end(&range);

@@ -21,7 +21,8 @@ static void initialise(void)
 
 static const struct k_scene *const scenes[] = {
 	&k_scene_a, &k_scene_b, &k_scene_c, &k_scene_d1, &k_scene_d2, &k_scene_f,
-	&k_scene_faults, &k_scene_munmap, &k_scene_evict, &k_scene_cpufault, &k_scene_gc,
+	&k_scene_faults, &k_scene_munmap, &k_scene_evict, &k_scene_cpufault, &k_scene_gc, &k_scene_fork,
+	&k_scene_late, &k_scene_mixed,
 	&k_scene_queue, &k_scene_close, &k_scene_glue, &k_scene_memory,
 	&k_scene_diff_faults, &k_scene_diff_munmap, &k_scene_diff_evict,
 };

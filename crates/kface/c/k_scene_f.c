@@ -71,7 +71,7 @@ static void play(long parameter)
 	k_stage_fault(&stage, 0, K_BLOCK, "before");
 	k_stage_where(K_BLOCK, K_PAGES, "before");
 	k_step("the process forks");
-	k_fork(K_BLOCK, K_PAGES);
+	k_fork(K_BLOCK, K_PAGES, NULL);
 	k_work_run_all();
 	k_step("tile 0 writes");
 	write_all(&stage);

@@ -136,8 +136,87 @@ static void play_gc(long tiles)
 	k_settle(tasks, 3);
 }
 
+static void fork(void *arg)
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+		k_point("fork", "the process", 0);
+	k_writers_fork();
+}
+
+/* The process forks while tiles and the CPU store into a block that is both's from then on, and buffers are evicted. */
+static void play_fork(long tiles)
+{
+	struct k_task *tasks[5];
+
+	begin(tiles);
+	tasks[0] = writer(0, 2, 2, 2);
+	tasks[1] = writer(-1, 3, 1, 2);
+	tasks[2] = k_spawn("fork", fork, NULL);
+	/* Who takes pages away by frame has no lock that keeps a fork out. */
+	tasks[3] = k_spawn("evict", evict, NULL);
+	if (tiles > 1)
+		tasks[4] = writer(1, 3, 1, 2);
+	k_settle(tasks, tiles > 1 ? 5 : 4);
+}
+
+/*
+ * Fences that signal late: others have work in the queue of page tables and copies, buffers are cleared when their turn comes,
+ * buffers are evicted, and the end of the block is unmapped.
+ */
+static void play_late(long tiles)
+{
+	struct k_task *tasks[5];
+
+	begin(tiles);
+	k_xe_be_late();
+	tasks[0] = writer(0, 2, 2, 2);
+	tasks[1] = writer(-1, 3, 1, 2);
+	tasks[2] = k_spawn("evict", evict, NULL);
+	tasks[3] = k_spawn("munmap", unmap_end, NULL);
+	if (tiles > 1)
+		tasks[4] = writer(1, 3, 1, 2);
+	k_settle(tasks, tiles > 1 ? 5 : 4);
+	touch_nothing(0);
+}
+
+/* A page goes by MADV_DONTNEED and comes back by a store, while its neighbours are in VRAM. */
+static void drop_and_store(void *arg)
+{
+	unsigned long addr = K_BLOCK + 6 * PAGE_SIZE;
+	unsigned char *byte;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		k_point("madvise", "a page", addr);
+		k_dontneed(addr, addr + PAGE_SIZE);
+		if (k_cpu_access(addr, true, &byte))
+			k_found("a CPU faults again and again", addr, 0);
+		else if (*(u64 *)byte)
+			k_found("a page that was dropped is not empty", addr, *(u64 *)byte);
+		if (k_stage_place(K_BLOCK + 2 * PAGE_SIZE) == '0')
+			kface_reached("a block was in VRAM but for a page");
+	}
+}
+
+/* Blocks that are partly in VRAM: the engine moves all or nothing. */
+static void play_mixed(long tiles)
+{
+	struct k_task *tasks[3];
+
+	begin(tiles);
+	tasks[0] = writer(0, 2, 2, 3);
+	tasks[1] = writer(tiles - 1, 3, 1, 3);
+	tasks[2] = k_spawn("madvise", drop_and_store, NULL);
+	k_settle(tasks, 3);
+}
+
 const struct k_scene k_scene_faults = { "faults", play_faults };
 const struct k_scene k_scene_munmap = { "munmap", play_munmap };
 const struct k_scene k_scene_evict = { "evict", play_evict };
 const struct k_scene k_scene_cpufault = { "cpufault", play_cpufault };
 const struct k_scene k_scene_gc = { "gc", play_gc };
+const struct k_scene k_scene_late = { "late", play_late };
+const struct k_scene k_scene_mixed = { "mixed", play_mixed };
+const struct k_scene k_scene_fork = { "fork", play_fork };

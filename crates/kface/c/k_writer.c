@@ -21,13 +21,15 @@ struct writer {
 	unsigned long start;
 	int pages;
 	int rounds;
-	/* What he wrote last. */
+	/* What he wrote last, and had written when a child got the page. */
 	u64 wrote[K_PAGES];
+	u64 at_fork[K_PAGES];
 };
 
 static struct writer writers[WRITERS];
 static int writing;
 static int serving;
+static bool forked;
 const struct xe_vm *k_closing;
 
 void k_found(const char *text, unsigned long addr, u64 value)
@@ -68,6 +70,8 @@ static bool tile_access(struct writer *w, unsigned long addr, bool write, u64 *v
 
 		k_point(write ? "tile writes" : "tile reads", "memory", addr);
 		if (!kface_gpu_access(w->tile, w->asid, addr, write, &word)) {
+			if (forked && write)
+				kface_reached("a tile stored after the fork");
 			*value = word;
 			return true;
 		}
@@ -93,7 +97,7 @@ static bool cpu_access(unsigned long addr, bool write, u64 *value)
 	unsigned char *byte;
 
 	k_point(write ? "CPU writes" : "CPU reads", "memory", addr);
-	if (k_cpu_touch(addr, &byte)) {
+	if (k_cpu_access(addr, write, &byte)) {
 		k_found("a CPU faults again and again", addr, 0);
 		return false;
 	}
@@ -141,6 +145,45 @@ struct k_task *k_writer(struct xe_vm *vm, enum k_served served, int tile, int fi
 	return k_spawn(tile < 0 ? "CPU" : tile ? "tile 1" : "tile 0", write_pages, w);
 }
 
+/* A page becomes the child's, too, and no store comes between this and that. */
+static void note_shared(unsigned long addr)
+{
+	int n, i;
+
+	for (n = 0; n < writing; n++) {
+		for (i = 0; i < writers[n].pages; i++) {
+			if (writers[n].start + i * PAGE_SIZE == addr)
+				writers[n].at_fork[i] = writers[n].wrote[i];
+		}
+	}
+}
+
+void k_writers_fork(void)
+{
+	if (k_faults_served())
+		kface_reached("the process forked while a fault was served");
+	k_fork(K_BLOCK, K_PAGES, note_shared);
+	forked = true;
+}
+
+/* What was stored before the fork, and nothing else. All pages are in system memory by then. */
+static void look_at_child(const struct writer *w)
+{
+	int i;
+
+	for (i = 0; i < w->pages; i++) {
+		unsigned long addr = w->start + i * PAGE_SIZE;
+		u64 *word = k_child_page(addr);
+
+		if (!word)
+			k_found("a child has lost a page", addr, 0);
+		else if (word[w->slot] != w->at_fork[i])
+			k_found(word[w->slot] > w->at_fork[i] ? "a child reads what was stored after the fork"
+							      : "LOST: a child does not find what was stored before the fork",
+				addr, word[w->slot]);
+	}
+}
+
 /* Everything that was written is there. */
 static void look(void)
 {
@@ -167,4 +210,9 @@ void k_settle(struct k_task **tasks, int count)
 		k_join(tasks[i]);
 	k_work_run_all();
 	look();
+	if (!forked)
+		return;
+	k_stage_evict(-1);
+	for (i = 0; i < writing; i++)
+		look_at_child(&writers[i]);
 }

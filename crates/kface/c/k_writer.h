@@ -13,6 +13,8 @@ enum k_served { K_AT_ONCE, K_BY_QUEUE };
 struct k_task *k_writer(struct xe_vm *vm, enum k_served served, int tile, int first, int pages, int rounds);
 /* Waits for all of them, and looks whether what they wrote is there. */
 void k_settle(struct k_task **tasks, int count);
+/* The process forks; at the end the child must have what was there then, word by word. */
+void k_writers_fork(void);
 void k_found(const char *text, unsigned long addr, u64 value);
 /* The VM that is being closed, or is: its faults may be refused. */
 extern const struct xe_vm *k_closing;

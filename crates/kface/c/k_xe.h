@@ -34,5 +34,10 @@ struct xe_bo *k_xe_devmem_get(int tile);
 void k_xe_queues_init(struct xe_gt *gt);
 void k_engines_start(int tiles);
 extern int k_jobs;
+/* Fences signal late from here on: others have work in each queue, an engine clears the buffers of the process' memory. */
+extern bool k_xe_is_late;
+void k_xe_be_late(void);
+/* Memory is cleared by an engine of its own; the fence that says so. */
+struct dma_fence *k_xe_clear_late(void *memory, size_t bytes);
 
 #endif

@@ -93,6 +93,11 @@ static int tile_of(u32 flags, struct xe_tile *tile)
 	return tile ? tile->id : 0;
 }
 
+static bool is_late(const struct xe_vm *vm, enum ttm_bo_type type)
+{
+	return k_xe_is_late && !vm && type == ttm_bo_type_device;
+}
+
 /* Contiguous, aligned to its size up to 2M, zero as the driver's clearing leaves it. */
 static struct xe_bo *bo_new(struct xe_device *xe, struct xe_tile *tile, struct xe_vm *vm, size_t bytes, u32 flags,
 			    enum ttm_bo_type type)
@@ -111,7 +116,8 @@ static struct xe_bo *bo_new(struct xe_device *xe, struct xe_tile *tile, struct x
 				   GPU_BUDDY_CONTIGUOUS_ALLOCATION))
 		return ERR_PTR(-ENOSPC);
 	offset = gpu_buddy_block_offset(list_first_entry(&res->blocks, struct gpu_buddy_block, link));
-	memset(k_vram[id] + offset, 0, bytes);
+	if (!is_late(vm, type))
+		memset(k_vram[id] + offset, 0, bytes);
 	res->base.mem_type = XE_PL_VRAM0 + id;
 	res->base.size = bytes;
 	res->base.start = offset >> PAGE_SHIFT;
@@ -133,6 +139,17 @@ static struct xe_bo *bo_new(struct xe_device *xe, struct xe_tile *tile, struct x
 	return bo;
 }
 
+/* Who uses the buffer has to wait for the fence that is in it. */
+static void clear_late(struct xe_bo *bo)
+{
+	struct dma_fence *fence = k_xe_clear_late(bo->vmap.vaddr, bo->ttm.resource->size);
+
+	if (dma_resv_reserve_fences(bo->ttm.base.resv, 1))
+		kface_give_up("there is no memory for a fence");
+	dma_resv_add_fence(bo->ttm.base.resv, fence, DMA_RESV_USAGE_KERNEL);
+	dma_fence_put(fence);
+}
+
 struct xe_bo *xe_bo_create_locked(struct xe_device *xe, struct xe_tile *tile, struct xe_vm *vm, size_t bytes,
 				  enum ttm_bo_type type, u32 flags, struct drm_exec *exec)
 {
@@ -141,6 +158,8 @@ struct xe_bo *xe_bo_create_locked(struct xe_device *xe, struct xe_tile *tile, st
 	if (!IS_ERR(bo) && !vm) {
 		/* Locked before anybody else can find it. */
 		dma_resv_lock(bo->ttm.base.resv, NULL);
+		if (is_late(vm, type))
+			clear_late(bo);
 		devmem_is(NULL, bo);
 	}
 	return bo;

@@ -18,6 +18,7 @@
 #define HERE ((unsigned long)__builtin_return_address(0))
 
 int k_jobs;
+bool k_xe_is_late;
 
 /* The submission back end of a queue. */
 static int queue_init(struct xe_exec_queue *q) { return 0; }
@@ -60,16 +61,32 @@ bool k_not_reserved(struct xe_hw_engine *engine) { return false; }
 
 /* Contexts of the hardware: the device makes its own. Bound by name: what they take changes. */
 struct xe_lrc *k_lrc_new(void) __asm__("xe_lrc_create");
+/* One, and how many of its jobs are done: the driver asks whether a queue is idle, and leaves page tables to a job where it is not. */
+struct context {
+	struct xe_lrc lrc;
+	u32 done;
+};
+
 struct xe_lrc *k_lrc_new(void)
 {
-	struct xe_lrc *lrc = kzalloc(sizeof(*lrc), GFP_KERNEL);
+	struct context *made = kzalloc(sizeof(*made), GFP_KERNEL);
 
-	kref_init(&lrc->refcount);
-	return lrc;
+	kref_init(&made->lrc.refcount);
+	made->lrc.fence_ctx.next_seqno = 1;
+	return &made->lrc;
 }
 
-void xe_lrc_destroy(struct kref *ref) { kfree(container_of(ref, struct xe_lrc, refcount)); }
-s32 xe_lrc_seqno(struct xe_lrc *lrc) { return lrc->fence_ctx.next_seqno - 1; }
+static struct context *context_of(struct xe_lrc *lrc) { return container_of(lrc, struct context, lrc); }
+
+void xe_lrc_destroy(struct kref *ref) { kfree(context_of(container_of(ref, struct xe_lrc, refcount))); }
+
+s32 xe_lrc_seqno(struct xe_lrc *lrc)
+{
+	if (context_of(lrc)->done != lrc->fence_ctx.next_seqno - 1)
+		kface_reached("a queue was busy when it was asked");
+	return context_of(lrc)->done;
+}
+
 u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) __asm__("xe_lrc_update_timestamp");
 u64 k_lrc_timestamp(struct xe_lrc *lrc, u64 *old) { return *old = 0; }
 
@@ -148,8 +165,11 @@ static void wait_for_dependencies(struct drm_sched_job *job)
 	struct dma_fence *fence;
 	unsigned long index;
 
-	xa_for_each(&job->dependencies, index, fence)
+	xa_for_each(&job->dependencies, index, fence) {
+		if (!dma_fence_is_signaled(fence))
+			kface_reached("a job waited for what it depends on");
 		dma_fence_wait(fence, false);
+	}
 }
 
 static void run_dep_job(struct xe_dep_job *dep)
@@ -168,16 +188,20 @@ static void run_dep_job(struct xe_dep_job *dep)
 	dma_fence_put(finished);
 }
 
-/* Lines of jobs, each served by a task of its own: one for each tile's copy engine, one for jobs that flush. */
+/* Lines of jobs, each served by a task of its own: one for each tile's copy engine, one for jobs that flush, one that clears. */
 struct line {
-	struct drm_sched_job *jobs[16];
-	/* Who pushed them. */
-	unsigned long from[16];
+	struct {
+		struct drm_sched_job *job;
+		void (*run)(struct drm_sched_job *job, unsigned long from);
+		/* Who pushed it. */
+		unsigned long from;
+	} jobs[16];
 	int first, last;
-	void (*run)(struct drm_sched_job *job, unsigned long from);
 };
 
-static struct line lines[K_TILES + 1];
+static struct line lines[K_TILES + 2];
+#define FLUSHES (&lines[K_TILES])
+#define CLEARS (&lines[K_TILES + 1])
 
 static void serve(void *arg)
 {
@@ -189,21 +213,26 @@ static void serve(void *arg)
 		while (line->first == line->last)
 			k_block(line, "a job");
 		at = line->first++ % ARRAY_SIZE(line->jobs);
-		line->run(line->jobs[at], line->from[at]);
+		line->jobs[at].run(line->jobs[at].job, line->jobs[at].from);
 	}
 }
 
-static void stand_in_line(struct line *line, struct drm_sched_job *job, unsigned long from)
+static void stand_in_line(struct line *line, struct drm_sched_job *job,
+			  void (*run)(struct drm_sched_job *job, unsigned long from), unsigned long from)
 {
+	int at = line->last % ARRAY_SIZE(line->jobs);
+
 	if (line->last - line->first == ARRAY_SIZE(line->jobs))
 		kface_give_up("more jobs wait than the glue has room for");
-	line->from[line->last % ARRAY_SIZE(line->jobs)] = from;
-	line->jobs[line->last++ % ARRAY_SIZE(line->jobs)] = job;
+	line->jobs[at].job = job;
+	line->jobs[at].run = run;
+	line->jobs[at].from = from;
+	line->last++;
 	k_wake(line);
 }
 
-void drm_sched_entity_push_job(struct drm_sched_job *job) { stand_in_line(&lines[K_TILES], job, HERE); }
 static void run_flush(struct drm_sched_job *job, unsigned long from) { run_dep_job(container_of(job, struct xe_dep_job, drm)); }
+void drm_sched_entity_push_job(struct drm_sched_job *job) { stand_in_line(FLUSHES, job, run_flush, HERE); }
 
 bool xe_sched_job_is_migration(struct xe_exec_queue *q)
 {
@@ -237,7 +266,11 @@ void xe_sched_job_destroy(struct kref *ref)
 	kfree(job);
 }
 
-void xe_sched_job_arm(struct xe_sched_job *job) { drm_sched_job_arm(&job->drm); }
+void xe_sched_job_arm(struct xe_sched_job *job)
+{
+	job->q->lrc[0]->fence_ctx.next_seqno++;
+	drm_sched_job_arm(&job->drm);
+}
 
 int xe_sched_job_add_deps(struct xe_sched_job *job, struct dma_resv *resv, enum dma_resv_usage usage)
 {
@@ -272,28 +305,101 @@ static void run_job(struct drm_sched_job *drm, unsigned long from)
 	kface_number("tile", tile->id);
 	kface_number("failed", failed != 0);
 	kface_event_end();
+	context_of(job->q->lrc[0])->done++;
 	if (failed)
 		dma_fence_set_error(&job->drm.s_fence->finished, -EIO);
 	dma_fence_signal(&job->drm.s_fence->finished);
 	xe_sched_job_put(job);
 }
 
+/* Work of others in a queue: nothing that anybody here waits for. */
+struct other_work {
+	struct drm_sched_job job;
+	struct xe_lrc *lrc;
+};
+
+static void run_other(struct drm_sched_job *job, unsigned long from)
+{
+	struct other_work *work = container_of(job, struct other_work, job);
+	int i;
+
+	/* Long enough for whoever looks at the queue meanwhile. */
+	for (i = 0; i < 4; i++)
+		k_yield();
+	context_of(work->lrc)->done++;
+	kfree(work);
+}
+
+static void keep_busy(struct xe_exec_queue *q)
+{
+	/* It is not the driver who asks for this, under whatever locks of his. */
+	struct other_work *work = kzalloc(sizeof(*work), GFP_ATOMIC);
+
+	work->lrc = q->lrc[0];
+	work->lrc->fence_ctx.next_seqno++;
+	stand_in_line(&lines[gt_to_tile(q->gt)->id], &work->job, run_other, HERE);
+}
+
+/* Others' work stands behind: when this is done the queue is not idle. */
 void xe_sched_job_push(struct xe_sched_job *job)
 {
 	k_jobs++;
-	stand_in_line(&lines[gt_to_tile(job->q->gt)->id], &job->drm, HERE);
+	stand_in_line(&lines[gt_to_tile(job->q->gt)->id], &job->drm, run_job, HERE);
+	if (k_xe_is_late)
+		keep_busy(job->q);
+}
+
+/* Memory that is cleared when its turn comes, and not at once. */
+struct clearing {
+	struct drm_sched_job job;
+	void *memory;
+	size_t bytes;
+};
+
+static void run_clear(struct drm_sched_job *job, unsigned long from)
+{
+	struct clearing *clear = container_of(job, struct clearing, job);
+	struct dma_fence *fence = &job->s_fence->finished;
+	int i;
+
+	/* Others' buffers are cleared first: so long a copy may be on its way. */
+	for (i = 0; i < 24; i++)
+		k_yield();
+	k_point("engine clears", "a buffer", 0);
+	memset(clear->memory, 0, clear->bytes);
+	dma_fence_signal(fence);
+	drm_sched_job_cleanup(job);
+	kfree(clear);
+}
+
+struct dma_fence *k_xe_clear_late(void *memory, size_t bytes)
+{
+	struct clearing *clear = kzalloc(sizeof(*clear), GFP_KERNEL);
+	struct dma_fence *fence;
+
+	if (!clear || job_init(&clear->job, HERE))
+		kface_give_up("there is no memory for a job that clears");
+	clear->memory = memory;
+	clear->bytes = bytes;
+	drm_sched_job_arm(&clear->job);
+	fence = dma_fence_get(&clear->job.s_fence->finished);
+	stand_in_line(CLEARS, &clear->job, run_clear, HERE);
+	return fence;
 }
 
 void k_engines_start(int tiles)
 {
 	int id;
 
-	lines[K_TILES].run = run_flush;
-	k_spawn_daemon("flusher", serve, &lines[K_TILES]);
-	for (id = 0; id < tiles; id++) {
-		lines[id].run = run_job;
+	k_spawn_daemon("flusher", serve, FLUSHES);
+	for (id = 0; id < tiles; id++)
 		k_spawn_daemon("engine", serve, &lines[id]);
-	}
+}
+
+void k_xe_be_late(void)
+{
+	k_xe_is_late = true;
+	k_spawn_daemon("clearer", serve, CLEARS);
 }
 
 /* Flushes of translations: the tree's own bookkeeping, over a device that answers at once. */
