@@ -21,6 +21,7 @@
 //! [`HostMemory::object_create`]: hostmm::HostMemory::object_create
 //! [`Hw::vram_back`]: crate::Hw::vram_back
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use sync::Mutex;
@@ -217,6 +218,21 @@ impl Bo {
     /// Whether a file has a handle of it.
     pub(crate) fn has_handle(&self) -> bool {
         self.handles.load() > 0
+    }
+
+    /// Handles of it.
+    pub(crate) fn handles(&self) -> u64 {
+        self.handles.load()
+    }
+
+    /// How many of the kernel's kinds of owners it has: its handles together, each VM that shows it, and its descriptors together
+    /// (from the first one on, whether one is left or not).
+    ///
+    /// Upstream: `obj->refcount`.
+    pub(crate) fn owners(&self) -> u64 {
+        let maps: Vec<_> = self.state.lock().maps.iter().filter_map(Weak::upgrade).collect();
+        let shown: BTreeSet<_> = maps.iter().filter_map(|map| Some(map.space.upgrade()?.asid().0)).collect();
+        u64::from(self.has_handle()) + shown.len() as u64 + u64::from(self.exported.load())
     }
 
     /// A descriptor of it is made, by which other processes may have it: it is charged as theirs.
