@@ -37,7 +37,7 @@ const ORDER: &[(&str, &str)] = &[
     (
         "xe-kmd",
         "ranks port budget ids vram pt errno patience event tlb_inval rules upstream planted chip migrate gpu fence resv jobs syncobj fault_queue replays \
-         engine_class master offsets shared user bind_queue bo caller share vma svm vm rebind exec_queue client fault gem file ioctl device audit testing",
+         engine_class master open_files offsets shared user bind_queue bo caller share debugfs vma svm vm rebind exec_queue client fault gem file ioctl device audit testing",
     ),
 ];
 /// Crates that may hold unsafe code, in the modules that docs/soundness.md argues for.

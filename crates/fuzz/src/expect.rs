@@ -12,6 +12,7 @@
 mod core;
 mod rules;
 
+use crate::device::Device;
 use crate::layout::Kind;
 use crate::place::{ARGUMENT, DESK, FIRST_FD};
 use crate::sequence::{Ioctl, Sequence, Step};
@@ -34,7 +35,7 @@ pub struct Answer {
 
 /// Whether every answer is one that may be. The first that is not: its step, and why.
 pub fn judge(sequence: &Sequence, answers: &[Answer]) -> Result<(), (usize, String)> {
-    let mut model = Model::default();
+    let mut model = Model { device: sequence.device, ..Model::default() };
     for (number, (step, answer)) in sequence.steps.iter().zip(answers).enumerate() {
         match step {
             Step::Ioctl(ioctl) => model.ioctl(ioctl, answer).map_err(|what| (number, what))?,
@@ -49,6 +50,7 @@ pub fn judge(sequence: &Sequence, answers: &[Answer]) -> Result<(), (usize, Stri
 /// What the model knows.
 #[derive(Default)]
 struct Model {
+    device: Device,
     files: [Names; 2],
     fds: BTreeMap<i32, Passed>,
     next_bo: u64,
@@ -97,6 +99,8 @@ struct Bo {
     size: u64,
     placement: u32,
     caching: u16,
+    /// Nothing of it may be compressed.
+    plain: bool,
     /// Serial of the VM that it belongs to, alone.
     vm: Option<u64>,
 }

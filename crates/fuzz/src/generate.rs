@@ -9,6 +9,7 @@
 mod calls;
 mod commands;
 
+use crate::device::Device;
 use crate::layout::{self, Block};
 use crate::place::{ARENA, ARGUMENT, BOUND, CODE, DESK, FENCES, FIRST_FD};
 use crate::sequence::{Ioctl, Memory, Sequence, Step, Verb};
@@ -18,19 +19,25 @@ use units::{SZ_2M, SZ_4K, SZ_64K};
 /// Steps of a sequence, at most, behind those that set it up.
 const MOST_STEPS: u64 = 32;
 
-/// The sequence of a seed.
+/// The sequence of a seed, for the default device.
 pub fn sequence(seed: u64) -> Sequence {
-    let mut maker = Maker { rng: Rng::new(seed ^ 0x5eed_f022), ..Maker::default() };
+    sequence_on(Device::default(), seed)
+}
+
+/// The sequence of a seed.
+pub fn sequence_on(device: Device, seed: u64) -> Sequence {
+    let mut maker = Maker { rng: Rng::new(seed ^ 0x5eed_f022), device, ..Maker::default() };
     let mut steps = maker.beginning();
     for _ in 0..4 + maker.below(MOST_STEPS - 4) {
         steps.push(maker.step());
     }
-    Sequence { seed, steps }
+    Sequence { seed, device, steps }
 }
 
 /// What the maker knows.
 struct Maker {
     rng: Rng,
+    device: Device,
     /// How many names of each kind it thinks are taken.
     vms: u64,
     queues: u64,
@@ -43,7 +50,7 @@ struct Maker {
 
 impl Default for Maker {
     fn default() -> Self {
-        Self { rng: Rng::new(0), vms: 0, queues: 0, bos: 0, syncobjs: 0, fds: 0, value: 0 }
+        Self { rng: Rng::new(0), device: Device::default(), vms: 0, queues: 0, bos: 0, syncobjs: 0, fds: 0, value: 0 }
     }
 }
 
@@ -136,7 +143,10 @@ impl Maker {
         match self.below(12) {
             0 => Step::Reopen(self.below(2) as usize),
             1..=2 => Step::Fork,
-            3 => Step::Reset(self.below(2) as u8),
+            3 => {
+                let tile = self.below(2);
+                Step::Reset(tile.min(self.device.tiles() - 1) as u8)
+            }
             4..=5 => Step::Close(self.fd()),
             6..=8 => {
                 let ns = self.one_of(&[1_000, 100_000, 5_000_000]);

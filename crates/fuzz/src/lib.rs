@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+pub mod device;
 pub mod expect;
 pub mod generate;
 pub mod layout;

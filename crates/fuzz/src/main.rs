@@ -10,6 +10,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use fuzz::device::Device;
 use fuzz::expect::Answer;
 use fuzz::play::{Failure, play};
 use fuzz::sequence::{Sequence, Step};
@@ -43,6 +44,9 @@ struct Options {
     /// Print how often each ioctl was answered how
     #[arg(long)]
     answers: bool,
+    /// Whose ioctls: pvc-2t, pvc-1t, pvc-4t or bmg
+    #[arg(long, value_name = "NAME", default_value = "pvc-2t", value_parser = Device::named)]
+    device: Device,
     /// Tries to make a failing sequence smaller
     #[arg(long, default_value_t = 3000)]
     tries: usize,
@@ -67,15 +71,15 @@ fn main() -> Result<ExitCode> {
         return Ok(told(&sequence, options.tries));
     }
     if options.print {
-        print!("{}", generate::sequence(options.seeds.start));
+        print!("{}", generate::sequence_on(options.device, options.seeds.start));
         return Ok(ExitCode::SUCCESS);
     }
     if let (Some(client), Some(pontoon)) = (&options.live, &options.pontoon) {
-        return Ok(live(client, pontoon, options.seeds.clone()));
+        return Ok(live(client, pontoon, &options));
     }
     let (mut failed, mut tally) = (0, Tally::new());
     for seed in options.seeds.clone() {
-        let sequence = generate::sequence(seed);
+        let sequence = generate::sequence_on(options.device, seed);
         let played = play(&sequence);
         count(&sequence, &played.answers, &mut tally);
         if let Err(failure) = played.verdict {
@@ -119,14 +123,25 @@ fn tell_answers(tally: &Tally) {
 const TOGETHER: u64 = 50;
 
 /// Plays seeds on the real kernel. What fails there is printed as it is: the kernel's threads have no seed.
-fn live(client: &Path, pontoon: &Path, seeds: Range<u64>) -> ExitCode {
+fn live(client: &Path, pontoon: &Path, options: &Options) -> ExitCode {
+    let seeds = options.seeds.clone();
     for first in seeds.clone().step_by(TOGETHER as usize) {
-        let sequences: Vec<_> = (first..seeds.end.min(first + TOGETHER)).map(generate::sequence).collect();
+        let sequences: Vec<_> =
+            (first..seeds.end.min(first + TOGETHER)).map(|seed| generate::sequence_on(options.device, seed)).collect();
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "300"]).arg(pontoon).args(["run", "--vram", "16M"]);
+        command.args(["-k", "5", "300"]).arg(pontoon).args([
+            "run",
+            "--vram",
+            "16M",
+            "--device",
+            options.device.platform().name,
+        ]);
         if let Err((seed, failure)) = fuzz::live::play(&mut command, client, &sequences) {
             match seed {
-                Some(seed) => println!("seed {seed} (of {first} and so on): {failure}\n{}", generate::sequence(seed)),
+                Some(seed) => println!(
+                    "seed {seed} (of {first} and so on): {failure}\n{}",
+                    generate::sequence_on(options.device, seed)
+                ),
                 None => println!("{failure}"),
             }
             return ExitCode::from(1);

@@ -12,7 +12,8 @@ use machine::behaviour::Behaviours;
 use machine::checked::{Checked, Config, Manner, MapKind, MemoryAdvice, Remap};
 use machine::live::EventKind;
 use machine::program::{Batch, Class, Program};
-use machine::{Errno, File, Injection, Record};
+use machine::wiring::Core;
+use machine::{Errno, File, Record};
 use std::fmt;
 use std::sync::Arc;
 use sync::rank::{self, Rank};
@@ -96,7 +97,7 @@ pub fn play_with(sequence: &Sequence, behaviours: Behaviours) -> Played {
 }
 
 fn in_the_world(sequence: &Sequence, behaviours: Behaviours, answers: &mut Vec<Answer>) -> Result<(), Failure> {
-    let mut world = World::new(sequence.seed, behaviours)?;
+    let mut world = World::new(sequence, behaviours)?;
     let mut failure = None;
     for (number, step) in sequence.steps.iter().enumerate() {
         answers.push(world.step(step));
@@ -116,20 +117,23 @@ struct World {
     desk: Desk,
     neighbour: Neighbour,
     /// Page tables in use before there was a VM.
-    tables: [u64; 2],
+    tables: Vec<u64>,
 }
 
-const TILES: [TileId; 2] = [TileId(0), TileId(1)];
+fn tiles(core: &Core) -> impl Iterator<Item = TileId> {
+    (0..core.device().platform().tiles.len() as u8).map(TileId)
+}
 
 impl World {
-    fn new(seed: u64, behaviours: Behaviours) -> Result<Self, Failure> {
+    fn new(sequence: &Sequence, behaviours: Behaviours) -> Result<Self, Failure> {
+        let (seed, platform) = (sequence.seed, sequence.device.platform());
         let failed = |errno: Errno| Failure::new(None, format!("the world cannot be built: {errno}"));
-        let checked = Checked::new(Config::default(), manner(seed), behaviours, Injection::default());
+        let checked = Checked::with_devices(Config::default(), manner(seed), &[platform], behaviours);
         let checked = checked.map_err(failed)?;
         if seed & 4 != 0 {
             checked.core.device().ask_for_priority(|| true);
         }
-        let tables = TILES.map(|tile| checked.core.device().tables_used(tile));
+        let tables = tiles(&checked.core).map(|tile| checked.core.device().tables_used(tile)).collect();
         for range in [DESK, MAPPED, CODE] {
             checked.sim.mmap_at(range, MapKind::Anonymous).map_err(|_| failed(Errno::ENOMEM))?;
         }
@@ -245,7 +249,7 @@ impl World {
             (self.checked.sim.claims_in_progress() as u64, "migrations without an end"),
             (u64::from(!home), "process whose memory is not all back"),
         ];
-        for (tile, before) in TILES.into_iter().zip(self.tables) {
+        for (tile, before) in tiles(&self.checked.core).zip(self.tables) {
             left.push((device.vram_used(tile), "bytes of VRAM"));
             left.push((device.tables_used(tile).saturating_sub(before), "page tables"));
         }
@@ -259,7 +263,7 @@ impl World {
 /// Somebody else, who uses the same device.
 struct Neighbour {
     program: Program,
-    queues: [u32; 2],
+    queues: Vec<u32>,
     /// Batch, fences, data.
     memory: HostRange,
     beats: sync::atomic::AtomicU64,
@@ -269,12 +273,12 @@ impl Neighbour {
     fn new(checked: &Checked, is_high: bool) -> Result<Self, Errno> {
         let program = checked.open();
         let vm = program.vm_create()?;
-        program.bind_mirror(vm, 57, None)?;
+        program.bind_mirror(vm, checked.core.device().platform().va_bits, None)?;
         let queue = |tile| match is_high {
             true => program.queue_create_high(vm, Class::Compute, tile),
             false => program.queue_create(vm, Class::Compute, tile),
         };
-        let queues = [queue(TILES[0])?, queue(TILES[1])?];
+        let queues = tiles(&checked.core).map(queue).collect::<Result<_, _>>()?;
         let memory = checked.sim.mmap(3, MapKind::Anonymous);
         Ok(Self { program, queues, memory, beats: Default::default() })
     }
@@ -282,7 +286,7 @@ impl Neighbour {
     /// Each tile does a job, and its data is there.
     fn beat(&self, checked: &Checked) -> Result<(), String> {
         let [batch, fence, data] = [0, 1, 2].map(|page| self.memory.page_at(page));
-        for (queue, n) in self.queues.into_iter().zip(0..) {
+        for (queue, n) in self.queues.iter().copied().zip(0..) {
             let beat = self.beats.fetch_add(1) + 1;
             let at = data.add(8 * n);
             let words = Batch::default().store(at.mirror(), beat as u32).end();

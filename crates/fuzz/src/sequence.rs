@@ -1,7 +1,7 @@
 //! A sequence: what a program does, step by step, as a value and as a text.
 //!
 //! ```text
-//! # seed 17, manner linux
+//! # seed 17, device pvc-2t
 //! VM_CREATE 0 flags=0x6
 //! VM_BIND 0 vm_id=0x1 num_binds=0x1 bind.range=0x1000 num_syncs=0x1 syncs=0x600000000400
 //!   Sync@600000000400 sync_type=0x2 flags=0x1
@@ -13,6 +13,7 @@
 //! An ioctl's first number is the file that it is for (0: primary node, 1: render node), or a descriptor. What is 0 is
 //! not written. `@` behind it: where the argument lies, if not at the desk; `!`: the request, if not its own.
 
+use crate::device::Device;
 use crate::layout::{self, Block, Kind};
 use crate::place::{ARGUMENT, FIRST_FD};
 use std::fmt;
@@ -22,6 +23,8 @@ use std::fmt;
 pub struct Sequence {
     /// What it was made from; it names the schedule, too.
     pub seed: u64,
+    /// Whose ioctls they are.
+    pub device: Device,
     /// In their order.
     pub steps: Vec<Step>,
 }
@@ -127,7 +130,7 @@ verbs! {
 
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# seed {}", self.seed)?;
+        writeln!(f, "# seed {}, device {}", self.seed, self.device)?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
 }
@@ -195,6 +198,10 @@ impl Sequence {
                 let seed =
                     comment.trim().strip_prefix("seed ").and_then(|rest| rest.split([',', ' ']).next()?.parse().ok());
                 sequence.seed = seed.unwrap_or(sequence.seed);
+                if let Some((_, name)) = comment.split_once(", device ") {
+                    let name = name.split([',', ' ']).next().unwrap_or("");
+                    sequence.device = Device::named(name).map_err(told)?;
+                }
             } else if line.starts_with(' ') {
                 let block = parse_block(line.trim()).map_err(told)?;
                 match sequence.steps.last_mut() {
@@ -296,7 +303,8 @@ mod tests {
     #[test]
     fn what_was_generated_reads_back() {
         for seed in 0..300 {
-            let sequence = crate::generate::sequence(seed);
+            let device = Device::named(["pvc-2t", "bmg"][(seed % 2) as usize]).expect("a profile");
+            let sequence = crate::generate::sequence_on(device, seed);
             assert_eq!(Sequence::parse(&sequence.to_string()).as_ref(), Ok(&sequence), "seed {seed}");
         }
     }

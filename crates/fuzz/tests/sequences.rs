@@ -1,6 +1,7 @@
 //! Sequences that are played in every test run: the corpus, and a number of seeds. Many more are for
 //! `cargo run --profile fuzz -p pontoon-fuzz`.
 
+use fuzz::device::Device;
 use fuzz::generate;
 use fuzz::play::{play, play_with};
 use fuzz::sequence::Sequence;
@@ -37,6 +38,18 @@ fn seeds_are_as_they_should_be() {
     for seed in 0..SEEDS {
         if let Err(failure) = play(&generate::sequence(seed)).verdict {
             panic!("seed {seed}: {failure}\n{}", generate::sequence(seed));
+        }
+    }
+}
+
+#[test]
+fn seeds_are_as_they_should_be_on_other_devices() {
+    for (name, seeds) in [("bmg", SEEDS / 2), ("pvc-1t", SEEDS / 8), ("pvc-4t", SEEDS / 8)] {
+        let device = Device::named(name).expect("a profile");
+        for sequence in (0..seeds).map(|seed| generate::sequence_on(device, seed)) {
+            if let Err(failure) = play(&sequence).verdict {
+                panic!("{failure}\n{sequence}");
+            }
         }
     }
 }

@@ -37,6 +37,6 @@ pub use gpusvm::Proto;
 pub use hostmm::{OwnerId, Place};
 pub use xe_hw::{Injection, Record, Translation};
 pub use xe_kmd::{
-    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Location, Passed, RangeBook, RetryStep, Rules,
-    SharedBytes, SpaceBook, Usage, Vram,
+    BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Location, NamedBo, OpenFile, Passed, RangeBook,
+    RetryStep, Rules, SharedBytes, SpaceBook, Usage, Vram,
 };

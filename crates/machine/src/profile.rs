@@ -12,6 +12,7 @@ use std::str::FromStr;
 use units::{SZ_1G, SZ_2M};
 pub use xe_spec::platform::Platform;
 use xe_spec::platform::{BATTLEMAGE, Copiers, PVC, Pagemaps, Reach, Tile};
+pub use xe_spec::{mocs, pat};
 
 /// Ids that Linux and user-mode drivers know as PVC.
 const PVC_IDS: [u16; 13] =

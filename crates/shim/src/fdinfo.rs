@@ -13,7 +13,7 @@
 //!
 //! [`File::usage`]: crate::device::File::usage
 
-use crate::device::Device;
+use crate::device::{Device, OfDevice};
 use crate::minor::Gt;
 use crate::nodes::{self, Entry};
 use crate::{libc_calls, outside, session, view};
@@ -64,6 +64,8 @@ enum Question {
     Files,
     /// Of a GT in debugfs.
     Of(Gt, OfGt),
+    /// Of a device there, by its number.
+    OfDevice(u8, OfDevice),
 }
 
 /// What is asked of a GT.
@@ -86,6 +88,7 @@ impl Question {
         match self {
             Self::Files => [0; 3],
             Self::Of(gt, what) => [what as u8 + 1, gt.device, gt.number as u8],
+            Self::OfDevice(device, what) => [(1 + Self::OF_GT.len()) as u8 + what as u8, device, 0],
         }
     }
 
@@ -93,8 +96,10 @@ impl Question {
         match kind.checked_sub(1) {
             None => Some(Self::Files),
             Some(what) => {
-                let gt = Gt { device, number: number.into() };
-                Self::OF_GT.get(usize::from(what)).map(|what| Self::Of(gt, *what))
+                let (gt, what) = (Gt { device, number: number.into() }, usize::from(what));
+                let of_gt = Self::OF_GT.get(what).map(|what| Self::Of(gt, *what));
+                let file = || OfDevice::FILES.get(what - Self::OF_GT.len());
+                of_gt.or_else(|| file().map(|(what, _)| Self::OfDevice(device, *what)))
             }
         }
     }
@@ -103,7 +108,8 @@ impl Question {
         match (self, session::running()) {
             (Self::Files, _) => open_files(),
             (Self::Of(gt, what), Some(device)) => of_gt(&*device, gt, what),
-            (Self::Of(..), None) => String::new(),
+            (Self::OfDevice(device, what), Some(running)) => running.told(device, what),
+            (Self::Of(..) | Self::OfDevice(..), None) => String::new(),
         }
     }
 }
@@ -130,6 +136,13 @@ pub fn stats(gt: Gt) -> String {
 pub fn vram(gt: Gt) -> String {
     let others = || others(Question::Of(gt, OfGt::Vram)).0.into_iter().find(|text| !text.is_empty());
     session::running().map(|device| device.vram(gt)).or_else(others).unwrap_or_default()
+}
+
+/// What a file of a device in debugfs has, of all processes, and the system memory that buffers may take.
+pub fn of_device(device: u8, what: OfDevice, system_bytes: u64) -> String {
+    let mut told = others(Question::OfDevice(device, what)).0;
+    told.extend(session::running().map(|running| running.told(device, what)));
+    what.text(&told, system_bytes)
 }
 
 /// Has all processes do it. EIO where one does not answer.

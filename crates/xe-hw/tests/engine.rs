@@ -72,8 +72,9 @@ fn a_fence_may_fault_and_needs_no_batch() {
 fn atomics_of_both_sizes() {
     let rig = rig();
     let start = 0x0000_0007_ffff_ffff_u64;
-    let cases: [(u32, u64, u64, u64); 12] = [
-        (0x01, 0x0f0f_0f0f, 0, start & !0 << 32 | 0x0f0f_0f0f),
+    let high = start & !0 << 32;
+    let cases: [(u32, u64, u64, u64); 26] = [
+        (0x01, 0x0f0f_0f0f, 0, high | 0x0f0f_0f0f),
         (0x22, 1 << 63, 0, start | 1 << 63),
         (0x23, start, 0, 0),
         (0x05, 0, 0, 0x0000_0007_0000_0000),
@@ -85,6 +86,21 @@ fn atomics_of_both_sizes() {
         (0x25, 0, 0, 0x0000_0008_0000_0000),
         (0x24, 1 << 40, 0, 1 << 40),
         (0x2e, start, 2 << 40, 2 << 40),
+        (0x09, 0, 0, high | 1),
+        (0x29, 1, 0, 0xffff_fff8_0000_0002),
+        // The dword is -1 where it is signed, and the largest where it is not.
+        (0x0a, 5, 0, high | 5),
+        (0x0a, 0xffff_fffe, 0, start),
+        (0x0b, 5, 0, start),
+        (0x0b, 0x8000_0000, 0, high | 0x8000_0000),
+        (0x0c, 5, 0, start),
+        (0x0d, 5, 0, high | 5),
+        (0x2a, u64::MAX, 0, start),
+        (0x2b, u64::MAX, 0, u64::MAX),
+        (0x2c, u64::MAX, 0, u64::MAX),
+        (0x2d, u64::MAX, 0, start),
+        (0x0f, 0, 0, high | 0xffff_fffe),
+        (0x2f, 0, 0, start - 1),
     ];
     for (opcode, first, second, expected) in cases {
         rig.bus.poke(BusAddr::Vram(vram(0)), 0, &[start as u32, (start >> 32) as u32]);
@@ -119,6 +135,8 @@ fn what_is_no_command_kills_its_context_and_no_other() {
         vec![0x6101_0013],
         vec![0x1000_0003, 0, 0, 0],
         vec![0x1780_0001 | 7 << 8, VA.0 as u32, 0],
+        vec![0x1780_0001 | 0x0a << 8, VA.0 as u32, 0],
+        [&inline_atomic(0x10, 0, 0)[..], &[]].concat(),
         vec![0x1780_0001 | 0x25 << 8, VA.0 as u32, 0],
         vec![0x1880_0000, 0, 0],
     ] {

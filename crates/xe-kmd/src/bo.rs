@@ -21,6 +21,7 @@
 //! [`HostMemory::object_create`]: hostmm::HostMemory::object_create
 //! [`Hw::vram_back`]: crate::Hw::vram_back
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use sync::Mutex;
@@ -136,8 +137,17 @@ pub(crate) enum Prefer {
     Tile(TileId),
     /// In the VRAM of this tile, or of another: nowhere else.
     Vram(TileId),
+    /// In the VRAM of this tile, and nowhere else.
+    Exactly(TileId),
     /// In system memory, if it may be there.
     System,
+}
+
+impl Prefer {
+    /// Whether system memory will not do.
+    const fn is_strict(self) -> bool {
+        matches!(self, Self::Vram(_) | Self::Exactly(_))
+    }
 }
 
 /// An address space that shows BOs. Called with a BO's lock held: leads to page tables and below.
@@ -217,6 +227,21 @@ impl Bo {
     /// Whether a file has a handle of it.
     pub(crate) fn has_handle(&self) -> bool {
         self.handles.load() > 0
+    }
+
+    /// Handles of it.
+    pub(crate) fn handles(&self) -> u64 {
+        self.handles.load()
+    }
+
+    /// How many of the kernel's kinds of owners it has: its handles together, each VM that shows it, and its descriptors together
+    /// (from the first one on, whether one is left or not).
+    ///
+    /// Upstream: `obj->refcount`.
+    pub(crate) fn owners(&self) -> u64 {
+        let maps: Vec<_> = self.state.lock().maps.iter().filter_map(Weak::upgrade).collect();
+        let shown: BTreeSet<_> = maps.iter().filter_map(|map| Some(map.space.upgrade()?.asid().0)).collect();
+        u64::from(self.has_handle()) + shown.len() as u64 + u64::from(self.exported.load())
     }
 
     /// A descriptor of it is made, by which other processes may have it: it is charged as theirs.
@@ -318,20 +343,20 @@ impl Bo {
             return Ok(Placed { bo: self, state, origin: None });
         }
         // From VRAM that one of several users does not reach, it would go to and fro between theirs.
-        let prefers_system = prefer == Prefer::System || is_far && !matches!(prefer, Prefer::Vram(_));
+        let prefers_system = prefer == Prefer::System || is_far && !prefer.is_strict();
         let system_first = state.split || prefers_system && self.may_be_in_system();
         let wanted =
             if system_first { self.map_system(&mut state) } else { self.take_any_vram(users, prefer, state.id, spare) };
         let must_move = match &state.residence {
             Residence::Nowhere => true,
-            Residence::System(_) => matches!(prefer, Prefer::Vram(_)),
-            Residence::Vram(..) => is_far,
+            Residence::System(_) => prefer.is_strict(),
+            Residence::Vram(..) => is_far || matches!(prefer, Prefer::Exactly(_)),
             Residence::Peer(_) => false,
         };
         let new = match wanted {
             Err(_) if !must_move => return Ok(Placed { bo: self, state, origin: None }),
             // Not where it is wanted, but anywhere is better than nowhere.
-            Err(_) if self.may_be_in_system() && !matches!(prefer, Prefer::Vram(_)) => self.map_system(&mut state),
+            Err(_) if self.may_be_in_system() && !prefer.is_strict() => self.map_system(&mut state),
             wanted => wanted,
         }?;
         self.leave(&mut state);
@@ -344,9 +369,10 @@ impl Bo {
             (Residence::Nowhere, _) => false,
             (Residence::System(_), _) if state.split => true,
             (Residence::System(_), Prefer::Tile(tile)) => !self.may_be_on(tile),
-            (Residence::System(_), Prefer::Vram(_)) => false,
+            (Residence::System(_), Prefer::Vram(_) | Prefer::Exactly(_)) => false,
             (Residence::Vram(..), _) if state.split => false,
             (Residence::Vram(at, _), Prefer::Tile(tile) | Prefer::Vram(tile)) => *at == tile || !self.may_be_on(tile),
+            (Residence::Vram(at, _), Prefer::Exactly(tile)) => *at == tile,
             (Residence::Vram(..), Prefer::System) => !self.may_be_in_system(),
             (Residence::System(_) | Residence::Vram(..) | Residence::Peer(_), _) => true,
         }
@@ -365,11 +391,12 @@ impl Bo {
     /// The tiles whose VRAM it may be in and all of `users` reach, the best first.
     fn candidates(&self, users: &[TileId], prefer: Prefer) -> impl Iterator<Item = TileId> {
         let first = match prefer {
-            Prefer::Tile(tile) | Prefer::Vram(tile) => Some(tile),
+            Prefer::Tile(tile) | Prefer::Vram(tile) | Prefer::Exactly(tile) => Some(tile),
             Prefer::Anything | Prefer::System => None,
         };
         let all = self.shared.gpu.tiles.iter().map(|tile| tile.id);
-        let others = all.filter(move |tile| Some(*tile) != first);
+        let is_only = matches!(prefer, Prefer::Exactly(_));
+        let others = all.filter(move |tile| !is_only && Some(*tile) != first);
         first.into_iter().chain(others).filter(|tile| self.may_be_on(*tile) && self.is_reached(*tile, users))
     }
 

@@ -3,30 +3,26 @@
 //! A queue's time is that which its context had an engine; queues that ended leave theirs with the file. All engines share
 //! one clock, so its count is the total of every class.
 //!
-//! Locking: a leaf around the name; each BO's lock by itself.
+//! Locking: each BO's lock by itself.
 //!
 //! Upstream: `xe_drm_client.c` (`xe_drm_client_fdinfo`), `drm_file.c` (`drm_show_memory_stats`).
 
 use std::sync::Arc;
 
-use sync::Mutex;
 use sync::atomic::AtomicU64;
-use sync::rank::mutex;
 use sync::time::now_ns;
 use xe_spec::fault::EngineClass;
 use xe_spec::platform::Platform;
 
 use crate::bo::Bo;
 use crate::exec_queue::ExecQueue;
-use crate::ranks;
+use crate::open_files::Entry;
 
 const CLASSES: [EngineClass; 3] = EngineClass::ALL;
 
-/// An open file's number, its name, and the time of its queues that ended.
+/// Who an open file is, and the time of its queues that ended.
 pub(crate) struct Client {
-    pub id: u64,
-    /// What the program calls it (SET_CLIENT_NAME).
-    pub name: Mutex<Option<String>>,
+    pub who: Arc<Entry>,
     ended_ns: [AtomicU64; CLASSES.len()],
 }
 
@@ -83,8 +79,8 @@ pub struct EngineUse {
 }
 
 impl Client {
-    pub(crate) fn new(id: u64) -> Self {
-        Self { id, name: mutex(ranks::LEAF, None), ended_ns: [const { AtomicU64::new(0) }; CLASSES.len()] }
+    pub(crate) fn new(who: Arc<Entry>) -> Self {
+        Self { who, ended_ns: [const { AtomicU64::new(0) }; CLASSES.len()] }
     }
 
     /// Keeps the time of a queue that is about to end.
@@ -105,8 +101,8 @@ impl Client {
         });
         let users: Vec<_> = queues.iter().filter(|queue| queue.holds_memory()).map(|queue| &queue.vm).collect();
         let is_active = |bo: &Bo| users.iter().any(|vm| bo.is_of(vm.asid));
-        let (name, memory) = (self.name.lock().clone(), memory(platform, bos, is_active));
-        Usage { client: self.id, name, memory, engines: engines.collect() }
+        let (name, memory) = (self.who.name.lock().clone(), memory(platform, bos, is_active));
+        Usage { client: self.who.id, name, memory, engines: engines.collect() }
     }
 }
 

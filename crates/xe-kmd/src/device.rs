@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::caller::Location;
 use crate::chip::Chip;
 use crate::client::Vram;
+use crate::debugfs::{self, NamedBo, OpenFile};
 use crate::engine_class::ClassSchedule;
 use crate::errno::Errno;
 use crate::event::{Event, Observer};
@@ -243,6 +244,16 @@ impl Device {
     /// Bytes of system memory that BOs take.
     pub fn system_used(&self) -> u64 {
         self.shared.system.used()
+    }
+
+    /// Its open files, the oldest first.
+    pub fn open_files(&self) -> Vec<OpenFile> {
+        debugfs::open_files(&self.shared)
+    }
+
+    /// Its BOs that have a number (FLINK), by number.
+    pub fn named_bos(&self) -> Vec<NamedBo> {
+        debugfs::named_bos(&self.bos)
     }
 
     /// Page tables of a tile that are in use: those of VMs, and those of the copy engine.

@@ -32,8 +32,6 @@ pub struct File {
     pub(crate) vms: Arc<Vms>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) bos: Arc<SharedBos>,
-    /// Of the render node, by which nobody reaches what others name by numbers.
-    pub(crate) is_render: bool,
     /// It is the device's master, or was: it may be that again.
     pub(crate) was_master: AtomicBool,
     pub(crate) names: Mutex<Names>,
@@ -58,14 +56,17 @@ impl File {
         bos: Arc<SharedBos>,
         is_render: bool,
     ) -> Self {
-        let client = Client::new(shared.gpu.budget.next_client());
-        let was_master = AtomicBool::new(!is_render && shared.master.take(client.id));
-        Self { shared, vms, queues, bos, is_render, was_master, names: mutex(ranks::LEAF, Names::default()), client }
+        let id = shared.gpu.budget.next_client();
+        let is_master = !is_render && shared.master.take(id);
+        let client = Client::new(shared.open_files.add(id, is_render, is_master || shared.is_admin()));
+        let was_master = AtomicBool::new(is_master);
+        Self { shared, vms, queues, bos, was_master, names: mutex(ranks::LEAF, Names::default()), client }
     }
 
     /// Closes the file: queues end first, then VMs. Idempotent; dropping the file does the same.
     pub fn close(&self) {
-        self.shared.master.give(self.client.id);
+        self.shared.master.give(self.client.who.id);
+        self.shared.open_files.remove(self.client.who.id);
         // BOs may end when they are dropped, which is not for under the lock.
         let (queues, vms, _bos, _syncobjs) = {
             let mut names = self.names.lock();
@@ -134,6 +135,11 @@ impl File {
     /// The address space of a VM: what a fault of it names.
     pub fn asid(&self, vm_id: u32) -> Option<Asid> {
         Some(self.vm(vm_id)?.asid)
+    }
+
+    /// Whether it is of the render node, by which nobody reaches what others name by numbers.
+    pub(crate) fn is_render(&self) -> bool {
+        self.client.who.is_render
     }
 
     /// What it uses at the moment.

@@ -2,7 +2,8 @@
 //!
 //! A bind takes the whole VMA, on the tiles that ask for it. A VM that serves no faults has everything bound by its
 //! binds. Where an eviction or a cut through a large leaf took leaves away, they come back at the next touch in every VM:
-//! upstream, without faults, binds such VMAs again before the next job, having preempted or waited for those that run.
+//! upstream, without faults, binds such VMAs again before the next job, having preempted or waited for those that run. A VM with
+//! dma-fences does so here, too, for BOs that may be in VRAM only ([`Vm::validate`]).
 //!
 //! A BO is placed where all tiles reach it that it is bound for: in system memory where no VRAM will do. Where it may not be
 //! there, bind or fault is refused. (Upstream has no tile that does not reach all VRAM of its device.)
@@ -15,7 +16,7 @@ use sync::time::now_ns;
 use units::{GpuRange, SZ_2M, SZ_4K, TileId};
 use xe_spec::fault::{Access, Asid};
 use xe_uapi::attr;
-use xe_uapi::vm::CreateFlags;
+use xe_uapi::vm::{CONSULT_MEM_ADVISE_PREF_LOC, CreateFlags};
 
 use crate::bo::{Bo, BoMap, Placed, Prefer, Standing};
 use crate::errno::Errno;
@@ -24,8 +25,8 @@ use crate::pt::build::{self, PlanError, Run, null_runs};
 use crate::svm::handler::Fault;
 use crate::svm::policy;
 use crate::svm::userptr::Userptrs;
-use crate::vm::Vm;
-use crate::vma::{UserMap, Vma};
+use crate::vm::{Vm, VmState};
+use crate::vma::{Kind, UserMap, Vma};
 
 impl Vm {
     /// Serves a fault of a BO's span. An atomic wants it in VRAM.
@@ -75,6 +76,46 @@ impl Vm {
             Err(Errno::EACCES) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Moves a BO to where a PREFETCH wants it: region 0 is system memory, 1 + n tile n, -1 the first VRAM that it may be in. VRAM that
+    /// not all tiles reach is left to a bind's choice, as is another device's BO. `ENOMEM`: there is no room.
+    ///
+    /// Upstream: `xe_bo_migrate`.
+    pub(crate) fn migrate_bo(&self, bo: &Bo, region: u32) -> Result<(), Errno> {
+        let first = (bo.config.placement & !1).checked_ilog2().map(|_| (bo.config.placement & !1).trailing_zeros());
+        let region = if region == CONSULT_MEM_ADVISE_PREF_LOC { first.unwrap_or(0) } else { region };
+        if bo.is_imported() {
+            return Ok(());
+        }
+        let Some(tile) = region.checked_sub(1).map(|tile| TileId(tile as u8)) else {
+            let placed = bo.placed_for(&self.tiles(), Prefer::System, None)?;
+            return if placed.tile().is_none() { Ok(()) } else { Err(Errno::ENOMEM) };
+        };
+        match bo.placed_for(&self.tiles(), Prefer::Exactly(tile), None) {
+            Ok(_) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Brings back the BOs that were evicted since the last time and may be in VRAM only, and spares all that the VM shows. One that may
+    /// be in system memory comes back at a touch, and so does what a bind has still to do. `ENOMEM`: there is no room for all of them.
+    /// The caller holds the VM's lock, as `state` says.
+    ///
+    /// Upstream: `xe_vm_validate_rebind`.
+    pub(crate) fn validate(&self, state: &VmState) -> Result<(), Errno> {
+        if !self.space.lost.swap(false) {
+            return Ok(());
+        }
+        let mut evicted = state.vmas.overlapping(self.window()).into_iter().filter(|vma| {
+            let is_away = |map: &BoMap| !map.bo.may_be_in_system() && !map.bo.region().1;
+            vma.bo_map().is_some_and(|(_, map)| is_away(map)) && state.pending_in(vma.span).next().is_none()
+        });
+        let bind = |vma: Vma| match &vma.kind {
+            Kind::Bo(map) => self.bind_bo(&vma, map, Prefer::Anything, &self.tiles(), Some(self.asid)),
+            _ => Ok(()),
+        };
+        evicted.try_for_each(bind).inspect_err(|_| self.space.lost.store(true))
     }
 
     fn bind_placed(&self, vma: &Vma, map: &BoMap, placed: Placed<'_>, tiles: &[TileId]) -> Result<(), Errno> {

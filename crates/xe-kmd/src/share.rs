@@ -51,8 +51,16 @@ impl SharedBos {
 
     /// A BO's number: the one that it has, or the lowest that is free.
     pub(crate) fn number(&self, bo: &Arc<Bo>) -> u32 {
+        // A BO that this was the last to look at ends behind the lock.
+        let mut looked_at = Vec::new();
         let numbers = &mut self.0.lock().by_number;
-        numbers.retain(|_, bo| bo.strong_count() > 0);
+        // One without a handle has lost its number.
+        numbers.retain(|_, bo| {
+            let bo = bo.upgrade();
+            let has_handle = bo.as_ref().is_some_and(|bo| bo.has_handle());
+            looked_at.extend(bo);
+            has_handle
+        });
         let has = numbers.iter().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(bo)));
         if let Some((number, _)) = has {
             return *number;
@@ -61,6 +69,13 @@ impl SharedBos {
         let number = number.unwrap_or(numbers.len() as u32 + 1);
         numbers.insert(number, Arc::downgrade(bo));
         number
+    }
+
+    /// All that have a number and a handle, by number.
+    pub(crate) fn numbered(&self) -> Vec<(u32, Arc<Bo>)> {
+        let numbers: Vec<_> =
+            self.0.lock().by_number.iter().filter_map(|(number, bo)| Some((*number, bo.upgrade()?))).collect();
+        numbers.into_iter().filter(|(_, bo)| bo.has_handle()).collect()
     }
 
     /// The BO of a number: while a handle of it is left.

@@ -21,6 +21,7 @@ use crate::gpu::Gpu;
 use crate::jobs::Worker;
 use crate::master::Master;
 use crate::offsets::Offsets;
+use crate::open_files::OpenFiles;
 use crate::ranks;
 
 /// System memory that BOs take.
@@ -106,6 +107,7 @@ pub(crate) struct Shared {
     /// Whether it may administrate the system; unless told, it may not.
     pub admin: Mutex<fn() -> bool>,
     pub master: Master,
+    pub open_files: OpenFiles,
     pub offsets: Arc<Offsets>,
 }
 
@@ -136,6 +138,7 @@ impl Shared {
             nice: mutex(ranks::LEAF, || false),
             admin: mutex(ranks::LEAF, || false),
             master: Master::new(),
+            open_files: OpenFiles::new(),
             offsets: Offsets::new(),
         })
     }

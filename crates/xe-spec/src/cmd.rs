@@ -278,8 +278,20 @@ pub mod atomic {
     pub const ADD: u32 = 0x07;
     /// Subtract the operand.
     pub const SUB: u32 = 0x08;
+    /// Subtract memory from the operand.
+    pub const RSUB: u32 = 0x09;
+    /// Store the larger, both signed.
+    pub const IMAX: u32 = 0x0a;
+    /// Store the smaller, both signed.
+    pub const IMIN: u32 = 0x0b;
+    /// Store the larger, both unsigned.
+    pub const UMAX: u32 = 0x0c;
+    /// Store the smaller, both unsigned.
+    pub const UMIN: u32 = 0x0d;
     /// Store the second operand where memory equals the first.
     pub const CMPWR: u32 = 0x0e;
+    /// Subtract 1, and return what is left.
+    pub const PREDEC: u32 = 0x0f;
     /// Added to an operation for its 64-bit form.
     pub const QWORD: u32 = 0x20;
 }

@@ -11,6 +11,7 @@
 
 pub mod cmd;
 pub mod fault;
+pub mod mocs;
 pub mod pat;
 pub mod platform;
 pub mod pte;

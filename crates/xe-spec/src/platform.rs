@@ -4,7 +4,7 @@
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
 
 use crate::fault::EngineClass;
-use crate::pat;
+use crate::{mocs, pat};
 use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_1G, SZ_2M, SZ_64K, TileId};
 
 /// Facts of one tile.
@@ -103,6 +103,8 @@ pub struct Platform {
     pub needs_64k: bool,
     /// What its PAT indices mean.
     pub pat: pat::Table,
+    /// What its MOCS registers hold.
+    pub mocs: mocs::Table,
     /// A VM that serves faults may have scratch pages (`needs_scratch`).
     pub scratch_with_faults: bool,
     /// Memory may be compressed, and a BO may ask for none of it.
@@ -223,6 +225,7 @@ pub const PVC: Platform = Platform {
     root_level: 4,
     needs_64k: true,
     pat: pat::PVC,
+    mocs: mocs::PVC,
     scratch_with_faults: false,
     compresses: false,
     device_atomics_on_smem: false,
@@ -252,6 +255,7 @@ pub const BATTLEMAGE: Platform = Platform {
     va_bits: 48,
     needs_64k: false,
     pat: pat::BATTLEMAGE,
+    mocs: mocs::XE2,
     scratch_with_faults: true,
     compresses: true,
     device_atomics_on_smem: true,

@@ -14,6 +14,19 @@ fn all_right(options: &[&str], arguments: &[&str]) {
     assert_eq!(losses.map(|name| run.count(name)), [0; 6]);
 }
 
+/// A job with dma-fences has its evicted buffers back, or is refused; so is a PREFETCH.
+#[test]
+fn who_finds_no_room_in_vram_is_told() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("room");
+    for device in ["pvc-2t", "bmg"] {
+        let run = client.run(&["--vram", "8M", "--device", device], &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "ROOM ok\n"), "{device}: {}", run.err);
+    }
+}
+
 #[test]
 fn buffers_keep_their_bytes_wherever_they_are() {
     all_right(&[], &[]);

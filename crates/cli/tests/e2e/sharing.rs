@@ -56,3 +56,15 @@ fn the_life_of_a_process_is_the_life_of_its_share() {
         }
     }
 }
+
+#[test]
+fn debugfs_tells_of_the_open_files_and_buffers_of_all_processes() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::new("debugfs");
+    for way in [&[][..], &["--device", "bmg"]] {
+        let run = client.run(&[&LITTLE, way].concat(), &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "DEBUGFS ok\n"), "{way:?}: {}", run.err);
+    }
+}

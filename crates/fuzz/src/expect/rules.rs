@@ -1,23 +1,14 @@
-//! The driver's own ioctls, as `xe_drm.h` and the driver's checks have them, for a PVC.
+//! The driver's own ioctls, as `xe_drm.h` and the driver's checks have them, for the device that a sequence is for.
 
 use super::{Asked, Bo, Expected, Model, Pointed, Queue, Vm, is_lowest};
 use crate::layout::Kind;
 use crate::place::{CODE, DESK, POINTED};
 use machine::Errno;
+use machine::profile::pat::Entry;
 use units::{HostVa, SZ_4K, SZ_64K};
 use xe_uapi::vm::{
     BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, CONSULT_MEM_ADVISE_PREF_LOC,
 };
-
-/// Addresses of a VM.
-const WINDOW: u64 = 1 << 57;
-/// Regions: system memory, VRAM of two tiles.
-const REGIONS: u32 = 0b111;
-/// Entries of the PAT table that are not coherent.
-const NOT_COHERENT: [u64; 5] = [0, 1, 2, 4, 6];
-const PAT_ENTRIES: u64 = 8;
-/// Engines that a tile has, by class.
-const ENGINES: [(u64, u64); 2] = [(1, 4), (4, 2)];
 
 const READONLY_TO_DUMPABLE: u64 = 0xff;
 const NULL: u64 = 4;
@@ -43,7 +34,7 @@ impl Model {
                 e.require(flags != 1 || handle == 0)
                     .wrong(Errno::ENOENT, flags == 0 && !names.bos.contains_key(&handle));
             }
-            "VM_CREATE" => say_of_vm(asked, e),
+            "VM_CREATE" => self.say_of_vm(asked, e),
             "VM_DESTROY" => {
                 e.require(asked.is_zero(&["pad", "reserved"])).wrong(Errno::ENOENT, !names.vms.contains_key(&vm));
                 let in_use = names.vms.get(&vm).is_some_and(|vm| {
@@ -97,12 +88,12 @@ impl Model {
         let (size, placement, flags) = (asked.get("size"), asked.get32("placement"), asked.get("flags"));
         let (caching, vm) = (asked.get("cpu_caching"), asked.get32("vm_id"));
         e.require(asked.is_zero(&["reserved", "pad", "handle"]));
-        e.require(placement != 0 && placement & !REGIONS == 0).require(flags & !15 == 0);
-        e.wrong(Errno::EOPNOTSUPP, flags & 8 != 0);
+        e.require(placement != 0 && placement & !self.device.regions() == 0).require(flags & !15 == 0);
+        e.wrong(Errno::EOPNOTSUPP, flags & 8 != 0 && !self.device.platform().compresses);
         e.require(caching == 1 || caching == 2);
         let in_vram = placement & !1 != 0;
         e.require(!(in_vram || flags & 2 != 0) || caching == 2).require(flags & 4 == 0 || in_vram);
-        let granule = if in_vram { SZ_64K } else { SZ_4K };
+        let granule = if in_vram { self.device.platform().min_vram_page() } else { SZ_4K };
         e.require(size != 0 && size.is_multiple_of(granule));
         e.wrong(Errno::ENOENT, vm != 0 && !self.files[file].vms.contains_key(&vm));
         e.may(SHORT);
@@ -123,11 +114,11 @@ impl Model {
         };
         let Some(first) = engines.first() else { return };
         let (class, gt) = (first.get("engine_class"), first.get("gt_id"));
-        e.require(gt < 2).wrong(Errno::ENOENT, !names.vms.contains_key(&asked.get32("vm_id")));
+        e.require(gt < self.device.tiles()).wrong(Errno::ENOENT, !names.vms.contains_key(&asked.get32("vm_id")));
         if class == 5 {
             e.require(width == 1 && placements == 1 && first.get("engine_instance") == 0);
         } else {
-            let engines_of = ENGINES.iter().find(|one| one.0 == class).map_or(0, |one| one.1);
+            let engines_of = self.device.engines(class);
             let is_known = |one: &Pointed| one.get("engine_instance") < engines_of;
             let is_same = |one: &Pointed| (one.get("engine_class"), one.get("gt_id")) == (class, gt);
             e.require(engines.iter().all(|one| is_known(one) && is_same(one)));
@@ -147,6 +138,8 @@ impl Model {
             }
             (4, _) => _ = e.wrong(Errno::ENODEV, true),
             (5, _) => in_group = true,
+            // Render engines have such a cache.
+            (6, value) if class == 0 => _ = e.require(value <= 1),
             (6, _) => _ = e.wrong(Errno::EOPNOTSUPP, true),
             _ => _ = e.require(false),
         });
@@ -241,20 +234,24 @@ impl Model {
         let (pat, region) = (op.get("pat_index"), op.get("prefetch_mem_region_instance") as u32);
         let is_special = flags & (NULL | MIRROR) != 0;
         let (is_map, is_all) = (what == BIND_OP_MAP, what == BIND_OP_UNMAP_ALL);
-        e.require(what <= BIND_OP_PREFETCH && flags & !READONLY_TO_DUMPABLE == 0 && pat < PAT_ENTRIES);
+        e.require(what <= BIND_OP_PREFETCH && flags & !READONLY_TO_DUMPABLE == 0);
+        let entry = self.device.pat(pat);
+        e.require(entry.is_some_and(|entry| flags & DECOMPRESS == 0 || !entry.compresses));
         e.require(flags & MIRROR == 0 || vm.has_faults()).require(!is_special || (obj == 0 && offset == 0));
         e.require(is_map || flags & (NULL | MIRROR | DECOMPRESS) == 0).require(!is_map || is_special || obj != 0);
         e.require(!is_all || (obj != 0 && addr == 0 && range == 0));
         let without = matches!(what, BIND_OP_UNMAP | BIND_OP_MAP_USERPTR | BIND_OP_PREFETCH);
         e.require(!without || obj == 0);
         e.require(flags & AUTORESET == 0 || (is_map && flags & MIRROR != 0));
-        let is_region = region == CONSULT_MEM_ADVISE_PREF_LOC || (region < 32 && REGIONS >> region & 1 != 0);
+        let is_region =
+            region == CONSULT_MEM_ADVISE_PREF_LOC || (region < 32 && self.device.regions() >> region & 1 != 0);
         e.require(if what == BIND_OP_PREFETCH { is_region } else { region == 0 });
         e.require(offset.is_multiple_of(SZ_4K) && addr.is_multiple_of(SZ_4K) && range.is_multiple_of(SZ_4K));
-        e.require(range != 0 || is_all).wrong(Errno::EOPNOTSUPP, flags & DECOMPRESS != 0);
-        e.require(addr.checked_add(range).is_some_and(|end| end <= WINDOW));
+        e.require(range != 0 || is_all);
+        e.wrong(Errno::EOPNOTSUPP, flags & DECOMPRESS != 0 && !self.device.platform().compresses);
+        e.require(addr.checked_add(range).is_some_and(|end| end <= self.device.window()));
         if what == BIND_OP_MAP_USERPTR {
-            e.require(!NOT_COHERENT.contains(&pat)).may(&[Errno::EINVAL]);
+            e.require(entry.is_some_and(|entry| entry.coherent)).may(&[Errno::EINVAL]);
         }
         // The memory of a userptr that is bound, prefetched or cut may not be there, or not be writable.
         e.may(&[Errno::EFAULT, Errno::EPERM]);
@@ -266,7 +263,7 @@ impl Model {
             match self.files[file].bos.get(&obj) {
                 None => _ = e.wrong(Errno::ENOENT, true),
                 Some(bo) => {
-                    say_of_bo_bind(bo, (offset, addr, range), pat, e);
+                    self.say_of_bo_bind(bo, (offset, addr, range), entry, e);
                     e.require(!is_map || bo.vm.is_none_or(|own| own == vm.serial));
                 }
             }
@@ -280,7 +277,9 @@ impl Model {
         e.require(self.files[file].vms.contains_key(&asked.get32("vm_id")));
         let (start, range) = (asked.get("start"), asked.get("range"));
         e.require(start.is_multiple_of(SZ_4K) && range.is_multiple_of(SZ_4K) && range != 0);
-        e.require((start & (WINDOW - 1)).checked_add(range).is_some_and(|end| end <= WINDOW));
+        e.require(
+            (start & (self.device.window() - 1)).checked_add(range).is_some_and(|end| end <= self.device.window()),
+        );
         match asked.get("attr") {
             0 => {
                 let fd = val as i32;
@@ -289,7 +288,7 @@ impl Model {
             }
             // Whether the BOs below allow it the model does not know.
             1 => _ = e.require(val <= 3 && policy_region == 0 && ptr == 0).may(&[Errno::EINVAL]),
-            2 => _ = e.require(u64::from(val) < PAT_ENTRIES && policy_region == 0 && ptr == 0),
+            2 => _ = e.require(self.device.pat(val.into()).is_some() && policy_region == 0 && ptr == 0),
             3 => {
                 e.require(val <= 1 && policy_region == 0);
                 e.may(if ptr == 0 { &[] } else { &[Errno::EFAULT] });
@@ -300,6 +299,22 @@ impl Model {
             }
             _ => _ = e.require(false),
         }
+    }
+
+    fn say_of_bo_bind(&self, bo: &Bo, (offset, addr, range): (u64, u64, u64), pat: Option<Entry>, e: &mut Expected) {
+        e.require(offset.checked_add(range).is_some_and(|end| end <= bo.size));
+        if bo.placement & !1 != 0 && self.device.platform().needs_64k {
+            e.require([offset, addr, range].iter().all(|at| at.is_multiple_of(SZ_64K)));
+        }
+        e.require(pat.is_some_and(|pat| (bo.caching != 1 || pat.coherent) && !(bo.plain && pat.compresses)));
+    }
+
+    fn say_of_vm(&self, asked: &Asked<'_>, e: &mut Expected) {
+        let flags = asked.get("flags");
+        let (scratch, long, faults, strict) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 8 != 0);
+        e.require(asked.is_zero(&["extensions", "reserved"])).require(flags & !15 == 0);
+        e.require(!(scratch && faults) || self.device.platform().scratch_with_faults);
+        e.require(!faults || long).require(!strict || faults).may(&[Errno::ENOMEM]);
     }
 
     /// What a call did.
@@ -331,28 +346,14 @@ impl Model {
                 self.next_bo += 1;
                 let (size, placement) = (asked.get("size"), asked.get32("placement"));
                 let caching = asked.get("cpu_caching") as u16;
-                names.bos.insert(new, Bo { id: self.next_bo, size, placement, caching, vm });
+                let plain = asked.get("flags") & 8 != 0;
+                names.bos.insert(new, Bo { id: self.next_bo, size, placement, caching, plain, vm });
             }
             "MADVISE" => self.purges |= asked.get("attr") == 3,
             _ => return self.learn_of_core(file, asked),
         }
         Ok(())
     }
-}
-
-fn say_of_bo_bind(bo: &Bo, (offset, addr, range): (u64, u64, u64), pat: u64, e: &mut Expected) {
-    e.require(offset.checked_add(range).is_some_and(|end| end <= bo.size));
-    if bo.placement & !1 != 0 {
-        e.require([offset, addr, range].iter().all(|at| at.is_multiple_of(SZ_64K)));
-    }
-    e.require(bo.caching != 1 || !NOT_COHERENT.contains(&pat));
-}
-
-fn say_of_vm(asked: &Asked<'_>, e: &mut Expected) {
-    let flags = asked.get("flags");
-    let (scratch, long, faults, strict) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 8 != 0);
-    e.require(asked.is_zero(&["extensions", "reserved"])).require(flags & !15 == 0);
-    e.require(!(scratch && faults)).require(!faults || long).require(!strict || faults).may(&[Errno::ENOMEM]);
 }
 
 fn say_of_query(asked: &Asked<'_>, e: &mut Expected) {

@@ -8,8 +8,6 @@ use units::{SZ_1G, SZ_2M, SZ_4K, SZ_64K};
 use xe_uapi::{ExtSetProperty, UserExtension, attr, dma_buf, drm, exec, gem, query, sync_file, syncobj, vm};
 use zerocopy::IntoBytes;
 
-/// Write-back, in PVC's table.
-const WB: u16 = 3;
 /// Where syncs lie.
 const SYNCS: u64 = POINTED + 0x800;
 
@@ -29,13 +27,14 @@ impl Maker {
     pub(super) fn bind_mostly_all(&mut self) -> Step {
         let vm_id = self.vms as u32;
         let mirror = vm::VmBindOp {
-            pat_index: WB,
-            range: 1 << 57,
+            pat_index: self.device.wb(),
+            range: self.device.window(),
             flags: vm::BindFlags::CPU_ADDR_MIRROR.bits() | self.one_of(&[0, 0x40]),
             ..Default::default()
         };
+        let pat_index = self.device.wb();
         let userptr = |at: u64, bytes: u64| vm::VmBindOp {
-            pat_index: WB,
+            pat_index,
             obj_offset: at,
             addr: at,
             range: bytes,
@@ -103,14 +102,19 @@ impl Maker {
                 vm::VmBindOp { flags: vm::BindFlags::CPU_ADDR_MIRROR.bits() | autoreset, ..op }
             }
             _ => {
-                let prefetch_mem_region_instance = self.mostly(&[0, 1, 2, u32::MAX], &[3]);
+                let region = self.mostly(&[0, 1, 2, u32::MAX], &[3]);
+                let prefetch_mem_region_instance = if region == 2 { self.device.tiles() as u32 } else { region };
                 vm::VmBindOp { op: vm::BIND_OP_PREFETCH, flags: 0, prefetch_mem_region_instance, ..op }
             }
         }
     }
 
     fn pat(&mut self) -> u16 {
-        if self.rarely(32) { self.below(10) as u16 } else { WB }
+        if self.rarely(32) {
+            self.below(10) as u16 * if self.device.tiles() > 1 { 1 } else { 3 }
+        } else {
+            self.device.wb()
+        }
     }
 
     /// Syncs of a bind or of a job: how many, and where.
@@ -151,7 +155,7 @@ impl Maker {
 
     pub(super) fn queue_create(&mut self) -> Step {
         let engine_class = self.mostly(&[1, 1, 4, 4, 4, 5], &[0, 2, 6]);
-        let gt_id = self.below(2) as u16;
+        let gt_id = self.below(2).min(self.device.tiles() - 1) as u16;
         let engine_instance = if engine_class == 5 { 0 } else { self.mostly(&[0, 0, 0, 1], &[3, 9]) };
         let shapes: &[(u16, u16)] =
             if engine_class == 5 || engine_instance > 0 { &[(1, 1)] } else { &[(1, 1), (1, 1), (1, 2)] };
@@ -237,6 +241,8 @@ impl Maker {
 
     pub(super) fn gem_create(&mut self) -> Step {
         let placement = self.mostly(&[1, 1, 2, 2, 4, 6, 7, 3], &[0, 8]);
+        // The VRAM of a tile that is not there is that of the first.
+        let placement = if self.device.tiles() == 1 && placement & 4 != 0 { placement & 3 | 2 } else { placement };
         let cpu_caching = match placement {
             1 => self.one_of(&[1, 1, 2]),
             _ => self.mostly(&[2], &[1, 0]),

@@ -55,12 +55,13 @@ impl Maker {
             0..=3 => mi(out, cmd::MI_STORE_DATA_IMM, 0, &[low, high, value]),
             4 => mi(out, cmd::MI_STORE_DATA_IMM, cmd::SDI_QWORD, &[low, high, value, value]),
             5..=6 => {
-                let op = self.one_of(&[atomic::INC, atomic::DEC, atomic::INC | atomic::QWORD]);
+                let op = self.one_of(&[atomic::INC, atomic::PREDEC, atomic::INC | atomic::QWORD]);
                 let size = u32::from(op & atomic::QWORD != 0) << 19;
                 mi(out, cmd::MI_ATOMIC, op << 8 | size, &[low, high]);
             }
             7 => {
-                let op = self.one_of(&[atomic::MOVE, atomic::ADD, atomic::SUB, atomic::CMPWR]);
+                let op =
+                    self.one_of(&[atomic::MOVE, atomic::ADD, atomic::RSUB, atomic::CMPWR, atomic::IMAX, atomic::UMIN]);
                 let mut words = [low, high, value, 0, 1, 0, 0, 0, 0, 0];
                 words[3] = value;
                 mi(out, cmd::MI_ATOMIC, op << 8 | cmd::ATOMIC_INLINE, &words);

@@ -1,6 +1,6 @@
 //! The live machine behind the face.
 
-use super::{Caller, Change, Device, Errno, File, GtStats, Location, Passed, Refusal};
+use super::{Caller, Change, Device, Errno, File, GtStats, Location, OfDevice, Passed, Refusal};
 use crate::config::{Config, Mode};
 use crate::libc_calls::{complain, signals};
 use crate::minor::{Gt, Kind, Minor};
@@ -176,6 +176,15 @@ impl Device for Machine {
         let vram = self.core(gt.device).zip(u8::try_from(gt.number).ok());
         let vram = vram.and_then(|(core, tile)| core.device().vram(TileId(tile)));
         vram.map(|vram| super::usage::vram(&vram)).unwrap_or_default()
+    }
+
+    fn told(&self, device: u8, what: OfDevice) -> String {
+        let Some(driver) = self.core(device).map(|core| core.device()) else { return String::new() };
+        match what {
+            OfDevice::Clients => super::usage::clients(&driver.open_files(), device),
+            OfDevice::Names => super::usage::names(&driver.named_bos()),
+            OfDevice::System => driver.system_used().to_string(),
+        }
     }
 
     fn set_schedule(&self, gt: Gt, class: &str, schedule: ClassSchedule) {

@@ -4,12 +4,14 @@
 //! the machine does.
 
 mod live;
+mod tables;
 mod usage;
 
 pub use live::start;
 pub use machine::gt_stats::GtStats;
 pub use machine::live::label_in;
 pub use machine::{Caller, Location, Passed};
+pub use usage::OfDevice;
 
 use crate::minor::{Gt, Minor};
 use machine::ClassSchedule;
@@ -37,6 +39,12 @@ pub struct Identity {
     pub tiles: u32,
     /// Level of the root page table.
     pub vm_max_level: u32,
+    /// Bytes of system memory that buffers may take.
+    pub system_bytes: u64,
+    /// What its PAT holds, as debugfs writes it.
+    pub pat: String,
+    /// What its MOCS registers hold, likewise.
+    pub mocs: String,
     /// Names of the engine classes that a GT has.
     pub engine_classes: Vec<&'static str>,
 }
@@ -86,6 +94,8 @@ pub trait Device: Send + Sync {
     fn clear_gt_stats(&self, gt: Gt);
     /// How much of a tile's VRAM there is and is used, by whichever process, as debugfs writes it; by the tile's GT.
     fn vram(&self, gt: Gt) -> String;
+    /// What the files of a device in debugfs tell of it, as far as this process goes; nothing where there is no such device.
+    fn told(&self, device: u8, what: OfDevice) -> String;
     /// The mapping of this range is about to change: wait for such jobs.
     fn finish_jobs(&self, range: HostRange);
     /// Queues of an engine class of a GT are made so from now on.
@@ -139,6 +149,9 @@ impl Identity {
             kind: platform.kind,
             graphics_verx100: platform.graphics_verx100,
             vm_max_level: platform.root_level.into(),
+            system_bytes: platform.system_bytes,
+            pat: tables::pat(&platform.pat),
+            mocs: tables::mocs(&platform.mocs),
             engine_classes: platform.classes().map(|class| class.name()).collect(),
         }
     }

@@ -1,10 +1,86 @@
-//! What an open file uses, as `/proc/self/fdinfo` writes it; what of a tile's VRAM is used, as debugfs does.
+//! What an open file uses, as `/proc/self/fdinfo` writes it; what debugfs tells of a device.
 //!
-//! Upstream: `drm_show_fdinfo`, `drm_print_memory_stats`, `xe_drm_client_fdinfo`.
+//! Upstream: `drm_show_fdinfo`, `drm_print_memory_stats`, `xe_drm_client_fdinfo`; `drm_clients_info`, `drm_gem_name_info`.
 
-use crate::view;
-use machine::{Usage, Vram};
+use crate::minor::{Kind, Minor};
+use crate::{outside, view};
+use machine::{NamedBo, OpenFile, Usage, Vram};
 use std::fmt::Write;
+
+/// What is told of a device as a whole: each process tells its part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OfDevice {
+    /// Its open files.
+    Clients,
+    /// Its buffers that have a number (FLINK).
+    Names,
+    /// System memory that its buffers take.
+    System,
+}
+
+impl OfDevice {
+    /// All of them, and their files' names.
+    pub const FILES: [(Self, &str); 3] =
+        [(Self::Clients, "clients"), (Self::Names, "gem_names"), (Self::System, "gtt_mm")];
+
+    /// The file's text, of what the processes told and the system memory that there is.
+    pub fn text(self, told: &[String], system_bytes: u64) -> String {
+        // Both kinds of rows are in the order of a number.
+        let column = match self {
+            Self::Clients => |row: &&str| row.split_whitespace().next_back().and_then(|id| id.parse::<u64>().ok()),
+            Self::Names => |row: &&str| row.split_whitespace().next().and_then(|name| name.parse::<u64>().ok()),
+            Self::System => {
+                let used = told.iter().filter_map(|used| used.parse::<u64>().ok()).sum();
+                return system(system_bytes, used);
+            }
+        };
+        let mut rows: Vec<_> = told.iter().flat_map(|rows| rows.lines()).collect();
+        rows.sort_by_key(column);
+        let head = if self == Self::Clients { clients_head() } else { "  name     size handles refcount\n".into() };
+        rows.iter().fold(head, |text, row| text + row + "\n")
+    }
+}
+
+/// Rows of this process' open files.
+pub fn clients(files: &[OpenFile], device: u8) -> String {
+    let command = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    files.iter().map(|file| client_row(file, device, command.trim_end())).collect()
+}
+
+/// Rows of buffers that have a number.
+pub fn names(bos: &[NamedBo]) -> String {
+    let row = |bo: &NamedBo| format!("{:>6} {:>8} {:>7} {:>8}\n", bo.name, bo.size, bo.handles, bo.owners);
+    bos.iter().map(row).collect()
+}
+
+/// Columns of a client's name.
+const NAME_WIDTH: usize = 64;
+
+fn clients_head() -> String {
+    format!(
+        "{:>20} {:>5} {:>3} master a {:>5} {:>10} {:>NAME_WIDTH$} {:>20}\n",
+        "command", "tgid", "dev", "uid", "magic", "name", "id"
+    )
+}
+
+fn client_row(file: &OpenFile, device: u8, command: &str) -> String {
+    let kind = if file.is_render { Kind::Render } else { Kind::Card };
+    let (process, minor) = (outside::process(), Minor { device, kind }.number());
+    let [master, authenticated] = [file.is_master, file.authenticated].map(|is| if is { 'y' } else { 'n' });
+    let (user, magic, id) = (rustix::process::geteuid().as_raw(), file.magic, file.id);
+    let name = file.name.as_deref().unwrap_or("<unset>");
+    format!(
+        "{command:>20} {process:>5} {minor:>3}   {master}    {authenticated} {user:>5} {magic:>10} {name:>NAME_WIDTH$} {id:>20}\n"
+    )
+}
+
+/// System memory that buffers may take, and take.
+///
+/// Upstream: `ttm_resource_manager_debug`, for a manager that counts pages in one line and bytes in the next.
+fn system(size: u64, used: u64) -> String {
+    let pages = size >> units::PAGE_SHIFT;
+    format!("  use_type: 1\n  use_tt: 1\n  size: {pages}\n  usage: {used}\n")
+}
 
 /// The lines behind the kernel's own.
 pub fn lines(usage: &Usage, device: u8) -> String {

@@ -237,6 +237,10 @@ fn adopt(fd: c_int, flags: c_int) -> c_int {
             Some(Special::Vram(gt)) => {
                 content_over(opened, c"/sys/kernel/debug/vram_mm", fdinfo::vram(gt).as_bytes(), flags)
             }
+            Some(Special::Device(device, what)) => {
+                let text = fdinfo::of_device(device, what, view::system_bytes(device));
+                content_over(opened, c"/sys/kernel/debug/dri", text.as_bytes(), flags)
+            }
             Some(Special::Property(..) | Special::Limit | Special::Profile | Special::Reset(_) | Special::Stats(_)) => {
                 if is_writing(flags) {
                     nodes::mark_checked(fd);

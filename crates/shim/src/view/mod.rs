@@ -17,7 +17,7 @@ pub use place::{shared_file, shared_folder};
 pub use tree::slot;
 
 use crate::config;
-use crate::device::Identity;
+use crate::device::{Identity, OfDevice};
 use crate::fdinfo::OfGt;
 use crate::libc_calls;
 use crate::minor::{Gt, Kind, Minor};
@@ -78,6 +78,8 @@ pub enum Special {
     Stats(Gt),
     /// How much of a tile's VRAM is used, read from the machine at open; by the GT of the same number.
     Vram(Gt),
+    /// What is told of a device as a whole, read from all machines at open.
+    Device(u8, OfDevice),
     /// A scheduling property of an engine class, by GT, class and file: written as the kernel allows it.
     Property(Gt, usize, usize),
     /// A limit of a GT's frequency: written as the kernel allows it.
@@ -267,6 +269,11 @@ pub fn special(dev: u64, ino: u64) -> Option<Special> {
     made.specials.iter().find(|(_, stat)| (stat.st_dev, stat.st_ino) == (dev, ino)).map(|(what, _)| *what)
 }
 
+/// System memory that a device's buffers may take.
+pub fn system_bytes(device: u8) -> u64 {
+    made().and_then(|root| Some(root.identities.get(usize::from(device))?.system_bytes)).unwrap_or(0)
+}
+
 /// What a write of `text` to a file of the tree does, or its errno; `None` where the file takes any bytes.
 pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> {
     let (gt, class, file) = match special(dev, ino)? {
@@ -275,7 +282,7 @@ pub fn written(dev: u64, ino: u64, text: &[u8]) -> Option<Result<Written, i32>> 
         Special::Stats(gt) => return Some(order(text, gt, OfGt::Clear)),
         Special::Limit => return Some(property::limit(text).map(|mhz| Written::Value(format!("{mhz}\n")))),
         Special::Profile => return Some(property::profile(text).map(|shown| Written::Value(shown.into()))),
-        Special::Node(_) | Special::Vram(_) => return None,
+        Special::Node(_) | Special::Vram(_) | Special::Device(..) => return None,
     };
     let root = made()?;
     let class = root.identities.get(usize::from(gt.device))?.engine_classes.get(class)?;
@@ -478,9 +485,14 @@ fn name_specials(plan: &mut Plan, identities: &[Identity]) -> rustix::io::Result
     for minor in Minor::all(identities.len()) {
         note(Special::Node(minor), &minor.path().to_string_lossy())?;
     }
+    for device in 0..identities.len() as u8 {
+        for (what, name) in OfDevice::FILES {
+            note(Special::Device(device, what), &format!("{}/{name}", tree::debugfs(device)))?;
+        }
+    }
     for (gt, identity) in gts(identities) {
-        note(Special::Vram(gt), &format!("{}/vram{}_mm", tree::debugfs(gt.device), gt.number))?;
-        let debugfs = format!("{}/gt{}", tree::debugfs(gt.device), gt.number);
+        note(Special::Vram(gt), &format!("{}/vram_mm", tree::tile_debugfs(gt)))?;
+        let debugfs = tree::gt_debugfs(gt);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
         let frequencies = tree::frequencies(gt);
         note(Special::Profile, &format!("{frequencies}/{}", property::PROFILE))?;

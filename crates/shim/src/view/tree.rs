@@ -8,7 +8,7 @@
 
 use super::made::{Entry, Plan, What};
 use super::property;
-use crate::device::Identity;
+use crate::device::{Identity, OfDevice};
 use crate::minor::{Gt, Kind, Minor};
 use core::cell::RefCell;
 use rustix::fs::{Mode, OFlags};
@@ -77,6 +77,16 @@ pub fn frequencies(gt: Gt) -> String {
 /// The folder of a device's debugfs.
 pub fn debugfs(device: u8) -> String {
     format!("sys/kernel/debug/dri/{device}")
+}
+
+/// The folder of a tile there.
+pub fn tile_debugfs(gt: Gt) -> String {
+    format!("{}/tile{}", debugfs(gt.device), gt.number)
+}
+
+/// The folder of a GT there, below its tile's.
+pub fn gt_debugfs(gt: Gt) -> String {
+    format!("{}/gt{}", tile_debugfs(gt), gt.number)
 }
 
 /// All that the tree has.
@@ -301,18 +311,24 @@ impl Tree {
              tile_count {tiles}\nvm_max_level {vm_max_level}\nforce_execlist no\nhas_flat_ccs no\nhas_usm yes"
         );
         self.text(&format!("{dir}/info"), &info)?;
-        for name in ["clients", "gem_names", "gtt_mm", "forcewake_all"] {
-            self.file(&format!("{dir}/{name}"), "", 0o644)?;
+        self.file(&format!("{dir}/forcewake_all"), "", 0o644)?;
+        for (_, name) in OfDevice::FILES {
+            self.file(&format!("{dir}/{name}"), "", 0o444)?;
         }
-        for tile in 0..*tiles {
-            self.file(&format!("{dir}/vram{tile}_mm"), "", 0o444)?;
-            self.dir(&format!("{dir}/gt{tile}"))?;
-            self.file(&format!("{dir}/gt{tile}/stats"), "", 0o644)?;
-            for name in RESETS {
-                self.file(&format!("{dir}/gt{tile}/{name}"), "", 0o644)?;
-            }
-        }
-        Ok(())
+        (0..*tiles).try_for_each(|number| self.debugfs_of_tile(Gt { device, number }, identity))
+    }
+
+    /// What is of a tile and its GT; links where older tools look for it.
+    fn debugfs_of_tile(&self, of: Gt, identity: &Identity) -> io::Result<()> {
+        let (tile, gt, number) = (tile_debugfs(of), gt_debugfs(of), of.number);
+        self.dir(&gt)?;
+        self.file(&format!("{tile}/vram_mm"), "", 0o444)?;
+        self.link(&format!("{}/vram{number}_mm", debugfs(of.device)), &format!("tile{number}/vram_mm"))?;
+        self.link(&format!("{}/gt{number}", debugfs(of.device)), &format!("tile{number}/gt{number}"))?;
+        self.file(&format!("{gt}/stats"), "", 0o644)?;
+        self.file(&format!("{gt}/pat"), &identity.pat, 0o444)?;
+        self.file(&format!("{gt}/mocs"), &identity.mocs, 0o444)?;
+        RESETS.iter().try_for_each(|name| self.file(&format!("{gt}/{name}"), "", 0o644))
     }
 }
 

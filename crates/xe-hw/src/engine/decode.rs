@@ -307,13 +307,20 @@ fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Update> {
     }
     let cut = |value: u64| if size == 8 { value } else { value & u64::from(u32::MAX) };
     let operands = operands.map(|(first, second)| (cut(first), cut(second)));
-    let by = |of| Some(Update::By(of, operands?.0));
+    let by = |of: fn(u64, u64) -> u64| Some(Update::By(of, operands?.0));
     Some(Update::Bus(match opcode & !cmd::atomic::QWORD {
         cmd::atomic::AND => return by(|old, operand| old & operand),
         cmd::atomic::OR => return by(|old, operand| old | operand),
         cmd::atomic::XOR => return by(|old, operand| old ^ operand),
+        cmd::atomic::RSUB if size == 8 => return by(|old, operand| operand.wrapping_sub(old)),
+        cmd::atomic::RSUB => return by(|old, operand| (operand as u32).wrapping_sub(old as u32).into()),
+        cmd::atomic::IMAX => return by(if size == 8 { signed::max } else { signed::max_of_dwords }),
+        cmd::atomic::IMIN => return by(if size == 8 { signed::min } else { signed::min_of_dwords }),
+        cmd::atomic::UMAX => return by(u64::max),
+        cmd::atomic::UMIN => return by(u64::min),
         cmd::atomic::INC => Rmw::Add(1),
-        cmd::atomic::DEC => Rmw::Sub(1),
+        // They differ in what they return, which is nothing here.
+        cmd::atomic::DEC | cmd::atomic::PREDEC => Rmw::Sub(1),
         cmd::atomic::MOVE => Rmw::Exchange(operands?.0),
         cmd::atomic::ADD => Rmw::Add(operands?.0),
         cmd::atomic::SUB => Rmw::Sub(operands?.0),
@@ -323,4 +330,23 @@ fn decode_atomic(dw0: u32, operands: Option<(u64, u64)>) -> Option<Update> {
         }
         _ => return None,
     }))
+}
+
+/// The larger and the smaller of two signed numbers.
+mod signed {
+    pub(super) fn max(old: u64, operand: u64) -> u64 {
+        old.cast_signed().max(operand.cast_signed()).cast_unsigned()
+    }
+
+    pub(super) fn min(old: u64, operand: u64) -> u64 {
+        old.cast_signed().min(operand.cast_signed()).cast_unsigned()
+    }
+
+    pub(super) fn max_of_dwords(old: u64, operand: u64) -> u64 {
+        (old as i32).max(operand as i32).cast_unsigned().into()
+    }
+
+    pub(super) fn min_of_dwords(old: u64, operand: u64) -> u64 {
+        (old as i32).min(operand as i32).cast_unsigned().into()
+    }
 }

@@ -11,8 +11,8 @@ use crate::errno::Errno;
 use crate::file::File;
 
 /// What render nodes do not have (`EACCES`). Upstream: `drm_ioctl_permit`.
-pub(super) const fn reachable(file: &File) -> Result<&File, Errno> {
-    if file.is_render { Err(Errno::EACCES) } else { Ok(file) }
+pub(super) fn reachable(file: &File) -> Result<&File, Errno> {
+    if file.is_render() { Err(Errno::EACCES) } else { Ok(file) }
 }
 
 /// Major and minor version of the driver.
@@ -65,24 +65,25 @@ pub(super) fn set_client_name(file: &File, args: &mut SetClientName) -> Reply {
         file.shared.copy_in_bytes(HostVa(args.name), &mut name)?;
     }
     require(name.iter().all(u8::is_ascii_graphic))?;
-    *file.client.name.lock() = String::from_utf8(name).ok().filter(|name| !name.is_empty());
+    *file.client.who.name.lock() = String::from_utf8(name).ok().filter(|name| !name.is_empty());
     Ok(0)
 }
 
 /// SET_MASTER.
 pub(super) fn set_master(file: &File) -> Reply {
     may_be_master(file)?;
-    if !file.shared.master.take(file.client.id) {
+    if !file.shared.master.take(file.client.who.id) {
         return Err(Errno::EBUSY);
     }
     file.was_master.store(true);
+    file.client.who.authenticated.store(true);
     Ok(0)
 }
 
 /// DROP_MASTER.
 pub(super) fn drop_master(file: &File) -> Reply {
     may_be_master(file)?;
-    require(file.shared.master.give(file.client.id))?;
+    require(file.shared.master.give(file.client.who.id))?;
     Ok(0)
 }
 
@@ -94,7 +95,7 @@ fn may_be_master(file: &File) -> Result<(), Errno> {
 
 /// What only the master has.
 fn is_master(file: &File) -> Result<&File, Errno> {
-    if file.shared.master.is(file.client.id) { reachable(file) } else { Err(Errno::EACCES) }
+    if file.shared.master.is(file.client.who.id) { reachable(file) } else { Err(Errno::EACCES) }
 }
 
 /// SET_VERSION: which version of the interface a program knows. The device's name on the bus, which it would set, is not told.
@@ -117,7 +118,8 @@ pub(super) fn get_unique(file: &File, args: &mut Unique) -> Reply {
 /// GET_MAGIC: a number that a master could be told, if there were something that it could allow.
 pub(super) fn get_magic(file: &File, args: &mut Magic) -> Reply {
     reachable(file)?;
-    args.magic = file.client.id as u32;
+    args.magic = file.client.who.id as u32;
+    file.client.who.magic.store(args.magic.into());
     Ok(0)
 }
 

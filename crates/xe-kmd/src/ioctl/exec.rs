@@ -1,6 +1,7 @@
 //! EXEC: a job for a queue.
 //!
-//! A VM that serves faults needs nothing prepared: the job runs and faults. Its user fence is written by the
+//! A VM that serves faults needs nothing prepared: the job runs and faults. One with dma-fences gets back what was evicted of it, or
+//! the job is refused (`ENOMEM`). Its user fence is written by the
 //! ring through the VM's own page tables, so that address is a GPU address. The ring gets the job when its in-fences are
 //! over; syncobjs get a fence that is over when the device reports the job done, or its context killed.
 //!
@@ -35,9 +36,14 @@ pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
         }
         return Ok(0);
     }
-    if queue.vm.state.read().closed {
+    let state = queue.vm.state.read();
+    if has_fences {
+        queue.vm.validate(&state)?;
+    }
+    if state.closed {
         return Err(Errno::ECANCELED);
     }
+    drop(state);
     let user = user.map(|fence| (GpuVa(fence.addr), fence.value));
     let finished = queue.submit(GpuVa(args.address), user, ins)?;
     outs.install(&finished);

@@ -148,7 +148,9 @@ pub(super) fn change(
         };
         for_each(Userptrs::add);
         let written = pin(vmas, userptrs, ops, &work)
-            .and_then(|()| if vmas.took_held() { Err(Errno::EBUSY) } else { write(&work, userptrs) });
+            .and_then(|()| if vmas.took_held() { Err(Errno::EBUSY) } else { Ok(()) })
+            .and_then(|()| migrate_bos(vm, vmas, ops))
+            .and_then(|()| write(&work, userptrs));
         if written.is_err() {
             work.eager.iter().for_each(|vma| vm.unbind(vma.span, &vm.tiles()));
             for_each(Userptrs::cut);
@@ -167,7 +169,8 @@ pub(super) fn change(
     Ok(work)
 }
 
-/// Does what the binds prefetch. What fails is found by a fault later; an error is a variant's (defect B), and undoes nothing.
+/// Does what the binds prefetch; BOs are in their places by now ([`change`]). What fails is found by a fault later; an error is a
+/// variant's (defect B), and undoes nothing.
 pub(super) fn prefetch_all(vm: &Vm, state: &VmState, ops: &[Op]) -> Result<(), Errno> {
     let mut prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
     prefetches.try_for_each(|op| prefetch_span(vm, &state.vmas, state.userptrs.as_ref(), op))
@@ -186,6 +189,16 @@ fn pin(vmas: &VmaTree, userptrs: Option<&Userptrs>, ops: &[Op], work: &Work) -> 
     let all = wanted.chain(work.gone.iter().flat_map(|gone| vmas.rest_of(gone)));
     let mut all = all.filter_map(|vma| vma.user_map().map(|(span, map)| (span, map, vma.read_only)));
     all.try_for_each(|(span, map, read_only)| userptrs.pin(span, map, read_only))
+}
+
+/// Moves the BOs that these binds prefetch to where they shall be.
+fn migrate_bos(vm: &Vm, vmas: &VmaTree, ops: &[Op]) -> Result<(), Errno> {
+    let prefetches = ops.iter().filter(|op| op.args.op == BIND_OP_PREFETCH);
+    let all = prefetches.flat_map(|op| vmas.overlapping(op.span()).into_iter().map(move |vma| (op, vma)));
+    all.into_iter().try_for_each(|(op, vma)| {
+        let bo = vma.bo_map().map(|(_, map)| &map.bo);
+        bo.map_or(Ok(()), |bo| vm.migrate_bo(bo, op.args.prefetch_mem_region_instance))
+    })
 }
 
 /// Changes the VMAs as one bind asks.
@@ -279,7 +292,7 @@ fn prefetch_span(vm: &Vm, vmas: &VmaTree, userptrs: Option<&Userptrs>, op: &Op) 
                     0 => Prefer::System,
                     tile => Prefer::Tile(TileId((tile - 1) as u8)),
                 };
-                // Without room it stays unbound, and a fault will say so.
+                // It is there, or was moved since: then a fault will bind it.
                 let _ = vm.bind_bo(&vma, map, prefer, &vm.tiles(), None);
             }
             (Kind::Userptr(map), _, Some(userptrs)) => _ = vm.bind_userptr(userptrs, &vma, *map, &vm.tiles()),

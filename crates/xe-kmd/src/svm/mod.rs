@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use gpusvm::{GpuSvm, RangeKey};
 use hostmm::PagemapId;
+use sync::atomic::AtomicBool;
 use sync::rank::mutex;
 use sync::{Mutex, MutexGuard};
 use units::{Dpa, GpuRange, GpuVa, HostRange, SZ_2M, SZ_4K, SZ_64K, TileId};
@@ -118,6 +119,7 @@ impl Shows for Space {
     }
 
     fn unbind(&self, span: GpuRange) {
+        self.lost.store(true);
         for tile in &self.gpu.tiles {
             self.zap(tile.id, span);
             self.gpu.flush(tile.id, self.asid, span);
@@ -166,6 +168,8 @@ pub(crate) struct Space {
     /// Ranges to be removed: their mapping is gone.
     garbage: Mutex<Vec<RangeKey>>,
     ranges: RangeLocks,
+    /// A BO that it shows lost its leaves since this was last asked.
+    pub lost: AtomicBool,
 }
 
 impl Space {
@@ -186,7 +190,14 @@ impl Space {
         }
         let tables = tables.into_iter().map(|table| mutex(ranks::TABLES, Tables { table: Some(table), prunes: 0 }));
         let (tables, garbage) = (tables.collect(), mutex(ranks::GARBAGE, Vec::new()));
-        Ok(Arc::new(Self { gpu: gpu.clone(), asid, tables, garbage, ranges: RangeLocks::new() }))
+        Ok(Arc::new(Self {
+            gpu: gpu.clone(),
+            asid,
+            tables,
+            garbage,
+            ranges: RangeLocks::new(),
+            lost: AtomicBool::new(false),
+        }))
     }
 
     /// Nobody else works on a range, of the mirror or of userptrs, nor removes it, as long as the guard lives. The caller holds the VM's lock, shared, and

@@ -20,6 +20,7 @@ mod primary;
 mod queues;
 mod rebind;
 mod residency;
+mod room;
 
 use crate::Errno;
 use crate::event::{Event, Serviced};
