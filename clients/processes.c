@@ -410,7 +410,7 @@ static void reset(void) {
         usleep(10000);
     IS(number_in(GT0 "stats", "svm_pagefault_count") > 0, 1);
     IS(number_in(GT0 "stats", "prl_aborted_count"), 0);
-    IS(number_in(GT0 "../vram0_mm", "usage") - 1 < 64 * MB, 1);
+    IS(number_in(GT0 "../vram_mm", "usage") - 1 < 64 * MB, 1);
     IS(order(GT0 "stats", "maybe"), EINVAL);
     IS(order(GT0 "stats", "on"), 0);
     IS(number_in(GT0 "stats", "svm_pagefault_count"), 0);
