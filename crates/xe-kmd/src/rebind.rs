@@ -83,8 +83,9 @@ impl Vm {
     ///
     /// Upstream: `xe_bo_migrate`.
     pub(crate) fn migrate_bo(&self, bo: &Bo, region: u32) -> Result<(), Errno> {
-        let first = (bo.config.placement & !1).checked_ilog2().map(|_| (bo.config.placement & !1).trailing_zeros());
-        let region = if region == CONSULT_MEM_ADVISE_PREF_LOC { first.unwrap_or(0) } else { region };
+        let vram = bo.config.placement & !1;
+        let first = if vram == 0 { 0 } else { vram.trailing_zeros() };
+        let region = if region == CONSULT_MEM_ADVISE_PREF_LOC { first } else { region };
         if bo.is_imported() {
             return Ok(());
         }
