@@ -40,6 +40,16 @@ fn the_librarys_own_memory_is_refused() {
 }
 
 #[test]
+fn memory_right_behind_the_dynamic_linker_is_the_programs() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = run("behind.c", &[], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "7\n"), "{}", run.err);
+    assert!(run.times("SYSTEM->VRAM0") > 0, "{}", run.report);
+}
+
+#[test]
 fn memory_beside_what_the_gpu_uses_can_be_remapped() {
     if !userfaultfd() {
         return;
