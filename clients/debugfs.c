@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "is.h"
 #include "prime.h"
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #define ROOT "/sys/kernel/debug/dri/0/"
@@ -90,7 +91,9 @@ static void clients(void) {
     unsigned long long first = client_of(card), second = client_of(render);
     struct row row;
     IS(row_of(first, &row), 1);
-    IS(strcmp(row.command, "debugfs"), 0);
+    char command[16];
+    prctl(PR_GET_NAME, command);
+    IS(strcmp(row.command, command), 0);
     IS(row.process, getpid());
     IS(row.user, geteuid());
     IS(row.minor, 0);

@@ -317,6 +317,11 @@ fn a_configuration_that_no_longer_sticks_is_an_error_of_the_next_build() {
     let file = bench.tree().join("drivers/gpu/drm/drm_pagemap.c");
     let text = std::fs::read_to_string(&file).expect("a file");
     std::fs::write(&file, text + "\n").expect("written");
+    // The clock of files goes by steps of some milliseconds, and what is not newer than the build has all of it made anew.
+    let later = SystemTime::now() + std::time::Duration::from_secs(1);
+    for file in [&config, &file] {
+        std::fs::File::options().write(true).open(file).and_then(|file| file.set_modified(later)).expect("set");
+    }
     let text = format!("{:#}", bench.shop().build().expect_err("lost"));
     assert!(text.contains("does not stick: CONFIG_STANDIN=y"), "{text}");
 }
