@@ -6,15 +6,14 @@
 
 use crate::finding::Finding;
 use crate::plan::{Counting, Explore, Plan};
-use crate::play::{self, How, Reached, reach};
+use crate::play::{self, How, Reached, reach, shelf::Shelf};
 use crate::script::Script;
 use machine::checked::Manner;
 use machine::story::Story;
 use machine::topology::Topology;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use sync::sim::{self, Deviation, Limits, Outcome, Replay, RunReport, TimeRule};
 
 /// What to search.
@@ -262,8 +261,8 @@ impl Setting {
     }
 
     fn run_with(&self, schedule: &mut dyn sim::Schedule, time: TimeRule, story: Option<Arc<Story>>) -> Ran {
-        let (send, ended) = mpsc::channel();
-        let script = self.script.clone();
+        let ended = Arc::new(Shelf::default());
+        let (script, told) = (self.script.clone(), ended.clone());
         let how = How {
             behaviours: self.behaviours.clone(),
             manner: self.manner,
@@ -275,10 +274,10 @@ impl Setting {
         let report = sim::run(schedule, limits, move || {
             let mut reached = Reached::default();
             let outcome = play::play(&script, &how, &mut reached);
-            let _ = send.send((outcome, reached));
+            told.with(|told| *told = Some((outcome, reached)));
         });
-        let (finding, reached) = match (&report.outcome, ended.try_recv()) {
-            (Outcome::Finished, Ok((outcome, reached))) => (outcome.err(), reached),
+        let (finding, reached) = match (&report.outcome, ended.with(Option::take)) {
+            (Outcome::Finished, Some((outcome, reached))) => (outcome.err(), reached),
             (Outcome::Cut, _) => (None, Reached::default()),
             (outcome, _) => (Some(Finding::Run(outcome.clone())), Reached::default()),
         };

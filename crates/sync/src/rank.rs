@@ -52,6 +52,13 @@ impl Rank {
         (1..64).filter(|level| bits >> level & 1 == 1).map(Rank).collect()
     }
 
+    /// Whether a lock of this rank is to be taken before those of a set of bits: one of them has the same rank, or a higher one.
+    #[cfg(feature = "std")]
+    #[inline]
+    pub(crate) fn is_overtaken_by(self, bits: u64) -> bool {
+        self != Rank::NONE && bits >> self.0 != 0
+    }
+
     /// The highest rank of a set of bits.
     #[cfg(feature = "std")]
     pub(crate) fn highest(bits: u64) -> Rank {

@@ -22,21 +22,55 @@ use xe_spec::pte::{ENTRIES, TABLE_BYTES};
 /// Entries that are kept together.
 const PIECE: usize = 64;
 
-/// The pieces of a table in which something was written.
-#[derive(Default)]
-struct Table([Option<Box<[u64; PIECE]>>; ENTRIES / PIECE]);
+/// Pieces that a pool takes memory for at first.
+const FIRST_PIECES: usize = 32;
 
-impl Table {
+type Piece = [u64; PIECE];
+
+/// Where the pieces of a table are in which something was written: their places among all, from 1; 0 for none.
+#[derive(Clone, Copy, Default)]
+struct Table([u32; ENTRIES / PIECE]);
+
+/// What was written to the tables of a pool.
+#[derive(Default)]
+struct Written {
+    /// By number, as far up as anybody wrote.
+    tables: Vec<Table>,
+    /// Of all of them.
+    pieces: Vec<Piece>,
+}
+
+impl Written {
+    fn piece(&self, table: usize, n: usize) -> Option<&Piece> {
+        let place = self.tables.get(table)?.0[n];
+        self.pieces.get((place as usize).checked_sub(1)?)
+    }
+
+    fn piece_mut(&mut self, table: usize, n: usize) -> &mut Piece {
+        if self.tables.len() <= table {
+            self.tables.resize(table + 1, Table::default());
+        }
+        let place = &mut self.tables[table].0[n];
+        if *place == 0 {
+            if self.pieces.is_empty() {
+                self.pieces.reserve(FIRST_PIECES);
+            }
+            self.pieces.push([0; PIECE]);
+            *place = self.pieces.len() as u32;
+        }
+        &mut self.pieces[*place as usize - 1]
+    }
+
     /// One entry; there are so many.
-    fn entry(&self, index: usize) -> u64 {
-        self.0[index / PIECE].as_ref().map_or(0, |piece| piece[index % PIECE])
+    fn entry(&self, table: usize, index: usize) -> u64 {
+        self.piece(table, index / PIECE).map_or(0, |piece| piece[index % PIECE])
     }
 
     /// Writes consecutive entries, which are there.
-    fn write(&mut self, first: usize, mut entries: &[u64]) {
+    fn write(&mut self, table: usize, first: usize, mut entries: &[u64]) {
         let mut at = first;
         while !entries.is_empty() {
-            let piece = &mut self.0[at / PIECE].get_or_insert_with(|| Box::new([0; PIECE]))[at % PIECE..];
+            let piece = &mut self.piece_mut(table, at / PIECE)[at % PIECE..];
             let here = piece.len().min(entries.len());
             piece[..here].copy_from_slice(&entries[..here]);
             (at, entries) = (at + here, &entries[here..]);
@@ -44,9 +78,9 @@ impl Table {
     }
 
     /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
-    fn next_entry(&self, index: usize, end: usize) -> Option<(usize, u64)> {
+    fn next_entry(&self, table: usize, index: usize, end: usize) -> Option<(usize, u64)> {
         (index / PIECE..end.div_ceil(PIECE)).find_map(|n| {
-            let (start, piece) = (n * PIECE, self.0[n].as_ref()?);
+            let (start, piece) = (n * PIECE, self.piece(table, n)?);
             let (from, to) = (index.max(start) - start, (end - start).min(PIECE));
             let place = from + piece.get(from..to)?.iter().position(|word| *word != 0)?;
             Some((start + place, piece[place]))
@@ -64,7 +98,7 @@ impl Tables {
         let pools = platform.tiles.iter().map(|tile| Pool {
             base: tile.tables_base,
             tables: tile.tables_size / TABLE_BYTES,
-            written: rank::rwlock(Rank::LEAF, Vec::new()),
+            written: rank::rwlock(Rank::LEAF, Written::default()),
         });
         Self { pools: pools.collect() }
     }
@@ -80,10 +114,7 @@ impl Tables {
         let Some((pool, number)) = self.find(table).filter(|_| end <= ENTRIES) else { return false };
         let mut written = pool.written.write();
         sync::tell_exclusive(&written, groups(table, first..end).map(Told::Writes));
-        if written.len() <= number {
-            written.resize_with(number + 1, Table::default);
-        }
-        written[number].write(first, entries);
+        written.write(number, first, entries);
         true
     }
 
@@ -105,7 +136,7 @@ fn groups(table: Dpa, entries: Range<usize>) -> impl Iterator<Item = u64> {
 struct Pool {
     base: Dpa,
     tables: u64,
-    written: RwLock<Vec<Table>>,
+    written: RwLock<Written>,
 }
 
 impl Pool {
@@ -120,15 +151,14 @@ impl Pool {
 pub(crate) struct Reader<'a> {
     tables: &'a Tables,
     bus: &'a dyn Bus,
-    held: Option<(&'a Pool, RwLockReadGuard<'a, Vec<Table>>)>,
+    held: Option<(&'a Pool, RwLockReadGuard<'a, Written>)>,
 }
 
 impl Reader<'_> {
     /// One entry; `None` where there is no such table.
     pub(crate) fn entry(&mut self, table: Dpa, index: usize) -> Option<u64> {
         match self.table(table, index..index + 1) {
-            Some(Some(written)) => (index < ENTRIES).then(|| written.entry(index)),
-            Some(None) => (index < ENTRIES).then_some(0),
+            Some((written, number)) => (index < ENTRIES).then(|| written.entry(number, index)),
             None => (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten(),
         }
     }
@@ -136,14 +166,13 @@ impl Reader<'_> {
     /// The next entry from `index` on, below `end`, that is not 0, and where it stands.
     pub(crate) fn next_entry(&mut self, table: Dpa, index: usize, end: usize) -> Option<(usize, u64)> {
         match self.table(table, index..end) {
-            Some(Some(written)) => written.next_entry(index, end.min(ENTRIES)),
-            Some(None) => None,
+            Some((written, number)) => written.next_entry(number, index, end.min(ENTRIES)),
             None => (index..end).find_map(|at| Some((at, self.bus.table_entry(table, at).filter(|word| *word != 0)?))),
         }
     }
 
-    /// A table of a pool, which is held from now on; `Some(None)` where nobody wrote so far up, `None` where it is in no pool.
-    fn table(&mut self, table: Dpa, entries: Range<usize>) -> Option<Option<&Table>> {
+    /// The pool of a table, which is held from now on, and its number there; `None` where it is in no pool.
+    fn table(&mut self, table: Dpa, entries: Range<usize>) -> Option<(&Written, usize)> {
         let here = self.held.as_ref().and_then(|(pool, _)| pool.number(table));
         let number = match here {
             Some(number) => number,
@@ -156,7 +185,7 @@ impl Reader<'_> {
         };
         let (_, written) = self.held.as_ref()?;
         sync::tell_shared(written, groups(table, entries).map(Told::Reads));
-        Some(written.get(number))
+        Some((written, number))
     }
 }
 
@@ -166,11 +195,14 @@ mod tests {
 
     #[test]
     fn a_table_has_what_was_written_and_zeros() {
-        let mut table = Table::default();
-        table.write(PIECE - 2, &[1, 2, 3]);
-        table.write(ENTRIES - 1, &[4]);
-        assert_eq!([0, PIECE - 2, PIECE, PIECE + 1, ENTRIES - 1].map(|index| table.entry(index)), [0, 1, 3, 0, 4]);
-        let found = |index, end| table.next_entry(index, end);
+        let mut written = Written::default();
+        written.write(1, PIECE - 2, &[1, 2, 3]);
+        written.write(1, ENTRIES - 1, &[4]);
+        written.write(3, 0, &[5]);
+        let indexes = [0, PIECE - 2, PIECE, PIECE + 1, ENTRIES - 1];
+        assert_eq!(indexes.map(|index| written.entry(1, index)), [0, 1, 3, 0, 4]);
+        assert_eq!([0, 2, 3, 4].map(|table| written.entry(table, 0)), [0, 0, 5, 0]);
+        let found = |index, end| written.next_entry(1, index, end);
         assert_eq!(found(0, ENTRIES), Some((PIECE - 2, 1)));
         assert_eq!(found(PIECE, ENTRIES), Some((PIECE, 3)));
         assert_eq!(found(PIECE + 1, ENTRIES), Some((ENTRIES - 1, 4)));

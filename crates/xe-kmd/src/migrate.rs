@@ -77,6 +77,8 @@ struct Slot {
     shows: Shows,
     /// Bytes of the last job: a TLB may know what it wrote for them.
     used: u64,
+    /// Room for a job's entries, in the order of its pages.
+    entries: Vec<u64>,
 }
 
 /// What stands in the entry that links a slot's table.
@@ -252,14 +254,16 @@ impl Slots {
         self.pt.stage(hw, pool, &[own_run(va, 0, 1, slot_leaf(0))]).ok()?;
         self.made += 1;
         let link = (self.pt.table_at(va, 1)?, index_of(va, 1));
-        Some(Slot { va, table: self.pt.table_at(va, 0)?, link, shows: Shows::Table, used: 0 })
+        Some(Slot { va, table: self.pt.table_at(va, 0)?, link, shows: Shows::Table, used: 0, entries: Vec::new() })
     }
 }
 
 impl Slot {
     /// Maps the remote side of a job: by one leaf where that can be, by entries of the table else.
     fn show(&mut self, hw: &dyn Hw, job: &Job<'_>, rule: fn(Mapped) -> RemoteSide, pat: u8) {
-        let (mut pieces, mut entries, mut filled) = (job.pieces.clone(), [0; ENTRIES], 0);
+        let (mut pieces, mut filled) = (job.pieces.clone(), 0);
+        self.entries.clear();
+        self.entries.reserve_exact(job.pages);
         while let Some(piece) = pieces.next().filter(|_| filled < job.pages) {
             let pages = piece.addr.pages().min(job.pages - filled);
             let RemoteSide::Slot(leaf) = rule(mapped(piece.addr)) else { break };
@@ -272,14 +276,14 @@ impl Slot {
             // Whole pages of 64K say so: the engine then walks once for each.
             let wide = (bytes_of(filled) | leaf.addr).is_multiple_of(SZ_64K);
             let wide = if wide { pages / GROUP * GROUP } else { 0 };
-            for (n, entry) in entries[filled..filled + pages].iter_mut().enumerate() {
+            self.entries.extend((0..pages).map(|n| {
                 let addr = leaf.addr.wrapping_add(bytes_of(n));
-                *entry = Leaf { addr, ps64: n < wide, ..leaf }.encode(0);
-            }
+                Leaf { addr, ps64: n < wide, ..leaf }.encode(0)
+            }));
             filled += pages;
             pieces.skip(pages);
         }
-        hw.table_write_run(self.table, 0, &entries[..filled]);
+        hw.table_write_run(self.table, 0, &self.entries);
     }
 
     /// Puts the table back in its place.

@@ -12,7 +12,7 @@ mod job;
 mod oracle;
 mod plain;
 pub mod reach;
-mod shelf;
+pub(crate) mod shelf;
 mod stage;
 mod tally;
 mod vms;

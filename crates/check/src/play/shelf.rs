@@ -3,7 +3,7 @@
 use sync::rank::{self, Rank};
 
 /// A value that is looked at without a scheduling point: that a scene keeps books changes no run.
-pub(super) struct Shelf<T>(sync::Mutex<T>);
+pub(crate) struct Shelf<T>(sync::Mutex<T>);
 
 impl<T: Default> Default for Shelf<T> {
     fn default() -> Self {

@@ -14,6 +14,9 @@ use hostmm::{ClaimId, DevicePage, Migration, MmError, OwnerId, Part, Place, Towa
 use sync::Told;
 use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
 
+/// Pages that a migration takes room for at the first one: a block of 64K has as many.
+const ROOM: usize = 16;
+
 /// How far a page of a claim has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Carry {
@@ -115,6 +118,9 @@ impl Claims {
         let (carry, to) = (Carry::Nothing, None);
         let claim = self.held(id);
         claim.by_asked.insert(at, index);
+        if index == 0 {
+            claim.pages.reserve_exact(ROOM);
+        }
         claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false });
     }
     /// Sets the destination of a page.

@@ -6,7 +6,7 @@ use super::report::LOCK_ORDER;
 use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
 use super::state::Next;
-use super::task::{Task, Wait};
+use super::task::{TaskId, Wait};
 use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Told, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
@@ -31,17 +31,18 @@ impl Hook for Scheduler<'_> {
             (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
             _ => OpKind::Lock,
         };
-        let Task { held_ranks: held, floor, .. } = *state.current();
-        if breaks_rank(rank, held, floor) {
+        if state.breaks_rank(rank) {
+            let (held, floor) = state.held_and_floor();
             drop(state);
             blame_rank(rank, held, floor);
         }
-        state.set_pending(Op::new(kind, object));
+        let op = Op::new(kind, object);
         if !admitted {
+            state.set_pending(op);
             drop(state);
             return self.acquire_held(word, object, access);
         }
-        match state.decide() {
+        match state.come_to(op) {
             Next::Stay if word.take(access) => state.taken(object, access),
             next => {
                 drop(state);
@@ -97,7 +98,7 @@ impl Hook for Scheduler<'_> {
     }
 
     fn set_floor(&self, floor: Rank) -> Rank {
-        core::mem::replace(&mut self.state().current().floor, floor)
+        self.state().set_floor(floor)
     }
 
     fn wait(&self, condvar: &Tag, mutex: &dyn Word, deadline_ns: Option<u64>) -> bool {
@@ -171,8 +172,7 @@ impl Hook for Scheduler<'_> {
         }
         let mut state = self.state();
         let object = state.object(tag, ObjectKind::Atomic);
-        state.set_pending(Op::new(kind, object));
-        let next = state.decide();
+        let next = state.come_to(Op::new(kind, object));
         drop(state);
         self.follow_or_unwind(next);
     }
@@ -218,9 +218,9 @@ impl Hook for Scheduler<'_> {
 
     fn holders(&self) -> Vec<Holder> {
         let state = self.state();
-        let tasks = state.live.into_iter().map(|task| &state.tasks[task.index()]);
-        let holds = tasks.filter(|task| task.held_ranks != 0);
-        holds.map(|task| Holder { serial: task.serial, ranks: Rank::of_bits(task.held_ranks) }).collect()
+        let holds = state.live.into_iter().filter(|task| state.held_ranks[task.slot()] != 0);
+        let ranks = |task: TaskId| Rank::of_bits(state.held_ranks[task.slot()]);
+        holds.map(|task| Holder { serial: state.tasks[task.index()].serial, ranks: ranks(task) }).collect()
     }
 
     fn now_ns(&self) -> u64 {
@@ -380,12 +380,6 @@ impl Scheduler<'_> {
         self.point(Op::new(OpKind::Notify, condvar));
         condvar
     }
-}
-
-/// Whether to wait for a lock of `rank` breaks a rule of [`crate::rank`], for a task with that floor that holds locks
-/// of the ranks `held`.
-fn breaks_rank(rank: Rank, held: u64, floor: Rank) -> bool {
-    rank < floor || (rank != Rank::NONE && Rank::highest(held) >= rank)
 }
 
 /// Panics, and says which rule was broken.

@@ -111,10 +111,12 @@ impl Schedule for Pct {
         self.first(at)
     }
 
-    fn goes_on(&mut self) -> bool {
-        let falls = self.falls.last().is_some_and(|choice| *choice <= self.made + 1);
-        self.made += u64::from(!falls);
-        !falls
+    fn goes_on(&self) -> u64 {
+        self.falls.last().map_or(u64::MAX, |choice| choice.saturating_sub(self.made + 1))
+    }
+
+    fn went_on(&mut self, times: u64) {
+        self.made += times;
     }
 
     fn choose(&mut self, _: u64, n: u32) -> u32 {

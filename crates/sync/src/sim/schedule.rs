@@ -18,10 +18,15 @@ pub trait Schedule {
     /// A number below `n` (which is 2 at least) for `sync::choose`, or the waiter that a notification wakes.
     fn choose(&mut self, step: u64, n: u32) -> u32;
 
-    /// Asked in the place of [`pick`](Self::pick) where nobody else can run than at the last one, and the task that was taken there has come to a
-    /// point, and does not yield: whether it is taken again. `false`: `pick` is asked.
-    fn goes_on(&mut self) -> bool {
-        false
+    /// Asked after each [`pick`](Self::pick): how often the task that was taken is taken again, and `pick` not asked, as long as it comes to a
+    /// point, does not yield, and the same tasks can run as there.
+    fn goes_on(&self) -> u64 {
+        0
+    }
+
+    /// Told before the next [`pick`](Self::pick): how often that was.
+    fn went_on(&mut self, times: u64) {
+        let _ = times;
     }
 
     /// A task has started, in a place that another one may have had before.

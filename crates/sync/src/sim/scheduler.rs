@@ -141,8 +141,7 @@ impl<'s> Scheduler<'s> {
     pub(super) fn point(&self, op: Op) {
         if self.mode() == Mode::Scheduled {
             let mut state = self.state();
-            state.set_pending(op);
-            let next = state.decide();
+            let next = state.come_to(op);
             drop(state);
             self.follow_or_unwind(next);
         }

@@ -1,7 +1,6 @@
 //! Tasks and sets of tasks.
 
 use crate::hook::{Access, TaskKind};
-use crate::rank::Rank;
 use core::fmt;
 
 /// The most tasks that may live at once.
@@ -15,6 +14,12 @@ pub struct TaskId(pub u8);
 impl TaskId {
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
+    }
+
+    /// The same in an array of [`MAX_TASKS`], of a task that lives: no bounds are checked.
+    #[inline]
+    pub(super) fn slot(self) -> usize {
+        usize::from(self.0) % MAX_TASKS
     }
 }
 
@@ -147,10 +152,6 @@ pub(super) struct Task {
     pub(super) timed_out: bool,
     /// The run was abandoned and this task has begun to unwind.
     pub(super) unwinding: bool,
-    /// Ranks of the locks it holds, a bit each.
-    pub(super) held_ranks: u64,
-    /// The lowest rank it may take.
-    pub(super) floor: Rank,
 }
 
 impl Task {
@@ -164,8 +165,6 @@ impl Task {
             waiting_since: 0,
             timed_out: false,
             unwinding: false,
-            held_ranks: 0,
-            floor: Rank::NONE,
         }
     }
 }

@@ -27,7 +27,9 @@ pub(crate) struct Tlb {
 }
 
 /// The entries of one size of page.
+#[derive(Default)]
 struct Slots {
+    /// None before the first entry.
     slots: Vec<Slot>,
     /// A bit for each slot that is used.
     used: u64,
@@ -37,13 +39,13 @@ struct Slots {
 
 impl Tlb {
     pub(crate) fn new() -> Self {
-        Self { sizes: SIZES.map(|(_, sets)| Slots { slots: vec![None; sets * WAYS], used: 0, bus: 0 }), victim: 0 }
+        Self { sizes: Default::default(), victim: 0 }
     }
 
     pub(crate) fn lookup(&self, asid: Asid, addr: GpuVa) -> Option<Page> {
         let mut sets = SIZES.iter().zip(&self.sizes).map(|(&(shift, sets), of_size)| {
             let first = first_slot(addr.0 >> shift, sets);
-            &of_size.slots[first..first + WAYS]
+            of_size.slots.get(first..first + WAYS).unwrap_or_default()
         });
         sets.find_map(|set| set.iter().flatten().find(|(owner, page)| *owner == asid && page.contains(addr)))
             .map(|&(_, page)| page)
@@ -52,6 +54,7 @@ impl Tlb {
     pub(crate) fn insert(&mut self, asid: Asid, page: Page) {
         let Some(size) = SIZES.iter().position(|&(shift, _)| shift == page.shift) else { return };
         let of_size = &mut self.sizes[size];
+        of_size.slots.resize(SIZES[size].1 * WAYS, None);
         let first = first_slot(page.base.0 >> page.shift, SIZES[size].1);
         let ways = &of_size.slots[first..first + WAYS];
         let same = |slot: &Slot| slot.is_some_and(|(owner, other)| owner == asid && other.base == page.base);

@@ -6,7 +6,7 @@
 //!
 //! A flush forgets, at every level, what covers an address of its range.
 
-use units::{Dpa, GpuRange, GpuVa};
+use units::{Dpa, GpuRange, GpuVa, set_bits};
 use xe_spec::fault::Asid;
 use xe_spec::pte::{COMPACT_ENTRIES, ENTRIES, LEVEL_SHIFT};
 
@@ -48,13 +48,13 @@ struct Slot {
 /// The caches of one tile.
 pub(crate) struct WalkCache {
     levels: [[Option<Slot>; SLOTS]; LEVELS],
-    /// Levels that may have a slot taken.
-    used: [bool; LEVELS],
+    /// Of each level, a bit for each slot that is taken.
+    used: [u16; LEVELS],
 }
 
 impl WalkCache {
     pub(crate) const fn new() -> Self {
-        Self { levels: [[None; SLOTS]; LEVELS], used: [false; LEVELS] }
+        Self { levels: [[None; SLOTS]; LEVELS], used: [0; LEVELS] }
     }
 
     /// The lowest table that is known for `addr`.
@@ -72,18 +72,19 @@ impl WalkCache {
         if let Some(slots) = self.levels.get_mut(level) {
             let start = addr.align_down(bytes(level));
             slots[set(start, level)] = Some(Slot { asid, start, stop });
-            self.used[level] = true;
+            self.used[level] |= 1 << set(start, level);
         }
     }
 
     /// Forgets the tables of `asid` that cover an address of `range`.
     pub(crate) fn flush(&mut self, asid: Asid, range: GpuRange) {
-        for (level, slots) in self.levels.iter_mut().enumerate().filter(|(level, _)| self.used[*level]) {
+        for (level, (slots, used)) in self.levels.iter_mut().zip(&mut self.used).enumerate() {
             let covers = |slot: &Slot| slot.asid == asid && GpuRange::sized(slot.start, bytes(level)).overlaps(range);
-            let (first, last) = (range.start.0 / bytes(level), range.end.0.saturating_sub(1) / bytes(level));
-            for table in first..=last.min(first + SLOTS as u64 - 1) {
-                let slot = &mut slots[table as usize & (SLOTS - 1)];
-                *slot = slot.filter(|slot| !covers(slot));
+            for number in set_bits(u64::from(*used)) {
+                if slots[number].is_some_and(|slot| covers(&slot)) {
+                    slots[number] = None;
+                    *used &= !(1 << number);
+                }
             }
         }
     }

@@ -19,6 +19,9 @@ struct Place<T> {
 pub(super) struct Lru<T> {
     /// Bytes of the smallest block.
     min: u64,
+    /// How many places there are.
+    most: u32,
+    /// As many of them as a block was ever in, or below one: at the others is none.
     places: Vec<Place<T>>,
     oldest: u32,
     youngest: u32,
@@ -27,15 +30,14 @@ pub(super) struct Lru<T> {
 impl<T> Lru<T> {
     /// For a tile of `size` bytes, in blocks of at least `min` bytes.
     pub(super) fn new(size: u64, min: u64) -> Self {
-        let out = |_| Place { older: NONE, younger: NONE, block: None };
-        let places = u32::try_from(size / min).unwrap_or(NONE - 1).min(NONE - 1);
-        Self { min, places: (0..places).map(out).collect(), oldest: NONE, youngest: NONE }
+        let most = u32::try_from(size / min).unwrap_or(NONE - 1).min(NONE - 1);
+        Self { min, most, places: Vec::new(), oldest: NONE, youngest: NONE }
     }
 
     /// A new block, the youngest.
     pub(super) fn insert(&mut self, start: u64, block: T) {
         let n = self.number(start);
-        if let Some(place) = self.places.get_mut(n as usize) {
+        if let Some(place) = self.place(n) {
             place.block = Some(block);
             self.link(n);
         }
@@ -44,8 +46,10 @@ impl<T> Lru<T> {
     /// A new block, as old as the one that starts at `beside`: the next in the order behind it.
     pub(super) fn insert_beside(&mut self, beside: u64, start: u64, block: T) {
         let (n, older) = (self.number(start), self.number(beside));
-        if self.block(older).is_some() && self.places.get(n as usize).is_some_and(|place| place.block.is_none()) {
-            self.places[n as usize].block = Some(block);
+        if self.block(older).is_some()
+            && let Some(place) = self.place(n).filter(|place| place.block.is_none())
+        {
+            place.block = Some(block);
             self.link_behind(older, n);
         }
     }
@@ -107,6 +111,15 @@ impl<T> Lru<T> {
 
     fn number(&self, at: u64) -> u32 {
         u32::try_from(at / self.min).unwrap_or(NONE)
+    }
+
+    /// A place, to put a block in; `None` where there is no such place.
+    fn place(&mut self, n: u32) -> Option<&mut Place<T>> {
+        let most = self.places.len().max(n as usize + 1);
+        (n < self.most).then(|| {
+            self.places.resize_with(most, || Place { older: NONE, younger: NONE, block: None });
+            &mut self.places[n as usize]
+        })
     }
 
     fn block(&self, n: u32) -> Option<&T> {

@@ -1,12 +1,14 @@
 //! The state of a run: who lives, who can run, what they wait for, what time it is, and the next decision.
 //!
-//! Nothing here switches stacks: [`super::scheduler`] does what this module decides.
+//! `decide` makes the decisions. Nothing here switches stacks: [`super::scheduler`] does what is decided.
+
+mod decide;
 
 use super::op::Op;
 use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
-use super::schedule::{Decision, Deviation, Schedule, Taken, Touch};
+use super::schedule::{Deviation, Schedule, Touch};
 use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
-use super::{Limits, TimeRule, TraceRule};
+use super::{Limits, TimeRule};
 use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
@@ -57,13 +59,21 @@ pub(super) struct State<'s> {
     watched: bool,
     /// Whether it is asked only who of those that can run goes on.
     plain: bool,
-    /// Who could run, and who was taken, when it was asked last, as long as nobody has started since.
-    asked: Option<(TaskSet, TaskId)>,
+    /// Who could run, and who was taken, when it was asked last.
+    asked: (TaskSet, TaskId),
+    /// How often that one is taken again by the same question without being asked for; nobody has started since.
+    left: u64,
+    /// How often it was.
+    went_on: u64,
     pub(super) limits: Limits,
     pub(super) current: TaskId,
     pub(super) tasks: Vec<Task>,
     /// What each task does next.
-    pending: Vec<Op>,
+    pending: [Op; MAX_TASKS],
+    /// Ranks of the locks that each holds, a bit each.
+    pub(super) held_ranks: [u64; MAX_TASKS],
+    /// The lowest rank that each may take.
+    floors: [Rank; MAX_TASKS],
     pub(super) live: TaskSet,
     pub(super) runnable: TaskSet,
     /// Live tasks with [`Wait::Lock`].
@@ -86,33 +96,22 @@ pub(super) struct State<'s> {
     pub(super) outcome: Option<Outcome>,
 }
 
-/// What a schedule is asked; a macro, because it borrows fields beside the schedule itself.
-macro_rules! decision {
-    ($state:ident, $sleeping:expr) => {
-        Decision {
-            step: $state.steps,
-            current: $state.current,
-            runnable: $state.runnable,
-            sleeping: $sleeping,
-            default_task: $state.default_task(),
-            live: $state.live,
-            pending: &$state.pending,
-        }
-    };
-}
-
 impl<'s> State<'s> {
     pub(super) fn new(schedule: &'s mut dyn Schedule, limits: Limits) -> Self {
         let watched = schedule.watches();
         Self {
             watched,
             plain: !watched && limits.time == TimeRule::WhenIdle,
-            asked: None,
+            asked: (TaskSet::EMPTY, TaskId(0)),
+            left: 0,
+            went_on: 0,
             schedule,
             limits,
             current: TaskId(0),
             tasks: Vec::with_capacity(8),
-            pending: Vec::with_capacity(8),
+            pending: [Op::bare(OpKind::End); MAX_TASKS],
+            held_ranks: [0; MAX_TASKS],
+            floors: [Rank::NONE; MAX_TASKS],
             live: TaskSet::EMPTY,
             runnable: TaskSet::EMPTY,
             locking: TaskSet::EMPTY,
@@ -149,14 +148,14 @@ impl<'s> State<'s> {
         let new = Task::new(name, serial, kind);
         if place == self.tasks.len() {
             self.tasks.push(new);
-            self.pending.push(Op::bare(OpKind::Start));
         } else {
             self.tasks[place] = new;
-            self.pending[place] = Op::bare(OpKind::Start);
         }
+        self.pending[place] = Op::bare(OpKind::Start);
+        (self.held_ranks[place], self.floors[place]) = (0, Rank::NONE);
         self.live.insert(task);
         self.runnable.insert(task);
-        self.asked = None;
+        self.left = 0;
         self.workers += u32::from(kind == TaskKind::Worker);
         self.all_tasks.push(TaskInfo { task, name, kind });
         self.schedule.started(task);
@@ -186,7 +185,25 @@ impl<'s> State<'s> {
 
     #[inline]
     pub(super) fn set_pending(&mut self, op: Op) {
-        self.pending[self.current.index()] = op;
+        self.pending[self.current.slot()] = op;
+    }
+
+    /// Whether to wait for a lock of that rank breaks a rule of [`crate::rank`] for the current task.
+    #[inline]
+    pub(super) fn breaks_rank(&self, rank: Rank) -> bool {
+        let (held, floor) = self.held_and_floor();
+        rank < floor || rank.is_overtaken_by(held)
+    }
+
+    /// The ranks of what the current task holds, a bit each, and the lowest that it may take.
+    #[inline]
+    pub(super) fn held_and_floor(&self) -> (u64, Rank) {
+        (self.held_ranks[self.current.slot()], self.floors[self.current.slot()])
+    }
+
+    /// From now on the current task takes nothing below `floor`; gives what that was before.
+    pub(super) fn set_floor(&mut self, floor: Rank) -> Rank {
+        core::mem::replace(&mut self.floors[self.current.slot()], floor)
     }
 
     /// Whether the current task's step began with that operation.
@@ -374,7 +391,7 @@ impl<'s> State<'s> {
             Access::Shared => taken.readers += 1,
         }
         let (rank, wanted) = (taken.rank.bit(), taken.wanted);
-        self.current().held_ranks |= rank;
+        self.held_ranks[task.slot()] |= rank;
         if wanted > 0 {
             self.refresh(object);
         }
@@ -383,7 +400,9 @@ impl<'s> State<'s> {
     /// A lock was given back; by its owner, or by whoever the guard was sent to.
     #[inline]
     pub(super) fn given_back(&mut self, object: u32, access: Access) {
-        self.touch(Touch::Released { object, shared: access == Access::Shared });
+        if self.watched {
+            self.touch(Touch::Released { object, shared: access == Access::Shared });
+        }
         let given = self.of(object);
         let holder = match access {
             Access::Exclusive => given.owner.take(),
@@ -393,7 +412,7 @@ impl<'s> State<'s> {
             }
         };
         let (rank, wanted) = (given.rank.bit(), given.wanted);
-        self.tasks[holder.unwrap_or(self.current).index()].held_ranks &= !rank;
+        self.held_ranks[holder.unwrap_or(self.current).slot()] &= !rank;
         if wanted > 0 {
             self.refresh(object);
         }
@@ -414,165 +433,6 @@ impl<'s> State<'s> {
                 self.runnable.remove(task);
             }
         }
-    }
-
-    // Decisions
-
-    /// Whether the next decision ends the run.
-    pub(super) fn is_out_of_steps(&self) -> bool {
-        self.steps >= self.limits.steps
-    }
-
-    /// Decides who goes on, the current task having come to a point, a wait or its end.
-    #[inline(always)]
-    pub(super) fn decide(&mut self) -> Next {
-        if self.plain && !self.is_out_of_steps() && (self.is_alone() || self.is_taken_again()) {
-            self.steps += 1;
-            self.record(self.current);
-            return Next::Stay;
-        }
-        self.decide_among()
-    }
-
-    /// Whether the current task can go on and nobody else can: nobody is asked then.
-    #[inline]
-    fn is_alone(&self) -> bool {
-        self.runnable.0 == 1 << self.current.0
-    }
-
-    /// Whether the question is the one that was asked last, and so is the answer.
-    #[inline]
-    fn is_taken_again(&mut self) -> bool {
-        self.asked == Some((self.runnable, self.current))
-            && self.pending[self.current.index()].kind != OpKind::Yield
-            && self.schedule.goes_on()
-    }
-
-    #[inline(never)]
-    fn decide_among(&mut self) -> Next {
-        if self.is_out_of_steps() {
-            let (task, name) = (self.current, self.current().name);
-            self.outcome = Some(Outcome::StepLimit { task, name });
-            return Next::Abandon;
-        }
-        self.steps += 1;
-        let next =
-            if self.plain && self.runnable.len() > 1 { Some(self.ask(TaskSet::EMPTY)) } else { self.settle_next() };
-        let Some(next) = next else { return Next::Abandon };
-        self.record(next);
-        if next == self.current {
-            Next::Stay
-        } else {
-            self.switches += 1;
-            Next::Switch(next)
-        }
-    }
-
-    /// Who goes on, after time has passed where it must or is made to; `None` where the run ends.
-    fn settle_next(&mut self) -> Option<TaskId> {
-        loop {
-            while self.runnable.is_empty() {
-                if !self.pass_time() {
-                    self.outcome = Some(Outcome::Deadlock { waiting: self.blocked() });
-                    return None;
-                }
-            }
-            let Some(next) = self.pick() else {
-                self.outcome = Some(Outcome::Cut);
-                return None;
-            };
-            if self.runnable.contains(next) {
-                return Some(next);
-            }
-            // A sleeper was picked: its time comes now, and with it that of all before it. It runs at once, unless
-            // it needs a lock first that another one has.
-            self.pass_time_to(self.tasks[next.index()].deadline_ns);
-            if self.runnable.contains(next) {
-                return Some(next);
-            }
-            if !self.runnable.is_empty() {
-                return Some(self.default_task());
-            }
-        }
-    }
-
-    /// Who goes on, or whose time comes; `None` where the schedule ends the run.
-    fn pick(&mut self) -> Option<TaskId> {
-        let sleeping = match self.limits.time {
-            TimeRule::WhenIdle => TaskSet::EMPTY,
-            TimeRule::Racing => self.timed.without(self.runnable),
-        };
-        if self.watched {
-            if self.schedule.cuts(&decision!(self, sleeping)) {
-                return None;
-            }
-        } else if self.runnable.union(sleeping).len() == 1 {
-            return Some(self.default_task());
-        }
-        Some(self.ask(sleeping))
-    }
-
-    /// Asks the schedule.
-    #[inline(always)]
-    fn ask(&mut self, sleeping: TaskSet) -> TaskId {
-        let at = decision!(self, sleeping);
-        let picked = Some(self.schedule.pick(&at)).filter(|picked| at.candidates().contains(*picked));
-        let taken = picked.unwrap_or(at.default_task);
-        self.asked = Some((at.runnable, taken));
-        if taken != at.default_task {
-            self.deviations.push(Deviation { step: self.steps, to: Taken::Task(taken) });
-        }
-        taken
-    }
-
-    /// Whether the schedule wants to know what tasks do.
-    #[inline]
-    pub(super) fn listens(&self) -> bool {
-        self.watched
-    }
-
-    /// Tells the schedule what the current task does, where it watches.
-    #[inline]
-    pub(super) fn touch(&mut self, touch: Touch) {
-        if self.watched && self.outcome.is_none() && self.workers > 0 {
-            self.schedule.touched(touch);
-        }
-    }
-
-    #[inline]
-    fn default_task(&self) -> TaskId {
-        let stays = self.runnable.contains(self.current) && self.pending[self.current.index()].kind != OpKind::Yield;
-        if stays { self.current } else { self.runnable.after(self.current).unwrap_or(self.current) }
-    }
-
-    /// Chooses a number below `n` for the current task: a step, but not a switch.
-    pub(super) fn choose(&mut self, n: u32) -> u32 {
-        self.steps += 1;
-        let chosen = self.schedule.choose(self.steps, n).min(n - 1);
-        if chosen != 0 {
-            self.deviations.push(Deviation { step: self.steps, to: Taken::Choice(chosen) });
-        }
-        self.mix(u64::from(chosen) << 32 | u64::from(n));
-        chosen
-    }
-
-    #[inline]
-    fn record(&mut self, then: TaskId) {
-        let op = self.pending[self.current.index()];
-        let who = u64::from(self.current.0) << 8 | u64::from(then.0);
-        self.mix(u64::from(op.object) << 32 | (op.kind as u64) << 16 | who);
-        if self.limits.trace == TraceRule::Steps {
-            self.keep(Step { task: self.current, op, then });
-        }
-    }
-
-    #[cold]
-    fn keep(&mut self, step: Step) {
-        self.trace.push(step);
-    }
-
-    fn mix(&mut self, word: u64) {
-        self.trace_hash = (self.trace_hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     // Findings
