@@ -191,14 +191,14 @@ impl Vm {
             return Err(Errno::EACCES);
         }
         let block = GpuRange::around(fault.addr, SZ_2M).intersect(vma.span).ok_or(Errno::EINVAL)?;
-        self.write_leaves(fault.tile, block, &null_runs(block, !vma.read_only))?;
+        self.write_leaves(fault.tile, block, &null_runs(block, !vma.read_only, false))?;
         Ok(Serviced::Resolved)
     }
 
-    /// An address where nothing is, in a VM that was made with a scratch page: reads zeros, writes are dropped.
+    /// An address where nothing is, in a VM that was made with a scratch page: reads zeros; writes and atomics are dropped.
     /// It is shown over `hole`.
     pub(crate) fn fault_scratch(&self, fault: &Fault, hole: GpuRange) -> Result<Serviced, Errno> {
-        self.write_leaves(fault.tile, hole, &null_runs(hole, true))?;
+        self.write_leaves(fault.tile, hole, &null_runs(hole, true, true))?;
         Ok(Serviced::Resolved)
     }
 

@@ -223,9 +223,9 @@ fn push(runs: &mut Vec<Run>, run: Run) {
     }
 }
 
-/// Leaves over `span` that read zeros and drop writes.
-pub(crate) fn null_runs(span: GpuRange, write: bool) -> Vec<Run> {
-    let leaf = Leaf { addr: 0, device: false, write, atomic: false, null: true, ps64: false, pat: 0 };
+/// Leaves over `span` that read zeros and drop writes; and atomics, where they say that they are of VRAM, which takes all of them.
+pub(crate) fn null_runs(span: GpuRange, write: bool, atomic: bool) -> Vec<Run> {
+    let leaf = Leaf { addr: 0, device: atomic, write, atomic, null: true, ps64: false, pat: 0 };
     let level = if span.start.is_aligned(SZ_2M) && span.len() == SZ_2M { 1 } else { 0 };
     vec![Run { va: span.start, form: Form::of(level), count: span.len() / entry_bytes(level), first: leaf }]
 }

@@ -400,6 +400,12 @@ fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
     let ((vm, asid), (_, bare)) = (vm_of(&rig, 1), vm_of(&rig, 0));
     assert_eq!(rig.fault(0, asid, AT, Access::Write), FaultAck::Replay);
     assert_eq!(rig.fault(0, bare, AT, Access::Write), FaultAck::Kill);
+    assert_eq!(rig.fault(0, asid, 4 * AT, Access::Atomic), FaultAck::Replay);
+    let shown = rig.hw.walk(TileId(0), asid, GpuVa(4 * AT));
+    assert!(
+        matches!(shown, Some((_, leaf)) if leaf.null && leaf.atomic && leaf.device),
+        "an atomic is not asked for again"
+    );
     let bo = create(&rig, SZ_64K, 1);
     assert_eq!(bind(&rig, vm, map(bo, AT, SZ_64K)), OK);
     assert!(matches!(rig.hw.walk(TileId(0), asid, GpuVa(AT)), Some((0, leaf)) if !leaf.null));
