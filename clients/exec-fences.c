@@ -415,9 +415,5 @@ int main(int argc, char **argv) {
     ends();
     if (argc < 2 || strcmp(argv[1], "quick"))
         timeouts();
-    if (failures)
-        printf("FENCES BAD failures=%d\n", failures);
-    else
-        printf("FENCES ok\n");
-    return failures != 0;
+    return verdict("FENCES");
 }

@@ -25,4 +25,13 @@ static inline void expect(int right, const char *what) {
     }
 }
 
+/* The last line, and the exit status that goes with it. */
+static inline int verdict(const char *name) {
+    if (failures)
+        printf("%s BAD failures=%d\n", name, failures);
+    else
+        printf("%s ok\n", name);
+    return failures ? 1 : 0;
+}
+
 #endif

@@ -280,9 +280,5 @@ int main(void) {
     resets();
     shared();
     purges();
-    if (failures)
-        printf("MADVISE BAD failures=%d\n", failures);
-    else
-        printf("MADVISE ok\n");
-    return failures != 0;
+    return verdict("MADVISE");
 }

@@ -438,9 +438,5 @@ int main(int argc, char **argv) {
     else
         return fprintf(stderr, "usage: peers prime|unmap|gather|turns ROUNDS | closed | fences [strangers|tiles]\n"), 2;
     gpu_close(&gpus[1]), gpu_close(&gpus[0]);
-    if (failures)
-        printf("PEERS BAD failures=%d\n", failures);
-    else
-        printf("PEERS ok\n");
-    return failures != 0;
+    return verdict("PEERS");
 }

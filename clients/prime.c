@@ -330,9 +330,5 @@ int main(void) {
     inherited(&gpu);
     close(other);
     gpu_close(&gpu);
-    if (failures)
-        printf("PRIME BAD failures=%d\n", failures);
-    else
-        printf("PRIME ok\n");
-    return failures != 0;
+    return verdict("PRIME");
 }

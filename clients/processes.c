@@ -546,9 +546,5 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: processes totals|turns MIB ROUNDS [PROCESSES] | killed | stopped | forked | shares | shared | orphaned | told | reset\n");
         return 2;
     }
-    if (failures)
-        printf("PROCESSES BAD failures=%d\n", failures);
-    else
-        printf("PROCESSES ok\n");
-    return failures ? 1 : 0;
+    return verdict("PROCESSES");
 }

@@ -88,9 +88,5 @@ static void prefetches(void) {
 int main(void) {
     jobs();
     prefetches();
-    if (failures)
-        printf("ROOM BAD failures=%d\n", failures);
-    else
-        printf("ROOM ok\n");
-    return failures ? 1 : 0;
+    return verdict("ROOM");
 }

@@ -344,9 +344,5 @@ int main(void) {
     eventfds();
     interruptions();
     close(fd);
-    if (failures)
-        printf("SYNCOBJ BAD failures=%d\n", failures);
-    else
-        printf("SYNCOBJ ok\n");
-    return failures != 0;
+    return verdict("SYNCOBJ");
 }

@@ -43,6 +43,11 @@ impl Device {
         self.0.pat.entry(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
+    /// Entries of its PAT, reserved ones included.
+    pub const fn pat_entries(self) -> u64 {
+        self.0.pat.entries().len() as u64
+    }
+
     /// Its write-back entry.
     pub const fn wb(self) -> u16 {
         self.0.pat.wb as u16

@@ -4,8 +4,7 @@
 //!
 //! Key types: [`Compared`], [`Difference`].
 
-use crate::explore::{Played, why_not_judged, with};
-use crate::judge::GRADE;
+use crate::explore::{Played, line, why_not_judged};
 use crate::places::Places;
 use crate::runner::play_with;
 use crate::verdict::Outcome;
@@ -82,19 +81,18 @@ impl Compared {
     /// Lines for programs: one a difference, one a thing that the tree's run says beside, one a reason that kept seeds from being
     /// compared, the last of all seeds. `about` is what all of them have, an object.
     pub fn json(&self, about: &Value) -> Vec<Value> {
-        let line =
-            |outcome: Outcome, more: Value| with(about, json!({"outcome": outcome.word(), "grade": GRADE}), more);
         let side = |line: &Option<Line>| line.as_ref().map(|line| json!({"text": line.text, "at": line.at}));
         let differs = self.differences.iter().map(|one| {
             let before: Vec<&str> = one.before.iter().map(|line| line.text.as_str()).collect();
-            let sides = json!({"before": before, "theirs": side(&one.theirs), "ours": side(&one.ours)});
-            line(Outcome::Found, with(&json!({"seed": one.seed, "seeds": one.seeds}), sides, Value::Null))
+            line(about, Outcome::Found, json!({
+                "seed": one.seed, "seeds": one.seeds, "before": before, "theirs": side(&one.theirs), "ours": side(&one.ours),
+            }))
         });
         let said = self.said.iter();
-        let said = said.map(|(what, seeds)| line(Outcome::Found, json!({"evidence": what, "seeds": seeds})));
+        let said = said.map(|(what, seeds)| line(about, Outcome::Found, json!({"evidence": what, "seeds": seeds})));
         let left = self.not_judged.iter();
-        let left = left.map(|(why, seeds)| line(Outcome::NotJudged, json!({"evidence": why, "seeds": seeds})));
-        let all = line(self.outcome(), json!({"compared": self.seeds, "different": self.different}));
+        let left = left.map(|(why, seeds)| line(about, Outcome::NotJudged, json!({"evidence": why, "seeds": seeds})));
+        let all = line(about, self.outcome(), json!({"compared": self.seeds, "different": self.different}));
         differs.chain(said).chain(left).chain([all]).collect()
     }
 }

@@ -56,10 +56,10 @@ impl Told {
         };
         let step = |(whose, text): &(Whose, String)| {
             let actor = if let Whose::Actor(number) = whose { self.actors.get(*number) } else { None };
-            with(about, json!({"kind": kind(*whose), "actor": actor}), json!({"text": text}))
+            with(about, &json!({"kind": kind(*whose), "actor": actor, "text": text}))
         };
         let (points, hash) = self.run.clone().unzip();
-        let run = with(about, json!({"kind": "run", "actors": self.actors}), json!({"points": points, "hash": hash}));
+        let run = with(about, &json!({"kind": "run", "actors": self.actors, "points": points, "hash": hash}));
         self.steps.iter().map(step).chain([run]).collect()
     }
 }

@@ -177,17 +177,15 @@ impl Explored {
     /// Lines for programs: one a finding, one a reason that kept runs from being judged, the last of the whole search. `about` is
     /// what all of them have, an object.
     pub fn json(&self, about: &Value) -> Vec<Value> {
-        let line =
-            |outcome: Outcome, more: Value| with(about, json!({"outcome": outcome.word(), "grade": GRADE}), more);
         let found = self.found.iter().map(|finding| {
-            line(Outcome::Found, json!({"evidence": finding.text, "runs": finding.runs, "seed": finding.seed}))
+            line(about, Outcome::Found, json!({"evidence": finding.text, "runs": finding.runs, "seed": finding.seed}))
         });
         let left = self.not_judged.iter();
-        let left = left.map(|(why, runs)| line(Outcome::NotJudged, json!({"evidence": why, "runs": runs})));
+        let left = left.map(|(why, runs)| line(about, Outcome::NotJudged, json!({"evidence": why, "runs": runs})));
         let all = json!({
             "schedules": self.runs, "points": self.points, "reached": self.reached, "missed": self.missed, "not_judged": LIMITS,
         });
-        found.chain(left).chain([line(self.outcome(), all)]).collect()
+        found.chain(left).chain([line(about, self.outcome(), all)]).collect()
     }
 
     /// Adds a line of a runner's.
@@ -230,10 +228,15 @@ pub(crate) fn why_not_judged(event: &Value) -> Option<String> {
     }
 }
 
-/// Objects, put together.
-pub(crate) fn with(about: &Value, some: Value, more: Value) -> Value {
+/// Two objects, put together.
+pub(crate) fn with(about: &Value, more: &Value) -> Value {
     let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    Value::Object([about, &some, &more].into_iter().flat_map(fields).collect())
+    Value::Object([about, more].into_iter().flat_map(fields).collect())
+}
+
+/// A line for programs that says something: what all lines have, an outcome with its grade, and more.
+pub(crate) fn line(about: &Value, outcome: Outcome, more: Value) -> Value {
+    with(&with(about, &json!({"outcome": outcome.word(), "grade": GRADE})), &more)
 }
 
 /// SIGINT, SIGKILL (of memory that is short, too), SIGALRM, SIGTERM: they say nothing of the code.

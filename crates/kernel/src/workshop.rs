@@ -24,7 +24,7 @@ pub struct Workshop {
     pub(crate) tree: Tree,
     pub(crate) tools: Tools,
     pub(crate) units: Vec<&'static str>,
-    library: OnceCell<String>,
+    mark_of_library: OnceCell<String>,
     entry: Entry,
     stop: Interrupt,
 }
@@ -67,7 +67,7 @@ impl Workshop {
         let hash = Hash::new().add(tree.dir.as_os_str().as_encoded_bytes()).add(&tools.mark).add(kit.flags);
         let hash = kit.config.iter().fold(hash, |hash, line| hash.add(line));
         let entry = Entry::take(&cache, &format!("linux-{}-{}", tree.version.replace('/', "_"), hash.text()))?;
-        Ok(Self { kit, tree, tools, units, library: OnceCell::new(), entry, stop: stop.clone() })
+        Ok(Self { kit, tree, tools, units, mark_of_library: OnceCell::new(), entry, stop: stop.clone() })
     }
 
     /// Where things go.
@@ -138,11 +138,12 @@ impl Workshop {
     }
 
     /// Read once: a library beside a debug build is long.
-    fn library_mark(&self) -> Result<&str> {
-        if self.library.get().is_none() {
-            let _ = self.library.set(Library::find()?.mark()?);
+    fn mark_of_library(&self) -> Result<&str> {
+        if let Some(mark) = self.mark_of_library.get() {
+            return Ok(mark);
         }
-        Ok(self.library.get().map_or("", String::as_str))
+        let mark = Library::find()?.mark()?;
+        Ok(self.mark_of_library.get_or_init(|| mark))
     }
 
     /// A runner of the tree as it is.
@@ -168,7 +169,7 @@ impl Workshop {
         let glue_hash = self.kit.probes.iter().fold(glue_hash, |hash, (name, lines)| hash.add(name).add(lines));
         let kit = self.units.iter().chain(self.kit.watched).chain(self.kit.wraps).chain([&self.kit.watch_flags]);
         let hash = kit.fold(Hash::new().add(glue_hash.text()), Hash::add);
-        let hash = hash.add(self.library_mark()?).add(LINKED_BY);
+        let hash = hash.add(self.mark_of_library()?).add(LINKED_BY);
         let hash = hash
             .add(std::fs::read_to_string(self.stamp())?)
             .add(overlay.map_or("", |overlay| &overlay.name))

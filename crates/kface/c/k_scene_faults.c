@@ -145,20 +145,30 @@ static void fork(void *arg)
 	k_writers_fork();
 }
 
+/* Tiles and the CPU store into pages of a block; how many they are. */
+static int start_writers(struct k_task **tasks, long tiles)
+{
+	int count = 0;
+
+	tasks[count++] = writer(0, 2, 2, 2);
+	tasks[count++] = writer(-1, 3, 1, 2);
+	if (tiles > 1)
+		tasks[count++] = writer(1, 3, 1, 2);
+	return count;
+}
+
 /* The process forks while tiles and the CPU store into a block that is both's from then on, and buffers are evicted. */
 static void play_fork(long tiles)
 {
 	struct k_task *tasks[5];
+	int count;
 
 	begin(tiles);
-	tasks[0] = writer(0, 2, 2, 2);
-	tasks[1] = writer(-1, 3, 1, 2);
-	tasks[2] = k_spawn("fork", fork, NULL);
+	count = start_writers(tasks, tiles);
+	tasks[count++] = k_spawn("fork", fork, NULL);
 	/* Who takes pages away by frame has no lock that keeps a fork out. */
-	tasks[3] = k_spawn("evict", evict, NULL);
-	if (tiles > 1)
-		tasks[4] = writer(1, 3, 1, 2);
-	k_settle(tasks, tiles > 1 ? 5 : 4);
+	tasks[count++] = k_spawn("evict", evict, NULL);
+	k_settle(tasks, count);
 }
 
 /*
@@ -168,16 +178,14 @@ static void play_fork(long tiles)
 static void play_late(long tiles)
 {
 	struct k_task *tasks[5];
+	int count;
 
 	begin(tiles);
 	k_xe_be_late();
-	tasks[0] = writer(0, 2, 2, 2);
-	tasks[1] = writer(-1, 3, 1, 2);
-	tasks[2] = k_spawn("evict", evict, NULL);
-	tasks[3] = k_spawn("munmap", unmap_end, NULL);
-	if (tiles > 1)
-		tasks[4] = writer(1, 3, 1, 2);
-	k_settle(tasks, tiles > 1 ? 5 : 4);
+	count = start_writers(tasks, tiles);
+	tasks[count++] = k_spawn("evict", evict, NULL);
+	tasks[count++] = k_spawn("munmap", unmap_end, NULL);
+	k_settle(tasks, count);
 	touch_nothing(0);
 }
 

@@ -130,7 +130,10 @@ fn action(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         Action::Wait(fence) => plain::wait(stage, hand, *fence),
         Action::Fill(tile) => stage.fill(&hand.programs, *tile),
         Action::Drain(tile) => stage.drain(&hand.programs, *tile),
-        Action::Tables { tile, held } => stage.hold_tables(*tile, *held),
+        Action::Tables { tile, held } => {
+            stage.hold_tables(*tile, *held);
+            Ok(())
+        }
         Action::Holds(..) | Action::Counts(_) if !stage.is_own_machine => Ok(()),
         Action::Holds(tile, bytes) => oracle::holds(&stage.checked, stage.vram_node(*tile), *bytes),
         Action::Counts(expected) => stage.tally().judge(expected),

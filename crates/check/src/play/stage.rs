@@ -255,11 +255,11 @@ impl Stage {
     }
 
     /// Nobody gets a page table of a tile; or those that are free are to be had again.
-    pub fn hold_tables(&self, node: Node, held: bool) -> Result<(), Finding> {
+    pub fn hold_tables(&self, node: Node, held: bool) {
         let Node { device, tile } = self.vram_node(node);
-        let device = self.checked.device(device).map(|core| core.device());
-        device.into_iter().for_each(|device| device.hold_tables(tile, held));
-        Ok(())
+        if let Some(core) = self.checked.device(device) {
+            core.device().hold_tables(tile, held);
+        }
     }
 
     /// Another process takes VRAM, or gives some back.
@@ -365,7 +365,8 @@ impl Stage {
             let _ = self.close_vm(&self.main, index);
         }
         for node in self.script.nodes() {
-            let _ = self.drain(&self.main, node).and_then(|()| self.hold_tables(node, false));
+            let _ = self.drain(&self.main, node);
+            self.hold_tables(node, false);
         }
         self.main.iter().for_each(|program| program.file().close());
         self.checked.cores().for_each(|core| core.engines().stop());

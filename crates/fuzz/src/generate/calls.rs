@@ -110,11 +110,9 @@ impl Maker {
     }
 
     fn pat(&mut self) -> u16 {
-        if self.rarely(32) {
-            self.below(10) as u16 * if self.device.tiles() > 1 { 1 } else { 3 }
-        } else {
-            self.device.wb()
-        }
+        // Two more than there are.
+        let indices = self.device.pat_entries() + 2;
+        if self.rarely(32) { self.below(indices) as u16 } else { self.device.wb() }
     }
 
     /// Syncs of a bind or of a job: how many, and where.

@@ -37,11 +37,11 @@ pub(super) fn exec(file: &File, args: &mut Exec) -> Reply {
         return Ok(0);
     }
     let state = queue.vm.state.read();
-    if has_fences {
-        queue.vm.validate(&state)?;
-    }
     if state.closed {
         return Err(Errno::ECANCELED);
+    }
+    if has_fences {
+        queue.vm.validate(&state)?;
     }
     drop(state);
     let user = user.map(|fence| (GpuVa(fence.addr), fence.value));
