@@ -13,9 +13,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use units::HostRange;
 
 /// What it runs: the thread whose control block it uses is given. It must not return before it is done with this process' memory.
+///
+/// Where it goes on when the program has ended, it must not allocate: a thread that ended inside the heap holds its lock for ever.
 pub type Outside = fn(u32);
 
-/// What the two processes are given.
+/// What the two processes are given. It lies on the stack of the thread that sleeps.
 struct Order {
     body: Outside,
     thread: u32,
@@ -47,8 +49,8 @@ pub fn begin(body: Outside) -> bool {
     LENT.store(false, Ordering::Release);
     let lend = move || {
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-        let order = Box::into_raw(Box::new(Order { body, thread, stack }));
-        LENT.store(clone(start_outside, between, order.cast()), Ordering::Release);
+        let mut order = Order { body, thread, stack };
+        LENT.store(clone(start_outside, between, (&raw mut order).cast()), Ordering::Release);
         loop {
             sync::time::sleep_ns(u64::MAX / 4);
         }
@@ -67,7 +69,7 @@ fn clone(body: extern "C" fn(*mut c_void) -> c_int, stack: HostRange, order: *mu
 
 /// The process in between: its child is nobody's when it has ended.
 extern "C" fn start_outside(order: *mut c_void) -> c_int {
-    // SAFETY: `begin` made this pointer from a box, which lives until the last process has taken it.
+    // SAFETY: it lies on a stack that is never left (`begin`).
     let stack = unsafe { (*order.cast::<Order>()).stack };
     // SAFETY: as in `clone`. It is not waited for.
     let process = unsafe { libc::clone(run, stack.end.0 as *mut c_void, libc::CLONE_VM, order) };
@@ -75,9 +77,8 @@ extern "C" fn start_outside(order: *mut c_void) -> c_int {
 }
 
 extern "C" fn run(order: *mut c_void) -> c_int {
-    // SAFETY: `begin` made this pointer from a box and gave it to this process alone.
-    let order = unsafe { Box::from_raw(order.cast::<Order>()) };
-    let Order { body, thread, .. } = *order;
+    // SAFETY: as in `start_outside`.
+    let &Order { body, thread, .. } = unsafe { &*order.cast::<Order>() };
     body(thread);
     0
 }
