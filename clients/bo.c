@@ -170,6 +170,30 @@ static void punch(struct gpu *gpu, int same_place, int alone) {
     munmap(all, room);
 }
 
+/* The CPU's mapping of a buffer is memory for no GPU: the mirror has none there, and has what stands right before and behind. */
+static void mapped(uint32_t placement) {
+    struct gpu gpu;
+    gpu_open(&gpu);
+    size_t size = 64ul << 10;
+    uint32_t *memory = mmap(NULL, 3 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct bo bo = make(&gpu, size, placement, 0);
+    uint32_t *at = map(&gpu, bo.handle, size, MAP_SHARED | MAP_FIXED, memory + size / 4);
+    if (memory == MAP_FAILED || at != memory + size / 4)
+        die("mmap");
+    *at = 5;
+    for (uint32_t round = 1; round < 4; round++) {
+        struct batch batch = {0};
+        store32(&batch, at - 1, round);
+        store32(&batch, at + size / 4, round);
+        expect(!run(&gpu, gpu.tiles - 1, &batch) && at[-1] == round && at[size / 4] == round, "memory beside a map of a buffer");
+    }
+    struct batch batch = {0};
+    store32(&batch, at, 7);
+    expect(run(&gpu, 0, &batch) == EIO && *at == 5 && bo.cpu[0] == 5, "the mirror at a map of a buffer");
+    munmap(memory, 3 * size);
+    gpu_close(&gpu);
+}
+
 static void bad_maps(struct gpu *gpu) {
     struct bo bo = make(gpu, 64ul << 10, PLACE_SYSTEM, 0);
     expect(map(gpu, bo.handle, 2 * bo.size, MAP_SHARED, NULL) == MAP_FAILED && errno == EINVAL, "more than the buffer");
@@ -200,6 +224,8 @@ int main(int argc, char **argv) {
     if (alone)
         punch(&gpu, 1, alone);
     bad_maps(&gpu);
+    mapped(PLACE_SYSTEM);
+    mapped(PLACE_VRAM0);
     gpu_close(&gpu);
     printf("bo: %s\n", failures ? "failed" : "all right");
     return failures != 0;
