@@ -2,8 +2,8 @@
  * Does what a file of records says (crates/fuzz/src/live.rs writes them): ioctls with arguments that were made elsewhere,
  * changes of memory, forks. Writes down how each ioctl was answered.
  *
- * Beside it goes on a neighbour: another open file with a queue on each tile, whose jobs must be done whatever happens.
- * Exit code 1 and a line on stderr where they are not, or where VRAM stays taken at the end of a sequence.
+ * Beside it goes on a neighbour on each device (two at most): another open file with a queue on each tile, whose jobs must be
+ * done whatever happens. Exit code 1 and a line on stderr where they are not, or where VRAM stays taken at the end of a sequence.
  */
 #define _GNU_SOURCE
 #include "gpu.h"
@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { DESK_BYTES = 8192, FIRST_FD = 500, EVENT_FD = 490, DEVICE_FD = 480, MOST_FDS = 64 };
+enum { DESK_BYTES = 8192, FIRST_FD = 500, EVENT_FD = 490, MOST_FDS = 64, DEVICES = 2 };
 enum { OP_START = 1, OP_PUT, OP_IOCTL, OP_MEMORY, OP_CLOSE, OP_REOPEN, OP_FORK, OP_RESET, OP_SLEEP, OP_BEAT, OP_END };
 enum { MAP, MAP_SHARED_, UNMAP, READ_ONLY, WRITABLE, DONTNEED, FREE, MOVE, LOAD, STORE };
 
@@ -23,11 +23,13 @@ static const size_t desk_size = 0x10000, arena_size = 8ul << 20, mapped_size = 4
 
 struct record { uint64_t op, a, b, c, d, e; };
 
-static const char *const nodes[2] = {"/dev/dri/card0", "/dev/dri/renderD128"};
-static int files[2] = {-1, -1};
+static const char *const nodes[2 * DEVICES] = {"/dev/dri/card0", "/dev/dri/renderD128", "/dev/dri/card1", "/dev/dri/renderD129"};
+static const int device_fds[DEVICES] = {480, 482};
+static int files[2 * DEVICES] = {-1, -1, -1, -1};
+static int devices;
 static sigjmp_buf out_of_reach;
 static volatile sig_atomic_t guarded;
-static struct gpu neighbour;
+static struct gpu neighbours[DEVICES];
 static uint64_t *fence, beats;
 static FILE *answers;
 
@@ -64,19 +66,20 @@ static void start(void) {
     munmap(arena, arena_size);
     map(arena, mapped_size, MAP_PRIVATE);
     map(code, code_size, MAP_PRIVATE);
-    for (int n = 0; n < 2; n++)
+    for (int n = 0; n < 2 * devices; n++)
         reopen(n);
-    if (dup2(files[0], DEVICE_FD) < 0)
-        die("dup2");
+    for (int n = 0; n < devices; n++)
+        if (dup2(files[2 * n], device_fds[n]) < 0)
+            die("dup2");
     int event = eventfd(0, EFD_CLOEXEC);
     if (event < 0 || dup2(event, EVENT_FD) < 0)
         die("eventfd");
     close(event);
 }
 
-static void beat(void) {
+static void beat_on(const struct gpu *neighbour) {
     static struct batch batches[2];
-    for (unsigned tile = 0; tile < neighbour.tiles && tile < 2; tile++) {
+    for (unsigned tile = 0; tile < neighbour->tiles && tile < 2; tile++) {
         struct batch *batch = &batches[tile];
         uint32_t *data = (uint32_t *)(fence + 64 + tile);
         batch->length = 0;
@@ -84,10 +87,10 @@ static void beat(void) {
         emit(batch, MI_BATCH_BUFFER_END);
         *fence = 0;
         struct sync sync = {.type = SYNC_USER_FENCE, .flags = SYNC_SIGNAL, .addr = (uintptr_t)fence, .value = FENCE_VALUE};
-        struct exec exec = {.exec_queue_id = neighbour.queues[tile], .num_syncs = 1, .syncs = (uintptr_t)&sync,
+        struct exec exec = {.exec_queue_id = neighbour->queues[tile], .num_syncs = 1, .syncs = (uintptr_t)&sync,
                             .address = (uintptr_t)batch->words, .num_batch_buffer = 1};
-        must_ioctl(neighbour.fd, IOC_EXEC, &exec, "the neighbour's EXEC");
-        if ((errno = wait_fence(neighbour.fd, fence, neighbour.queues[tile])))
+        must_ioctl(neighbour->fd, IOC_EXEC, &exec, "the neighbour's EXEC");
+        if ((errno = wait_fence(neighbour->fd, fence, neighbour->queues[tile])))
             die("the neighbour's wait");
         if (*data != (uint32_t)beats) {
             fprintf(stderr, "the neighbour's data: %u, not %u\n", *data, (uint32_t)beats);
@@ -96,8 +99,13 @@ static void beat(void) {
     }
 }
 
+static void beat(void) {
+    for (int n = 0; n < devices; n++)
+        beat_on(&neighbours[n]);
+}
+
 static void do_ioctl(const struct record *record) {
-    int on = record->a < 2 ? files[record->a] : (int)record->a;
+    int on = record->a < 2 * DEVICES ? files[record->a] : (int)record->a;
     char *at = (char *)record->c;
     static char bytes[1 << 14];
     fwrite(desk, 1, DESK_BYTES, answers);
@@ -161,18 +169,19 @@ static void do_fork(void) {
 
 static void reset(unsigned gt) {
     char path[64];
-    snprintf(path, sizeof path, "/sys/kernel/debug/dri/0/gt%u/force_reset_sync", gt);
+    unsigned tiles = neighbours[0].tiles;
+    snprintf(path, sizeof path, "/sys/kernel/debug/dri/%u/gt%u/force_reset_sync", gt / tiles, gt % tiles);
     int file = open(path, O_WRONLY | O_CLOEXEC);
     if (file >= 0 && write(file, "1", 1) == 1)
         close(file);
 }
 
 /* Jobs that others wait for may run for this long only: an munmap waits for those that use the memory by a userptr. */
-static void shorten_jobs(void) {
+static void shorten_jobs(int device) {
     static const char *const classes[] = {"bcs", "ccs"};
-    for (unsigned n = 0; n < 4; n++) {
+    for (unsigned n = 0; n < 2 * neighbours[device].tiles; n++) {
         char path[128];
-        snprintf(path, sizeof path, "/sys/class/drm/card0/device/tile%u/gt%u/engines/%s/job_timeout_ms", n / 2, n / 2, classes[n % 2]);
+        snprintf(path, sizeof path, "/sys/class/drm/card%d/device/tile%u/gt%u/engines/%s/job_timeout_ms", device, n / 2, n / 2, classes[n % 2]);
         int file = open(path, O_WRONLY | O_CLOEXEC);
         if (file < 0 || write(file, "100", 3) != 3)
             die(path);
@@ -180,13 +189,25 @@ static void shorten_jobs(void) {
     }
 }
 
+/* Bytes of memory that a device's processes have. */
+static uint64_t used_on(const struct gpu *neighbour) {
+    uint64_t used = 0;
+    struct query_head *head = ask(neighbour->fd, QUERY_MEM_REGIONS, NULL);
+    struct mem_region *regions = (struct mem_region *)(head + 1);
+    for (uint32_t n = 0; n < head->count; n++)
+        used += regions[n].used;
+    free(head);
+    return used;
+}
+
 /* Nothing of the sequence is left. */
 static void end(void) {
     for (int fd = FIRST_FD; fd < FIRST_FD + MOST_FDS; fd++)
         close(fd);
-    close(DEVICE_FD);
     close(EVENT_FD);
-    for (int n = 0; n < 2; n++) {
+    for (int n = 0; n < devices; n++)
+        close(device_fds[n]);
+    for (int n = 0; n < 2 * devices; n++) {
         close(files[n]);
         files[n] = -1;
     }
@@ -195,16 +216,12 @@ static void end(void) {
     munmap(code, code_size);
     beat();
     uint64_t used = 0;
-    struct query_head *head;
     for (int tries = 0; tries < 200; tries++) {
         /* What is the neighbour's comes back with a touch. */
         *(volatile uint64_t *)fence = 0;
-        head = ask(neighbour.fd, QUERY_MEM_REGIONS, NULL);
-        struct mem_region *regions = (struct mem_region *)(head + 1);
-        used = regions[0].used;
-        for (uint32_t n = 1; n < head->count; n++)
-            used += regions[n].used;
-        free(head);
+        used = 0;
+        for (int n = 0; n < devices; n++)
+            used += used_on(&neighbours[n]);
         if (used <= 8ul << 20)
             return;
         usleep(5000);
@@ -222,8 +239,10 @@ int main(int argc, char **argv) {
     answers = fopen(argv[2], "wbe");
     if (!records || !answers)
         die("records and answers");
-    gpu_open(&neighbour);
-    shorten_jobs();
+    while (devices < DEVICES && access(nodes[2 * devices + 1], F_OK) == 0) {
+        gpu_open_node(&neighbours[devices], nodes[2 * devices + 1]);
+        shorten_jobs(devices++);
+    }
     if (posix_memalign((void **)&fence, 65536, 65536))
         die("memory");
     signal(SIGSEGV, fault);
@@ -243,7 +262,7 @@ int main(int argc, char **argv) {
         case OP_IOCTL: do_ioctl(&record); break;
         case OP_MEMORY: do_memory(&record); break;
         case OP_CLOSE: if (record.a >= FIRST_FD && record.a < FIRST_FD + MOST_FDS) close(record.a); break;
-        case OP_REOPEN: reopen(record.a & 1); break;
+        case OP_REOPEN: reopen(record.a % (2 * devices)); break;
         case OP_FORK: fflush(answers); do_fork(); break;
         case OP_RESET: reset(record.a); break;
         case OP_SLEEP: nanosleep(&(struct timespec){.tv_nsec = (long)record.a}, NULL); break;
@@ -253,6 +272,7 @@ int main(int argc, char **argv) {
         }
     }
     fclose(answers);
-    gpu_close(&neighbour);
+    for (int n = 0; n < devices; n++)
+        gpu_close(&neighbours[n]);
     return 0;
 }

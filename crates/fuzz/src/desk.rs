@@ -2,14 +2,15 @@
 //!
 //! Locking: a leaf lock around the table.
 
-use crate::place::{DEVICE_FD, EVENT_FD, FIRST_FD};
+use crate::place::{DEVICE_FDS, EVENT_FD, FIRST_FD};
+use machine::checked::Checked;
 use machine::wiring::Core;
 use machine::{BytesId, Caller, Descriptor, Doorbell, Errno, Location, Passed, SharedBytes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::atomic::AtomicU64;
 use sync::rank::{self, Rank};
-use units::HostFrame;
+use units::{HostFrame, SZ_4K};
 use xe_uapi::drm::PrimeFlags;
 
 /// As a kernel has it by default, less those below the first.
@@ -19,8 +20,8 @@ const MOST: usize = 64;
 pub(crate) struct Desk {
     open: sync::Mutex<BTreeMap<i32, Open>>,
     bell: Arc<Bell>,
-    /// Who may see the pages in the device's VRAM.
-    core: Arc<Core>,
+    /// The devices, and the memory of buffers.
+    checked: Arc<Checked>,
 }
 
 #[derive(Clone)]
@@ -40,8 +41,8 @@ impl Doorbell for Bell {
 }
 
 impl Desk {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { open: rank::mutex(Rank::LEAF, BTreeMap::new()), bell: Arc::default(), core }
+    pub(crate) fn new(checked: Arc<Checked>) -> Self {
+        Self { open: rank::mutex(Rank::LEAF, BTreeMap::new()), bell: Arc::default(), checked }
     }
 
     /// Closes one; false where there is none.
@@ -55,6 +56,11 @@ impl Desk {
     pub(crate) fn close_all(&self) {
         let all = std::mem::take(&mut *self.open.lock());
         drop(all);
+    }
+
+    /// The device that a descriptor is a node of.
+    fn node(&self, fd: i32) -> Option<&Arc<Core>> {
+        self.checked.cores().zip(DEVICE_FDS).find_map(|(core, node)| (node == fd).then_some(core))
     }
 
     fn add(&self, open: Open) -> Result<i32, Errno> {
@@ -90,25 +96,26 @@ impl Caller for Desk {
     }
 
     fn shared(&self, fd: i32) -> Result<SharedBytes, Errno> {
-        if matches!(fd, DEVICE_FD | EVENT_FD) {
+        if fd == EVENT_FD || self.node(fd).is_some() {
             return Err(Errno::EINVAL);
         }
         self.open.lock().get(&fd).ok_or(Errno::EBADF)?.bytes.ok_or(Errno::EINVAL)
     }
 
-    fn adopt(&self, _fd: i32, _bytes: u64) -> Result<HostFrame, Errno> {
-        Err(Errno::ENOMEM)
+    fn adopt(&self, fd: i32, bytes: u64) -> Result<HostFrame, Errno> {
+        let object = HostFrame(self.shared(fd)?.id.inode);
+        self.checked.sim.adopt_object(object, bytes / SZ_4K).ok_or(Errno::ENOMEM)
     }
 
     fn location(&self, fd: i32, region: u16) -> Option<Location> {
-        (fd == DEVICE_FD).then(|| self.core.device().location(region))
+        self.node(fd).map(|core| core.device().location(region))
     }
 
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Doorbell>, Errno> {
         if fd == EVENT_FD {
             return Ok(self.bell.clone());
         }
-        let known = fd == DEVICE_FD || self.open.lock().contains_key(&fd);
+        let known = self.node(fd).is_some() || self.open.lock().contains_key(&fd);
         Err(if known { Errno::EINVAL } else { Errno::EBADF })
     }
 }

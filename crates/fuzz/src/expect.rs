@@ -40,7 +40,10 @@ pub fn judge(sequence: &Sequence, answers: &[Answer]) -> Result<(), (usize, Stri
         match step {
             Step::Ioctl(ioctl) => model.ioctl(ioctl, answer).map_err(|what| (number, what))?,
             Step::Close(fd) => _ = model.fds.remove(fd),
-            Step::Reopen(file) => model.files[*file] = Names { is_lost: false, ..Names::default() },
+            Step::Reopen(file) => {
+                let closed = std::mem::take(&mut model.files[*file]);
+                model.was_lost |= closed.is_lost;
+            }
             Step::Put(_) | Step::Memory(_) | Step::Fork | Step::Reset(_) | Step::Sleep(_) => {}
         }
     }
@@ -51,8 +54,11 @@ pub fn judge(sequence: &Sequence, answers: &[Answer]) -> Result<(), (usize, Stri
 #[derive(Default)]
 struct Model {
     device: Device,
-    files: [Names; 2],
+    /// Two a device.
+    files: [Names; 4],
     fds: BTreeMap<i32, Passed>,
+    /// A file that is closed by now may have given out others.
+    was_lost: bool,
     next_bo: u64,
     /// Advice on whether contents are needed was given: BOs may refuse.
     purges: bool,
@@ -96,6 +102,8 @@ struct Queue {
 #[derive(Clone, Copy)]
 struct Bo {
     id: u64,
+    /// Whose it is; the other device imports it.
+    device: usize,
     size: u64,
     placement: u32,
     caching: u16,
@@ -110,6 +118,13 @@ enum Passed {
     Syncobj,
     SyncFile,
     DmaBuf(Bo),
+}
+
+impl Bo {
+    /// What a file sees of it: of another device's BO nothing but its bytes.
+    const fn seen_by(self, file: usize) -> Self {
+        if self.device == file / 2 { self } else { Self { placement: 1, caching: 1, plain: true, ..self } }
+    }
 }
 
 /// What there is to say of a call before it is made.
@@ -243,7 +258,7 @@ impl Model {
         }
         let what = self.fds.get(&ioctl.on);
         // What a file gave out that the model lost track of, it does not know.
-        let is_lost = is_lost || self.files.iter().any(|file| file.is_lost);
+        let is_lost = is_lost || self.lost_any();
         match (what, ioctl.call.name, answer.errno) {
             _ if is_lost => Ok(()),
             (None, name, errno) if errno != Errno::EBADF.0 => Err(format!("{name} on no descriptor gives {errno}")),
@@ -254,12 +269,20 @@ impl Model {
         }
     }
 
+    /// Whether there may be descriptors that the model does not know.
+    fn lost_any(&self) -> bool {
+        self.was_lost || self.files.iter().any(|file| file.is_lost)
+    }
+
     /// A descriptor was given out.
     fn new_fd(&mut self, fd: i32, passed: Passed) -> Result<(), String> {
         let lowest = (FIRST_FD..).find(|fd| !self.fds.contains_key(fd)).unwrap_or(-1);
         self.fds.insert(fd, passed);
-        let lost = self.files.iter().any(|file| file.is_lost);
-        if fd == lowest || lost { Ok(()) } else { Err(format!("descriptor {fd} is given out, and {lowest} is free")) }
+        if fd == lowest || self.lost_any() {
+            Ok(())
+        } else {
+            Err(format!("descriptor {fd} is given out, and {lowest} is free"))
+        }
     }
 }
 

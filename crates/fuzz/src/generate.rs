@@ -21,40 +21,67 @@ const MOST_STEPS: u64 = 32;
 
 /// The sequence of a seed, for the default device.
 pub fn sequence(seed: u64) -> Sequence {
-    sequence_on(Device::default(), seed)
+    sequence_on(Device::default(), 1, seed)
 }
 
-/// The sequence of a seed.
-pub fn sequence_on(device: Device, seed: u64) -> Sequence {
-    let mut maker = Maker { rng: Rng::new(seed ^ 0x5eed_f022), device, ..Maker::default() };
+/// The sequence of a seed, for one or two of a device.
+pub fn sequence_on(device: Device, devices: u8, seed: u64) -> Sequence {
+    let mut maker = Maker { rng: Rng::new(seed ^ 0x5eed_f022), device, devices, ..Maker::default() };
     let mut steps = maker.beginning();
-    for _ in 0..4 + maker.below(MOST_STEPS - 4) {
-        steps.push(maker.step());
+    if devices > 1 {
+        steps.push(maker.export(1));
+        maker.turn();
+        steps.push(maker.import());
+        steps.extend(maker.beginning());
     }
-    Sequence { seed, device, steps }
+    for _ in 0..4 + maker.below(MOST_STEPS - 4) {
+        if devices > 1 && maker.rarely(3) {
+            maker.turn();
+        }
+        let shares = devices > 1 && maker.rarely(8);
+        steps.push(if shares { maker.prime() } else { maker.step() });
+    }
+    Sequence { seed, device, devices, steps }
 }
 
 /// What the maker knows.
 struct Maker {
     rng: Rng,
     device: Device,
-    /// How many names of each kind it thinks are taken.
-    vms: u64,
-    queues: u64,
-    bos: u64,
-    syncobjs: u64,
+    devices: u8,
+    /// Which of them the ioctls are for.
+    at: u8,
+    /// How many names of each kind it thinks are taken on this device, and on the other.
+    taken: Taken,
+    others: Taken,
     fds: u64,
     /// The next value of a fence.
     value: u64,
 }
 
+/// Names of one device.
+#[derive(Default)]
+struct Taken {
+    vms: u64,
+    queues: u64,
+    bos: u64,
+    syncobjs: u64,
+}
+
 impl Default for Maker {
     fn default() -> Self {
-        Self { rng: Rng::new(0), device: Device::default(), vms: 0, queues: 0, bos: 0, syncobjs: 0, fds: 0, value: 0 }
+        let (taken, others) = Default::default();
+        Self { rng: Rng::new(0), device: Device::default(), devices: 1, at: 0, taken, others, fds: 0, value: 0 }
     }
 }
 
 impl Maker {
+    /// From now on ioctls are for the other device.
+    fn turn(&mut self) {
+        self.at ^= 1;
+        std::mem::swap(&mut self.taken, &mut self.others);
+    }
+
     fn below(&mut self, n: u64) -> u64 {
         self.rng.below(n)
     }
@@ -125,8 +152,8 @@ impl Maker {
             36..=38 => self.wait_user_fence(),
             39..=41 => self.madvise(),
             42 => self.query_attrs(),
-            43..=47 if self.syncobjs > 0 || self.rarely(4) => self.syncobj(),
-            48..=49 if self.bos > 0 || self.rarely(4) => self.prime(),
+            43..=47 if self.taken.syncobjs > 0 || self.rarely(4) => self.syncobj(),
+            48..=49 if self.taken.bos > 0 || self.rarely(4) => self.prime(),
             43..=50 if self.fds > 0 || self.rarely(4) => self.passed(),
             51 => self.device_query(),
             52 => self.queue_property(),
@@ -141,11 +168,11 @@ impl Maker {
 
     fn rare(&mut self) -> Step {
         match self.below(12) {
-            0 => Step::Reopen(self.below(2) as usize),
+            0 => Step::Reopen(2 * self.at as usize + self.below(2) as usize),
             1..=2 => Step::Fork,
             3 => {
-                let tile = self.below(2);
-                Step::Reset(tile.min(self.device.tiles() - 1) as u8)
+                let tile = self.below(2).min(self.device.tiles() - 1);
+                Step::Reset((u64::from(self.at) * self.device.tiles() + tile) as u8)
             }
             4..=5 => Step::Close(self.fd()),
             6..=8 => {
@@ -158,7 +185,7 @@ impl Maker {
 
     /// An ioctl on the first file, as a rule; broken, sometimes.
     fn ioctl(&mut self, name: &'static str, arg: Vec<u8>, blocks: Vec<Block>) -> Step {
-        let on = i32::from(self.rarely(24));
+        let on = 2 * i32::from(self.at) + i32::from(self.rarely(24));
         self.ioctl_on(on, name, arg, blocks)
     }
 

@@ -47,6 +47,9 @@ struct Options {
     /// Whose ioctls: pvc-2t, pvc-1t, pvc-4t or bmg
     #[arg(long, value_name = "NAME", default_value = "pvc-2t", value_parser = Device::named)]
     device: Device,
+    /// How many such devices there are, 1 or 2
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    devices: u8,
     /// Tries to make a failing sequence smaller
     #[arg(long, default_value_t = 3000)]
     tries: usize,
@@ -64,6 +67,7 @@ fn seeds(text: &str) -> Result<Range<u64>> {
 }
 
 fn main() -> Result<ExitCode> {
+    sigpipe::reset();
     let options = Options::parse();
     if let Some(path) = &options.replay {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -71,7 +75,7 @@ fn main() -> Result<ExitCode> {
         return Ok(told(&sequence, options.tries));
     }
     if options.print {
-        print!("{}", generate::sequence_on(options.device, options.seeds.start));
+        print!("{}", generate::sequence_on(options.device, options.devices, options.seeds.start));
         return Ok(ExitCode::SUCCESS);
     }
     if let (Some(client), Some(pontoon)) = (&options.live, &options.pontoon) {
@@ -79,7 +83,7 @@ fn main() -> Result<ExitCode> {
     }
     let (mut failed, mut tally) = (0, Tally::new());
     for seed in options.seeds.clone() {
-        let sequence = generate::sequence_on(options.device, seed);
+        let sequence = generate::sequence_on(options.device, options.devices, seed);
         let played = play(&sequence);
         count(&sequence, &played.answers, &mut tally);
         if let Err(failure) = played.verdict {
@@ -126,21 +130,19 @@ const TOGETHER: u64 = 50;
 fn live(client: &Path, pontoon: &Path, options: &Options) -> ExitCode {
     let seeds = options.seeds.clone();
     for first in seeds.clone().step_by(TOGETHER as usize) {
-        let sequences: Vec<_> =
-            (first..seeds.end.min(first + TOGETHER)).map(|seed| generate::sequence_on(options.device, seed)).collect();
+        let sequences: Vec<_> = (first..seeds.end.min(first + TOGETHER))
+            .map(|seed| generate::sequence_on(options.device, options.devices, seed))
+            .collect();
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "300"]).arg(pontoon).args([
-            "run",
-            "--vram",
-            "16M",
-            "--device",
-            options.device.platform().name,
-        ]);
+        command.args(["-k", "5", "300"]).arg(pontoon).args(["run", "--vram", "16M"]);
+        for _ in 0..options.devices {
+            command.args(["--device", options.device.platform().name]);
+        }
         if let Err((seed, failure)) = fuzz::live::play(&mut command, client, &sequences) {
             match seed {
                 Some(seed) => println!(
                     "seed {seed} (of {first} and so on): {failure}\n{}",
-                    generate::sequence_on(options.device, seed)
+                    generate::sequence_on(options.device, options.devices, seed)
                 ),
                 None => println!("{failure}"),
             }

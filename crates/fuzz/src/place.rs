@@ -22,8 +22,8 @@ pub const FENCES: u64 = CODE.end.0 - SZ_4K;
 /// Where BOs are bound, apart from the mirror: 2M aligned.
 pub const BOUND: u64 = 0x2000_0000_0000;
 
-/// A descriptor of the device itself.
-pub const DEVICE_FD: i32 = 480;
+/// Descriptors of the devices themselves.
+pub const DEVICE_FDS: [i32; 2] = [480, 482];
 /// An eventfd.
 pub const EVENT_FD: i32 = 490;
 /// The first descriptor that an ioctl gives out.

@@ -1,7 +1,7 @@
 //! Plays a sequence on the simulated machine, deterministically, and judges what is left of it.
 //!
-//! Beside the sequence's own files there is a neighbour: another open file, with a queue on each tile, whose jobs
-//! must go on being done, whatever the sequence does. When all is closed, the books balance.
+//! Beside the sequence's own files there is a neighbour on each device: another open file, with a queue on each tile, whose
+//! jobs must go on being done, whatever the sequence does. When all is closed, the books balance.
 
 use crate::desk::Desk;
 use crate::expect::{self, Answer, DESK_BYTES};
@@ -102,7 +102,7 @@ fn in_the_world(sequence: &Sequence, behaviours: Behaviours, answers: &mut Vec<A
     for (number, step) in sequence.steps.iter().enumerate() {
         answers.push(world.step(step));
         if number % BEAT == BEAT - 1
-            && let Err(what) = world.neighbour.beat(&world.checked)
+            && let Err(what) = world.beat()
         {
             failure = Some(Failure::new(Some(number), what));
             break;
@@ -112,11 +112,12 @@ fn in_the_world(sequence: &Sequence, behaviours: Behaviours, answers: &mut Vec<A
 }
 
 struct World {
-    checked: Checked,
-    files: [Arc<File>; 2],
+    checked: Arc<Checked>,
+    /// Two a device: its primary node, its render node.
+    files: Vec<Arc<File>>,
     desk: Desk,
-    neighbour: Neighbour,
-    /// Page tables in use before there was a VM.
+    neighbours: Vec<Neighbour>,
+    /// Page tables in use on each tile before there was a VM.
     tables: Vec<u64>,
 }
 
@@ -124,23 +125,36 @@ fn tiles(core: &Core) -> impl Iterator<Item = TileId> {
     (0..core.device().platform().tiles.len() as u8).map(TileId)
 }
 
+/// All tiles of all devices.
+fn nodes(checked: &Checked) -> impl Iterator<Item = (&Arc<Core>, TileId)> {
+    checked.cores().flat_map(|core| tiles(core).map(move |tile| (core, tile)))
+}
+
 impl World {
     fn new(sequence: &Sequence, behaviours: Behaviours) -> Result<Self, Failure> {
         let (seed, platform) = (sequence.seed, sequence.device.platform());
         let failed = |errno: Errno| Failure::new(None, format!("the world cannot be built: {errno}"));
-        let checked = Checked::with_devices(Config::default(), manner(seed), &[platform], behaviours);
-        let checked = checked.map_err(failed)?;
+        let platforms = vec![platform; sequence.devices.into()];
+        let checked = Checked::with_devices(Config::default(), manner(seed), &platforms, behaviours);
+        let checked = Arc::new(checked.map_err(failed)?);
         if seed & 4 != 0 {
-            checked.core.device().ask_for_priority(|| true);
+            checked.cores().for_each(|core| core.device().ask_for_priority(|| true));
         }
-        let tables = tiles(&checked.core).map(|tile| checked.core.device().tables_used(tile)).collect();
+        let tables = nodes(&checked).map(|(core, tile)| core.device().tables_used(tile)).collect();
         for range in [DESK, MAPPED, CODE] {
             checked.sim.mmap_at(range, MapKind::Anonymous).map_err(|_| failed(Errno::ENOMEM))?;
         }
-        let files = [checked.core.device().open(), checked.core.device().open_render()];
-        let neighbour = Neighbour::new(&checked, seed & 4 != 0).map_err(failed)?;
-        let desk = Desk::new(checked.core.clone());
-        Ok(Self { checked, files, desk, neighbour, tables })
+        let files = checked.cores().flat_map(|core| [core.device().open(), core.device().open_render()]).collect();
+        let programs = checked.open_all().into_iter().zip(checked.cores());
+        let neighbours = programs.map(|(program, core)| Neighbour::new(program, core, &checked, seed & 4 != 0));
+        let neighbours = neighbours.collect::<Result<_, _>>().map_err(failed)?;
+        let desk = Desk::new(checked.clone());
+        Ok(Self { checked, files, desk, neighbours, tables })
+    }
+
+    /// All neighbours' jobs are done.
+    fn beat(&self) -> Result<(), String> {
+        self.neighbours.iter().try_for_each(|neighbour| neighbour.beat(&self.checked))
     }
 
     fn step(&mut self, step: &Step) -> Answer {
@@ -149,21 +163,28 @@ impl World {
             Step::Put(blocks) => self.put(blocks),
             Step::Memory(memory) => self.memory(*memory),
             Step::Close(fd) => _ = self.desk.close(*fd),
-            Step::Reopen(file) => {
-                self.files[*file].close();
-                let device = self.checked.core.device();
-                self.files[*file] = if *file == 0 { device.open() } else { device.open_render() };
-            }
+            Step::Reopen(file) => self.reopen(*file),
             Step::Fork => {
                 if let Ok(child) = self.checked.fork() {
                     let _ = self.checked.sim.child_load_u64(child, ARENA.start);
                     self.checked.sim.child_exit(child);
                 }
             }
-            Step::Reset(tile) => self.checked.core.device().reset_gt(TileId(*tile)),
+            Step::Reset(at) => {
+                if let Some((core, tile)) = nodes(&self.checked).nth((*at).into()) {
+                    core.device().reset_gt(tile);
+                }
+            }
             Step::Sleep(ns) => sync::time::sleep_ns(*ns),
         }
         Answer::default()
+    }
+
+    /// Closes a file, and opens it anew. A device that is not there has none.
+    fn reopen(&mut self, at: usize) {
+        let Some((file, core)) = self.files.get_mut(at).zip(self.checked.cores().nth(at / 2)) else { return };
+        file.close();
+        *file = if at & 1 == 0 { core.device().open() } else { core.device().open_render() };
     }
 
     fn ioctl(&self, ioctl: &Ioctl) -> Answer {
@@ -173,7 +194,10 @@ impl World {
         let mut desk = vec![0; DESK_BYTES];
         let _ = self.checked.sim.load(DESK.start, &mut desk);
         let done = match ioctl.file() {
-            Some(file) => self.files[file].ioctl_for(&self.desk, ioctl.request, at),
+            Some(file) => match self.files.get(file) {
+                Some(file) => file.ioctl_for(&self.desk, ioctl.request, at),
+                None => Err(Errno::EBADF),
+            },
             None => match self.desk_passed(ioctl.on) {
                 Some(passed) => self.files[0].ioctl_on(&passed, &self.desk, ioctl.request, at),
                 None => Err(Errno::EBADF),
@@ -223,35 +247,38 @@ impl World {
     /// Closes everything, and looks at the books.
     fn end(self) -> Result<(), Failure> {
         let failed = |what: String| Failure::new(None, what);
-        self.neighbour.beat(&self.checked).map_err(failed)?;
+        self.beat().map_err(failed)?;
         self.files.iter().for_each(|file| file.close());
-        self.neighbour.beat(&self.checked).map_err(failed)?;
+        self.beat().map_err(failed)?;
         self.desk.close_all();
-        drop(self.files);
-        self.neighbour.program.file().close();
-        drop(self.neighbour);
-        let (device, gpu) = (self.checked.core.device(), self.checked.core.gpu());
-        self.checked.core.engines().stop();
-        device.stop_jobs();
-        self.checked.settle();
-        self.checked.sim.check().map_err(failed)?;
+        let Self { checked, files, desk, neighbours, tables } = self;
+        neighbours.iter().for_each(|neighbour| neighbour.program.file().close());
+        drop((files, desk, neighbours));
+        for core in checked.cores() {
+            core.engines().stop();
+            core.device().stop_jobs();
+        }
+        checked.settle();
+        checked.sim.check().map_err(failed)?;
         let is_violation =
             |record: &Record| !matches!(record, Record::SystemFault { .. } | Record::UnknownCommand { .. });
-        if let Some(record) = gpu.first_records(usize::MAX).into_iter().find(is_violation) {
+        let records = checked.cores().flat_map(|core| core.gpu().first_records(usize::MAX));
+        if let Some(record) = records.into_iter().find(is_violation) {
             return Err(failed(format!("the device records {record:?}")));
         }
-        let (mapped, objects) = (gpu.iommu_mapped_pages(), self.checked.sim.object_frames() as u64);
-        let home = self.checked.end();
+        let mapped = checked.cores().map(|core| core.gpu().iommu_mapped_pages()).sum();
+        let objects = checked.sim.object_frames() as u64;
+        let home = checked.end();
         let mut left = vec![
-            (device.system_used(), "bytes of system memory"),
             (mapped, "pages mapped for the device"),
             (objects, "pages of buffer objects"),
-            (self.checked.sim.claims_in_progress() as u64, "migrations without an end"),
+            (checked.sim.claims_in_progress() as u64, "migrations without an end"),
             (u64::from(!home), "process whose memory is not all back"),
         ];
-        for (tile, before) in tiles(&self.checked.core).zip(self.tables) {
-            left.push((device.vram_used(tile), "bytes of VRAM"));
-            left.push((device.tables_used(tile).saturating_sub(before), "page tables"));
+        left.extend(checked.cores().map(|core| (core.device().system_used(), "bytes of system memory")));
+        for ((core, tile), before) in nodes(&checked).zip(tables) {
+            left.push((core.device().vram_used(tile), "bytes of VRAM"));
+            left.push((core.device().tables_used(tile).saturating_sub(before), "page tables"));
         }
         match left.into_iter().find(|(count, _)| *count > 0) {
             Some((count, what)) => Err(failed(format!("left behind: {count} {what}"))),
@@ -270,15 +297,14 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    fn new(checked: &Checked, is_high: bool) -> Result<Self, Errno> {
-        let program = checked.open();
+    fn new(program: Program, core: &Core, checked: &Checked, is_high: bool) -> Result<Self, Errno> {
         let vm = program.vm_create()?;
-        program.bind_mirror(vm, checked.core.device().platform().va_bits, None)?;
+        program.bind_mirror(vm, core.device().platform().va_bits, None)?;
         let queue = |tile| match is_high {
             true => program.queue_create_high(vm, Class::Compute, tile),
             false => program.queue_create(vm, Class::Compute, tile),
         };
-        let queues = tiles(&checked.core).map(queue).collect::<Result<_, _>>()?;
+        let queues = tiles(core).map(queue).collect::<Result<_, _>>()?;
         let memory = checked.sim.mmap(3, MapKind::Anonymous);
         Ok(Self { program, queues, memory, beats: Default::default() })
     }

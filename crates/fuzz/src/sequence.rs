@@ -10,7 +10,8 @@
 //! unmap page=3 pages=16
 //! ```
 //!
-//! An ioctl's first number is the file that it is for (0: primary node, 1: render node), or a descriptor. What is 0 is
+//! An ioctl's first number is the file that it is for (0: primary node, 1: render node; 2 and 3: those of the second device, where
+//! the head says `devices 2`), or a descriptor. What is 0 is
 //! not written. `@` behind it: where the argument lies, if not at the desk; `!`: the request, if not its own.
 
 use crate::device::Device;
@@ -19,14 +20,22 @@ use crate::place::{ARGUMENT, FIRST_FD};
 use std::fmt;
 
 /// What the program does.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sequence {
     /// What it was made from; it names the schedule, too.
     pub seed: u64,
     /// Whose ioctls they are.
     pub device: Device,
+    /// How many such devices there are, peers of each other: 1 or 2.
+    pub devices: u8,
     /// In their order.
     pub steps: Vec<Step>,
+}
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self { seed: 0, device: Device::default(), devices: 1, steps: Vec::new() }
+    }
 }
 
 /// One thing that it does.
@@ -44,7 +53,7 @@ pub enum Step {
     Reopen(usize),
     /// A child is born, reads the arena, and ends.
     Fork,
-    /// Somebody resets a tile's GT.
+    /// Somebody resets a tile's GT; those of the second device are counted on.
     Reset(u8),
     /// Time passes, nanoseconds.
     Sleep(u64),
@@ -53,7 +62,7 @@ pub enum Step {
 /// An ioctl.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ioctl {
-    /// A file (0 or 1), or a descriptor.
+    /// A file (0 to 3), or a descriptor.
     pub on: i32,
     /// Which one.
     pub call: &'static layout::Call,
@@ -74,7 +83,7 @@ impl Ioctl {
     }
     /// Whether it is on a file.
     pub const fn file(&self) -> Option<usize> {
-        if self.on >= 0 && self.on < FIRST_FD { Some((self.on & 1) as usize) } else { None }
+        if self.on >= 0 && self.on < FIRST_FD { Some((self.on & 3) as usize) } else { None }
     }
 }
 
@@ -130,7 +139,8 @@ verbs! {
 
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# seed {}, device {}", self.seed, self.device)?;
+        let devices = if self.devices > 1 { ", devices 2" } else { "" };
+        writeln!(f, "# seed {}, device {}{devices}", self.seed, self.device)?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
 }
@@ -201,6 +211,7 @@ impl Sequence {
                 if let Some((_, name)) = comment.split_once(", device ") {
                     let name = name.split([',', ' ']).next().unwrap_or("");
                     sequence.device = Device::named(name).map_err(told)?;
+                    sequence.devices = if comment.contains(", devices 2") { 2 } else { 1 };
                 }
             } else if line.starts_with(' ') {
                 let block = parse_block(line.trim()).map_err(told)?;
@@ -234,7 +245,7 @@ fn parse_step(line: &str) -> Result<Step, String> {
     Ok(match name {
         "put" => Step::Put(Vec::new()),
         "close" => Step::Close(named("fd")? as i32),
-        "reopen" => Step::Reopen(named("file")? as usize & 1),
+        "reopen" => Step::Reopen(named("file")? as usize & 3),
         "fork" => Step::Fork,
         "reset" => Step::Reset(named("tile")? as u8),
         "sleep" => Step::Sleep(named("ns")?),
@@ -304,7 +315,7 @@ mod tests {
     fn what_was_generated_reads_back() {
         for seed in 0..300 {
             let device = Device::named(["pvc-2t", "bmg"][(seed % 2) as usize]).expect("a profile");
-            let sequence = crate::generate::sequence_on(device, seed);
+            let sequence = crate::generate::sequence_on(device, 1 + (seed % 3 / 2) as u8, seed);
             assert_eq!(Sequence::parse(&sequence.to_string()).as_ref(), Ok(&sequence), "seed {seed}");
         }
     }

@@ -44,9 +44,10 @@ fn seeds_are_as_they_should_be() {
 
 #[test]
 fn seeds_are_as_they_should_be_on_other_devices() {
-    for (name, seeds) in [("bmg", SEEDS / 2), ("pvc-1t", SEEDS / 8), ("pvc-4t", SEEDS / 8)] {
+    let all = [("bmg", 1, SEEDS / 2), ("pvc-1t", 1, SEEDS / 8), ("pvc-4t", 1, SEEDS / 8)];
+    for (name, devices, seeds) in all.into_iter().chain([("pvc-2t", 2, SEEDS / 2), ("bmg", 2, SEEDS / 4)]) {
         let device = Device::named(name).expect("a profile");
-        for sequence in (0..seeds).map(|seed| generate::sequence_on(device, seed)) {
+        for sequence in (0..seeds).map(|seed| generate::sequence_on(device, devices, seed)) {
             if let Err(failure) = play(&sequence).verdict {
                 panic!("{failure}\n{sequence}");
             }

@@ -57,7 +57,7 @@ impl HostMemory for Sim {
     fn object_create(&self, pages: u64, _label: u64) -> Option<HostFrame> {
         let mut state = self.lock();
         let first = state.frames.alloc_run(pages);
-        state.objects.extend((0..pages).map(|page| first.add(page)));
+        state.objects.extend((0..pages).map(|page| (first.add(page), 1)));
         Some(first)
     }
     fn object_purge(&self, first: HostFrame, pages: u64) {
@@ -71,7 +71,10 @@ impl HostMemory for Sim {
     fn object_destroy(&self, first: HostFrame, pages: u64) {
         let mut state = self.lock();
         for frame in (0..pages).map(|page| first.add(page)) {
-            state.objects.remove(&frame);
+            match state.objects.get_mut(&frame) {
+                Some(count @ 2..) => *count -= 1,
+                _ => _ = state.objects.remove(&frame),
+            }
             state.frames.put(frame);
         }
     }

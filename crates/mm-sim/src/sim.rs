@@ -13,7 +13,7 @@ use hostmm::{
 use std::sync::Arc;
 use sync::rank::{self, Rank};
 use sync::{Condvar, Mutex, MutexGuard};
-use units::{HostRange, HostVa};
+use units::{HostFrame, HostRange, HostVa};
 
 /// One simulated process' memory. See the crate's header. A scene ends with [`exit`](Sim::exit).
 pub struct Sim {
@@ -79,6 +79,18 @@ impl Sim {
     /// entries and VMAs, sequence counts. May be called at any moment.
     pub fn check(&self) -> Result<(), String> {
         self.lock().check()
+    }
+    /// Another object of the bytes of one; each is destroyed by whom it was made for. `None`: there is no such object.
+    pub fn adopt_object(&self, first: HostFrame, pages: u64) -> Option<HostFrame> {
+        let mut state = self.lock();
+        let frames = || (0..pages).map(|page| first.add(page));
+        frames().all(|frame| state.objects.contains_key(&frame)).then(|| {
+            for frame in frames() {
+                state.objects.entry(frame).and_modify(|count| *count += 1);
+                state.frames.share(frame);
+            }
+            first
+        })
     }
     /// Pages of buffer objects that were not destroyed.
     pub fn object_frames(&self) -> usize {

@@ -30,8 +30,8 @@ pub(crate) struct State {
     pub(crate) uffd: Contexts,
     pub(crate) tables: Tables,
     pub(crate) pins: BTreeMap<HostVa, HostFrame>,
-    /// Frames of buffer objects, which no mapping has.
-    pub(crate) objects: BTreeSet<HostFrame>,
+    /// Frames of buffer objects, which no mapping has, and how many objects have each.
+    pub(crate) objects: BTreeMap<HostFrame, u32>,
     /// Frames that a fork shared and nobody wrote since (not `PageAnonExclusive`).
     pub(crate) cow: BTreeSet<HostFrame>,
     /// Frames given to `MADV_FREE` and not written since.
@@ -92,7 +92,7 @@ impl State {
             uffd: Contexts::default(),
             tables: Tables::default(),
             pins: BTreeMap::new(),
-            objects: BTreeSet::new(),
+            objects: BTreeMap::new(),
             cow: BTreeSet::new(),
             lazy: BTreeSet::new(),
             injection: config.injection,
@@ -245,7 +245,8 @@ impl State {
             Entry::Device { .. } | Entry::Migration { .. } | Entry::Poisoned => None,
         });
         let claimed = self.claims.iter().flat_map(|(_, claim)| claim.held_frames());
-        for frame in mapped.chain(claimed).chain(self.pins.values().copied()).chain(self.objects.iter().copied()) {
+        let objects = self.objects.iter().flat_map(|(frame, count)| (0..*count).map(|_| *frame));
+        for frame in mapped.chain(claimed).chain(self.pins.values().copied()).chain(objects) {
             *holders.entry(frame).or_insert(0) += 1;
         }
         for (frame, held) in self.frames.iter() {

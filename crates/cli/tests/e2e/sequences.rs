@@ -2,6 +2,7 @@
 //! simulated one. The same judge looks at the answers.
 
 use crate::clients::{Client, pontoon, userfaultfd};
+use fuzz::device::Device;
 use fuzz::generate;
 
 /// Sequences in one process, one after another.
@@ -13,10 +14,14 @@ fn seeds_are_as_they_should_be_on_the_real_kernel() {
         return;
     }
     let client = Client::new("sequence");
-    let sequences: Vec<_> = (0..TOGETHER).map(generate::sequence).collect();
-    let mut command = pontoon();
-    command.args(["run", "--vram", "16M"]);
-    if let Err((seed, failure)) = fuzz::live::play(&mut command, client.program(), &sequences) {
-        panic!("seed {seed:?}: {failure}");
+    for devices in 1..=2 {
+        let sequence = |seed| generate::sequence_on(Device::default(), devices, seed);
+        let sequences: Vec<_> = (0..TOGETHER).map(sequence).collect();
+        let mut command = pontoon();
+        command.args(["run", "--vram", "16M"]);
+        (0..devices).for_each(|_| _ = command.args(["--device", "pvc-2t"]));
+        if let Err((seed, failure)) = fuzz::live::play(&mut command, client.program(), &sequences) {
+            panic!("{devices} devices, seed {seed:?}: {failure}");
+        }
     }
 }

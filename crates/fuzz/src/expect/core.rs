@@ -8,7 +8,7 @@ use machine::Errno;
 impl Model {
     /// What there is to say of a call that all drivers have.
     pub(super) fn say_of_core(&self, file: usize, asked: &Asked<'_>, e: &mut Expected) {
-        let (names, is_render) = (&self.files[file], file == 1);
+        let (names, is_render) = (&self.files[file], file & 1 == 1);
         let handle = asked.get32("handle");
         let has_bo = names.bos.contains_key(&handle);
         match asked.ioctl.call.name {
@@ -34,8 +34,14 @@ impl Model {
             }
             "PRIME_FD_TO_HANDLE" => {
                 let fd = asked.get("fd") as i32;
-                let is_buffer = matches!(self.fds.get(&fd), Some(Passed::DmaBuf(_)));
-                e.wrong(Errno::EBADF, !is_buffer).may(if is_buffer { &[] } else { &[Errno::EINVAL] });
+                let buffer = match self.fds.get(&fd) {
+                    Some(Passed::DmaBuf(bo)) => Some(bo),
+                    _ => None,
+                };
+                e.wrong(Errno::EBADF, buffer.is_none()).may(if buffer.is_some() { &[] } else { &[Errno::EINVAL] });
+                // Its bytes may not be had.
+                e.may(if buffer.is_some_and(|bo| bo.device != file / 2) { &[Errno::ENOMEM] } else { &[] });
+                e.anything |= self.lost_any();
             }
             _ => self.say_of_syncobj(file, asked, e),
         }
@@ -69,6 +75,7 @@ impl Model {
                     _ => false,
                 };
                 e.require(right).wrong(Errno::ENOENT, flags & 1 != 0 && !is("handle"));
+                e.anything |= self.lost_any();
                 e.may(if asked.get("point") != 0 { &[Errno::EINVAL] } else { &[] });
             }
             "SYNCOBJ_EVENTFD" => {
@@ -128,8 +135,12 @@ impl Model {
             }
             "PRIME_FD_TO_HANDLE" => {
                 let (new, fd) = (asked.out("handle") as u32, asked.get("fd") as i32);
-                let Some(Passed::DmaBuf(bo)) = self.fds.get(&fd).copied() else { return Ok(()) };
+                let passed = self.fds.get(&fd).copied();
                 let names = &mut self.files[file];
+                let Some(Passed::DmaBuf(bo)) = passed else {
+                    names.is_lost = true;
+                    return Ok(());
+                };
                 if names.bos.get(&new).is_none_or(|known| known.id != bo.id) {
                     is_lowest(new, names.bos.keys())?;
                     names.bos.insert(new, bo);

@@ -263,6 +263,7 @@ impl Model {
             match self.files[file].bos.get(&obj) {
                 None => _ = e.wrong(Errno::ENOENT, true),
                 Some(bo) => {
+                    let bo = &bo.seen_by(file);
                     self.say_of_bo_bind(bo, (offset, addr, range), entry, e);
                     e.require(!is_map || bo.vm.is_none_or(|own| own == vm.serial));
                 }
@@ -347,7 +348,8 @@ impl Model {
                 let (size, placement) = (asked.get("size"), asked.get32("placement"));
                 let caching = asked.get("cpu_caching") as u16;
                 let plain = asked.get("flags") & 8 != 0;
-                names.bos.insert(new, Bo { id: self.next_bo, size, placement, caching, plain, vm });
+                let device = file / 2;
+                names.bos.insert(new, Bo { id: self.next_bo, device, size, placement, caching, plain, vm });
             }
             "MADVISE" => self.purges |= asked.get("attr") == 3,
             _ => return self.learn_of_core(file, asked),

@@ -2,7 +2,7 @@
 
 use super::Maker;
 use crate::layout::{Block, Kind};
-use crate::place::{ARENA, BOUND, CODE, DESK, DEVICE_FD, EVENT_FD, FENCES, FIRST_FD, POINTED};
+use crate::place::{ARENA, BOUND, CODE, DESK, DEVICE_FDS, EVENT_FD, FENCES, FIRST_FD, POINTED};
 use crate::sequence::Step;
 use units::{SZ_1G, SZ_2M, SZ_4K, SZ_64K};
 use xe_uapi::{ExtSetProperty, UserExtension, attr, dma_buf, drm, exec, gem, query, sync_file, syncobj, vm};
@@ -14,18 +14,18 @@ const SYNCS: u64 = POINTED + 0x800;
 impl Maker {
     pub(super) fn vm_create(&mut self) -> Step {
         let flags = self.mostly(&[6, 6, 6, 6, 0, 0, 2, 1, 14], &[7, 4, 16, 3]);
-        self.vms += 1;
+        self.taken.vms += 1;
         self.ioctl("VM_CREATE", vm::VmCreate { flags, ..Default::default() }.as_bytes().to_vec(), vec![])
     }
 
     pub(super) fn vm_destroy(&mut self) -> Step {
-        let vm_id = self.name(self.vms);
+        let vm_id = self.name(self.taken.vms);
         self.ioctl("VM_DESTROY", vm::VmDestroy { vm_id, ..Default::default() }.as_bytes().to_vec(), vec![])
     }
 
     /// The mirror over all of a VM, or userptrs for what a plain VM needs.
     pub(super) fn bind_mostly_all(&mut self) -> Step {
-        let vm_id = self.vms as u32;
+        let vm_id = self.taken.vms as u32;
         let mirror = vm::VmBindOp {
             pat_index: self.device.wb(),
             range: self.device.window(),
@@ -63,8 +63,8 @@ impl Maker {
         if ops.len() > 1 {
             blocks.extend(op_blocks(&ops));
         }
-        let exec_queue_id = if self.rarely(10) { self.name(self.queues) } else { 0 };
-        let vm_id = self.name(self.vms);
+        let exec_queue_id = if self.rarely(10) { self.name(self.taken.queues) } else { 0 };
+        let vm_id = self.name(self.taken.vms);
         let syncs = if num_syncs > 0 { SYNCS } else { 0 };
         let arg = vm::VmBind { vm_id, exec_queue_id, num_binds: count, bind, num_syncs, syncs, ..Default::default() };
         self.ioctl("VM_BIND", arg.as_bytes().to_vec(), blocks)
@@ -82,7 +82,7 @@ impl Maker {
         };
         let flags = self.one_of(&[0, 0, 2, 2, 1, 3, 8]);
         let op = vm::VmBindOp { pat_index: self.pat(), addr, range, flags, ..Default::default() };
-        let obj = self.name(self.bos);
+        let obj = self.name(self.taken.bos);
         match self.below(16) {
             0..=4 => {
                 // What the BO does not have is refused: mostly little of it, from its start.
@@ -144,10 +144,10 @@ impl Maker {
                 }
             }
             5 => {
-                let (addr, timeline_value) = (self.name(self.syncobjs).into(), self.below(6));
+                let (addr, timeline_value) = (self.name(self.taken.syncobjs).into(), self.below(6));
                 exec::Sync { sync_type: 1, flags, addr, timeline_value, ..Default::default() }
             }
-            _ => exec::Sync { flags, addr: self.name(self.syncobjs).into(), ..Default::default() },
+            _ => exec::Sync { flags, addr: self.name(self.taken.syncobjs).into(), ..Default::default() },
         }
     }
 
@@ -171,8 +171,8 @@ impl Maker {
         let mut blocks: Vec<_> = (0..count.min(9)).map(instance).collect();
         let (extensions, chain) = self.extensions();
         blocks.extend(chain);
-        self.queues += 1;
-        let (vm_id, flags) = (self.name(self.vms), self.mostly(&[0, 1], &[2]));
+        self.taken.queues += 1;
+        let (vm_id, flags) = (self.name(self.taken.vms), self.mostly(&[0, 1], &[2]));
         let arg = exec::ExecQueueCreate { extensions, vm_id, flags, instances: POINTED, ..engine };
         self.ioctl("EXEC_QUEUE_CREATE", arg.as_bytes().to_vec(), blocks)
     }
@@ -196,13 +196,13 @@ impl Maker {
     }
 
     pub(super) fn queue_destroy(&mut self) -> Step {
-        let exec_queue_id = self.name(self.queues);
+        let exec_queue_id = self.name(self.taken.queues);
         let arg = exec::ExecQueueDestroy { exec_queue_id, ..Default::default() };
         self.ioctl("EXEC_QUEUE_DESTROY", arg.as_bytes().to_vec(), vec![])
     }
 
     pub(super) fn queue_property(&mut self) -> Step {
-        let exec_queue_id = self.name(self.queues);
+        let exec_queue_id = self.name(self.taken.queues);
         if self.rarely(4) {
             let property = self.below(7) as u32;
             let arg = exec::ExecQueueSetProperty { exec_queue_id, property, ..Default::default() };
@@ -215,7 +215,7 @@ impl Maker {
 
     pub(super) fn exec(&mut self) -> Step {
         let (num_syncs, blocks) = self.syncs(false);
-        let (exec_queue_id, address) = (self.name(self.queues), self.batch_address());
+        let (exec_queue_id, address) = (self.name(self.taken.queues), self.batch_address());
         let num_batch_buffer = self.mostly(&[1, 1, 1, 1, 1, 0], &[2]);
         let syncs = if num_syncs > 0 { SYNCS } else { 0 };
         let arg = exec::Exec { exec_queue_id, num_syncs, syncs, address, num_batch_buffer, ..Default::default() };
@@ -231,7 +231,7 @@ impl Maker {
             mask: self.one_of(&[u64::MAX, u64::MAX, 0xff, 0]),
             timeout: self.one_of(&[0, 1, 10_000, 300_000, 300_000, 1_000_000]),
             flags: u16::from(self.rarely(12)),
-            exec_queue_id: if self.rarely(2) { 0 } else { self.name(self.queues) },
+            exec_queue_id: if self.rarely(2) { 0 } else { self.name(self.taken.queues) },
             ..Default::default()
         };
         self.ioctl("WAIT_USER_FENCE", arg.as_bytes().to_vec(), vec![])
@@ -250,15 +250,15 @@ impl Maker {
             [SZ_64K, SZ_2M, 2 * SZ_2M, 2 * SZ_2M, 3 * SZ_2M + SZ_64K, small * SZ_64K, small * SZ_64K, 8 * SZ_2M];
         let others = [small * SZ_4K, 9 * SZ_2M, SZ_64K + 1, 0, u64::MAX << 32, 64 * SZ_1G];
         let size = self.mostly(&fitting, &others);
-        let vm_id = if self.rarely(8) { self.name(self.vms) } else { 0 };
-        self.bos += 1;
+        let vm_id = if self.rarely(8) { self.name(self.taken.vms) } else { 0 };
+        self.taken.bos += 1;
         let flags = self.mostly(&[0, 0, 0, 1, 1], &[2, 4, 8, 16]);
         let arg = gem::GemCreate { size, placement, flags, vm_id, cpu_caching, ..Default::default() };
         self.ioctl("GEM_CREATE", arg.as_bytes().to_vec(), vec![])
     }
 
     pub(super) fn gem_close(&mut self) -> Step {
-        let handle = self.name(self.bos);
+        let handle = self.name(self.taken.bos);
         self.ioctl("GEM_CLOSE", drm::GemClose { handle, pad: 0 }.as_bytes().to_vec(), vec![])
     }
 
@@ -268,8 +268,9 @@ impl Maker {
         let start = self.one_of(&[ARENA.start.0 + page * SZ_64K, ARENA.start.0 + page * SZ_4K, BOUND + slot * SZ_2M]);
         let (val, policy_region) = match attr {
             attr::ATTR_PREFERRED_LOC => {
-                let val = self.mostly(&[0, u32::MAX, DEVICE_FD as u32, DEVICE_FD as u32], &[479]);
-                let region = if val == DEVICE_FD as u32 { self.below(4) as u32 } else { 0 };
+                let nodes = [0, self.devices as usize - 1].map(|device| DEVICE_FDS[device] as u32);
+                let val = self.mostly(&[0, u32::MAX, nodes[0], nodes[1]], &[479]);
+                let region = if nodes.contains(&val) { self.below(4) as u32 } else { 0 };
                 (val, region << 16 | self.below(3) as u32 & 1)
             }
             attr::ATTR_ATOMIC => (self.mostly(&[0, 1, 2, 3], &[4]), 0),
@@ -279,14 +280,14 @@ impl Maker {
         let retained = attr == attr::ATTR_PURGEABLE && self.rarely(2);
         let ptr = if retained { POINTED } else { 0 };
         let blocks = if retained { vec![Block::words(POINTED, &[0])] } else { vec![] };
-        let vm_id = self.name(self.vms);
+        let vm_id = self.name(self.taken.vms);
         let arg = attr::Madvise { start, range, vm_id, attr, val, policy_region, ptr, ..Default::default() };
         self.ioctl("MADVISE", arg.as_bytes().to_vec(), blocks)
     }
 
     pub(super) fn query_attrs(&mut self) -> Step {
         let count = self.one_of(&[0, 0, 1, 64]);
-        let (vm_id, page) = (self.name(self.vms), self.below(ARENA.len() / SZ_64K));
+        let (vm_id, page) = (self.name(self.taken.vms), self.below(ARENA.len() / SZ_64K));
         let arg = attr::VmQueryMemRangeAttr {
             vm_id,
             num_mem_ranges: count,
@@ -300,21 +301,21 @@ impl Maker {
     }
 
     pub(super) fn vm_property(&mut self) -> Step {
-        let (vm_id, size) = (self.name(self.vms), self.one_of(&[0, 0, 48, 96, 47]));
+        let (vm_id, size) = (self.name(self.taken.vms), self.one_of(&[0, 0, 48, 96, 47]));
         let arg = vm::VmGetProperty { vm_id, size, data: POINTED, ..Default::default() };
         self.ioctl("VM_GET_PROPERTY", arg.as_bytes().to_vec(), vec![])
     }
 
     pub(super) fn syncobj_create(&mut self) -> Step {
-        self.syncobjs += 1;
+        self.taken.syncobjs += 1;
         let arg = syncobj::SyncobjCreate { flags: self.mostly(&[0, 1, 1], &[2]), ..Default::default() };
         self.ioctl("SYNCOBJ_CREATE", arg.as_bytes().to_vec(), vec![])
     }
 
     pub(super) fn syncobj(&mut self) -> Step {
-        let handle = self.name(self.syncobjs);
+        let handle = self.name(self.taken.syncobjs);
         let count_handles = self.mostly(&[1, 1, 2, 3], &[0]);
-        let names: Vec<u32> = (0..count_handles.max(1)).map(|_| self.name(self.syncobjs)).collect();
+        let names: Vec<u32> = (0..count_handles.max(1)).map(|_| self.name(self.taken.syncobjs)).collect();
         let points: Vec<u32> = (0..count_handles.max(1)).flat_map(|_| [self.below(6) as u32, 0]).collect();
         let arrays = vec![Block::words(POINTED, &names), Block::words(POINTED + 0x80, &points)];
         let (handles, points) = (POINTED, POINTED + 0x80);
@@ -351,7 +352,7 @@ impl Maker {
             10 => {
                 let arg = syncobj::SyncobjTransfer {
                     src_handle: handle,
-                    dst_handle: self.name(self.syncobjs),
+                    dst_handle: self.name(self.taken.syncobjs),
                     src_point: self.below(4),
                     dst_point: self.below(4),
                     flags: self.one_of(&[0, 0, 0, 1]),
@@ -377,23 +378,23 @@ impl Maker {
         }
     }
 
+    pub(super) fn export(&mut self, handle: u32) -> Step {
+        self.fds += 1;
+        let flags = self.mostly(&[0o2_000_002, 0o2, 0, 0o2_000_000], &[1]);
+        self.ioctl("PRIME_HANDLE_TO_FD", drm::PrimeHandle { handle, flags, fd: 0 }.as_bytes().to_vec(), vec![])
+    }
+
+    pub(super) fn import(&mut self) -> Step {
+        let fd = self.fd();
+        self.taken.bos += 1;
+        self.ioctl("PRIME_FD_TO_HANDLE", drm::PrimeHandle { handle: 0, flags: 0, fd }.as_bytes().to_vec(), vec![])
+    }
+
     pub(super) fn prime(&mut self) -> Step {
-        let handle = self.name(self.bos);
+        let handle = self.name(self.taken.bos);
         match self.below(8) {
-            0..=2 => {
-                self.fds += 1;
-                let flags = self.mostly(&[0o2_000_002, 0o2, 0, 0o2_000_000], &[1]);
-                self.ioctl("PRIME_HANDLE_TO_FD", drm::PrimeHandle { handle, flags, fd: 0 }.as_bytes().to_vec(), vec![])
-            }
-            3..=4 => {
-                let fd = self.fd();
-                self.bos += 1;
-                self.ioctl(
-                    "PRIME_FD_TO_HANDLE",
-                    drm::PrimeHandle { handle: 0, flags: 0, fd }.as_bytes().to_vec(),
-                    vec![],
-                )
-            }
+            0..=2 => self.export(handle),
+            3..=4 => self.import(),
             5 => self.ioctl("GEM_FLINK", drm::GemFlink { handle, name: 0 }.as_bytes().to_vec(), vec![]),
             6 => {
                 let arg = drm::GemOpen { name: 1 + self.below(3) as u32, ..Default::default() };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use gpusvm::Proto;
 use units::{HostFrame, Iova, PAGE_SHIFT, TileId};
-use xe_uapi::gem::CACHING_WC;
+use xe_uapi::gem::CACHING_WB;
 
 use super::{Block, Bo, BoConfig, Placed, Prefer, Residence, SYSTEM, Standing};
 use crate::budget::BytesId;
@@ -107,8 +107,9 @@ impl Bo {
         origin: Option<Origin>,
     ) -> Result<Arc<Self>, Errno> {
         let offset = shared.offsets.take(size).ok_or(Errno::ENOSPC)?;
-        let config =
-            BoConfig { size, placement: SYSTEM, caching: CACHING_WC, vm: None, defer: true, no_compression: false };
+        // How a CPU caches it is not known, so only what is coherent shows it; and nothing compresses what others read.
+        let (caching, no_compression) = (CACHING_WB, true);
+        let config = BoConfig { size, placement: SYSTEM, caching, vm: None, defer: true, no_compression };
         let bo = Self::over(shared, config, object()?, offset, origin);
         bo.exported.store(true);
         Ok(bo)
@@ -223,7 +224,7 @@ mod tests {
         let rig = Rig::sharing(&PVC, Rules::default(), budget.clone());
         let shared = &rig.file.shared;
         let noted = || std::mem::take(&mut *budget.0.lock());
-        let (size, caching, id) = (SZ_2M, CACHING_WC, BytesId { device: 1, inode: 7 });
+        let (size, caching, id) = (SZ_2M, xe_uapi::gem::CACHING_WC, BytesId { device: 1, inode: 7 });
         let config = BoConfig { size, placement: 2, caching, vm: None, defer: false, no_compression: false };
         let bo = Bo::create(shared, config).unwrap();
         assert_eq!(noted(), [""; 0]);
