@@ -7,8 +7,10 @@
 //! run makes a choice behind its last deviation, each alternative begins another schedule. So each list of deviations is
 //! run once, and a finding has the fewest deviations that any schedule needs for it.
 
-use crate::explore::{Ran, Setting};
+use crate::explore::{Ran, Setting, bits, never_met};
 use crate::finding::Finding;
+use crate::play::{Reached, reach};
+use crate::script::Script;
 use std::collections::{BTreeMap, VecDeque};
 use sync::sim::{Decision, Deviation, Outcome, Reduced, Replay, Schedule, Taken, TaskId, TimeRule};
 
@@ -21,8 +23,29 @@ pub struct Exhausted {
     pub left: u64,
     /// How runs ended, and how often: the kind of a finding, or `ok`.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// What the scene is there for.
+    pub met: Met,
     /// The first finding, and its schedule.
     pub failure: Option<(Finding, Vec<Deviation>)>,
+}
+
+/// What some run met of what a scene has go wrong, and is there for.
+#[derive(Clone, Debug, Default)]
+pub struct Met {
+    injections: u64,
+    moments: reach::Moments,
+}
+
+impl Met {
+    fn note(&mut self, reached: &Reached) {
+        self.injections |= bits(&reached.met);
+        self.moments.iter_mut().zip(&reached.moments).for_each(|(all, came)| *all += came);
+    }
+
+    /// What no run met, in words; nothing where the scene has nothing of the kind.
+    pub fn never(&self, script: &Script) -> Vec<String> {
+        never_met(script, self.injections, &self.moments)
+    }
 }
 
 /// What was run of all classes of schedules.
@@ -36,6 +59,8 @@ pub struct Classes {
     pub all: bool,
     /// How the classes ended, and how many in each way: the kind of a finding, or `ok`.
     pub outcomes: BTreeMap<&'static str, u64>,
+    /// What the scene is there for.
+    pub met: Met,
     /// The first finding, and its schedule.
     pub failure: Option<(Finding, Vec<Deviation>)>,
 }
@@ -44,7 +69,8 @@ pub struct Classes {
 pub fn classes(setting: &Setting, mut goes_on: impl FnMut(&Classes) -> bool) -> Classes {
     let (mut done, mut every) = (Classes::default(), Reduced::default());
     while !done.all && goes_on(&done) {
-        let Ran { report, finding, .. } = setting.run(&mut every, TimeRule::WhenIdle);
+        let Ran { report, finding, reached, .. } = setting.run(&mut every, TimeRule::WhenIdle);
+        done.met.note(&reached);
         done.all = !every.next_run();
         (done.classes, done.cuts) = (every.classes(), every.cuts());
         if report.outcome != Outcome::Cut {
@@ -68,7 +94,8 @@ pub fn exhaust(setting: &Setting, most: usize, mut goes_on: impl FnMut(&Exhauste
         }
         let branches = deviations.len() < most;
         let mut schedule = Branching::new(deviations.clone(), branches);
-        let Ran { finding, .. } = setting.run(&mut schedule, TimeRule::WhenIdle);
+        let Ran { finding, reached, .. } = setting.run(&mut schedule, TimeRule::WhenIdle);
+        done.met.note(&reached);
         done.runs += 1;
         *done.outcomes.entry(finding.as_ref().map_or("ok", Finding::kind)).or_default() += 1;
         if let Some(finding) = finding {
@@ -119,7 +146,6 @@ mod tests {
     use super::*;
     use crate::plan::Explore;
     use crate::scenes;
-    use crate::script::Script;
     use machine::checked::Manner;
     use std::sync::Arc;
 

@@ -146,12 +146,12 @@ fn count(runs: &[AtomicU64], came: &reach::Moments) {
     runs.iter().zip(came).for_each(|(runs, came)| _ = runs.fetch_add(u64::from(*came > 0), Ordering::Relaxed));
 }
 
-fn bits(flags: &[bool]) -> u64 {
+pub(crate) fn bits(flags: &[bool]) -> u64 {
     (0..u64::BITS).zip(flags).fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n)
 }
 
 /// Injections of a scene without a bit, and moments that never came, in words.
-fn never_met(script: &Script, met: u64, moments: &reach::Moments) -> Vec<String> {
+pub(crate) fn never_met(script: &Script, met: u64, moments: &reach::Moments) -> Vec<String> {
     let injections = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
     let injections = injections.map(|(_, (what, number))| format!("inject {} {number}", what.name()));
     let moments = script.meets.iter().filter(|number| moments[**number] == 0);

@@ -5,7 +5,7 @@ use crate::check::{Options, can_be_played};
 use crate::explain::schedule;
 use crate::progress;
 use anyhow::{Context, Result};
-use check::exhaust::{classes, exhaust};
+use check::exhaust::{Met, classes, exhaust};
 use check::explore::Setting;
 use check::finding::Finding;
 use check::plan::Explore;
@@ -24,6 +24,7 @@ const TIME: Duration = Duration::from_secs(60);
 struct Done {
     told: String,
     json: Value,
+    met: Met,
     failure: Option<(Finding, Vec<Deviation>)>,
 }
 
@@ -43,6 +44,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             say!("{}, manner {}: {}", script.name, manner_name(manner), done.told);
             done.json["scene"] = script.name.as_str().into();
             done.json["manner"] = manner_name(manner).into();
+            let never_met = if done.failure.is_none() { done.met.never(&script) } else { Vec::new() };
+            never_met.iter().for_each(|never| say!("  {never}: no run met it"));
+            done.json["never_met"] = never_met.into();
             let record = done.failure.map(|(finding, deviations)| (record(setting, deviations, &finding), finding));
             done.json["found"] = record.as_ref().map(|(record, finding)| found_json(record, finding)).into();
             json.push(done.json);
@@ -88,7 +92,7 @@ fn every_class(setting: &Setting, time: Duration) -> Done {
     };
     let told = format!("{} classes, {} runs cut, {end}: {}", done.classes, done.cuts, counts(&done.outcomes));
     let json = json!({ "classes": done.classes, "cuts": done.cuts, "all": done.all, "outcomes": done.outcomes });
-    Done { told, json, failure: done.failure }
+    Done { told, json, met: done.met, failure: done.failure }
 }
 
 fn few(setting: &Setting, most: usize, time: Duration) -> Done {
@@ -102,7 +106,7 @@ fn few(setting: &Setting, most: usize, time: Duration) -> Done {
     let outcomes = counts(&done.outcomes);
     let told = format!("{} schedules of at most {most} deviations: {outcomes}{left}", done.runs);
     let json = json!({ "runs": done.runs, "left": done.left, "outcomes": done.outcomes });
-    Done { told, json, failure: done.failure }
+    Done { told, json, met: done.met, failure: done.failure }
 }
 
 fn counts(outcomes: &BTreeMap<&str, u64>) -> String {

@@ -84,6 +84,11 @@ fn a_search_ends_by_its_time() {
     // 200,000 runs would be hours.
     let (code, text) = run(&["check", "p-1", "--explore", "exhaustive", "--deviations", "3", "--time", "1s"]);
     assert!(code == Some(0) && text.contains("schedules were left"), "{text}");
+    // One run of each manner, in which nobody is overtaken: it shows nothing of the race.
+    let (code, text) = run(&["check", "r-2", "--explore", "exhaustive", "--deviations", "0", "--json"]);
+    let never = &last_line(&text)[0]["never_met"][0];
+    assert!(code == Some(0) && text.contains("meets binds overtaken of scene r-2: no run met it"), "{text}");
+    assert_eq!(never, "meets binds overtaken of scene r-2", "{text}");
 }
 
 #[test]
