@@ -1,10 +1,12 @@
 //! Where things go: a folder of the user's cache, one entry a (tree, kit, compiler), never the tree.
 //!
 //! An entry is made whole or not at all: what was begun and not finished is removed, whatever ended it. One process at a time has
-//! an entry; another waits for it.
+//! an entry; another waits for it. What is made for a variant (a runner, glue) is a folder of its own; old ones are forgotten.
 
+use crate::manifest::modified;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
@@ -77,6 +79,8 @@ pub(crate) struct Entry {
 }
 
 const WHOLE: &str = "whole";
+/// Folders of a kind (`run-HASH`, `glue-HASH`) that an entry keeps. All subsets of five patches are 32.
+const KEPT: usize = 100;
 
 fn lock_of(dir: &Path) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
@@ -117,7 +121,24 @@ impl Entry {
             entry.remove()?;
         }
         std::fs::create_dir_all(&entry.dir)?;
+        entry.forget_old(KEPT)?;
         Ok(entry)
+    }
+
+    /// Removes folders of each kind but the `kept` that were made last.
+    fn forget_old(&self, kept: usize) -> Result<()> {
+        let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let (name, path) = entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))?;
+            if let Some((kind, _)) = name.split_once('-').filter(|_| path.is_dir()) {
+                kinds.entry(kind.to_owned()).or_default().push(path);
+            }
+        }
+        for folders in kinds.values_mut() {
+            folders.sort_by_key(|path| std::cmp::Reverse(modified(path)));
+            folders.iter().skip(kept).try_for_each(std::fs::remove_dir_all)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -157,6 +178,22 @@ mod tests {
         entry.make_whole().expect("written");
         drop(entry);
         assert!(Entry::take(cache.path(), "x").expect("free").dir.join("done").exists());
+    }
+
+    #[test]
+    fn old_folders_of_a_kind_are_forgotten() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let entry = Entry::take(cache.path(), "x").expect("free");
+        for (name, seconds) in [("run-a", 1), ("run-b", 3), ("run-c", 2), ("glue-a", 0), ("o", 0)] {
+            let dir = entry.dir.join(name);
+            std::fs::create_dir_all(dir.join("inside")).expect("made");
+            let made = modified(cache.path()).expect("a time") + std::time::Duration::from_secs(seconds);
+            File::open(&dir).and_then(|dir| dir.set_modified(made)).expect("set");
+        }
+        entry.forget_old(2).expect("removed");
+        let mut left: Vec<_> = entry.dir.read_dir().expect("a folder").map(|it| it.expect("it").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["glue-a", "o", "run-b", "run-c"]);
     }
 
     #[test]
