@@ -17,6 +17,7 @@
 //! Locking: `messages` is a leaf, and the process outside only tries it.
 
 use crate::LiveMm;
+use crate::barrier::Barrier;
 use crate::kernel::Message;
 use crate::sys::linux::Linux;
 use crate::sys::raised::Raised;
@@ -39,6 +40,15 @@ const BOTH: u32 = 3;
 const READER_FIRST: u32 = 4;
 /// ... and it had none.
 const READER_LAST: u32 = 5;
+/// A reader takes note that pages were brought home.
+const SETTLES: u32 = 6;
+
+/// Nothing.
+const NOTHING: u32 = 0;
+/// What its buffer has: nothing, as long as it has not read.
+const READ: u32 = 1;
+/// Events among it.
+const EVENTS: u32 = 2;
 
 /// Messages that can be aside. The process outside allocates nothing: a thread that is stopped may be in the allocator.
 const ROOM: usize = 512;
@@ -57,6 +67,10 @@ pub(crate) struct Aside {
     count: AtomicU32,
     /// It keeps the barrier closed.
     closes: AtomicBool,
+    /// It may have brought pages home since somebody settled that ([`rescue`](crate::rescue)).
+    rescued: AtomicBool,
+    /// What the reader has that has the barrier closed, from before it reads until all is settled.
+    in_hand: AtomicU32,
 }
 
 impl Aside {
@@ -68,6 +82,8 @@ impl Aside {
             messages: rank::mutex(Rank::LEAF, VecDeque::with_capacity(ROOM)),
             count: AtomicU32::new(0),
             closes: AtomicBool::new(false),
+            rescued: AtomicBool::new(false),
+            in_hand: AtomicU32::new(NOTHING),
         }
     }
 
@@ -85,6 +101,7 @@ impl Aside {
         if self.is_empty() {
             return 0;
         }
+        self.in_hand.store(EVENTS);
         let mut messages = self.messages.lock();
         let count = messages.len().min(out.len());
         messages.drain(..count).zip(out).for_each(|(message, out)| *out = message);
@@ -94,6 +111,7 @@ impl Aside {
 
     /// A reader's turn begins.
     fn begin(&self) {
+        self.in_hand.store(READ);
         self.linux.forget_read();
         let has_begun = || self.turn.compare_exchange(FREE, READER).is_ok();
         if !wait_for(has_begun) {
@@ -139,6 +157,72 @@ impl Aside {
         is_sure
     }
 
+    /// A turn in which nobody reads. `None` where somebody reads, or has since.
+    pub fn in_turn<R>(&self, is_stuck: impl Fn() -> bool, run: impl FnOnce() -> R) -> Option<R> {
+        let (before, turn) = if self.turn.compare_exchange(FREE, OUTSIDE).is_ok() {
+            (FREE, OUTSIDE)
+        } else if self.turn.compare_exchange(READER, BOTH).is_ok() {
+            // A reader in the middle that runs is through with its read then, and waits.
+            time::sleep_ns(MOMENT_NS);
+            (READER, BOTH)
+        } else {
+            return None;
+        };
+        let result = is_stuck().then(run);
+        // Unless a reader has lost its patience.
+        let _ = self.turn.compare_exchange(turn, before);
+        result
+    }
+
+    /// Whether a reader is in the middle of a read.
+    pub fn is_being_read(&self) -> bool {
+        self.turn.load() != OUTSIDE
+    }
+
+    /// Whether a reader may have events that are not settled.
+    pub fn has_events_in_hand(&self) -> bool {
+        match self.in_hand.load() {
+            NOTHING => false,
+            READ => self.linux.has_read_events(),
+            _ => true,
+        }
+    }
+
+    /// In a turn: pages may be brought home from now on, and the barrier is closed.
+    pub fn begin_rescue(&self, close: impl FnOnce()) {
+        self.rescued.store(true);
+        if !self.closes.swap(true) {
+            close();
+        }
+    }
+
+    /// For a reader that has settled all that it read: whether pages may have been brought home. Not in the middle of a turn.
+    pub fn take_rescued(&self) -> bool {
+        if !self.has_rescued() || !wait_for(|| self.turn.compare_exchange(FREE, SETTLES).is_ok()) {
+            return false;
+        }
+        let rescued = self.rescued.swap(false);
+        self.turn.store(FREE);
+        rescued
+    }
+
+    /// Not all of that could be settled.
+    pub fn keep_rescued(&self) {
+        self.rescued.store(true);
+    }
+
+    /// Opens the barrier, unless something is aside or to be settled.
+    pub fn open(&self, barrier: &Barrier) {
+        if self.is_empty() && !self.has_rescued() && self.closes.swap(false) {
+            barrier.let_go();
+        }
+    }
+
+    /// Whether pages may have been brought home.
+    pub fn has_rescued(&self) -> bool {
+        self.rescued.load()
+    }
+
     /// Reads up to the first of two events of its own.
     fn put_aside(&self, close: impl FnOnce()) {
         let Some(first) = self.raised.raise(&self.linux) else { return };
@@ -176,15 +260,18 @@ fn wait_for(mut is_so: impl FnMut() -> bool) -> bool {
 
 impl LiveMm {
     /// For a process that shares this memory, and none of its threads, now and then: reads what nobody has read since it was asked last, and puts it
-    /// aside. Gives how often was read by now, for the next time.
-    pub fn relieve(&self, reads: u64) -> u64 {
+    /// aside. Where the program is `stopped` it also brings home the pages that somebody waits for. Gives how often was read by now, for
+    /// the next time.
+    pub fn relieve(&self, reads: u64, stopped: bool) -> u64 {
         let is_stuck = || self.calls().read == reads;
-        if let Some(aside) = &self.aside
-            && is_stuck()
-            && self.kernel.event_pending()
-            && !aside.relieve(is_stuck, || self.barrier.hold())
-        {
-            self.counters.unexpected.add(1);
+        if let Some(aside) = self.aside.as_ref().filter(|_| is_stuck()) {
+            if !self.kernel.event_pending() {
+                if stopped {
+                    self.rescue(aside, is_stuck);
+                }
+            } else if !aside.relieve(is_stuck, || self.barrier.hold()) {
+                self.counters.unexpected.add(1);
+            }
         }
         self.calls().read
     }
@@ -195,15 +282,20 @@ impl LiveMm {
         self.counted.count_read();
         aside.begin();
         let taken = aside.take(out);
-        if aside.is_empty() && aside.closes.swap(false) {
-            self.barrier.let_go();
-        }
+        aside.open(&self.barrier);
         let read = aside.linux.read_as_the_only_one(&mut out[taken..]);
         if aside.end() {
             aside.put(&out[taken..][..read]);
             return taken;
         }
         taken + read
+    }
+
+    /// All that was read is settled.
+    pub(crate) fn end_reading(&self) {
+        if let Some(aside) = &self.aside {
+            aside.in_hand.store(NOTHING);
+        }
     }
 
     /// Whether there is something aside, to be read before the barrier opens.
@@ -221,7 +313,11 @@ impl LiveMm {
         while self.barrier.is_closed() {
             match &self.aside {
                 // Whoever would read may wait here, too.
-                Some(aside) if aside.closes.load() => drop(self.drain()),
+                Some(aside) if aside.closes.load() => {
+                    if self.drain() {
+                        self.kernel.kick();
+                    }
+                }
                 _ => sync::yield_now(),
             }
         }
@@ -281,7 +377,7 @@ mod tests {
                 return;
             }
             time::sleep_ns(10_000_000);
-            seen = mm.relieve(seen);
+            seen = mm.relieve(seen, true);
         }
         panic!("nobody read the event");
     }

@@ -12,6 +12,9 @@
 //! unregistered (so that its own DONTNEED raises no event), emptied, and registered again. So there are buffers for
 //! pieces and buffers for huge pages.
 //!
+//! Of which part of the program the pages are that a buffer has between the two moves, `Homes` says without a lock: a debugger may
+//! stop the mover there.
+//!
 //! A page in a buffer is in nobody's memory, and its claim has it. Should the second move fail, for want of memory, the
 //! mover lets events be read again, so that the program can go on and give some back; what events do to the page, its
 //! entry says. Then the page goes back, to where its mapping is by then. So a buffer may be held without the events lock,
@@ -21,11 +24,14 @@ use crate::LiveMm;
 use crate::kernel::{Descriptor, Errno, Kernel, Watch};
 use crate::ranks::BUFFER;
 use crate::transfer::Transfer;
+use hostmm::Place;
 use sync::{Mutex, MutexGuard, rank};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// Buffers of each kind: as many movers as may be under way at once.
 const BUFFERS: usize = 2;
+/// Buffers of both kinds.
+pub(crate) const ALL_BUFFERS: usize = 2 * BUFFERS;
 /// How often the second move is tried while no event can be read.
 const MAX_TRIES: u32 = 100;
 
@@ -39,6 +45,8 @@ enum Size {
 /// 2M of addresses that pages pass through.
 pub(crate) struct Buffer {
     range: HostRange,
+    /// Which of all.
+    number: usize,
     /// It may have a page table, which splits a huge page.
     pieced: bool,
     /// It is registered, and empty.
@@ -49,6 +57,8 @@ pub(crate) struct Buffer {
 pub(crate) struct Bounce {
     pieces: Vec<Mutex<Buffer>>,
     huge: Vec<Mutex<Buffer>>,
+    /// Where each is.
+    places: Vec<HostRange>,
 }
 
 /// Pages that passed, and those that did not get out.
@@ -69,15 +79,17 @@ pub(crate) struct Stuck<'a> {
 impl Bounce {
     /// Makes the buffers and registers them with the program's descriptor.
     pub fn new(kernel: &dyn Kernel) -> Result<Self, Errno> {
-        let make = || {
+        let mut places = Vec::with_capacity(ALL_BUFFERS);
+        let mut make = || {
             let buffers = (0..BUFFERS).map(|_| {
                 let range = kernel.map_arena(SZ_2M)?;
                 kernel.register(Descriptor::Program, range, Watch::Missing)?;
-                Ok(rank::mutex(BUFFER, Buffer { range, pieced: false, open: true }))
+                places.push(range);
+                Ok(rank::mutex(BUFFER, Buffer { range, number: places.len() - 1, pieced: false, open: true }))
             });
             buffers.collect::<Result<_, _>>()
         };
-        Ok(Self { pieces: make()?, huge: make()? })
+        Ok(Self { pieces: make()?, huge: make()?, places })
     }
 
     /// Gives the buffers back. Unregistered first: an event would wait for a reader.
@@ -91,8 +103,8 @@ impl Bounce {
     }
 
     /// Where they are: never to be migrated.
-    pub fn ranges(&self) -> Vec<HostRange> {
-        self.pieces.iter().chain(&self.huge).map(|buffer| buffer.lock().range).collect()
+    pub fn ranges(&self) -> &[HostRange] {
+        &self.places
     }
 }
 
@@ -115,10 +127,21 @@ impl LiveMm {
             return Passed { pages: 0, error: Some(Errno::AGAIN), stuck: None };
         };
         let at = buffer.range.start.add(src.0 % SZ_2M);
+        self.note_bounced(buffer.number, Some(src));
+        if self.has_rescued() {
+            // Who brings pages home may have seen whose were here before.
+            self.note_bounced(buffer.number, None);
+            return Passed { pages: 0, error: Some(Errno::AGAIN), stuck: None };
+        }
         let (inside, error) = self.move_exactly(Descriptor::Program, at, src, pages);
         // A huge page that was none any more left a page table behind.
         buffer.pieced |= !whole || error.is_some();
-        let out = self.leave_buffer(dst, at, inside);
+        // Where pages are being brought home, some may have been taken out again before they were counted: each is looked for.
+        let is_sure = !self.has_rescued();
+        let inside = if is_sure { inside } else { pages };
+        let out = if is_sure { self.leave_buffer(dst, at, inside) } else { 0 };
+        // What is stuck may have another home as soon as events are read.
+        self.note_bounced(buffer.number, None);
         let stuck = (out < inside).then(|| Stuck { buffer, at: at.add(bytes_of(out)), pages: inside - out });
         Passed { pages: out, error, stuck }
     }
@@ -158,7 +181,10 @@ impl LiveMm {
             let name = HostRange::new(transfer.name.page_at(done), transfer.name.end);
             let from = stuck.at.add(bytes_of(done));
             let held = self.hold_events();
-            let part = self.books.lock().named(transfer.claim, name);
+            let (part, frame) = {
+                let books = self.books.lock();
+                (books.named(transfer.claim, name), books.frame_of(Transfer { name, ..transfer }))
+            };
             let Some(entry) = part.filter(|entry| !entry.cancelled) else {
                 done += part.map_or(1, |entry| entry.pages);
                 continue;
@@ -172,8 +198,8 @@ impl LiveMm {
                     self.counters.conflicts.add(1);
                     true
                 }
-                // Taken back by the kernel meanwhile.
-                Some(Errno::NOENT) => !self.holds(from),
+                // Taken back by the kernel meanwhile; or in its frame, and not counted, as another was brought home at that moment.
+                Some(Errno::NOENT) => !self.holds(from) && self.leave_frame(entry.va, frame),
                 Some(_) => false,
             };
             done += usize::from(went == 0 && lost);
@@ -183,6 +209,13 @@ impl LiveMm {
             }
         }
         stuck.buffer.open = false;
+    }
+
+    /// Moves a page from a frame, if one is there, to where its mapping is. False where it is there still.
+    fn leave_frame(&self, va: HostVa, frame: Option<Place>) -> bool {
+        let Some(from) = frame.and_then(|frame| self.address(frame)) else { return true };
+        let (went, error) = self.move_exactly(Descriptor::Program, va, from, 1);
+        went == 1 || error != Some(Errno::AGAIN)
     }
 
     fn renew(&self, buffer: &mut Buffer) {
@@ -197,7 +230,9 @@ impl LiveMm {
 
     /// Drops pages of the program by way of a buffer: those of the mapping that is there while no event is read, or none.
     pub(crate) fn bounce_away(&self, src: HostVa, pages: usize) -> (usize, Option<Errno>) {
-        let Some(mut buffer) = self.buffer(Size::Pieces) else { return (0, Some(Errno::AGAIN)) };
+        let Some(mut buffer) = self.buffer(Size::Pieces).filter(|_| !self.has_rescued()) else {
+            return (0, Some(Errno::AGAIN));
+        };
         let at = buffer.range.start.add(src.0 % SZ_2M);
         buffer.pieced = true;
         let (went, error) = self.move_exactly(Descriptor::Program, at, src, pages);

@@ -129,11 +129,13 @@ impl LiveMm {
                     break;
                 }
             }
+            self.end_reading();
             let waits = self.has_deferred() || self.books.lock().quarantine.has_pending();
             if waits && !self.kernel.event_pending() {
                 self.take_remaps(Order::Any);
                 self.books.lock().quarantine.start_clocks(now_ns(), u64::MAX);
             }
+            notices += u64::from(self.settle_rescued());
         }
         self.counters.faults.add(faults);
         faults + notices > 0
@@ -152,13 +154,14 @@ impl LiveMm {
         }
     }
 
-    /// Keeps events unread while the guard lives; what was read is settled, so no mremap is deferred.
+    /// Keeps events unread while the guard lives; what was read is settled, so no mremap is deferred, and what was brought home before
+    /// it began, too.
     pub(crate) fn hold_events(&self) -> RwLockReadGuard<'_, ()> {
         loop {
             // Readers before movers.
             self.wait_open();
             let held = self.barrier.hold_events();
-            if !self.has_deferred() {
+            if !self.has_deferred() && !self.has_rescued() {
                 return held;
             }
             drop(held);

@@ -16,7 +16,10 @@ impl LiveMm {
         let (mut at, mut tries) = (0, self.refusals());
         while at < pages {
             let Some(start) = self.places.address(first.add(at as u64)) else { return };
-            let progress = self.kernel.zero(Descriptor::Device, HostRange::sized(start, bytes_of(pages - at)));
+            let progress = {
+                let _unread = self.hold_rescues();
+                self.kernel.zero(Descriptor::Device, HostRange::sized(start, bytes_of(pages - at)))
+            };
             at += (progress.bytes >> PAGE_SHIFT) as usize;
             match progress.error {
                 Some(Errno::EXIST) if progress.bytes == 0 => at += 1,
@@ -31,6 +34,7 @@ impl LiveMm {
     /// Gives a frame whose page the kernel took back zeros, as its page would have in system memory. False where nobody took
     /// it back. The page is marked meanwhile, so that no migration takes the frame for its own.
     pub(crate) fn refill(&self, page: DevicePage) -> bool {
+        let _unread = self.hold_rescues();
         let (place, mark) = {
             let mut books = self.books.lock();
             let Some(Frame::Backs(va)) = books.frame(page).filter(|_| books.holds_bytes(page)) else { return false };

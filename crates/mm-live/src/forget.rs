@@ -130,7 +130,7 @@ impl Books {
     /// stays and that the copying path is about to drop stay claimed: nobody may write them before that is done.
     fn forget(&mut self, range: HostRange, what: Forget) -> (Vec<DeviceRun>, u64) {
         let (mut lost, mut cancelled) = (Vec::new(), 0);
-        let mut kept = Vec::new();
+        let (mut kept, mut nobodys) = (Vec::new(), Vec::new());
         for (run, page) in self.known(range) {
             match (page.mark, page.residency) {
                 (Mark::Claimed(id), _) => {
@@ -138,6 +138,8 @@ impl Books {
                     if let Some(claim) = self.claims.get_mut(id) {
                         claim.update(run, |entry| {
                             entry.cancelled = true;
+                            let both = [entry.source_page(), entry.target_page()];
+                            nobodys.extend(both.into_iter().flatten().map(|first| (first, entry.pages)));
                             if entry.dropping && what == Forget::Pages {
                                 kept.push((entry.range(), page.mark));
                             }
@@ -153,6 +155,7 @@ impl Books {
             self.set(run, Page { residency: Residency::System, mark: Mark::Free });
         }
         kept.into_iter().for_each(|(run, mark)| self.set_mark(run, mark));
+        nobodys.into_iter().for_each(|(first, pages)| self.set_homes(first, pages, None));
         (lost, cancelled)
     }
 

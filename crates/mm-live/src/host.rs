@@ -36,6 +36,7 @@ impl HostMm for LiveMm {
             return self.kernel.unmap_arena(range);
         }
         self.own(range);
+        self.add_homes(id, frames);
         let mut books = self.books.lock();
         if books.arenas.len() <= id.index() {
             books.arenas.resize_with(id.index() + 1, || None);
@@ -132,21 +133,22 @@ impl LiveMm {
         })
     }
 
-    fn explain(&self, place: Place, fault: Fault) -> AccessError {
+    pub(crate) fn explain(&self, place: Place, fault: Fault) -> AccessError {
         match (place, fault) {
             (Place::Device(page), Fault::Bus) => self.explain_empty(page),
             _ => AccessError::Fault,
         }
     }
 
-    /// Why a frame is empty: an event emptied it of which not all notifiers have been called, the kernel took
-    /// back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
+    /// Why a frame is empty: an event emptied it of which not all notifiers have been called, its page was brought home from
+    /// outside, the kernel took back what the program had freed by MADV_FREE, or the translation is stale. An access in flight holds up the
     /// notifiers, so the frame cannot be free again meanwhile.
     fn explain_empty(&self, page: DevicePage) -> AccessError {
-        if self.books.lock().frame(page) == Some(Frame::Cancelled) {
+        let is_cancelled = || self.books.lock().frame(page) == Some(Frame::Cancelled);
+        if self.has_rescued() || is_cancelled() {
             self.counters.notified_late.add(1);
             AccessError::Again
-        } else if self.refill(page) {
+        } else if self.refill(page) || is_cancelled() {
             AccessError::Again
         } else {
             self.counters.stale.add(1);

@@ -117,6 +117,7 @@ mod reader;
 mod region;
 mod registration;
 mod remap;
+mod rescue;
 mod rules;
 mod stats;
 #[allow(unsafe_code)]
@@ -266,6 +267,8 @@ pub struct LiveMm {
     barrier: barrier::Barrier,
     /// What a process outside has read; `None` on a model of a kernel.
     aside: Option<aside::Aside>,
+    /// Whose bytes VRAM and bounce buffers hold, for that process.
+    homes: Option<Arc<sys::homes::Homes>>,
     registration: Mutex<()>,
     books: Mutex<books::Books>,
     /// Signalled with `books`: a claim ended, or a freeze.
@@ -327,7 +330,9 @@ impl LiveMm {
         let counted = Arc::new(calls::Counted::new(kernel));
         let kernel: Arc<dyn Kernel> = counted.clone();
         let bounce = bounce::Bounce::new(&*kernel).map_err(refused("registration of memory"))?;
-        let buffers = bounce.ranges();
+        let buffers = bounce.ranges().to_vec();
+        let homes = linux.as_ref().map(|_| Arc::new(sys::homes::Homes::default()));
+        let books = books::Books { homes: homes.clone(), ..books::Books::default() };
         let mm = Arc::new(Self {
             kernel,
             counted,
@@ -335,7 +340,8 @@ impl LiveMm {
             quick_look_ups: linux.as_ref().is_none_or(|linux| linux.has_quick_look_ups()),
             aside: linux.map(aside::Aside::new),
             registration: rank::mutex(ranks::REGISTRATION, ()),
-            books: rank::mutex(ranks::BOOKS, books::Books::default()),
+            homes,
+            books: rank::mutex(ranks::BOOKS, books),
             claims_changed: Condvar::new(),
             notifiers: notifier::Notifiers::new(config.rules),
             own_drops: rank::mutex(Rank::LEAF, Vec::new()),

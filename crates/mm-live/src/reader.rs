@@ -58,7 +58,7 @@ pub(crate) fn run(mm: &Arc<LiveMm>, number: u32) {
         if ready.kicked {
             mm.kernel.quiet();
         }
-        if ready.messages {
+        if ready.messages || mm.has_aside() || mm.has_rescued() {
             mm.drain();
         } else if !ready.kicked {
             mm.retire_idle();
@@ -83,7 +83,7 @@ impl LiveMm {
         if !self.queue.faults.lock().is_empty() {
             return 0;
         }
-        if self.has_deferred() {
+        if self.has_deferred() || self.has_rescued() {
             // The event that one waits for has been read, or will be; who raised it must run again before it is over.
             self.drain();
             return 1;

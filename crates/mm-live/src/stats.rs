@@ -89,6 +89,8 @@ counters! {
     refused,
     /// Destinations named for a page that were in use.
     occupied,
+    /// Pages that the process outside brought home while a debugger had stopped the program.
+    rescued,
     /// Pages found in system memory and in VRAM at once: must stay 0.
     conflicts,
     /// Pages that could be put back nowhere and stay at an uncommitted destination.

@@ -85,7 +85,7 @@ impl LiveMm {
     /// Moves pages and says how many really went. Linux 6.18 may have moved more than it counts (see
     /// [`Kernel::move_pages`](crate::kernel::Kernel::move_pages)): those are gone at the source and there at the
     /// destination, which was empty. They must be found before an event can be read: a page that is in nobody's books is
-    /// lost.
+    /// lost. Where a process outside may have brought pages home, a page that is not where it was is an event to be read.
     pub(crate) fn move_exactly(
         &self,
         by: Descriptor,
@@ -107,7 +107,10 @@ impl LiveMm {
             }
             went += gone.min(come);
         }
-        (went, progress.error)
+        match progress.error {
+            Some(Errno::NOENT | Errno::EXIST) if self.has_rescued() => (went, Some(Errno::AGAIN)),
+            error => (went, error),
+        }
     }
 
     /// The address of a place.
@@ -416,6 +419,11 @@ impl Books {
             (Place::Host(_), Place::Host(_)) => return None,
         };
         Some((Piece { direction, from, to, pages, huge: entry.huge }, *entry))
+    }
+
+    /// Where the first page of a transfer goes.
+    pub(crate) fn frame_of(&self, transfer: Transfer) -> Option<Place> {
+        self.part(transfer).map(|(piece, _)| piece.to)
     }
 
     /// What can go in one step; from now on no reader fills it.

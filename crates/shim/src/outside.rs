@@ -2,7 +2,8 @@
 //! its own system calls (seccomp) that forbids ours.
 //!
 //! A process of ours shares the memory (`heap::outside`). When the program has ended it writes the report, and removes the files.
-//! While the program lives it looks now and then whether a debugger has stopped the threads that bring memory back.
+//! While the program lives it looks now and then whether a debugger has stopped the threads that bring memory back, and does what keeps others
+//! from being stopped, too.
 //!
 //! A program that filters its calls asks for the report before it ends, by a word, and waits for a word, by looking at it: even a
 //! wait is a system call. Its threads live on meanwhile, and none of them holds a lock for ever.
@@ -113,6 +114,15 @@ impl Process {
         !self.ends_within(tv_nsec) && rustix::io::pread(&self.thread, &mut [0; 8], 0).is_ok()
     }
 
+    /// Whether a debugger has stopped it, or a signal: by one of its threads, which sleeps else.
+    fn is_stopped(&self) -> bool {
+        let mut text = [0; 128];
+        let length = rustix::io::pread(&self.thread, &mut text, 0).unwrap_or(0);
+        // The state follows the name, which ends with the last parenthesis and may have others in it.
+        let name_end = text[..length].iter().rposition(|byte| *byte == b')');
+        matches!(name_end.and_then(|end| text.get(end + 2)), Some(b'T' | b't'))
+    }
+
     /// Whether none of its threads runs any more.
     fn has_ended(&self) -> bool {
         self.ends_within(0)
@@ -156,7 +166,7 @@ fn watch(thread: u32) {
         waited_ns += pause_ns;
         if waited_ns >= LOOK_NS {
             waited_ns = 0;
-            seen = device.as_ref().map_or(0, |device| device.relieve(seen));
+            seen = device.as_ref().map_or(0, |device| device.relieve(seen, process.is_stopped()));
         }
         if ASKED.load(Ordering::Acquire) == ASKS {
             session::report_from_outside();

@@ -80,6 +80,26 @@ fn a_debugger_attaches_to_a_program_that_drops_what_is_in_vram() {
     }
 }
 
+/// It attaches while memory that migrates at every moment is written to files: a thread in such a call stops when it has its page, and who
+/// would bring it is stopped, at any point of a migration. No byte of the program's or the device's is lost.
+#[test]
+fn a_debugger_attaches_to_a_program_that_writes_what_is_in_vram_to_files() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("writes");
+    for way in [&[][..], &["--hostile"], &["--no-move"]] {
+        // By copies nobody brings pages home from outside: there only what was written is looked at.
+        let arguments = if way == ["--no-move"] { &["2"][..] } else { &[] };
+        let run = client.run(way, arguments);
+        if run.code == Some(2) {
+            return may_not_attach(&run.err);
+        }
+        assert_eq!((run.code, run.out.as_str()), (Some(0), "all stopped, exact\n"), "{way:?}: {}", run.err);
+        assert_eq!((run.count("stray_writes"), run.count("stale_vram")), (0, 0), "{way:?}");
+    }
+}
+
 /// No program of this user may be a debugger here. In CI that is a failure.
 fn may_not_attach(why: &str) {
     assert!(std::env::var_os("PONTOON_CI").is_none(), "CI must not skip: {why}");

@@ -144,6 +144,18 @@ impl Books {
             let at = |offset| State { frame, bytes: false }.further(offset).frame;
             arena.update(first.frame, pages, |old, offset| State { frame: at(offset), ..old });
         }
+        let home = match frame {
+            Frame::Backs(va) | Frame::Staged(va) => Some(va),
+            Frame::Empty | Frame::Cancelled => None,
+        };
+        self.set_homes(first, pages, home);
+    }
+
+    /// Says without a lock whose bytes frames hold: those of `home` and the pages behind it, or nobody's.
+    pub fn set_homes(&self, first: DevicePage, pages: usize, home: Option<HostVa>) {
+        if let Some(homes) = &self.homes {
+            homes.set(first, pages, home);
+        }
     }
 
     /// Notes whether frames hold bytes.

@@ -9,7 +9,9 @@ use super::quarantine::Quarantine;
 use super::runs::{Follow, Runs};
 use super::{Claim, Entry};
 use crate::events::Undelivered;
+use crate::sys::homes::Homes;
 use hostmm::{DevicePage, PagemapId};
+use std::sync::Arc;
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
 /// Where a page lives.
@@ -120,6 +122,8 @@ pub(crate) struct Books {
     pub undelivered: Undelivered,
     /// Pages that are not claimed for a while.
     pub quarantine: Quarantine,
+    /// Whose bytes each frame holds, as a process outside sees it; `None` on a model of a kernel.
+    pub homes: Option<Arc<Homes>>,
 }
 
 pub(crate) const fn chunk_of(va: HostVa) -> u64 {

@@ -78,6 +78,11 @@ impl Linux {
         !self.inbox.is_empty()
     }
 
+    /// Whether an event is among what it has got.
+    pub fn has_read_events(&self) -> bool {
+        self.inbox.has_events()
+    }
+
     /// Reads one message, where others may read, too.
     pub fn read_one(&self) -> Option<Message> {
         let mut raw = [RawMessage::default()];

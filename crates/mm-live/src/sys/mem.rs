@@ -125,6 +125,15 @@ pub(crate) fn purge_object(at: HostRange) {
     }
 }
 
+/// Maps zeroed memory of ours, which a forked child does not have; a page of it is there when it is used.
+pub(crate) fn map_table(bytes: u64) -> Result<HostRange, Errno> {
+    // SAFETY: a fresh mapping, by a hint that replaces nothing, touches nothing that exists.
+    let ret = unsafe { call(libc::SYS_mmap, [far(bytes), bytes as usize, PROT_READ_WRITE, NOTHING, usize::MAX, 0]) };
+    let table = HostRange::sized(HostVa(check(ret)? as u64), bytes);
+    advise(table, Advice::DontFork)?;
+    Ok(table)
+}
+
 /// Flags of a page of ours at a place that [`reserve`] gave.
 pub(crate) const PAGE_FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
 
@@ -179,6 +188,15 @@ pub(crate) fn map_at(range: HostRange) -> Result<(), Errno> {
     // SAFETY: nothing that exists is replaced.
     check(unsafe { call(libc::SYS_mmap, [range.start.0 as usize, range.len() as usize, 3, FLAGS, usize::MAX, 0]) })
         .map(drop)
+}
+
+/// Moves a mapping over another one.
+#[cfg(test)]
+pub(crate) fn remap(from: HostRange, to: HostVa) -> Result<(), Errno> {
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize;
+    let args = [from.start.0 as usize, from.len() as usize, from.len() as usize, flags, to.0 as usize, 0];
+    // SAFETY: both belong to the test, and no reference names their bytes.
+    check(unsafe { call(libc::SYS_mremap, args) }).map(drop)
 }
 
 /// madvise. `DontNeed` is for arenas only, `Remove` for objects: of the program's pages the program alone may say so.

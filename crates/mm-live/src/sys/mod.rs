@@ -11,6 +11,7 @@
 //! * [`maps`]: what lies at an address (PROCMAP_QUERY, or the text of maps)
 //! * [`pagemap`]: huge pages and swapped ones (PAGEMAP_SCAN, or the words of pagemap)
 //! * [`descriptor`]: the descriptors of all these: high numbers, and opened anew where a program closed them
+//! * [`homes`]: whose bytes each frame of VRAM has, for a process that shares this memory
 //! * [`raised`]: events that we raise ourselves, to keep the kernel refusing
 //! * [`task`]: what a thread does to itself (signal mask, CPU, poll)
 //! * [`words`]: words that processes share, and locks that end with a process
@@ -20,6 +21,7 @@
 
 pub(crate) mod access;
 pub(crate) mod descriptor;
+pub(crate) mod homes;
 pub(crate) mod linux;
 pub(crate) mod maps;
 pub(crate) mod mem;

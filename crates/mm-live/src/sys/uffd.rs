@@ -234,7 +234,13 @@ impl Inbox {
     /// Nothing came: no message begins with a zero.
     pub fn empty(&self) {
         // SAFETY: within the array.
-        unsafe { self.at(0).write_volatile(RawMessage::default()) };
+        (0..Self::ROOM).for_each(|index| unsafe { self.at(index).write_volatile(RawMessage::default()) });
+    }
+
+    /// Whether something came that is no page fault.
+    pub fn has_events(&self) -> bool {
+        let kind = |index: usize| u32::from(self.get(index).0[0] as u8);
+        (0..Self::ROOM).any(|index| !matches!(kind(index), 0 | raw::UFFD_EVENT_PAGEFAULT))
     }
 
     /// Whether nothing came.

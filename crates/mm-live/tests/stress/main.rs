@@ -7,7 +7,7 @@
 //! when a thread stands still for 10 s.
 //!
 //! `PONTOON_STRESS_SECONDS` (default 10) says how long at least: it goes on until enough has happened. One test does it by
-//! copying, one with a kernel that is short of memory (`shortage`; `PONTOON_STRESS_SEED`), and one shows that losses
+//! copying, one with a kernel that is short of memory (`shortage`; `PONTOON_STRESS_SEED`), one while pages are brought home from outside, and one shows that losses
 //! would be seen. They run beside each other.
 #![allow(
     unsafe_code,
@@ -43,6 +43,9 @@ const ROLES: [&str; 14] = [
 /// What a run must have reached, however long it takes: moves each way, and addresses that changed their owner.
 const ENOUGH: u64 = 10_000;
 const ENOUGH_OWNERS: u64 = 200;
+const ENOUGH_RESCUED: u64 = 10_000;
+/// Between two rescues.
+const RESCUE_PAUSE: Duration = Duration::from_millis(15);
 
 /// One area that GPUs migrate: where it is now, and how long.
 struct Area {
@@ -94,11 +97,13 @@ struct Plan {
     /// Migrations copy while the program goes on writing.
     lossy: bool,
     short: Option<Arc<Short>>,
+    /// Pages are brought home from outside, while all goes on.
+    rescues: bool,
 }
 
 impl Plan {
     fn new(transport: Transport) -> Self {
-        Self { seconds: seconds(), transport, lossy: false, short: None }
+        Self { seconds: seconds(), transport, lossy: false, short: None, rescues: false }
     }
     fn config(&self) -> Config {
         Config { readers: Some(2), transport: self.transport, ..Config::default() }
@@ -312,6 +317,10 @@ fn play(stage: &Arc<Stage>) {
         })
         .collect();
     start_signals(stage.signal.start);
+    let rescuer = stage.plan.rescues.then(|| {
+        let stage = Arc::clone(stage);
+        std::thread::spawn(move || rescue(&stage))
+    });
     watch(stage, &threads);
     stage.stop.store(true, SeqCst);
     set_timer(0);
@@ -322,7 +331,16 @@ fn play(stage: &Arc<Stage>) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    threads.into_iter().for_each(|thread| thread.join().expect("a role ends well"));
+    threads.into_iter().chain(rescuer).for_each(|thread| thread.join().expect("a role ends well"));
+}
+
+/// What the process outside does when a debugger has stopped all others, at any moment of what they do.
+fn rescue(stage: &Stage) {
+    guard(stage);
+    while !stage.stop.load(SeqCst) {
+        std::thread::sleep(RESCUE_PAUSE);
+        stage.mm.bring_home_now();
+    }
 }
 
 /// Whether the run, which began then, has reached what it must. A loaded machine takes longer; only who stands still is at fault.
@@ -332,6 +350,7 @@ fn is_enough(stage: &Stage, begun: Instant) -> bool {
         return stage.counts.lost.load(SeqCst) > 0 || begun.elapsed() > STALL;
     }
     let owners = stage.counts.owners.load(SeqCst) >= ENOUGH_OWNERS || plan.transport == Transport::Copy;
+    let owners = owners && (!plan.rescues || stats.rescued >= ENOUGH_RESCUED);
     let moved = owners && stats.to_device >= ENOUGH && stats.to_system >= ENOUGH && stats.across > 0;
     moved && plan.short.as_ref().is_none_or(|short| short.refused.is_enough(plan.transport))
 }
@@ -425,6 +444,21 @@ fn judge(stage: &Stage) {
     let never = [stats.stranded, stats.unexpected, stats.stale, stats.conflicts, stats.orphaned];
     assert_eq!(never, [0; 5], "{stats:?}");
     assert!(mm.stop());
+}
+
+/// In a process of its own, because it leaves a world behind.
+#[test]
+#[ignore = "run by a test below, in a process of its own"]
+fn rescuing_world() {
+    let Some(stage) = run(Plan { rescues: true, ..Plan::new(Transport::Move) }) else { return };
+    judge(&stage);
+}
+
+/// Pages that are brought home from outside, at any moment of a migration, an access or a change.
+#[test]
+fn nothing_is_lost_when_pages_are_brought_home() {
+    let (good, text) = run_in_a_process("rescuing_world");
+    assert!(good, "{text}");
 }
 
 /// In a process of its own, because it leaves a world behind.

@@ -149,8 +149,8 @@ impl Device for Machine {
         self.live.descriptors()
     }
 
-    fn relieve(&self, seen: u64) -> u64 {
-        self.live.mm().relieve(seen)
+    fn relieve(&self, seen: u64, stopped: bool) -> u64 {
+        self.live.mm().relieve(seen, stopped)
     }
 
     fn fd_of_locks(&self) -> Option<i32> {

@@ -86,8 +86,9 @@ pub trait Device: Send + Sync {
     fn own_fds(&self) -> Vec<i32>;
     /// The one of them that has locks which say that this process lives.
     fn fd_of_locks(&self) -> Option<i32>;
-    /// From outside, now and then: answer for threads that a debugger has stopped. Takes and gives what it saw.
-    fn relieve(&self, seen: u64) -> u64;
+    /// From outside, now and then: answer for threads that a debugger has stopped, and where it has, bring home what others wait for.
+    /// Takes and gives what it saw.
+    fn relieve(&self, seen: u64, stopped: bool) -> u64;
     /// Counters of a GT.
     fn gt_stats(&self, gt: Gt) -> GtStats;
     /// They begin anew.
