@@ -185,7 +185,7 @@ impl Sim {
                 }
                 Found::Watched(by, miss) => self.miss(state, by, page, miss, touch)?,
                 Found::Hole(mapped) => {
-                    let first = state.first_touch(page, &mapped);
+                    let first = footprint::if_told(|| state.first_touch(page, &mapped));
                     state.populate(page, &mapped);
                     if let (Some(tables), false) = (first, reclaims) {
                         footprint::tell(&state, [StatePart::Block(page).written(), tables]);

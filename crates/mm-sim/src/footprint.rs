@@ -69,3 +69,8 @@ pub(crate) fn tell(state: &Locked<'_>, told: impl IntoIterator<Item = Told>) {
         sync::tell_each(state, [Told::Looks].into_iter().chain(told));
     }
 }
+
+/// What `told` gives, where somebody is told of it; nothing else needs it.
+pub(crate) fn if_told<T>(told: impl FnOnce() -> Option<T>) -> Option<T> {
+    if sync::is_told() { told() } else { None }
+}

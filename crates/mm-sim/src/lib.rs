@@ -46,6 +46,7 @@ mod memory;
 mod migrate;
 mod notifier;
 mod sim;
+mod slab;
 mod sorted;
 mod space;
 mod state;

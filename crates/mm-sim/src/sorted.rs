@@ -33,17 +33,19 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         if is_there(last) {
             return Ok(last);
         }
-        let found = if is_there(last + 1) { Ok(last + 1) } else { self.search(key) };
+        let found = match self.items.last() {
+            _ if is_there(last + 1) => Ok(last + 1),
+            Some((end, _)) if *end >= key => self.search(key),
+            _ => Err(self.items.len()),
+        };
         if let Ok(place) = found {
             self.last.set(place);
         }
         found
     }
+    #[inline(never)]
     fn search(&self, key: K) -> Result<usize, usize> {
-        match self.items.last() {
-            Some((last, _)) if *last >= key => self.items.binary_search_by(|(other, _)| other.cmp(&key)),
-            _ => Err(self.items.len()),
-        }
+        self.items.binary_search_by(|(other, _)| other.cmp(&key))
     }
     /// Where the last key stands that is not above `key`.
     #[inline]
@@ -51,7 +53,11 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         let last = self.last.get();
         let is_it = self.items.get(last).is_some_and(|(other, _)| *other <= key)
             && self.items.get(last + 1).is_none_or(|(next, _)| *next > key);
-        let found = if is_it { Some(last) } else { self.search(key).map_or_else(|place| place.checked_sub(1), Some) };
+        let found = match self.items.last() {
+            _ if is_it => Some(last),
+            Some((end, _)) if *end >= key => self.search(key).map_or_else(|place| place.checked_sub(1), Some),
+            _ => self.items.len().checked_sub(1),
+        };
         self.last.set(found.unwrap_or(last));
         found
     }
@@ -76,6 +82,7 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
         self.find(key).is_ok()
     }
     /// Puts a value at a key; gives what stood there.
+    #[inline]
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(key) {
             Ok(place) => Some(core::mem::replace(&mut self.items[place].1, value)),
@@ -97,11 +104,8 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         self.items.retain(|(_, value)| keep(value));
     }
-    /// Takes out everything.
-    pub(crate) fn clear(&mut self) {
-        self.items.clear();
-    }
     /// The value of the last key that is not above `key`.
+    #[inline]
     pub(crate) fn at_or_before(&self, key: K) -> Option<&V> {
         Some(&self.items[self.last_upto(key)?].1)
     }
@@ -131,10 +135,6 @@ impl<K: Ord + Copy, V> Sorted<K, V> {
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.items.iter().map(|(_, value)| value)
     }
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
-    }
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -163,7 +163,7 @@ mod tests {
                     assert_eq!(map.range(key..key + 7), in_range);
                 }
             }
-            assert_eq!(map.len(), model.len());
+            assert_eq!(map.iter().count(), model.len());
         }
         map.retain(|value| value % 2 == 0);
         model.retain(|_, value| *value % 2 == 0);

@@ -84,7 +84,7 @@ impl State {
             config,
             space: Space::default(),
             children: BTreeMap::new(),
-            frames: Frames::new(),
+            frames: Frames::default(),
             vram: Vram::default(),
             notifiers: Notifiers::default(),
             claims: Claims::default(),

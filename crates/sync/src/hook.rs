@@ -152,11 +152,13 @@ pub struct Holder {
 
 /// What drives a thread in the place of the system.
 pub(crate) trait Hook {
-    /// Takes a lock, whose tag this is.
-    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access);
+    /// Takes a lock, whose tag this is. True where its word is left to the caller: no task that the hook drives has it, so who takes it as a
+    /// live thread does waits for live threads at most.
+    #[must_use]
+    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access) -> bool;
     /// Takes a lock if it is free.
     fn try_acquire(&self, word: &dyn Word, access: Access) -> bool;
-    /// Gives a lock back. Never unwinds, so it can be called by a guard that is dropped.
+    /// A lock is given back: its word is left to the caller. Never unwinds, so it can be called by a guard that is dropped.
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access);
     /// Turns exclusive into shared access.
     fn downgrade(&self, word: &dyn Word, downgrade: &dyn Fn());

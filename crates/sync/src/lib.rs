@@ -37,6 +37,16 @@ macro_rules! checked {
     };
 }
 
+/// Under a hook that takes a lock altogether: returns. Live, and where it leaves the lock's word to the caller: nothing.
+macro_rules! checked_but_the_word {
+    (|$hook:ident| $taken:expr) => {
+        #[cfg(feature = "std")]
+        if crate::hook::with(|$hook| $taken) == Some(false) {
+            return;
+        }
+    };
+}
+
 pub mod atomic;
 mod counter;
 mod futex;
@@ -61,7 +71,7 @@ pub use lock::{
     RwLockWriteGuard,
 };
 #[cfg(feature = "std")]
-pub use point::{Told, tell, tell_each, tell_exclusive, tell_shared};
+pub use point::{Told, is_told, tell, tell_each, tell_exclusive, tell_shared};
 pub use point::{choose, point, unscheduled, yield_now};
 #[cfg(feature = "std")]
 pub use thread::{

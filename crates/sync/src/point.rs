@@ -50,6 +50,15 @@ pub fn tell_each<T: ?Sized>(guard: &crate::MutexGuard<'_, T>, told: impl IntoIte
     tell_of(|| crate::raw::mutex_of(guard), told);
 }
 
+/// Whether somebody listens, for who would have to look for what it tells.
+#[cfg(feature = "std")]
+#[inline]
+pub fn is_told() -> bool {
+    let mut is_told = false;
+    crate::hook::with_listener(|_| is_told = true);
+    is_told
+}
+
 /// The same of what is done under a reader-writer lock that is held shared.
 #[cfg(feature = "std")]
 #[inline]

@@ -46,6 +46,12 @@ impl Rank {
         (1 << self.0) & !1
     }
 
+    /// The least set of bits that [overtakes](Self::is_overtaken_by) it; `NONE` none does.
+    #[cfg(feature = "std")]
+    pub(crate) fn limit(self) -> u64 {
+        if self == Rank::NONE { u64::MAX } else { 1 << self.0 }
+    }
+
     /// The ranks of a set of bits, the lowest first.
     #[cfg(feature = "std")]
     pub(crate) fn of_bits(bits: u64) -> alloc::vec::Vec<Rank> {

@@ -22,6 +22,9 @@ use xe_spec::pte::{ENTRIES, TABLE_BYTES};
 /// Entries that are kept together.
 const PIECE: usize = 64;
 
+/// Tables that a pool takes memory for at first.
+const FIRST_TABLES: usize = 32;
+
 /// Pieces that a pool takes memory for at first.
 const FIRST_PIECES: usize = 32;
 
@@ -48,6 +51,9 @@ impl Written {
 
     fn piece_mut(&mut self, table: usize, n: usize) -> &mut Piece {
         if self.tables.len() <= table {
+            if self.tables.is_empty() {
+                self.tables.reserve(FIRST_TABLES);
+            }
             self.tables.resize(table + 1, Table::default());
         }
         let place = &mut self.tables[table].0[n];
@@ -161,6 +167,16 @@ impl Reader<'_> {
             Some((written, number)) => (index < ENTRIES).then(|| written.entry(number, index)),
             None => (index < ENTRIES).then(|| self.bus.table_entry(table, index)).flatten(),
         }
+    }
+
+    /// As many consecutive entries as `words` has room for, which are in one table and, where it is in a pool, were written together; false
+    /// where they are not to be had at once.
+    pub(crate) fn group(&mut self, table: Dpa, first: usize, words: &mut [u64]) -> bool {
+        let entries = first..first + words.len();
+        let Some((written, number)) = self.table(table, entries) else { return false };
+        let piece = written.piece(number, first / PIECE);
+        let found = piece.and_then(|piece| piece.get(first % PIECE..first % PIECE + words.len()));
+        found.map(|found| words.copy_from_slice(found)).is_some()
     }
 
     /// The next entry from `index` on, below `end`, that is not 0, and where it stands.

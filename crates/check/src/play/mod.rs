@@ -105,11 +105,11 @@ fn rest(how: &How) {
 fn phases(stage: &Arc<Stage>, how: &How, reached: &mut Reached) -> Result<(), Finding> {
     let mut model = Model::default();
     let mut outcome = Ok(());
-    for phase in &stage.script.phases {
+    for (number, phase) in stage.script.phases.iter().enumerate() {
         rest(how);
         (model, outcome) = match phase {
             Phase::Alone(steps) => alone(stage, &model, steps),
-            Phase::Together(threads) => together(stage, &model, threads),
+            Phase::Together(threads) => together(stage, &model, number, threads),
         };
         if outcome.is_err() {
             break;
@@ -136,11 +136,12 @@ fn alone(stage: &Stage, model: &Model, steps: &[Step]) -> (Model, Result<(), Fin
     (model.after_alone(hand.view.into_known()), done)
 }
 
-fn together(stage: &Arc<Stage>, model: &Model, threads: &[Thread]) -> (Model, Result<(), Finding>) {
+fn together(stage: &Arc<Stage>, model: &Model, phase: usize, threads: &[Thread]) -> (Model, Result<(), Finding>) {
     let shared = Arc::new((model.clone(), changes(&stage.script, threads)));
     let tools: Vec<_> = threads.iter().map(|thread| (stage.thread(), job::largest_desk(stage, thread))).collect();
     let started = threads.iter().zip(tools).enumerate();
-    let started: Vec<_> = started.map(|(n, (thread, tools))| start(stage, &shared, n, thread, tools)).collect();
+    let started: Vec<_> =
+        started.map(|(n, (thread, tools))| start(stage, &shared, (phase, n), thread.name, tools)).collect();
     let (mut all, mut outcome) = (Vec::new(), Ok(()));
     for (handle, ended) in started {
         handle.join();
@@ -166,14 +167,16 @@ type Ended = Shelf<Option<(words::Known, Result<(), Finding>)>>;
 fn start(
     stage: &Arc<Stage>,
     shared: &Arc<(Model, Changes)>,
-    position: usize,
-    thread: &Thread,
+    (phase, position): (usize, usize),
+    name: &'static str,
     (programs, desk): (Vec<Program>, Option<Desk>),
 ) -> (sync::JoinHandle, Arc<Ended>) {
     let ended = Arc::new(Ended::default());
-    let handle = sync::spawn(thread.name, {
-        let (stage, shared, thread, ended) = (stage.clone(), shared.clone(), thread.clone(), ended.clone());
+    let handle = sync::spawn(name, {
+        let (stage, shared, ended) = (stage.clone(), shared.clone(), ended.clone());
         move || {
+            let Phase::Together(threads) = &stage.script.phases[phase] else { return };
+            let thread = &threads[position];
             let mut hand = Hand::new(programs, thread.number, shared.0.view_of(&shared.1, position));
             hand.desk = desk;
             let steps = (0..thread.times).flat_map(|_| &thread.steps);

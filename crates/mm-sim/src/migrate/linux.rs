@@ -86,7 +86,7 @@ impl Sim {
     /// [`HostMm::commit`](hostmm::HostMm::commit).
     pub(crate) fn commit_claim(&self, migration: &mut Migration) {
         let Some(id) = migration.id else { return };
-        let (owner, end, wanted) = {
+        let (owner, end, mut wanted) = {
             let mut state = self.lock();
             let claim = state.claims.held(id);
             let parts = migration.parts.iter().filter(|part| part.carried());
@@ -102,15 +102,16 @@ impl Sim {
             .map(|first| MmEvent { range: HostRange::new(first.at, end), kind: EventKind::Migrate(owner) });
         let invalidation = event.map(|event| self.begin(event));
         let mut state = self.lock();
-        let told_of_holes = state.told_of_holes(holes());
-        for (index, page) in &wanted {
+        let told_of_holes = footprint::if_told(|| state.told_of_holes(holes()));
+        for (_, page) in &mut wanted {
             let hole = page.source.is_none();
-            let moved = page.to.is_some() && if hole { state.insert_page(page) } else { state.commits(page) };
-            if moved && !hole {
+            page.moved = page.to.is_some() && if hole { state.insert_page(page) } else { state.commits(page) };
+            if page.moved && !hole {
                 state.settle_destination(page);
             }
-            state.claims.held(id).pages[*index].moved = moved;
         }
+        let claim = state.claims.held(id);
+        wanted.iter().for_each(|(index, page)| claim.pages[*index].moved = page.moved);
         super::tell_moved(&mut state, id, migration);
         if let Some(told) = told_of_holes {
             let ended = invalidation.iter().flat_map(|invalidation| Self::counts(&state, invalidation));
@@ -125,7 +126,7 @@ impl Sim {
     pub(crate) fn finish_claim(&self, id: ClaimId) {
         let mut state = self.lock();
         let Some(claim) = state.claims.close(id) else { return };
-        let mut freed = Vec::new();
+        let mut freed = Vec::with_capacity(claim.pages.len());
         for page in &claim.pages {
             settle(&mut state, id, page, &mut freed);
         }

@@ -12,7 +12,7 @@ use crate::sorted::Sorted;
 use crate::state::State;
 use hostmm::{ClaimId, DevicePage, Migration, MmError, OwnerId, Part, Place, Toward};
 use sync::Told;
-use units::{HostFrame, HostRange, HostVa, Outcome, SZ_4K};
+use units::{HostFrame, HostRange, HostVa, Outcome};
 
 /// Pages that a migration takes room for at the first one: a block of 64K has as many.
 const ROOM: usize = 16;
@@ -31,8 +31,6 @@ pub(crate) enum Carry {
 pub(crate) struct ClaimPage {
     /// Where it is mapped (follows an mremap).
     pub(crate) at: HostVa,
-    /// Where it was mapped at the claim: how its part names it.
-    pub(crate) asked: HostVa,
     /// Where its bytes are; nowhere for a hole.
     pub(crate) source: Option<Place>,
     /// Whether the CPU could write it.
@@ -69,7 +67,7 @@ pub(crate) struct Claim {
     toward: Toward,
     /// Whether it holds the mmap lock for reading.
     pub(crate) holds_mmap: bool,
-    /// Page by the address that its part names.
+    /// Page by the address at which it was claimed: how its part names it.
     by_asked: Sorted<HostVa, usize>,
 }
 
@@ -121,15 +119,19 @@ impl Claims {
         if index == 0 {
             claim.pages.reserve_exact(ROOM);
         }
-        claim.pages.push(ClaimPage { at, asked: at, source, write, to, carry, moved: false });
+        claim.pages.push(ClaimPage { at, source, write, to, carry, moved: false });
     }
-    /// Sets the destination of a page.
-    pub(crate) fn aim(&mut self, id: ClaimId, index: usize, to: Place) {
-        self.held(id).pages[index].to = Some(to);
-        match to {
-            Place::Device(page) => self.by_page.insert(page, (id, index)),
-            Place::Host(frame) => self.by_destination.insert(frame, (id, index)),
-        };
+    /// Sets the destinations of pages: the first one goes to `first`, and the others follow.
+    pub(crate) fn aim(&mut self, id: ClaimId, indices: &[usize], first: Place) {
+        let aimed = (0..).map(|n| first.add(n)).zip(indices.iter().copied());
+        for (to, index) in aimed.clone() {
+            match to {
+                Place::Device(page) => self.by_page.insert(page, (id, index)),
+                Place::Host(frame) => self.by_destination.insert(frame, (id, index)),
+            };
+        }
+        let claim = self.held(id);
+        aimed.for_each(|(to, index)| claim.pages[index].to = Some(to));
     }
     /// Closes a migration.
     pub(crate) fn close(&mut self, id: ClaimId) -> Option<Claim> {
@@ -203,21 +205,22 @@ pub(crate) fn stage(state: &mut State, migration: &mut Migration) -> Result<(), 
     let parts = core::mem::take(&mut migration.parts);
     for part in parts {
         let indices: Vec<_> = state.claims.held(id).indices(&part).collect();
-        for (n, index) in indices.into_iter().enumerate() {
-            let page = state.claims.held(id).pages[index];
-            let to = match part.to_at(n) {
-                _ if to_system => Some(Place::Host(state.frames.alloc(crate::content::Content::default()))),
-                Some(Place::Device(dst)) => {
-                    assert!(state.vram.vacant(dst) && !state.claims.involves(dst), "{dst:?} is not an empty frame");
-                    Some(Place::Device(dst))
+        debug_assert_eq!(indices.len(), part.pages(), "a part names pages that were not collected");
+        let to = match part.to {
+            _ if to_system => Some(Place::Host(state.frames.alloc_each(part.pages()))),
+            Some(Place::Device(first)) => {
+                let vacant = |page| state.vram.vacant(page) && !state.claims.involves(page);
+                for page in (0..part.pages() as u64).map(|n| first.add(n)) {
+                    assert!(vacant(page), "{page:?} is not an empty frame");
                 }
-                Some(Place::Host(_)) | None => None,
-            };
-            if let Some(to) = to {
-                state.claims.aim(id, index, to);
+                part.to
             }
-            migration.add(Part { range: HostRange::sized(page.asked, SZ_4K), from: part.from_at(n), to, ..part });
+            Some(Place::Host(_)) | None => None,
+        };
+        if let Some(first) = to {
+            state.claims.aim(id, &indices, first);
         }
+        migration.add(Part { to, ..part });
     }
     Ok(())
 }
@@ -227,11 +230,13 @@ pub(crate) fn tell_moved(state: &mut State, id: ClaimId, migration: &mut Migrati
     let parts = core::mem::take(&mut migration.parts);
     for part in parts {
         let claim = state.claims.held(id);
-        for (n, index) in claim.indices(&part).enumerate() {
-            let page = claim.pages[index];
-            let outcome = if page.moved { part.outcome } else { Outcome::Failed };
-            let range = HostRange::sized(page.asked, SZ_4K);
-            migration.add(Part { range, from: part.from_at(n), to: part.to_at(n), outcome });
+        let moved = |index: usize| claim.pages[index].moved;
+        let (mut rest, mut indices) = (part, claim.indices(&part).peekable());
+        while let Some(index) = indices.next() {
+            let alike = core::iter::from_fn(|| indices.next_if(|next| moved(*next) == moved(index))).count();
+            let (run, behind) = rest.split_at(1 + alike);
+            migration.add(Part { outcome: if moved(index) { part.outcome } else { Outcome::Failed }, ..run });
+            rest = behind;
         }
     }
 }

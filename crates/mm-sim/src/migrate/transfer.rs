@@ -24,6 +24,7 @@ impl Sim {
     }
 
     /// Copies the bytes of a pair that nobody staged. A staged destination takes them all the same.
+    #[inline(never)]
     fn copy_page(&self, state: Locked<'_>, aimed: Option<(ClaimId, usize)>, src: Place, dst: Place) -> Outcome {
         drop(state);
         let mut bytes = [0; SZ_4K as usize];

@@ -39,7 +39,7 @@ impl RawMutex {
 
     #[inline]
     pub(crate) fn acquire(&self) {
-        checked!(|s| s.acquire(self, &self.tag, Access::Exclusive));
+        checked_but_the_word!(|s| s.acquire(self, &self.tag, Access::Exclusive));
         self.acquire_live();
     }
 
@@ -51,7 +51,8 @@ impl RawMutex {
 
     #[inline]
     pub(crate) fn release(&self) {
-        checked!(|s| s.release(self, &self.tag, Access::Exclusive));
+        #[cfg(feature = "std")]
+        crate::hook::with(|s| s.release(self, &self.tag, Access::Exclusive));
         self.release_live();
     }
 

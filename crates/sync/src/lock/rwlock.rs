@@ -41,7 +41,7 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn acquire_shared(&self) {
-        checked!(|s| s.acquire(self, &self.tag, Access::Shared));
+        checked_but_the_word!(|s| s.acquire(self, &self.tag, Access::Shared));
         self.acquire_shared_live();
     }
 
@@ -53,13 +53,14 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn release_shared(&self) {
-        checked!(|s| s.release(self, &self.tag, Access::Shared));
+        #[cfg(feature = "std")]
+        crate::hook::with(|s| s.release(self, &self.tag, Access::Shared));
         self.release_shared_live();
     }
 
     #[inline]
     pub(crate) fn acquire_exclusive(&self) {
-        checked!(|s| s.acquire(self, &self.tag, Access::Exclusive));
+        checked_but_the_word!(|s| s.acquire(self, &self.tag, Access::Exclusive));
         self.acquire_exclusive_live();
     }
 
@@ -71,7 +72,8 @@ impl RawRwLock {
 
     #[inline]
     pub(crate) fn release_exclusive(&self) {
-        checked!(|s| s.release(self, &self.tag, Access::Exclusive));
+        #[cfg(feature = "std")]
+        crate::hook::with(|s| s.release(self, &self.tag, Access::Exclusive));
         self.release_exclusive_live();
     }
 

@@ -5,7 +5,7 @@ use super::op::Op;
 use super::report::LOCK_ORDER;
 use super::schedule::Touch;
 use super::scheduler::{Mode, Scheduler};
-use super::state::Next;
+use super::state::{Next, lock_op};
 use super::task::{TaskId, Wait};
 use crate::hook::{Access, Body, Here, Holder, Hook, ObjectKind, OpKind, Queue, TaskKind, TaskRef, Told, Word};
 use crate::rank::Rank;
@@ -18,37 +18,15 @@ const YIELD_NS: u64 = 1_000;
 
 impl Hook for Scheduler<'_> {
     #[inline]
-    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access) {
-        if self.mode() == Mode::Quiet {
-            let object = self.state().lock(word);
-            return self.acquire_quietly(word, object, access);
-        }
-        let mut state = self.state();
-        let object = state.lock_with(word, tag);
-        let (kind, rank, admitted) = state.find(object, access);
-        let kind = match (kind, access) {
-            (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
-            (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
-            _ => OpKind::Lock,
-        };
-        if state.breaks_rank(rank) {
-            let (held, floor) = state.held_and_floor();
-            drop(state);
-            blame_rank(rank, held, floor);
-        }
-        let op = Op::new(kind, object);
-        if !admitted {
-            state.set_pending(op);
-            drop(state);
-            return self.acquire_held(word, object, access);
-        }
-        match state.come_to(op) {
-            Next::Stay if word.take(access) => state.taken(object, access),
-            next => {
-                drop(state);
-                self.acquire_later(word, object, access, next);
+    fn acquire(&self, word: &dyn Word, tag: &Tag, access: Access) -> bool {
+        if self.is_scheduling() {
+            let mut state = self.state();
+            let object = state.lock_with(word, tag);
+            if state.take_at_once(object, access) {
+                return true;
             }
         }
+        self.acquire_slowly(word, tag, access)
     }
 
     fn try_acquire(&self, word: &dyn Word, access: Access) -> bool {
@@ -69,12 +47,11 @@ impl Hook for Scheduler<'_> {
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access) {
         let mut state = self.state();
         let object = state.lock_with(word, tag);
-        if state.limits.unlock == UnlockRule::Point {
+        if state.minds_release && state.limits.unlock == UnlockRule::Point {
             drop(state);
             self.point_at_unlock(object);
             state = self.state();
         }
-        word.give_back(access);
         state.given_back(object, access);
     }
 
@@ -153,7 +130,7 @@ impl Hook for Scheduler<'_> {
         let condvar = self.notify_point(condvar);
         let mut state = self.state();
         if state.has_waiters() {
-            state.waiters(condvar).into_iter().for_each(|task| state.notify(condvar, task));
+            state.notify_all(condvar);
         }
     }
 
@@ -161,7 +138,7 @@ impl Hook for Scheduler<'_> {
         let mut state = self.state();
         if state.has_waiters() {
             let condvar = state.object(condvar, ObjectKind::Condvar);
-            state.waiters(condvar).into_iter().for_each(|task| state.notify(condvar, task));
+            state.notify_all(condvar);
         }
     }
 
@@ -279,6 +256,41 @@ impl Hook for Scheduler<'_> {
 }
 
 impl Scheduler<'_> {
+    /// The point before a lock for which something has to be decided, or said, or that a task of the run holds; true where its word is left
+    /// to the caller.
+    #[inline(never)]
+    fn acquire_slowly(&self, word: &dyn Word, tag: &Tag, access: Access) -> bool {
+        if self.mode() == Mode::Quiet {
+            let object = self.state().lock_with(word, tag);
+            self.acquire_quietly(word, object, access);
+            return false;
+        }
+        let mut state = self.state();
+        let object = state.lock_with(word, tag);
+        let (kind, rank, admitted) = state.find(object, access);
+        if state.breaks_rank(rank) {
+            let (held, floor) = state.held_and_floor();
+            drop(state);
+            blame_rank(rank, held, floor);
+        }
+        let op = Op::new(lock_op(kind, access), object);
+        if !admitted {
+            state.set_pending(op);
+            drop(state);
+            self.acquire_held(word, object, access);
+            return false;
+        }
+        match state.come_to(op) {
+            Next::Stay => state.taken(object, access),
+            next => {
+                drop(state);
+                self.acquire_later(word, object, access, next);
+                return false;
+            }
+        }
+        true
+    }
+
     /// The point before a lock is taken that tasks of this run hold, or hold up, and the wait for it.
     #[cold]
     fn acquire_held(&self, word: &dyn Word, object: u32, access: Access) {
@@ -293,12 +305,12 @@ impl Scheduler<'_> {
         self.take(word, object, access);
     }
 
-    /// Takes a lock that would have admitted the current task, had `next` not been decided, or did not live threads hold it.
+    /// Takes a lock that would have admitted the current task, had `next` not been decided.
     #[cold]
     fn acquire_later(&self, word: &dyn Word, object: u32, access: Access, next: Next) {
         let mut state = self.state();
         // Others may take it meanwhile.
-        if next != Next::Stay && !state.queues_up() {
+        if !state.queues_up() {
             state.set_wait(Wait::Lock { object, access }, true);
         }
         drop(state);
@@ -352,7 +364,7 @@ impl Scheduler<'_> {
     /// The current task has the lock.
     fn taken(&self, object: u32, access: Access) {
         let mut state = self.state();
-        let task = state.current;
+        let task = state.running();
         state.wake(task);
         state.taken(object, access);
     }

@@ -177,7 +177,7 @@ impl<'s> Scheduler<'s> {
     /// The current task has what it waited for.
     pub(super) fn settle(&self) {
         let mut state = self.state();
-        let task = state.current;
+        let task = state.running();
         state.wake(task);
     }
 
@@ -210,7 +210,7 @@ impl<'s> Scheduler<'s> {
         }
         state.current().unwinding = true;
         if !self.abandoned.replace(true) {
-            let (task, name) = (state.current, state.current().name);
+            let (task, name) = (state.running(), state.current().name);
             state.outcome = Some(Outcome::Panicked { task, name, message, location });
         }
         true
@@ -228,7 +228,7 @@ impl<'s> Scheduler<'s> {
 
     /// Lets a task run until it suspends itself or ends; gives the one that was decided on, if one was.
     fn run_task(&self, task: TaskId) -> Option<TaskId> {
-        self.state().current = task;
+        self.state().set_running(task);
         let mut fiber = self.fibers.borrow_mut()[task.index()].take()?;
         match fiber.resume() {
             Ran::Suspended => self.fibers.borrow_mut()[task.index()] = Some(fiber),
@@ -261,8 +261,8 @@ impl<'s> Scheduler<'s> {
         let state = self.state();
         let begun = |task: &TaskId| state.tasks[task.index()].unwinding;
         let to_begin = state.live.into_iter().find(|task| !begun(task));
-        let able = TaskSet(state.live.0 & state.runnable.0);
-        to_begin.or_else(|| able.after(state.current))
+        let able = TaskSet(state.live.0 & state.runnable().0);
+        to_begin.or_else(|| able.after(state.running()))
     }
 
     fn leak_fibers(&self) -> u32 {

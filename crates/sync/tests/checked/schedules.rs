@@ -195,3 +195,41 @@ fn who_goes_on_is_who_would_be_picked() {
         assert_eq!(under(&mut Pct::new(seed, 4, 60), scene), under(&mut asked, scene));
     }
 }
+
+/// That most points look at nothing changes no run, wherever it ends: where each step is written down, each is decided.
+#[test]
+fn what_is_passed_quickly_is_what_would_be_decided() {
+    fn scene() {
+        let shared = Arc::new((Mutex::new(0), Condvar::new(), sync::RwLock::new(0)));
+        let tasks = [0, 1, 2].map(|number| {
+            let shared = shared.clone();
+            spawn("both", move || {
+                let (count, changed, table) = &*shared;
+                for n in 0..8 {
+                    let (seen, chosen) = (*table.read(), sync::choose(3));
+                    *table.write() = seen + chosen;
+                    *count.lock() += 1;
+                    changed.notify_all();
+                    if n % 3 == number {
+                        sync::yield_now();
+                    }
+                }
+                let mut count = count.lock();
+                while *count < 20 {
+                    changed.wait(&mut count);
+                }
+            })
+        });
+        tasks.into_iter().for_each(sync::JoinHandle::join);
+    }
+    let mut ended = 0;
+    for seed in 0..200 {
+        let limits = Limits { steps: 40 + seed, ..Limits::default() };
+        let pct = |limits| run(&mut Pct::new(seed, 4, 60), limits, scene);
+        let decided = pct(Limits { trace: TraceRule::Steps, ..limits });
+        let quick = pct(limits);
+        ended += u32::from(quick.outcome.is_finding());
+        assert_eq!(quick, RunReport { trace: Vec::new(), ..decided });
+    }
+    assert!((50..200).contains(&ended), "{ended} of 200 runs end at their limit");
+}

@@ -13,7 +13,7 @@ use crate::tables::Reader;
 use units::{Dpa, GpuVa, SZ_4K, SZ_64K};
 use xe_spec::fault::{Access, FaultType};
 use xe_spec::platform::Platform;
-use xe_spec::pte::{Entry, Leaf};
+use xe_spec::pte::{Entry, Leaf, bits};
 
 const SHIFT_4K: u32 = 12;
 /// Entries that form one 64K page in a normal table.
@@ -138,8 +138,11 @@ fn small_leaf(
     }
     let first = index & !(GROUP - 1);
     let head = if leaf.null { 0 } else { leaf.addr.wrapping_sub((index - first) as u64 * SZ_4K) };
+    let mut words = [0; GROUP];
+    let is_whole = !leaf.null && tables.group(table, first, &mut words) && is_run(&words, index - first, head);
     let mut absent = false;
-    for at in first..first + GROUP {
+    // Nearly all groups are whole; of another one each entry says why not.
+    for at in first..if is_whole { first } else { first + GROUP } {
         let expected = if leaf.null { 0 } else { head.wrapping_add((at - first) as u64 * SZ_4K) };
         match Entry::decode(tables.entry(table, at).unwrap_or(0), 0) {
             Entry::Leaf(other) if other == (Leaf { addr: expected, ..leaf }) => {}
@@ -154,6 +157,12 @@ fn small_leaf(
         return Err(Refusal::malformed(0, Violation::BrokenGroup));
     }
     page(addr, SHIFT_64K, 0, Leaf { addr: head, ..leaf })
+}
+
+/// Whether all entries of a group are as that one, and lead to consecutive pages from `head` on.
+fn is_run(words: &[u64; GROUP], one: usize, head: u64) -> bool {
+    let alike = |word: u64| word & !bits::ADDR == words[one] & !bits::ADDR;
+    (0..).zip(words).all(|(n, word)| alike(*word) && word & bits::ADDR == head.wrapping_add(n * SZ_4K))
 }
 
 fn page(addr: GpuVa, shift: u32, level: u8, leaf: Leaf) -> Result<Page, Refusal> {

@@ -314,10 +314,12 @@ impl PageTable {
         let mut node = &mut self.root;
         while node.form != form {
             let (index, next) = (node.form.index_of(va), node.next_form(form));
-            let made = || pool.alloc().map(|table| Node::new(table, next)).ok_or(NoTable);
-            node.below(next).children.get_or_make(index, made)?;
-            if !node.leaves.contains(index) && !node.has_linked(index..index + 1) {
-                node.link(hw, index, next);
+            if !node.below(next).linked.contains(index) {
+                let made = || pool.alloc().map(|table| Node::new(table, next)).ok_or(NoTable);
+                node.below(next).children.get_or_make(index, made)?;
+                if !node.leaves.contains(index) && !node.has_linked(index..index + 1) {
+                    node.link(hw, index, next);
+                }
             }
             node = node.below(next).children.get_mut(index).ok_or(NoTable)?;
         }

@@ -46,12 +46,58 @@ impl State<'_> {
 
     #[inline(always)]
     fn decide_before(&mut self, op: Op) -> Next {
-        if self.plain && !self.is_out_of_steps() && (self.is_alone() || self.is_taken_again(op)) {
-            self.steps += 1;
-            self.record(op, self.current);
+        if self.quick > 0 && op.kind != OpKind::Yield {
+            self.pass_quickly(op);
             return Next::Stay;
         }
-        self.decide_among()
+        self.decide_slowly(op)
+    }
+
+    /// A point before `op` at which nothing has to be decided.
+    #[inline]
+    pub(in crate::sim) fn pass_quickly(&mut self, op: Op) {
+        self.quick -= 1;
+        self.steps += 1;
+        self.set_pending(op);
+        self.mark(op, self.current);
+    }
+
+    #[inline(never)]
+    fn decide_slowly(&mut self, op: Op) -> Next {
+        self.end_quick();
+        let next = if self.plain && !self.is_out_of_steps() && (self.is_alone() || self.is_taken_again(op)) {
+            self.steps += 1;
+            self.record(op, self.current);
+            Next::Stay
+        } else {
+            self.decide_among()
+        };
+        if next == Next::Stay && self.plain && self.limits.trace == TraceRule::Hash {
+            self.begin_quick();
+        }
+        next
+    }
+
+    /// The current task goes on, and will as long as nothing changes that a decision looks at.
+    fn begin_quick(&mut self) {
+        self.quick_is_left = !self.is_alone();
+        let holds = match self.quick_is_left {
+            true if self.asked == (self.runnable, self.current) => self.left,
+            true => 0,
+            false => u64::MAX,
+        };
+        self.quick = holds.min(self.limits.steps.saturating_sub(self.steps));
+        self.quick_from = self.quick;
+    }
+
+    /// What a decision looks at changes: the next point looks again.
+    pub(in crate::sim) fn end_quick(&mut self) {
+        let passed = self.quick_from - self.quick;
+        if self.quick_is_left {
+            self.left -= passed;
+            self.went_on += passed;
+        }
+        (self.quick, self.quick_from) = (0, 0);
     }
 
     /// Whether the current task can go on and nobody else can: nobody is asked then.
@@ -69,7 +115,6 @@ impl State<'_> {
         again
     }
 
-    #[inline(never)]
     fn decide_among(&mut self) -> Next {
         if self.is_out_of_steps() {
             let (task, name) = (self.current, self.current().name);
@@ -170,6 +215,7 @@ impl State<'_> {
 
     /// Chooses a number below `n` for the current task: a step, but not a switch.
     pub(in crate::sim) fn choose(&mut self, n: u32) -> u32 {
+        self.end_quick();
         self.steps += 1;
         let chosen = self.schedule.choose(self.steps, n).min(n - 1);
         if chosen != 0 {
@@ -179,10 +225,16 @@ impl State<'_> {
         chosen
     }
 
+    /// The mark that a decision leaves.
     #[inline]
-    fn record(&mut self, op: Op, then: TaskId) {
+    fn mark(&mut self, op: Op, then: TaskId) {
         let who = u64::from(self.current.0) << 8 | u64::from(then.0);
         self.mix(u64::from(op.object) << 32 | (op.kind as u64) << 16 | who);
+    }
+
+    #[inline]
+    fn record(&mut self, op: Op, then: TaskId) {
+        self.mark(op, then);
         if self.limits.trace == TraceRule::Steps {
             self.keep(Step { task: self.current, op, then });
         }

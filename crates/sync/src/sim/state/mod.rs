@@ -8,7 +8,7 @@ use super::op::Op;
 use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
 use super::schedule::{Deviation, Schedule, Touch};
 use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
-use super::{Limits, TimeRule};
+use super::{Limits, TimeRule, UnlockRule};
 use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
@@ -21,6 +21,10 @@ const START_NS: u64 = 1_000_000_000;
 struct Object {
     kind: ObjectKind,
     rank: Rank,
+    /// Its rank as a bit of those that a task holds.
+    rank_bit: u64,
+    /// Who holds any of these ranks, or a number above, may not wait for it.
+    rank_limit: u64,
     /// Who holds it alone.
     owner: Option<TaskId>,
     /// How many hold it shared.
@@ -40,6 +44,23 @@ impl Object {
                 Access::Exclusive => self.readers == 0,
             }
     }
+
+    /// A task has it.
+    fn hold(&mut self, task: TaskId, access: Access) {
+        match access {
+            Access::Exclusive => self.owner = Some(task),
+            Access::Shared => self.readers += 1,
+        }
+    }
+}
+
+/// The operation that takes such a lock.
+pub(super) const fn lock_op(kind: ObjectKind, access: Access) -> OpKind {
+    match (kind, access) {
+        (ObjectKind::RwLock, Access::Shared) => OpKind::Read,
+        (ObjectKind::RwLock, Access::Exclusive) => OpKind::Write,
+        _ => OpKind::Lock,
+    }
 }
 
 /// What the current task has to do after a decision.
@@ -57,6 +78,8 @@ pub(super) struct State<'s> {
     schedule: &'s mut dyn Schedule,
     /// Whether the schedule sees everything.
     watched: bool,
+    /// Whether anybody minds that a lock is given back, beside who waits for it.
+    pub(super) minds_release: bool,
     /// Whether it is asked only who of those that can run goes on.
     plain: bool,
     /// Who could run, and who was taken, when it was asked last.
@@ -65,8 +88,15 @@ pub(super) struct State<'s> {
     left: u64,
     /// How often it was.
     went_on: u64,
+    /// How many points may still pass without a look at who can run and who is taken: what was decided last holds as long as these
+    /// are the same.
+    quick: u64,
+    /// How many there were when it was decided.
+    quick_from: u64,
+    /// Whether each of them is one of `left`.
+    quick_is_left: bool,
     pub(super) limits: Limits,
-    pub(super) current: TaskId,
+    current: TaskId,
     pub(super) tasks: Vec<Task>,
     /// What each task does next.
     pending: [Op; MAX_TASKS],
@@ -75,7 +105,7 @@ pub(super) struct State<'s> {
     /// The lowest rank that each may take.
     floors: [Rank; MAX_TASKS],
     pub(super) live: TaskSet,
-    pub(super) runnable: TaskSet,
+    runnable: TaskSet,
     /// Live tasks with [`Wait::Lock`].
     locking: TaskSet,
     /// Live tasks with [`Wait::Notification`].
@@ -101,10 +131,14 @@ impl<'s> State<'s> {
         let watched = schedule.watches();
         Self {
             watched,
+            minds_release: watched || limits.unlock == UnlockRule::Point,
             plain: !watched && limits.time == TimeRule::WhenIdle,
             asked: (TaskSet::EMPTY, TaskId(0)),
             left: 0,
             went_on: 0,
+            quick: 0,
+            quick_from: 0,
+            quick_is_left: false,
             schedule,
             limits,
             current: TaskId(0),
@@ -154,7 +188,7 @@ impl<'s> State<'s> {
         self.pending[place] = Op::bare(OpKind::Start);
         (self.held_ranks[place], self.floors[place]) = (0, Rank::NONE);
         self.live.insert(task);
-        self.runnable.insert(task);
+        self.set_runnable(task, true);
         self.left = 0;
         self.workers += u32::from(kind == TaskKind::Worker);
         self.all_tasks.push(TaskInfo { task, name, kind });
@@ -167,7 +201,7 @@ impl<'s> State<'s> {
         let (task, serial) = (self.current, self.current().serial);
         self.wake(task);
         self.live.remove(task);
-        self.runnable.remove(task);
+        self.set_runnable(task, false);
         self.pending[task.index()] = Op::bare(OpKind::End);
         self.workers -= u32::from(self.current().kind == TaskKind::Worker);
         for joiner in self.live {
@@ -176,6 +210,31 @@ impl<'s> State<'s> {
             }
         }
         self.workers > 0
+    }
+
+    /// The task that runs.
+    #[inline]
+    pub(super) fn running(&self) -> TaskId {
+        self.current
+    }
+
+    /// That task runs from now on.
+    pub(super) fn set_running(&mut self, task: TaskId) {
+        self.end_quick();
+        self.current = task;
+    }
+
+    /// Tasks whose next operation can be done now.
+    pub(super) fn runnable(&self) -> TaskSet {
+        self.runnable
+    }
+
+    /// Whether a task can run, from now on.
+    fn set_runnable(&mut self, task: TaskId, can: bool) {
+        if self.runnable.contains(task) != can {
+            self.end_quick();
+            self.runnable.0 ^= 1 << task.0;
+        }
     }
 
     #[inline]
@@ -228,7 +287,7 @@ impl<'s> State<'s> {
             self.waiting.insert(task);
         }
         if !admitted {
-            self.runnable.remove(task);
+            self.set_runnable(task, false);
         }
     }
 
@@ -257,7 +316,7 @@ impl<'s> State<'s> {
         self.waits_for(task, Wait::Turn);
         self.waiting.remove(task);
         self.timed.remove(task);
-        self.runnable.insert(task);
+        self.set_runnable(task, true);
     }
 
     /// Ends the wait of a task that was notified, or whose time has come: on to the mutex, where there is one.
@@ -269,17 +328,30 @@ impl<'s> State<'s> {
             self.waits_for(task, Wait::Lock { object: mutex, access: Access::Exclusive });
             self.pending[task.index()] = Op::new(OpKind::Lock, mutex);
             if self.seen(mutex).owner.is_some() {
-                self.runnable.remove(task);
+                self.set_runnable(task, false);
             }
         }
     }
 
     /// The tasks that wait for a notification of that condition variable, who waits longest first.
     pub(super) fn waiters(&self, condvar: u32) -> Vec<TaskId> {
-        let waits_for_it = |task: &TaskId| matches!(self.tasks[task.index()].wait, Wait::Notification { condvar: other, .. } if other == condvar);
-        let mut waiters: Vec<TaskId> = self.waiting.into_iter().filter(waits_for_it).collect();
+        let mut waiters: Vec<TaskId> = self.waiting_for(condvar).collect();
         waiters.sort_by_key(|task| self.tasks[task.index()].waiting_since);
         waiters
+    }
+
+    fn waiting_for(&self, condvar: u32) -> impl Iterator<Item = TaskId> {
+        let waits_for_it = move |task: &TaskId| matches!(self.tasks[task.index()].wait, Wait::Notification { condvar: other, .. } if other == condvar);
+        self.waiting.into_iter().filter(waits_for_it)
+    }
+
+    /// Notifies all that wait for that condition variable, who waits longest first.
+    pub(super) fn notify_all(&mut self, condvar: u32) {
+        let longest =
+            |state: &Self| state.waiting_for(condvar).min_by_key(|task| state.tasks[task.index()].waiting_since);
+        while let Some(task) = longest(self) {
+            self.notify(condvar, task);
+        }
     }
 
     pub(super) fn notify(&mut self, condvar: u32, task: TaskId) {
@@ -342,7 +414,8 @@ impl<'s> State<'s> {
 
     #[cold]
     fn new_object(&mut self, tag: &Tag, kind: ObjectKind, rank: Rank) -> u32 {
-        self.objects.push(Object { kind, rank, owner: None, readers: 0, queued: 0, wanted: 0 });
+        let (rank_bit, rank_limit) = (rank.bit(), rank.limit());
+        self.objects.push(Object { kind, rank, rank_bit, rank_limit, owner: None, readers: 0, queued: 0, wanted: 0 });
         let number = self.objects.len() as u32;
         assert!(number <= Tag::MAX, "too many objects in one run");
         tag.set(self.epoch, number);
@@ -381,16 +454,35 @@ impl<'s> State<'s> {
         self.refresh(object);
     }
 
+    /// A point before a lock that the current task takes at once: nothing has to be decided, no task of the run holds it or holds it up,
+    /// and its rank is in order. False where one of these is not so, and nothing was done.
+    #[inline]
+    pub(super) fn take_at_once(&mut self, object: u32, access: Access) -> bool {
+        let slot = self.current.slot();
+        let held = &mut self.held_ranks[slot];
+        let wanted = &mut self.objects[object as usize - 1];
+        let is_in_order = wanted.rank >= self.floors[slot] && *held < wanted.rank_limit;
+        if self.quick == 0 || !is_in_order || !wanted.admits(access) {
+            return false;
+        }
+        let kind = lock_op(wanted.kind, access);
+        *held |= wanted.rank_bit;
+        wanted.hold(self.current, access);
+        let others = wanted.wanted > 0;
+        self.pass_quickly(Op::new(kind, object));
+        if others {
+            self.refresh(object);
+        }
+        true
+    }
+
     /// The current task, which waits for nothing, has taken a lock.
     #[inline]
     pub(super) fn taken(&mut self, object: u32, access: Access) {
         let task = self.current;
         let taken = self.of(object);
-        match access {
-            Access::Exclusive => taken.owner = Some(task),
-            Access::Shared => taken.readers += 1,
-        }
-        let (rank, wanted) = (taken.rank.bit(), taken.wanted);
+        taken.hold(task, access);
+        let (rank, wanted) = (taken.rank_bit, taken.wanted);
         self.held_ranks[task.slot()] |= rank;
         if wanted > 0 {
             self.refresh(object);
@@ -400,7 +492,7 @@ impl<'s> State<'s> {
     /// A lock was given back; by its owner, or by whoever the guard was sent to.
     #[inline]
     pub(super) fn given_back(&mut self, object: u32, access: Access) {
-        if self.watched {
+        if self.minds_release {
             self.touch(Touch::Released { object, shared: access == Access::Shared });
         }
         let given = self.of(object);
@@ -411,7 +503,7 @@ impl<'s> State<'s> {
                 None
             }
         };
-        let (rank, wanted) = (given.rank.bit(), given.wanted);
+        let (rank, wanted) = (given.rank_bit, given.wanted);
         self.held_ranks[holder.unwrap_or(self.current).slot()] &= !rank;
         if wanted > 0 {
             self.refresh(object);
@@ -427,11 +519,7 @@ impl<'s> State<'s> {
             if wanted != object {
                 continue;
             }
-            if if access == Access::Shared { shared } else { exclusive } {
-                self.runnable.insert(task);
-            } else {
-                self.runnable.remove(task);
-            }
+            self.set_runnable(task, if access == Access::Shared { shared } else { exclusive });
         }
     }
 
