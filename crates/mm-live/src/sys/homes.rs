@@ -13,7 +13,7 @@ use super::mem;
 use crate::books::MAX_PAGEMAPS;
 use crate::bounce::ALL_BUFFERS;
 use crate::kernel::Errno;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 use hostmm::{DevicePage, PagemapId};
 use units::{HostRange, HostVa, SZ_2M, SZ_4K, bytes_of};
 
@@ -41,9 +41,11 @@ impl Homes {
     /// Notes the pages of `pages` frames from `first` on: `home` and those behind it, or none.
     pub fn set(&self, first: DevicePage, pages: usize, home: Option<HostVa>) {
         for at in 0..pages {
-            let Some(word) = self.word(first.add(at as u64)) else { return };
-            word.store(home.map_or(0, |home| home.add(bytes_of(at)).0), Ordering::SeqCst);
+            let Some(word) = self.word(first.add(at as u64)) else { break };
+            word.store(home.map_or(0, |home| home.add(bytes_of(at)).0), Ordering::Relaxed);
         }
+        // One fence for all of them: 512 stores that order themselves cost more than a move of 2M.
+        fence(Ordering::SeqCst);
     }
 
     /// The page whose bytes the frame holds, if it holds any.
