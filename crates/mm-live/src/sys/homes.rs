@@ -40,9 +40,9 @@ impl Homes {
 
     /// Notes the pages of `pages` frames from `first` on: `home` and those behind it, or none.
     pub fn set(&self, first: DevicePage, pages: usize, home: Option<HostVa>) {
-        for at in 0..pages {
-            let Some(word) = self.word(first.add(at as u64)) else { break };
-            word.store(home.map_or(0, |home| home.add(bytes_of(at)).0), Ordering::Relaxed);
+        let (start, step) = home.map_or((0, 0), |home| (home.0, SZ_4K));
+        for (at, word) in (0..).zip(self.words(first, pages)) {
+            word.store(start + at * step, Ordering::Relaxed);
         }
         // One fence for all of them: 512 stores that order themselves cost more than a move of 2M.
         fence(Ordering::SeqCst);
@@ -50,7 +50,7 @@ impl Homes {
 
     /// The page whose bytes the frame holds, if it holds any.
     pub fn get(&self, page: DevicePage) -> Option<HostVa> {
-        let home = self.word(page)?.load(Ordering::SeqCst);
+        let home = self.words(page, 1).first()?.load(Ordering::SeqCst);
         (home != 0).then_some(HostVa(home))
     }
 
@@ -84,14 +84,17 @@ impl Homes {
         self.frames.get(id.index()).map_or(0, |frames| frames.load(Ordering::Acquire))
     }
 
-    fn word(&self, page: DevicePage) -> Option<&AtomicU64> {
-        let base = self.base.get(page.pagemap.index())?.load(Ordering::Acquire);
-        if base == 0 || page.frame >= self.frames(page.pagemap) {
-            return None;
+    /// The words of so many frames from `first` on, or of those that the pagemap has.
+    fn words(&self, first: DevicePage, pages: usize) -> &[AtomicU64] {
+        let base = self.base.get(first.pagemap.index()).map_or(0, |base| base.load(Ordering::Acquire));
+        let left = self.frames(first.pagemap).saturating_sub(first.frame);
+        if base == 0 || left == 0 {
+            return &[];
         }
-        // SAFETY: an aligned word of a mapping that is ours, zeroed by the kernel, that lives as long as `self`, and that nobody
+        let words = (base + 8 * first.frame) as *const AtomicU64;
+        // SAFETY: aligned words of a mapping that is ours, zeroed by the kernel, that lives as long as `self`, and that nobody
         // reaches but by these atomics.
-        Some(unsafe { AtomicU64::from_ptr((base + 8 * page.frame) as *mut u64) })
+        unsafe { core::slice::from_raw_parts(words, pages.min(left as usize)) }
     }
 }
 

@@ -16,8 +16,9 @@ use units::{HostRange, HostVa, SZ_2M, SZ_4K, SZ_64K};
 
 /// One may be pending still, two are raised, and the helpers of two that were read may be about to end.
 const EVENTS: usize = 5;
-/// How often it is looked for, and the pause between.
-const LOOKS: u32 = 500;
+/// How long it is looked for, and the pause between. A helper that is later has used up its event: where all are late nothing is raised
+/// any more until somebody reads. Two are waited for within a turn, for which readers wait a second.
+const PATIENCE_NS: u64 = 300_000_000;
 const PAUSE_NS: u64 = 20_000;
 
 #[derive(Debug, Default)]
@@ -41,15 +42,17 @@ impl Raised {
         access::write(page.start.0, &[1]).ok()?;
         linux.program().register(page, Watch::Missing).ok()?;
         start_helper(page, &self.helpers[event]).ok()?;
-        let mut byte = [1];
-        for _ in 0..LOOKS {
+        let (mut byte, end) = ([1], time::now_ns() + PATIENCE_NS);
+        loop {
             access::read(page.start.0, &mut byte).ok()?;
             if byte == [0] {
                 return Some(page);
             }
+            if time::now_ns() > end {
+                return None;
+            }
             time::sleep_ns(PAUSE_NS);
         }
-        None
     }
 
     /// Whether an event is of ours.
