@@ -110,6 +110,8 @@ impl Model {
         e.may(&[Errno::ENOMEM]);
         let Some(engines) = asked.pointed(Kind::EngineClassInstance, asked.get("instances"), count.min(9)) else {
             e.may(&[Errno::EFAULT, Errno::EINVAL, Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPERM]);
+            // Nor are the extensions looked at, of which there may be too many.
+            e.may(&[Errno::E2BIG, Errno::ENODEV]);
             return;
         };
         let Some(first) = engines.first() else { return };
