@@ -7,10 +7,8 @@
 //! run makes a choice behind its last deviation, each alternative begins another schedule. So each list of deviations is
 //! run once, and a finding has the fewest deviations that any schedule needs for it.
 
-use crate::explore::{Ran, Setting, bits, never_met};
+use crate::explore::{Met, Ran, Setting};
 use crate::finding::Finding;
-use crate::play::{Reached, reach};
-use crate::script::Script;
 use std::collections::{BTreeMap, VecDeque};
 use sync::sim::{Decision, Deviation, Outcome, Reduced, Replay, Schedule, Taken, TaskId, TimeRule};
 
@@ -27,25 +25,6 @@ pub struct Exhausted {
     pub met: Met,
     /// The first finding, and its schedule.
     pub failure: Option<(Finding, Vec<Deviation>)>,
-}
-
-/// What some run met of what a scene has go wrong, and is there for.
-#[derive(Clone, Debug, Default)]
-pub struct Met {
-    injections: u64,
-    moments: reach::Moments,
-}
-
-impl Met {
-    fn note(&mut self, reached: &Reached) {
-        self.injections |= bits(&reached.met);
-        self.moments.iter_mut().zip(&reached.moments).for_each(|(all, came)| *all += came);
-    }
-
-    /// What no run met, in words; nothing where the scene has nothing of the kind.
-    pub fn never(&self, script: &Script) -> Vec<String> {
-        never_met(script, self.injections, &self.moments)
-    }
 }
 
 /// What was run of all classes of schedules.
@@ -146,6 +125,7 @@ mod tests {
     use super::*;
     use crate::plan::Explore;
     use crate::scenes;
+    use crate::script::Script;
     use machine::checked::Manner;
     use std::sync::Arc;
 

@@ -93,16 +93,14 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     // By number of seed, scene and manner.
     let lowest = AtomicU64::new(u64::MAX);
     let (runs, stale_binds, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    // A bit for each injection of a script.
-    let met: Vec<AtomicU64> = search.scripts.iter().map(|_| AtomicU64::new(0)).collect();
-    let moments: Vec<[AtomicU64; reach::MOMENTS.len()]> = search.scripts.iter().map(|_| Default::default()).collect();
+    let mut met = vec![Met::default(); search.scripts.len()];
     let (send, caught) = mpsc::channel();
     let settings = settings(search);
     let per_seed = settings.len() as u64;
     std::thread::scope(|scope| {
-        for first in 0..THREADS {
+        let threads = (0..THREADS).map(|first| {
             let (send, lowest, runs, stale_binds, settings) = (send.clone(), &lowest, &runs, &stale_binds, &settings);
-            let (ended, met, moments) = (&ended, &met, &moments);
+            let (ended, mut met) = (&ended, met.clone());
             scope.spawn(move || {
                 let all = (search.seeds.end - search.seeds.start).saturating_mul(per_seed);
                 for number in (first..all).step_by(THREADS as usize) {
@@ -112,21 +110,24 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
                     let seed = search.seeds.start + number / per_seed;
                     let setting = (number % per_seed) as usize;
                     let ran = settings[setting].run_seed(seed);
-                    let script = setting / search.manners.len();
-                    met[script].fetch_or(bits(&ran.reached.met), Ordering::Relaxed);
-                    count(&moments[script], &ran.reached.moments);
+                    met[setting / search.manners.len()].note(&ran.reached);
                     let so_far = runs.fetch_add(1, Ordering::Relaxed) + 1;
                     stale_binds.fetch_add(ran.reached.stale_binds, Ordering::Relaxed);
                     if ran.finding.is_some() {
                         lowest.fetch_min(number, Ordering::Relaxed);
                         let _ = send.send((number, ran));
-                        return;
+                        break;
                     }
                     if !goes_on(so_far) {
                         ended.store(true, Ordering::Relaxed);
                     }
                 }
-            });
+                met
+            })
+        });
+        for thread in threads.collect::<Vec<_>>() {
+            let of_thread = thread.join().expect("a run that panics is a finding");
+            met.iter_mut().zip(of_thread).for_each(|(met, more)| met.add(&more));
         }
     });
     drop(send);
@@ -135,28 +136,42 @@ pub fn search_while(search: &Search, goes_on: &(dyn Fn(u64) -> bool + std::marke
     });
     let reached = Reached { stale_binds: stale_binds.into_inner(), ..Reached::default() };
     let (runs, ended) = (runs.into_inner(), ended.into_inner());
-    let moments: Vec<reach::Moments> = moments.into_iter().map(|moments| moments.map(AtomicU64::into_inner)).collect();
-    let met = search.scripts.iter().zip(met.into_iter().zip(&moments)).filter(|_| caught.is_none() && runs > 0);
-    let never_met = met.flat_map(|(script, (met, moments))| never_met(script, met.into_inner(), moments)).collect();
+    let all = search.scripts.iter().zip(&met).filter(|_| caught.is_none() && runs > 0);
+    let never_met = all.flat_map(|(script, met)| met.never(script)).collect();
+    let moments = met.iter().map(|met| met.moments).collect();
     Found { runs, reached, moments, never_met, caught, ended }
 }
 
-/// One more run, in which these moments came so often.
-fn count(runs: &[AtomicU64], came: &reach::Moments) {
-    runs.iter().zip(came).for_each(|(runs, came)| _ = runs.fetch_add(u64::from(*came > 0), Ordering::Relaxed));
+/// What runs of a scene met of what it has go wrong, and is there for.
+#[derive(Clone, Debug, Default)]
+pub struct Met {
+    /// A bit for each injection of the scene.
+    injections: u64,
+    /// In how many runs each moment came.
+    moments: reach::Moments,
 }
 
-pub(crate) fn bits(flags: &[bool]) -> u64 {
-    (0..u64::BITS).zip(flags).fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n)
-}
+impl Met {
+    /// One more run.
+    pub(crate) fn note(&mut self, reached: &Reached) {
+        let injections = (0..u64::BITS).zip(&reached.met).fold(0, |bits, (n, is_met)| bits | u64::from(*is_met) << n);
+        self.add(&Self { injections, moments: reached.moments.map(|came| u64::from(came > 0)) });
+    }
 
-/// Injections of a scene without a bit, and moments that never came, in words.
-pub(crate) fn never_met(script: &Script, met: u64, moments: &reach::Moments) -> Vec<String> {
-    let injections = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| met >> n & 1 == 0);
-    let injections = injections.map(|(_, (what, number))| format!("inject {} {number}", what.name()));
-    let moments = script.meets.iter().filter(|number| moments[**number] == 0);
-    let moments = moments.map(|number| format!("meets {}", reach::MOMENTS[*number].0));
-    injections.chain(moments).map(|what| format!("{what} of scene {}", script.name)).collect()
+    /// The runs of another one, too.
+    fn add(&mut self, other: &Self) {
+        self.injections |= other.injections;
+        self.moments.iter_mut().zip(&other.moments).for_each(|(runs, more)| *runs += more);
+    }
+
+    /// What no run met, in words; nothing where the scene has nothing of the kind.
+    pub fn never(&self, script: &Script) -> Vec<String> {
+        let injections = (0..u64::BITS).zip(&script.injections).filter(|(n, _)| self.injections >> n & 1 == 0);
+        let injections = injections.map(|(_, (what, number))| format!("inject {} {number}", what.name()));
+        let moments = script.meets.iter().filter(|number| self.moments[**number] == 0);
+        let moments = moments.map(|number| format!("meets {}", reach::MOMENTS[*number].0));
+        injections.chain(moments).map(|what| format!("{what} of scene {}", script.name)).collect()
+    }
 }
 
 /// A scene with what is fixed for all of its runs.

@@ -26,7 +26,7 @@ pub fn sequence(seed: u64) -> Sequence {
 
 /// The sequence of a seed, for one or two of a device.
 pub fn sequence_on(device: Device, devices: u8, seed: u64) -> Sequence {
-    let mut maker = Maker { rng: Rng::new(seed ^ 0x5eed_f022), device, devices, ..Maker::default() };
+    let mut maker = Maker::new(device, devices, seed);
     let mut steps = maker.beginning();
     if devices > 1 {
         steps.push(maker.export(1));
@@ -68,14 +68,13 @@ struct Taken {
     syncobjs: u64,
 }
 
-impl Default for Maker {
-    fn default() -> Self {
-        let (taken, others) = Default::default();
-        Self { rng: Rng::new(0), device: Device::default(), devices: 1, at: 0, taken, others, fds: 0, value: 0 }
-    }
-}
-
 impl Maker {
+    fn new(device: Device, devices: u8, seed: u64) -> Self {
+        let rng = Rng::new(seed ^ 0x5eed_f022);
+        let (taken, others) = (Taken::default(), Taken::default());
+        Self { rng, device, devices, at: 0, taken, others, fds: 0, value: 0 }
+    }
+
     /// From now on ioctls are for the other device.
     fn turn(&mut self) {
         self.at ^= 1;

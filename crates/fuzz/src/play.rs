@@ -194,14 +194,14 @@ impl World {
         let mut desk = vec![0; DESK_BYTES];
         let _ = self.checked.sim.load(DESK.start, &mut desk);
         let done = match ioctl.file() {
-            Some(file) => match self.files.get(file) {
-                Some(file) => file.ioctl_for(&self.desk, ioctl.request, at),
-                None => Err(Errno::EBADF),
-            },
-            None => match self.desk_passed(ioctl.on) {
-                Some(passed) => self.files[0].ioctl_on(&passed, &self.desk, ioctl.request, at),
-                None => Err(Errno::EBADF),
-            },
+            Some(file) => {
+                let file = self.files.get(file).ok_or(Errno::EBADF);
+                file.and_then(|file| file.ioctl_for(&self.desk, ioctl.request, at))
+            }
+            None => {
+                let passed = self.desk_passed(ioctl.on).ok_or(Errno::EBADF);
+                passed.and_then(|passed| self.files[0].ioctl_on(&passed, &self.desk, ioctl.request, at))
+            }
         };
         let mut out = vec![0; ioctl.arg.len()];
         let _ = self.checked.sim.load(at, &mut out);

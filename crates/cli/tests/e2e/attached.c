@@ -4,15 +4,12 @@
  * status 2: it may not attach.
  */
 #define _GNU_SOURCE
-#include "gpu.h"
-#include <dirent.h>
+#include "attach.h"
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 
-enum { BYTES = 1 << 20, MOST = 64, TIMES = 8, PATIENCE_S = 15 };
+enum { BYTES = 1 << 20 };
 
 static _Atomic int stop;
 static char *block;
@@ -33,34 +30,6 @@ static void *works(void *gpu) {
     return NULL;
 }
 
-/* The thread that did not stop must not stop once it could. */
-static void too_late(int unused) {
-    (void)unused;
-    kill(getppid(), SIGCONT);
-    _exit(3);
-}
-
-/* Attaches to all, and lets them go. Ends this process where one does not stop. */
-static int attach(int process) {
-    char path[64];
-    int threads[MOST], count = 0;
-    snprintf(path, sizeof path, "/proc/%d/task", process);
-    DIR *tasks = opendir(path);
-    alarm(PATIENCE_S);
-    for (struct dirent *task; tasks && (task = readdir(tasks)) && count < MOST;)
-        if ((threads[count] = atoi(task->d_name))) {
-            if (!ptrace(PTRACE_ATTACH, threads[count], 0, 0) && waitpid(threads[count], NULL, __WALL) > 0)
-                count++;
-            else if (errno != ESRCH) /* it has ended */
-                return errno == EPERM ? 2 : 3;
-        }
-    alarm(0);
-    closedir(tasks);
-    while (count)
-        ptrace(PTRACE_DETACH, threads[--count], 0, 0);
-    return 0;
-}
-
 int main(void) {
     struct gpu gpu;
     pthread_t dropper, worker;
@@ -72,16 +41,8 @@ int main(void) {
     block = (char *)(((uintptr_t)room + BYTES - 1) & ~(uintptr_t)(BYTES - 1));
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     pid_t child = fork();
-    if (child == 0) {
-        signal(SIGALRM, too_late);
-        for (int time = 0; time < TIMES; time++) {
-            usleep(50000 + 7000 * time);
-            int result = attach(process);
-            if (result)
-                _exit(result);
-        }
-        _exit(0);
-    }
+    if (child == 0)
+        _exit(attach_often(process, EACH_ALONE));
     pthread_create(&dropper, NULL, drops, NULL);
     pthread_create(&worker, NULL, works, &gpu);
     waitpid(child, &status, 0);

@@ -5,16 +5,13 @@
  * seconds. Exit status 2: it may not attach.
  */
 #define _GNU_SOURCE
-#include "gpu.h"
-#include <dirent.h>
+#include "attach.h"
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <time.h>
 
-enum { BYTES = 1 << 20, MOST = 64, TIMES = 8, PATIENCE_S = 20 };
+enum { BYTES = 1 << 20 };
 enum { STORED, ADDED, KEPT, WORDS = 1024 };
 
 static _Atomic int stop;
@@ -39,48 +36,6 @@ static void *works(void *gpu) {
             die("run");
     }
     return NULL;
-}
-
-/* The thread that did not stop must not stop once it could. */
-static void too_late(int unused) {
-    (void)unused;
-    kill(getppid(), SIGCONT);
-    _exit(3);
-}
-
-/* Attaches to all, and lets them go. Ends this process where one does not stop. */
-static int attach(int process) {
-    char path[64];
-    int threads[MOST], count = 0;
-    snprintf(path, sizeof path, "/proc/%d/task", process);
-    DIR *tasks = opendir(path);
-    alarm(PATIENCE_S);
-    for (struct dirent *task; tasks && (task = readdir(tasks)) && count < MOST;)
-        if ((threads[count] = atoi(task->d_name))) {
-            if (!ptrace(PTRACE_ATTACH, threads[count], 0, 0))
-                count++;
-            else if (errno != ESRCH) /* it has ended */
-                return errno == EPERM ? 2 : 3;
-        }
-    /* As gdb does it: all are asked to stop before the first is waited for. */
-    for (int i = 0; i < count; i++)
-        waitpid(threads[i], NULL, __WALL);
-    alarm(0);
-    closedir(tasks);
-    while (count)
-        ptrace(PTRACE_DETACH, threads[--count], 0, 0);
-    return 0;
-}
-
-static int debug(int process) {
-    signal(SIGALRM, too_late);
-    for (int time = 0; time < TIMES; time++) {
-        usleep(50000 + 7000 * time);
-        int result = attach(process);
-        if (result)
-            return result;
-    }
-    return 0;
 }
 
 /* Each store of the device and each addition of the CPU is there, and nothing else has changed. */
@@ -112,7 +67,7 @@ int main(int argc, char **argv) {
     time_t end = argc > 1 ? time(NULL) + atoi(argv[1]) : 0;
     pid_t child = argc > 1 ? -1 : fork();
     if (child == 0)
-        _exit(debug(process));
+        _exit(attach_often(process, ALL_AT_ONCE));
     pthread_create(&threads[0], NULL, writes, "first");
     pthread_create(&threads[1], NULL, writes, "second");
     pthread_create(&threads[2], NULL, works, &gpu);

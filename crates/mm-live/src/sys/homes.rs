@@ -70,9 +70,10 @@ impl Homes {
     /// The first frames from `page` on, in its pagemap, that have a run of pages: the first one, its page, and how many; none of them
     /// goes across a boundary of 2M, here or there.
     pub fn run(&self, page: DevicePage) -> Option<(DevicePage, HostVa, usize)> {
-        let left = self.frames(page.pagemap).saturating_sub(page.frame);
-        let (skipped, home) = (0..left).find_map(|at| Some((at, self.get(page.add(at))?)))?;
-        let first = page.add(skipped);
+        let words = self.words(page, usize::MAX);
+        let skipped = words.iter().position(|word| word.load(Ordering::SeqCst) != 0)?;
+        let first = page.add(skipped as u64);
+        let home = self.get(first)?;
         let slot = SZ_2M / SZ_4K;
         let most = (slot - first.frame % slot).min(slot - home.page_number() % slot);
         let follows = |at: &u64| self.get(first.add(*at)) == Some(home.add(bytes_of(*at as usize)));

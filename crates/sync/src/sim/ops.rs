@@ -47,7 +47,7 @@ impl Hook for Scheduler<'_> {
     fn release(&self, word: &dyn Word, tag: &Tag, access: Access) {
         let mut state = self.state();
         let object = state.lock_with(word, tag);
-        if state.minds_release && state.limits.unlock == UnlockRule::Point {
+        if state.limits.unlock == UnlockRule::Point {
             drop(state);
             self.point_at_unlock(object);
             state = self.state();

@@ -139,24 +139,28 @@ fn small_leaf(
     let first = index & !(GROUP - 1);
     let head = if leaf.null { 0 } else { leaf.addr.wrapping_sub((index - first) as u64 * SZ_4K) };
     let mut words = [0; GROUP];
-    let is_whole = !leaf.null && tables.group(table, first, &mut words) && is_run(&words, index - first, head);
-    let mut absent = false;
     // Nearly all groups are whole; of another one each entry says why not.
-    for at in first..if is_whole { first } else { first + GROUP } {
-        let expected = if leaf.null { 0 } else { head.wrapping_add((at - first) as u64 * SZ_4K) };
+    if leaf.null || !tables.group(table, first, &mut words) || !is_run(&words, index - first, head) {
+        look_at_each(tables, table, first, Leaf { addr: head, ..leaf })?;
+    }
+    if head & (SZ_64K - 1) != 0 {
+        return Err(Refusal::malformed(0, Violation::BrokenGroup));
+    }
+    page(addr, SHIFT_64K, 0, Leaf { addr: head, ..leaf })
+}
+
+/// Refuses a group whose entries are not all as `leaf`, each with the page behind the one before; absent ones may be on their way.
+fn look_at_each(tables: &mut Reader<'_>, table: Dpa, first: usize, leaf: Leaf) -> Result<(), Refusal> {
+    let mut absent = false;
+    for at in first..first + GROUP {
+        let expected = if leaf.null { 0 } else { leaf.addr.wrapping_add((at - first) as u64 * SZ_4K) };
         match Entry::decode(tables.entry(table, at).unwrap_or(0), 0) {
             Entry::Leaf(other) if other == (Leaf { addr: expected, ..leaf }) => {}
             Entry::Absent => absent = true,
             _ => return Err(Refusal::malformed(0, Violation::BrokenGroup)),
         }
     }
-    if absent {
-        return Err(Refusal::plain(FaultType::NotPresent, 0));
-    }
-    if head & (SZ_64K - 1) != 0 {
-        return Err(Refusal::malformed(0, Violation::BrokenGroup));
-    }
-    page(addr, SHIFT_64K, 0, Leaf { addr: head, ..leaf })
+    if absent { Err(Refusal::plain(FaultType::NotPresent, 0)) } else { Ok(()) }
 }
 
 /// Whether all entries of a group are as that one, and lead to consecutive pages from `head` on.

@@ -8,7 +8,7 @@ use super::op::Op;
 use super::report::{Blocked, BlockedOn, Outcome, Step, TaskInfo};
 use super::schedule::{Deviation, Schedule, Touch};
 use super::task::{MAX_TASKS, Task, TaskId, TaskSet, Wait};
-use super::{Limits, TimeRule, UnlockRule};
+use super::{Limits, TimeRule};
 use crate::hook::{Access, ObjectKind, OpKind, Queue, TaskKind, Word};
 use crate::rank::Rank;
 use crate::tag::Tag;
@@ -78,8 +78,6 @@ pub(super) struct State<'s> {
     schedule: &'s mut dyn Schedule,
     /// Whether the schedule sees everything.
     watched: bool,
-    /// Whether anybody minds that a lock is given back, beside who waits for it.
-    pub(super) minds_release: bool,
     /// Whether it is asked only who of those that can run goes on.
     plain: bool,
     /// Who could run, and who was taken, when it was asked last.
@@ -131,7 +129,6 @@ impl<'s> State<'s> {
         let watched = schedule.watches();
         Self {
             watched,
-            minds_release: watched || limits.unlock == UnlockRule::Point,
             plain: !watched && limits.time == TimeRule::WhenIdle,
             asked: (TaskSet::EMPTY, TaskId(0)),
             left: 0,
@@ -492,7 +489,7 @@ impl<'s> State<'s> {
     /// A lock was given back; by its owner, or by whoever the guard was sent to.
     #[inline]
     pub(super) fn given_back(&mut self, object: u32, access: Access) {
-        if self.minds_release {
+        if self.watched {
             self.touch(Touch::Released { object, shared: access == Access::Shared });
         }
         let given = self.of(object);
