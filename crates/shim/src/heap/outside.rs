@@ -14,7 +14,8 @@ use units::HostRange;
 
 /// What it runs: the thread whose control block it uses is given. It must not return before it is done with this process' memory.
 ///
-/// Where it goes on when the program has ended, it must not allocate: a thread that ended inside the heap holds its lock for ever.
+/// A thread of the program that ended inside the heap holds its lock for ever: a body that goes on then allocates nothing, or has an alarm
+/// that ends it.
 pub type Outside = fn(u32);
 
 /// What the two processes are given. It lies on the stack of the thread that sleeps.
