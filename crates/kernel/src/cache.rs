@@ -3,12 +3,12 @@
 //! An entry is made whole or not at all: what was begun and not finished is removed, whatever ended it. One process at a time has
 //! an entry; another waits for it. What is made for a variant (a runner, glue) is a folder of its own; old ones are forgotten.
 
-use crate::manifest::modified;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 /// After FNV-1a: names cache entries, protects nothing.
 pub(crate) struct Hash(u64);
@@ -38,6 +38,11 @@ impl Hash {
     pub(crate) fn text(&self) -> String {
         format!("{:016x}", self.0)
     }
+}
+
+/// When a file was written to.
+pub(crate) fn modified(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|about| about.modified()).ok()
 }
 
 /// The cache folder: `PONTOON_KERNEL_CACHE`, or `pontoon/kernel` in the user's own.

@@ -3,7 +3,7 @@
 //! Key types: [`Manifest`].
 
 use crate::build::listed;
-use crate::cache::Hash;
+use crate::cache::{Hash, modified};
 use crate::config;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,11 +67,6 @@ impl Manifest {
 
 fn newer(file: &Path, than: Option<SystemTime>) -> bool {
     modified(file).is_some_and(|time| than.is_some_and(|than| time > than))
-}
-
-/// When a file was written to.
-pub(crate) fn modified(file: &Path) -> Option<SystemTime> {
-    file.metadata().and_then(|about| about.modified()).ok()
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! A tree being worked on: built once, linked once, and again for each state of a series of patches.
 
 use crate::build::{Make, Saved, dependencies};
-use crate::cache::{Entry, Hash, folder, outside};
+use crate::cache::{Entry, Hash, folder, modified, outside};
 use crate::command::{Interrupt, explain_full, run};
 use crate::kit::{Kit, source_of};
 use crate::library::Library;
 use crate::link::{Linked, link};
-use crate::manifest::{Manifest, modified};
+use crate::manifest::Manifest;
 use crate::overlay::{Overlay, Patched};
 use crate::series::Patch;
 use crate::tools::Tools;
