@@ -18,6 +18,8 @@ use std::time::SystemTime;
 mod content;
 #[path = "standin/json.rs"]
 mod json;
+#[path = "standin/killed.rs"]
+mod killed;
 #[path = "standin/patches.rs"]
 mod patches;
 

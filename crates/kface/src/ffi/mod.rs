@@ -367,6 +367,7 @@ extern "C" fn kface_main(half: *const CHalf) -> c_int {
     // SAFETY: C passes what it hands over, filled in.
     let half = *C_HALF.get_or_init(|| unsafe { *half });
     let arguments: Vec<String> = std::env::args().collect();
+    runs::end_with_parent();
     catch_refusals();
     let Some(scene) = arguments.get(1) else {
         for index in 0.. {

@@ -78,6 +78,13 @@ pub(crate) enum Ended {
     By(c_int),
 }
 
+/// From here on this process is killed where the thread that made it ends: whoever plays seeds waits for them in that thread, and where it is
+/// killed itself nobody else would end them.
+pub(crate) fn end_with_parent() {
+    // SAFETY: it takes a number, and touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
 /// Makes a copy of this process: `None` in the copy; here, how it ended. A system that is short of something is asked again.
 pub(crate) fn copy() -> Option<Ended> {
     // SAFETY: this process has one thread, so the copy is whole.
@@ -90,9 +97,7 @@ pub(crate) fn copy() -> Option<Ended> {
     let mut forks = std::iter::once(fork()).chain((0..PAUSES).map(again));
     match forks.find(|made| *made >= 0).unwrap_or(-1) {
         0 => {
-            // Who ends the first process ends its copy, which nobody else would.
-            // SAFETY: it takes a number, and touches no memory.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            end_with_parent();
             None
         }
         -1 => super::give_up(&format!("the system makes no process: {}", std::io::Error::last_os_error())),
