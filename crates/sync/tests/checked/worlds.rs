@@ -11,20 +11,26 @@ use sync::sim::Outcome;
 fn runs_on_several_threads_beside_live_threads() {
     let live = Arc::new((Mutex::new(0u64), AtomicU64::new(0)));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // On a busy machine the checkers could be through before the others begin.
+    let begun = Arc::new(std::sync::Barrier::new(3));
     let crowd: Vec<_> = (0..2)
         .map(|_| {
-            let (live, stop) = (live.clone(), stop.clone());
+            let (live, stop, begun) = (live.clone(), stop.clone(), begun.clone());
             std::thread::spawn(move || {
                 let mut done = 0u64;
-                while !stop.load(Ordering::Relaxed) {
+                begun.wait();
+                loop {
                     *live.0.lock() += 1;
                     live.1.fetch_add(1);
                     done += 1;
+                    if stop.load(Ordering::Relaxed) {
+                        break done;
+                    }
                 }
-                done
             })
         })
         .collect();
+    begun.wait();
     let checkers: Vec<_> = (0..2)
         .map(|_| std::thread::spawn(|| (0..300).map(|n| seed(n, ab_ba).trace_hash).collect::<Vec<_>>()))
         .collect();
