@@ -3,7 +3,8 @@
 mod edit;
 mod given;
 
-use edit::{WRITABLE, patch};
+use edit::patch;
+use edit::remedy::WRITABLE;
 use kernel::explore::{Accesses, Explored, Search};
 use kernel::judge::Outcome;
 use kernel::{Built, Workshop};

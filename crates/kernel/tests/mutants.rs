@@ -4,6 +4,7 @@
 mod edit;
 mod given;
 
+use edit::remedy::DROP_LATER;
 use edit::{Edit, GPUSVM, PAGEMAP, XE_SVM, patch};
 use kernel::Workshop;
 use kernel::explore::{Accesses, Finding, Search};
@@ -293,15 +294,6 @@ fn wanted(mutant: &&Mutant) -> bool {
 fn search(scene: &str) -> Search<'_> {
     Search { scene, tiles: 1, seeds: 0..SEEDS, all: false, points: Accesses::Marked }
 }
-
-/// What releases 7.2 and 7.3 leave behind: a fault that is refused while its VM is closed is written down for a VM that has
-/// dropped what was written down.
-const DROP_LATER: &[Edit] = &[Edit {
-    file: "drivers/gpu/drm/xe/xe_vm.c",
-    behind: "/* xe_vm_close_and_put was not called? */",
-    find: "xe_assert(xe, !vm->size);",
-    put: "xe_assert(xe, !vm->size);\n\txe_vm_clear_fault_entries(vm);",
-}];
 
 /// The end of a VM leaves nothing behind, where what is known to be is mended.
 fn close_leaves_nothing(shop: &Workshop, tree: &Path) {

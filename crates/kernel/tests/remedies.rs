@@ -4,82 +4,12 @@
 mod edit;
 mod given;
 
-use edit::{Edit, PAGEMAP, WRITABLE, XE_SVM, patch, patch_behind};
+use edit::remedy::{COMPARE, COUNT_FILLED, GO_HOME, MEMORY_TYPE, MIXED_GO_HOME, NO_OWNER, PAGE_SIZE, WRITABLE};
+use edit::{Edit, patch, patch_behind};
 use kernel::Workshop;
 use kernel::judge::{Outcome, Verdict};
 use kernel::series::Patch;
 use std::path::Path;
-
-const MIGRATE: &str = "drivers/gpu/drm/xe/xe_migrate.c";
-const XE_SYNC: &str = "drivers/gpu/drm/xe/xe_sync.c";
-
-/// A-i: what makes addresses for the copy compares devices and not pagemaps.
-const COMPARE: &[Edit] = &[Edit {
-    file: PAGEMAP,
-    behind: "drm_pagemap_migrate_map_device_private_pages(",
-    find: "dpagemap == local_dpagemap",
-    put: "dpagemap->drm == local_dpagemap->drm",
-}];
-/// A-ii: and a block with pages in other VRAM of the same device goes home first.
-const GO_HOME: &[Edit] = &[
-    Edit {
-        file: PAGEMAP,
-        behind: "/* Count device-private pages to migrate */",
-        find: "own_pages += nr_pages;",
-        put: "own_pages += nr_pages;\n\t\t\telse if (drm_pagemap_page_zone_device_data(src_page)->dpagemap->drm ==\n\
-              \t\t\t\t dpagemap->drm)\n\t\t\t\tnear_pages += nr_pages;",
-    },
-    Edit {
-        file: PAGEMAP,
-        behind: "/* Count device-private pages to migrate */",
-        find: "} else if (own_pages &&",
-        put: "} else if ((own_pages || near_pages) &&",
-    },
-    Edit {
-        file: PAGEMAP,
-        behind: "int drm_pagemap_migrate_to_devmem(",
-        find: "unsigned long own_pages = 0,",
-        put: "unsigned long near_pages = 0, own_pages = 0,",
-    },
-];
-/// A-v: the copy's page tables have the memory type that the address is of.
-const MEMORY_TYPE: &[Edit] = &[
-    Edit {
-        file: MIGRATE,
-        behind: "static void build_pt_update_batch_sram(",
-        find: "xe_tile_assert(m->tile, sram_addr[i].proto ==",
-        put: "xe_tile_assert(m->tile, sram_addr[i].proto == XE_INTERCONNECT_VRAM ||\n\t\t\t\t       sram_addr[i].proto ==",
-    },
-    Edit {
-        file: MIGRATE,
-        behind: "static void build_pt_update_batch_sram(",
-        find: "level, false, 0);",
-        put: "level,\n\t\t\t\t\t\t\t\tsram_addr[i].proto == XE_INTERCONNECT_VRAM, 0);",
-    },
-];
-/// And, where a device wants 64K pages of its memory, they say so.
-const PAGE_SIZE: &[Edit] = &[Edit {
-    file: MIGRATE,
-    behind: "static void build_pt_update_batch_sram(",
-    find: "\t\t\tbb->cs[bb->len++] = lower_32_bits(pte);",
-    put: "\t\t\tif (sram_addr[i].proto == XE_INTERCONNECT_VRAM && m->q->vm->flags & XE_VM_FLAG_64K)\n\
-          \t\t\t\tpte |= XE_PTE_PS64;\n\t\t\tbb->cs[bb->len++] = lower_32_bits(pte);",
-}];
-/// B-ii: a range that the device could not map in VRAM takes its pages in system memory.
-const NO_OWNER: &[Edit] = &[Edit {
-    file: XE_SVM,
-    behind: "static int __xe_svm_handle_pagefault(",
-    find: "\trange_debug(range, \"GET PAGES\");",
-    put: "\tif (vm->flags & XE_VM_FLAG_64K && xe_svm_range_size(range) < SZ_64K)\n\
-          \t\tctx.device_private_page_owner = NULL;\n\trange_debug(range, \"GET PAGES\");",
-}];
-/// C: as many fences as were filled in.
-const COUNT_FILLED: &[Edit] = &[Edit {
-    file: XE_SYNC,
-    behind: "xe_sync_in_fence_get(",
-    find: "xe_assert(vm->xe, current_fence == num_fence);",
-    put: "num_fence = current_fence;",
-}];
 
 /// Each state of a series by its name, with what is said of it.
 fn judged(shop: &Workshop, series: &[Patch], subsets: bool, ids: &[&'static str]) -> Vec<(String, Vec<Verdict>)> {
@@ -111,6 +41,8 @@ fn cross_tile(shop: &Workshop, tree: &Path) {
     assert!(verdicts[0].evidence.contains("page table is one that the device forbids"));
     assert_eq!(verdicts[1].outcome, Outcome::Clean);
     assert_eq!(verdicts[1].evidence, "kept 16 of 16 pages, moved to tile 1 in one copy");
+    let series = [patch(tree, "by type, mixed blocks go home", &[MEMORY_TYPE, PAGE_SIZE, MIXED_GO_HOME].concat())];
+    assert_eq!(states(shop, &series, "A")[0].evidence, "kept 16 of 16 pages, moved to tile 1 in one copy");
 }
 
 #[test]

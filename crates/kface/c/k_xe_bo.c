@@ -66,18 +66,45 @@ static void devmem_is(struct xe_bo *from, struct xe_bo *to)
 	}
 }
 
+static void give_back(struct xe_bo *bo)
+{
+	struct ttm_resource *res = bo->ttm.resource;
+
+	gpu_buddy_free_list(&regions[res->mem_type - XE_PL_VRAM0]->ttm.mm, &to_xe_ttm_vram_mgr_resource(res)->blocks, 0);
+	drm_gem_object_release(&bo->ttm.base);
+	kfree(res);
+	kfree(bo);
+}
+
+static void give_back_later(struct work_struct *work)
+{
+	struct xe_bo *bo = container_of(work, struct xe_bo, ttm.delayed_delete);
+
+	dma_resv_wait_timeout(&bo->ttm.base._resv, DMA_RESV_USAGE_BOOKKEEP, false, MAX_SCHEDULE_TIMEOUT);
+	give_back(bo);
+}
+
+/*
+ * The memory of a buffer is nobody else's before those are done with it whose fences are in it, and in the VM that it was of, when it goes.
+ */
 static void bo_gone(struct drm_gem_object *object)
 {
 	struct xe_bo *bo = gem_to_xe_bo(object);
-	struct ttm_resource *res = bo->ttm.resource;
-	int id = res->mem_type - XE_PL_VRAM0;
+	struct dma_resv *own = &object->_resv;
 
-	bos_in[id]--;
+	bos_in[bo->ttm.resource->mem_type - XE_PL_VRAM0]--;
 	devmem_is(bo, NULL);
-	gpu_buddy_free_list(&regions[id]->ttm.mm, &to_xe_ttm_vram_mgr_resource(res)->blocks, 0);
-	drm_gem_object_release(object);
-	kfree(res);
-	kfree(bo);
+	if (object->resv != own && dma_resv_trylock(own)) {
+		if (dma_resv_copy_fences(own, object->resv))
+			kface_give_up("there is no memory for fences");
+		dma_resv_unlock(own);
+	}
+	if (dma_resv_test_signaled(own, DMA_RESV_USAGE_BOOKKEEP)) {
+		give_back(bo);
+		return;
+	}
+	INIT_WORK(&bo->ttm.delayed_delete, give_back_later);
+	schedule_work(&bo->ttm.delayed_delete);
 }
 
 static const struct drm_gem_object_funcs bo_funcs = { .free = bo_gone };

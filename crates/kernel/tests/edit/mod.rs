@@ -2,6 +2,8 @@
 //! kernel but the few words that are looked for is part of the project.
 #![allow(clippy::disallowed_types, reason = "outside of what the checker controls")]
 
+pub mod remedy;
+
 use kernel::series::Patch;
 use std::path::Path;
 use std::process::Command;
@@ -21,16 +23,6 @@ pub const PAGEMAP: &str = "drivers/gpu/drm/drm_pagemap.c";
 pub const GPUSVM: &str = "drivers/gpu/drm/drm_gpusvm.c";
 #[allow(dead_code, reason = "not all that take this edit it")]
 pub const XE_SVM: &str = "drivers/gpu/drm/xe/xe_svm.c";
-
-/// F: a page in VRAM that the CPU may not write is none for a collection that writes.
-#[allow(dead_code, reason = "not all that take this mend it")]
-pub const WRITABLE: &[Edit] = &[Edit {
-    file: GPUSVM,
-    behind: "int drm_gpusvm_get_pages(",
-    find: "\t\t\tif (!ctx->allow_mixed &&",
-    put: "\t\t\tif (!ctx->read_only && !(pfns[i] & HMM_PFN_WRITE)) {\n\t\t\t\terr = -EOPNOTSUPP;\n\
-          \t\t\t\tgoto err_unmap;\n\t\t\t}\n\t\t\tif (!ctx->allow_mixed &&",
-}];
 
 /// A patch of all edits, each of which must find its place.
 pub fn patch(tree: &Path, subject: &str, edits: &[Edit]) -> Patch {
