@@ -10,6 +10,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("a-3", include_str!("../../../scenes/a-3.scene")),
     ("a-4", include_str!("../../../scenes/a-4.scene")),
     ("a-5", include_str!("../../../scenes/a-5.scene")),
+    ("a-6", include_str!("../../../scenes/a-6.scene")),
     ("a-not", include_str!("../../../scenes/a-not.scene")),
     ("a-not-2", include_str!("../../../scenes/a-not-2.scene")),
     ("ahead", include_str!("../../../scenes/ahead.scene")),

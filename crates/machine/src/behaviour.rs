@@ -56,6 +56,12 @@ pub const VARIANTS: &[Variant] = &[
     },
     Variant {
         key: "a",
+        name: "entries",
+        about: "A-v as entries of the copy's page tables, with DM, and PS64 for whole pages of 64K (build_pt_update_batch_sram)",
+        apply: Some(|to| to.driver.copy_remote_side = upstream::copy::by_entries),
+    },
+    Variant {
+        key: "a",
         name: "bounce",
         about: "A-ii, A-iv: pages of another tile of the device migrate back first (own_pages and -EBUSY of drm_pagemap_migrate_to_devmem)",
         apply: Some(|to| to.driver.from_others = FromOthers::RefuseSiblings),
