@@ -12,7 +12,7 @@
 //!   waits for its next turn.
 //! * *No device runs on VRAM whose mapping is gone.* It closes the barrier before it reads; who settles opens it.
 //! * *The order is the kernel's.* What is aside is older than what is unread. A reader that is stopped in the middle of a
-//!   read has its messages already, and they are older, or has not read yet, and they will be newer: its buffer, empty before, tells.
+//!   read has its messages, or not yet: its buffer, empty before, tells. Theirs is the place behind what was aside when they were read.
 //!
 //! Locking: `messages` is a leaf, and the process outside only tries it.
 
@@ -36,12 +36,10 @@ const READER: u32 = 1;
 const OUTSIDE: u32 = 2;
 /// The process outside reads, while a reader is in the middle of a read.
 const BOTH: u32 = 3;
-/// The process outside has read, and the reader in the middle had its messages before that.
-const READER_FIRST: u32 = 4;
-/// ... and it had none.
-const READER_LAST: u32 = 5;
+/// A reader reads, and since it began the process outside has, too.
+const READER_AMONG: u32 = 4;
 /// A reader takes note that pages were brought home.
-const SETTLES: u32 = 6;
+const SETTLES: u32 = 5;
 
 /// Nothing.
 const NOTHING: u32 = 0;
@@ -51,7 +49,7 @@ const READ: u32 = 1;
 const EVENTS: u32 = 2;
 
 /// Messages that can be aside. The process outside allocates nothing: a thread that is stopped may be in the allocator.
-const ROOM: usize = 512;
+const ROOM: usize = 4096;
 /// What a reader that is about to read gets to do so.
 const MOMENT_NS: u64 = 2_000_000;
 /// How long a reader waits for the process outside, which may have been killed.
@@ -65,6 +63,10 @@ pub(crate) struct Aside {
     messages: Mutex<VecDeque<Message>>,
     /// How many: looked at without the lock.
     count: AtomicU32,
+    /// In `READER_AMONG`: how many of them are older than the messages of the reader in the middle, and whether it has these. Changed under
+    /// the lock.
+    older: AtomicU32,
+    has_place: AtomicBool,
     /// It keeps the barrier closed.
     closes: AtomicBool,
     /// It may have brought pages home since somebody settled that ([`rescue`](crate::rescue)).
@@ -81,6 +83,8 @@ impl Aside {
             turn: AtomicU32::new(FREE),
             messages: rank::mutex(Rank::LEAF, VecDeque::with_capacity(ROOM)),
             count: AtomicU32::new(0),
+            older: AtomicU32::new(0),
+            has_place: AtomicBool::new(false),
             closes: AtomicBool::new(false),
             rescued: AtomicBool::new(false),
             in_hand: AtomicU32::new(NOTHING),
@@ -91,9 +95,14 @@ impl Aside {
         self.count.load() == 0
     }
 
-    fn put(&self, messages: &[Message]) {
-        self.messages.lock().extend(messages);
-        self.count.fetch_add(messages.len() as u32);
+    /// Puts messages behind the `older` oldest.
+    fn put(&self, older: usize, messages: &[Message]) {
+        let mut aside = self.messages.lock();
+        let older = older.min(aside.len());
+        let newer = aside.split_off(older);
+        aside.extend(messages);
+        aside.extend(newer);
+        self.count.store(aside.len() as u32);
     }
 
     /// Takes the oldest; gives how many.
@@ -106,6 +115,7 @@ impl Aside {
         let count = messages.len().min(out.len());
         messages.drain(..count).zip(out).for_each(|(message, out)| *out = message);
         self.count.store(messages.len() as u32);
+        self.older.store(self.older.load().saturating_sub(count as u32));
         count
     }
 
@@ -119,58 +129,60 @@ impl Aside {
         }
     }
 
-    /// It ends. Whether what was put aside meanwhile is older than what the reader read.
-    fn end(&self) -> bool {
-        let mut last = READER;
+    /// It ends. How much of what is aside is older than what the reader read.
+    fn end(&self) -> usize {
+        let mut older = 0;
         let has_ended = || {
-            last = self.turn.load();
+            let last = self.turn.load();
+            older = if last == READER_AMONG { self.older.load() } else { 0 };
             last != BOTH && self.turn.compare_exchange(last, FREE).is_ok()
         };
         if !wait_for(has_ended) {
             self.turn.store(FREE);
         }
-        last == READER_LAST
+        older as usize
+    }
+
+    /// Begins a turn of the process outside: what was before it, unless that is another's turn.
+    fn begin_outside(&self) -> Option<u32> {
+        let turns = [(FREE, OUTSIDE), (READER, BOTH), (READER_AMONG, BOTH)];
+        turns.into_iter().find(|(from, to)| self.turn.compare_exchange(*from, *to).is_ok()).map(|(from, _)| from)
     }
 
     /// The turn of the process outside, where readers are stuck. False where a reader read at the same moment after all, so that the order of
     /// its messages is not known.
     fn relieve(&self, is_stuck: impl Fn() -> bool, close: impl FnOnce()) -> bool {
-        let is_free = self.turn.compare_exchange(FREE, OUTSIDE).is_ok();
-        if !is_free && self.turn.compare_exchange(READER, BOTH).is_err() {
-            return true;
-        }
+        let Some(before) = self.begin_outside() else { return true };
+        let (mut next, mut is_sure) = (before, true);
         // A reader that is in the middle may have begun just now.
-        let (next, is_sure) = match (is_stuck(), is_free) {
-            (true, true) => {
-                self.put_aside(close);
-                (FREE, true)
+        let is_stuck = is_stuck();
+        if is_stuck && before == FREE {
+            self.put_aside(None, close);
+        } else if is_stuck {
+            if before == READER {
+                self.has_place.store(false);
             }
-            (true, false) => {
-                time::sleep_ns(MOMENT_NS);
-                let has_read = self.linux.has_read();
-                self.put_aside(close);
-                (if has_read { READER_FIRST } else { READER_LAST }, self.linux.has_read() == has_read)
+            time::sleep_ns(MOMENT_NS);
+            let has_read = self.linux.has_read();
+            if self.put_aside(Some(has_read), close) {
+                next = READER_AMONG;
             }
-            (false, _) => (if is_free { FREE } else { READER }, true),
-        };
+            is_sure = self.linux.has_read() == has_read;
+        }
         self.turn.store(next);
         is_sure
     }
 
     /// A turn in which nobody reads. `None` where somebody reads, or has since.
     pub fn in_turn<R>(&self, is_stuck: impl Fn() -> bool, run: impl FnOnce() -> R) -> Option<R> {
-        let (before, turn) = if self.turn.compare_exchange(FREE, OUTSIDE).is_ok() {
-            (FREE, OUTSIDE)
-        } else if self.turn.compare_exchange(READER, BOTH).is_ok() {
+        let before = self.begin_outside()?;
+        if before != FREE {
             // A reader in the middle that runs is through with its read then, and waits.
             time::sleep_ns(MOMENT_NS);
-            (READER, BOTH)
-        } else {
-            return None;
-        };
+        }
         let result = is_stuck().then(run);
         // Unless a reader has lost its patience.
-        let _ = self.turn.compare_exchange(turn, before);
+        let _ = self.turn.compare_exchange(if before == FREE { OUTSIDE } else { BOTH }, before);
         result
     }
 
@@ -223,16 +235,20 @@ impl Aside {
         self.rescued.load()
     }
 
-    /// Reads up to the first of two events of its own.
-    fn put_aside(&self, close: impl FnOnce()) {
-        let Some(first) = self.raised.raise(&self.linux) else { return };
+    /// Reads up to the first of two events of its own. `has_read`: whether the reader that is in the middle has, if there is one. Whether
+    /// anything may be aside now.
+    fn put_aside(&self, has_read: Option<bool>, close: impl FnOnce()) -> bool {
+        let Some(first) = self.raised.raise(&self.linux) else { return false };
         if self.raised.raise(&self.linux).is_none() {
-            return;
+            return false;
         }
         if !self.closes.swap(true) {
             close();
         }
-        let Some(mut messages) = self.messages.try_lock() else { return };
+        let Some(mut messages) = self.messages.try_lock() else { return false };
+        if has_read == Some(true) && !self.has_place.swap(true) {
+            self.older.store(messages.len() as u32);
+        }
         while messages.len() < ROOM {
             match self.linux.read_one() {
                 Some(Message::Unmap(range)) if range == first => break,
@@ -242,6 +258,21 @@ impl Aside {
                     self.count.fetch_add(1);
                 }
                 None => break,
+            }
+        }
+        if !self.has_place.load() {
+            self.older.store(messages.len() as u32);
+        }
+        true
+    }
+
+    /// What a reader that ends gives of the `out` that it took and read.
+    fn finish(&self, out: &[Message], taken: usize, read: usize) -> usize {
+        match self.end() {
+            0 => taken + read,
+            older => {
+                self.put(older, &out[taken..][..read]);
+                taken
             }
         }
     }
@@ -284,11 +315,7 @@ impl LiveMm {
         let taken = aside.take(out);
         aside.open(&self.barrier);
         let read = aside.linux.read_as_the_only_one(&mut out[taken..]);
-        if aside.end() {
-            aside.put(&out[taken..][..read]);
-            return taken;
-        }
-        taken + read
+        aside.finish(out, taken, read)
     }
 
     /// All that was read is settled.
@@ -409,7 +436,7 @@ mod tests {
         let config = Config { readers: Some(1), ..Config::default() };
         let Ok(mm) = LiveMm::start(config) else { return crate::skipped("userfaultfd refused") };
         let aside = mm.aside.as_ref().expect("a real kernel");
-        aside.put(&[Message::Remove(HostRange::sized(units::HostVa(1 << 46), SZ_2M))]);
+        aside.put(0, &[Message::Remove(HostRange::sized(units::HostVa(1 << 46), SZ_2M))]);
         aside.closes.store(true);
         mm.barrier.hold();
         drop(mm.hold_events());
@@ -417,33 +444,35 @@ mod tests {
         assert!(mm.stop());
     }
 
-    /// A reader is stopped in the middle of a read. It gets the messages in the kernel's order, whether it had read or not.
+    /// A reader is stopped in the middle of a read, and goes on to its end only when three threads have changed mappings. All messages come in
+    /// the kernel's order, whether it has read the first, the second, or the last of them.
     #[test]
     fn messages_keep_their_order_where_a_reader_is_stopped() {
-        for has_read in [true, false] {
+        for reads in 0..3 {
             let Some(watch) = Watch2M::new() else { return };
             let mm = watch.mm.clone();
             let aside = mm.aside.as_ref().expect("a real kernel");
             // Readers wait for the lock, and this thread is one that has it.
             let closed = mm.barrier.close();
-            let place = |page: usize| Message::Remove(HostRange::sized(watch.chunk.page_at(page), units::SZ_4K));
-            let mut out = [Message::Other(0); 4];
+            let (mut out, mut read) = ([Message::Other(0); 16], 0);
             aside.begin();
-            let (first, gone) = watch.drop_page(0);
-            if has_read {
-                while aside.linux.read_as_the_only_one(&mut out) == 0 {}
-                let (second, gone) = watch.drop_page(1);
-                relieve_until(&mm, || gone.load());
-                second.join();
-                assert_eq!((out[0], aside.end(), aside.take(&mut out)), (place(0), false, 1));
-                assert_eq!(out[0], place(1));
-            } else {
-                relieve_until(&mm, || gone.load());
-                assert!(aside.linux.read_as_the_only_one(&mut out) > 0, "an event of our own");
-                assert_eq!((aside.end(), aside.take(&mut out)), (true, 1));
-                assert_eq!(out[0], place(0));
+            for page in 0..3 {
+                let (thread, gone) = watch.drop_page(page);
+                if page == reads {
+                    while !gone.load() {
+                        read += aside.linux.read_as_the_only_one(&mut out[read..]);
+                    }
+                } else {
+                    relieve_until(&mm, || gone.load());
+                }
+                thread.join();
             }
-            first.join();
+            let mut all = out[..aside.finish(&out, 0, read)].to_vec();
+            let rest = aside.take(&mut out);
+            all.extend_from_slice(&out[..rest]);
+            all.retain(|message| !matches!(message, Message::Unmap(range) if mm.is_raised_outside(*range)));
+            let place = |page| Message::Remove(HostRange::sized(watch.chunk.page_at(page), units::SZ_4K));
+            assert_eq!(all, [0, 1, 2].map(place), "{reads}");
             drop(closed);
             watch.end();
         }

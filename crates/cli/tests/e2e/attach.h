@@ -10,7 +10,7 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
-enum { MOST_THREADS = 64, ATTACHMENTS = 8, ATTACH_PATIENCE_S = 20 };
+enum { MOST_THREADS = 64, ATTACHMENTS = 8, ATTACH_PATIENCE_S = 100 };
 /* Each is waited for before the next is asked to stop; or all are asked before, as gdb does it. */
 enum attach_order { EACH_ALONE, ALL_AT_ONCE };
 
