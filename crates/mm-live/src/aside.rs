@@ -12,7 +12,7 @@
 //!   waits for its next turn.
 //! * *No device runs on VRAM whose mapping is gone.* It closes the barrier before it reads; who settles opens it.
 //! * *The order is the kernel's.* What is aside is older than what is unread. A reader that is stopped in the middle of a
-//!   read has its messages, or not yet: its buffer, empty before, tells. Theirs is the place behind what was aside when they were read.
+//!   read has its messages, or not yet: its buffer, empty before, tells. They belong behind what was aside when they were read.
 //!
 //! Locking: `messages` is a leaf, and the process outside only tries it.
 
