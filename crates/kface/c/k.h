@@ -67,6 +67,7 @@ bool k_any_task(bool (*is)(const struct k_task *));
 void k_point(const char *what, const char *name, unsigned long ip);
 void k_block(const void *channel, const char *what);
 void k_wake(const void *channel);
+void k_runs_begin(void);
 void k_yield(void);
 struct mm_struct *k_mm(void);
 

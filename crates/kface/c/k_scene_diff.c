@@ -108,7 +108,7 @@ static void compare(const char *scene, int tiles)
 	u64 read;
 
 	k_stage_new(&stage, tiles, tiles > 1);
-	kface_runs_begin();
+	k_runs_begin();
 	while (kface_act(scene, tiles, &act)) {
 		read = perform(&act, ++value);
 		k_work_run_all();

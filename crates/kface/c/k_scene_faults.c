@@ -16,7 +16,7 @@ static void begin(int tiles)
 {
 	/* One tile maps its VRAM by 4K, as the cards that people have; two want 64K. */
 	k_stage_new(&stage, tiles, tiles > 1);
-	kface_runs_begin();
+	k_runs_begin();
 }
 
 /* Two workers serve faults of one block, one of which may be another tile's; the CPU writes in it, too. */

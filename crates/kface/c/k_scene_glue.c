@@ -173,6 +173,7 @@ static void hmm(struct k_stage *stage)
 static void play(long tiles)
 {
 	struct k_stage stage;
+	struct task_struct *me = current;
 	struct k_task *tasks[6];
 	int i;
 
@@ -180,7 +181,8 @@ static void play(long tiles)
 	INIT_WORK(&work, run);
 	if (mmu_interval_notifier_insert(&ours, k_mm(), K_BLOCK, K_PAGES * PAGE_SIZE, &ops))
 		kface_give_up("a notifier cannot be inserted");
-	kface_runs_begin();
+	k_runs_begin();
+	check(current == me, "a task is itself when runs begin");
 	for (i = 0; i < 2; i++) {
 		tasks[i] = k_spawn("excludes", exclude, NULL);
 		tasks[2 + i] = k_spawn("queues", queue_twice, NULL);

@@ -29,7 +29,7 @@ static void play_queue(long tiles)
 
 	k_stage_new(&stage, tiles, tiles > 1);
 	second = vm_new();
-	kface_runs_begin();
+	k_runs_begin();
 	tasks[0] = writer(stage.vm, 0, 2, 2, 2);
 	tasks[1] = writer(second, tiles - 1, 3, 2, 2);
 	tasks[2] = writer(NULL, -1, 3, 1, 2);
@@ -80,7 +80,7 @@ static void play_close(long tiles)
 	live(tiles);
 	k_books_open(&before);
 	stage.vm = vm_new();
-	kface_runs_begin();
+	k_runs_begin();
 	tasks[0] = writer(stage.vm, 0, 2, 2, 2);
 	tasks[1] = writer(stage.vm, tiles - 1, 3, 1, 2);
 	tasks[2] = writer(NULL, -1, 3, 1, 1);

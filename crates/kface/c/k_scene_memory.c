@@ -185,7 +185,7 @@ static void play(long tiles)
 	if (mmu_interval_notifier_insert(&ours, k_mm(), K_BLOCK_START, K_BLOCK_PAGES * PAGE_SIZE, &ops))
 		kface_give_up("a notifier cannot be inserted");
 	playing = true;
-	kface_runs_begin();
+	k_runs_begin();
 	while (kface_step(&step)) {
 		perform(&step);
 		tell_state();

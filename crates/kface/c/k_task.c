@@ -93,6 +93,12 @@ bool k_any_task(bool (*is)(const struct k_task *))
 	return false;
 }
 
+/* Engines and others that serve run here for the first time. */
+void k_runs_begin(void)
+{
+	AWAY(kface_runs_begin());
+}
+
 void k_yield(void)
 {
 	AWAY(kface_yield());

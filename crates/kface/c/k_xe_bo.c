@@ -84,22 +84,14 @@ static void give_back_later(struct work_struct *work)
 	give_back(bo);
 }
 
-/*
- * The memory of a buffer is nobody else's before those are done with it whose fences are in it, and in the VM that it was of, when it goes.
- */
+/* The memory of a buffer is nobody else's before those are done with it whose fences are in it. */
 static void bo_gone(struct drm_gem_object *object)
 {
 	struct xe_bo *bo = gem_to_xe_bo(object);
-	struct dma_resv *own = &object->_resv;
 
 	bos_in[bo->ttm.resource->mem_type - XE_PL_VRAM0]--;
 	devmem_is(bo, NULL);
-	if (object->resv != own && dma_resv_trylock(own)) {
-		if (dma_resv_copy_fences(own, object->resv))
-			kface_give_up("there is no memory for fences");
-		dma_resv_unlock(own);
-	}
-	if (dma_resv_test_signaled(own, DMA_RESV_USAGE_BOOKKEEP)) {
+	if (object->resv != &object->_resv || dma_resv_test_signaled(object->resv, DMA_RESV_USAGE_BOOKKEEP)) {
 		give_back(bo);
 		return;
 	}
