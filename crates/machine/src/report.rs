@@ -149,7 +149,7 @@ impl Report {
         self.stray_writes += counters.stray_writes;
         self.stray_reads += counters.stray_reads;
         self.stale_vram += counters.stale_vram;
-        self.malformed += counters.faults_malformed;
+        self.malformed += counters.malformed;
         self.pages_moved += counters.pages_moved;
         self.pages_copied += counters.pages_copied;
         self.records.extend(core.gpu().first_records(RECORDS).iter().map(record_text));

@@ -178,8 +178,6 @@ pub struct Counters {
     pub faults_write: u64,
     /// Faults: leaf without AE, or an atomic that the platform cannot do there.
     pub faults_atomic: u64,
-    /// Faults: forbidden entry.
-    pub faults_malformed: u64,
     /// TLB flushes that were done.
     pub flushes: u64,
     /// Flushes that had to wait for accesses in flight.
@@ -206,6 +204,8 @@ pub struct Counters {
     pub stray_reads: u64,
     /// Accesses to empty frames of VRAM.
     pub stale_vram: u64,
+    /// Walks that met a forbidden entry, those of copy engines too.
+    pub malformed: u64,
     /// Records that were not kept, because too many waited.
     pub records_lost: u64,
 }
@@ -233,6 +233,7 @@ impl Log {
             Record::StrayWrite { .. } => log.counters.stray_writes += 1,
             Record::StrayRead { .. } => log.counters.stray_reads += 1,
             Record::StaleVram { .. } => log.counters.stale_vram += 1,
+            Record::Malformed { .. } => log.counters.malformed += 1,
             _ => {}
         }
         if log.records.len() < KEPT {
@@ -257,7 +258,8 @@ impl Log {
             FaultType::NotPresent => counters.faults_not_present += 1,
             FaultType::WriteViolation => counters.faults_write += 1,
             FaultType::AtomicViolation => counters.faults_atomic += 1,
-            FaultType::Malformed => counters.faults_malformed += 1,
+            // Its record is counted.
+            FaultType::Malformed => {}
         }
     }
 

@@ -107,6 +107,7 @@ fn vram_in_a_slot_needs_64k_too() {
     tables.map(&rig.gpu, SLOT, 0, device(far_vram(0)));
     assert_eq!(copy(&rig, identity(vram(0)), SLOT, 1), [Outcome::Failed]);
     assert!(matches!(rig.gpu.take_records()[..], [Record::Malformed { .. }, Record::CopyFault { .. }]));
+    assert_eq!(rig.gpu.counters().malformed, 1);
 }
 
 #[test]

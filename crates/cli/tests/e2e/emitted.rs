@@ -51,6 +51,18 @@ fn a_scene_in_c_fails_live_as_upstream_does_it_and_passes_as_we_do() {
     }
 }
 
+/// A block that is in VRAM0 but for a page has no entries of 64K. What the device forbids is counted, the pages go by way of system memory.
+#[test]
+fn a_copy_by_entries_meets_a_forbidden_table_and_loses_nothing() {
+    if !userfaultfd() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = emitted("a-6", dir.path()).run(&["--behaviour", "a=entries"], &[]);
+    assert!(run.out.contains("SCENE a-6: ok"), "{}{}", run.out, run.err);
+    assert!(run.count("malformed") > 0 && run.times("VRAM0->VRAM1") == 0, "{}", run.report);
+}
+
 #[test]
 fn what_no_program_can_do_is_refused_by_name() {
     for (scene, expected) in
