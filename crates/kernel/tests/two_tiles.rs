@@ -37,7 +37,9 @@ fn found(shop: &Workshop, built: &Built) -> Vec<(&'static str, Vec<String>)> {
 fn two_tiles_lose_data_and_do_not_with_the_remedies() {
     let Some((tree, shop)) = given::tree("two tiles were not explored") else { return };
     let as_it_is = shop.link_watched().expect("linked");
-    assert_eq!(explored(&shop, &as_it_is, "faults").outcome(), Outcome::Found);
+    // D8 alone would be a finding, too.
+    let as_it_is = explored(&shop, &as_it_is, "faults");
+    assert!(as_it_is.outcome() == Outcome::Found && as_it_is.found.iter().any(|one| one.text.starts_with("LOST")));
     let others = [NO_OWNER, WRITABLE, DROP_LATER].concat();
     let mended = |name, remedy: &[&[Edit]]| {
         println!("{name}");

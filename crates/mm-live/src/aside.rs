@@ -143,31 +143,31 @@ impl Aside {
         older as usize
     }
 
-    /// Begins a turn of the process outside: what was before it, unless that is another's turn.
-    fn begin_outside(&self) -> Option<u32> {
+    /// Begins a turn of the process outside: what was before it, and what is now. `None` in another's turn.
+    fn begin_outside(&self) -> Option<(u32, u32)> {
         let turns = [(FREE, OUTSIDE), (READER, BOTH), (READER_AMONG, BOTH)];
-        turns.into_iter().find(|(from, to)| self.turn.compare_exchange(*from, *to).is_ok()).map(|(from, _)| from)
+        turns.into_iter().find(|(before, now)| self.turn.compare_exchange(*before, *now).is_ok())
     }
 
     /// The turn of the process outside, where readers are stuck. False where a reader read at the same moment after all, so that the order of
     /// its messages is not known.
     fn relieve(&self, is_stuck: impl Fn() -> bool, close: impl FnOnce()) -> bool {
-        let Some(before) = self.begin_outside() else { return true };
+        let Some((before, _)) = self.begin_outside() else { return true };
+        if before != READER_AMONG {
+            self.has_place.store(false);
+        }
         let (mut next, mut is_sure) = (before, true);
         // A reader that is in the middle may have begun just now.
-        let is_stuck = is_stuck();
-        if is_stuck && before == FREE {
-            self.put_aside(None, close);
-        } else if is_stuck {
-            if before == READER {
-                self.has_place.store(false);
-            }
-            time::sleep_ns(MOMENT_NS);
-            let has_read = self.linux.has_read();
-            if self.put_aside(Some(has_read), close) {
+        if is_stuck() {
+            let has_read = || self.linux.has_read();
+            let reader = (before != FREE).then(|| {
+                time::sleep_ns(MOMENT_NS);
+                has_read()
+            });
+            if self.put_aside(reader == Some(true), close) && reader.is_some() {
                 next = READER_AMONG;
             }
-            is_sure = self.linux.has_read() == has_read;
+            is_sure = reader.is_none_or(|had_read| had_read == has_read());
         }
         self.turn.store(next);
         is_sure
@@ -175,14 +175,14 @@ impl Aside {
 
     /// A turn in which nobody reads. `None` where somebody reads, or has since.
     pub fn in_turn<R>(&self, is_stuck: impl Fn() -> bool, run: impl FnOnce() -> R) -> Option<R> {
-        let before = self.begin_outside()?;
+        let (before, turn) = self.begin_outside()?;
         if before != FREE {
             // A reader in the middle that runs is through with its read then, and waits.
             time::sleep_ns(MOMENT_NS);
         }
         let result = is_stuck().then(run);
         // Unless a reader has lost its patience.
-        let _ = self.turn.compare_exchange(if before == FREE { OUTSIDE } else { BOTH }, before);
+        let _ = self.turn.compare_exchange(turn, before);
         result
     }
 
@@ -235,9 +235,9 @@ impl Aside {
         self.rescued.load()
     }
 
-    /// Reads up to the first of two events of its own. `has_read`: whether the reader that is in the middle has, if there is one. Whether
-    /// anything may be aside now.
-    fn put_aside(&self, has_read: Option<bool>, close: impl FnOnce()) -> bool {
+    /// Reads up to the first of two events of its own. `has_read`: whether a reader that is in the middle has. Whether anything may be aside
+    /// now.
+    fn put_aside(&self, has_read: bool, close: impl FnOnce()) -> bool {
         let Some(first) = self.raised.raise(&self.linux) else { return false };
         if self.raised.raise(&self.linux).is_none() {
             return false;
@@ -246,7 +246,7 @@ impl Aside {
             close();
         }
         let Some(mut messages) = self.messages.try_lock() else { return false };
-        if has_read == Some(true) && !self.has_place.swap(true) {
+        if has_read && !self.has_place.swap(true) {
             self.older.store(messages.len() as u32);
         }
         while messages.len() < ROOM {

@@ -29,21 +29,15 @@ const COUNT_NEAR: [Edit; 2] = [
         put: "unsigned long near_pages = 0, own_pages = 0,",
     },
 ];
-const HOME: Edit = Edit {
-    file: PAGEMAP,
-    behind: "/* Count device-private pages to migrate */",
-    find: "} else if (own_pages &&",
-    put: "",
-};
+/// A block goes home first where `put` says so.
+const fn home(put: &'static str) -> Edit {
+    Edit { file: PAGEMAP, behind: "/* Count device-private pages to migrate */", find: "} else if (own_pages &&", put }
+}
 /// A-ii: and a block with pages in other VRAM of the same device goes home first.
-pub const GO_HOME: &[Edit] =
-    &[COUNT_NEAR[0], Edit { put: "} else if ((own_pages || near_pages) &&", ..HOME }, COUNT_NEAR[1]];
+pub const GO_HOME: &[Edit] = &[COUNT_NEAR[0], home("} else if ((own_pages || near_pages) &&"), COUNT_NEAR[1]];
 /// And, behind A-v, a block does that of which some pages are there and others are not.
-pub const MIXED_GO_HOME: &[Edit] = &[
-    COUNT_NEAR[0],
-    Edit { put: "} else if ((own_pages || (near_pages && near_pages != npages)) &&", ..HOME },
-    COUNT_NEAR[1],
-];
+pub const MIXED_GO_HOME: &[Edit] =
+    &[COUNT_NEAR[0], home("} else if ((own_pages || (near_pages && near_pages != npages)) &&"), COUNT_NEAR[1]];
 /// A-v: the copy's page tables have the memory type that the address is of.
 pub const MEMORY_TYPE: &[Edit] = &[
     Edit {

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `upstream` | `copy_remote_side`: [`remote_side`] | the engine that pushes writes to a *bus* address of the destination's number |
 //! | `skip` | `copy_remote_side`: [`skipped`] | nothing is copied |
-//! | `entries` | `copy_remote_side`: [`by_entries`] | direct; a table that the device forbids, where it wants 64K and a page of 64K is not whole |
+//! | `entries` | `copy_remote_side`: [`by_entries`] | direct; where the device wants 64K and a page of 64K is not whole, it forbids the table and the migration fails |
 //! | `bounce` | `from_others`: [`RefuseSiblings`](gpusvm::FromOthers::RefuseSiblings) | the range is evicted, then migrated from system memory |
 //! | `bounce-all` | `from_others`: [`RefuseAll`](gpusvm::FromOthers::RefuseAll) | so is a range in a peer's VRAM |
 //! | `stay` | `from_others`: [`SiblingsStay`](gpusvm::FromOthers::SiblingsStay) | it stays where it is, and is mapped there |
@@ -14,7 +14,7 @@
 //! `from_others` is also what a flag of `drm_pagemap_migrate_details` would be, by which a driver chooses between bounce and
 //! stay: the same two behaviours.
 //!
-//! Under the first two, and where a table is forbidden, the destination keeps its zeros, and the migration reports success.
+//! Under the first two the destination keeps its zeros, and the migration reports success.
 //!
 //! Upstream: `build_pt_update_batch_sram` in `xe_migrate.c` (the memory type is a constant there);
 //! `drm_pagemap_migrate_map_device_private_pages`, `drm_pagemap_migrate_to_devmem` in `drm_pagemap.c`; the posted patch's
