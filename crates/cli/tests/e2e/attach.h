@@ -21,6 +21,18 @@ static inline void too_late(int unused) {
     _exit(3);
 }
 
+/* Waits until a thread has stopped that was asked to; 0 where it has ended. A signal that comes first is the thread's own and is handed on:
+ * otherwise the stop would come when the thread has been let go, and stop the whole process. */
+static inline int stops(int thread) {
+    for (int status; waitpid(thread, &status, __WALL) > 0 && WIFSTOPPED(status);) {
+        if (WSTOPSIG(status) == SIGSTOP)
+            return 1;
+        ptrace(PTRACE_CONT, thread, 0, WSTOPSIG(status));
+    }
+    errno = ESRCH;
+    return 0;
+}
+
 /* Attaches to all, and lets them go: 0; 2 where it may not. Ends this process where one does not stop. */
 static inline int attach(int process, enum attach_order order) {
     char path[64];
@@ -30,13 +42,13 @@ static inline int attach(int process, enum attach_order order) {
     alarm(ATTACH_PATIENCE_S);
     for (struct dirent *task; tasks && (task = readdir(tasks)) && count < MOST_THREADS;)
         if ((threads[count] = atoi(task->d_name))) {
-            if (!ptrace(PTRACE_ATTACH, threads[count], 0, 0) && (order == ALL_AT_ONCE || waitpid(threads[count], NULL, __WALL) > 0))
+            if (!ptrace(PTRACE_ATTACH, threads[count], 0, 0) && (order == ALL_AT_ONCE || stops(threads[count])))
                 count++;
             else if (errno != ESRCH) /* it has ended */
                 return errno == EPERM ? 2 : 3;
         }
     for (int i = 0; order == ALL_AT_ONCE && i < count; i++)
-        waitpid(threads[i], NULL, __WALL);
+        stops(threads[i]);
     alarm(0);
     closedir(tasks);
     while (count)

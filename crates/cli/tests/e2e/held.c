@@ -3,12 +3,9 @@
  * on all the same, so that it can be stopped, too. The debugger is a child of this program. Exit status 2: it may not attach.
  */
 #define _GNU_SOURCE
-#include "gpu.h"
-#include <dirent.h>
+#include "attach.h"
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <time.h>
 
 enum { BYTES = 1 << 16, MOST = 64, PATIENCE_S = 10 };
@@ -23,7 +20,7 @@ static int debug(int process, int said, int say) {
     DIR *tasks = opendir(path);
     for (struct dirent *task; tasks && (task = readdir(tasks)) && count < MOST;)
         if ((threads[count] = atoi(task->d_name)) && threads[count] != process) {
-            if (ptrace(PTRACE_ATTACH, threads[count], 0, 0) || waitpid(threads[count], NULL, __WALL) < 0)
+            if (ptrace(PTRACE_ATTACH, threads[count], 0, 0) || !stops(threads[count]))
                 return 2;
             count++;
         }
