@@ -64,6 +64,8 @@ errnos! {
     ETIME = 62;
     /// No peer connection between devices.
     ENOLINK = 67;
+    /// An address and a length have no sum.
+    EOVERFLOW = 75;
     /// The real driver does this; this one does not (yet).
     EOPNOTSUPP = 95;
     /// The operation's memory for a batch of binds is short.

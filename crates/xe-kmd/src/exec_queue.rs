@@ -204,6 +204,7 @@ impl ExecQueue {
         } else {
             let own = self.clone();
             let handed = queue.line.submit(worker, deps, Box::new(move || own.hand_over(job)));
+            let handed = handed.inspect_err(|_| queue.jobs.lock().waiting -= 1);
             handed.map(|handed| {
                 let finished = finished.clone();
                 handed.on_signal(move |result| _ = result.map_err(|error| finished.signal(Err(error))));

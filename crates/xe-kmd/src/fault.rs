@@ -72,19 +72,19 @@ fn serve_beside(vm: &Vm, state: &VmState, record: &FaultRecord) -> Result<Handle
         return Err(Errno::ENOENT);
     }
     let fault = Fault { tile: record.slot.engine.tile, addr: record.addr, access: record.access };
+    let scratch = |hole: GpuRange| match vm.flags.contains(CreateFlags::SCRATCH_PAGE) {
+        true => vm.fault_scratch(&fault, hole).map(Handled::Served),
+        false => Err(Errno::EINVAL),
+    };
     let Some(vma) = state.vmas.find(record.addr) else {
-        let has_scratch = vm.flags.contains(CreateFlags::SCRATCH_PAGE);
-        if !has_scratch {
-            return Err(Errno::EINVAL);
-        }
-        return vm.fault_scratch(&fault, hole_around(state, record.addr)).map(Handled::Served);
+        return scratch(hole_around(state, record.addr));
     };
     if vma.read_only && record.access != Access::Read {
         return Err(Errno::EPERM);
     }
     if !vm.has_faults() && state.pending_in(GpuRange::sized(fault.addr.page(), SZ_4K)).next().is_some() {
         // Its bind has not happened yet, whatever the VMAs say.
-        return Err(Errno::EINVAL);
+        return scratch(GpuRange::around(fault.addr, SZ_4K));
     }
     if let (Kind::Mirror, Some(mirror)) = (&vma.kind, vm.mirror()) {
         vm.sweep.turn(mirror.space, mirror.svm, vm.window().mirrored());

@@ -181,6 +181,19 @@ impl VmaTree {
         self.by_start.range(first..).map(|(_, vma)| vma.clone()).take_while(|vma| vma.span.start < span.end).collect()
     }
 
+    /// Where nothing is in `span`, in order.
+    pub(crate) fn holes(&self, span: GpuRange) -> Vec<GpuRange> {
+        let (mut holes, mut at) = (Vec::new(), span.start);
+        let end = GpuRange::new(span.end, span.end);
+        for next in self.overlapping(span).into_iter().map(|vma| vma.span).chain([end]) {
+            if at < next.start {
+                holes.push(GpuRange::new(at, next.start));
+            }
+            at = next.end;
+        }
+        holes
+    }
+
     /// Runs `change`; the tree is as it was where that fails. Costs what the changes cost, whatever the tree's size. Not
     /// to be nested.
     pub(crate) fn all_or_none<T, E>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {

@@ -126,10 +126,15 @@ interpose! {
     }
 }
 
-/// The driver's own ioctls. Waits end for a signal as the kernel's do: again where all its handlers restart.
+/// The driver's own ioctls.
 fn device_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
+    until_done(|signals| machine_ioctl(fd, command, argument, signals))
+}
+
+/// Waits end for a signal as the kernel's do: again where all its handlers restart.
+fn until_done(ioctl: impl Fn(&Held) -> Result<u32, Errno>) -> c_int {
     loop {
-        let (result, pending) = inside(|signals| (machine_ioctl(fd, command, argument, signals), signals.pending()));
+        let (result, pending) = inside(|signals| (ioctl(signals), signals.pending()));
         // The handlers have run by now.
         match result {
             Err(Errno(libc::EINTR)) if pending == Pending::Restarts => {}
@@ -156,15 +161,11 @@ fn buffer_ioctl(fd: c_int, command: u32, argument: *mut c_void) -> c_int {
 
 type Found = (Passed, Arc<dyn File>, u32);
 
-fn ioctl_on(command: u32, argument: *mut c_void, find: impl FnOnce(&Held) -> Result<Found, Errno>) -> c_int {
-    let result = inside(|signals| {
+fn ioctl_on(command: u32, argument: *mut c_void, find: impl Fn(&Held) -> Result<Found, Errno>) -> c_int {
+    until_done(|signals| {
         let (passed, file, epoch) = find(signals)?;
         file.ioctl_on(&passed, command, HostVa(argument as u64), &Process { signals, file: &file, epoch })
-    });
-    match result {
-        Err(Errno(errno)) => fail(errno),
-        Ok(value) => value as c_int,
-    }
+    })
 }
 
 fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {

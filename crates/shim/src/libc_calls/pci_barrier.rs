@@ -65,9 +65,8 @@ pub fn forget(start: usize, length: usize, change: Change) {
         let changes = page != 0 && page < start.saturating_add(length) && start < page + PAGE;
         if changes && mapped.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             COUNT.fetch_sub(1, Ordering::AcqRel);
-            if change != Change::Unmap {
-                make_plain(page);
-            }
+            // The change may be refused, and the page stay.
+            make_plain(page);
         }
     }
 }

@@ -13,7 +13,7 @@ use units::{GpuRange, GpuVa, HostVa, SZ_64K};
 use xe_spec::fault::Asid;
 use xe_uapi::vm::{
     BIND_OP_MAP, BIND_OP_MAP_USERPTR, BIND_OP_PREFETCH, BIND_OP_UNMAP, BIND_OP_UNMAP_ALL, BindFlags,
-    CONSULT_MEM_ADVISE_PREF_LOC, VmBindOp,
+    CONSULT_MEM_ADVISE_PREF_LOC, CreateFlags, VmBindOp,
 };
 
 use super::attr::remove_straddlers;
@@ -57,7 +57,8 @@ impl Op {
 pub(super) struct Work {
     /// What was taken: it has leaves to lose.
     gone: Vec<Vma>,
-    /// What of its pages of 64K is still there: it loses them, too, and gets leaves of its own at the next touch, or at once.
+    /// What loses its leaves beside that, and gets leaves of its own at the next touch, or at once: the rest of its pages of 64K; holes, which may
+    /// show the scratch page, where something was put that has no leaves yet.
     cut: Vec<GpuRange>,
     /// What gets them at once: without faults, jobs may touch it that came before the binds that take it away.
     again: Vec<Vma>,
@@ -72,7 +73,7 @@ pub(super) struct Work {
 impl Work {
     /// Whether page tables are to be changed.
     pub(super) fn is_some(&self) -> bool {
-        !self.eager.is_empty() || self.gone.iter().any(|vma| vma.kind != Kind::Mirror)
+        !self.eager.is_empty() || !self.cut.is_empty() || self.gone.iter().any(|vma| vma.kind != Kind::Mirror)
     }
 
     /// Where.
@@ -138,7 +139,7 @@ pub(super) fn change(
             rest.map(move |vma| (vma.span.intersect(blocks), vma)).collect::<Vec<_>>()
         };
         let (cut, again): (Vec<_>, Vec<Vma>) = gone.flat_map(rest).unzip();
-        work.cut = cut.into_iter().flatten().collect();
+        work.cut.extend(cut.into_iter().flatten());
         work.again = if vm.has_faults() { Vec::new() } else { again };
         work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
         let new: Vec<_> = vmas_of(vmas, ops, BIND_OP_MAP_USERPTR).filter_map(|vma| vma.user_map()).collect();
@@ -236,6 +237,8 @@ fn change_vmas(
     }
     if matches!(kind, Kind::Bo(_) | Kind::Userptr(_)) && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults()) {
         work.wanted.push(span);
+    } else if vm.flags.contains(CreateFlags::SCRATCH_PAGE) {
+        work.cut.extend(vmas.holes(span));
     }
     let (read_only, autoreset) = (flags.contains(BindFlags::READONLY), flags.contains(BindFlags::MADVISE_AUTORESET));
     work.gone.extend(vmas.map(Vma { read_only, autoreset, ..Vma::new(span, kind, op.args.pat_index) }));
