@@ -10,7 +10,7 @@ use std::path::Path;
 /// Which devices there are.
 #[derive(Args)]
 pub struct Chosen {
-    /// A device: pvc-2t, pvc-1t, pvc-4t, bmg, or a file of one or several (docs/profiles.md has its keys); as often as wanted,
+    /// A device: pvc-2t, pvc-1t, pvc-4t, bmg, lnl, or a file of one or several (docs/profiles.md has its keys); as often as wanted,
     /// for up to 4 devices
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "pvc-2t", value_parser = asked)]
     device: Vec<Several>,
@@ -22,8 +22,12 @@ pub struct Chosen {
 impl Chosen {
     /// The profiles in all.
     pub fn profiles(&self) -> Result<Vec<Profile>> {
-        let whole = |device: &Profile| Profile { vram: self.vram.unwrap_or(device.vram), ..device.clone() };
-        let all: Vec<_> = self.device.iter().flat_map(|asked| &asked.device).map(whole).collect();
+        let asked = || self.device.iter().flat_map(|asked| &asked.device);
+        let vram = |device: &Profile| self.vram.filter(|_| device.has_vram()).unwrap_or(device.vram);
+        let all: Vec<_> = asked().map(|device| Profile { vram: vram(device), ..device.clone() }).collect();
+        if let Some(vram) = self.vram.filter(|_| !asked().any(Profile::has_vram)) {
+            return Err(anyhow!("--vram {vram}: the device is an integrated GPU and has none; leave it out"));
+        }
         Profile::count(&all).map_err(|why| anyhow!("--device: {why}"))?;
         Ok(all)
     }

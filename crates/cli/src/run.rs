@@ -2,8 +2,9 @@
 
 use crate::device::Chosen;
 use crate::{Device, program, report, shim_library, stats, trace};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use machine::profile::Profile;
 use machine::report::Report;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, Signal};
@@ -63,6 +64,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     preloaded.command.env("PONTOON_DEVICE", options.chosen.as_text()?);
     let report = counted(options, report, &mut preloaded)?;
     if options.hostile {
+        let has_vram = options.chosen.profiles()?.iter().any(Profile::has_vram);
+        ensure!(has_vram, "--hostile: the device has no VRAM that memory could go to; choose another with --device");
         preloaded.command.env("PONTOON_HOSTILE", "1");
     }
     if options.quiet {

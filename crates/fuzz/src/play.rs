@@ -299,7 +299,7 @@ struct Neighbour {
 impl Neighbour {
     fn new(program: Program, core: &Core, checked: &Checked, is_high: bool) -> Result<Self, Errno> {
         let vm = program.vm_create()?;
-        program.bind_mirror(vm, core.device().platform().va_bits, None)?;
+        program.bind_mirror(vm, None)?;
         let queue = |tile| match is_high {
             true => program.queue_create_high(vm, Class::Compute, tile),
             false => program.queue_create(vm, Class::Compute, tile),

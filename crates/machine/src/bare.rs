@@ -148,7 +148,7 @@ impl Bare {
         let core = Core::all_watched(&plan, |_, _| phases.clone())?.into_iter().next().ok_or(Errno::EINVAL)?;
         let program = Program::new(core.device().open(), mm.clone(), ARGUMENTS);
         let vm = program.vm_create()?;
-        program.bind_mirror(vm, PVC_LARGE.va_bits, None)?;
+        program.bind_mirror(vm, None)?;
         let asid = program.file().asid(vm).ok_or(Errno::EINVAL)?;
         Ok(Self { core, mm, phases, program, vm, asid })
     }

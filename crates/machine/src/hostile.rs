@@ -94,9 +94,9 @@ impl Reins {
     }
 }
 
-/// All tiles of all devices.
+/// All tiles of all devices that have VRAM.
 fn tiles(cores: &[Arc<Core>]) -> Vec<(Arc<Core>, TileId)> {
-    let tiles = |core: &Arc<Core>| (0..core.device().platform().tiles.len() as u8).map(TileId);
+    let tiles = |core: &Arc<Core>| (0..core.device().platform().vram_tiles() as u8).map(TileId);
     cores.iter().flat_map(|core| tiles(core).map(move |tile| (core.clone(), tile))).collect()
 }
 

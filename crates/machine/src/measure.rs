@@ -73,7 +73,7 @@ impl Stand {
         let platform = live.core().device().platform();
         let program = Program::new(live.open(), live.mm().clone(), scratch.range().start);
         let vm = program.vm_create().map_err(|errno| Failed::Ioctl("VM_CREATE", errno))?;
-        program.bind_mirror(vm, platform.va_bits, None).map_err(|errno| Failed::Ioctl("VM_BIND", errno))?;
+        program.bind_mirror(vm, None).map_err(|errno| Failed::Ioctl("VM_BIND", errno))?;
         let queue = |tile| program.queue_create(vm, Class::Compute, TileId(tile as u8));
         let queues: Result<_, _> = (0..platform.tiles.len()).map(queue).collect();
         let queues = queues.map_err(|errno| Failed::Ioctl("EXEC_QUEUE_CREATE", errno))?;

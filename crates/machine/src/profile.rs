@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use units::{SZ_1G, SZ_2M};
 pub use xe_spec::platform::Platform;
-use xe_spec::platform::{BATTLEMAGE, Copiers, PVC, Pagemaps, Reach, Tile};
+use xe_spec::platform::{BATTLEMAGE, Copiers, LUNAR_LAKE, PVC, Pagemaps, Reach, Tile};
 pub use xe_spec::{mocs, pat};
 
 /// Ids that Linux and user-mode drivers know as PVC.
@@ -19,6 +19,8 @@ const PVC_IDS: [u16; 13] =
     [0x0b69, 0x0b6e, 0x0bd4, 0x0bd5, 0x0bd6, 0x0bd7, 0x0bd8, 0x0bd9, 0x0bda, 0x0bdb, 0x0be0, 0x0be1, 0x0be5];
 /// Those that they know as Battlemage with graphics 20.01.
 const BATTLEMAGE_IDS: [u16; 9] = [0xe202, 0xe209, 0xe20b, 0xe20c, 0xe20d, 0xe210, 0xe211, 0xe212, 0xe216];
+/// Those that they know as Lunar Lake.
+const LUNAR_LAKE_IDS: [u16; 3] = [0x6420, 0x64a0, 0x64b0];
 const TILES: RangeInclusive<i64> = 1..=4;
 /// As many devices as a machine may have.
 pub const MAX_DEVICES: usize = 4;
@@ -36,6 +38,8 @@ pub enum Family {
     Pvc,
     /// Battlemage.
     Bmg,
+    /// Lunar Lake.
+    Lnl,
 }
 
 impl Family {
@@ -43,6 +47,7 @@ impl Family {
         match self {
             Self::Pvc => &PVC,
             Self::Bmg => &BATTLEMAGE,
+            Self::Lnl => &LUNAR_LAKE,
         }
     }
 
@@ -50,11 +55,13 @@ impl Family {
         match self {
             Self::Pvc => &PVC_IDS,
             Self::Bmg => &BATTLEMAGE_IDS,
+            Self::Lnl => &LUNAR_LAKE_IDS,
         }
     }
 
     fn of(platform: &Platform) -> Self {
-        if platform.kind == BATTLEMAGE.kind { Self::Bmg } else { Self::Pvc }
+        let is_of = |family: &Self| family.platform().kind == platform.kind;
+        [Self::Bmg, Self::Lnl].into_iter().find(is_of).unwrap_or_default()
     }
 }
 
@@ -166,11 +173,11 @@ impl Default for Profile {
 
 impl Profile {
     /// The devices that need no file; the first is the default.
-    pub fn built_in() -> [Self; 4] {
+    pub fn built_in() -> [Self; 5] {
         let two = Self::default();
         let one = Self { name: "pvc-1t".into(), tiles: 1, device_id: 0x0bda, ..two.clone() };
         let four = Self { name: "pvc-4t".into(), tiles: 4, ..two.clone() };
-        [two, one, four, Self::of(&BATTLEMAGE)]
+        [two, one, four, Self::of(&BATTLEMAGE), Self::of(&LUNAR_LAKE)]
     }
 
     /// A built-in device by its name.
@@ -231,12 +238,12 @@ impl Profile {
             ));
         }
         let fabric = self.fabric.clone().map(String::into_boxed_str).map(|name| &*Box::leak(name));
-        let tiles = within("tiles", self.tiles, TILES)?;
+        let tiles = within("tiles", self.tiles, if self.has_vram() { TILES } else { 1..=1 })?;
         let copy_engines = within("copy_engines", self.copy_engines, ENGINES)?;
         let compute_engines = within("compute_engines", self.compute_engines, ENGINES)?;
         let revid = within("revision", self.revision, 0..=255)?;
         let devid = self.known_id()?;
-        let vram = self.vram.of_a_tile()?;
+        let vram = self.vram_of_a_tile()?;
         let (pagemaps, copiers, reach) = self.layout()?;
         let tiles: Vec<_> = (0..tiles as u8).map(|n| Tile::nth(n, vram)).collect();
         Ok(Box::leak(Box::new(Platform {
@@ -272,6 +279,25 @@ impl Profile {
         })
     }
 
+    /// Whether the device has memory of its own.
+    pub const fn has_vram(&self) -> bool {
+        self.family.platform().has_vram()
+    }
+
+    /// Rounded up to blocks of 2M, which the device's memory is made of.
+    fn vram_of_a_tile(&self) -> Result<u64, String> {
+        let (vram, least, most) = (self.vram, Size(MIN_VRAM), Size(Tile::MAX_VRAM));
+        match (self.has_vram(), vram.0) {
+            (false, 0) => Ok(0),
+            (false, _) => {
+                let kind = self.family.platform().kind;
+                Err(format!("vram = {vram}: {kind} is an integrated GPU and has none; leave it out"))
+            }
+            (true, bytes) if (least.0..=most.0).contains(&bytes) => Ok(bytes.next_multiple_of(SZ_2M)),
+            (true, _) => Err(format!("vram = {vram}: a tile has {least} to {most}; write such a size")),
+        }
+    }
+
     fn known_id(&self) -> Result<u16, String> {
         let known = |id: &u16| self.family.ids().contains(id);
         u16::try_from(self.device_id).ok().filter(known).ok_or_else(|| {
@@ -286,9 +312,10 @@ impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, tiles, vram, copy_engines, compute_engines, device_id, revision, .. } = self;
         let tiles = if *tiles == 1 { "1 tile with".into() } else { format!("{tiles} tiles, each with") };
+        let vram = if self.has_vram() { format!("{vram} of VRAM") } else { "no VRAM".into() };
         write!(
             f,
-            "{name}: {tiles} {vram} of VRAM, {copy_engines} copy and {compute_engines} compute engines; \
+            "{name}: {tiles} {vram}, {copy_engines} copy and {compute_engines} compute engines; \
              id {device_id:#06x} revision {revision:#04x}"
         )
     }
@@ -304,17 +331,6 @@ fn within(key: &str, value: i64, range: RangeInclusive<i64>) -> Result<u16, Stri
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Size(pub u64);
-
-impl Size {
-    /// VRAM of a tile: rounded up to blocks of 2M, which the device's memory is made of.
-    fn of_a_tile(self) -> Result<u64, String> {
-        let (least, most) = (Self(MIN_VRAM), Self(Tile::MAX_VRAM));
-        if !(least.0..=most.0).contains(&self.0) {
-            return Err(format!("vram = {self}: a tile has {least} to {most}; write such a size"));
-        }
-        Ok(self.0.next_multiple_of(SZ_2M))
-    }
-}
 
 impl FromStr for Size {
     type Err = String;
@@ -378,7 +394,8 @@ mod tests {
         }
         assert_eq!(Profile::default().platform(), Ok(&PVC));
         assert_eq!(Profile::named("bmg").expect("it is built in").platform(), Ok(&BATTLEMAGE));
-        let none = "no built-in device 'dg2': there are pvc-2t, pvc-1t, pvc-4t, bmg";
+        assert_eq!(Profile::named("lnl").expect("it is built in").platform(), Ok(&LUNAR_LAKE));
+        let none = "no built-in device 'dg2': there are pvc-2t, pvc-1t, pvc-4t, bmg, lnl";
         assert_eq!(Profile::named("dg2"), Err(none.into()));
     }
 
@@ -424,6 +441,8 @@ mod tests {
             (Profile { compute_engines: -1, ..Profile::default() }, "compute_engines = -1: there can be 1 to 8"),
             (Profile { revision: 256, ..Profile::default() }, "revision = 256: there can be 0 to 255"),
             (Profile { device_id: 0xe20b, ..Profile::default() }, "device_id = 0xe20b"),
+            (Profile { vram: Size(SZ_1G), ..Profile::of(&LUNAR_LAKE) }, "vram = 1G: LUNARLAKE is an integrated GPU"),
+            (Profile { tiles: 2, ..Profile::of(&LUNAR_LAKE) }, "tiles = 2: there can be 1 to 1"),
             (Profile { name: "a b".into(), ..Profile::default() }, "name = \"a b\""),
             (Profile { pagemaps: Layout::Device, reach: Reaching::Tile, ..Profile::default() }, "reach = \"tile\""),
             (Profile { pagemaps: Layout::Partition, reach: Reaching::Tile, ..Profile::default() }, "reach = \"tile\""),

@@ -105,7 +105,7 @@ impl Serial {
         checked.sim.mmap_at(range, MapKind::Anonymous).map_err(|_| Errno::ENOMEM)?;
         let program = checked.open();
         let vm = program.vm_create()?;
-        program.bind_mirror(vm, platform.va_bits, None)?;
+        program.bind_mirror(vm, None)?;
         let asid = program.file().asid(vm).ok_or(Errno::EINVAL)?;
         let (read, watched) = (Cell::new(0), Cell::new(false));
         Ok(Self { checked, story, _program: program, asid, platform, read, watched })

@@ -5,18 +5,20 @@
 //! reaches whom. [`small`] is the device that a scene names itself.
 
 use units::{Dpa, SZ_1G, SZ_2M};
-use xe_spec::platform::{BATTLEMAGE, Copiers, DEVICE_DPA_BASE, PVC, Pagemaps, Platform, Reach, Tile};
+use xe_spec::platform::{BATTLEMAGE, Copiers, DEVICE_DPA_BASE, LUNAR_LAKE, PVC, Pagemaps, Platform, Reach, Tile};
 
 /// Two tiles, each with a pagemap.
 pub const PVC_SMALL: Platform = device(PVC, "pvc-2t", 2, true);
 static TILES: [Tile; 4] = [tile(0), tile(1), tile(2), tile(3)];
+static INTEGRATED: [Tile; 1] = [Tile { vram_size: 0, ..tile(0) }];
 
 /// Devices that scenes can name, as `pontoon run` does: alone, and as peers of others that are peers too.
-static DEVICES: [[Platform; 2]; 4] = [
+static DEVICES: [[Platform; 2]; 5] = [
     [device(PVC, "pvc-2t", 2, false), PVC_SMALL],
     [device(PVC, "pvc-1t", 1, false), device(PVC, "pvc-1t", 1, true)],
     [device(PVC, "pvc-4t", 4, false), device(PVC, "pvc-4t", 4, true)],
     [device(BATTLEMAGE, "bmg", 1, false), device(BATTLEMAGE, "bmg", 1, true)],
+    [integrated(false), integrated(true)],
 ];
 static WHOLE: Platform = Platform { name: "pvc-2t-whole", pagemaps: Pagemaps::Device, ..PVC_SMALL };
 static WHOLE_FOUR: Platform =
@@ -26,6 +28,10 @@ static APART: Platform = Platform { name: "pvc-2t-apart", reach: Reach::OwnTile,
 
 const fn device(family: Platform, name: &'static str, tiles: usize, p2p: bool) -> Platform {
     Platform { name, system_bytes: 32 * SZ_2M, tiles: TILES.split_at(tiles).0, p2p, ..family }
+}
+
+const fn integrated(p2p: bool) -> Platform {
+    Platform { tiles: &INTEGRATED, ..device(LUNAR_LAKE, "lnl", 1, p2p) }
 }
 
 const fn tile(n: u64) -> Tile {
@@ -181,11 +187,11 @@ mod tests {
         );
         assert_eq!(Topology::Four.seats(&['a', 'b', 'c', 'd']), ['b', 'd', 'a', 'c']);
         assert_eq!(Topology::Scene.seats(&[0, 1, 2, 3, 4, 5]), [0, 1, 2, 3, 4, 5]);
-        for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4), ("bmg", 1)] {
+        for (name, tiles) in [("pvc-2t", 2), ("pvc-1t", 1), ("pvc-4t", 4), ("bmg", 1), ("lnl", 1)] {
             let [alone, peer] = [false, true].map(|p2p| small(name, p2p).expect("a device"));
             assert_eq!((alone.name, alone.tiles.len(), alone.p2p, peer.p2p), (name, tiles, false, true));
             assert_eq!(*peer, Platform { p2p: true, ..alone.clone() });
         }
-        assert!(small("dg2", true).unwrap_err().contains("pvc-2t, pvc-1t, pvc-4t, bmg"));
+        assert!(small("dg2", true).unwrap_err().contains("pvc-2t, pvc-1t, pvc-4t, bmg, lnl"));
     }
 }

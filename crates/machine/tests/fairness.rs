@@ -49,7 +49,7 @@ fn a_cpu_access_ends_while_both_tiles_run_atomics() {
                 let checked = Arc::new(checked.expect("a machine"));
                 let main = checked.open();
                 let vm = main.vm_create().expect("a VM");
-                main.bind_mirror(vm, 57, None).expect("a bind");
+                main.bind_mirror(vm, None).expect("a bind");
                 let area = checked.sim.mmap(32, MapKind::Anonymous);
                 let block = HostRange::sized(area.start.align_up(SZ_64K), SZ_64K);
                 (0..16).for_each(|n| checked.sim.store_u64(block.page_at(n), 0).expect("mapped"));

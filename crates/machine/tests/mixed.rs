@@ -40,7 +40,7 @@ impl Stand {
         let checked = checked.expect("a machine");
         let program = checked.open();
         let vm = program.vm_create().expect("a VM");
-        program.bind_mirror(vm, 57, None).expect("a bind");
+        program.bind_mirror(vm, None).expect("a bind");
         let queues = [0, 1].map(|tile| program.queue_create(vm, Class::Compute, TileId(tile)).expect("a queue"));
         let job = checked.sim.mmap(2, MapKind::Anonymous);
         Self { checked, program, queues, job, serial: 0 }

@@ -27,7 +27,7 @@ fn a_queue_without_a_thread_is_refused_and_may_be_asked_for_again() {
         Checked::new(Config::default(), Manner::Linux, Behaviours::CORRECT, Injection::default()).expect("a machine");
     let program = checked.open();
     let vm = program.vm_create().expect("a VM");
-    program.bind_mirror(vm, 57, None).expect("a bind");
+    program.bind_mirror(vm, None).expect("a bind");
     for _ in 0..2 {
         assert_eq!(program.queue_create(vm, Class::Compute, TileId(1)), Err(Errno::ENOMEM));
     }

@@ -108,7 +108,7 @@ impl Client {
 
 fn memory(platform: &Platform, bos: &[Arc<Bo>], is_active: impl Fn(&Bo) -> bool) -> Vec<MemoryUse> {
     let names = ["system".to_string(), "gtt".to_string()].into_iter();
-    let names = names.chain((0..platform.tiles.len()).map(|tile| format!("vram{tile}")));
+    let names = names.chain((0..platform.vram_tiles()).map(|tile| format!("vram{tile}")));
     let mut memory: Vec<_> = names.map(|name| MemoryUse { name, ..MemoryUse::default() }).collect();
     for bo in bos {
         let (region, resident) = bo.region();

@@ -97,8 +97,8 @@ impl Device {
             frames: gpu.tiles_of(tile.extent.first.pagemap).map(end).max().unwrap_or(0),
             ops: Arc::new(PagemapMemory::new(&gpu, tile.extent.first.pagemap, &registry)),
         };
-        // A pagemap of several tiles is that of the first of them.
-        let firsts = gpu.tiles.iter().filter(|tile| tile.extent.first.frame == 0);
+        // A pagemap of several tiles is that of the first of them. Defect D13 is about a device that has none.
+        let firsts = gpu.tiles.iter().filter(|tile| platform.has_vram() && tile.extent.first.frame == 0);
         let pagemaps = PagemapSet::new(&mm, &svm_observer, &registry, firsts.map(pagemap).collect());
         let shared = Shared::new(gpu, mm, memory, pagemaps, svm_observer, migrate_lock);
         // The first address spaces are those of the tiles' migration contexts.

@@ -11,6 +11,7 @@ use sync::Mutex;
 use sync::atomic::AtomicBool;
 use sync::rank::mutex;
 use xe_spec::fault::Asid;
+use xe_spec::platform::Platform;
 
 use crate::bo::Bo;
 use crate::caller::Location;
@@ -125,6 +126,11 @@ impl File {
     /// The syncobj of that name.
     pub(crate) fn syncobj(&self, handle: u32) -> Option<Arc<Syncobj>> {
         self.names.lock().syncobjs.get(handle)
+    }
+
+    /// The facts of its device.
+    pub fn platform(&self) -> &'static Platform {
+        self.shared.platform()
     }
 
     /// A region of the device's VRAM, for advice that names this file.

@@ -92,9 +92,9 @@ impl Gpu {
         self.interconnect.window().add(dpa.0 >> PAGE_SHIFT)
     }
 
-    /// The pagemap of a tile.
+    /// The pagemap of a tile; none where there is no VRAM.
     pub(crate) fn pagemap(&self, tile: TileId) -> Option<PagemapId> {
-        Some(self.tile(tile)?.extent.first.pagemap)
+        Some(self.tile(tile)?.extent.first.pagemap).filter(|_| self.platform.has_vram())
     }
 
     /// Whether VRAM must be mapped by leaves of 64K or more.

@@ -149,7 +149,7 @@ impl Migrate {
     pub(crate) fn new(platform: &Platform, hw: &dyn Hw, pool: &TablePool, tile: TileId) -> Result<Self, NoTable> {
         let origin = platform.tiles.iter().map(|tile| tile.vram_base).min().unwrap_or_default();
         let mut pt = PageTable::new(pool, platform.root_level)?;
-        for tile in platform.tiles {
+        for tile in platform.tiles.iter().filter(|tile| tile.vram_size > 0) {
             let leaf = Leaf { addr: tile.vram_base.0, device: true, pat: platform.pat.wb, ..slot_leaf(0) };
             let at = IDENTITY.add(tile.vram_base.offset_from(origin));
             let window = [own_run(at, 1, tile.vram_size / SZ_2M, leaf)];

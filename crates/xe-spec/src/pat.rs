@@ -84,9 +84,9 @@ pub const PVC: Table = Table {
     wb: 3,
 };
 
-/// Battlemage's 28 entries (Xe2 has 32; the last class of service is not for use on graphics 20.01, `Wa_16023588340`).
+/// The 28 entries of Battlemage and Lunar Lake (Xe2 has 32; the last class of service is not for use on graphics 20.01, `Wa_16023588340`).
 #[rustfmt::skip]
-pub const BATTLEMAGE: Table = Table {
+pub const XE2: Table = Table {
     entries: &[
         xe2_of(0x000030), xe2_of(0x000032), xe2_of(0x000033), xe2_of(0x000330),
         xe2_of(0x000302), xe2_of(0x000332), xe2_of(0x100130), xe2_of(0x000303),
@@ -110,11 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn battlemages_table_says_what_is_reserved_and_what_compresses() {
-        let compresses = |index: &u32| BATTLEMAGE.entry(*index).is_some_and(|entry| entry.compresses);
-        assert!((0..28).filter(|index| BATTLEMAGE.entry(*index).is_none()).eq(16..20));
+    fn the_table_of_xe2_says_what_is_reserved_and_what_compresses() {
+        let compresses = |index: &u32| XE2.entry(*index).is_some_and(|entry| entry.compresses);
+        assert!((0..28).filter(|index| XE2.entry(*index).is_none()).eq(16..20));
         assert!((0..28).filter(compresses).eq([9, 10, 11, 12, 14, 15, 21, 25]));
-        assert_eq!((BATTLEMAGE.entry(28), BATTLEMAGE.entry(u32::MAX), PVC.entry(8)), (None, None, None));
+        assert_eq!((XE2.entry(28), XE2.entry(u32::MAX), PVC.entry(8)), (None, None, None));
     }
 
     #[test]
@@ -122,8 +122,8 @@ mod tests {
         let coherent =
             |table: Table| (0..32).filter(move |index| table.entry(*index).is_some_and(|entry| entry.coherent));
         assert!(coherent(PVC).eq([3, 5, 7]));
-        assert!(coherent(BATTLEMAGE).eq([1, 2, 4, 5, 7, 22, 23, 26, 27]));
+        assert!(coherent(XE2).eq([1, 2, 4, 5, 7, 22, 23, 26, 27]));
         let value = |table: Table, index| table.entry(index).map(|entry| entry.value);
-        assert_eq!((value(PVC, 6), value(BATTLEMAGE, 11), value(BATTLEMAGE, 23)), (Some(0xa), Some(0x61c), Some(0x4f)));
+        assert_eq!((value(PVC, 6), value(XE2, 11), value(XE2, 23)), (Some(0xa), Some(0x61c), Some(0x4f)));
     }
 }

@@ -1,4 +1,4 @@
-//! Platform facts as data: PVC, as it is by default, and Battlemage; a device profile varies them.
+//! Platform facts as data: PVC, as it is by default, Battlemage, and Lunar Lake, which has no VRAM; a device profile varies them.
 //!
 //! Upstream: `xe_pci.c` (device descriptors), `xe_tile_sysfs`, MTCFG. A [`Platform`] is what a device profile
 //! chooses, and the only thing that driver code may ask instead of "is this a PVC".
@@ -12,7 +12,7 @@ use units::{Dpa, HostFrame, PAGE_SHIFT, SZ_1G, SZ_2M, SZ_64K, TileId};
 pub struct Tile {
     /// Start of its VRAM in the device's address space.
     pub vram_base: Dpa,
-    /// Bytes of VRAM that hold pages.
+    /// Bytes of VRAM that hold pages; 0 of an integrated GPU.
     pub vram_size: u64,
     /// Start of the pool that holds its page tables, apart from the pages.
     pub tables_base: Dpa,
@@ -173,6 +173,16 @@ impl Platform {
         self.ticks(now_ns) & (u64::MAX >> (64 - self.timestamp_bits))
     }
 
+    /// Whether it has memory of its own: a discrete device (`IS_DGFX`).
+    pub const fn has_vram(&self) -> bool {
+        self.vram_tiles() > 0
+    }
+
+    /// Tiles that have VRAM: all or none.
+    pub const fn vram_tiles(&self) -> usize {
+        if self.tiles.is_empty() || self.tiles[0].vram_size == 0 { 0 } else { self.tiles.len() }
+    }
+
     /// The smallest page of VRAM, in bytes.
     pub const fn min_vram_page(&self) -> u64 {
         if self.needs_64k { SZ_64K } else { units::SZ_4K }
@@ -254,7 +264,7 @@ pub const BATTLEMAGE: Platform = Platform {
     revid: 0,
     va_bits: 48,
     needs_64k: false,
-    pat: pat::BATTLEMAGE,
+    pat: pat::XE2,
     mocs: mocs::XE2,
     scratch_with_faults: true,
     compresses: true,
@@ -266,4 +276,17 @@ pub const BATTLEMAGE: Platform = Platform {
     compute_engines: 1,
     tiles: &[Tile::nth(0, SZ_1G)],
     ..PVC
+};
+
+/// Lunar Lake (Xe2, integrated), without its media GT: a program's memory is mapped where it is, and nothing migrates.
+pub const LUNAR_LAKE: Platform = Platform {
+    name: "lnl",
+    kind: "LUNARLAKE",
+    graphics_verx100: 2004,
+    gmd_id: Some((20, 4, 4)),
+    devid: 0x64a0,
+    revid: 4,
+    shaders: Shaders { geometry: 0xff, compute: 0xff, l3_banks: 0xff, units: 0xff, slices: 2, threads: 8 },
+    tiles: &[Tile::nth(0, 0)],
+    ..BATTLEMAGE
 };

@@ -50,7 +50,7 @@ impl Stage {
         } else {
             let id = program.vm_create().map_err(|e| refused("VM_CREATE", e))?;
             let flags = if kind == VmKind::AutoReset { BindFlags::MADVISE_AUTORESET } else { BindFlags::empty() };
-            program.bind_mirror_with(id, 57, flags, None).map_err(|e| refused("VM_BIND", e))?;
+            program.bind_mirror_with(id, flags, None).map_err(|e| refused("VM_BIND", e))?;
             (id, None)
         })
     }

@@ -319,7 +319,7 @@ mod tests {
             ("vm p plain\nfirst\n  wait f", "s:3:8: no step before this one signals 'f'"),
             ("buffer d 64K\nfirst\n  cpu write d", "s:3:13: this step takes memory"),
             ("vm p plain\nraces time\nfirst\n  fork", "s:2:1: jobs of a plain VM have a timeout"),
-            ("device dg2", "s:1:8: 'dg2' is no device of the checker: there are pvc-2t, pvc-1t, pvc-4t, bmg"),
+            ("device dg2", "s:1:8: 'dg2' is no device of the checker: there are pvc-2t, pvc-1t, pvc-4t, bmg, lnl"),
             ("device pvc-1t x5", "s:1:15: a scene has at most 4 devices"),
             ("first\n  rest\ndevice pvc-1t", "s:3:8: devices stand before buffers and steps"),
             ("memory b 64K\nfirst\n  card1.tile0 write b", "s:3:3: there is no 'card1.tile0'"),

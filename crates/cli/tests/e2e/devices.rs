@@ -4,7 +4,8 @@ use crate::clients::{Client, is_right, pontoon, userfaultfd};
 
 /// What the client says of a device: tiles, MiB of VRAM of each, engines in all, and its ids.
 fn facts(tiles: u32, vram: u32, engines: (u32, u32), ids: (&str, &str)) -> String {
-    let mut text: String = (0..tiles).map(|tile| format!("vram{tile} {vram}M visible {vram}M\n")).collect();
+    let of_vram = if vram > 0 { tiles } else { 0 };
+    let mut text: String = (0..of_vram).map(|tile| format!("vram{tile} {vram}M visible {vram}M\n")).collect();
     text += &format!("tiles {tiles} folders {tiles} copy {} compute {}\n", engines.0, engines.1);
     text += &format!("device {}\nrevision {}\n", ids.0, ids.1);
     (0..tiles).for_each(|tile| text += &format!("tile {tile} stores {}\n", 7 + tile));
@@ -23,12 +24,13 @@ fn programs_are_told_of_the_device_that_was_asked_for() {
     std::fs::write(&file, text).expect("a file");
     let file = file.to_str().expect("text");
     let pvc = ("0x0bd5", "0x2f");
-    let cases: [(&[&str], &str, String); 7] = [
+    let cases: [(&[&str], &str, String); 8] = [
         (&[], "pvc-2t", facts(2, 1024, (8, 4), pvc)),
         (&["--vram", "63M"], "pvc-2t", facts(2, 64, (8, 4), pvc)),
         (&["--device", "pvc-1t"], "pvc-1t", facts(1, 1024, (4, 2), ("0x0bda", "0x2f"))),
         (&["--device", "pvc-4t", "--vram", "16m"], "pvc-4t", facts(4, 16, (16, 8), pvc)),
         (&["--device", "bmg"], "bmg", facts(1, 1024, (1, 1), ("0xe20b", "0x00"))),
+        (&["--device", "lnl"], "lnl", facts(1, 0, (1, 1), ("0x64a0", "0x04"))),
         (&["--device", file], "mine", facts(3, 10, (3, 24), ("0x0bd6", "0x03"))),
         (&["--device", file, "--vram", "2G"], "mine", facts(3, 2048, (3, 24), ("0x0bd6", "0x03"))),
     ];
@@ -56,6 +58,9 @@ fn clients_are_right_on_each_device_and_in_little_vram() {
         is_right(&peek, &options, &["-t", "0", "-s", "0x2000000"]);
         is_right(&cpu_only, &[&options[..], &["--hostile"]].concat(), &["40"]);
     }
+    let run = peek.run(&["--device", "lnl"], &["-t", "0", "-s", "0x2000000"]);
+    assert_eq!((run.code, run.count("stray_writes"), run.times("SYSTEM->VRAM0")), (Some(0), 0, 0), "{}", run.err);
+    assert!(run.count("gpu_fault_count") > 0);
     let run = peek.run(&["--device", "pvc-4t"], &["-t", "03120"]);
     assert_eq!(run.code, Some(0), "{}{}", run.out, run.err);
     for way in ["SYSTEM->VRAM0", "VRAM0->VRAM3", "VRAM3->VRAM1", "VRAM1->VRAM2", "VRAM2->VRAM0"] {
@@ -258,7 +263,8 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
             "family = 'bmg'\ndevice_id = 0x0bd5",
             "would not take it for the BATTLEMAGE that this is; write one of 0xe202",
         ),
-        ("family = 'dg2'", "expected `pvc` or `bmg`"),
+        ("family = 'lnl'\nvram = '1G'", "vram = 1G: LUNARLAKE is an integrated GPU and has none; leave it out"),
+        ("family = 'dg2'", "expected one of `pvc`, `bmg`, `lnl`"),
         ("device = []", "0 devices: a machine has 1 to 4 devices"),
         ("tiles = 1\n[[device]]", "unknown field `tiles`, expected `device`"),
         ("[[device]]\ntiles = 5", "tiles = 5: there can be 1 to 4"),
@@ -275,9 +281,11 @@ fn a_device_that_cannot_be_is_refused_by_key_cause_and_remedy() {
         refused(&["--device", name], expected);
     }
     refused(&["--device", "nowhere.toml"], "cannot read it");
-    refused(&["--device", "dg2"], "there are pvc-2t, pvc-1t, pvc-4t, bmg; a file's name ends with .toml");
+    refused(&["--device", "dg2"], "there are pvc-2t, pvc-1t, pvc-4t, bmg, lnl; a file's name ends with .toml");
     refused(&["--device", "pvc-1t"].repeat(5), "--device: 5 devices: a machine has 1 to 4 devices");
     refused(&["--vram", "0"], "vram = 0: a tile has 8M to 32G; write such a size");
+    refused(&["--vram", "64M", "--device", "lnl"], "--vram 64M: the device is an integrated GPU and has none");
+    refused(&["--hostile", "--device", "lnl"], "--hostile: the device has no VRAM");
     refused(&["--vram", "lots"], "'lots' is no size: write a number with K, M or G");
 }
 

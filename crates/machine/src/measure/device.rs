@@ -58,7 +58,7 @@ impl Device {
         let scratch = Region::new(SZ_4K, PageSize::Small)?;
         let program = Program::new(live.open(), live.mm().clone(), scratch.range().start);
         let faulting = program.vm_create().map_err(refused("VM_CREATE"))?;
-        program.bind_mirror(faulting, live.core().device().platform().va_bits, None).map_err(refused("VM_BIND"))?;
+        program.bind_mirror(faulting, None).map_err(refused("VM_BIND"))?;
         let plain = program.vm_create_plain().map_err(refused("VM_CREATE"))?;
         let lanes = FOUR.iter().map(|&(tile, engine)| Lane::new(&program, faulting, Class::Compute, engine, tile));
         let lanes = lanes.collect::<Result<_, _>>()?;

@@ -29,8 +29,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 const SECOND: u64 = 1024;
 /// Where the third does.
 const THIRD: u64 = 2048;
-/// Write-back, as user-mode drivers ask for it on PVC; snooped on Battlemage too, from uncached memory.
-const PAT_WB: u16 = xe_spec::pat::PVC.wb as u16;
 
 /// A thread of a program with an open DRM file.
 #[derive(Clone)]
@@ -77,6 +75,11 @@ impl Program {
         Self { file, memory, scratch }
     }
 
+    /// Write-back, as user-mode drivers ask for it.
+    fn wb(&self) -> u16 {
+        self.file.platform().pat.wb.into()
+    }
+
     /// The open file.
     pub fn file(&self) -> &Arc<File> {
         &self.file
@@ -96,25 +99,19 @@ impl Program {
     }
 
     /// Mirrors the process's addresses over the whole VM; `fence` gets `value` when that is done.
-    pub fn bind_mirror(&self, vm_id: u32, va_bits: u8, fence: Option<(HostVa, u64)>) -> Result<(), Errno> {
-        self.bind_mirror_with(vm_id, va_bits, BindFlags::empty(), fence)
+    pub fn bind_mirror(&self, vm_id: u32, fence: Option<(HostVa, u64)>) -> Result<(), Errno> {
+        self.bind_mirror_with(vm_id, BindFlags::empty(), fence)
     }
 
     /// The same, with more flags.
-    pub fn bind_mirror_with(
-        &self,
-        vm_id: u32,
-        va_bits: u8,
-        flags: BindFlags,
-        fence: Option<(HostVa, u64)>,
-    ) -> Result<(), Errno> {
+    pub fn bind_mirror_with(&self, vm_id: u32, flags: BindFlags, fence: Option<(HostVa, u64)>) -> Result<(), Errno> {
         let sync = fence.map(|(addr, value)| user_fence(addr.0, value));
         let mut arg = VmBind {
             vm_id,
             num_binds: 1,
             bind: VmBindOp {
-                pat_index: PAT_WB,
-                range: 1 << va_bits,
+                pat_index: self.wb(),
+                range: 1 << self.file.platform().va_bits,
                 op: vm::BIND_OP_MAP,
                 flags: (BindFlags::CPU_ADDR_MIRROR | flags).bits(),
                 ..Default::default()

@@ -1,6 +1,6 @@
 //! A program's buffers, syncobjs, binds and jobs that wait and signal.
 
-use super::{PAT_WB, Program};
+use super::Program;
 use units::{GpuVa, HostFrame, HostRange, HostVa};
 use xe_kmd::Errno;
 use xe_uapi::drm::GemClose;
@@ -75,13 +75,13 @@ impl Program {
     pub fn unbind_and_prefetch(&self, vm_id: u32, at: HostRange, span: HostRange, region: u32) -> Result<(), Errno> {
         let binds = [
             VmBindOp {
-                pat_index: PAT_WB,
+                pat_index: self.wb(),
                 addr: at.start.0,
                 range: at.len(),
                 op: vm::BIND_OP_UNMAP,
                 ..Default::default()
             },
-            VmBindOp { pat_index: PAT_WB, ..prefetch_op(span, region) },
+            VmBindOp { pat_index: self.wb(), ..prefetch_op(span, region) },
         ];
         self.put(self.second(), &binds)?;
         let bind = VmBindOp { extensions: self.second().0, ..Default::default() };
@@ -116,7 +116,7 @@ impl Program {
     }
 
     fn bind(&self, vm_id: u32, op: VmBindOp, order: Order) -> Result<(), Errno> {
-        let bind = VmBindOp { pat_index: PAT_WB, ..op };
+        let bind = VmBindOp { pat_index: self.wb(), ..op };
         let (num_syncs, syncs) = self.put_syncs(order)?;
         let exec_queue_id = order.queue.unwrap_or(0);
         let mut arg = VmBind { vm_id, exec_queue_id, num_binds: 1, bind, num_syncs, syncs, ..Default::default() };

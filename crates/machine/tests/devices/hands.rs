@@ -43,7 +43,7 @@ pub struct Hand {
 impl Hand {
     pub fn new(checked: &Arc<Checked>, program: Program, tile: u8) -> Self {
         let vm = program.vm_create().expect("a VM");
-        program.bind_mirror(vm, 57, None).expect("a bind");
+        program.bind_mirror(vm, None).expect("a bind");
         let queue = program.queue_create(vm, Class::Compute, TileId(tile)).expect("a queue");
         let memory = checked.sim.mmap(2, MapKind::Anonymous);
         Self { checked: checked.clone(), program, vm, queue, batch: memory.start, fence: memory.page_at(1) }

@@ -37,6 +37,8 @@ pub struct Identity {
     pub graphics_verx100: u16,
     /// Tiles, each with one GT of the same number.
     pub tiles: u32,
+    /// It has VRAM.
+    pub has_vram: bool,
     /// Level of the root page table.
     pub vm_max_level: u32,
     /// Bytes of system memory that buffers may take.
@@ -147,6 +149,7 @@ impl Identity {
             devid,
             revid,
             tiles,
+            has_vram: platform.has_vram(),
             kind: platform.kind,
             graphics_verx100: platform.graphics_verx100,
             vm_max_level: platform.root_level.into(),

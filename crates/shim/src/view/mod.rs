@@ -491,7 +491,9 @@ fn name_specials(plan: &mut Plan, identities: &[Identity]) -> rustix::io::Result
         }
     }
     for (gt, identity) in gts(identities) {
-        note(Special::Vram(gt), &format!("{}/vram_mm", tree::tile_debugfs(gt)))?;
+        if identity.has_vram {
+            note(Special::Vram(gt), &format!("{}/vram_mm", tree::tile_debugfs(gt)))?;
+        }
         let debugfs = tree::gt_debugfs(gt);
         note(Special::Stats(gt), &format!("{debugfs}/stats"))?;
         let frequencies = tree::frequencies(gt);

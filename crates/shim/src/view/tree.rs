@@ -305,9 +305,10 @@ impl Tree {
         self.link(&format!("sys/kernel/debug/dri/{}", 128 + u32::from(device)), &number)?;
         self.link(&format!("sys/kernel/debug/dri/{slot}"), &number)?;
         self.text(&format!("{dir}/name"), &format!("xe dev={slot} unique={slot}"))?;
+        let is_dgfx = if identity.has_vram { "yes" } else { "no" };
         let Identity { devid, revid, tiles, kind, graphics_verx100, vm_max_level, .. } = identity;
         let info = format!(
-            "graphics_verx100 {graphics_verx100}\nmedia_verx100 0\nis_dgfx yes\nplatform {kind}\ndevid {devid:#x}\nrevid {revid}\n\
+            "graphics_verx100 {graphics_verx100}\nmedia_verx100 0\nis_dgfx {is_dgfx}\nplatform {kind}\ndevid {devid:#x}\nrevid {revid}\n\
              tile_count {tiles}\nvm_max_level {vm_max_level}\nforce_execlist no\nhas_flat_ccs no\nhas_usm yes"
         );
         self.text(&format!("{dir}/info"), &info)?;
@@ -322,8 +323,10 @@ impl Tree {
     fn debugfs_of_tile(&self, of: Gt, identity: &Identity) -> io::Result<()> {
         let (tile, gt, number) = (tile_debugfs(of), gt_debugfs(of), of.number);
         self.dir(&gt)?;
-        self.file(&format!("{tile}/vram_mm"), "", 0o444)?;
-        self.link(&format!("{}/vram{number}_mm", debugfs(of.device)), &format!("tile{number}/vram_mm"))?;
+        if identity.has_vram {
+            self.file(&format!("{tile}/vram_mm"), "", 0o444)?;
+            self.link(&format!("{}/vram{number}_mm", debugfs(of.device)), &format!("tile{number}/vram_mm"))?;
+        }
         self.link(&format!("{}/gt{number}", debugfs(of.device)), &format!("tile{number}/gt{number}"))?;
         self.file(&format!("{gt}/stats"), "", 0o644)?;
         self.file(&format!("{gt}/pat"), &identity.pat, 0o444)?;

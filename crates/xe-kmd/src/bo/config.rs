@@ -26,9 +26,9 @@ const CACHING: u32 = 48;
 const DEFER: u32 = 56;
 const NO_COMPRESSION: u32 = 57;
 
-/// Mask of all memory regions: bit 0 system memory, bit 1 + n the VRAM of tile n.
+/// Mask of all memory regions: bit 0 system memory, bit 1 + n the VRAM of tile n, where tiles have some.
 pub(crate) const fn region_mask(platform: &Platform) -> u32 {
-    (1 << (platform.tiles.len() + 1)) - 1
+    (1 << (platform.vram_tiles() + 1)) - 1
 }
 
 /// What a BO is made with.

@@ -15,6 +15,8 @@ use xe_uapi::attr::{
     MIGRATE_ONLY_SYSTEM_PAGES, Madvise, MemRangeAttr, PREFERRED_LOC_DEFAULT_DEVICE, PREFERRED_LOC_DEFAULT_SYSTEM,
     PURGEABLE_DONTNEED, PURGEABLE_WILLNEED, VmQueryMemRangeAttr,
 };
+use xe_uapi::gem::CACHING_WC;
+use xe_uapi::vm::CreateFlags;
 
 use super::{Reply, require};
 use crate::bo::Bo;
@@ -70,13 +72,21 @@ fn advise(vm: &Vm, span: GpuRange, advice: Advice) -> Result<bool, Errno> {
     }
     let vmas = state.vmas.overlapping(span);
     if let Advice::Purgeable(is_needed) = advice {
-        let gone = vmas.iter().filter_map(Vma::bo_map).filter(|(span, map)| !map.advise(*span, is_needed));
-        return Ok(gone.count() == 0);
+        let maps = || vmas.iter().filter_map(Vma::bo_map);
+        let gone = maps().filter(|(span, map)| !map.advise(*span, is_needed)).count();
+        if is_needed && vm.flags.contains(CreateFlags::SCRATCH_PAGE) {
+            // Where it was touched meanwhile it shows the scratch page.
+            maps().for_each(|(span, _)| vm.unbind(span, &vm.tiles()));
+        }
+        return Ok(gone == 0);
     }
     if let Advice::Atomic(value) = advice {
         let bos = || vmas.iter().filter_map(Vma::bo_map).map(|(_, map)| &map.bo);
         bos().try_for_each(|bo| check_atomic(vm.platform(), bo, value))?;
         bos().for_each(|bo| bo.leave_atomics_to_cpu(value == ATOMIC_CPU));
+    }
+    if let Advice::Pat(index) = advice {
+        vmas.iter().try_for_each(|vma| check_coherence(vm.platform(), vma, index))?;
     }
     if let Some(svm) = &vm.svm {
         remove_straddlers(vm, svm, span);
@@ -149,6 +159,18 @@ fn check_atomic(platform: &Platform, bo: &Bo, value: u32) -> Result<(), Errno> {
         ATOMIC_DEVICE => vram || system && platform.device_atomics_on_smem,
         ATOMIC_GLOBAL => vram && system,
         _ => true,
+    })
+}
+
+/// An integrated GPU past the CPU's caches would read what was there before: what is cached is not mapped so.
+///
+/// Upstream: `check_pat_args_are_sane`.
+fn check_coherence(platform: &Platform, vma: &Vma, index: u16) -> Result<(), Errno> {
+    let is_coherent = platform.pat.entry(index.into()).is_some_and(|pat| pat.coherent);
+    require(match &vma.kind {
+        _ if is_coherent || platform.has_vram() => true,
+        Kind::Mirror | Kind::Userptr(_) => false,
+        _ => vma.bo_map().is_none_or(|(_, map)| map.bo.config.caching == CACHING_WC),
     })
 }
 

@@ -117,9 +117,19 @@ impl Bind<'_> {
 
     fn now(&self, state: &mut VmState) -> Result<Arc<Fence>, Errno> {
         let (vm, tiles) = (self.vm, self.vm.tiles());
-        let work = ops::change(vm, state, self.ops, self.user, |work, userptrs| work.write(vm, userptrs, &tiles))?;
+        let work = ops::change(vm, state, self.ops, self.user, |work, userptrs| {
+            self.check_in_fences(work)?;
+            work.write(vm, userptrs, &tiles)
+        })?;
         work.forget(state.userptrs.as_ref());
         if work.is_some() { Ok(Fence::over(Ok(()))) } else { self.without_work() }
+    }
+
+    /// Where there is no work for page tables, no in-fence is taken, over or not.
+    ///
+    /// Upstream: `xe_sync_in_fence_get`.
+    fn check_in_fences(&self, work: &Work) -> Result<(), Errno> {
+        if work.is_some() || self.ins.is_empty() { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
     }
 
     /// What a bind without work for page tables signals behind: nothing asks where it has no sync.
@@ -135,10 +145,7 @@ impl Bind<'_> {
             return Err(Errno::ENOBUFS);
         }
         vm.shared.worker.start()?;
-        let waits = self.ins.iter().any(|fence| !fence.is_over());
-        // Upstream: where there is no work, no in-fence can be waited for.
-        let can_wait = |work: &Work| if work.is_some() || !waits { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
-        let work = ops::change(vm, state, self.ops, self.user, |work, _| can_wait(work))?;
+        let work = ops::change(vm, state, self.ops, self.user, |work, _| self.check_in_fences(work))?;
         if !work.is_some() {
             return self.without_work();
         }
@@ -196,12 +203,13 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     require(!unmap_all || (op.obj != 0 && op.addr == 0 && op.range == 0))?;
     let no_obj = matches!(op.op, BIND_OP_MAP_USERPTR | BIND_OP_PREFETCH | BIND_OP_UNMAP);
     require(!no_obj || op.obj == 0)?;
-    require(op.op != BIND_OP_MAP_USERPTR || pat.coherent)?;
+    require(pat.coherent || op.op != BIND_OP_MAP_USERPTR && !(mirror && !vm.platform().has_vram()))?;
     check_prefetch_region(vm, op)?;
     require(!flags.contains(BindFlags::MADVISE_AUTORESET) || (mirror && map))?;
     require([op.obj_offset, op.addr, op.range].iter().all(|at| at.is_multiple_of(SZ_4K)))?;
     require(op.range != 0 || unmap_all)?;
-    if decompress && !vm.platform().compresses { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+    let decompresses = vm.platform().compresses && vm.platform().has_vram();
+    if decompress && !decompresses { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }
 
 fn check_prefetch_region(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
@@ -238,6 +246,9 @@ fn collect_garbage(vm: &Vm, vmas: &mut VmaTree) {
 /// Whether a bind's span lies in the VM, and its BO exists and fits.
 fn check_place(file: &File, vm: &Vm, args: &VmBindOp) -> Result<Op, Errno> {
     require(args.addr.checked_add(args.range).is_some_and(|end| end <= vm.window().end.0))?;
+    if args.op == BIND_OP_MAP_USERPTR && args.obj_offset.checked_add(args.range - 1).is_none() {
+        return Err(Errno::EOVERFLOW);
+    }
     let bo = match args.obj {
         0 => None,
         handle => Some(file.bo(handle).ok_or(Errno::ENOENT)?),

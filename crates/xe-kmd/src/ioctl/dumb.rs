@@ -4,6 +4,7 @@
 //! Upstream: `drm_dumb_buffers.c`, `xe_bo_dumb_create`, `drm_gem_ttm_dumb_map_offset`.
 
 use units::SZ_4K;
+use xe_spec::platform::Platform;
 use xe_uapi::drm::{CreateDumb, DestroyDumb, GemClose, MapDumb};
 use xe_uapi::gem::CACHING_WC;
 
@@ -15,8 +16,10 @@ use crate::file::File;
 
 /// Lines start at multiples of so many bytes.
 const PITCH_ALIGN: u64 = 64;
-/// The VRAM of the first tile.
-const PLACEMENT: u32 = 2;
+/// The VRAM of the first tile, or system memory where there is none.
+const fn placement(platform: &Platform) -> u32 {
+    if platform.has_vram() { 2 } else { 1 }
+}
 
 /// MODE_CREATE_DUMB. `EINVAL`: a line, or all of them, have no 32-bit number of bytes.
 pub(super) fn create(file: &File, args: &mut CreateDumb) -> Reply {
@@ -24,7 +27,7 @@ pub(super) fn create(file: &File, args: &mut CreateDumb) -> Reply {
     let lines = u64::from(args.height);
     let bytes =
         u64::from(args.width).checked_mul(u64::from(args.bpp).div_ceil(8)).and_then(|line| line.checked_mul(lines));
-    let fits = |bytes: u64, align| Some(bytes.next_multiple_of(align)).filter(|bytes| (1..1 << 32).contains(bytes));
+    let fits = |bytes: u64, align| bytes.checked_next_multiple_of(align).filter(|bytes| (1..1 << 32).contains(bytes));
     bytes.and_then(|bytes| fits(bytes, SZ_4K)).filter(|_| args.bpp <= u32::MAX - 8).ok_or(Errno::EINVAL)?;
     (args.handle, args.pitch, args.size) = (0, 0, 0);
 
@@ -34,7 +37,7 @@ pub(super) fn create(file: &File, args: &mut CreateDumb) -> Reply {
     (args.pitch, args.size) = (pitch as u32, size.ok_or(Errno::EINVAL)?);
     let config = BoConfig {
         size: args.size,
-        placement: PLACEMENT,
+        placement: placement(file.shared.platform()),
         caching: CACHING_WC,
         vm: None,
         defer: false,

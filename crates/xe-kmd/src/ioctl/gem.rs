@@ -46,7 +46,7 @@ pub(super) fn create(file: &File, args: &mut GemCreate) -> Reply {
 pub(super) fn mmap_offset(file: &File, args: &mut GemMmapOffset) -> Reply {
     require(args.extensions == 0 && args.reserved == [0; 2] && args.flags & !MMAP_OFFSET_PCI_BARRIER == 0)?;
     if args.flags == MMAP_OFFSET_PCI_BARRIER {
-        require(args.handle == 0)?;
+        require(file.shared.platform().has_vram() && args.handle == 0)?;
         args.offset = PCI_BARRIER_OFFSET;
         return Ok(0);
     }

@@ -84,7 +84,7 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
         used: shared.system.used(),
         ..query::MemRegion::default()
     };
-    let vram = tiles(platform).map(|tile| {
+    let vram = (0..platform.vram_tiles() as u16).map(|tile| {
         let (total, used) = (platform.tiles[usize::from(tile)].vram_size, shared.vram_used(TileId(tile as u8)));
         query::MemRegion {
             mem_class: query::MEM_VRAM,
@@ -101,11 +101,11 @@ fn mem_regions(shared: &Shared) -> Vec<u8> {
 }
 
 fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
-    let mut flags = ConfigFlags::HAS_VRAM
-        | ConfigFlags::HAS_LOW_LATENCY
+    let mut flags = ConfigFlags::HAS_LOW_LATENCY
         | ConfigFlags::HAS_CPU_ADDR_MIRROR
         | ConfigFlags::HAS_DISABLE_STATE_CACHE_PERF_FIX
         | ConfigFlags::HAS_PURGING_SUPPORT;
+    flags.set(ConfigFlags::HAS_VRAM, platform.has_vram());
     flags.set(ConfigFlags::HAS_NO_COMPRESSION_HINT, platform.compresses);
     let mut info = [0u64; query::CONFIG_WORDS];
     info[query::CONFIG_REV_AND_DEVICE_ID] = u64::from(platform.devid) | u64::from(platform.revid) << 16;
@@ -119,7 +119,7 @@ fn config(platform: &Platform, max_priority: u64) -> Vec<u8> {
 fn gt_list(platform: &Platform) -> Vec<u8> {
     let all = u64::from(region_mask(platform));
     let gts = tiles(platform).map(|tile| {
-        let near = 2u64 << tile;
+        let near = if platform.has_vram() { 2u64 << tile } else { 1 };
         let (ip_ver_major, ip_ver_minor, ip_ver_rev) = platform.gmd_id.unwrap_or_default();
         query::Gt {
             ip_ver_major,

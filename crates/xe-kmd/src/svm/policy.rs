@@ -56,6 +56,8 @@ pub(crate) struct Placement {
     read_only: bool,
     /// A peer's VRAM will not do.
     off_peers: bool,
+    /// There is VRAM for pages to be in.
+    devmem_possible: bool,
     /// Smallest page of VRAM.
     pub min_page: u64,
     /// A new range of this size or less must have all its pages: 0 where absent ones are wanted too.
@@ -81,9 +83,17 @@ impl Placement {
 
     /// Of a prefetch to `target`.
     pub(crate) fn prefetch(gpu: &Gpu, vma: &Vma, target: Option<PagemapId>) -> Self {
-        let (owner, read_only, min_page) = (gpu.interconnect.owner(), vma.read_only, gpu.platform.min_vram_page());
-        let (need, off_peers) = (Need::Anywhere, false);
-        Self { target, need, timeslice_ms: 0, owner, read_only, off_peers, min_page, check_pages_threshold: 0 }
+        Self {
+            target,
+            need: Need::Anywhere,
+            timeslice_ms: 0,
+            owner: gpu.interconnect.owner(),
+            read_only: vma.read_only,
+            off_peers: false,
+            devmem_possible: gpu.platform.has_vram(),
+            min_page: gpu.platform.min_vram_page(),
+            check_pages_threshold: 0,
+        }
     }
 
     /// For finding or making the range.
@@ -92,7 +102,7 @@ impl Placement {
             owner: self.target.map(|_| self.owner),
             check_pages_threshold: self.check_pages_threshold,
             read_only: self.read_only,
-            devmem_possible: true,
+            devmem_possible: self.devmem_possible,
             ..Ctx::default()
         }
     }
@@ -133,12 +143,14 @@ impl Placement {
     }
 }
 
+/// What advice leaves to the CPU is refused everywhere. (Upstream takes such an atomic of an integrated GPU for served, and it faults again.)
 fn need_vram_for_atomic(platform: &Platform, vma: &Vma, access: Access) -> Result<Need, Errno> {
     if access != Access::Atomic {
         return Ok(Need::Anywhere);
     }
     match vma.attr.atomic {
         attr::ATOMIC_CPU => Err(Errno::EACCES),
+        _ if !platform.has_vram() => Ok(Need::Anywhere),
         attr::ATOMIC_DEVICE if platform.device_atomics_on_smem => Ok(Need::Anywhere),
         _ => Ok(Need::Vram),
     }
@@ -155,7 +167,7 @@ pub(crate) fn resolve_pagemap(gpu: &Gpu, vma: &Vma, tile: TileId) -> Option<Page
 
 /// The pagemap of a memory region: region 0 is system memory, 1 + n is tile n.
 pub(crate) fn region_pagemap(gpu: &Gpu, region: u32) -> Option<PagemapId> {
-    Some(gpu.tiles.get(region.checked_sub(1)? as usize)?.extent.first.pagemap)
+    gpu.pagemap(TileId(u8::try_from(region.checked_sub(1)?).ok()?))
 }
 
 /// A memory region, as advice of another file names it.
@@ -166,10 +178,11 @@ pub(crate) fn location(gpu: &Gpu, region: u16) -> Location {
 /// What a VMA's leaves allow.
 pub(crate) fn leaf_access(platform: &Platform, vma: &Vma) -> build::Access {
     let may = vma.attr.atomic != attr::ATOMIC_CPU;
+    let is_anywhere = vma.attr.atomic == attr::ATOMIC_DEVICE || !platform.has_vram();
     build::Access {
         write: !vma.read_only,
         atomic_vram: may,
-        atomic_system: may && platform.device_atomics_on_smem && vma.attr.atomic == attr::ATOMIC_DEVICE,
+        atomic_system: may && platform.device_atomics_on_smem && is_anywhere,
         pat: vma.attr.pat as u8,
     }
 }

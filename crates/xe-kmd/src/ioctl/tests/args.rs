@@ -173,7 +173,7 @@ fn a_destroyed_vm_is_gone_and_its_name_is_free() {
 fn vm_bind_checks_each_op() {
     let rig = Rig::new();
     let (vm, _) = mirrored(&rig);
-    let cases: [(&str, Change<VmBindOp>, Result<u32, Errno>); 23] = [
+    let cases: [(&str, Change<VmBindOp>, Result<u32, Errno>); 24] = [
         ("nothing wrong", |_| (), OK),
         ("pat index", |op| op.pat_index = 8, EINVAL),
         ("op", |op| op.op = 5, EINVAL),
@@ -187,6 +187,7 @@ fn vm_bind_checks_each_op() {
         ("userptr with an object", |op| (op.op, op.flags, op.obj) = (BIND_OP_MAP_USERPTR, 0, 1), EINVAL),
         ("incoherent userptr", |op| (op.op, op.flags, op.pat_index) = (BIND_OP_MAP_USERPTR, 0, 0), EINVAL),
         ("userptr of nothing", |op| (op.op, op.flags) = (BIND_OP_MAP_USERPTR, 2), err(Errno::EFAULT)),
+        ("userptr that goes round", |op| (op.op, op.obj_offset) = (BIND_OP_MAP_USERPTR, !0xfff), err(Errno::EOVERFLOW)),
         ("region on map", |op| op.prefetch_mem_region_instance = 1, EINVAL),
         ("no such region", |op| (op.op, op.flags, op.prefetch_mem_region_instance) = (BIND_OP_PREFETCH, 0, 3), EINVAL),
         ("autoreset of NULL", |op| op.flags = 0x44, EINVAL),

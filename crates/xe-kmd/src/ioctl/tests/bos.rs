@@ -420,6 +420,52 @@ fn a_vm_with_a_scratch_page_reads_zeros_where_nothing_is() {
     assert!(rig.device.tables_used(TileId(0)) <= before + 3);
 }
 
+/// Where the scratch page was touched, a bind that waits for a fault would never see one.
+#[test]
+fn what_is_put_over_the_scratch_page_is_seen_at_the_next_touch() {
+    let rig = Rig::with(&BATTLEMAGE, Rules::default());
+    let (vm, asid) = vm_of(&rig, 7);
+    let is_null = |at| rig.hw.walk(TileId(0), asid, GpuVa(at)).map(|(_, leaf)| leaf.null);
+    let touch = |at| assert_eq!(rig.fault(0, asid, at, Access::Read), FaultAck::Replay);
+    touch(AT);
+    touch(AT + SZ_2M);
+    assert_eq!([AT, AT + SZ_2M].map(is_null), [Some(true); 2]);
+    let pat_index = BATTLEMAGE.pat.wb.into();
+    let lazily = VmBindOp { flags: 0, pat_index, ..map(create(&rig, SZ_64K, 1), AT + SZ_64K, SZ_64K) };
+    assert_eq!((bind(&rig, vm, lazily), is_null(AT + SZ_64K)), (OK, None));
+    touch(AT + SZ_64K);
+    assert_eq!((is_null(AT + SZ_64K), is_null(AT + SZ_2M)), (Some(false), Some(true)));
+    let range = 1 << BATTLEMAGE.va_bits;
+    mapped(&rig, AT + SZ_2M, SZ_64K);
+    let mirror = VmBindOp { range: range - 2 * AT, addr: AT + SZ_2M, pat_index, ..mirror_op() };
+    assert_eq!((bind(&rig, vm, mirror), is_null(AT + SZ_2M)), (OK, None));
+    touch(AT + SZ_2M);
+    assert_eq!(is_null(AT + SZ_2M), Some(false));
+}
+
+#[test]
+fn what_is_needed_again_is_shown_again() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 1);
+    assert_eq!(bind(&rig, vm, map(create(&rig, 2 * SZ_2M, 2), AT, 2 * SZ_2M)), OK);
+    let advise = |val| {
+        let mut args =
+            Madvise { start: AT, range: 2 * SZ_2M, vm_id: vm, attr: ATTR_PURGEABLE, val, ..Default::default() };
+        assert_eq!(rig.ioctl(nr::MADVISE, &mut args), OK);
+    };
+    let shows = |at| {
+        assert_eq!(rig.fault(0, asid, at, Access::Read), FaultAck::Replay);
+        rig.hw.walk(TileId(0), asid, GpuVa(at)).map(|(_, leaf)| leaf.null)
+    };
+    advise(1);
+    assert_eq!(bind(&rig, vm, VmBindOp { op: BIND_OP_UNMAP, flags: 0, ..map(0, AT, SZ_64K) }), OK);
+    assert_eq!(shows(AT + SZ_2M / 2), Some(true));
+    advise(0);
+    let stale = rig.hw.walk(TileId(0), asid, GpuVa(AT + SZ_2M / 2)).is_some_and(|(_, leaf)| leaf.null);
+    assert!(!stale);
+    assert_eq!(shows(AT + SZ_2M / 2), Some(false));
+}
+
 #[test]
 fn an_eviction_gives_up_what_no_vma_needs() {
     let rig = Rig::new();

@@ -14,6 +14,7 @@ mod args;
 mod bos;
 mod defects;
 mod faults;
+mod integrated;
 mod jobs;
 mod pending;
 mod primary;

@@ -121,6 +121,33 @@ fn a_bind_waits_for_its_in_fence_and_then_happens_on_all_tiles() {
     assert_eq!((done.is_over(), test.bound(1)), (true, [true; 2]));
 }
 
+/// The tables are as they were until the bind happens, so an access meets the scratch page.
+#[test]
+fn what_is_not_bound_yet_shows_the_scratch_page() {
+    for (flags, ack) in [(1, FaultAck::Replay), (0, FaultAck::Kill)] {
+        let test = Pending::with(flags);
+        let gate = Fence::new();
+        let fence = test.bind(0, test.map(test.bo(1), 0), Some(test.syncobj(Some(gate.clone())))).expect("a bind");
+        assert_eq!(test.rig.fault(0, test.asid, AT, Access::Read), ack);
+        gate.signal(Ok(()));
+        assert_eq!(fence.wait(None), Some(Ok(())));
+        let (_, leaf) = test.rig.hw.walk(TileId(0), test.asid, GpuVa(AT)).expect("a leaf");
+        assert!(!leaf.null);
+    }
+}
+
+/// Whether it is over or not.
+#[test]
+fn a_bind_without_work_takes_no_in_fence() {
+    let test = Pending::new();
+    let [over, not_over] = [Fence::over(Ok(())), Fence::new()].map(|fence| test.syncobj(Some(fence)));
+    for wait in [over, not_over] {
+        assert_eq!(test.bind(0, test.unmap(0), Some(wait)).err(), Some(Errno::EOPNOTSUPP));
+    }
+    assert!(test.bind(0, test.unmap(0), None).is_ok());
+    assert!(test.bind(0, test.map(test.bo(1), 0), Some(over)).is_ok());
+}
+
 #[test]
 fn one_queue_keeps_its_order_and_another_does_not_wait() {
     let test = Pending::new();

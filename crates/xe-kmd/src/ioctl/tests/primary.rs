@@ -54,7 +54,9 @@ fn a_dumb_buffer_is_a_bo_of_the_first_tile() {
     assert_eq!([create(9, 1, 1), create(65, 1024, 4), create(33, 1, 12)].map(|made| made.2), [64, 64, 128]);
     assert_eq!(create(17, 1, 30), (OK, 5, 128, SZ_64K), "a pixel has whole bytes");
     assert_eq!(rig.device.vram_used(TileId(0)), 5 * SZ_64K);
-    for (width, height, bpp) in [(0, 1, 8), (1, 0, 8), (1, 1, 0), (1 << 31, 1, 16), (1 << 16, 1 << 16, 8), (1, 1, !0)] {
+    for (width, height, bpp) in
+        [(0, 1, 8), (1, 0, 8), (1, 1, 0), (1 << 31, 1, 16), (1 << 16, 1 << 16, 8), (1, 1, !0), (6_700_417, !0, 5128)]
+    {
         assert_eq!(create(width, height, bpp), (EINVAL, 9, 9, 9), "{width} {height} {bpp}");
     }
     assert_eq!(create(1, 1 << 26, 8), (EINVAL, 0, 0, 0), "too large once a line is rounded");
