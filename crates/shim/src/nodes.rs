@@ -52,6 +52,8 @@ struct OpenFile {
     /// Which start of the machine it belongs to.
     epoch: u32,
     descriptors: u32,
+    /// Calls under way.
+    calls: u32,
 }
 
 /// The open files; opaque to others but for holding them across a fork.
@@ -181,7 +183,7 @@ fn add(fd: i32, kind: u32, behind: Behind, epoch: u32) {
         files.0.push(None);
         files.0.len() - 1
     });
-    files.0[slot] = Some(OpenFile { behind, epoch, descriptors: 1 });
+    files.0[slot] = Some(OpenFile { behind, epoch, descriptors: 1, calls: 0 });
     set(fd, FIRST_FILE + slot as u32 * KINDS + kind);
 }
 
@@ -229,7 +231,7 @@ pub fn share(old: i32, new: i32) {
 }
 
 /// `fd` is about to be closed, or was just replaced: nothing of ours any more. Gives what was behind it and the start
-/// it belongs to where this was its last descriptor.
+/// it belongs to where this was its last descriptor, and no call is under way.
 pub fn forget(fd: i32) -> Option<(Behind, u32)> {
     if word(fd) == FOREIGN || !is_owner() {
         return None;
@@ -237,10 +239,28 @@ pub fn forget(fd: i32) -> Option<(Behind, u32)> {
     let index = index(TABLE.get(usize::try_from(fd).ok()?)?.swap(FOREIGN, Ordering::AcqRel))?;
     let mut files = FILES.lock();
     let slot = files.0.get_mut(index)?;
-    let open = slot.as_mut()?;
-    open.descriptors -= 1;
-    let last = open.descriptors == 0;
-    last.then(|| slot.take()).flatten().map(|open| (open.behind, open.epoch))
+    slot.as_mut()?.descriptors -= 1;
+    take_unused(slot)
+}
+
+/// A call on the open file behind a descriptor begins: it stays until [`end_call`] of its place in the list.
+pub fn begin_call(fd: i32) -> Option<usize> {
+    let index = index(word(fd))?;
+    FILES.lock().0.get_mut(index)?.as_mut()?.calls += 1;
+    Some(index)
+}
+
+/// The call has ended; gives what [`forget`] does.
+pub fn end_call(index: usize) -> Option<(Behind, u32)> {
+    let mut files = FILES.lock();
+    let slot = files.0.get_mut(index)?;
+    slot.as_mut()?.calls -= 1;
+    take_unused(slot)
+}
+
+fn take_unused(slot: &mut Option<OpenFile>) -> Option<(Behind, u32)> {
+    let unused = slot.take_if(|open| open.descriptors == 0 && open.calls == 0)?;
+    Some((unused.behind, unused.epoch))
 }
 
 /// Every descriptor in `[first, last]` that is ours.
@@ -262,6 +282,8 @@ pub fn forked(close: impl Fn(i32)) {
         return;
     }
     OWNER.store(std::process::id(), Ordering::Relaxed);
+    // Who made calls is not here.
+    FILES.lock().0.iter_mut().flatten().for_each(|open| open.calls = 0);
     for fd in ours_in(0, MAX_FD as u32) {
         if entry(fd) == Entry::Machine {
             set(fd, FOREIGN);

@@ -64,6 +64,16 @@ fn descriptors_of_ours_cannot_be_closed_and_are_not_inherited() {
     }
 }
 
+/// In the kernel a call holds the open file that it began on.
+#[test]
+fn a_call_goes_on_when_another_thread_closes_its_descriptor() {
+    if !userfaultfd() {
+        return;
+    }
+    let run = Client::here("inflight").run(&[], &[]);
+    assert_eq!((run.code, run.out.as_str()), (Some(0), "it came\n"), "{}", run.err);
+}
+
 #[test]
 fn what_is_done_by_number_is_as_by_name() {
     if !userfaultfd() {

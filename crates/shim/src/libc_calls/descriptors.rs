@@ -3,7 +3,7 @@
 //! Descriptors of this library are hidden ([`nodes::is_hidden`]): the program gets EBADF for them. So a program that
 //! closes all numbers that it does not know closes none of ours.
 
-use super::open::forget;
+use super::open::{Call, forget};
 use super::passed::Process;
 use super::signals::{Held, Pending};
 use super::{fail, inside, interpose, real, received, shared, wait, writes};
@@ -169,6 +169,7 @@ fn ioctl_on(command: u32, argument: *mut c_void, find: impl Fn(&Held) -> Result<
 }
 
 fn machine_ioctl(fd: c_int, command: u32, argument: *mut c_void, signals: &Held) -> Result<u32, Errno> {
+    let _open = Call::begin(fd);
     let (file, epoch) = session::file(fd)?;
     let result = match command {
         WAIT_USER_FENCE => wait::wait_user_fence(file.as_ref(), HostVa(argument as u64), signals),

@@ -343,9 +343,30 @@ pub fn forget(fd: c_int) {
     if nodes::entry(fd) == Entry::Foreign {
         return;
     }
-    inside(|_| match nodes::forget(fd) {
+    inside(|_| end(nodes::forget(fd)));
+}
+
+/// Ends what lost its last descriptor.
+fn end(gone: Option<(Behind, u32)>) {
+    match gone {
         Some((Behind::File(file), epoch)) if session::is_alive(epoch) => file.close(),
         Some((Behind::Passed(passed, file), epoch)) if session::is_alive(epoch) => drop((passed, file)),
         gone => nodes::leak(gone),
-    });
+    }
+}
+
+/// A call on an open file: the file stays open until it returns, whoever closes the descriptor meanwhile. Upstream: `fdget`.
+pub struct Call(usize);
+
+impl Call {
+    /// The call begins; `None` where there is no open file of ours.
+    pub fn begin(fd: c_int) -> Option<Self> {
+        nodes::begin_call(fd).map(Self)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        end(nodes::end_call(self.0));
+    }
 }

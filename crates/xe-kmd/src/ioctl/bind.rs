@@ -203,7 +203,8 @@ fn check_op(vm: &Vm, op: &VmBindOp) -> Result<(), Errno> {
     require(!unmap_all || (op.obj != 0 && op.addr == 0 && op.range == 0))?;
     let no_obj = matches!(op.op, BIND_OP_MAP_USERPTR | BIND_OP_PREFETCH | BIND_OP_UNMAP);
     require(!no_obj || op.obj == 0)?;
-    require(pat.coherent || op.op != BIND_OP_MAP_USERPTR && !(mirror && !vm.platform().has_vram()))?;
+    let is_cached = op.op == BIND_OP_MAP_USERPTR || mirror && !vm.platform().has_vram();
+    require(pat.coherent || !is_cached)?;
     check_prefetch_region(vm, op)?;
     require(!flags.contains(BindFlags::MADVISE_AUTORESET) || (mirror && map))?;
     require([op.obj_offset, op.addr, op.range].iter().all(|at| at.is_multiple_of(SZ_4K)))?;

@@ -187,7 +187,11 @@ fn vm_bind_checks_each_op() {
         ("userptr with an object", |op| (op.op, op.flags, op.obj) = (BIND_OP_MAP_USERPTR, 0, 1), EINVAL),
         ("incoherent userptr", |op| (op.op, op.flags, op.pat_index) = (BIND_OP_MAP_USERPTR, 0, 0), EINVAL),
         ("userptr of nothing", |op| (op.op, op.flags) = (BIND_OP_MAP_USERPTR, 2), err(Errno::EFAULT)),
-        ("userptr that goes round", |op| (op.op, op.obj_offset) = (BIND_OP_MAP_USERPTR, !0xfff), err(Errno::EOVERFLOW)),
+        (
+            "userptr that goes round",
+            |op| (op.op, op.flags, op.obj_offset) = (BIND_OP_MAP_USERPTR, 0, !0xfff),
+            err(Errno::EOVERFLOW),
+        ),
         ("region on map", |op| op.prefetch_mem_region_instance = 1, EINVAL),
         ("no such region", |op| (op.op, op.flags, op.prefetch_mem_region_instance) = (BIND_OP_PREFETCH, 0, 3), EINVAL),
         ("autoreset of NULL", |op| op.flags = 0x44, EINVAL),

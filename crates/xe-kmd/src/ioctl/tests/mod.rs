@@ -22,6 +22,7 @@ mod queues;
 mod rebind;
 mod residency;
 mod room;
+mod scratch;
 
 use crate::Errno;
 use crate::event::{Event, Serviced};
