@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explore::{self, Caught, Ran, Search, Setting};
 use check::finding::Finding;
-use check::plan::Explore;
+use check::plan::{Explore, Order};
 use check::play::reach::{MOMENTS, Moments};
 use check::replay::{Record, manner_name};
 use check::scenes;
@@ -238,8 +238,9 @@ pub fn tell(caught: &Caught, indent: &str) {
         "" => String::new(),
         list => format!(" --behaviour {list}"),
     };
+    let explore = if caught.plan.order == Order::Uniform { " --explore random" } else { "" };
     say!(
-        "{indent}again: pontoon check {} --seeds {} --manner {manner}{behaviour}",
+        "{indent}again: pontoon check {} --seeds {} --manner {manner}{explore}{behaviour}",
         caught.script.name,
         caught.plan.seed
     );

@@ -4,7 +4,7 @@
 use crate::check::{Options, can_be_played};
 use crate::explain::schedule;
 use crate::progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use check::exhaust::{classes, exhaust};
 use check::explore::{Met, Setting};
 use check::finding::Finding;
@@ -31,6 +31,7 @@ struct Done {
 /// Searches each scene in each manner; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
     options.takes_no_seeds()?;
+    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
     let start = Instant::now();
     let (mut found, mut json) = (false, Vec::new());
     for script in options.scripts() {

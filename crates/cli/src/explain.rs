@@ -1,6 +1,7 @@
 //! `pontoon explain`: the smallest failing run of a scene, told for a mail; `pontoon replay`: a run from its file.
 
 use crate::check::{can_be_played, scene, tell_run};
+use crate::merge;
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
 use check::explain::{self, Names, Rows, html::About};
@@ -56,6 +57,7 @@ fn subject(options: &Options) -> Result<(Arc<Script>, String)> {
 /// Searches, shrinks and tells; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let (script, behaviours) = subject(options)?;
+    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
     let search = Search {
         scripts: vec![script.clone()],
         explore: Explore::Pct,
@@ -65,11 +67,15 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     let found = explore::search(&search);
     let Some(caught) = found.caught else {
-        say!("{}: {} runs, nothing found{}", script.name, found.runs, with(&behaviours));
+        found.never_met.iter().for_each(|never| say!("{never}: no run met it"));
+        let nothing = merge::nothing_found(found.never_met.len());
+        say!("{}: {} runs, {nothing}{}", script.name, found.runs, with(&behaviours));
         options.html.iter().chain(&options.save).for_each(|path| say!("{} is not written", path.display()));
         if options.json {
             let (scene, behaviour) = (&script.name, &behaviours);
-            say!("{}", json!({ "scene": scene, "behaviour": behaviour, "runs": found.runs, "finding": null }));
+            let (runs, never_met) = (found.runs, &found.never_met);
+            let json = json!({ "scene": scene, "behaviour": behaviour, "runs": runs, "finding": null, "never_met": never_met });
+            say!("{json}");
         }
         return Ok(ExitCode::SUCCESS);
     };

@@ -2,7 +2,7 @@
 //! orders in which fixes may be merged.
 
 use crate::{judge_machines, progress};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use check::judge::machines::Machines;
 use check::judge::orders::{self, MergeOrder};
 use check::judge::patch::{self, Role, Verdicts};
@@ -49,6 +49,7 @@ fn manner(name: &str) -> Result<Manner> {
 
 /// Computes and prints the tables; exit code 1 where the default behaviour fails.
 pub fn run(options: &Options) -> Result<ExitCode> {
+    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
     let all = options.what.eq_ignore_ascii_case("all");
     let chosen: Vec<&Subject> = SUBJECTS
         .iter()

@@ -81,7 +81,7 @@ struct Explain {
     #[command(flatten)]
     of: Subject,
     /// The schedule
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..u64::MAX))]
     seed: u64,
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn exit_of(outcome: Outcome) -> ExitCode {
 impl Explain {
     fn run(&self, stop: &Interrupt) -> Result<ExitCode> {
         let (shop, built) = self.of.built(stop)?;
-        let seeds = self.seed..self.seed.saturating_add(1);
+        let seeds = self.seed..self.seed + 1;
         let told = shop.explain(&built, &self.of.scene, self.of.tiles, seeds, self.of.points())?;
         if self.of.json {
             let mut about = self.of.about(&shop, &built);

@@ -142,17 +142,20 @@ impl Workshop {
     /// Makes each allocation of a fault fail, one a run.
     fn judge_allocations(&self, built: &Built) -> Result<Reading> {
         let (mut clean, mut found, mut lost): (u32, Vec<String>, Vec<String>) = (0, Vec::new(), Vec::new());
+        let mut are_all = false;
         for allocation in 0..MOST_ALLOCATIONS {
             let facts = play(&built.runner, "D1", allocation, self.stop())?;
             let beside = beside(built, &facts, &[]);
             let Some(reading) = verdict::d1(&facts) else {
-                if !beside.is_empty() {
-                    found.extend(beside);
-                } else if allocation == 0 {
-                    return Ok(Reading::not_judged(
-                        facts.unjudged().unwrap_or_else(|| "no allocation was made".to_owned()),
-                    ));
+                found.extend(beside);
+                match facts.unjudged() {
+                    Some(why) => lost.push(why),
+                    None if allocation == 0 && found.is_empty() => {
+                        return Ok(Reading::not_judged("no allocation was made".to_owned()));
+                    }
+                    None => {}
                 }
+                are_all = true;
                 break;
             };
             let reading = reading.beside(&beside, &facts);
@@ -161,6 +164,9 @@ impl Workshop {
                 Outcome::Clean => clean += 1,
                 Outcome::NotJudged => lost.push(reading.evidence),
             }
+        }
+        if !are_all {
+            lost.push(format!("there are more than {MOST_ALLOCATIONS} allocations"));
         }
         let rest = format!("{clean} other allocations: answered as they should");
         let unjudged = if lost.is_empty() { String::new() } else { format!("; {} not judged", lost.len()) };

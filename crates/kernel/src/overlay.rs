@@ -90,7 +90,8 @@ impl Overlay {
         let headers = self.changed.iter().filter(|file| file.ends_with(".h"));
         let folders: BTreeSet<&str> = headers.filter_map(|file| Some(file.rsplit_once('/')?.0)).collect();
         for folder in folders.iter().filter(|folder| !folder.starts_with("include")) {
-            for file in shop.tree.dir.join(folder).read_dir()?.flatten() {
+            // A patch may make the folder.
+            for file in shop.tree.dir.join(folder).read_dir().into_iter().flatten().flatten() {
                 let to = self.dir.join(folder).join(file.file_name());
                 if file.path().extension().is_some_and(|end| end == "h") && !to.exists() {
                     std::fs::copy(file.path(), to)?;

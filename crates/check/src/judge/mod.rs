@@ -169,7 +169,8 @@ impl Cell {
     /// Whether it asks of the machine what it says that it cannot do: memory in the VRAM of a device that nobody reaches.
     pub fn is_out_of_reach(&self) -> bool {
         let finding = self.failure.as_ref().map(|failure| &failure.finding);
-        matches!(finding, Some(Finding::Refused { what }) if what.ends_with("ENOLINK"))
+        let is_refused = matches!(finding, Some(Finding::Refused { what }) if what.ends_with("ENOLINK"));
+        self.topology == Topology::Strangers && is_refused
     }
 
     /// In a few words: `ok N/M` with pages that went from tile to tile and to system memory, `skips` where fewer went to VRAM than

@@ -212,7 +212,7 @@ fn change(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Fin
         }
         Action::Free(span) => {
             let freed = sim.madvise(range(stage, span)?, MemoryAdvice::Free);
-            freed.map_err(|errno| Finding::Refused { what: format!("MADV_FREE: errno {}", errno.0) })?;
+            freed.map_err(|errno| refused("MADV_FREE", machine::Errno(errno.0)))?;
             roots(stage, span).for_each(|page| hand.view.emptied(page, true));
         }
         Action::Protect { span, write } => {
@@ -237,7 +237,7 @@ fn moved(stage: &Stage, hand: &mut Hand<'_>, action: &Action) -> Result<(), Find
     let remap = Remap { keep: *keep, ..Remap::fixed(old, room.start.add(*shift)) };
     let change = || stage.checked.sim.mremap_as(remap);
     let new = if *raw { change() } else { stage.checked.around_change(old, Some(EventKind::Unmap), change) };
-    let new = new.map_err(|errno| Finding::Refused { what: format!("mremap: errno {}", errno.0) })?;
+    let new = new.map_err(|errno| refused("mremap", machine::Errno(errno.0)))?;
     stage.place(*to, new);
     for (index, page) in roots(stage, from).enumerate() {
         hand.view.moved(page, (Piece::Memory(*to), index));

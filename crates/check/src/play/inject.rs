@@ -29,7 +29,7 @@ pub(super) fn of(script: &Script) -> (MmInjection, Injection) {
 /// Which injections of a scene struck, by the copies and mappings that there were and by what of the simulated mm's is `left`.
 pub(super) fn met(script: &Script, checked: &Checked, left: &MmInjection) -> Vec<bool> {
     let numbered: Vec<(u64, u64)> = checked.cores().map(|core| core.gpu().numbered()).collect();
-    let struck = |count: u64, left: u32| u64::from(left) < count;
+    let struck = |count: u64, left: u32| left < u32::try_from(count).unwrap_or(u32::MAX);
     let is_met = |&(what, number): &(Injected, u64)| match what {
         Injected::CopyFails | Injected::CopyStops => numbered.iter().any(|(copies, _)| *copies > number),
         Injected::MapFails => numbered.iter().any(|(_, maps)| *maps > number),

@@ -327,6 +327,11 @@ mod tests {
             ("device pvc-1t x2\nmemory b 64K\nfirst\n  prefer b card2.vram0", "s:4:12: there is no 'card2.vram0'"),
             ("device pvc-1t x2\nvm p plain\nbuffer d 64K\nfirst\n  p.card1.tile0 write d", "s:5:3: a plain VM"),
             ("device pvc-1t x2\nfirst\n  close card2", "s:3:9: there is no 'card2'"),
+            (
+                "vm p plain\nbuffer d 1M\nfirst\n  p.tile0 write d",
+                "s:4:17: a job of a plain VM writes at most 255 pages",
+            ),
+            ("memory b 64K\nfirst\n  pat b 4294967296", "s:3:9: no PAT table has such an entry"),
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
             ("meets luck\nfirst\n  rest", "s:1:7: 'luck' is no moment that is counted; there are: binds overtaken,"),

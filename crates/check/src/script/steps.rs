@@ -135,7 +135,7 @@ fn action(at: &mut Cursor<'_>, script: &mut Script, thread: usize) -> Result<Act
         "pin" => Action::Pin(pages_of_memory(at, script)?),
         "unpin" => Action::Unpin(pages_of_memory(at, script)?),
         "prefer" => Action::Prefer(vm_on(at, script)?, run(at, script)?, home(at, script)?),
-        "pat" => Action::Pat(vm_on(at, script)?, run(at, script)?, at.number("an entry of the PAT table")? as u32),
+        "pat" => Action::Pat(vm_on(at, script)?, run(at, script)?, pat_index(at)?),
         "prefetch" => Action::Prefetch(vm_on(at, script)?, run(at, script)?, home(at, script)?),
         "open" => Action::Open(named_vm(at, script, VmKind::MirrorLater)?),
         "close" => match at.peek().and_then(card) {
@@ -234,6 +234,14 @@ fn known_card(at: &Cursor<'_>, script: &Script, device: DeviceId) -> Result<Devi
     }
 }
 
+fn pat_index(at: &mut Cursor<'_>) -> Result<u32, ScriptError> {
+    let index = at.number("an entry of the PAT table")?;
+    index.try_into().map_err(|_| at.error_before("no PAT table has such an entry".into()))
+}
+
+/// Stores of 16 bytes that a page has room for, with the batch's end.
+const MOST_STORES: usize = 255;
+
 fn job(at: &mut Cursor<'_>, script: &mut Script, thread: usize, vm: usize, tile: Node) -> Result<Action, ScriptError> {
     let begins = at.take("begin");
     let is_plain = script.vms[vm].kind == VmKind::Plain;
@@ -248,6 +256,9 @@ fn job(at: &mut Cursor<'_>, script: &mut Script, thread: usize, vm: usize, tile:
         if is_plain && touch.verb != Verb::Write {
             return Err(at.error_before("jobs of a plain VM only write".into()));
         }
+    }
+    if is_plain && touches.iter().map(|touch| touch.span.each().count()).sum::<usize>() > MOST_STORES {
+        return Err(at.error_before(format!("a job of a plain VM writes at most {MOST_STORES} pages: make two of it")));
     }
     if !is_plain && (order.behind.is_some() || order.signals.is_some()) {
         return Err(at.error_before("only jobs and binds of a plain VM have fences with a name".into()));

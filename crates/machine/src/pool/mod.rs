@@ -289,7 +289,7 @@ impl Pool {
     }
 
     fn make_room(&self, place: Place, bytes: u64, oldest_ns: u64) -> Room {
-        let missing = || (self.used_by_all(place) + bytes).saturating_sub(self.sizes[place.0]);
+        let missing = || self.used_by_all(place).saturating_add(bytes).saturating_sub(self.sizes[place.0]);
         if self.bury(place) || !self.take_turn(place) || missing() == 0 {
             return Room::Theirs;
         }
