@@ -84,7 +84,7 @@ pub const PVC: Table = Table {
     wb: 3,
 };
 
-/// The 28 entries of Battlemage and Lunar Lake (Xe2 has 32; the last class of service is not for use on graphics 20.01, `Wa_16023588340`).
+/// Battlemage's 28 entries (Xe2 has 32; the last class of service is not for use on graphics 20.01, `Wa_16023588340`).
 #[rustfmt::skip]
 pub const XE2: Table = Table {
     entries: &[
@@ -98,6 +98,22 @@ pub const XE2: Table = Table {
     ],
     layout: Layout::Xe2,
     wb: 2,
+};
+
+/// The 32 entries of Lunar Lake.
+pub const XE2_LPG: Table = Table { entries: &LPG, ..XE2 };
+
+const LPG: [Option<Entry>; 32] = {
+    let mut entries = [RESERVED; 32];
+    let mut index = 0;
+    while index < XE2.entries.len() {
+        entries[index] = XE2.entries[index];
+        index += 1;
+    }
+    // The fourth class of service.
+    [entries[28], entries[29], entries[30], entries[31]] =
+        [xe2_of(0x003030), xe2_of(0x013030), xe2_of(0x003032), xe2_of(0x003033)];
+    entries
 };
 
 /// By which Xe2 reads page tables.
@@ -114,6 +130,8 @@ mod tests {
         let compresses = |index: &u32| XE2.entry(*index).is_some_and(|entry| entry.compresses);
         assert!((0..28).filter(|index| XE2.entry(*index).is_none()).eq(16..20));
         assert!((0..28).filter(compresses).eq([9, 10, 11, 12, 14, 15, 21, 25]));
+        assert!((0..28).all(|index| XE2_LPG.entry(index) == XE2.entry(index)));
+        assert!((28..32).filter(|index| XE2_LPG.entry(*index).is_some_and(|entry| entry.coherent)).eq([30, 31]));
         assert_eq!((XE2.entry(28), XE2.entry(u32::MAX), PVC.entry(8)), (None, None, None));
     }
 

@@ -286,6 +286,7 @@ pub const LUNAR_LAKE: Platform = Platform {
     gmd_id: Some((20, 4, 4)),
     devid: 0x64a0,
     revid: 4,
+    pat: pat::XE2_LPG,
     shaders: Shaders { geometry: 0xff, compute: 0xff, l3_banks: 0xff, units: 0xff, slices: 2, threads: 8 },
     tiles: &[Tile::nth(0, 0)],
     ..BATTLEMAGE
