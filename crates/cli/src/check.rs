@@ -159,9 +159,14 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
     Ok(range)
 }
 
+/// Before a search: a hardware model that does not see what a driver does wrong is not believed.
+pub fn try_the_model() -> Result<()> {
+    machine::trial::trial().map_err(|blind| anyhow!(blind))
+}
+
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
-    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
+    try_the_model()?;
     let (all, shard) = (options.all_seeds(), options.shard.unwrap_or(Shard::WHOLE));
     let search = Search {
         scripts: options.scripts(),

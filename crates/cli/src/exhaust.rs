@@ -1,10 +1,10 @@
 //! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
 //! many deviations.
 
-use crate::check::{Options, can_be_played};
+use crate::check::{Options, can_be_played, try_the_model};
 use crate::explain::schedule;
 use crate::progress;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use check::exhaust::{classes, exhaust};
 use check::explore::{Met, Setting};
 use check::finding::Finding;
@@ -31,7 +31,7 @@ struct Done {
 /// Searches each scene in each manner; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
     options.takes_no_seeds()?;
-    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
+    try_the_model()?;
     let start = Instant::now();
     let (mut found, mut json) = (false, Vec::new());
     for script in options.scripts() {

@@ -1,6 +1,6 @@
 //! `pontoon explain`: the smallest failing run of a scene, told for a mail; `pontoon replay`: a run from its file.
 
-use crate::check::{can_be_played, scene, tell_run};
+use crate::check::{can_be_played, scene, tell_run, try_the_model};
 use crate::merge;
 use anyhow::{Context, Result, anyhow, bail};
 use check::Manner;
@@ -57,7 +57,7 @@ fn subject(options: &Options) -> Result<(Arc<Script>, String)> {
 /// Searches, shrinks and tells; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let (script, behaviours) = subject(options)?;
-    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
+    try_the_model()?;
     let search = Search {
         scripts: vec![script.clone()],
         explore: Explore::Pct,

@@ -1,8 +1,9 @@
 //! `pontoon judge`: every variant of A, B and C against every trigger and device, the posted patch switch by switch, and the
 //! orders in which fixes may be merged.
 
+use crate::check::try_the_model;
 use crate::{judge_machines, progress};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use check::judge::machines::Machines;
 use check::judge::orders::{self, MergeOrder};
 use check::judge::patch::{self, Role, Verdicts};
@@ -49,7 +50,7 @@ fn manner(name: &str) -> Result<Manner> {
 
 /// Computes and prints the tables; exit code 1 where the default behaviour fails.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    machine::trial::trial().map_err(|blind| anyhow!(blind))?;
+    try_the_model()?;
     let all = options.what.eq_ignore_ascii_case("all");
     let chosen: Vec<&Subject> = SUBJECTS
         .iter()

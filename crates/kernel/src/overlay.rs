@@ -89,9 +89,10 @@ impl Overlay {
     fn copy_neighbours(&self, shop: &Workshop) -> Result<()> {
         let headers = self.changed.iter().filter(|file| file.ends_with(".h"));
         let folders: BTreeSet<&str> = headers.filter_map(|file| Some(file.rsplit_once('/')?.0)).collect();
-        for folder in folders.iter().filter(|folder| !folder.starts_with("include")) {
-            // A patch may make the folder.
-            for file in shop.tree.dir.join(folder).read_dir().into_iter().flatten().flatten() {
+        // A folder that the tree lacks is the patch's own.
+        let has_neighbours = |folder: &&&str| !folder.starts_with("include") && shop.tree.dir.join(folder).is_dir();
+        for folder in folders.iter().filter(has_neighbours) {
+            for file in shop.tree.dir.join(folder).read_dir()?.flatten() {
                 let to = self.dir.join(folder).join(file.file_name());
                 if file.path().extension().is_some_and(|end| end == "h") && !to.exists() {
                     std::fs::copy(file.path(), to)?;

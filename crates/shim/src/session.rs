@@ -94,9 +94,8 @@ pub fn is_alive(epoch: u32) -> bool {
 
 /// Makes a change of the program's mappings, by a function of libc: with that memory migrated back where a machine runs.
 pub fn around_change<R>(start: usize, length: usize, change: Change, mut make: impl FnMut() -> R) -> R {
-    let is_page = start.is_multiple_of(units::SZ_4K as usize) && length > 0;
-    if change == Change::Unmap && !is_page {
-        // The kernel refuses it, and nothing changes.
+    let is_refused = !start.is_multiple_of(units::SZ_4K as usize) || length == 0;
+    if change == Change::Unmap && is_refused {
         return make();
     }
     libc_calls::pci_barrier::forget(start, length, change);

@@ -84,7 +84,7 @@ pub const PVC: Table = Table {
     wb: 3,
 };
 
-/// Battlemage's 28 entries (Xe2 has 32; the last class of service is not for use on graphics 20.01, `Wa_16023588340`).
+/// Xe2's 32 entries.
 #[rustfmt::skip]
 pub const XE2: Table = Table {
     entries: &[
@@ -95,26 +95,14 @@ pub const XE2: Table = Table {
         RESERVED, RESERVED, RESERVED, RESERVED,
         xe2_of(0x001030), xe2_of(0x011030), xe2_of(0x001032), xe2_of(0x001033), // the second class of service
         xe2_of(0x002030), xe2_of(0x012030), xe2_of(0x002032), xe2_of(0x002033), // the third
+        xe2_of(0x003030), xe2_of(0x013030), xe2_of(0x003032), xe2_of(0x003033), // the fourth
     ],
     layout: Layout::Xe2,
     wb: 2,
 };
 
-/// The 32 entries of Lunar Lake.
-pub const XE2_LPG: Table = Table { entries: &LPG, ..XE2 };
-
-const LPG: [Option<Entry>; 32] = {
-    let mut entries = [RESERVED; 32];
-    let mut index = 0;
-    while index < XE2.entries.len() {
-        entries[index] = XE2.entries[index];
-        index += 1;
-    }
-    // The fourth class of service.
-    [entries[28], entries[29], entries[30], entries[31]] =
-        [xe2_of(0x003030), xe2_of(0x013030), xe2_of(0x003032), xe2_of(0x003033)];
-    entries
-};
+/// Battlemage's: of them the first 28, as the last class of service is not for use on graphics 20.01 (`Wa_16023588340`).
+pub const BATTLEMAGE: Table = Table { entries: XE2.entries.split_at(28).0, ..XE2 };
 
 /// By which Xe2 reads page tables.
 pub const XE2_TABLES: u32 = 3 << 2;
@@ -126,13 +114,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_xe2_says_what_is_reserved_and_what_compresses() {
-        let compresses = |index: &u32| XE2.entry(*index).is_some_and(|entry| entry.compresses);
-        assert!((0..28).filter(|index| XE2.entry(*index).is_none()).eq(16..20));
+    fn battlemages_table_says_what_is_reserved_and_what_compresses() {
+        let compresses = |index: &u32| BATTLEMAGE.entry(*index).is_some_and(|entry| entry.compresses);
+        assert!((0..28).filter(|index| BATTLEMAGE.entry(*index).is_none()).eq(16..20));
         assert!((0..28).filter(compresses).eq([9, 10, 11, 12, 14, 15, 21, 25]));
-        assert!((0..28).all(|index| XE2_LPG.entry(index) == XE2.entry(index)));
-        assert!((28..32).filter(|index| XE2_LPG.entry(*index).is_some_and(|entry| entry.coherent)).eq([30, 31]));
-        assert_eq!((XE2.entry(28), XE2.entry(u32::MAX), PVC.entry(8)), (None, None, None));
+        assert!((28..32).filter(|index| XE2.entry(*index).is_some_and(|entry| entry.coherent)).eq([30, 31]));
+        assert_eq!((BATTLEMAGE.entry(28), BATTLEMAGE.entry(u32::MAX), PVC.entry(8)), (None, None, None));
     }
 
     #[test]
@@ -140,8 +127,8 @@ mod tests {
         let coherent =
             |table: Table| (0..32).filter(move |index| table.entry(*index).is_some_and(|entry| entry.coherent));
         assert!(coherent(PVC).eq([3, 5, 7]));
-        assert!(coherent(XE2).eq([1, 2, 4, 5, 7, 22, 23, 26, 27]));
+        assert!(coherent(BATTLEMAGE).eq([1, 2, 4, 5, 7, 22, 23, 26, 27]));
         let value = |table: Table, index| table.entry(index).map(|entry| entry.value);
-        assert_eq!((value(PVC, 6), value(XE2, 11), value(XE2, 23)), (Some(0xa), Some(0x61c), Some(0x4f)));
+        assert_eq!((value(PVC, 6), value(BATTLEMAGE, 11), value(BATTLEMAGE, 23)), (Some(0xa), Some(0x61c), Some(0x4f)));
     }
 }

@@ -264,7 +264,7 @@ pub const BATTLEMAGE: Platform = Platform {
     revid: 0,
     va_bits: 48,
     needs_64k: false,
-    pat: pat::XE2,
+    pat: pat::BATTLEMAGE,
     mocs: mocs::XE2,
     scratch_with_faults: true,
     compresses: true,
@@ -286,7 +286,7 @@ pub const LUNAR_LAKE: Platform = Platform {
     gmd_id: Some((20, 4, 4)),
     devid: 0x64a0,
     revid: 4,
-    pat: pat::XE2_LPG,
+    pat: pat::XE2,
     shaders: Shaders { geometry: 0xff, compute: 0xff, l3_banks: 0xff, units: 0xff, slices: 2, threads: 8 },
     tiles: &[Tile::nth(0, 0)],
     ..BATTLEMAGE

@@ -4,11 +4,16 @@ use crate::script::{Injected, Script};
 use machine::Injection;
 use machine::checked::{Checked, MmInjection};
 
+/// How often something is to happen, as far as it can be counted down.
+fn times(count: u64) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
+}
+
 /// What may go wrong in the simulated mm, and in the devices.
 pub(super) fn of(script: &Script) -> (MmInjection, Injection) {
     let (mut mm, mut device) = (MmInjection::default(), Injection::default());
     for &(what, count) in &script.injections {
-        let times = u32::try_from(count).unwrap_or(u32::MAX);
+        let times = times(count);
         match what {
             Injected::CopyFails => device.fail_copy = Some(count),
             Injected::CopyStops => device.stop_copy = Some(count),
@@ -29,7 +34,7 @@ pub(super) fn of(script: &Script) -> (MmInjection, Injection) {
 /// Which injections of a scene struck, by the copies and mappings that there were and by what of the simulated mm's is `left`.
 pub(super) fn met(script: &Script, checked: &Checked, left: &MmInjection) -> Vec<bool> {
     let numbered: Vec<(u64, u64)> = checked.cores().map(|core| core.gpu().numbered()).collect();
-    let struck = |count: u64, left: u32| left < u32::try_from(count).unwrap_or(u32::MAX);
+    let struck = |count: u64, left: u32| left < times(count);
     let is_met = |&(what, number): &(Injected, u64)| match what {
         Injected::CopyFails | Injected::CopyStops => numbered.iter().any(|(copies, _)| *copies > number),
         Injected::MapFails => numbered.iter().any(|(_, maps)| *maps > number),

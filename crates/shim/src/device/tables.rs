@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn battlemage_marks_what_is_reserved() {
-        let text = pat(&pat::XE2);
+        let text = pat(&pat::BATTLEMAGE);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 1 + 28 + 4);
         assert_eq!(lines[12], "PAT[11] = [ 1, 1, 0, 1, 3, 0 ]  (   0x61c)");

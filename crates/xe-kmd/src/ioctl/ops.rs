@@ -62,18 +62,21 @@ pub(super) struct Work {
     cut: Vec<GpuRange>,
     /// What gets them at once: without faults, jobs may touch it that came before the binds that take it away.
     again: Vec<Vma>,
-    /// What must have leaves now.
+    /// What must have leaves now; a NULL span gets them at its first touch all the same.
     eager: Vec<Vma>,
     /// Spans of these, before the binds behind them are known.
     wanted: Vec<GpuRange>,
+    /// Something is prefetched: its leaves come behind the binds ([`prefetch_all`]).
+    prefetches: bool,
     /// The VM, where nothing of it goes to make room.
     spare: Option<Asid>,
 }
 
 impl Work {
-    /// Whether page tables are to be changed.
+    /// Whether page tables are to be changed. Upstream: `xe_vma_ops_incr_pt_update_ops`.
     pub(super) fn is_some(&self) -> bool {
-        !self.eager.is_empty() || !self.cut.is_empty() || self.gone.iter().any(|vma| vma.kind != Kind::Mirror)
+        let comes = !self.eager.is_empty() || self.prefetches;
+        comes || !self.cut.is_empty() || self.gone.iter().any(|vma| vma.kind != Kind::Mirror)
     }
 
     /// Where.
@@ -141,7 +144,7 @@ pub(super) fn change(
         let (cut, again): (Vec<_>, Vec<Vma>) = gone.flat_map(rest).unzip();
         work.cut.extend(cut.into_iter().flatten());
         work.again = if vm.has_faults() { Vec::new() } else { again };
-        work.eager = eager.filter(|vma| matches!(vma.kind, Kind::Bo(_) | Kind::Userptr(_))).collect();
+        work.eager = eager.filter(|vma| vma.kind != Kind::Mirror).collect();
         let new: Vec<_> = vmas_of(vmas, ops, BIND_OP_MAP_USERPTR).filter_map(|vma| vma.user_map()).collect();
         // There are none where there is no mirror for them.
         let for_each = |tell: fn(&Userptrs, GpuRange, UserMap)| {
@@ -224,7 +227,10 @@ fn change_vmas(
             work.gone.extend(vmas.unmap(span));
             return Ok(());
         }
-        (BIND_OP_PREFETCH, _) => return check_prefetch(vmas, op),
+        (BIND_OP_PREFETCH, _) => {
+            work.prefetches |= !vmas.overlapping(span).is_empty();
+            return check_prefetch(vmas, op);
+        }
         (_, bo) => {
             let spans = bo.as_ref().map(|bo| vmas.of_bo(bo)).unwrap_or_default();
             spans.into_iter().for_each(|span| work.gone.extend(vmas.unmap(span)));
@@ -235,9 +241,11 @@ fn change_vmas(
     if kind != Kind::Mirror {
         refuse_live(vm, vmas, span)?;
     }
-    if matches!(kind, Kind::Bo(_) | Kind::Userptr(_)) && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults()) {
+    let at_once = kind != Kind::Mirror && (flags.contains(BindFlags::IMMEDIATE) || !vm.has_faults());
+    if at_once {
         work.wanted.push(span);
-    } else if vm.flags.contains(CreateFlags::SCRATCH_PAGE) {
+    }
+    if vm.flags.contains(CreateFlags::SCRATCH_PAGE) && (!at_once || kind == Kind::Null) {
         work.cut.extend(vmas.holes(span));
     }
     let (read_only, autoreset) = (flags.contains(BindFlags::READONLY), flags.contains(BindFlags::MADVISE_AUTORESET));

@@ -148,6 +148,25 @@ fn a_bind_without_work_takes_no_in_fence() {
     assert!(test.bind(0, test.map(test.bo(1), 0), Some(over)).is_ok());
 }
 
+/// What has no leaves of its own at once has work all the same: a NULL span, which shows nothing at its first touch, and a prefetch.
+#[test]
+fn a_null_bind_and_a_prefetch_take_in_fences() {
+    let test = Pending::new();
+    let null = VmBindOp { flags: BindFlags::NULL.bits(), ..test.map(0, 0) };
+    let prefetch = VmBindOp { op: BIND_OP_PREFETCH, ..test.map(0, 1) };
+    let over = test.syncobj(Some(Fence::over(Ok(()))));
+    assert!(test.bind(0, test.map(test.bo(1), 1), None).is_ok());
+    for op in [null, prefetch] {
+        let gate = Fence::new();
+        assert!(test.bind(0, op, Some(over)).is_ok_and(|done| done.is_over()));
+        let done = test.bind(0, op, Some(test.syncobj(Some(gate.clone())))).unwrap();
+        assert!(!done.is_over());
+        gate.signal(Ok(()));
+        assert_eq!(done.wait(None), Some(Ok(())));
+    }
+    assert_eq!(test.rig.fault(0, test.asid, AT, Access::Read), FaultAck::Replay);
+}
+
 #[test]
 fn one_queue_keeps_its_order_and_another_does_not_wait() {
     let test = Pending::new();

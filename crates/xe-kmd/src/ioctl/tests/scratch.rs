@@ -54,6 +54,18 @@ fn what_is_put_over_the_scratch_page_is_seen_at_the_next_touch() {
     assert_eq!(is_null(AT + SZ_2M), Some(false));
 }
 
+/// Nor would one that may not be written.
+#[test]
+fn a_null_span_takes_the_place_of_the_scratch_page() {
+    let rig = Rig::new();
+    let (vm, asid) = vm_of(&rig, 1);
+    assert_eq!(rig.fault(0, asid, AT, Access::Write), FaultAck::Replay);
+    let flags = (BindFlags::NULL | BindFlags::READONLY).bits();
+    assert_eq!(bind(&rig, vm, VmBindOp { flags, ..map(0, AT, SZ_64K) }), OK);
+    assert!(rig.hw.walk(TileId(0), asid, GpuVa(AT)).is_none());
+    assert_eq!((rig.fault(0, asid, AT, Access::Write), refusal(&rig)), (FaultAck::Kill, Some(Errno::EPERM)));
+}
+
 #[test]
 fn what_is_needed_again_is_shown_again() {
     let rig = Rig::new();
