@@ -89,6 +89,9 @@ fn a_search_ends_by_its_time() {
     let never = &last_line(&text)[0]["never_met"][0];
     assert!(code == Some(0) && text.contains("meets binds overtaken of scene r-2: no run met it"), "{text}");
     assert_eq!(never, "meets binds overtaken of scene r-2", "{text}");
+    let (code, text) = run(&["explain", "r-2", "--seeds", "0..1", "--json"]);
+    assert!(code == Some(0) && text.contains("nothing shown of what never came (1)"), "{text}");
+    assert_eq!(&last_line(&text)["never_met"][0], never, "{text}");
 }
 
 #[test]

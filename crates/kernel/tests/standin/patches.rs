@@ -120,7 +120,12 @@ fn what_is_not_compiled_of_a_patch_is_said_and_nothing_of_it_is_no_verdict() {
 #[test]
 fn a_new_header_is_compiled_where_it_is_included() {
     let Some(bench) = Bench::new() else { return };
-    assert_eq!(states(&bench, &[("new", NEW_HEADER)], false), ["patch 1/1 new: LOST 1 of 16 pages"]);
+    // Also in a folder that the tree does not have.
+    let in_new_folder =
+        NEW_HEADER.replace("b/include/new.h", "b/drivers/gpu/drm/new/new.h").replace("\"new.h", "\"new/new.h");
+    for patch in [NEW_HEADER, &in_new_folder] {
+        assert_eq!(states(&bench, &[("new", patch)], false), ["patch 1/1 new: LOST 1 of 16 pages"]);
+    }
 }
 
 #[test]
