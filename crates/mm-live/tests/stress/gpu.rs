@@ -114,27 +114,26 @@ fn evict(stage: &Stage, random: &mut Random) {
     stage.mm.finish(&mut migration);
 }
 
-/// What a migration must not be: bytes are copied while the program goes on writing.
+/// What a migration must not be: bytes are copied while the program goes on writing. They are read before the claim: who reads memory
+/// that it has claimed itself, and that was dropped since, waits for its own claim to end.
 fn lossy(stage: &Stage, range: HostRange) {
     let range = HostRange::sized(range.start, SZ_4K);
+    let mut bytes = [0; SZ_4K as usize];
+    if stage.mm.copy_from_user(range.start, &mut bytes).is_err() {
+        return;
+    }
     let Some(frames) = stage.vram[0].alloc(1) else { return };
     let device = DevicePage { pagemap: stage.vram[0].id, frame: frames[0] };
     let request = ClaimRequest { range, owner: OWNER, toward: Toward::Vram(device.pagemap), fault: None };
     let mut migration = Migration::default();
     if stage.mm.claim(&request, &mut migration) == Ok(Claimed::Begun) {
         migration.aim(range, device);
-        let source = migration.parts.first().and_then(|part| part.from);
-        if let Some(source @ Place::Host(_)) = source
-            && stage.mm.stage(&mut migration).is_ok()
-        {
-            let mut bytes = [0; SZ_4K as usize];
-            if stage.mm.read(source, 0, &mut bytes).is_ok() {
-                std::thread::yield_now();
-                migration.parts.iter_mut().for_each(|part| part.outcome = Outcome::Copied);
-                stage.mm.commit(&mut migration);
-                if migration.carried() > 0 {
-                    let _ = stage.mm.write(Place::Device(device), 0, &bytes);
-                }
+        let is_here = migration.parts.first().is_some_and(|part| matches!(part.from, Some(Place::Host(_))));
+        if is_here && stage.mm.stage(&mut migration).is_ok() {
+            migration.parts.iter_mut().for_each(|part| part.outcome = Outcome::Copied);
+            stage.mm.commit(&mut migration);
+            if migration.carried() > 0 {
+                let _ = stage.mm.write(Place::Device(device), 0, &bytes);
             }
         }
         stage.mm.finish(&mut migration);
