@@ -39,7 +39,7 @@ use timeout::Watch;
 use units::TileId;
 
 /// Jobs that may wait in a queue.
-const MAX_JOBS: u64 = 1000;
+const MAX_JOBS: usize = 1000;
 
 /// The queues of a device.
 pub(crate) struct Queues {
@@ -89,7 +89,7 @@ pub(crate) enum QueueKind {
     /// Binds.
     Bind(Arc<BindQueue>),
     /// Jobs of an engine.
-    Engine(EngineQueue),
+    Engine(Box<EngineQueue>),
 }
 
 /// The jobs of one context.
@@ -113,14 +113,14 @@ struct Ring {
 }
 
 struct Jobs {
-    /// Jobs that are not in the ring yet.
-    waiting: u64,
+    /// Fences of jobs that are not in the ring yet, in the order in which they were asked for.
+    waiting: VecDeque<Arc<Fence>>,
     submitted: u64,
     done: u64,
     /// Those in the ring that are not done yet, the oldest first.
     running: VecDeque<Running>,
-    /// Of the job that was asked for last.
-    last: Arc<Fence>,
+    /// Of the job that went to the ring last.
+    last_begun: Arc<Fence>,
     banned: bool,
     replays: Replays,
     watch: Watch,
@@ -159,7 +159,7 @@ impl ExecQueue {
         let context = vm.shared.gpu.hw.context_create(placement, vm.asid, share).ok_or(Errno::ENOMEM)?;
         let (ring, jobs) = (mutex(ranks::RING, Ring::default()), mutex(ranks::LEAF, Jobs::new()));
         let queue = EngineQueue { context, tile, class, job_timeout_ns, ring, jobs, line: JobQueue::new() };
-        let queue = Self::new(vm, queues, QueueKind::Engine(queue));
+        let queue = Self::new(vm, queues, QueueKind::Engine(Box::new(queue)));
         queues.contexts.lock().insert(context, Arc::downgrade(&queue));
         Ok(queue)
     }
@@ -204,7 +204,7 @@ impl ExecQueue {
         } else {
             let own = self.clone();
             let handed = queue.line.submit(worker, deps, Box::new(move || own.hand_over(job)));
-            let handed = handed.inspect_err(|_| queue.jobs.lock().waiting -= 1);
+            let handed = handed.inspect_err(|_| queue.jobs.lock().gives_up(&finished));
             handed.map(|handed| {
                 let finished = finished.clone();
                 handed.on_signal(move |result| _ = result.map_err(|error| finished.signal(Err(error))));
@@ -222,10 +222,10 @@ impl ExecQueue {
         self.is_engine_of(&self.vm) && (self.vm.is_preempt_mode() || is_busy())
     }
 
-    /// The fence of the job that was asked for last. Upstream: `xe_exec_queue_last_fence_get`.
+    /// The fence of the job that will be over last. Upstream: `xe_exec_queue_last_fence_get`.
     pub(crate) fn last(&self) -> Arc<Fence> {
         match &self.kind {
-            QueueKind::Engine(queue) => queue.jobs.lock().last.clone(),
+            QueueKind::Engine(queue) => queue.jobs.lock().last(),
             QueueKind::Bind(_) => Fence::over(Ok(())),
         }
     }
@@ -372,11 +372,11 @@ impl EngineQueue {
 impl Jobs {
     fn new() -> Self {
         Self {
-            waiting: 0,
+            waiting: VecDeque::new(),
             submitted: 0,
             done: 0,
             running: VecDeque::new(),
-            last: Fence::over(Ok(())),
+            last_begun: Fence::over(Ok(())),
             banned: false,
             replays: Replays::default(),
             watch: Watch::default(),
@@ -388,21 +388,34 @@ impl Jobs {
         if self.banned {
             return Err(Errno::ECANCELED);
         }
-        if self.waiting + self.running.len() as u64 >= MAX_JOBS {
+        if self.waiting.len() + self.running.len() >= MAX_JOBS {
             return Err(Errno::EAGAIN);
         }
-        self.waiting += 1;
-        self.last = Fence::new();
-        Ok(self.last.clone())
+        let finished = Fence::new();
+        self.waiting.push_back(finished.clone());
+        Ok(finished)
+    }
+
+    /// A job does not wait for its place in the ring any more. Two EXECs at once may come to the ring in the other order.
+    fn gives_up(&mut self, finished: &Arc<Fence>) {
+        if let Some(at) = self.waiting.iter().position(|waiting| Arc::ptr_eq(waiting, finished)) {
+            self.waiting.remove(at);
+        }
+    }
+
+    /// The fence of the job that will be over last: one that waits for its place, or the last in the ring.
+    fn last(&self) -> Arc<Fence> {
+        self.waiting.back().unwrap_or(&self.last_begun).clone()
     }
 
     /// A job goes to the ring: its number, and whether it is the first there.
     fn begin(&mut self, job: Running) -> Result<(u64, bool), Errno> {
-        self.waiting -= 1;
+        self.gives_up(&job.finished);
         if self.banned {
             return Err(Errno::ECANCELED);
         }
         self.submitted += 1;
+        self.last_begun = job.finished.clone();
         self.running.push_back(job);
         Ok((self.submitted, self.running.len() == 1))
     }
@@ -412,5 +425,24 @@ impl Jobs {
         let job = if self.done < seqno { self.running.pop_front() } else { None }?;
         self.done += 1;
         Some(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_job_is_the_one_that_will_be_over_last() {
+        let mut jobs = Jobs::new();
+        let [a, b, refused] = [(); 3].map(|()| jobs.reserve().expect("room"));
+        let is_last = |jobs: &Jobs, fence| Arc::ptr_eq(&jobs.last(), fence);
+        jobs.gives_up(&refused);
+        assert!(is_last(&jobs, &b), "a job that was refused is not the last one");
+        jobs.begin(Running { user: None, finished: b.clone() }).expect("not banned");
+        assert!(is_last(&jobs, &a), "it was asked for first, and is still to come");
+        jobs.begin(Running { user: None, finished: a.clone() }).expect("not banned");
+        jobs.next_done(1);
+        assert!(is_last(&jobs, &a), "it is behind the other in the ring");
     }
 }
