@@ -31,6 +31,8 @@ const ROOM_TASKS: usize = 12;
 const ROOM_BYTES: usize = 16 << 20;
 /// Points among which priorities change.
 const PCT_POINTS: u64 = 500;
+/// A search that stops at what it finds goes on behind so many runs that say nothing: a later one may find something.
+const MOST_NOT_JUDGED: u64 = 100;
 /// Of so many marked accesses one is a point, on average.
 const PASSED_BY: u64 = 8;
 
@@ -145,7 +147,7 @@ fn is_clean(seed: u64, ended: &Ended) -> bool {
 pub(crate) fn begin() {
     let Some(plan) = PLAN.get() else { return };
     make_room();
-    let (mut next, mut runs) = (plan.first, 0u64);
+    let (mut next, mut runs, mut not_judged) = (plan.first, 0u64, 0u64);
     while next < plan.end {
         let Counts { seed, next: to_begin, .. } = counts();
         seed.store(next, Ordering::Relaxed);
@@ -153,7 +155,9 @@ pub(crate) fn begin() {
         let Some(ended) = copy() else { return begin_run(plan) };
         let last = seed.load(Ordering::Relaxed);
         runs += 1 + (last - next) / plan.stride;
-        if !is_clean(last, &ended) && plan.stop {
+        not_judged += u64::from(matches!(ended, Ended::With(NOT_JUDGED)));
+        let says_nothing = matches!(ended, Ended::With(NOT_JUDGED)) && not_judged < MOST_NOT_JUDGED;
+        if !is_clean(last, &ended) && !says_nothing && plan.stop {
             break;
         }
         next = last.saturating_add(plan.stride);

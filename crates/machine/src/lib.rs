@@ -35,7 +35,7 @@ pub mod wiring;
 
 pub use gpusvm::Proto;
 pub use hostmm::{OwnerId, Place};
-pub use xe_hw::{Injection, Record, Translation};
+pub use xe_hw::{Injection, Numbered, Record, Translation};
 pub use xe_kmd::{
     BytesId, Caller, ClassSchedule, Descriptor, Doorbell, Errno, File, Location, NamedBo, OpenFile, Passed, RangeBook,
     RetryStep, Rules, SharedBytes, SpaceBook, Usage, Vram,

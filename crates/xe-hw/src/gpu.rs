@@ -6,7 +6,7 @@
 use crate::chip::Chip;
 use crate::copy::{Copier, CopyJob};
 use crate::engine::{Engine, Engines, Happened, Job, Step};
-use crate::inject::{FlushFault, Injection};
+use crate::inject::{FlushFault, Injection, Numbered};
 use crate::mmu::access::{Initiator, Op};
 use crate::mmu::walker::Space;
 use crate::mmu::{Mmu, Translation};
@@ -124,10 +124,13 @@ impl Gpu {
         (!fails).then(|| self.iommu_map(frame, pages, write))
     }
 
-    /// How many pages were to be copied, and, where mappings may fail, how many were asked for: what the faults of those go by. No
-    /// scheduling point.
-    pub fn numbered(&self) -> (u64, u64) {
-        sync::unscheduled(|| (self.copier.copies(), self.maps.load()))
+    /// What has been counted of what may be injected by number. No scheduling point.
+    pub fn numbered(&self) -> Numbered {
+        sync::unscheduled(|| Numbered {
+            copies: self.copier.copies(),
+            maps: self.maps.load(),
+            found: self.mmus.iter().map(Mmu::found).max().unwrap_or(0),
+        })
     }
 
     /// Ends that. An access that the IOMMU has already let through is not waited for. A translation that a TLB still has

@@ -14,6 +14,17 @@ pub enum FlushFault {
     SkipDrain,
 }
 
+/// How far a device has counted what is injected by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Numbered {
+    /// Pages that were to be copied.
+    pub copies: u64,
+    /// Bus mappings that were asked for, where some are to fail.
+    pub maps: u64,
+    /// Pages that walks of one tile found, of the tile with most, where one is to be lost.
+    pub found: u64,
+}
+
 /// The faults of one device.
 #[derive(Clone, Debug, Default)]
 pub struct Injection {

@@ -44,6 +44,6 @@ mod tables;
 pub use copy::CopyJob;
 pub use engine::{Job, Step};
 pub use gpu::Gpu;
-pub use inject::{FlushFault, Injection};
+pub use inject::{FlushFault, Injection, Numbered};
 pub use mmu::Translation;
 pub use record::{Counters, Record, Violation};

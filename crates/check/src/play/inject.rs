@@ -1,8 +1,8 @@
 //! What a scene has go wrong, and whether it went wrong: an injection that no run of a search meets shows nothing.
 
 use crate::script::{Injected, Script};
-use machine::Injection;
 use machine::checked::{Checked, MmInjection};
+use machine::{Injection, Numbered};
 
 /// How often something is to happen, as far as it can be counted down.
 fn times(count: u64) -> u32 {
@@ -33,18 +33,19 @@ pub(super) fn of(script: &Script) -> (MmInjection, Injection) {
 
 /// Which injections of a scene struck, by the copies and mappings that there were and by what of the simulated mm's is `left`.
 pub(super) fn met(script: &Script, checked: &Checked, left: &MmInjection) -> Vec<bool> {
-    let numbered: Vec<(u64, u64)> = checked.cores().map(|core| core.gpu().numbered()).collect();
+    let numbered: Vec<Numbered> = checked.cores().map(|core| core.gpu().numbered()).collect();
     let struck = |count: u64, left: u32| left < times(count);
     let is_met = |&(what, number): &(Injected, u64)| match what {
-        Injected::CopyFails | Injected::CopyStops => numbered.iter().any(|(copies, _)| *copies > number),
-        Injected::MapFails => numbered.iter().any(|(_, maps)| *maps > number),
+        Injected::CopyFails | Injected::CopyStops => numbered.iter().any(|device| device.copies > number),
+        Injected::MapFails => numbered.iter().any(|device| device.maps > number),
+        Injected::LosePage => numbered.iter().any(|device| device.found > number),
         Injected::Strangers => struck(number, left.strangers),
         Injected::Cuts => struck(number, left.cuts),
         Injected::Refusals => struck(number, left.refusals),
         Injected::Busy => struck(number, left.busy),
         Injected::Shortages => struck(number, left.shortages),
         // These hold for all that a run does.
-        Injected::LosePage | Injected::Slow | Injected::FlushDelay => true,
+        Injected::Slow | Injected::FlushDelay => true,
     };
     script.injections.iter().map(is_met).collect()
 }

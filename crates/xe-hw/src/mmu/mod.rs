@@ -271,6 +271,11 @@ impl Mmu {
         walked.passed.iter().flatten().for_each(|stop| state.tables.keep(asid, addr, *stop));
     }
 
+    /// Pages that walks found, where one is to be lost.
+    pub(crate) fn found(&self) -> u64 {
+        self.state.lock().found
+    }
+
     /// Counts a page that a walk found, and refuses the one that is lost.
     fn lose(&self, asid: Asid, page: Page, number: u64) -> Result<Page, Refusal> {
         let mut state = self.state.lock();
