@@ -34,7 +34,8 @@ pub fn c_program(script: &Script) -> Result<String, String> {
     if script.devices != Topology::Two.platforms(&[]) {
         return Err(format!("{}: devices other than one of two tiles cannot be written in C yet", script.name));
     }
-    let mut c = format!("/*\n * {}: {}.\n *\n", script.name, script.shows.trim_end_matches('.'));
+    let head = format!("{}: {}", script.name, script.shows.trim_end_matches('.')).replace("*/", "* /");
+    let mut c = format!("/*\n * {head}.\n *\n");
     c += " * cc -O1 -pthread FILE.c; then run it on a device with two tiles, or by `pontoon run`. Exit status: 0 ok, 1 data lost,\n";
     c += " * 2 a call failed, 3 a job was refused, or was not.\n";
     let unseen: Vec<String> =
@@ -289,6 +290,9 @@ impl Program<'_> {
                 each(span, &|run| format!("prefetch(&scene_vms[{vm}], {run}, {region});"))
             }
             Action::Open(vm) => vec![format!("gpu_open(&scene_vms[{vm}]);")],
+            Action::Close(vm) if self.script.vms[*vm].kind == VmKind::Plain => {
+                return Err(format!("'{}': a plain VM stays open in C", step.text));
+            }
             Action::Close(vm) => vec![format!("gpu_close(&scene_vms[{vm}]);")],
             // What is counted and compared is the checker's to see.
             Action::Counts(_) | Action::Rest | Action::Forgotten(_) => Vec::new(),

@@ -38,7 +38,8 @@ pub struct Options {
     /// How schedules are chosen
     #[arg(long, value_enum, default_value_t = How::Pct)]
     explore: How,
-    /// With `--explore exhaustive`: only schedules with so many deviations from the one in which nobody is preempted, at most
+    /// With `--explore exhaustive`: only schedules with so many deviations from the one in which nobody is preempted, at most,
+    /// and of these 200,000 a scene and manner
     #[arg(long, value_name = "N")]
     pub deviations: Option<usize>,
     /// Variants of rules, for example a=upstream; `pontoon behaviours` lists them
@@ -159,6 +160,15 @@ pub fn seeds(text: &str) -> Result<Range<u64>> {
     Ok(range)
 }
 
+/// Before a search, which may take hours: what it finds can be written there.
+pub fn can_be_saved(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let is_new = !path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("{} cannot be written", path.display()))?;
+    if is_new { std::fs::remove_file(path).with_context(|| path.display().to_string()) } else { Ok(()) }
+}
+
 /// Before a search: a hardware model that does not see what a driver does wrong is not believed.
 pub fn try_the_model() -> Result<()> {
     machine::trial::trial().map_err(|blind| anyhow!(blind))
@@ -166,6 +176,10 @@ pub fn try_the_model() -> Result<()> {
 
 /// Searches; exit code 1 where something was found.
 pub fn run(options: &Options, explore: Explore) -> Result<ExitCode> {
+    if options.deviations.is_some() {
+        bail!("--deviations goes with --explore exhaustive: a search by seeds has as many as it draws");
+    }
+    can_be_saved(options.save.as_deref())?;
     try_the_model()?;
     let (all, shard) = (options.all_seeds(), options.shard.unwrap_or(Shard::WHOLE));
     let search = Search {

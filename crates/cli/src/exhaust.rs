@@ -1,7 +1,7 @@
 //! `pontoon check --explore exhaustive`: one schedule of each class that nobody can tell apart, or every schedule with at most so
 //! many deviations.
 
-use crate::check::{Options, can_be_played, try_the_model};
+use crate::check::{Options, can_be_played, can_be_saved, try_the_model};
 use crate::explain::schedule;
 use crate::progress;
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Runs of one scene in one manner with few deviations, at most.
+/// Runs of one scene in one manner with few deviations, at most: each leaves hundreds of schedules that wait for their turn.
 const RUNS: u64 = 200_000;
 /// How long a scene in one manner is searched, if nothing else is asked for.
 const TIME: Duration = Duration::from_secs(60);
@@ -31,6 +31,7 @@ struct Done {
 /// Searches each scene in each manner; exit code 1 where something was found.
 pub fn run(options: &Options) -> Result<ExitCode> {
     options.takes_no_seeds()?;
+    can_be_saved(options.save.as_deref())?;
     try_the_model()?;
     let start = Instant::now();
     let (mut found, mut json) = (false, Vec::new());

@@ -13,6 +13,8 @@ use units::SZ_4K;
 const MOST_PAGES: u64 = 1024;
 /// The most buffers: each is bound at an address of its own.
 const MOST_BUFFERS: usize = 16;
+/// A search notes by a bit each whether a run met it.
+const MOST_INJECTIONS: usize = 64;
 /// The most queues of a VM on a tile: a tile has so many engines for them.
 pub(crate) const MOST_QUEUES: usize = 2;
 /// The most threads, those of all phases together.
@@ -132,7 +134,7 @@ fn head(at: &mut Cursor<'_>, line: &str, script: &mut Script, count: &mut Count)
                 return Err(at.error_before(format!("a scene has at most {MOST_THREADS} threads")));
             }
             let name = at.word("the thread's name")?;
-            steps::short(at, name)?;
+            steps::may_be_named(at, name)?;
             let name = Box::leak(name.to_owned().into_boxed_str());
             let thread = Thread { name, number: count.threads, times: at.times()?, steps: Vec::new() };
             match script.phases.last_mut() {
@@ -255,6 +257,9 @@ fn inject(at: &mut Cursor<'_>, script: &mut Script) -> Result<(), ScriptError> {
         let names: Vec<&str> = Injected::ALL.iter().map(|(name, _)| *name).collect();
         at.error_before(format!("'{word}' cannot be injected; there are: {}", names.join(", ")))
     })?;
+    if script.injections.len() == MOST_INJECTIONS {
+        return Err(at.error_before(format!("a scene has at most {MOST_INJECTIONS} injections")));
+    }
     script.injections.push((what, at.number("how often")?));
     Ok(())
 }
@@ -272,7 +277,7 @@ fn is_new(at: &Cursor<'_>, script: &Script, name: &str) -> Result<(), ScriptErro
     let mut all = (script.memories.iter().map(|memory| &memory.name))
         .chain(script.vms.iter().map(|vm| &vm.name))
         .chain(script.buffers.iter().map(|buffer| &buffer.name));
-    steps::short(at, name)?;
+    steps::may_be_named(at, name)?;
     if fits && !all.any(|other| other == name) && !steps::WORDS.contains(&name) && card(name).is_none() {
         return Ok(());
     }
@@ -333,6 +338,8 @@ mod tests {
             ),
             ("memory b 64K\nfirst\n  pat b 4294967296", "s:3:9: no PAT table has such an entry"),
             ("queues 3", "s:1:8: a VM has 1 to 2 queues a tile"),
+            ("thread a*/", "s:1:8: 'a*/' is no name: letters, digits, - and _"),
+            ("memory b\" 4K", "s:1:8: 'b\"' is no name"),
             ("inject thunder 1", "s:1:8: 'thunder' cannot be injected"),
             ("meets luck\nfirst\n  rest", "s:1:7: 'luck' is no moment that is counted; there are: binds overtaken,"),
             ("first\n  counts luck 1", "s:2:10: 'luck' is not counted"),
@@ -343,6 +350,8 @@ mod tests {
             let error = error(text);
             assert!(error.starts_with(expected), "{text:?}: {error}");
         }
+        let many = "inject busy 1\n".repeat(MOST_INJECTIONS + 1);
+        assert!(error(&many).starts_with("s:65:8: a scene has at most 64 injections"), "{}", error(&many));
     }
 
     #[test]

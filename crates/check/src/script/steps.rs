@@ -293,7 +293,7 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     let from = run(at, script)?;
     at.expect("to")?;
     let name = at.word("a new name")?.to_owned();
-    short(at, &name)?;
+    may_be_named(at, &name)?;
     let (pages, is_shared) = (from.whole().len(), script.is_shared(from.of));
     let to = match script.memories.iter_mut().enumerate().find(|(_, memory)| memory.name == name) {
         Some((to, super::Memory { pages: known, kind: MemoryKind::Moved { shared }, .. })) if *known == pages => {
@@ -310,12 +310,15 @@ fn moved(at: &mut Cursor<'_>, script: &mut Script) -> Result<Action, ScriptError
     Ok(Action::Move { from, to, shift, keep: at.take("keep"), raw: at.take("raw") })
 }
 
-/// A name that leaves room on a line.
-pub(super) fn short(at: &Cursor<'_>, name: &str) -> Result<(), ScriptError> {
+/// A name that leaves room on a line, and that may stand in a C program's strings and comments.
+pub(super) fn may_be_named(at: &Cursor<'_>, name: &str) -> Result<(), ScriptError> {
     const LONGEST: usize = 20;
-    match name.chars().count() <= LONGEST {
+    if name.chars().count() > LONGEST {
+        return Err(at.error_before(format!("a name has {LONGEST} letters at most")));
+    }
+    match name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
         true => Ok(()),
-        false => Err(at.error_before(format!("a name has {LONGEST} letters at most"))),
+        false => Err(at.error_before(format!("'{name}' is no name: letters, digits, - and _"))),
     }
 }
 
@@ -496,7 +499,7 @@ fn order(at: &mut Cursor<'_>, script: &mut Script) -> Result<Order, ScriptError>
     let behind = if at.take("behind") { Some(fence(at, script)?) } else { None };
     let signals = if at.take("->") {
         let name = at.word("the fence's name")?.to_owned();
-        short(at, &name)?;
+        may_be_named(at, &name)?;
         let index = script.fences.iter().position(|fence| *fence == name);
         Some(index.unwrap_or_else(|| {
             script.fences.push(name);

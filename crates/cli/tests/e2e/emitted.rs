@@ -73,4 +73,13 @@ fn what_no_program_can_do_is_refused_by_name() {
         assert_eq!(output.status.code(), Some(2), "{scene}: {errors}");
         assert!(errors.contains(expected), "{scene}: {errors}");
     }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let scene = dir.path().join("own.scene");
+    let closes = "shows */ a comment that goes on\nvm p plain\nbuffer d 64K\nfirst\n  p.tile0 write d\n";
+    std::fs::write(&scene, format!("{closes}  close p\n")).expect("a file");
+    let emit = || pontoon().arg("emit-c").arg(&scene).output().expect("the command starts");
+    assert!(String::from_utf8_lossy(&emit().stderr).contains("'close p': a plain VM stays open in C"));
+    std::fs::write(&scene, closes).expect("a file");
+    let text = emit().stdout;
+    assert!(String::from_utf8_lossy(&text).contains(": * / a comment that goes on."), "it ends with the head");
 }

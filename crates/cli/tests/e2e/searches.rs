@@ -77,6 +77,21 @@ fn parts_of_a_scene_that_was_changed_are_refused() {
 }
 
 #[test]
+fn what_a_search_cannot_do_is_said_before_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let [nowhere, new] = ["none/c.run", "c.run"].map(|name| dir.path().join(name).to_str().expect("text").to_owned());
+    for explore in ["pct", "exhaustive"] {
+        let (code, text) = run(&["check", "c-2", "--explore", explore, "--behaviour", "c=posted", "--save", &nowhere]);
+        assert!(code == Some(2) && text.contains("none/c.run cannot be written"), "{text}");
+        assert_eq!(text.lines().count(), 1, "nothing was searched: {text}");
+    }
+    let (code, text) = run(&["check", "c-1", "--seeds", "0..2", "--save", &new]);
+    assert!(code == Some(0) && !Path::new(&new).exists(), "where nothing is found, nothing is written: {text}");
+    let (code, text) = run(&["check", "c-1", "--deviations", "1"]);
+    assert!(code == Some(2) && text.contains("--deviations goes with --explore exhaustive"), "{text}");
+}
+
+#[test]
 fn a_search_ends_by_its_time() {
     let (code, text) = run(&["check", "c-1", "--time", "1s", "--json"]);
     let json = last_line(&text);
