@@ -9,6 +9,8 @@
 //! Its floors, from below: data (`tree` of notifiers and ranges, `pages`; `pagemap`, `zdd`), the `mirror` with the lock,
 //! and the verbs on top (`invalidate`, `find`, `collect`, `evict`; `migrate`).
 //!
+//! `examples/smallest_driver.rs` is a whole driver in one file: a GPU of one tile, on the memory of its own process.
+//!
 //! # Key types
 //!
 //! | type | is | Linux |
