@@ -136,7 +136,7 @@ mod tests {
     use crate::sys::{access, mem};
     use crate::{Config, Transport};
     use hostmm::{
-        ClaimRequest, CpuFault, DevicePage, FaultOutcome, HostMemory, HostMm, Migration, OwnerId, PagemapId,
+        ClaimRequest, CpuFault, DevicePage, EventKind, FaultOutcome, HostMemory, HostMm, Migration, OwnerId, PagemapId,
         PagemapOps, Toward,
     };
     use std::sync::Arc;
@@ -188,6 +188,36 @@ mod tests {
         program.join();
         let mut byte = [0];
         assert_eq!(access::read(page.start.0, &mut byte).map(|()| byte[0]), Ok(8));
+        mem::unmap(whole);
+        assert!(mm.stop());
+    }
+
+    /// What comes to an address that is unmapped while its page is copied would be dropped in the page's place.
+    #[test]
+    fn an_unmap_waits_for_copies_of_its_memory() {
+        let Some(mm) = copying() else { return };
+        let (chunk, whole) = mem::map_guarded(SZ_2M).expect("2M of addresses");
+        let [page, beside] = [0, 1].map(|n| HostRange::sized(chunk.start.add(n * SZ_4K), SZ_4K));
+        access::write(page.start.0, &[7]).expect("memory of ours");
+        let request = ClaimRequest { range: page, owner: OwnerId(1), toward: Toward::Vram(PagemapId(0)), fault: None };
+        let mut migration = Migration::default();
+        mm.claim(&request, &mut migration).expect("memory of one mapping");
+        mm.while_invalidated(beside, EventKind::Unmap, || ());
+
+        let is_held = || !mm.books.lock().quarantine.within(page, 0).is_empty();
+        assert!(!is_held(), "nobody waits yet");
+        let program = {
+            let mm = mm.clone();
+            let is_over = move |mm: &LiveMm| assert!(mm.books.lock().claims.is_empty(), "the claim ended before");
+            sync::spawn("program", move || mm.while_invalidated(page, EventKind::Unmap, || is_over(&mm)))
+        };
+        while !is_held() {
+            sync::yield_now();
+        }
+        assert!(!program.is_finished() && !mm.books.lock().claims.is_empty());
+        mm.finish(&mut migration);
+        program.join();
+        assert!(!is_held());
         mem::unmap(whole);
         assert!(mm.stop());
     }

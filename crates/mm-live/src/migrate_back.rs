@@ -1,9 +1,9 @@
 //! Migrating pages back to system memory without a fault that asks for it: before a fork, at the end, and for wrappers of
 //! libc calls.
 
-use crate::LiveMm;
-use crate::books::{Books, Residency, chunk_range};
+use crate::books::{Books, Entry, Residency, chunk_range};
 use crate::transfer::{Purpose, Transfer};
+use crate::{LiveMm, Transport};
 use hostmm::{ClaimRequest, DevicePage, EventKind, Migration, MmEvent, OwnerId, PagemapId, Part, Place, Toward};
 use std::sync::Arc;
 use sync::time::now_ns;
@@ -11,6 +11,8 @@ use units::{HostRange, HostVa, Outcome, SZ_2M};
 
 /// How long an evacuation tries: it meets only what a migration in progress holds back.
 const TIMEOUT_NS: u64 = 10_000_000_000;
+/// How long a wait for a claim's end sleeps before it looks again, at most.
+const CLAIM_LOOK_NS: u64 = 1_000_000;
 
 impl LiveMm {
     /// Migrates every page of `range` back and unregisters its chunks: what a wrapper of mremap calls first, because
@@ -93,11 +95,26 @@ impl LiveMm {
             return change();
         }
         self.turns.let_pass();
+        let hold = (self.transport == Transport::Copy).then(|| self.keep_copies_out(range));
         let begun = self.notifiers.begin(MmEvent { range, kind });
         self.notifiers.notify(&begun);
         let result = change();
         self.notifiers.end(begun);
+        if let Some(hold) = hold {
+            self.books.lock().quarantine.release(hold);
+        }
         result
+    }
+
+    /// No page of `range` is on its way to VRAM, and none sets out until the hold is released. A copy's source is dropped by its address, and
+    /// would meet what is mapped there next; a move is refused by the kernel then.
+    fn keep_copies_out(&self, range: HostRange) -> u64 {
+        let mut books = self.books.lock();
+        let hold = books.quarantine.hold(range);
+        while self.alive().is_ok() && books.is_leaving(range) {
+            self.claims_changed.wait_for(&mut books, CLAIM_LOOK_NS);
+        }
+        hold
     }
 
     /// For wrappers of calls for which the kernel raises an event, before them: lets those pass who were refused because of such calls.
@@ -169,6 +186,12 @@ impl LiveMm {
 }
 
 impl Books {
+    /// Whether pages of `range`, as it is now or was when they were claimed, are claimed for VRAM.
+    fn is_leaving(&self, range: HostRange) -> bool {
+        let meets = |entry: &Entry| entry.range().overlaps(range) || entry.name().overlaps(range);
+        self.claims.iter().any(|(_, claim)| claim.toward != Toward::Ram && claim.entries.iter().any(meets))
+    }
+
     /// The first page of `range` that is in VRAM.
     fn first_in_vram(&self, range: HostRange) -> Option<(HostVa, DevicePage)> {
         let away = |number: u64| {

@@ -282,6 +282,9 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
         return Err(refuse(text.into()));
     }
     let config = Config::from_env().map_err(refuse)?;
+    if config.mode == config::Mode::NoMove {
+        libc_calls::keep_freed_memory();
+    }
     if !state.prepared {
         libc_calls::prepare_process();
         sync::set_spawner(heap::spawn_thread);

@@ -121,6 +121,19 @@ ts = [threading.Thread(target=run, args=(i,)) for i in range(4)]
 print(out, h.hexdigest(), subprocess.run(['echo', 'child'], capture_output=True).stdout)
 ";
 
+/// libc's own munmap is seen by no wrapper, and where pages are copied their addresses must not be another mapping's meanwhile.
+#[test]
+fn free_gives_no_memory_back_where_pages_are_copied() {
+    if !userfaultfd() {
+        return;
+    }
+    let client = Client::here("kept");
+    for (way, expected) in [(&["--hostile"][..], "gone\n"), (&["--hostile", "--no-move"], "kept\n")] {
+        let run = client.run(way, &[]);
+        assert_eq!((run.code, run.out.as_str()), (Some(0), expected), "{way:?}: {}", run.err);
+    }
+}
+
 /// The copying path keeps writers out while it copies; a byte that it lost would show here.
 #[test]
 fn the_loop_by_the_copying_path() {

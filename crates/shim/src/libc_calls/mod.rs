@@ -127,6 +127,15 @@ pub fn complain(text: &str) {
     let _ = signals::within_file_limit(|| rustix::io::write(rustix::stdio::stderr(), &line[..length]));
 }
 
+/// From now on libc's malloc gives no memory back to the kernel: it unmaps by calls of its own, which no wrapper sees, and where pages are
+/// copied their addresses must not come to be another mapping's meanwhile.
+pub fn keep_freed_memory() {
+    for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, -1)] {
+        // SAFETY: it changes what malloc does later; any value is a right one.
+        unsafe { libc::mallopt(option, value) };
+    }
+}
+
 /// Closes a descriptor that no code of this library owns any more.
 pub fn close_quietly(fd: c_int) {
     // SAFETY: the fork child's copy of a descriptor of the parent's machine: nobody here uses it.
