@@ -85,6 +85,11 @@ pub fn hostile() -> bool {
     is_hostile(libc_calls::env("PONTOON_HOSTILE"))
 }
 
+/// Whether pages of a machine in this process will be copied.
+pub fn copies() -> bool {
+    libc_calls::env("PONTOON_MODE").as_deref() == Some("no-move")
+}
+
 /// Whether valgrind runs this program: it loads a library of its own before ours.
 pub fn is_under_valgrind() -> bool {
     libc_calls::env_bytes("LD_PRELOAD").is_some_and(|list| list.windows(15).any(|part| part == b"vgpreload_core-"))

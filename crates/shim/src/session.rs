@@ -149,6 +149,9 @@ pub fn loaded() {
     libc_calls::inside(|_| {
         view::begin();
         marks::loaded();
+        if config::copies() {
+            libc_calls::keep_freed_memory();
+        }
         if config::hostile() {
             let _ = start();
         }
@@ -282,9 +285,6 @@ fn begin(state: &mut Start) -> Result<Arc<dyn Device>, device::Refusal> {
         return Err(refuse(text.into()));
     }
     let config = Config::from_env().map_err(refuse)?;
-    if config.mode == config::Mode::NoMove {
-        libc_calls::keep_freed_memory();
-    }
     if !state.prepared {
         libc_calls::prepare_process();
         sync::set_spawner(heap::spawn_thread);

@@ -128,7 +128,8 @@ pub fn complain(text: &str) {
 }
 
 /// From now on libc's malloc gives no memory back to the kernel: it unmaps by calls of its own, which no wrapper sees, and where pages are
-/// copied their addresses must not come to be another mapping's meanwhile.
+/// copied their addresses must not come to be another mapping's meanwhile. At load: it takes malloc's lock, which who opens the device in a
+/// signal's handler may hold.
 pub fn keep_freed_memory() {
     for (option, value) in [(libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, -1)] {
         // SAFETY: it changes what malloc does later; any value is a right one.
